@@ -1,0 +1,141 @@
+//! Block devices of this machine: what there is, what uses it, what lies on it.
+//!
+//! Everything is read from what the kernel tells in `/sys` and `/proc` (and, for serial
+//! numbers the kernel does not know, from udev's records in `/run`), below a root that is `/`
+//! in production and a made-up tree in tests. Nothing is opened, scanned or changed.
+//!
+//! ```no_run
+//! use std::path::Path;
+//! use aiv_volume_io::device;
+//!
+//! for device in device::list(Path::new("/"))? {
+//!     for mount in &device.mounts {
+//!         let _ = (&device.name, &mount.path, mount.read_only);
+//!     }
+//! }
+//! assert!(device::uses_of(Path::new("/"), Path::new("/dev/sdz"))?.is_empty(), "in use");
+//! # Ok::<(), aiv_volume_io::Error>(())
+//! ```
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{major, minor};
+
+use crate::Result;
+
+mod attributes;
+mod inventory;
+mod mounts;
+mod uses;
+
+pub use uses::{Use, holds_path, same_file, uses_of};
+
+/// One block device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockDevice {
+    /// The kernel's name: `sda1`, `nvme0n1`, `dm-3`. A label: it may change with every boot.
+    pub name: String,
+    /// The device node, `/dev/NAME`.
+    pub path: PathBuf,
+    /// Major device number.
+    pub major: u32,
+    /// Minor device number.
+    pub minor: u32,
+    /// Length in bytes; zero for an empty drive or an unused loop device.
+    pub size: u64,
+    /// Bytes in a logical sector.
+    pub logical_sector: u32,
+    /// Bytes the medium writes at once.
+    pub physical_sector: u32,
+    /// Vendor as the device gives it. The disk's, for a partition; so are the next three.
+    pub vendor: Option<String>,
+    /// Model as the device gives it.
+    pub model: Option<String>,
+    /// Serial number.
+    pub serial: Option<String>,
+    /// World-wide name, in the spelling of its source: `naa.5000…`, `eui.…`, `0x5000…`.
+    pub wwn: Option<String>,
+    /// The kernel refuses writes.
+    pub read_only: bool,
+    /// Medium or device can be taken out.
+    pub removable: bool,
+    /// Has spinning platters.
+    pub rotational: bool,
+    /// What it is.
+    pub kind: DeviceKind,
+    /// The disk a partition is part of.
+    pub parent: Option<String>,
+    /// Devices stacked on this one (device mapper, md, bcache).
+    pub holders: Vec<String>,
+    /// Devices this one is stacked on.
+    pub slaves: Vec<String>,
+    /// Where it is mounted in the mount namespace of this process.
+    pub mounts: Vec<Mount>,
+    /// Whether it is active swap space.
+    pub swap: bool,
+    /// What a loop device shows: a file, or another device.
+    pub backing_file: Option<PathBuf>,
+}
+
+/// What a block device is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeviceKind {
+    /// A whole disk, physical or virtual.
+    Disk,
+    /// A partition the kernel knows of.
+    Partition {
+        /// Number in the partition table.
+        number: u32,
+        /// First byte on the disk.
+        start: u64,
+    },
+    /// A file shown as a device, or an unused device for that.
+    Loop,
+    /// A device-mapper device: LVM, LUKS, multipath.
+    DeviceMapper {
+        /// Its name below `/dev/mapper`.
+        name: String,
+    },
+    /// A software RAID.
+    Md,
+    /// An optical drive.
+    Rom,
+    /// A RAM disk, compressed or not.
+    Ram,
+    /// A network block device.
+    Nbd,
+    /// A floppy drive.
+    Floppy,
+}
+
+/// A place where a device is mounted.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mount {
+    /// The mount point.
+    pub path: PathBuf,
+    /// Whether nothing can be written through this mount.
+    pub read_only: bool,
+    /// The kernel's name of the filesystem.
+    pub fstype: String,
+}
+
+/// All block devices below `root` (`/` in production), sorted by name with numbers in
+/// numerical order: `sda`, `sda1`, `sda2`, `sda10`.
+///
+/// # Errors
+/// [`crate::Error::Path`] when the kernel's lists cannot be read. A device that vanishes
+/// meanwhile is left out.
+pub fn list(root: &Path) -> Result<Vec<BlockDevice>> {
+    Ok(inventory::Inventory::read(root)?.devices)
+}
+
+/// Whether the kernel refuses writes to an open device; `false` where it does not tell.
+pub(crate) fn is_read_only(device: &File) -> bool {
+    let Ok(metadata) = device.metadata() else { return false };
+    let number = metadata.rdev();
+    let ro = format!("/sys/dev/block/{}:{}/ro", major(number), minor(number));
+    attributes::flag(Path::new(&ro))
+}

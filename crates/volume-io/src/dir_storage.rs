@@ -1,0 +1,332 @@
+use std::collections::BTreeMap;
+use std::ffi::CStr;
+use std::fs::{File, TryLockError};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use crate::page_cache::WriteBehind;
+use crate::read_at::check_range;
+use crate::storage_name::LEASE_PREFIX;
+use crate::{
+    AppendFile, Extent, FOLDER_DEPTH_MAX, FileEntry, Lease, ReadAt, Storage, check_lease_name,
+    check_name,
+};
+
+/// Images hold whole disks, secrets included: nobody but the owner reads them.
+const FILE_MODE: Mode = Mode::from_raw_mode(0o600);
+const FOLDER_MODE: Mode = Mode::from_raw_mode(0o700);
+const FOLDER_FLAGS: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Made by `mkfs` in the root of ext filesystems and readable by root alone.
+const LOST_AND_FOUND: &CStr = c"lost+found";
+
+/// A local folder as [`Storage`].
+///
+/// The folder is opened once; all names are resolved below that open folder, one component at
+/// a time and through no symbolic link, so neither a hostile name nor a link planted in the
+/// folder leads out of it. Files are created readable by their owner only.
+///
+/// Names that are not UTF-8, links, devices, `lost+found`, the files that carry leases, and
+/// anything deeper than [`FOLDER_DEPTH_MAX`] folders are not listed: no file created through
+/// this type is any of them.
+#[derive(Debug)]
+pub struct DirStorage {
+    root: Arc<OwnedFd>,
+    path: PathBuf,
+    unsynced: Mutex<Unsynced>,
+}
+
+/// Folders whose entries changed since the last directory sync, by name.
+#[derive(Debug, Default)]
+struct Unsynced {
+    folders: BTreeMap<String, Arc<OwnedFd>>,
+    failed: bool,
+}
+
+/// An open folder below the root, with every folder on the way to it.
+struct Folder {
+    way: Vec<(String, Arc<OwnedFd>)>,
+}
+
+impl DirStorage {
+    /// Opens an existing folder.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] and [`io::ErrorKind::NotADirectory`] among others.
+    pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
+        let path = path.as_ref().to_path_buf();
+        // The folder itself may be a link: the user named it, nobody planted it.
+        let root = fs::open(&path, FOLDER_FLAGS.difference(OFlags::NOFOLLOW), Mode::empty())?;
+        Ok(Self { root: Arc::new(root), path, unsynced: Mutex::default() })
+    }
+
+    /// The folder as it was named when opened.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens the folder that `name` lies in and splits off the file's own name.
+    fn resolve<'a>(&self, name: &'a str, create: bool) -> io::Result<(Folder, &'a str)> {
+        check_name(name)?;
+        let (folders, file) = name.rsplit_once('/').unwrap_or(("", name));
+        let mut way = vec![(String::new(), Arc::clone(&self.root))];
+        for part in folders.split('/').filter(|part| !part.is_empty()) {
+            let (above_name, above) = way.last().expect("starts with the root");
+            if create {
+                match fs::mkdirat(above, part, FOLDER_MODE) {
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(e) => return Err(e.into()),
+                }
+            }
+            let opened = fs::openat(above, part, FOLDER_FLAGS, Mode::empty())?;
+            let name = if above_name.is_empty() {
+                part.to_owned()
+            } else {
+                format!("{above_name}/{part}")
+            };
+            way.push((name, Arc::new(opened)));
+        }
+        Ok((Folder { way }, file))
+    }
+
+    /// Remembers a folder for [`Storage::sync_dir`]. With `way` also every folder above it:
+    /// somebody else may have created one of those and not synced it yet, and our file is only
+    /// as durable as the way to it.
+    fn touch(&self, folder: &Folder) {
+        let mut unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
+        unsynced.folders.extend(folder.way.iter().cloned());
+    }
+}
+
+impl Folder {
+    fn fd(&self) -> &OwnedFd {
+        &self.way.last().expect("starts with the root").1
+    }
+}
+
+impl Storage for DirStorage {
+    fn create(&self, name: &str) -> io::Result<Box<dyn AppendFile>> {
+        let (folder, name) = self.resolve(name, true)?;
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let created = fs::openat(folder.fd(), name, flags, FILE_MODE);
+        self.touch(&folder);
+        Ok(Box::new(Appender::new(created?.into())))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn ReadAt>> {
+        let (folder, file_name) = self.resolve(name, false)?;
+        // Opening a pipe would otherwise wait for its other end.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = File::from(fs::openat(folder.fd(), file_name, flags, Mode::empty())?);
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            let message = format!("{name:?} is not a regular file");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        Ok(Arc::new(StoredFile { file, len: metadata.len() }))
+    }
+
+    fn publish(&self, from: &str, to: &str) -> io::Result<()> {
+        let (from_folder, from) = self.resolve(from, false)?;
+        let (to_folder, to) = self.resolve(to, true)?;
+        let renamed = rename_noreplace(from_folder.fd(), from, to_folder.fd(), to);
+        self.touch(&from_folder);
+        self.touch(&to_folder);
+        renamed
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let (folder, name) = self.resolve(name, false)?;
+        let removed = fs::unlinkat(folder.fd(), name, AtFlags::empty());
+        self.touch(&folder);
+        Ok(removed?)
+    }
+
+    fn list(&self) -> io::Result<Vec<FileEntry>> {
+        let mut found = Vec::new();
+        let mut open = vec![(String::new(), self.root.try_clone()?, 0)];
+        while let Some((prefix, folder, depth)) = open.pop() {
+            for entry in Dir::read_from(&folder)? {
+                let entry = entry?;
+                let name = entry.file_name();
+                let Some(text) = name.to_str().ok().filter(|n| !matches!(*n, "." | "..")) else {
+                    continue;
+                };
+                if text.starts_with(LEASE_PREFIX) || (depth == 0 && name == LOST_AND_FOUND) {
+                    continue;
+                }
+                let stat = match fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    // Published or removed by somebody else since the folder was read.
+                    Err(Errno::NOENT) => continue,
+                    stat => stat?,
+                };
+                match FileType::from_raw_mode(stat.st_mode) {
+                    FileType::RegularFile => found.push(FileEntry {
+                        name: format!("{prefix}{text}"),
+                        len: u64::try_from(stat.st_size).unwrap_or(0),
+                    }),
+                    FileType::Directory if depth < FOLDER_DEPTH_MAX => {
+                        match fs::openat(&folder, name, FOLDER_FLAGS, Mode::empty()) {
+                            Err(Errno::NOENT) => {}
+                            below => open.push((format!("{prefix}{text}/"), below?, depth + 1)),
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        // The lock is held throughout: a second caller whose changes are being synced by the
+        // first must not be told they are durable before they are.
+        let mut unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
+        if unsynced.failed {
+            return Err(given_up("an earlier sync of this folder"));
+        }
+        for folder in std::mem::take(&mut unsynced.folders).into_values() {
+            let synced = match fs::fsync(&*folder) {
+                // The filesystem has no sync of single folders; it may have one of everything.
+                Err(Errno::INVAL) => fs::syncfs(&*folder),
+                synced => synced,
+            };
+            if let Err(e) = synced {
+                unsynced.failed = true;
+                return Err(e.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Locks the file `.aiv-lease-NAME` in the folder. The file stays: removing it would let a
+    /// third party lock a new file of that name while the second still waits on the old one.
+    /// The kernel gives the lock back when the process dies, however it dies.
+    fn lease(&self, name: &str) -> io::Result<Box<dyn Lease>> {
+        check_lease_name(name)?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = fs::openat(&self.root, format!("{LEASE_PREFIX}{name}"), flags, FILE_MODE)?;
+        let file = File::from(file);
+        match file.try_lock() {
+            Ok(()) => Ok(Box::new(FileLease { _file: file })),
+            Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+            Err(TryLockError::Error(e)) => Err(e),
+        }
+    }
+}
+
+/// Renames without replacing, also on filesystems whose rename cannot promise that (NFS, most
+/// of FUSE): a hard link is refused when its name is taken, just as atomically. While somebody
+/// has the file open, those filesystems may keep the old name's link under a hidden name.
+fn rename_noreplace(from_dir: &OwnedFd, from: &str, to_dir: &OwnedFd, to: &str) -> io::Result<()> {
+    match fs::renameat_with(from_dir, from, to_dir, to, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS) => link_and_unlink(from_dir, from, to_dir, to),
+        renamed => Ok(renamed?),
+    }
+}
+
+fn link_and_unlink(from_dir: &OwnedFd, from: &str, to_dir: &OwnedFd, to: &str) -> io::Result<()> {
+    fs::linkat(from_dir, from, to_dir, to, AtFlags::empty())?;
+    match fs::unlinkat(from_dir, from, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(e) => {
+            // Reported as failed, so it must not stay visible. If this fails too, the file is
+            // complete under both names, which a reader tolerates.
+            let _ = fs::unlinkat(to_dir, to, AtFlags::empty());
+            Err(e.into())
+        }
+    }
+}
+
+fn given_up(what: &str) -> io::Error {
+    io::Error::other(format!("{what} failed, nothing may be assumed about what came before it"))
+}
+
+#[derive(Debug)]
+struct FileLease {
+    _file: File,
+}
+
+impl Lease for FileLease {}
+
+/// A finished file, opened for reading.
+#[derive(Debug)]
+struct StoredFile {
+    file: File,
+    len: u64,
+}
+
+impl ReadAt for StoredFile {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
+        check_range(out.len(), offset, self.len)?;
+        self.file.read_exact_at(out, offset)
+    }
+}
+
+/// A file being written.
+#[derive(Debug)]
+struct Appender {
+    file: File,
+    len: u64,
+    failed: bool,
+    behind: WriteBehind,
+}
+
+impl Appender {
+    fn new(file: File) -> Self {
+        Self { file, len: 0, failed: false, behind: WriteBehind::default() }
+    }
+
+    fn check_usable(&self) -> io::Result<()> {
+        if self.failed { Err(given_up("an earlier write or sync of this file")) } else { Ok(()) }
+    }
+}
+
+impl AppendFile for Appender {
+    fn append(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.check_usable()?;
+        match self.file.write_at(data, self.len) {
+            Ok(count) => {
+                self.behind.wrote(&self.file, Extent::new(self.len, count as u64));
+                self.len += count as u64;
+                Ok(count)
+            }
+            // Nothing was written and nothing is wrong.
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => Err(e),
+            Err(e) => {
+                self.failed = true;
+                Err(e)
+            }
+        }
+    }
+
+    fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
+        self.check_usable()?;
+        check_range(out.len(), offset, self.len)?;
+        self.file.read_exact_at(out, offset)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.check_usable()?;
+        if let Err(e) = self.file.sync_all() {
+            self.failed = true;
+            return Err(e);
+        }
+        self.behind.synced(&self.file);
+        Ok(())
+    }
+}

@@ -1,0 +1,114 @@
+use std::io;
+use std::sync::Arc;
+
+use crate::ReadAt;
+
+/// A folder of named files: the only way core code touches image files.
+///
+/// The durable life of a file is always the same: [`create`](Storage::create) under a
+/// temporary name, [`append`](AppendFile::append), [`sync`](AppendFile::sync),
+/// [`publish`](Storage::publish) under its final name, [`sync_dir`](Storage::sync_dir).
+/// Nothing else makes a file visible, so a test that fails or loses any one of these
+/// operations explores every state a crash can leave.
+///
+/// Names are relative to the folder, use `/` between subfolders, and never leave the folder:
+/// an implementation refuses empty, absolute and `..` components with
+/// [`io::ErrorKind::InvalidInput`].
+pub trait Storage: Send + Sync {
+    /// Creates an empty file for appending.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`] when the name is taken; nothing is ever truncated.
+    fn create(&self, name: &str) -> io::Result<Box<dyn AppendFile>>;
+
+    /// Opens a file for reading.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] when there is no such file.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn ReadAt>>;
+
+    /// Renames `from` to `to` in one step and never replaces: whoever comes second fails.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`] when `to` exists; both files are then untouched.
+    fn publish(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] when there is no such file.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// All regular files, subfolders included, sorted by name. Links are not followed.
+    ///
+    /// # Errors
+    /// Whatever the medium reports.
+    fn list(&self) -> io::Result<Vec<FileEntry>>;
+
+    /// Makes earlier [`create`](Storage::create), [`publish`](Storage::publish) and
+    /// [`remove`](Storage::remove) calls durable.
+    ///
+    /// # Errors
+    /// Whatever the medium reports; nothing may be assumed about earlier calls then.
+    fn sync_dir(&self) -> io::Result<()>;
+
+    /// Takes an exclusive lease, held until the returned value is dropped or the process dies.
+    /// `name` is a key of letters, digits and dashes, not a file name.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] when somebody else holds it.
+    fn lease(&self, name: &str) -> io::Result<Box<dyn Lease>>;
+}
+
+/// A file that is being written front to back.
+pub trait AppendFile: Send + Sync {
+    /// Appends a prefix of `data` and returns its length, as the `write` system call does: a
+    /// short count is no error. Use [`append_all`](AppendFile::append_all).
+    ///
+    /// # Errors
+    /// Whatever the medium reports; after an error the length of the file is unspecified and
+    /// the file must be given up.
+    fn append(&mut self, data: &[u8]) -> io::Result<usize>;
+
+    /// Reads back bytes that were appended earlier.
+    ///
+    /// # Errors
+    /// As [`ReadAt::read_exact_at`].
+    fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// Makes everything appended so far durable. A failed sync must never be repeated: the
+    /// kernel may have dropped the dirty pages and would report success.
+    ///
+    /// # Errors
+    /// Whatever the medium reports; the file must then be given up.
+    fn sync(&mut self) -> io::Result<()>;
+
+    /// Appends all of `data`, going on after short counts and interruptions.
+    ///
+    /// # Errors
+    /// As [`append`](AppendFile::append), and [`io::ErrorKind::WriteZero`] when the medium
+    /// takes no more bytes.
+    fn append_all(&mut self, mut data: &[u8]) -> io::Result<()> {
+        while !data.is_empty() {
+            match self.append(data) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => data = data.get(count..).ok_or(io::ErrorKind::InvalidData)?,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An exclusive lease on a name in a [`Storage`]; dropping it gives it back.
+pub trait Lease: Send {}
+
+/// One file of a [`Storage`].
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FileEntry {
+    /// Name relative to the folder, with `/` between subfolders.
+    pub name: String,
+    /// Length in bytes.
+    pub len: u64,
+}

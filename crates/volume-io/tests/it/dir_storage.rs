@@ -1,0 +1,329 @@
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Barrier;
+
+use aiv_volume_io::{DirStorage, Storage};
+
+use crate::machine::{FastDisk, Loop, Mounted, resident, run, sparse};
+
+fn kind<T>(result: io::Result<T>) -> io::ErrorKind {
+    result.err().expect("should fail").kind()
+}
+
+fn names(storage: &DirStorage) -> Vec<String> {
+    storage.list().unwrap().into_iter().map(|file| file.name).collect()
+}
+
+fn put(storage: &DirStorage, name: &str, bytes: &[u8]) {
+    let mut file = storage.create(name).unwrap();
+    file.append_all(bytes).unwrap();
+    file.sync().unwrap();
+}
+
+fn check_life_of_a_file(folder: &Path) {
+    let storage = DirStorage::open(folder).unwrap();
+    let content: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).collect();
+    let mut file = storage.create("sub/deep/a.tmp").unwrap();
+    for part in content.chunks(70_001) {
+        file.append_all(part).unwrap();
+    }
+    let mut back = vec![0; 1000];
+    file.read_exact_at(&mut back, 12_345).unwrap();
+    assert_eq!(back, content[12_345..13_345]);
+    assert_eq!(kind(file.read_exact_at(&mut back, 399_001)), io::ErrorKind::UnexpectedEof);
+    file.sync().unwrap();
+    // FUSE gives an open file that loses a name a hidden one until it is closed.
+    drop(file);
+    storage.publish("sub/deep/a.tmp", "other/a").unwrap();
+    storage.sync_dir().unwrap();
+
+    let listed = storage.list().unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!((listed[0].name.as_str(), listed[0].len), ("other/a", 400_000));
+    let open = storage.open("other/a").unwrap();
+    let mut all = vec![0; 400_000];
+    open.read_exact_at(&mut all, 0).unwrap();
+    assert!(all == content);
+    storage.remove("other/a").unwrap();
+    storage.sync_dir().unwrap();
+    assert_eq!(names(&storage), [""; 0]);
+    assert_eq!(kind(storage.open("other/a")), io::ErrorKind::NotFound);
+    assert_eq!(kind(storage.remove("other/a")), io::ErrorKind::NotFound);
+}
+
+#[test]
+fn a_file_lives_the_same_life_on_every_filesystem() {
+    let folder = tempfile::tempdir().unwrap();
+    check_life_of_a_file(folder.path());
+    let (image, at) = (folder.path().join("image"), folder.path().join("mnt"));
+    fs::create_dir(&at).unwrap();
+    {
+        let _tmpfs = Mounted::tmpfs("2m", &at);
+        check_life_of_a_file(&at);
+    }
+    sparse(&image, 16 << 20);
+    run("mkfs.ext4", &[Path::new("-q"), &image]);
+    let device = Loop::on(&image, &[]);
+    let _ext4 = Mounted::new(&[], &device.path, &at);
+    check_life_of_a_file(&at);
+    assert!(at.join("lost+found").exists(), "which the list above did not show");
+}
+
+#[test]
+fn nothing_is_replaced_where_rename_cannot_promise_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let (image, at) = (folder.path().join("image"), folder.path().join("mnt"));
+    fs::create_dir(&at).unwrap();
+    sparse(&image, 16 << 20);
+    run("mkfs.ntfs", &["-Q".as_ref(), "-F".as_ref(), image.as_os_str()]);
+    let device = Loop::on(&image, &[]);
+    let _ntfs = Mounted::new(&["-t", "ntfs-3g"], &device.path, &at);
+    check_life_of_a_file(&at);
+    check_nothing_is_replaced(&at);
+}
+
+#[test]
+fn nothing_is_ever_replaced() {
+    check_nothing_is_replaced(tempfile::tempdir().unwrap().path());
+}
+
+fn check_nothing_is_replaced(folder: &Path) {
+    let storage = DirStorage::open(folder).unwrap();
+    put(&storage, "a", b"old");
+    put(&storage, "b", b"new");
+    assert_eq!(kind(storage.create("a")), io::ErrorKind::AlreadyExists);
+    assert_eq!(kind(storage.publish("b", "a")), io::ErrorKind::AlreadyExists);
+    assert_eq!(kind(storage.publish("missing", "c")), io::ErrorKind::NotFound);
+    assert_eq!(fs::read(folder.join("a")).unwrap(), b"old");
+    assert_eq!(fs::read(folder.join("b")).unwrap(), b"new");
+}
+
+#[test]
+fn names_that_leave_the_folder_are_refused_by_every_operation() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("in")).unwrap();
+    fs::write(folder.path().join("out"), b"").unwrap();
+    let storage = DirStorage::open(folder.path().join("in")).unwrap();
+    put(&storage, "a", b"");
+    for bad in ["../out", "/etc/passwd", "", "x/../../out", ".aiv-lease-x"] {
+        assert_eq!(kind(storage.create(bad)), io::ErrorKind::InvalidInput);
+        assert_eq!(kind(storage.open(bad)), io::ErrorKind::InvalidInput);
+        assert_eq!(kind(storage.remove(bad)), io::ErrorKind::InvalidInput);
+        assert_eq!(kind(storage.publish("a", bad)), io::ErrorKind::InvalidInput);
+        assert_eq!(kind(storage.publish(bad, "b")), io::ErrorKind::InvalidInput);
+    }
+    assert_eq!(kind(storage.lease("../x")), io::ErrorKind::InvalidInput);
+}
+
+#[test]
+fn links_planted_in_the_folder_lead_nowhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let (inside, outside) = (folder.path().join("in"), folder.path().join("out"));
+    fs::create_dir(&inside).unwrap();
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("secret"), b"secret").unwrap();
+    symlink(&outside, inside.join("folder")).unwrap();
+    symlink(outside.join("secret"), inside.join("file")).unwrap();
+    symlink(outside.join("new"), inside.join("dangling")).unwrap();
+    symlink(outside.join("lock"), inside.join(".aiv-lease-set")).unwrap();
+    let storage = DirStorage::open(&inside).unwrap();
+
+    assert_eq!(names(&storage), [""; 0]);
+    for name in ["file", "folder/secret"] {
+        storage.open(name).err().expect(name);
+    }
+    storage.create("folder/new").err().unwrap();
+    storage.create("dangling").err().unwrap();
+    storage.lease("set").err().unwrap();
+    put(&storage, "a", b"");
+    storage.publish("a", "folder/new").unwrap_err();
+    storage.remove("folder/secret").unwrap_err();
+    let left: Vec<_> = fs::read_dir(&outside).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["secret"]);
+}
+
+#[test]
+fn the_folder_itself_may_be_a_link() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("real")).unwrap();
+    symlink("real", folder.path().join("link")).unwrap();
+    put(&DirStorage::open(folder.path().join("link")).unwrap(), "a", b"");
+    assert!(folder.path().join("real/a").exists());
+}
+
+#[test]
+fn only_regular_files_are_listed_and_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    run("mkfifo", &[folder.path().join("pipe")]);
+    fs::create_dir(folder.path().join("empty")).unwrap();
+    let storage = DirStorage::open(folder.path()).unwrap();
+    put(&storage, "b", b"12");
+    put(&storage, "a/c", b"");
+    let _lease = storage.lease("set").unwrap();
+    assert_eq!(names(&storage), ["a/c", "b"]);
+    // Without care this would wait for a writer for ever.
+    assert_eq!(kind(storage.open("pipe")), io::ErrorKind::InvalidInput);
+    storage.open("empty").err().unwrap();
+}
+
+#[test]
+fn folders_deeper_than_any_of_ours_are_not_descended_into() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = DirStorage::open(folder.path()).unwrap();
+    let deepest = "d/".repeat(aiv_volume_io::FOLDER_DEPTH_MAX);
+    put(&storage, &format!("{deepest}a"), b"");
+    fs::create_dir(folder.path().join(&deepest).join("d")).unwrap();
+    fs::write(folder.path().join(&deepest).join("d/b"), b"").unwrap();
+    assert_eq!(names(&storage), [format!("{deepest}a")]);
+}
+
+#[test]
+fn images_are_private_to_their_owner() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = DirStorage::open(folder.path()).unwrap();
+    put(&storage, "sub/a", b"");
+    let mode = |name| fs::metadata(folder.path().join(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("sub"), mode("sub/a")), (0o700, 0o600));
+}
+
+#[test]
+fn of_many_who_publish_the_same_name_exactly_one_wins() {
+    let folder = tempfile::tempdir().unwrap();
+    const RACERS: usize = 8;
+    for round in 0..20 {
+        let start = Barrier::new(RACERS);
+        let race = |racer: usize| {
+            let storage = DirStorage::open(folder.path()).unwrap();
+            let own = format!("{round}-{racer}.tmp");
+            put(&storage, &own, own.as_bytes());
+            start.wait();
+            storage.publish(&own, &format!("{round}")).map(|()| own)
+        };
+        let results: Vec<_> = std::thread::scope(|scope| {
+            let racers: Vec<_> =
+                (0..RACERS).map(|racer| scope.spawn(move || race(racer))).collect();
+            racers.into_iter().map(|racer| racer.join().unwrap()).collect()
+        });
+        let mut won = Vec::new();
+        for result in results {
+            match result {
+                Ok(own) => won.push(own),
+                Err(e) => assert_eq!(e.kind(), io::ErrorKind::AlreadyExists),
+            }
+        }
+        assert_eq!(won.len(), 1);
+        let published = fs::read(folder.path().join(round.to_string())).unwrap();
+        assert_eq!(published, won[0].as_bytes());
+    }
+}
+
+#[test]
+fn of_many_who_take_a_lease_exactly_one_holds_it() {
+    let folder = tempfile::tempdir().unwrap();
+    const RACERS: usize = 8;
+    let (start, end) = (Barrier::new(RACERS), Barrier::new(RACERS));
+    let race = || {
+        let storage = DirStorage::open(folder.path()).unwrap();
+        start.wait();
+        let lease = storage.lease("set-1");
+        end.wait();
+        lease.is_ok()
+    };
+    let held = std::thread::scope(|scope| {
+        let racers: Vec<_> = (0..RACERS).map(|_| scope.spawn(race)).collect();
+        racers.into_iter().filter_map(|racer| racer.join().unwrap().then_some(())).count()
+    });
+    assert_eq!(held, 1);
+    DirStorage::open(folder.path()).unwrap().lease("set-1").unwrap();
+}
+
+#[test]
+fn a_lease_held_by_another_process_dies_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = DirStorage::open(folder.path()).unwrap();
+    drop(storage.lease("set").unwrap());
+    let file = folder.path().join(".aiv-lease-set");
+    let mut holder = Command::new("flock")
+        .args(["--close".as_ref(), file.as_os_str()])
+        .args(["sh", "-c", "echo held; read -r forever"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    BufReader::new(holder.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    assert_eq!(said, "held\n");
+    let refused = kind(storage.lease("set"));
+    storage.lease("other").unwrap();
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    assert_eq!(refused, io::ErrorKind::WouldBlock);
+    storage.lease("set").unwrap();
+}
+
+#[test]
+fn a_full_filesystem_is_an_error_and_the_end_of_the_file_being_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let _tmpfs = Mounted::tmpfs("64k", folder.path());
+    let storage = DirStorage::open(folder.path()).unwrap();
+    let mut file = storage.create("a").unwrap();
+    assert_eq!(kind(file.append_all(&[1; 100_000])), io::ErrorKind::StorageFull);
+    file.append(b"x").unwrap_err();
+    file.sync().unwrap_err();
+    file.read_exact_at(&mut [0; 10], 0).unwrap_err();
+    drop(file);
+    storage.remove("a").unwrap();
+    put(&storage, "b", &[2; 30_000]);
+}
+
+#[test]
+fn a_failed_sync_is_never_followed_by_a_successful_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (small, at) = (folder.path().join("small"), folder.path().join("mnt"));
+    fs::create_dir(&small).unwrap();
+    fs::create_dir(&at).unwrap();
+    // A disk that promises 64 MiB and has 4.
+    let _tmpfs = Mounted::tmpfs("4m", &small);
+    sparse(&small.join("image"), 64 << 20);
+    run(
+        "mkfs.ext4",
+        &["-q".as_ref(), "-O".as_ref(), "^has_journal".as_ref(), small.join("image").as_os_str()],
+    );
+    let device = Loop::on(&small.join("image"), &[]);
+    let _ext4 = Mounted::new(&[], &device.path, &at);
+    let storage = DirStorage::open(&at).unwrap();
+    let mut file = storage.create("a").unwrap();
+    let written = file.append_all(&vec![1; 16 << 20]);
+    assert!(written.is_err() || file.sync().is_err(), "the disk took more than it has");
+    file.sync().unwrap_err();
+    file.append(b"x").unwrap_err();
+}
+
+#[test]
+fn what_was_written_does_not_stay_in_the_page_cache() {
+    let folder = FastDisk::new();
+    let storage = DirStorage::open(folder.path()).unwrap();
+    let mut file = storage.create("a").unwrap();
+    let part = vec![7; 1 << 20];
+    for _ in 0..48 {
+        file.append_all(&part).unwrap();
+    }
+    file.sync().unwrap();
+    let left = resident(&folder.path().join("a"));
+    assert!(left < 1 << 20, "{left}");
+    let mut back = [0; 5];
+    file.read_exact_at(&mut back, 47 << 20).unwrap();
+    assert_eq!(back, [7; 5]);
+}
+
+#[test]
+fn a_folder_that_is_none_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    File::create(&file).unwrap();
+    assert_eq!(kind(DirStorage::open(&file)), io::ErrorKind::NotADirectory);
+    assert_eq!(kind(DirStorage::open(folder.path().join("x"))), io::ErrorKind::NotFound);
+}
