@@ -1,0 +1,275 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use aiv_volume_io::{AppendFile, FileEntry, Lease, ReadAt, Storage, check_lease_name, check_name};
+
+/// A folder of files in memory. Clones share the folder; [`MemStorage::fork`] copies it.
+///
+/// Behaves as a local folder does: a removed file stays readable where it is open, an open
+/// file keeps the length it had, names are checked by the same rules.
+#[derive(Debug, Clone, Default)]
+pub struct MemStorage {
+    folder: Arc<Mutex<Folder>>,
+}
+
+#[derive(Debug, Default)]
+struct Folder {
+    files: BTreeMap<String, Inode>,
+    leases: BTreeSet<String>,
+}
+
+/// Contents of a file. The inner pointer is shared with readers, forks and crash states, and
+/// copied when appended to while shared.
+type Inode = Arc<Mutex<Arc<Vec<u8>>>>;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl MemStorage {
+    /// An empty folder.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A copy with a life of its own. Costs a pointer per file; nobody holds a lease in it.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        lock(&self.folder)
+            .files
+            .iter()
+            .map(|(name, file)| (name.clone(), lock(file).clone()))
+            .collect()
+    }
+
+    /// The bytes of a file, `None` when there is none of that name.
+    #[must_use]
+    pub fn contents(&self, name: &str) -> Option<Arc<Vec<u8>>> {
+        lock(&self.folder).files.get(name).map(|file| lock(file).clone())
+    }
+
+    /// Puts a file there, replacing what was: for planting damage.
+    pub fn insert(&self, name: &str, bytes: impl Into<Arc<Vec<u8>>>) {
+        let inode = Arc::new(Mutex::new(bytes.into()));
+        lock(&self.folder).files.insert(name.to_owned(), inode);
+    }
+
+    /// Names of all files, sorted.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        lock(&self.folder).files.keys().cloned().collect()
+    }
+}
+
+impl<B: Into<Arc<Vec<u8>>>> FromIterator<(String, B)> for MemStorage {
+    fn from_iter<I: IntoIterator<Item = (String, B)>>(files: I) -> Self {
+        let files =
+            files.into_iter().map(|(name, bytes)| (name, Arc::new(Mutex::new(bytes.into()))));
+        let folder = Folder { files: files.collect(), leases: BTreeSet::new() };
+        Self { folder: Arc::new(Mutex::new(folder)) }
+    }
+}
+
+impl Folder {
+    fn find(&self, name: &str) -> io::Result<&Inode> {
+        check_name(name)?;
+        self.check_way(name)?;
+        if self.is_folder(name) {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        self.files.get(name).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Refuses a name that cannot be given to a new file.
+    fn check_free(&self, name: &str) -> io::Result<()> {
+        check_name(name)?;
+        self.check_way(name)?;
+        if self.files.contains_key(name) || self.is_folder(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        Ok(())
+    }
+
+    /// A file cannot be a folder on the way to another.
+    fn check_way(&self, name: &str) -> io::Result<()> {
+        let mut folders = name.match_indices('/').map(|(at, _)| &name[..at]);
+        if folders.any(|folder| self.files.contains_key(folder)) {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        Ok(())
+    }
+
+    fn is_folder(&self, name: &str) -> bool {
+        let prefix = format!("{name}/");
+        self.files.range(prefix.clone()..).next().is_some_and(|(file, _)| file.starts_with(&prefix))
+    }
+}
+
+impl Storage for MemStorage {
+    fn create(&self, name: &str) -> io::Result<Box<dyn AppendFile>> {
+        let mut folder = lock(&self.folder);
+        folder.check_free(name)?;
+        let inode = Inode::default();
+        folder.files.insert(name.to_owned(), Arc::clone(&inode));
+        Ok(Box::new(Appender { inode }))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn ReadAt>> {
+        let bytes = lock(lock(&self.folder).find(name)?).clone();
+        Ok(Arc::new(Reader { bytes }))
+    }
+
+    fn publish(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut folder = lock(&self.folder);
+        let inode = Arc::clone(folder.find(from)?);
+        folder.check_free(to)?;
+        folder.files.remove(from);
+        folder.files.insert(to.to_owned(), inode);
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut folder = lock(&self.folder);
+        folder.find(name)?;
+        folder.files.remove(name);
+        Ok(())
+    }
+
+    fn list(&self) -> io::Result<Vec<FileEntry>> {
+        let entry = |(name, file): (&String, &Inode)| FileEntry {
+            name: name.clone(),
+            len: lock(file).len() as u64,
+        };
+        Ok(lock(&self.folder).files.iter().map(entry).collect())
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn lease(&self, name: &str) -> io::Result<Box<dyn Lease>> {
+        check_lease_name(name)?;
+        if !lock(&self.folder).leases.insert(name.to_owned()) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(Box::new(HeldLease { name: name.to_owned(), folder: Arc::clone(&self.folder) }))
+    }
+}
+
+struct HeldLease {
+    name: String,
+    folder: Arc<Mutex<Folder>>,
+}
+
+impl Lease for HeldLease {}
+
+impl Drop for HeldLease {
+    fn drop(&mut self) {
+        lock(&self.folder).leases.remove(&self.name);
+    }
+}
+
+struct Reader {
+    bytes: Arc<Vec<u8>>,
+}
+
+impl ReadAt for Reader {
+    fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
+        copy_range(&self.bytes, out, offset)
+    }
+}
+
+struct Appender {
+    inode: Inode,
+}
+
+impl AppendFile for Appender {
+    fn append(&mut self, data: &[u8]) -> io::Result<usize> {
+        Arc::make_mut(&mut *lock(&self.inode)).extend_from_slice(data);
+        Ok(data.len())
+    }
+
+    fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
+        copy_range(&lock(&self.inode), out, offset)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Fills `out` from `bytes` at `offset` or says that the bytes end before.
+pub(crate) fn copy_range(bytes: &[u8], out: &mut [u8], offset: u64) -> io::Result<()> {
+    let start = usize::try_from(offset).map_err(|_| io::ErrorKind::UnexpectedEof)?;
+    let range = start..start.saturating_add(out.len());
+    out.copy_from_slice(bytes.get(range).ok_or(io::ErrorKind::UnexpectedEof)?);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind<T>(result: io::Result<T>) -> io::ErrorKind {
+        result.err().expect("should fail").kind()
+    }
+
+    fn put(storage: &MemStorage, name: &str, bytes: &[u8]) {
+        storage.create(name).unwrap().append_all(bytes).unwrap();
+    }
+
+    #[test]
+    fn clones_share_and_forks_do_not() {
+        let storage = MemStorage::new();
+        put(&storage, "a", b"1");
+        let (clone, fork) = (storage.clone(), storage.fork());
+        put(&storage, "b", b"2");
+        assert_eq!(clone.names(), ["a", "b"]);
+        assert_eq!(fork.names(), ["a"]);
+    }
+
+    #[test]
+    fn an_open_file_outlives_its_name_and_keeps_its_length() {
+        let storage = MemStorage::new();
+        let mut file = storage.create("a").unwrap();
+        file.append_all(b"12").unwrap();
+        let open = storage.open("a").unwrap();
+        file.append_all(b"34").unwrap();
+        storage.remove("a").unwrap();
+        let mut out = [0; 2];
+        open.read_exact_at(&mut out, 0).unwrap();
+        assert_eq!((&out, open.len()), (b"12", 2));
+        assert_eq!(kind(open.read_exact_at(&mut out, 1)), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn names_clash_as_they_do_in_a_folder() {
+        let storage = MemStorage::new();
+        put(&storage, "a/b", b"");
+        put(&storage, "c", b"");
+        assert_eq!(kind(storage.create("a")), io::ErrorKind::AlreadyExists);
+        assert_eq!(kind(storage.create("a/b")), io::ErrorKind::AlreadyExists);
+        assert_eq!(kind(storage.create("a/b/c")), io::ErrorKind::NotADirectory);
+        assert_eq!(kind(storage.open("a")), io::ErrorKind::IsADirectory);
+        assert_eq!(kind(storage.publish("c", "a/b")), io::ErrorKind::AlreadyExists);
+        assert_eq!(kind(storage.publish("x", "y")), io::ErrorKind::NotFound);
+        assert_eq!(kind(storage.remove("../c")), io::ErrorKind::InvalidInput);
+        assert_eq!(storage.names(), ["a/b", "c"]);
+    }
+
+    #[test]
+    fn a_lease_excludes_others_until_it_is_dropped() {
+        let storage = MemStorage::new();
+        let held = storage.lease("set").unwrap();
+        assert_eq!(kind(storage.clone().lease("set")), io::ErrorKind::WouldBlock);
+        storage.lease("other").unwrap();
+        drop(held);
+        storage.lease("set").unwrap();
+    }
+}
