@@ -1,0 +1,106 @@
+//! The project's own tools. `cargo xtask` lists them.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a developer's tool talks to a terminal"
+)]
+#![allow(clippy::disallowed_methods, reason = "a frontend: it reads the environment and the clock")]
+
+mod ci;
+mod demo;
+mod images;
+mod process;
+mod setup;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+/// What every command returns: the error is one sentence for the reader of a terminal.
+type Outcome = Result<(), String>;
+
+struct Command {
+    name: &'static str,
+    run: fn(&[String]) -> Outcome,
+    help: &'static str,
+}
+
+/// The one list of commands.
+const COMMANDS: &[Command] = &[
+    Command {
+        name: "setup",
+        run: setup::run,
+        help: "install the Debian packages that tests and demo need; quick when all are there",
+    },
+    Command {
+        name: "demo",
+        run: demo::run,
+        help: "image a real disk, verify it, restore it, prove equality: demo [FOLDER]",
+    },
+    Command {
+        name: "tidy",
+        run: tidy::run,
+        help: "check the promises no compiler keeps: floors, format tables, paths, hygiene",
+    },
+    Command { name: "test", run: test::run, help: "setup, then every test of the workspace" },
+    Command {
+        name: "images",
+        run: images::run,
+        help: "put the third-party images of a folder through the library: images DIR",
+    },
+    Command { name: "ci", run: ci::run, help: "everything a change must pass, in order, timed" },
+];
+
+fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1);
+    let Some(name) = words.next() else {
+        print!("{}", help());
+        return ExitCode::SUCCESS;
+    };
+    if ["help", "-h", "--help"].contains(&name.as_str()) {
+        print!("{}", help());
+        return ExitCode::SUCCESS;
+    }
+    let Some(command) = COMMANDS.iter().find(|command| command.name == name) else {
+        eprint!("cargo xtask: there is no command '{name}'\n\n{}", help());
+        return ExitCode::from(2);
+    };
+    match (command.run)(&words.collect::<Vec<_>>()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(sentence) => {
+            eprintln!("cargo xtask {name}: {sentence}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn help() -> String {
+    let mut text = String::from("Usage: cargo xtask COMMAND [ARGUMENT]...\n\nCommands:\n");
+    for Command { name, help, .. } in COMMANDS {
+        text.push_str(&format!("  {name:<8} {help}\n"));
+    }
+    text
+}
+
+/// Refuses arguments of a command that takes none.
+fn no_arguments(arguments: &[String]) -> Outcome {
+    match arguments.first() {
+        None => Ok(()),
+        Some(word) => Err(format!("takes no arguments, found '{word}'")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_names_every_command_once() {
+        let text = help();
+        for command in COMMANDS {
+            let line = format!("\n  {:<8} {}\n", command.name, command.help);
+            assert_eq!(text.matches(&line).count(), 1, "{}", command.name);
+        }
+    }
+}

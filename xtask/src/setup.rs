@@ -1,0 +1,162 @@
+//! `cargo xtask setup`: the programs that tests and the README's demo call.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::{Outcome, process};
+
+/// Something that must be on the machine, and the Debian 12 package that brings it.
+#[derive(Clone, Copy)]
+struct Need {
+    /// A program on the search path, or an absolute path to a file.
+    program: &'static str,
+    package: &'static str,
+    used_for: &'static str,
+}
+
+const fn need(program: &'static str, package: &'static str, used_for: &'static str) -> Need {
+    Need { program, package, used_for }
+}
+
+const NEEDS: &[Need] = &[
+    need("gcc", "gcc", "zstd's C sources"),
+    need("/usr/include/stdio.h", "libc6-dev", "zstd's C sources"),
+    need("mkfs.ext4", "e2fsprogs", "ext2, ext3 and ext4 volumes"),
+    need("e2fsck", "e2fsprogs", "the second opinion on restored ext volumes"),
+    need("dumpe2fs", "e2fsprogs", "the second opinion on ext block maps"),
+    need("debugfs", "e2fsprogs", "ext volumes of a chosen shape"),
+    need("resize2fs", "e2fsprogs", "ext volumes of a chosen shape"),
+    need("tune2fs", "e2fsprogs", "ext volumes of a chosen shape"),
+    need("losetup", "mount", "disks and partitions as devices"),
+    need("mount", "mount", "the kernel's opinion on restored volumes"),
+    need("blkid", "util-linux", "the second opinion on kind, UUID and label"),
+    need("mkswap", "util-linux", "swap volumes"),
+    need("sfdisk", "fdisk", "MBR and GPT tables"),
+    need("sgdisk", "gdisk", "GPT tables, and the second opinion on them"),
+    need("mkfs.fat", "dosfstools", "FAT volumes"),
+    need("mcopy", "mtools", "files on FAT volumes without a mount"),
+    need("mkfs.ntfs", "ntfs-3g", "NTFS volumes"),
+    need("mkfs.xfs", "xfsprogs", "XFS volumes"),
+    need("mkfs.btrfs", "btrfs-progs", "Btrfs volumes"),
+    need("mkfs.exfat", "exfatprogs", "exFAT volumes"),
+    need("mkfs.f2fs", "f2fs-tools", "F2FS volumes"),
+    need("cryptsetup", "cryptsetup-bin", "LUKS volumes"),
+    need("strace", "strace", "proof of the order of writes and syncs"),
+    // Debian 12 itself and its backports both carry this one; whichever apt prefers will do.
+    need("qemu-img", "qemu-utils", "the second opinion on raw and qcow2 disks"),
+    need("xz", "xz-utils", "stored test images"),
+    need("zstd", "zstd", "stored test images"),
+    need("bzip2", "bzip2", "stored test images"),
+    need("unzip", "unzip", "stored test images"),
+    need("xxd", "xxd", "stored test images"),
+    need("rsync", "rsync", "comparing restored trees"),
+    need("openssl", "openssl", "checksums of test images, key files of the demo"),
+];
+
+pub(crate) fn run(arguments: &[String]) -> Outcome {
+    crate::no_arguments(arguments)?;
+    let missing = missing(NEEDS, is_present);
+    if missing.is_empty() {
+        println!("setup: all {} programs and files are present", NEEDS.len());
+        return Ok(());
+    }
+    for Need { program, package, used_for } in &missing {
+        println!("setup: {program} is missing (package {package}; for {used_for})");
+    }
+    let packages = packages(&missing);
+    install(&packages)?;
+    match self::missing(&missing, is_present).first() {
+        None => {
+            println!("setup: installed {}", packages.join(" "));
+            Ok(())
+        }
+        Some(Need { program, package, .. }) => {
+            Err(format!("package {package} is installed, yet {program} is still missing"))
+        }
+    }
+}
+
+fn missing(needs: &[Need], is_present: impl Fn(&str) -> bool) -> Vec<Need> {
+    needs.iter().copied().filter(|need| !is_present(need.program)).collect()
+}
+
+fn is_present(program: &str) -> bool {
+    if program.starts_with('/') {
+        Path::new(program).exists()
+    } else {
+        process::find_program(program).is_some()
+    }
+}
+
+/// Each package once, in the order of the table.
+fn packages(needs: &[Need]) -> Vec<&'static str> {
+    let mut packages = Vec::new();
+    for need in needs {
+        if !packages.contains(&need.package) {
+            packages.push(need.package);
+        }
+    }
+    packages
+}
+
+fn install(packages: &[&str]) -> Outcome {
+    let by_hand = format!("install these packages by hand: {}", packages.join(" "));
+    if process::find_program("apt-get").is_none() {
+        return Err(format!("this machine has no apt-get; {by_hand}"));
+    }
+    if !is_root() && process::find_program("sudo").is_none() {
+        return Err(format!("not root, and there is no sudo; {by_hand}"));
+    }
+    // A foreign package source that does not answer must not stop us: what matters is whether
+    // the packages install.
+    if let Err(failure) = process::run(apt_get().arg("update")) {
+        eprintln!("setup: warning: {failure}; trying to install all the same");
+    }
+    let mut install = apt_get();
+    // Nothing else on the machine may suffer: an install that needs a removal is refused.
+    install.args(["install", "--yes", "--no-install-recommends", "--no-remove"]).args(packages);
+    process::run(&mut install).map_err(|failure| format!("{failure}; {by_hand}"))
+}
+
+fn apt_get() -> Command {
+    let mut command = process::command(if is_root() { "env" } else { "sudo" });
+    if !is_root() {
+        command.arg("env");
+    }
+    command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "--quiet"]);
+    command.args(["-o", "Acquire::Retries=3", "-o", "DPkg::Lock::Timeout=120"]);
+    command
+}
+
+/// Whether this process may install packages itself. `/proc/self` belongs to the effective
+/// user of the process.
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_missing_is_asked_for_and_each_package_once() {
+        let gone = ["mkfs.ext4", "e2fsck", "sgdisk"];
+        let missing = missing(NEEDS, |program| !gone.contains(&program));
+        assert_eq!(packages(&missing), ["e2fsprogs", "gdisk"]);
+    }
+
+    #[test]
+    fn a_file_need_is_looked_up_by_its_path() {
+        assert!(is_present("/proc/self/stat"));
+        assert!(!is_present("/proc/self/no-such-file"));
+    }
+
+    #[test]
+    fn no_program_is_listed_twice() {
+        for (index, need) in NEEDS.iter().enumerate() {
+            let twin = NEEDS[index + 1..].iter().find(|other| other.program == need.program);
+            assert!(twin.is_none(), "{}", need.program);
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! How large things are: a report to read, and one limit for the frontends.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::Finding;
+use super::tree::{File, Tree};
+
+/// Frontends parse words, call libraries and draw results. What needs more is a library.
+const FRONTENDS: [&str; 3] = ["crates/cli", "crates/agent", "crates/image-explorer"];
+/// Lines of `src/` a frontend may have.
+const FRONTEND_LINES_MAX: usize = 900;
+
+/// Files from this size on are listed: they are candidates for a split.
+const LISTED_LINES_MIN: usize = 450;
+/// The largest files are listed in any case.
+const LISTED_MIN: usize = 5;
+
+pub(super) fn check(tree: &Tree) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (frontend, lines) in frontends(tree) {
+        if lines > FRONTEND_LINES_MAX {
+            let what = format!(
+                "{lines} lines of source; a frontend of more than {FRONTEND_LINES_MAX} hides a library"
+            );
+            findings.push(Finding::in_file(frontend, what));
+        }
+    }
+    findings
+}
+
+/// Lines per crate, the largest files, and the frontends.
+pub(super) fn report(tree: &Tree) -> String {
+    let mut text = String::from("size: lines of Rust       source    tests\n");
+    for (name, lines) in crates(tree) {
+        let _ = writeln!(text, "size: {name:<24} {:>7} {:>8}", lines.source, lines.tests);
+    }
+    for (name, lines) in frontends(tree) {
+        let _ = writeln!(text, "size: frontend {name}: {lines} lines of {FRONTEND_LINES_MAX}");
+    }
+    let mut files: Vec<_> = tree.rust_files().map(|file| (line_count(file), &file.path)).collect();
+    files.sort_by(|a, b| b.cmp(a));
+    text.push_str("size: largest files\n");
+    for (index, (lines, path)) in files.iter().enumerate() {
+        if index < LISTED_MIN || *lines > LISTED_LINES_MIN {
+            let _ = writeln!(text, "size: {lines:>7} {path}");
+        }
+    }
+    text
+}
+
+#[derive(Default)]
+struct Lines {
+    source: usize,
+    tests: usize,
+}
+
+/// Lines by crate. Tests are what stands below `tests/`, and the test module that ends a file.
+fn crates(tree: &Tree) -> BTreeMap<&str, Lines> {
+    let mut crates: BTreeMap<&str, Lines> = BTreeMap::new();
+    for file in tree.rust_files() {
+        let name = crate_folder(&file.path);
+        let all = line_count(file);
+        let source = if file.is_test() { 0 } else { source_lines(file) };
+        let lines = crates.entry(name).or_default();
+        lines.source += source;
+        lines.tests += all - source;
+    }
+    crates
+}
+
+fn crate_folder(path: &str) -> &str {
+    let depth = if path.starts_with("crates/") { 2 } else { 1 };
+    let end = path.match_indices('/').nth(depth - 1).map_or(path.len(), |(at, _)| at);
+    &path[..end]
+}
+
+fn frontends(tree: &Tree) -> Vec<(&'static str, usize)> {
+    let mut found = Vec::new();
+    for frontend in FRONTENDS {
+        let inside = format!("{frontend}/src/");
+        let files = tree.rust_files().filter(|file| file.path.starts_with(&inside));
+        let sizes: Vec<usize> = files.map(source_lines).collect();
+        if !sizes.is_empty() {
+            found.push((frontend, sizes.iter().sum()));
+        }
+    }
+    found
+}
+
+fn line_count(file: &File) -> usize {
+    file.text().lines().count()
+}
+
+/// Lines before the test module.
+fn source_lines(file: &File) -> usize {
+    let lines: Vec<&str> = file.text().lines().collect();
+    let is_test_module = |pair: &[&str]| {
+        pair[0] == "#[cfg(test)]" && pair[1].starts_with("mod ") && pair[1].contains('{')
+    };
+    lines.windows(2).position(is_test_module).unwrap_or(lines.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frontend_that_grew_a_library_is_found() {
+        let text = "\n".repeat(FRONTEND_LINES_MAX + 1);
+        let found = check(&Tree::of(&[("crates/cli/src/main.rs", &text)]));
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].path.as_deref(), Some("crates/cli"));
+    }
+
+    #[test]
+    fn libraries_and_tests_of_a_frontend_are_not_limited() {
+        let text = "\n".repeat(FRONTEND_LINES_MAX);
+        let tests = format!("{text}#[cfg(test)]\nmod tests {{}}\n");
+        let tree = Tree::of(&[
+            ("crates/cli/src/main.rs", &tests),
+            ("crates/cli/tests/it/main.rs", &text),
+            ("crates/chain/src/lib.rs", &tests),
+        ]);
+        assert_eq!(check(&tree), []);
+    }
+
+    #[test]
+    fn the_report_tells_source_from_tests() {
+        let text = report(&Tree::of(&[
+            ("crates/a/src/lib.rs", "1\n2\n#[cfg(test)]\nmod tests {}\n"),
+            ("crates/a/tests/it/main.rs", "1\n"),
+            ("xtask/src/main.rs", "1\n"),
+        ]));
+        assert!(text.contains("size: crates/a                       2        3\n"), "{text}");
+        assert!(text.contains("size: xtask                          1        0\n"), "{text}");
+        assert!(text.contains("size:       4 crates/a/src/lib.rs\n"), "{text}");
+    }
+}
