@@ -36,10 +36,12 @@
 pub mod arb;
 pub mod crash_storage;
 pub mod disks;
+mod fault;
 mod fault_storage;
 mod mem_storage;
 mod random;
 
 pub use crash_storage::{CrashState, CrashStates, CrashStorage};
-pub use fault_storage::{Fault, FaultPlan, FaultStorage, Op, Operation, Repeat};
+pub use fault::{Fault, FaultPlan, Op, Operation, Repeat};
+pub use fault_storage::FaultStorage;
 pub use mem_storage::MemStorage;

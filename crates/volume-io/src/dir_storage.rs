@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use crate::page_cache::WriteBehind;
 use crate::read_at::check_range;
-use crate::storage_name::LEASE_PREFIX;
+use crate::storage_name::{LEASE_PREFIX, is_listed};
 use crate::{
     AppendFile, Extent, FOLDER_DEPTH_MAX, FileEntry, Lease, ReadAt, Storage, check_lease_name,
     check_name,
@@ -33,9 +33,9 @@ const LOST_AND_FOUND: &CStr = c"lost+found";
 /// a time and through no symbolic link, so neither a hostile name nor a link planted in the
 /// folder leads out of it. Files are created readable by their owner only.
 ///
-/// Names that are not UTF-8, links, devices, `lost+found`, the files that carry leases, and
-/// anything deeper than [`FOLDER_DEPTH_MAX`] folders are not listed: no file created through
-/// this type is any of them.
+/// Names that are not UTF-8, links, devices, `lost+found`, the files that carry leases, the
+/// remains of removed files on NFS and FUSE, and anything deeper than [`FOLDER_DEPTH_MAX`]
+/// folders are not listed: no file created through this type is any of them.
 #[derive(Debug)]
 pub struct DirStorage {
     root: Arc<OwnedFd>,
@@ -161,7 +161,7 @@ impl Storage for DirStorage {
                 let Some(text) = name.to_str().ok().filter(|n| !matches!(*n, "." | "..")) else {
                     continue;
                 };
-                if text.starts_with(LEASE_PREFIX) || (depth == 0 && name == LOST_AND_FOUND) {
+                if !is_listed(text) || (depth == 0 && name == LOST_AND_FOUND) {
                     continue;
                 }
                 let stat = match fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -226,8 +226,7 @@ impl Storage for DirStorage {
 }
 
 /// Renames without replacing, also on filesystems whose rename cannot promise that (NFS, most
-/// of FUSE): a hard link is refused when its name is taken, just as atomically. While somebody
-/// has the file open, those filesystems may keep the old name's link under a hidden name.
+/// of FUSE): a hard link is refused when its name is taken, just as atomically.
 fn rename_noreplace(from_dir: &OwnedFd, from: &str, to_dir: &OwnedFd, to: &str) -> io::Result<()> {
     match fs::renameat_with(from_dir, from, to_dir, to, RenameFlags::NOREPLACE) {
         Err(Errno::INVAL | Errno::NOSYS) => link_and_unlink(from_dir, from, to_dir, to),

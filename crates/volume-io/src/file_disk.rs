@@ -58,7 +58,7 @@ impl FileDisk {
     /// [`Error::NotADisk`], or [`Error::Path`] with what the system said.
     pub fn open_source(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        refuse_non_disk(path)?;
+        kind_at(path)?;
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         // Only the owner of a file may leave its access time alone.
         let opened = match fs::open(path, flags | OFlags::NOATIME, Mode::empty()) {
@@ -211,9 +211,9 @@ impl Drop for FileDisk {
 }
 
 /// Looks before opening: opening a pipe waits, opening a tape winds it.
-fn refuse_non_disk(path: &Path) -> Result<()> {
+fn kind_at(path: &Path) -> Result<FileKind> {
     let stat = fs::stat(path).map_err(io::Error::from).map_err(Error::path("open", path))?;
-    disk_kind(path, FileType::from_raw_mode(stat.st_mode)).map(drop)
+    disk_kind(path, FileType::from_raw_mode(stat.st_mode))
 }
 
 fn disk_kind(path: &Path, found: FileType) -> Result<FileKind> {

@@ -11,6 +11,10 @@ const NAME_BYTES_MAX: usize = 2048;
 /// Files that carry leases; invisible to [`Storage::list`](crate::Storage::list).
 pub(crate) const LEASE_PREFIX: &str = ".aiv-lease-";
 
+/// Names FUSE and NFS give, followed by hexadecimal digits, to a file that was removed while
+/// somebody had it open. It is gone when they close it, so it is as good as removed.
+const REMOVED_PREFIXES: [&str; 2] = [".fuse_hidden", ".nfs"];
+
 /// Bytes in the name of a lease: a file name of 255 bytes less the prefix, rounded down.
 const LEASE_BYTES_MAX: usize = 200;
 
@@ -43,6 +47,14 @@ pub fn check_name(name: &str) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a directory entry (without folders) is one of ours to list: neither a lease nor a
+/// file that was removed.
+pub(crate) fn is_listed(entry: &str) -> bool {
+    let digits = |rest: &str| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_hexdigit());
+    let removed = |prefix: &&str| entry.strip_prefix(*prefix).is_some_and(digits);
+    !entry.starts_with(LEASE_PREFIX) && !REMOVED_PREFIXES.iter().any(removed)
 }
 
 /// Checks the name of a lease: 1 to 200 ASCII letters, digits and dashes.
@@ -91,6 +103,16 @@ mod tests {
         let deep = format!("{}x", "d/".repeat(FOLDER_DEPTH_MAX));
         for good in ["a", "host@disk_b00001-x7k2.aiv", "a/b", "...", "a b", "ä", "a\\b", &deep] {
             check_name(good).expect(good);
+        }
+    }
+
+    #[test]
+    fn what_the_filesystem_keeps_for_itself_is_not_listed() {
+        for hidden in [".aiv-lease-set", ".fuse_hidden0000000600000001", ".nfs0000000a1b2c3d"] {
+            assert!(!is_listed(hidden), "{hidden}");
+        }
+        for listed in ["a.aiv", ".nfs", ".nfs-image", ".fuse_hidden.aiv", ".hidden"] {
+            assert!(is_listed(listed), "{listed}");
         }
     }
 

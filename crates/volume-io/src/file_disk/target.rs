@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use rustix::fs::{self, FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{FileDisk, FileKind, refuse_non_disk};
+use super::{FileDisk, FileKind, kind_at};
 use crate::{Error, Extent, ReadAt, Result, WriteAt, device, page_cache};
 
 /// Only the owner reads what a disk is restored to.
@@ -29,10 +29,9 @@ impl FileDisk {
     /// [`io::ErrorKind::ReadOnlyFilesystem`] for a device that refuses writes.
     pub fn open_target(path: impl AsRef<Path>, exclusive: bool) -> Result<Self> {
         let path = path.as_ref();
-        refuse_non_disk(path)?;
         let mut flags = OFlags::RDWR | OFlags::CLOEXEC;
         // Without O_CREAT, O_EXCL is the claim on a block device and means nothing on a file.
-        flags.set(OFlags::EXCL, exclusive);
+        flags.set(OFlags::EXCL, kind_at(path)? == FileKind::BlockDevice && exclusive);
         let opened = fs::open(path, flags, Mode::empty()).map_err(io::Error::from);
         let disk = Self::from_file(opened.map_err(Error::path("open", path))?.into(), path, true)?;
         match disk.kind {

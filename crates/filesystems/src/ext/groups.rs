@@ -1,0 +1,128 @@
+//! Group descriptors.
+
+use aiv_volume_io::{Extent, ExtentSet, Job};
+
+use super::blocks::{Blocks, STRIDE};
+use super::reason::ExtReason;
+use super::stop::Stop;
+use super::superblock::{Geometry, Superblock};
+use crate::bytes::{le16, le32};
+
+/// `bg_flags`: the block bitmap was never written; nothing but metadata is used.
+const BLOCK_UNINIT: u16 = 0x2;
+
+/// What a group descriptor says. All blocks lie inside the filesystem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Group {
+    pub(super) block_bitmap: u64,
+    pub(super) inode_bitmap: u64,
+    pub(super) inode_table: u64,
+    /// Clusters with `bigalloc`, else blocks.
+    pub(super) free_clusters: u32,
+    /// CRC-32C of the block bitmap, of which `bitmap_checksum_mask` is stored.
+    pub(super) bitmap_checksum: u32,
+    pub(super) bitmap_checksum_mask: u32,
+    /// The block bitmap on the disk means nothing.
+    pub(super) uninitialised: bool,
+}
+
+impl Group {
+    /// Reads the descriptors of groups `0 .. count`.
+    pub(super) fn read_first(
+        count: u32,
+        blocks: &Blocks<'_>,
+        superblock: &Superblock,
+        job: Job<'_>,
+    ) -> Result<Vec<Self>, Stop> {
+        let geometry = &superblock.geometry;
+        let per_block = geometry.descriptors_per_block();
+        let table_blocks = count.div_ceil(per_block);
+        let stride_blocks = u32::try_from(STRIDE / blocks.block_size()).unwrap_or(1);
+        let mut groups = Vec::with_capacity(count as usize);
+        let mut buffer = vec![0; STRIDE];
+        let mut index = 0;
+        while index < table_blocks {
+            job.check()?;
+            let first = geometry.descriptor_block(index);
+            let run = (1..stride_blocks.min(table_blocks - index))
+                .take_while(|&n| geometry.descriptor_block(index + n) == first + u64::from(n))
+                .count()
+                + 1;
+            let bytes = &mut buffer[..run * blocks.block_size()];
+            if first + run as u64 > geometry.blocks {
+                let section = "descriptor table";
+                let group = index * per_block;
+                return Err(ExtReason::Pointer { section, group, block: first }.into());
+            }
+            blocks.read("read group descriptors", first, bytes)?;
+            let descriptor_size = usize::from(geometry.descriptor_size);
+            let start = blocks.offset_of(first);
+            for (n, descriptor) in bytes.chunks_exact(descriptor_size).enumerate() {
+                let group = u32::try_from(groups.len()).unwrap_or(u32::MAX);
+                if group == count {
+                    break;
+                }
+                if !superblock.checksums.descriptor_is_right(group, descriptor) {
+                    let offset = start + (n * descriptor_size) as u64;
+                    let section = "group descriptor";
+                    return Err(ExtReason::Checksum { section, offset }.into());
+                }
+                groups.push(Self::parse(descriptor, superblock).inside(group, geometry)?);
+            }
+            index += u32::try_from(run).unwrap_or(u32::MAX);
+        }
+        Ok(groups)
+    }
+
+    fn parse(descriptor: &[u8], superblock: &Superblock) -> Self {
+        // Descriptors of 64 bytes and more carry the upper halves behind the classic 32.
+        let wide = descriptor.len() >= 64;
+        let high32 = |at: usize| if wide { u64::from(le32(descriptor, at)) << 32 } else { 0 };
+        let high16 = |at: usize| if wide { u32::from(le16(descriptor, at)) << 16 } else { 0 };
+        // Only a descriptor that is itself protected can be believed about this flag.
+        let protected = superblock.checksums != super::checksum::Checksums::None;
+        Self {
+            block_bitmap: high32(0x20) | u64::from(le32(descriptor, 0x0)),
+            inode_bitmap: high32(0x24) | u64::from(le32(descriptor, 0x4)),
+            inode_table: high32(0x28) | u64::from(le32(descriptor, 0x8)),
+            free_clusters: high16(0x2c) | u32::from(le16(descriptor, 0xc)),
+            bitmap_checksum: high16(0x38) | u32::from(le16(descriptor, 0x18)),
+            bitmap_checksum_mask: if wide { u32::MAX } else { 0xffff },
+            uninitialised: protected && le16(descriptor, 0x12) & BLOCK_UNINIT != 0,
+        }
+    }
+
+    fn inside(self, group: u32, geometry: &Geometry) -> Result<Self, ExtReason> {
+        let valid = u64::from(geometry.first_data_block)..geometry.blocks;
+        for (section, block, count) in [
+            ("block bitmap", self.block_bitmap, 1),
+            ("inode bitmap", self.inode_bitmap, 1),
+            ("inode table", self.inode_table, u64::from(geometry.inode_table_blocks)),
+        ] {
+            let end = block.checked_add(count);
+            if !valid.contains(&block) || end.is_none_or(|end| end > geometry.blocks) {
+                return Err(ExtReason::Pointer { section, group, block });
+            }
+        }
+        Ok(self)
+    }
+}
+
+/// Blocks (not bytes) of the bitmaps and inode tables of all groups, wherever they lie.
+pub(super) fn metadata_blocks(
+    groups: &[Group],
+    geometry: &Geometry,
+) -> Result<ExtentSet, ExtReason> {
+    let set: ExtentSet = groups
+        .iter()
+        .flat_map(|group| {
+            [
+                Extent::new(group.block_bitmap, 1),
+                Extent::new(group.inode_bitmap, 1),
+                Extent::new(group.inode_table, u64::from(geometry.inode_table_blocks)),
+            ]
+        })
+        .collect();
+    let expected = groups.len() as u64 * (2 + u64::from(geometry.inode_table_blocks));
+    if set.total_len() == expected { Ok(set) } else { Err(ExtReason::MetadataOverlap) }
+}

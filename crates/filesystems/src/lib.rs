@@ -1,0 +1,41 @@
+//! Read-only knowledge of filesystems: what lies on a volume, and which of its bytes matter.
+//!
+//! [`recognise`] names the filesystem (or container) on a volume from its signatures.
+//! [`used_map`] reads the filesystem's own allocation records and answers which bytes a backup
+//! has to keep. It fails closed: whatever is not understood, or contradicts itself, is answered
+//! with [`UsedMap::Whole`] and a [`WholeReason`], never with a smaller map.
+//!
+//! ```
+//! use aiv_filesystems::{FilesystemKind, UsedMap, WholeReason, recognise, used_map};
+//! use aiv_volume_io::{Job, MemDisk};
+//!
+//! let volume = MemDisk::from_bytes(vec![0; 1 << 20]);
+//! let recognised = recognise(&volume)?;
+//! assert_eq!(recognised.kind, FilesystemKind::Unknown);
+//! let map = used_map(&volume, &recognised, Job::silent())?;
+//! assert_eq!(map, UsedMap::Whole { reason: WholeReason::UnknownFilesystem });
+//! # Ok::<(), aiv_filesystems::Error>(())
+//! ```
+//!
+//! # Errors
+//! Only the medium and the caller can make these functions fail ([`Error::Io`],
+//! [`Error::Canceled`]); no content of a volume does.
+//!
+//! # The volume must stand still
+//! A map describes the volume as it was read. It is good for a copy only if nothing writes to
+//! the volume from the first read of the map to the last read of the copy: a snapshot, a frozen
+//! or a not mounted filesystem. This crate cannot see whether that holds.
+
+mod bytes;
+mod error;
+mod ext;
+mod kind;
+mod recognise;
+mod runs;
+mod used_map;
+
+pub use error::{Error, Result};
+pub use ext::{ExtReason, FeatureClass, JournalReason};
+pub use kind::FilesystemKind;
+pub use recognise::{Recognised, recognise};
+pub use used_map::{MapNote, UsedMap, WholeReason, used_map};

@@ -1,0 +1,88 @@
+use aiv_volume_io::{ExtentSet, Job, ReadAt};
+
+use crate::ext::{self, ExtReason};
+use crate::{FilesystemKind, Recognised, Result};
+
+/// Which bytes of a volume a backup has to keep.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UsedMap {
+    /// The filesystem's own records were read, proven consistent, and name these bytes.
+    Used {
+        /// Bytes that matter. Everything outside is free space of the filesystem; the area
+        /// before the first and after the last cluster of the filesystem counts as used.
+        used: ExtentSet,
+        /// The filesystem's unit of allocation in bytes: a power of two, 1 KiB to 1 GiB.
+        cluster_size: u32,
+        /// What the user should know about the state the map was read in.
+        notes: Vec<MapNote>,
+    },
+    /// Every byte of the volume has to be kept.
+    Whole {
+        /// Why there is no smaller answer.
+        reason: WholeReason,
+    },
+}
+
+/// Why every byte of a volume has to be kept. `Display` says it to the user.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WholeReason {
+    /// No signature known here.
+    #[error("unknown filesystem")]
+    UnknownFilesystem,
+    /// The kind is recognised, but its used blocks cannot be told.
+    #[error("no used-block map for {kind} yet")]
+    NoMap {
+        /// What was recognised.
+        kind: FilesystemKind,
+    },
+    /// Signatures of two kinds are present; one of them is a left-over.
+    #[error("the volume carries signatures of both {kind} and {other}")]
+    Ambiguous {
+        /// What was recognised.
+        kind: FilesystemKind,
+        /// The signature that contradicts it.
+        other: FilesystemKind,
+    },
+    /// An ext2, ext3 or ext4 filesystem that cannot be trusted or is not understood.
+    #[error("ext filesystem: {0}")]
+    Ext(ExtReason),
+}
+
+/// Something the user should know about a map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MapNote {
+    /// The filesystem was not unmounted. The map holds what is used both before and after its
+    /// journal is replayed; the first mount of the restored volume replays it.
+    JournalPending {
+        /// Committed transactions that wait in the journal.
+        transactions: u32,
+    },
+    /// Multi-mount protection says that some computer has the filesystem mounted right now.
+    MountedElsewhere,
+}
+
+/// Reads which bytes of `volume` matter, in clusters of the filesystem `recognised`.
+///
+/// Reads the allocation records only: about one byte in 32,768 of an ext4 volume with 4 KiB
+/// blocks, and the journal where one waits to be replayed. Takes about 120 bytes of memory for
+/// each group (128 MiB of such a volume), 16 for each run of the map, and never more than a few
+/// hundred MiB. The volume must not change until it has been copied.
+///
+/// # Errors
+/// [`Error::Io`](crate::Error::Io) when the medium fails, [`Error::Canceled`](crate::Error)
+/// when `job` is stopped. Damaged or unknown content is [`UsedMap::Whole`] instead.
+pub fn used_map(volume: &dyn ReadAt, recognised: &Recognised, job: Job<'_>) -> Result<UsedMap> {
+    let kind = recognised.kind;
+    if let Some(&other) = recognised.also.first() {
+        return Ok(UsedMap::Whole { reason: WholeReason::Ambiguous { kind, other } });
+    }
+    match kind {
+        FilesystemKind::Ext2 | FilesystemKind::Ext3 | FilesystemKind::Ext4 => {
+            ext::used_map(volume, job)
+        }
+        FilesystemKind::Unknown => Ok(UsedMap::Whole { reason: WholeReason::UnknownFilesystem }),
+        kind => Ok(UsedMap::Whole { reason: WholeReason::NoMap { kind } }),
+    }
+}

@@ -1,0 +1,11 @@
+//! Judged by other people's tools: e2fsprogs, util-linux, and the kernel's own filesystems.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod ext_journal;
+mod ext_maps;
+mod ext_refusals;
+mod ext_tools;
+mod hostile;
+mod recognition;
+mod tools;

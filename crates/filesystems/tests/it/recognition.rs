@@ -1,0 +1,148 @@
+//! Kind, label and identity, judged by `blkid`.
+
+use std::fs;
+
+use aiv_filesystems::{FilesystemKind, recognise};
+
+use crate::ext_tools::{MIB, mke2fs, mke2fs_in};
+use crate::tools::{Volume, run, try_run};
+
+/// Kind, label and identity are what blkid probes; the size is the volume's, or a bit less.
+fn check(volume: &Volume, kind: FilesystemKind) {
+    let found = recognise(&volume.open()).unwrap();
+    let output = try_run("blkid", &["-p", "-o", "udev", volume.path()]);
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let field = |name: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        value.unwrap_or_default().replace("\\x20", " ")
+    };
+    assert_eq!(found.kind, kind);
+    assert_eq!(found.kind.name(), field("ID_FS_TYPE"));
+    assert_eq!(found.label, field("ID_FS_LABEL_ENC"), "{kind}");
+    assert_eq!(found.uuid, field("ID_FS_UUID_ENC"), "{kind}");
+    assert_eq!(found.also, []);
+    if let Some(size) = found.size {
+        let len = fs::metadata(&volume.path).unwrap().len();
+        assert!(size <= len && size >= len / 10 * 8, "{kind}: {size} of {len}");
+    }
+}
+
+fn made(mib: u64, tool: &str, arguments: &str, kind: FilesystemKind) {
+    check(&Volume::made_by(mib * MIB, tool, arguments), kind);
+}
+
+#[test]
+fn ext() {
+    check(&mke2fs(8 * MIB, "-t ext2 -L ext_2"), FilesystemKind::Ext2);
+    check(&mke2fs(8 * MIB, "-t ext3 -L sixteen_letters_"), FilesystemKind::Ext3);
+    check(&mke2fs(8 * MIB, "-t ext4"), FilesystemKind::Ext4);
+    check(&mke2fs(8 * MIB, "-t ext4 -O ^has_journal"), FilesystemKind::Ext4);
+    check(&mke2fs(8 * MIB, "-t ext4 -U clear"), FilesystemKind::Ext4);
+}
+
+#[test]
+fn fat() {
+    made(2, "mkfs.fat", "-F 12 -n SMALL", FilesystemKind::Fat12);
+    made(20, "mkfs.fat", "-F 16 -n SIXTEEN", FilesystemKind::Fat16);
+    made(40, "mkfs.fat", "-F 32 -n THIRTYTWO", FilesystemKind::Fat32);
+    made(40, "mkfs.fat", "-F 32", FilesystemKind::Fat32);
+    made(200, "mkfs.fat", "-F 16 -S 4096 -s 1", FilesystemKind::Fat16);
+}
+
+#[test]
+fn a_fat_label_behind_many_files_is_found_and_a_deleted_one_is_not() {
+    let volume = Volume::made_by(40 * MIB, "mkfs.fat", "-F 32 -s 1");
+    for n in 0..200 {
+        let name = format!("::file with a long name {n}");
+        run("mcopy", &["-i", volume.path(), "/dev/null", &name]);
+    }
+    check(&volume, FilesystemKind::Fat32);
+    run("mlabel", &["-i", volume.path(), "::LATE"]);
+    check(&volume, FilesystemKind::Fat32);
+    assert_eq!(recognise(&volume.open()).unwrap().label, "LATE");
+    run("mlabel", &["-i", volume.path(), "-c", "::"]);
+    check(&volume, FilesystemKind::Fat32);
+}
+
+#[test]
+fn windows() {
+    made(8, "mkfs.ntfs", "-q -F -L n-Über", FilesystemKind::Ntfs);
+    made(8, "mkfs.ntfs", "-q -F", FilesystemKind::Ntfs);
+    made(300, "mkfs.ntfs", "-q -F -c 131072", FilesystemKind::Ntfs);
+    made(16, "mkfs.exfat", "-L ex-Über", FilesystemKind::ExFat);
+    made(16, "mkfs.exfat", "", FilesystemKind::ExFat);
+}
+
+#[test]
+fn linux() {
+    made(320, "mkfs.xfs", "-q -L twelve_bytes", FilesystemKind::Xfs);
+    made(128, "mkfs.btrfs", "-q -L butter", FilesystemKind::Btrfs);
+    made(64, "mkfs.f2fs", "-q -l flash", FilesystemKind::F2fs);
+    made(8, "mkswap", "-q -L swap", FilesystemKind::Swap);
+    made(8, "mkswap", "-q -p 65536", FilesystemKind::Swap);
+}
+
+#[test]
+fn containers() {
+    let password = tempfile::NamedTempFile::new().unwrap();
+    fs::write(password.path(), "password").unwrap();
+    let cheap = "--pbkdf pbkdf2 --pbkdf-force-iterations 1000";
+    for kind in ["--type luks1", "--type luks2 --label vault"] {
+        let volume = Volume::new(20 * MIB);
+        let arguments =
+            format!("luksFormat -q {kind} {cheap} --key-file {}", password.path().display());
+        run("cryptsetup", &volume.with_path(&arguments));
+        check(&volume, FilesystemKind::LuksContainer);
+    }
+}
+
+#[test]
+fn an_lvm_physical_volume() {
+    let volume = Volume::new(8 * MIB);
+    // Label and header of a physical volume, as `pvcreate` writes them into sector 1.
+    let mut sector = [0; 512];
+    sector[..8].copy_from_slice(b"LABELONE");
+    sector[8..16].copy_from_slice(&1u64.to_le_bytes());
+    sector[20..24].copy_from_slice(&32u32.to_le_bytes());
+    sector[24..32].copy_from_slice(b"LVM2 001");
+    sector[32..64].copy_from_slice(b"V9N6H5MXloJmEETLHsKyAokLv5JL0RY7");
+    sector[64..72].copy_from_slice(&(8 * MIB).to_le_bytes());
+    let sum = lvm_crc(&sector[20..]);
+    sector[16..20].copy_from_slice(&sum.to_le_bytes());
+    volume.patch(512, &sector);
+    check(&volume, FilesystemKind::Lvm2Member);
+}
+
+/// CRC-32 without final inversion, from LVM's own start value.
+fn lvm_crc(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0xf597_a6cf, |crc, &byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
+            if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 }
+        })
+    })
+}
+
+#[test]
+fn a_raid_mirror_is_no_filesystem_although_it_looks_like_one() {
+    // Format 0.90 keeps its superblock in the last 64 KiB; what is mirrored starts at byte 0.
+    let volume = mke2fs_in(8 * MIB, 7 * MIB, "-t ext4");
+    let mut superblock = [0u8; 4096];
+    let words = [0xa92b_4efc_u32, 0, 90, 0, 0, 0x1122_3344];
+    for (bytes, word) in superblock.chunks_exact_mut(4).zip(words) {
+        bytes.copy_from_slice(&word.to_le_bytes());
+    }
+    superblock[52..64].copy_from_slice(b"abcdefghijkl");
+    volume.patch(8 * MIB - 65_536, &superblock);
+    check(&volume, FilesystemKind::MdRaidMember);
+}
+
+#[test]
+fn read_only_filesystems() {
+    let files = tempfile::tempdir().unwrap();
+    fs::write(files.path().join("file"), vec![7; 5_000_000]).unwrap();
+    let volume = Volume::new(0);
+    fs::remove_file(&volume.path).unwrap();
+    run("mksquashfs", &[files.path().to_str().unwrap(), volume.path(), "-quiet", "-noD"]);
+    check(&volume, FilesystemKind::Squashfs);
+}
