@@ -8,7 +8,7 @@ use aiv_volume_io::{Extent, ExtentSet, FileDisk, Job, ReadAt, Slice};
 use serde_json::Value;
 
 use super::manifest::{ImageFact, Trust};
-use super::{Problem, Verdict};
+use super::{Problem, Verdict, round_trip};
 
 /// Sector size in which the manifest counts partitions.
 const FACT_SECTOR: u64 = 512;
@@ -27,7 +27,17 @@ pub(super) fn check_image(fact: &ImageFact, raw: &Path) -> Verdict {
     if let Err(failure) = check_disk(fact, raw, &mut verdict) {
         verdict.problems.push(failure);
     }
+    if let Err(failure) = check_round_trip(fact, raw, &mut verdict) {
+        verdict.problems.push(failure);
+    }
     verdict
+}
+
+fn check_round_trip(fact: &ImageFact, raw: &Path, verdict: &mut Verdict) -> Result<(), Problem> {
+    // Beside the unpacked image, where there is room for it.
+    let beside = raw.parent().ok_or("an image without a folder")?;
+    let work = tempfile::tempdir_in(beside).map_err(|e| format!("no temporary folder: {e}"))?;
+    round_trip::check(fact, raw, work.path(), verdict)
 }
 
 fn check_disk(fact: &ImageFact, raw: &Path, verdict: &mut Verdict) -> Result<(), Problem> {

@@ -16,9 +16,8 @@ use crate::Outcome;
 
 /// The argument that asks for the check of one image.
 pub(super) const CHECK_ONE: &str = "--check-one";
-/// Reading the structures of an image takes milliseconds; this leaves room for debug builds
-/// on a busy machine.
-const TIME_MAX: Duration = Duration::from_secs(20);
+/// Examining, two backups and two restores of a disk of a GiB in a debug build on a busy machine.
+const TIME_MAX: Duration = Duration::from_secs(180);
 /// Address space in bytes. The library promises to stay far below for any content.
 const MEMORY_MAX: u64 = 2 << 30;
 

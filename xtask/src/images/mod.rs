@@ -7,6 +7,7 @@
 mod check;
 mod isolate;
 mod manifest;
+mod round_trip;
 mod unpack;
 
 use std::collections::BTreeMap;
@@ -22,7 +23,7 @@ use manifest::{ImageFact, Trust};
 /// Images in work at the same time.
 const THREADS: usize = 2;
 /// After this time no further image is begun; those left out are listed.
-const BUDGET: Duration = Duration::from_secs(180);
+const BUDGET: Duration = Duration::from_secs(900);
 
 /// What the check of one image found.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -1,0 +1,93 @@
+use std::io;
+
+use aiv_volume_io::Canceled;
+
+/// Result of every fallible function of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong, by what the caller can do about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The source failed in a way that has nothing to do with single sectors.
+    #[error("reading the source failed at byte {offset}")]
+    Source {
+        /// Byte offset in the source.
+        offset: u64,
+        /// The error of the medium.
+        source: io::Error,
+    },
+    /// The source lost bytes while it was read.
+    #[error("the source ended at byte {offset}, it had {len} bytes when the backup began")]
+    SourceShrank {
+        /// Where reading met the end.
+        offset: u64,
+        /// Bytes it had.
+        len: u64,
+    },
+    /// The partition table or a filesystem could not be examined.
+    #[error("examining the source failed")]
+    Examine(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The destination refused or failed; nothing was published.
+    #[error("{op} failed")]
+    Destination {
+        /// What was being done, as a verb phrase.
+        op: String,
+        /// The error of the storage.
+        source: io::Error,
+    },
+    /// The image could not be written or did not read back as written; nothing was published.
+    #[error("writing {image} failed")]
+    Image {
+        /// Name of the image.
+        image: String,
+        /// What the format layer says.
+        source: aiv_image_format::Error,
+    },
+    /// The new image was read back and is damaged; it was not published.
+    #[error("the new image {image} did not read back as it was written: {what}")]
+    ReadBack {
+        /// Name of the image.
+        image: String,
+        /// The first damage.
+        what: String,
+    },
+    /// Another backup of the same source into the same folder is running.
+    #[error("another backup of {source_id} into this folder is running")]
+    Busy {
+        /// Identity of the source.
+        source_id: String,
+    },
+    /// The folder could not be searched for earlier points.
+    #[error("looking through the destination folder failed")]
+    Folder(#[source] aiv_chain::Error),
+    /// Going on would not be safe.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The caller asked to stop; nothing was published.
+    #[error(transparent)]
+    Canceled(#[from] Canceled),
+}
+
+/// Why a backup was refused before it began.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Blocks could change while they are read.
+    #[error("the source is in use and could change while it is read: {uses}")]
+    InUse {
+        /// Who uses it, in words.
+        uses: String,
+    },
+    /// There is nothing to back up.
+    #[error("the source has no bytes")]
+    Empty,
+    /// The chosen block size does not fit a disk of this size.
+    #[error("a disk of {len} bytes does not fit into blocks of {block_size} bytes")]
+    BlockSize {
+        /// Bytes of the source.
+        len: u64,
+        /// Bytes per block.
+        block_size: u32,
+    },
+}

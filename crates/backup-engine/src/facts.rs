@@ -1,0 +1,75 @@
+use std::num::NonZeroUsize;
+
+use aiv_image_format::{BlockSize, Compression};
+
+/// What the caller knows about a source besides its bytes.
+#[derive(Debug, Clone, Default)]
+pub struct SourceFacts {
+    /// Where it was found (a path); a label that identifies nothing.
+    pub label: String,
+    /// What people call it; becomes the name of the set and part of the file name.
+    pub name: String,
+    /// Host it is attached to.
+    pub host: String,
+    /// Identity chosen by the user instead of the one found on the disk.
+    pub source_id: Option<String>,
+    /// Bytes per logical sector; zero when no device tells (a raw file).
+    pub logical_sector: u32,
+    /// Bytes per physical sector; zero when no device tells.
+    pub physical_sector: u32,
+    /// Model as the device reports it.
+    pub model: String,
+    /// Serial number as the device reports it.
+    pub serial: String,
+    /// World-wide name as the device reports it.
+    pub wwn: String,
+    /// Who could change its bytes while they are read, in words: mounted read-write, swap.
+    pub writers: Vec<String>,
+}
+
+/// Which sectors are captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sectors {
+    /// What the filesystems call used, and everything outside filesystems.
+    #[default]
+    Used,
+    /// Every sector: a restore is bit-identical, free space included.
+    All,
+}
+
+/// How a backup is made.
+#[derive(Debug, Clone)]
+pub struct BackupOptions {
+    /// Which sectors are captured.
+    pub sectors: Sectors,
+    /// How new blocks are compressed.
+    pub compression: Compression,
+    /// Bytes per block; `None` for what the format recommends.
+    pub block_size: Option<BlockSize>,
+    /// Threads that hash and compress.
+    pub threads: NonZeroUsize,
+    /// Decode every compressed block again and compare before it is written.
+    pub self_check: bool,
+    /// Read every frame of the finished image back and compare hashes before publishing.
+    pub verify: bool,
+    /// Go on although the source may change while it is read; the point is marked
+    /// inconsistent.
+    pub live: bool,
+    /// Free text kept in the image.
+    pub comment: String,
+}
+
+impl Default for BackupOptions {
+    fn default() -> Self {
+        Self {
+            sectors: Sectors::Used,
+            compression: Compression::Zstd(1),
+            block_size: None,
+            threads: NonZeroUsize::MIN,
+            self_check: false,
+            verify: false,
+            live: false,
+            comment: String::new(),
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Floor 4 of Aivory: a source becomes a new recovery point.
+//!
+//! Plan, then apply. [`BackupPlan::new`] reads the partition table and the filesystems'
+//! allocation data and decides which bytes matter; nothing is written. [`BackupPlan::apply`]
+//! reads those bytes once, in order, through a pipeline of bounded memory, writes one image
+//! under a temporary name, proves it by reading it back, and publishes it.
+//!
+//! Order of writes on the storage, each step only after the one before succeeded: lease of the
+//! set, temporary file, image (see `docs/format.md`), sync, read back, publish without
+//! replacing, sync of the folder. Whatever fails, published images are never touched.
+
+mod apply;
+mod dedup;
+mod error;
+mod facts;
+mod identity;
+mod inventory;
+mod pace;
+mod pipeline;
+mod plan;
+mod read;
+mod spans;
+
+pub use apply::{BackupIds, BackupReport};
+pub use error::{Error, Refusal, Result};
+pub use facts::{BackupOptions, Sectors, SourceFacts};
+pub use identity::set_id;
+pub use inventory::machine_inventory;
+pub use pace::{Clock, RateLimit};
+pub use plan::{BackupPlan, PlanNote};
+
+pub use aiv_image_format::{BlockSize, Compression};

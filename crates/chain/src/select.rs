@@ -1,0 +1,88 @@
+//! Words that name a recovery point: `latest`, `latest~2`, an id or its beginning, each
+//! optionally after the name of a set.
+
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
+use crate::folder::{Folder, Point, Set};
+
+/// What a user wrote after the `@` of `DIR@...`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selector {
+    text: String,
+    set: Option<String>,
+    which: Which,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Which {
+    /// This many points before the newest.
+    Latest(usize),
+    /// Hexadecimal digits an id begins with.
+    Prefix(String),
+}
+
+impl FromStr for Selector {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (set, which) = match text.rsplit_once(':') {
+            Some((set, which)) => (Some(set.to_owned()), which),
+            None => (None, text),
+        };
+        let unknown = || Error::NoSuchPoint { wanted: text.to_owned() };
+        let which = match which.strip_prefix("latest") {
+            Some("") => Which::Latest(0),
+            Some(back) => {
+                let back = back.strip_prefix('~').and_then(|n| n.parse().ok());
+                Which::Latest(back.ok_or_else(unknown)?)
+            }
+            None if !which.is_empty() && which.bytes().all(|b| b.is_ascii_hexdigit()) => {
+                Which::Prefix(which.to_ascii_lowercase())
+            }
+            None => return Err(unknown()),
+        };
+        Ok(Self { text: text.to_owned(), set, which })
+    }
+}
+
+impl Selector {
+    /// The one point of `folder` that is meant.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchPoint`] when none matches, [`Error::Ambiguous`] when several do.
+    pub fn find<'f>(&self, folder: &'f Folder) -> Result<(&'f Set, &'f Point)> {
+        let named = |set: &&Set| match &self.set {
+            None => true,
+            Some(wanted) => set.name == *wanted || set.id.to_string().starts_with(wanted.as_str()),
+        };
+        let sets: Vec<&Set> = folder.sets.iter().filter(named).collect();
+        let none = || Error::NoSuchPoint { wanted: self.text.clone() };
+        match &self.which {
+            Which::Latest(back) => {
+                let [set] = sets.as_slice() else {
+                    if sets.is_empty() {
+                        return Err(none());
+                    }
+                    let candidates = sets.iter().map(|s| format!("{}:latest", s.name)).collect();
+                    return Err(Error::Ambiguous { wanted: self.text.clone(), candidates });
+                };
+                let at = set.points.len().checked_sub(back + 1).ok_or_else(none)?;
+                Ok((set, &set.points[at]))
+            }
+            Which::Prefix(prefix) => {
+                let all = sets.iter().flat_map(|s| s.points.iter().map(move |p| (*s, p)));
+                let found: Vec<_> =
+                    all.filter(|(_, p)| p.id.to_string().starts_with(prefix.as_str())).collect();
+                match found.as_slice() {
+                    [] => Err(none()),
+                    [one] => Ok(*one),
+                    many => {
+                        let candidates = many.iter().map(|(_, p)| p.id.to_string()).collect();
+                        Err(Error::Ambiguous { wanted: self.text.clone(), candidates })
+                    }
+                }
+            }
+        }
+    }
+}

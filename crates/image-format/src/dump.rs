@@ -1,0 +1,295 @@
+//! An image as a page one can read: one line per structure, every byte accounted for.
+
+use std::fmt::{self, Write};
+
+use aiv_volume_io::ReadAt;
+
+use crate::codec::codec_name;
+use crate::error::{Error, Fault, Result, Section};
+use crate::image::{Image, TAIL_LEN, read_page};
+use crate::layout::{
+    Checkpoint, FRAME_HEADER_SIZE, FrameHeader, FrameKind, IndexEntry, InnerEntry, PageHeader,
+    PageKind, Superblock, Trailer, TreeNode,
+};
+use crate::limits::{FRAME_ALIGN, PAGE_SIZE, PIECE_SIZE, TRAILER_GAP};
+use crate::meta::SectionType;
+
+/// Writes the account of `image` to `out`. Each line begins with offset and length; the lengths
+/// add up to the length of the file. Bytes that belong to nothing are called unaccounted, and
+/// structures that are not what their place says are called damaged, with the reason.
+///
+/// # Errors
+/// [`Error::Io`] when the file cannot be read; [`Error::Misuse`] when `out` fails.
+pub fn dump(image: &Image, out: &mut dyn Write) -> Result<()> {
+    let mut dump = Dump { image, out, at: 0 };
+    dump.run()
+}
+
+struct Dump<'a> {
+    image: &'a Image,
+    out: &'a mut dyn Write,
+    at: u64,
+}
+
+impl Dump<'_> {
+    fn run(&mut self) -> Result<()> {
+        let trailer = *self.image.trailer();
+        self.superblock("superblock")?;
+        while self.at < trailer.frames_end {
+            self.frame(trailer.frames_end, "frame area")?;
+        }
+        for page_no in 0..trailer.index_pages {
+            self.index_page(page_no)?;
+        }
+        for page_no in 0..trailer.tree_pages {
+            self.tree_page(page_no)?;
+        }
+        while self.at < trailer.stored_offset {
+            self.frame(trailer.stored_offset, "META area")?;
+        }
+        let list_end = trailer.file_len - TAIL_LEN;
+        let (pieces, root) = (trailer.stored_pieces, trailer.stored_root);
+        self.line(list_end - self.at, format_args!("stored list, {pieces} pieces, root {root}"))?;
+        self.trailer(1)?;
+        self.line(TRAILER_GAP, format_args!("gap"))?;
+        self.superblock("superblock copy")?;
+        self.trailer(2)?;
+        if self.at != trailer.file_len {
+            let fault = Fault::Differs { field: "length", other: "areas" };
+            return Err(fault.at(Section::Image, self.at));
+        }
+        let total = self.at;
+        self.text(format_args!("total {total} bytes, all accounted for"))
+    }
+
+    fn text(&mut self, text: fmt::Arguments<'_>) -> Result<()> {
+        writeln!(self.out, "{text}").map_err(|_| Error::Misuse("an output that fails"))
+    }
+
+    /// Accounts for the next `len` bytes.
+    fn line(&mut self, len: u64, text: fmt::Arguments<'_>) -> Result<()> {
+        let at = self.at;
+        self.at += len;
+        self.text(format_args!("{at:#012x} +{len:<8} {text}"))
+    }
+
+    fn detail(&mut self, text: fmt::Arguments<'_>) -> Result<()> {
+        self.text(format_args!("{:23}{text}", ""))
+    }
+
+    /// Accounts for the next `len` bytes, which should be `name` and are not.
+    fn damaged(&mut self, len: u64, name: fmt::Arguments<'_>, error: Error) -> Result<()> {
+        match error {
+            Error::Corrupt(corrupt) => {
+                self.line(len, format_args!("{name}, damaged: {}", corrupt.what()))
+            }
+            Error::Foreign(_) | Error::Unsupported(_) => {
+                self.line(len, format_args!("{name}, damaged: {error}"))
+            }
+            other => Err(other),
+        }
+    }
+
+    fn superblock(&mut self, name: &str) -> Result<()> {
+        let page = read_page(&*self.image.file, self.at)?;
+        let s = match Superblock::from_bytes(&page, Section::Superblock, self.at) {
+            Ok(superblock) => superblock,
+            Err(error) => return self.damaged(PAGE_SIZE as u64, format_args!("{name}"), error),
+        };
+        let g = s.geometry;
+        self.line(
+            PAGE_SIZE as u64,
+            format_args!("{name}, format {}.{}", crate::MAJOR, crate::MINOR),
+        )?;
+        self.detail(format_args!("image {}, set {}, point {}", s.image, s.set, s.point))?;
+        self.detail(format_args!(
+            "{}, {} bytes in blocks of {}, sectors of {}",
+            s.kind.name(),
+            g.len(),
+            g.block_size().get(),
+            g.sector_size()
+        ))?;
+        if let Some(parent) = s.parent {
+            let (point, root) = (parent.point, parent.state_root);
+            self.detail(format_args!("parent point {point}, state {root}"))?;
+        }
+        self.detail(format_args!("session {}, writer {:?}", s.session, s.writer))
+    }
+
+    fn trailer(&mut self, copy: u8) -> Result<()> {
+        let page = read_page(&*self.image.file, self.at)?;
+        let t = match Trailer::from_bytes(&page, copy, self.at) {
+            Ok(trailer) => trailer,
+            Err(error) => {
+                return self.damaged(PAGE_SIZE as u64, format_args!("trailer {copy}"), error);
+            }
+        };
+        self.line(PAGE_SIZE as u64, format_args!("trailer {copy}"))?;
+        if copy == 1 && t == *self.image.trailer() {
+            return Ok(());
+        }
+        self.detail(format_args!("content {}", t.content_root))?;
+        self.detail(format_args!("map     {}", t.map_root))?;
+        self.detail(format_args!("state   {}", t.state_root))?;
+        let n = t.totals;
+        self.detail(format_args!(
+            "blocks: {} data, {} ref, {} zero, {} unused, {} excluded, {} unreadable",
+            n.blocks_data,
+            n.blocks_ref,
+            n.blocks_zero,
+            n.blocks_unused,
+            n.blocks_excluded,
+            n.blocks_unreadable
+        ))
+    }
+
+    /// One frame, or the bytes up to the next place a frame could begin.
+    fn frame(&mut self, area_end: u64, area: &str) -> Result<()> {
+        let left = area_end - self.at;
+        if left < FRAME_HEADER_SIZE as u64 {
+            return self.line(left, format_args!("unaccounted: end of the {area}"));
+        }
+        let mut bytes = [0; FRAME_HEADER_SIZE];
+        let op = Error::io("read frame", self.at);
+        self.image.file.read_exact_at(&mut bytes, self.at).map_err(op)?;
+        let header = match FrameHeader::from_bytes(&bytes, self.at) {
+            Ok(header) if header.frame_size() <= left => header,
+            Ok(_) => return self.skip(area_end, "frame reaches past its area"),
+            Err(Error::Corrupt(corrupt)) => return self.skip(area_end, &corrupt.what()),
+            Err(other) => return Err(other),
+        };
+        let (subject, plain, stored) = (header.subject, header.plain_len, header.stored_len);
+        let codec = codec_name(header.codec);
+        let name = header.kind.name();
+        let (at, size) = (self.at, header.frame_size());
+        match header.kind {
+            FrameKind::Data | FrameKind::Delta => self.line(
+                size,
+                format_args!("{name} block {subject}, {codec} {plain} -> {stored}"),
+            ),
+            FrameKind::Meta => {
+                let section =
+                    SectionType::from_code(subject).map_or("unknown section", |s| s.name());
+                self.line(size, format_args!("{name} {section}, {codec} {plain} -> {stored}"))
+            }
+            FrameKind::Checkpoint => self.checkpoint(&header, at),
+            FrameKind::Parity | FrameKind::Pad => self.line(size, format_args!("{name}")),
+        }
+    }
+
+    fn checkpoint(&mut self, header: &FrameHeader, at: u64) -> Result<()> {
+        let mut payload = vec![0; header.stored_len as usize];
+        let op = Error::io("read checkpoint", at);
+        self.image.file.read_exact_at(&mut payload, at + FRAME_HEADER_SIZE as u64).map_err(op)?;
+        let checkpoint = header
+            .check_payload(&payload, at)
+            .and_then(|()| Checkpoint::from_payload(payload, at))
+            .and_then(|checkpoint| Ok((checkpoint.entries()?.len(), checkpoint)));
+        let (entry_count, checkpoint) = match checkpoint {
+            Ok(checkpoint) => checkpoint,
+            Err(error) => {
+                return self.damaged(header.frame_size(), format_args!("CHECKPOINT"), error);
+            }
+        };
+        let head = checkpoint.head;
+        self.line(
+            header.frame_size(),
+            format_args!(
+                "CHECKPOINT {}, previous {:#x}, blocks below {}, {entry_count} entries, {} pieces \
+                 from {}",
+                head.number,
+                head.previous_address,
+                head.next_block,
+                head.piece_count,
+                head.first_piece
+            ),
+        )?;
+        let origins: Vec<String> = checkpoint.origins().map(|o| o.to_string()).collect();
+        self.detail(format_args!("sessions {}", origins.join(" ")))
+    }
+
+    /// Looks for the next frame header, so that one damaged frame does not hide the others.
+    fn skip(&mut self, area_end: u64, why: &str) -> Result<()> {
+        let start = self.at;
+        let mut next = start + FRAME_ALIGN;
+        let mut chunk = vec![0; PIECE_SIZE];
+        'area: while next < area_end {
+            chunk.truncate(usize::try_from(area_end - next).unwrap_or(usize::MAX));
+            let op = Error::io("read frame", next);
+            self.image.file.read_exact_at(&mut chunk, next).map_err(op)?;
+            for header in chunk.as_chunks::<FRAME_HEADER_SIZE>().0 {
+                if FrameHeader::from_bytes(header, next).is_ok() {
+                    break 'area;
+                }
+                next += FRAME_ALIGN;
+            }
+        }
+        self.line(next.min(area_end) - start, format_args!("unaccounted: {why}"))
+    }
+
+    fn index_page(&mut self, page_no: u64) -> Result<()> {
+        let page = read_page(&*self.image.file, self.at)?;
+        let (len, offset) = (PAGE_SIZE as u64, self.at);
+        let image = self.image.superblock().image;
+        let name = format_args!("index page {page_no}");
+        let header = match PageHeader::from_page(&page, PageKind::Index, image, page_no, offset) {
+            Ok(header) => header,
+            Err(error) => return self.damaged(len, name, error),
+        };
+        let (level, count) = (header.level, header.count);
+        self.line(len, format_args!("{name}, level {level}, {count} entries"))?;
+        if level > 0 {
+            for entry in InnerEntry::of_page(&page, &header) {
+                match entry {
+                    Ok(InnerEntry { first_block, page_hash }) => {
+                        self.detail(format_args!("from block {first_block}: {page_hash}"))?;
+                    }
+                    Err(fault) => self.detail(format_args!("damaged entry: {fault}"))?,
+                }
+            }
+            return Ok(());
+        }
+        for entry in IndexEntry::of_page(&page, &header) {
+            let e = match entry {
+                Ok(entry) => entry,
+                Err(fault) => {
+                    self.detail(format_args!("damaged entry: {fault}"))?;
+                    continue;
+                }
+            };
+            let blocks = match e.run {
+                1 => format!("block {}", e.block),
+                _ => format!("blocks {}..{}", e.block, e.end()),
+            };
+            if e.has_frame() {
+                let (kind, address) = (e.kind.name(), e.address);
+                self.detail(format_args!("{blocks} {kind} at {address:#x}, leaf {}", e.leaf))?;
+            } else {
+                self.detail(format_args!("{blocks} {}", e.kind.name()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tree_page(&mut self, page_no: u64) -> Result<()> {
+        let page = read_page(&*self.image.file, self.at)?;
+        let (len, offset) = (PAGE_SIZE as u64, self.at);
+        let image = self.image.superblock().image;
+        let name = format_args!("tree page {page_no}");
+        let header = match PageHeader::from_page(&page, PageKind::Tree, image, page_no, offset) {
+            Ok(header) => header,
+            Err(error) => return self.damaged(len, name, error),
+        };
+        self.line(len, format_args!("{name}, {} nodes", header.count))?;
+        for node in TreeNode::of_page(&page, &header) {
+            match node {
+                Ok(TreeNode { group, content, map }) => {
+                    self.detail(format_args!("group {group}: content {content}"))?;
+                    self.detail(format_args!("group {group}: map     {map}"))?;
+                }
+                Err(fault) => self.detail(format_args!("damaged node: {fault}"))?,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,193 @@
+use std::fmt;
+use std::io;
+
+use aiv_volume_io::Canceled;
+
+/// Result of every fallible function of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong, by what the caller can do about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The storage refused or failed: retry, or use another disk.
+    #[error("{op} failed at byte {offset}")]
+    Io {
+        /// What was being done, as a verb phrase: `"read index page"`.
+        op: &'static str,
+        /// Byte offset in the image file.
+        offset: u64,
+        /// The error of the storage.
+        source: io::Error,
+    },
+    /// The file is an Aivory image, and a part of it is damaged: verify it, use another copy or
+    /// an older point.
+    #[error(transparent)]
+    Corrupt(#[from] Corrupt),
+    /// The file is no Aivory image at all.
+    #[error("not an Aivory image: {0}")]
+    Foreign(Foreign),
+    /// The file began as an Aivory image and does not end as one: it was never finished, its
+    /// end was cut off, or something was appended to it.
+    #[error(
+        "the image is incomplete: its {len} bytes do not end with a trailer (cut off, continued \
+         with other bytes, or a backup that never finished)"
+    )]
+    Incomplete {
+        /// Length of the file in bytes.
+        len: u64,
+    },
+    /// A newer Aivory is needed.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
+    /// The caller handed in something the format cannot express.
+    #[error("not allowed in an image: {0}")]
+    Misuse(&'static str),
+    /// The caller asked to stop.
+    #[error(transparent)]
+    Canceled(#[from] Canceled),
+}
+
+impl Error {
+    /// Wraps an I/O error with what was being done and where.
+    pub(crate) fn io(op: &'static str, offset: u64) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { op, offset, source }
+    }
+}
+
+/// Why a file is not ours.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Foreign {
+    /// Shorter than the smallest image.
+    #[error("{len} bytes are too few for one")]
+    TooShort {
+        /// Length of the file in bytes.
+        len: u64,
+    },
+    /// Neither the beginning nor the end carries our magic number. Other products use the
+    /// extension `.aiv` too; their formats are closed.
+    #[error("it does not begin with the magic number of one (it begins with {begins})")]
+    Magic {
+        /// The first eight bytes in hexadecimal.
+        begins: String,
+    },
+}
+
+/// What this version cannot read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unsupported {
+    /// Another major version, or another draft while the major version is zero.
+    #[error("the image has format version {major}.{minor}, this program reads {}.{}",
+        crate::MAJOR, crate::MINOR)]
+    Version {
+        /// Major version found.
+        major: u16,
+        /// Minor version found.
+        minor: u16,
+    },
+    /// Features a reader must know and this one does not have.
+    #[error("the image needs features this program does not have: {names}")]
+    Features {
+        /// The unknown bits of the incompatible feature word.
+        bits: u64,
+        /// Their names, as the image gives them, separated by commas.
+        names: String,
+    },
+}
+
+/// The parts of an image file, as `docs/format.md` names them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "the names are those of the format document")]
+pub enum Section {
+    Superblock,
+    SuperblockCopy,
+    Frame,
+    Checkpoint,
+    IndexPage,
+    TreePage,
+    Meta,
+    StoredList,
+    StoredPiece,
+    Trailer,
+    TrailerGap,
+    Image,
+}
+
+impl fmt::Display for Section {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Superblock => "superblock",
+            Self::SuperblockCopy => "superblock copy",
+            Self::Frame => "frame",
+            Self::Checkpoint => "checkpoint",
+            Self::IndexPage => "index page",
+            Self::TreePage => "tree page",
+            Self::Meta => "META section",
+            Self::StoredList => "stored list",
+            Self::StoredPiece => "stored bytes",
+            Self::Trailer => "trailer",
+            Self::TrailerGap => "gap between the trailers",
+            Self::Image => "image",
+        })
+    }
+}
+
+/// A damaged part of an image: what, where, and how we know.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the {section} at byte {offset} is damaged: {fault}")]
+pub struct Corrupt {
+    /// Which part.
+    pub section: Section,
+    /// Byte offset of the part in the file.
+    pub offset: u64,
+    pub(crate) fault: Fault,
+}
+
+impl Corrupt {
+    /// How we know, in words, without place and section.
+    #[must_use]
+    pub fn what(&self) -> String {
+        self.fault.to_string()
+    }
+}
+
+/// The evidence of damage; private so that new checks never break callers.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Fault {
+    #[error("its magic number is wrong")]
+    Magic,
+    #[error("its checksum is {found:#010x}, it should be {stored:#010x}")]
+    Checksum { found: u32, stored: u32 },
+    #[error("its hash differs from the one the {by} keeps")]
+    Hash { by: &'static str },
+    #[error("{field} is {found}, allowed is {allowed}")]
+    Value { field: &'static str, found: u64, allowed: &'static str },
+    #[error("reserved byte {at} is not zero")]
+    Reserved { at: usize },
+    #[error("it belongs to another image")]
+    Stranger,
+    #[error("its {field} differs from that of the {other}")]
+    Differs { field: &'static str, other: &'static str },
+    #[error("it reaches past the end of its area")]
+    Bounds,
+    #[error("its text is not UTF-8")]
+    Text,
+    #[error("its compressed data does not decode to {expected} bytes")]
+    Decode { expected: u32 },
+    #[error("it ends in the middle of an item")]
+    CutOff,
+    #[error("item {tag} is unknown and must not be skipped")]
+    Item { tag: u16 },
+    #[error("item {tag} is missing")]
+    Missing { tag: u16 },
+}
+
+impl Fault {
+    /// Says where the damage is.
+    pub(crate) fn at(self, section: Section, offset: u64) -> Error {
+        Error::Corrupt(Corrupt { section, offset, fault: self })
+    }
+}

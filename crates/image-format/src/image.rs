@@ -1,0 +1,368 @@
+//! Opens a finished image and reads blocks from it.
+
+use std::sync::Arc;
+
+use aiv_volume_io::ReadAt;
+
+use crate::codec::{Decoder, check_leaf};
+use crate::error::{Corrupt, Error, Fault, Foreign, Result, Section};
+use crate::hash;
+use crate::ids::{BlockIndex, Geometry, SetId};
+use crate::index::{Entries, Index};
+use crate::layout::{
+    FRAME_HEADER_SIZE, FrameHeader, FrameKind, IndexEntry, Kind, Superblock, Trailer,
+};
+use crate::limits::{BLOCK_SIZE_MAX, META_TOTAL_MAX, PAGE_SIZE, PIECE_SIZE, TRAILER_GAP};
+use crate::meta::{self, Meta};
+
+/// Bytes after the stored list: trailer, gap, superblock copy, trailer.
+pub(crate) const TAIL_LEN: u64 = 3 * PAGE_SIZE as u64 + TRAILER_GAP;
+
+/// One finished image file, opened for reading.
+///
+/// Opening checks superblock, trailer, the bounds of every area and META, and reads nothing
+/// else, so it costs the same for any size. Damage that a second copy makes up for does not
+/// stop it and is listed by [`Image::damage`].
+pub struct Image {
+    pub(crate) file: Arc<dyn ReadAt>,
+    superblock: Superblock,
+    trailer: Trailer,
+    meta: Meta,
+    damage: Vec<Corrupt>,
+    pub(crate) index: Index,
+}
+
+impl Image {
+    /// Opens the image in `file`.
+    ///
+    /// # Errors
+    /// [`Error::Foreign`] when it is no image of ours, [`Error::Incomplete`] when it was never
+    /// finished or its end is missing, [`Error::Unsupported`] when it needs a newer program,
+    /// [`Error::Corrupt`] when it is damaged beyond the second copies, [`Error::Io`].
+    pub fn open(file: Arc<dyn ReadAt>) -> Result<Self> {
+        let mut damage = Vec::new();
+        let superblock = read_superblock(&*file, &mut damage)?;
+        let trailer = read_trailer(&*file, &superblock, &mut damage)?;
+        check_areas(&trailer)?;
+        let (content, map) = (&trailer.content_root, &trailer.map_root);
+        if hash::state_root(&superblock.geometry, content, map) != trailer.state_root {
+            let fault = Fault::Differs { field: "state root", other: "roots it is made of" };
+            return Err(fault.at(Section::Trailer, trailer.file_len - PAGE_SIZE as u64));
+        }
+        let meta = meta::read_area(&*file, &trailer)?;
+        meta.check(superblock.geometry.len(), trailer.meta_offset)?;
+        let index = Index::new(file.clone(), &superblock, &trailer)?;
+        Ok(Self { file, superblock, trailer, meta, damage, index })
+    }
+
+    /// What was known before the first block.
+    #[must_use]
+    pub fn superblock(&self) -> &Superblock {
+        &self.superblock
+    }
+
+    /// What was known after the last block.
+    #[must_use]
+    pub fn trailer(&self) -> &Trailer {
+        &self.trailer
+    }
+
+    /// What the image says about its point.
+    #[must_use]
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// Length, block size and sector size.
+    #[must_use]
+    pub fn geometry(&self) -> &Geometry {
+        &self.superblock.geometry
+    }
+
+    /// Damage found while opening that a second copy made up for.
+    #[must_use]
+    pub fn damage(&self) -> &[Corrupt] {
+        &self.damage
+    }
+
+    /// The index entry that covers `block`; `None` when the image does not decide it.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when an index page on the way is damaged, [`Error::Io`].
+    pub fn entry(&self, block: BlockIndex) -> Result<Option<IndexEntry>> {
+        self.index.find(block)
+    }
+
+    /// The index entries in block order, from the one that covers or follows `first`.
+    #[must_use]
+    pub fn entries(&self, first: BlockIndex) -> Entries<'_> {
+        self.index.entries(first)
+    }
+
+    /// A reader with working memory of its own, for one thread.
+    #[must_use]
+    pub fn block_reader(&self) -> BlockReader<'_> {
+        BlockReader { image: self, decoder: Decoder::new(), frame: Vec::new() }
+    }
+}
+
+/// Reads blocks of one image; keeps the working memory of one thread.
+pub struct BlockReader<'a> {
+    image: &'a Image,
+    decoder: Decoder,
+    frame: Vec<u8>,
+}
+
+impl BlockReader<'_> {
+    /// Reads `block` into `out`, which must have exactly the block's length, and returns how
+    /// it is stored. What is returned has been checked against the leaf hash in the index.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when index or frame are damaged, [`Error::Io`]; [`Error::Misuse`]
+    /// when `out` has the wrong length.
+    pub fn read(&mut self, block: BlockIndex, out: &mut [u8]) -> Result<Kind> {
+        let entry = self.image.entry(block)?.ok_or_else(|| {
+            let fault = Fault::Value { field: "block", found: block, allowed: "in the index" };
+            fault.at(Section::IndexPage, self.image.trailer.index_offset)
+        })?;
+        self.read_entry(&entry, block, out)?;
+        Ok(entry.kind)
+    }
+
+    /// Reads `block`, which `entry` covers, into `out`.
+    ///
+    /// # Errors
+    /// As [`BlockReader::read`].
+    pub fn read_entry(
+        &mut self,
+        entry: &IndexEntry,
+        block: BlockIndex,
+        out: &mut [u8],
+    ) -> Result<()> {
+        if out.len() != self.image.geometry().block_len(block) as usize {
+            return Err(Error::Misuse("a buffer of the wrong length"));
+        }
+        if !entry.has_frame() {
+            match entry.kind {
+                Kind::Unreadable => hash::fill_unreadable(out, 0),
+                _ => out.fill(0),
+            }
+            return Ok(());
+        }
+        let address = entry.address;
+        let frames_end = self.image.trailer.frames_end;
+        let guess = if entry.frame_size == 0 { FRAME_HEADER_SIZE as u64 } else { entry.frame_size };
+        self.load(address, guess)?;
+        let header = frame_header(&self.frame, address)?;
+        if header.frame_size() > self.frame.len() as u64 {
+            // Only frames of 4 MiB and more, whose size the index cannot hold.
+            if address + header.frame_size() > frames_end {
+                return Err(Fault::Bounds.at(Section::Frame, address));
+            }
+            self.load(address, header.frame_size())?;
+        }
+        decode_frame(&mut self.decoder, &self.frame, entry, block, out)
+    }
+
+    fn load(&mut self, address: u64, len: u64) -> Result<()> {
+        let len = usize::try_from(len).map_err(|_| Fault::Bounds.at(Section::Frame, address))?;
+        self.frame.resize(len, 0);
+        self.image
+            .file
+            .read_exact_at(&mut self.frame, address)
+            .map_err(Error::io("read frame", address))
+    }
+}
+
+/// The checked header at the start of `frame`.
+pub(crate) fn frame_header(frame: &[u8], address: u64) -> Result<FrameHeader> {
+    match frame.first_chunk::<FRAME_HEADER_SIZE>() {
+        Some(bytes) => FrameHeader::from_bytes(bytes, address),
+        None => Err(Fault::Bounds.at(Section::Frame, address)),
+    }
+}
+
+/// Decodes the frame in `frame` (header, payload, padding) as `block` into `out` and checks it
+/// against the entry that names it.
+pub(crate) fn decode_frame(
+    decoder: &mut Decoder,
+    frame: &[u8],
+    entry: &IndexEntry,
+    block: BlockIndex,
+    out: &mut [u8],
+) -> Result<()> {
+    let address = entry.address;
+    let at = |fault: Fault| fault.at(Section::Frame, address);
+    let header = frame_header(frame, address)?;
+    let value = |field, found: u64, allowed| Fault::Value { field, found, allowed };
+    if header.kind != FrameKind::Data {
+        return Err(at(Fault::Differs { field: "type", other: "index" }));
+    }
+    if entry.kind != Kind::Ref && header.subject != block {
+        return Err(at(value("block number", header.subject, "the one the index names")));
+    }
+    if header.plain_len as usize != out.len() {
+        return Err(at(value("plain length", header.plain_len.into(), "the block length")));
+    }
+    if header.leaf_prefix[..] != entry.leaf.0[..8] {
+        return Err(at(Fault::Differs { field: "leaf hash", other: "index" }));
+    }
+    if entry.frame_size != 0 && entry.frame_size != header.frame_size() {
+        return Err(at(Fault::Differs { field: "size", other: "index" }));
+    }
+    let end = FRAME_HEADER_SIZE + header.stored_len as usize;
+    let payload = frame.get(FRAME_HEADER_SIZE..end).ok_or_else(|| at(Fault::Bounds))?;
+    header.check_payload(payload, address)?;
+    decoder.decode(header.codec, payload, out).map_err(at)?;
+    check_leaf(out, &entry.leaf, address)
+}
+
+pub(crate) fn read_page(file: &dyn ReadAt, offset: u64) -> Result<[u8; PAGE_SIZE]> {
+    let mut page = [0; PAGE_SIZE];
+    file.read_exact_at(&mut page, offset).map_err(Error::io("read image", offset))?;
+    Ok(page)
+}
+
+/// The set named by the superblock at the start of `file`, whether or not the image was
+/// finished; `None` when there is no sound superblock.
+#[must_use]
+pub fn peek_set(file: &dyn ReadAt) -> Option<SetId> {
+    let page = read_page(file, 0).ok()?;
+    Superblock::from_bytes(&page, Section::Superblock, 0).ok().map(|superblock| superblock.set)
+}
+
+/// Reads the superblock, or its copy when the first is damaged.
+fn read_superblock(file: &dyn ReadAt, damage: &mut Vec<Corrupt>) -> Result<Superblock> {
+    let len = file.len();
+    if len < PAGE_SIZE as u64 {
+        return Err(Error::Foreign(Foreign::TooShort { len }));
+    }
+    let first = Superblock::from_bytes(&read_page(file, 0)?, Section::Superblock, 0);
+    let first_error = match first {
+        Ok(superblock) => return Ok(superblock),
+        Err(error @ (Error::Corrupt(_) | Error::Foreign(_))) => error,
+        Err(error) => return Err(error),
+    };
+    if len < TAIL_LEN + PAGE_SIZE as u64 {
+        return Err(first_error);
+    }
+    let offset = len - 2 * PAGE_SIZE as u64;
+    let copy = Superblock::from_bytes(&read_page(file, offset)?, Section::SuperblockCopy, offset);
+    // Without a magic number here, one at the end still tells a damaged image from a foreign file.
+    let ours = match &copy {
+        Err(Error::Foreign(_)) => has_trailer(file)?,
+        _ => true,
+    };
+    let first_error = match first_error {
+        Error::Foreign(_) if ours => Fault::Magic.at(Section::Superblock, 0),
+        error => error,
+    };
+    match (copy, first_error) {
+        (Ok(superblock), Error::Corrupt(first)) => {
+            damage.push(first);
+            Ok(superblock)
+        }
+        (Err(error @ Error::Unsupported(_)), _) => Err(error),
+        (_, first_error) => Err(first_error),
+    }
+}
+
+/// Whether an intact trailer lies where one belongs.
+fn has_trailer(file: &dyn ReadAt) -> Result<bool> {
+    let (last, first) = (file.len() - PAGE_SIZE as u64, file.len() - TAIL_LEN);
+    Ok(Trailer::from_bytes(&read_page(file, last)?, 2, last).is_ok()
+        || Trailer::from_bytes(&read_page(file, first)?, 1, first).is_ok())
+}
+
+/// Reads the last trailer, or the first one when the last is damaged.
+fn read_trailer(
+    file: &dyn ReadAt,
+    superblock: &Superblock,
+    damage: &mut Vec<Corrupt>,
+) -> Result<Trailer> {
+    let len = file.len();
+    if len < TAIL_LEN + PAGE_SIZE as u64 {
+        return Err(Error::Incomplete { len });
+    }
+    let read = |copy: u8, offset: u64| {
+        let trailer = Trailer::from_bytes(&read_page(file, offset)?, copy, offset)?;
+        let fault = if trailer.image != superblock.image {
+            Fault::Stranger
+        } else if trailer.file_len != len {
+            Fault::Differs { field: "file length", other: "file" }
+        } else if (trailer.set, trailer.point) != (superblock.set, superblock.point)
+            || trailer.parent != superblock.parent
+        {
+            Fault::Differs { field: "identity", other: "superblock" }
+        } else {
+            return Ok(trailer);
+        };
+        Err(fault.at(Section::Trailer, offset))
+    };
+    let mut note = |error| match error {
+        Error::Corrupt(corrupt) => {
+            damage.push(corrupt);
+            Ok(())
+        }
+        other => Err(other),
+    };
+    match (read(2, len - PAGE_SIZE as u64), read(1, len - TAIL_LEN)) {
+        (Ok(last), Ok(first)) => {
+            if last != first {
+                let fault = Fault::Differs { field: "contents", other: "last trailer" };
+                damage.push(Corrupt { section: Section::Trailer, offset: len - TAIL_LEN, fault });
+            }
+            Ok(last)
+        }
+        (Ok(trailer), Err(error)) | (Err(error), Ok(trailer)) => {
+            note(error)?;
+            Ok(trailer)
+        }
+        (Err(Error::Corrupt(last)), Err(Error::Corrupt(first))) => {
+            let there = [last, first].into_iter().find(|c| !means_absent(&c.fault));
+            Err(there.map_or(Error::Incomplete { len }, Error::Corrupt))
+        }
+        (Err(Error::Corrupt(_)), Err(error)) | (Err(error), Err(_)) => Err(error),
+    }
+}
+
+/// Whether the bytes at the place of a trailer are something else, rather than a damaged one:
+/// data of an unfinished image, or the first trailer where the last should be.
+fn means_absent(fault: &Fault) -> bool {
+    matches!(fault, Fault::Magic | Fault::Value { field: "copy", .. })
+}
+
+/// Every area begins where the one before it ends; all sums are checked.
+fn check_areas(trailer: &Trailer) -> Result<()> {
+    let pages = |offset: u64, count: u64| {
+        count.checked_mul(PAGE_SIZE as u64).and_then(|len| offset.checked_add(len))
+    };
+    let aligned = |offset: u64| offset.checked_next_multiple_of(PAGE_SIZE as u64);
+    let meta_end = trailer.meta_offset.checked_add(trailer.meta_len);
+    let list_len = trailer.stored_pieces.checked_mul(32);
+    let list_end = list_len.and_then(|len| trailer.stored_offset.checked_add(len));
+    let checks = [
+        ("frame area", trailer.frames_end >= PAGE_SIZE as u64),
+        ("frame area", trailer.frames_end.is_multiple_of(PAGE_SIZE as u64)),
+        ("index offset", trailer.index_offset == trailer.frames_end),
+        ("index pages", Some(trailer.tree_offset)
+            == pages(trailer.index_offset, trailer.index_pages)),
+        ("tree pages", Some(trailer.meta_offset)
+            == pages(trailer.tree_offset, trailer.tree_pages)),
+        ("META length", trailer.meta_len <= META_TOTAL_MAX),
+        ("META length", meta_end.and_then(aligned) == Some(trailer.stored_offset)),
+        ("piece count", trailer.stored_pieces == trailer.stored_offset.div_ceil(PIECE_SIZE as u64)),
+        ("file length", list_end.and_then(aligned).and_then(|end| end.checked_add(TAIL_LEN))
+            == Some(trailer.file_len)),
+        ("last checkpoint", trailer.last_checkpoint < trailer.frames_end),
+    ];
+    match checks.iter().find(|(_, holds)| !holds) {
+        None => Ok(()),
+        Some((field, _)) => {
+            let fault = Fault::Differs { field, other: "areas around it" };
+            Err(fault.at(Section::Trailer, trailer.file_len.saturating_sub(PAGE_SIZE as u64)))
+        }
+    }
+}
+
+const _: () = assert!(BLOCK_SIZE_MAX as usize + PAGE_SIZE < crate::limits::STORED_LEN_MAX as usize);

@@ -1,0 +1,455 @@
+use super::{record, salted_crc};
+use crate::error::{Error, Fault, Foreign, Result, Section, Unsupported};
+use crate::ids::{BlockSize, Digest, Geometry, ImageId, PointId, SessionTag, SetId};
+use crate::limits::PAGE_SIZE;
+use crate::{MAJOR, MINOR};
+
+record! {
+    /// The first 4 KiB of an image and, once more, the 4 KiB before the last trailer.
+    struct RawSuperblock[4096] {
+        0 => magic: [u8; 8],
+        8 => major: u16,
+        10 => minor: u16,
+        16 => incompat: u64,
+        24 => ro_compat: u64,
+        32 => compat: u64,
+        40 => autoclear: u64,
+        48 => image_uuid: [u8; 16],
+        64 => set_uuid: [u8; 16],
+        80 => recovery_point: [u8; 16],
+        96 => parent_point: [u8; 16],
+        112 => parent_state_root: [u8; 32],
+        144 => kind: u8,
+        145 => block_log2: u8,
+        146 => align_log2: u8,
+        147 => sector_log2: u8,
+        148 => segment_no: u32,
+        152 => segment_count: u32,
+        156 => slot_area_len: u32,
+        160 => address_space_len: u64,
+        168 => created_unix_ms: u64,
+        176 => session_tag: [u8; 12],
+        192 => writer: [u8; 32],
+        224 => feature_names: [u8; 1536],
+        4092 => crc: u32,
+    }
+}
+
+pub(crate) const MAGIC: [u8; 8] = *b"\x89AIV\r\n\x1a\n";
+const SALT: [u8; 8] = *b"aiv.supr";
+const FRAME_ALIGN_LOG2: u8 = 6;
+const FEATURE_NAME_SIZE: usize = 48;
+
+/// Feature words of the superblock. A set bit says "this image may use it".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Features {
+    /// A reader that does not know one of these bits must refuse the image.
+    pub incompat: u64,
+    /// A program that does not know one of these bits may read, and must not consolidate or
+    /// otherwise rewrite the image.
+    pub ro_compat: u64,
+    /// Unknown bits may be ignored and must be preserved on copy.
+    pub compat: u64,
+    /// Only for overlay files; a writer that does not know a bit clears it.
+    pub autoclear: u64,
+}
+
+impl Features {
+    /// Blocks, index, hashes and META are encrypted and authenticated.
+    pub const SEALED: u64 = 1 << 0;
+    /// Roots are keyed; contents are clear.
+    pub const AUTHENTICATED: u64 = 1 << 1;
+    /// The image is stored as several segment files.
+    pub const SPLIT: u64 = 1 << 2;
+    /// Some blocks are stored as a difference to a block of the parent's state.
+    pub const DELTA: u64 = 1 << 3;
+    /// Some blocks are copies of another block of the parent's state.
+    pub const PARENT: u64 = 1 << 4;
+    /// Some blocks live in a dedup store.
+    pub const STORE: u64 = 1 << 5;
+    /// Parity frames are present.
+    pub const PARITY: u64 = 1 << 6;
+    /// A key-slot area follows the superblock.
+    pub const KEY_SLOTS: u64 = 1 << 7;
+    /// The file is an unfinished increment that a mount writes to.
+    pub const OVERLAY: u64 = 1 << 8;
+
+    /// Name of each defined incompatible feature, in the order of their bits.
+    pub const NAMES: [&'static str; 9] = [
+        "sealed",
+        "authenticated",
+        "split",
+        "delta",
+        "parent-blocks",
+        "dedup-store",
+        "parity",
+        "key-slots",
+        "overlay",
+    ];
+
+    /// The incompatible features this version reads.
+    const KNOWN: u64 = 0;
+
+    /// The name of incompatible bit `bit`: ours, else what the image calls it.
+    fn name(bit: usize, table: &[u8]) -> String {
+        if let Some(name) = Self::NAMES.get(bit) {
+            return (*name).to_owned();
+        }
+        table
+            .chunks_exact(FEATURE_NAME_SIZE)
+            .filter(|row| row[0] == 1 && usize::from(row[1]) == bit)
+            .find_map(|row| printable(&row[4..]))
+            // The name goes into an error message: no control sequences for terminals.
+            .filter(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic()))
+            .unwrap_or_else(|| format!("bit {bit}"))
+    }
+}
+
+/// What an image holds, relative to others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageKind {
+    /// Everything; needs no other image.
+    Full,
+    /// Changes since the previous point.
+    Incremental,
+    /// Changes since the last full image.
+    Differential,
+}
+
+impl ImageKind {
+    /// The word of the command line and of reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Incremental => "incremental",
+            Self::Differential => "differential",
+        }
+    }
+
+    const fn code(self) -> u8 {
+        match self {
+            Self::Full => 1,
+            Self::Incremental => 2,
+            Self::Differential => 3,
+        }
+    }
+}
+
+/// The point an increment builds on: its id, and the root its bytes must have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParentLink {
+    /// Recovery point of the parent.
+    pub point: PointId,
+    /// `state_root` of the parent; a chain whose parent has another root is refused.
+    pub state_root: Digest,
+}
+
+/// What is known about an image before its first block is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Superblock {
+    /// Feature words.
+    pub features: Features,
+    /// This file.
+    pub image: ImageId,
+    /// All images of the same source.
+    pub set: SetId,
+    /// The state this image provides.
+    pub point: PointId,
+    /// Full, incremental or differential.
+    pub kind: ImageKind,
+    /// The point it builds on; present exactly when the kind is not full.
+    pub parent: Option<ParentLink>,
+    /// Length, block size and sector size.
+    pub geometry: Geometry,
+    /// When the image was begun, milliseconds since 1970 UTC. Informational: decides nothing.
+    pub created_unix_ms: u64,
+    /// The writing session.
+    pub session: SessionTag,
+    /// Program and version that wrote it, at most 32 bytes.
+    pub writer: String,
+}
+
+impl Superblock {
+    /// Checks everything and returns what can be trusted. `offset` is where the bytes came
+    /// from, for messages.
+    pub(crate) fn from_bytes(
+        bytes: &[u8; PAGE_SIZE],
+        section: Section,
+        offset: u64,
+    ) -> Result<Self> {
+        let raw = RawSuperblock::decode(bytes);
+        if raw.magic != MAGIC {
+            let begins = bytes[..8].iter().map(|b| format!("{b:02x}")).collect();
+            return Err(Error::Foreign(Foreign::Magic { begins }));
+        }
+        let found = salted_crc(SALT, &bytes[..4092]);
+        if found != raw.crc {
+            return Err(Fault::Checksum { found, stored: raw.crc }.at(section, offset));
+        }
+        if (raw.major, raw.minor) != (MAJOR, MINOR) {
+            return Err(Unsupported::Version { major: raw.major, minor: raw.minor }.into());
+        }
+        let unknown = raw.incompat & !Features::KNOWN;
+        if unknown != 0 {
+            let names: Vec<String> = (0..64)
+                .filter(|bit| unknown >> bit & 1 == 1)
+                .map(|bit| Features::name(bit, &raw.feature_names))
+                .collect();
+            let names = names.join(", ");
+            return Err(Unsupported::Features { bits: unknown, names }.into());
+        }
+        if let Some(at) = RawSuperblock::first_reserved_set(bytes) {
+            return Err(Fault::Reserved { at }.at(section, offset));
+        }
+        Self::check(&raw).map_err(|fault| fault.at(section, offset))
+    }
+
+    fn check(raw: &RawSuperblock) -> std::result::Result<Self, Fault> {
+        let value = |field, found: u64, allowed| Fault::Value { field, found, allowed };
+        let parent = ParentLink {
+            point: PointId(raw.parent_point),
+            state_root: Digest(raw.parent_state_root),
+        };
+        let kind = match raw.kind {
+            1 => ImageKind::Full,
+            2 => ImageKind::Incremental,
+            3 => ImageKind::Differential,
+            other => return Err(value("kind", other.into(), "1, 2 or 3")),
+        };
+        let has_parent = !(parent.point.is_zero() && parent.state_root.is_zero());
+        if has_parent == (kind == ImageKind::Full) {
+            return Err(value("kind", raw.kind.into(), "full exactly without a parent"));
+        }
+        if raw.align_log2 != FRAME_ALIGN_LOG2 {
+            return Err(value("align_log2", raw.align_log2.into(), "6"));
+        }
+        for (field, found) in [
+            ("segment_no", raw.segment_no),
+            ("segment_count", raw.segment_count),
+            ("slot_area_len", raw.slot_area_len),
+        ] {
+            if found != 0 {
+                return Err(value(field, found.into(), "0 without its feature bit"));
+            }
+        }
+        if raw.autoclear != 0 {
+            return Err(value("autoclear", raw.autoclear, "0 outside overlay files"));
+        }
+        let block_size = 1u32
+            .checked_shl(raw.block_log2.into())
+            .and_then(BlockSize::new)
+            .ok_or(value("block_log2", raw.block_log2.into(), "14 to 22"))?;
+        let sector_size = 1u32.checked_shl(raw.sector_log2.into()).unwrap_or(0);
+        if !(512..=4096).contains(&sector_size) {
+            return Err(value("sector_log2", raw.sector_log2.into(), "9 to 12"));
+        }
+        let geometry = Geometry::new(raw.address_space_len, block_size, sector_size).ok_or(
+            value("address_space_len", raw.address_space_len, "1 byte to 2^40 blocks"),
+        )?;
+        let features = Features {
+            incompat: raw.incompat,
+            ro_compat: raw.ro_compat,
+            compat: raw.compat,
+            autoclear: raw.autoclear,
+        };
+        Ok(Self {
+            features,
+            image: ImageId(raw.image_uuid),
+            set: SetId(raw.set_uuid),
+            point: PointId(raw.recovery_point),
+            kind,
+            parent: has_parent.then_some(parent),
+            geometry,
+            created_unix_ms: raw.created_unix_ms,
+            session: SessionTag(raw.session_tag),
+            writer: printable(&raw.writer).ok_or(Fault::Text)?,
+        })
+    }
+
+    pub(crate) fn to_bytes(&self) -> [u8; PAGE_SIZE] {
+        let mut writer = [0; 32];
+        put_text(&mut writer, &self.writer);
+        let mut feature_names = [0; 1536];
+        let set = (0u8..64).filter(|&bit| self.features.incompat >> bit & 1 == 1);
+        for (row, bit) in feature_names.chunks_exact_mut(FEATURE_NAME_SIZE).zip(set) {
+            row[0] = 1;
+            row[1] = bit;
+            put_text(&mut row[4..], Features::NAMES.get(usize::from(bit)).unwrap_or(&""));
+        }
+        let parent = self.parent;
+        let mut raw = RawSuperblock {
+            magic: MAGIC,
+            major: MAJOR,
+            minor: MINOR,
+            incompat: self.features.incompat,
+            ro_compat: self.features.ro_compat,
+            compat: self.features.compat,
+            autoclear: self.features.autoclear,
+            image_uuid: self.image.0,
+            set_uuid: self.set.0,
+            recovery_point: self.point.0,
+            parent_point: parent.map_or([0; 16], |p| p.point.0),
+            parent_state_root: parent.map_or([0; 32], |p| p.state_root.0),
+            kind: self.kind.code(),
+            block_log2: log2_byte(self.geometry.block_size().get()),
+            align_log2: FRAME_ALIGN_LOG2,
+            sector_log2: log2_byte(self.geometry.sector_size()),
+            segment_no: 0,
+            segment_count: 0,
+            slot_area_len: 0,
+            address_space_len: self.geometry.len(),
+            created_unix_ms: self.created_unix_ms,
+            session_tag: self.session.0,
+            writer,
+            feature_names,
+            crc: 0,
+        };
+        raw.crc = salted_crc(SALT, &raw.encode()[..4092]);
+        raw.encode()
+    }
+}
+
+/// Base-two logarithm of a power of two; at most 31, so it fits a byte.
+fn log2_byte(power_of_two: u32) -> u8 {
+    power_of_two.trailing_zeros().to_le_bytes()[0]
+}
+
+/// Copies as much of `text` as fits, cut at a character boundary; the rest stays zero.
+fn put_text(out: &mut [u8], text: &str) {
+    let fits = text.floor_char_boundary(out.len());
+    out[..fits].copy_from_slice(&text.as_bytes()[..fits]);
+}
+
+/// The zero-padded text in `bytes`, `None` when it is not UTF-8 or zeros are inside it.
+fn printable(bytes: &[u8]) -> Option<String> {
+    let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
+    if bytes[end..].iter().any(|&b| b != 0) {
+        return None;
+    }
+    std::str::from_utf8(&bytes[..end]).ok().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Superblock {
+        Superblock {
+            features: Features::default(),
+            image: ImageId([1; 16]),
+            set: SetId([2; 16]),
+            point: PointId([3; 16]),
+            kind: ImageKind::Full,
+            parent: None,
+            geometry: Geometry::new(
+                1_000_000,
+                BlockSize::new(65536).expect("64 KiB is a block size"),
+                512,
+            )
+            .expect("a small disk is a geometry"),
+            created_unix_ms: 1_790_000_000_000,
+            session: SessionTag([4; 12]),
+            writer: "aivory test".into(),
+        }
+    }
+
+    fn check(change: impl FnOnce(&mut [u8; PAGE_SIZE])) -> Error {
+        let mut bytes = sample().to_bytes();
+        change(&mut bytes);
+        let crc = salted_crc(SALT, &bytes[..4092]);
+        bytes[4092..].copy_from_slice(&crc.to_le_bytes());
+        Superblock::from_bytes(&bytes, Section::Superblock, 0).expect_err("the change is refused")
+    }
+
+    #[test]
+    fn a_superblock_survives_the_round_trip() {
+        let bytes = sample().to_bytes();
+        let back = Superblock::from_bytes(&bytes, Section::Superblock, 0).expect("just written");
+        assert_eq!(back, sample());
+    }
+
+    #[test]
+    fn a_newer_major_version_is_refused_by_number() {
+        let error = check(|b| b[8] = 7);
+        assert!(error.to_string().contains("format version 7."), "{error}");
+    }
+
+    #[test]
+    fn another_draft_is_refused_by_number() {
+        let error = check(|b| b[10] = 99);
+        assert!(error.to_string().contains(".99"), "{error}");
+    }
+
+    #[test]
+    fn a_defined_feature_this_version_lacks_is_refused_by_name() {
+        for (bit, name) in Features::NAMES.iter().enumerate() {
+            let error = check(|b| b[16 + bit / 8] |= 1 << (bit % 8));
+            assert!(error.to_string().contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_incompatible_feature_is_refused_by_the_name_the_image_gives() {
+        let error = check(|b| {
+            b[16 + 5] = 1; // bit 40
+            b[224] = 1;
+            b[225] = 40;
+            b[228..238].copy_from_slice(b"time-warps");
+        });
+        assert!(error.to_string().contains("time-warps"), "{error}");
+        assert!(check(|b| b[16 + 5] = 1).to_string().contains("bit 40"));
+    }
+
+    #[test]
+    fn a_feature_name_that_would_steer_a_terminal_is_not_shown() {
+        let error = check(|b| {
+            b[16 + 5] = 1; // bit 40
+            b[224..226].copy_from_slice(&[1, 40]);
+            b[228..232].copy_from_slice(b"\x1b[2J");
+        });
+        assert!(error.to_string().ends_with("bit 40"), "{error:?}");
+    }
+
+    #[test]
+    fn unknown_compatible_features_are_accepted() {
+        let mut superblock = sample();
+        superblock.features.compat = 1 << 50;
+        superblock.features.ro_compat = 1 << 51;
+        let bytes = superblock.to_bytes();
+        let back = Superblock::from_bytes(&bytes, Section::Superblock, 0).expect("compatible");
+        assert_eq!(back.features, superblock.features);
+    }
+
+    #[test]
+    fn every_value_out_of_range_is_refused_by_field() {
+        for (at, value, field) in [
+            (144, 9, "kind"),
+            (144, 2, "kind"),
+            (145, 13, "block_log2"),
+            (145, 200, "block_log2"),
+            (146, 12, "align_log2"),
+            (147, 8, "sector_log2"),
+            (148, 1, "segment_no"),
+            (156, 1, "slot_area_len"),
+            (40, 1, "autoclear"),
+            (12, 1, "reserved byte 12"),
+            (3000, 1, "reserved byte 3000"),
+        ] {
+            let error = check(|b| b[at] = value);
+            assert!(error.to_string().contains(field), "{at}: {error}");
+        }
+        let error = check(|b| b[160..168].fill(0));
+        assert!(error.to_string().contains("address_space_len is 0"), "{error}");
+    }
+
+    #[test]
+    fn any_flipped_bit_is_noticed() {
+        let good = sample().to_bytes();
+        for bit in 0..PAGE_SIZE * 8 {
+            let mut bytes = good;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(Superblock::from_bytes(&bytes, Section::Superblock, 0).is_err(), "bit {bit}");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+use super::{record, salted_crc};
+use crate::error::{Fault, Result, Section};
+use crate::ids::{Digest, ImageId, PointId, SetId};
+use crate::layout::ParentLink;
+use crate::limits::PAGE_SIZE;
+use crate::{MAJOR, MINOR};
+
+record! {
+    /// The last 4 KiB of an image and, once more, 72 KiB before them.
+    struct RawTrailer[4096] {
+        0 => magic: [u8; 8],
+        8 => major: u16,
+        10 => minor: u16,
+        12 => copy: u8,
+        16 => image_uuid: [u8; 16],
+        32 => set_uuid: [u8; 16],
+        48 => recovery_point: [u8; 16],
+        64 => parent_point: [u8; 16],
+        80 => parent_state_root: [u8; 32],
+        112 => content_root: [u8; 32],
+        144 => map_root: [u8; 32],
+        176 => state_root: [u8; 32],
+        208 => stored_root: [u8; 32],
+        240 => file_len: u64,
+        248 => frames_end: u64,
+        256 => index_offset: u64,
+        264 => index_pages: u64,
+        272 => index_leaf_pages: u64,
+        280 => index_root: [u8; 32],
+        312 => tree_offset: u64,
+        320 => tree_pages: u64,
+        328 => tree_hash: [u8; 32],
+        360 => meta_offset: u64,
+        368 => meta_len: u64,
+        376 => meta_hash: [u8; 32],
+        408 => stored_offset: u64,
+        416 => stored_pieces: u64,
+        424 => last_checkpoint: u64,
+        432 => frames: u64,
+        440 => blocks_data: u64,
+        448 => blocks_zero: u64,
+        456 => blocks_unused: u64,
+        464 => blocks_excluded: u64,
+        472 => blocks_unreadable: u64,
+        480 => blocks_ref: u64,
+        488 => payload_bytes: u64,
+        4060 => hash: [u8; 32],
+        4092 => crc: u32,
+    }
+}
+
+const MAGIC: [u8; 8] = *b"AIVTRAIL";
+const SALT: [u8; 8] = *b"aiv.trlr";
+
+/// Counts over the whole image, known when it is complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Frames of every kind before the index.
+    pub frames: u64,
+    /// Blocks with a DATA frame of their own.
+    pub blocks_data: u64,
+    /// Blocks in use and all zeros.
+    pub blocks_zero: u64,
+    /// Blocks the filesystem calls free.
+    pub blocks_unused: u64,
+    /// Blocks left out on request.
+    pub blocks_excluded: u64,
+    /// Blocks with unreadable places.
+    pub blocks_unreadable: u64,
+    /// Blocks equal to another block of the image.
+    pub blocks_ref: u64,
+    /// Sum of the payloads of all block frames.
+    pub payload_bytes: u64,
+}
+
+/// What is known about an image when it is complete; its presence is the commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of docs/format.md, section 7")]
+pub struct Trailer {
+    pub image: ImageId,
+    pub set: SetId,
+    pub point: PointId,
+    pub parent: Option<ParentLink>,
+    /// Hash over the bytes of the address space as they read.
+    pub content_root: Digest,
+    /// Hash over the states of the blocks.
+    pub map_root: Digest,
+    /// Hash over both with the geometry: the name of the state.
+    pub state_root: Digest,
+    /// Hash over every stored byte before the stored list.
+    pub stored_root: Digest,
+    pub file_len: u64,
+    pub frames_end: u64,
+    pub index_offset: u64,
+    pub index_pages: u64,
+    pub index_leaf_pages: u64,
+    pub index_root: Digest,
+    pub tree_offset: u64,
+    pub tree_pages: u64,
+    pub tree_hash: Digest,
+    pub meta_offset: u64,
+    pub meta_len: u64,
+    pub meta_hash: Digest,
+    pub stored_offset: u64,
+    pub stored_pieces: u64,
+    pub last_checkpoint: u64,
+    pub totals: Totals,
+}
+
+impl Trailer {
+    /// Checks one copy (1 or 2) read at `offset`.
+    pub(crate) fn from_bytes(bytes: &[u8; PAGE_SIZE], copy: u8, offset: u64) -> Result<Self> {
+        Self::check(bytes, copy).map_err(|fault| fault.at(Section::Trailer, offset))
+    }
+
+    fn check(bytes: &[u8; PAGE_SIZE], copy: u8) -> std::result::Result<Self, Fault> {
+        let raw = RawTrailer::decode(bytes);
+        if raw.magic != MAGIC {
+            return Err(Fault::Magic);
+        }
+        let found = salted_crc(SALT, &bytes[..4092]);
+        if found != raw.crc {
+            return Err(Fault::Checksum { found, stored: raw.crc });
+        }
+        if trailer_hash(bytes) != raw.hash {
+            return Err(Fault::Hash { by: "trailer itself" });
+        }
+        if let Some(at) = RawTrailer::first_reserved_set(bytes) {
+            return Err(Fault::Reserved { at });
+        }
+        let value = |field, found: u64, allowed| Fault::Value { field, found, allowed };
+        if (raw.major, raw.minor) != (MAJOR, MINOR) {
+            return Err(Fault::Differs { field: "version", other: "superblock" });
+        }
+        if raw.copy != copy {
+            return Err(value("copy", raw.copy.into(), "1 for the first, 2 for the last trailer"));
+        }
+        let point = PointId(raw.parent_point);
+        let state_root = Digest(raw.parent_state_root);
+        let has_parent = !(point.is_zero() && state_root.is_zero());
+        Ok(Self {
+            image: ImageId(raw.image_uuid),
+            set: SetId(raw.set_uuid),
+            point: PointId(raw.recovery_point),
+            parent: has_parent.then_some(ParentLink { point, state_root }),
+            content_root: Digest(raw.content_root),
+            map_root: Digest(raw.map_root),
+            state_root: Digest(raw.state_root),
+            stored_root: Digest(raw.stored_root),
+            file_len: raw.file_len,
+            frames_end: raw.frames_end,
+            index_offset: raw.index_offset,
+            index_pages: raw.index_pages,
+            index_leaf_pages: raw.index_leaf_pages,
+            index_root: Digest(raw.index_root),
+            tree_offset: raw.tree_offset,
+            tree_pages: raw.tree_pages,
+            tree_hash: Digest(raw.tree_hash),
+            meta_offset: raw.meta_offset,
+            meta_len: raw.meta_len,
+            meta_hash: Digest(raw.meta_hash),
+            stored_offset: raw.stored_offset,
+            stored_pieces: raw.stored_pieces,
+            last_checkpoint: raw.last_checkpoint,
+            totals: Totals {
+                frames: raw.frames,
+                blocks_data: raw.blocks_data,
+                blocks_zero: raw.blocks_zero,
+                blocks_unused: raw.blocks_unused,
+                blocks_excluded: raw.blocks_excluded,
+                blocks_unreadable: raw.blocks_unreadable,
+                blocks_ref: raw.blocks_ref,
+                payload_bytes: raw.payload_bytes,
+            },
+        })
+    }
+
+    pub(crate) fn to_bytes(self, copy: u8) -> [u8; PAGE_SIZE] {
+        let parent = self.parent;
+        let mut raw = RawTrailer {
+            magic: MAGIC,
+            major: MAJOR,
+            minor: MINOR,
+            copy,
+            image_uuid: self.image.0,
+            set_uuid: self.set.0,
+            recovery_point: self.point.0,
+            parent_point: parent.map_or([0; 16], |p| p.point.0),
+            parent_state_root: parent.map_or([0; 32], |p| p.state_root.0),
+            content_root: self.content_root.0,
+            map_root: self.map_root.0,
+            state_root: self.state_root.0,
+            stored_root: self.stored_root.0,
+            file_len: self.file_len,
+            frames_end: self.frames_end,
+            index_offset: self.index_offset,
+            index_pages: self.index_pages,
+            index_leaf_pages: self.index_leaf_pages,
+            index_root: self.index_root.0,
+            tree_offset: self.tree_offset,
+            tree_pages: self.tree_pages,
+            tree_hash: self.tree_hash.0,
+            meta_offset: self.meta_offset,
+            meta_len: self.meta_len,
+            meta_hash: self.meta_hash.0,
+            stored_offset: self.stored_offset,
+            stored_pieces: self.stored_pieces,
+            last_checkpoint: self.last_checkpoint,
+            frames: self.totals.frames,
+            blocks_data: self.totals.blocks_data,
+            blocks_zero: self.totals.blocks_zero,
+            blocks_unused: self.totals.blocks_unused,
+            blocks_excluded: self.totals.blocks_excluded,
+            blocks_unreadable: self.totals.blocks_unreadable,
+            blocks_ref: self.totals.blocks_ref,
+            payload_bytes: self.totals.payload_bytes,
+            hash: [0; 32],
+            crc: 0,
+        };
+        raw.hash = trailer_hash(&raw.encode());
+        raw.crc = salted_crc(SALT, &raw.encode()[..4092]);
+        raw.encode()
+    }
+}
+
+fn trailer_hash(bytes: &[u8; PAGE_SIZE]) -> [u8; 32] {
+    crate::hash::trailer(&bytes[..4060]).0
+}

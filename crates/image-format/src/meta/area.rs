@@ -1,0 +1,97 @@
+//! The META area of a file: each section compressed into a frame of its own.
+
+use aiv_volume_io::ReadAt;
+
+use super::{Meta, SectionType};
+use crate::codec::{Decoder, compress_meta};
+use crate::error::{Error, Fault, Result, Section};
+use crate::hash::SectionHasher;
+use crate::image::frame_header;
+use crate::layout::{FRAME_HEADER_SIZE, FrameKind, Trailer, frame_size};
+use crate::limits::{META_SECTION_MAX, META_SECTIONS_MAX, META_TOTAL_MAX};
+
+/// A section ready to be framed.
+pub(crate) struct EncodedSection {
+    pub section: SectionType,
+    pub codec: u8,
+    pub plain_len: u32,
+    pub payload: Vec<u8>,
+}
+
+impl Meta {
+    /// The sections as they go into the image of a disk of `len` bytes. Whatever a reader would
+    /// refuse is refused here, where the caller can still mend it: a finished image whose META
+    /// cannot be read would be a lost backup.
+    pub(crate) fn encode(&self, len: u64) -> Result<Vec<EncodedSection>> {
+        let mut read_back = Self::default();
+        let mut encoded = Vec::new();
+        let mut total = 0;
+        for (section, plain) in self.sections() {
+            let plain_len = u32::try_from(plain.len())
+                .ok()
+                .filter(|&len| len <= META_SECTION_MAX)
+                .ok_or(Error::Misuse("more than 16 MiB in one META section"))?;
+            read_back
+                .read_section(section, &plain)
+                .map_err(|_| Error::Misuse("META with lists beyond their limits or out of order"))?;
+            let (codec, payload) = compress_meta(&plain);
+            total += frame_size(payload.len() as u64);
+            encoded.push(EncodedSection { section, codec, plain_len, payload });
+        }
+        if total > META_TOTAL_MAX {
+            return Err(Error::Misuse("more than 32 MiB of META"));
+        }
+        read_back
+            .check(len, 0)
+            .map_err(|_| Error::Misuse("META that contradicts the size of the disk"))?;
+        Ok(encoded)
+    }
+}
+
+/// Reads and checks the META area, whose length was bounded with the other areas.
+pub(crate) fn read_area(file: &dyn ReadAt, trailer: &Trailer) -> Result<Meta> {
+    let area = trailer.meta_offset;
+    let len = usize::try_from(trailer.meta_len)
+        .map_err(|_| Fault::Bounds.at(Section::Meta, area))?;
+    let mut bytes = vec![0; len];
+    file.read_exact_at(&mut bytes, area).map_err(Error::io("read META", area))?;
+    let mut hasher = SectionHasher::new();
+    hasher.update(&bytes);
+    if hasher.finish() != trailer.meta_hash {
+        return Err(Fault::Hash { by: "trailer" }.at(Section::Meta, area));
+    }
+    let mut meta = Meta::default();
+    let mut decoder = Decoder::new();
+    let mut seen = Vec::new();
+    let mut rest = bytes.as_slice();
+    while !rest.is_empty() {
+        let offset = area + (bytes.len() - rest.len()) as u64;
+        let at = |fault: Fault| fault.at(Section::Meta, offset);
+        let header = frame_header(rest, offset)?;
+        let size = usize::try_from(header.frame_size()).map_err(|_| at(Fault::Bounds))?;
+        let (frame, next) = rest.split_at_checked(size).ok_or_else(|| at(Fault::Bounds))?;
+        let payload = &frame[FRAME_HEADER_SIZE..FRAME_HEADER_SIZE + header.stored_len as usize];
+        header.check_payload(payload, offset)?;
+        if header.kind != FrameKind::Meta || header.plain_len > META_SECTION_MAX {
+            return Err(at(Fault::Differs { field: "type", other: "area" }));
+        }
+        if seen.contains(&header.subject) || seen.len() == META_SECTIONS_MAX {
+            let (field, found) = ("repeated section type", header.subject);
+            return Err(at(Fault::Value { field, found, allowed: "once" }));
+        }
+        seen.push(header.subject);
+        if let Some(section) = SectionType::from_code(header.subject) {
+            let mut plain = vec![0; header.plain_len as usize];
+            decoder.decode(header.codec, payload, &mut plain).map_err(at)?;
+            meta.read_section(section, &plain).map_err(at)?;
+        }
+        rest = next;
+    }
+    for needed in [SectionType::Manifest, SectionType::Disk, SectionType::Origins] {
+        if !seen.contains(&needed.code()) {
+            let fault = Fault::Differs { field: needed.name(), other: "required sections" };
+            return Err(fault.at(Section::Meta, area));
+        }
+    }
+    Ok(meta)
+}

@@ -1,0 +1,180 @@
+//! What an image says about its point: manifest, disk, inventory, source errors, origins, and
+//! the specification itself.
+
+mod area;
+mod manifest;
+mod tlv;
+
+pub(crate) use area::{EncodedSection, read_area};
+
+pub use manifest::{
+    Capture, Consistency, DiskInfo, Inventory, Manifest, PartitionInfo, RegionInfo, RegionKind,
+    VolumeInfo,
+};
+
+use aiv_volume_io::Extent;
+
+use crate::error::{Fault, Result, Section};
+use crate::ids::SessionTag;
+use crate::limits::ORIGINS_MAX;
+use tlv::{Items, Writer};
+
+/// Types of META sections, the `subject` of their frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SectionType {
+    /// [`Manifest`]; exactly one.
+    Manifest,
+    /// [`DiskInfo`]; exactly one.
+    Disk,
+    /// [`Inventory`] of the machine; at most one.
+    Inventory,
+    /// Ranges that could not be read at the source; at most one.
+    SourceErrors,
+    /// Sessions that wrote frames of this image; exactly one.
+    Origins,
+    /// The text of the specification; at most one.
+    Specification,
+}
+
+impl SectionType {
+    /// The words of `docs/format.md` and of dumps.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Manifest => "manifest",
+            Self::Disk => "disk",
+            Self::Inventory => "inventory",
+            Self::SourceErrors => "source errors",
+            Self::Origins => "origins",
+            Self::Specification => "specification",
+        }
+    }
+
+    pub(crate) const fn code(self) -> u64 {
+        match self {
+            Self::Manifest => 1,
+            Self::Disk => 2,
+            Self::Inventory => 3,
+            Self::SourceErrors => 4,
+            Self::Origins => 5,
+            Self::Specification => 6,
+        }
+    }
+
+    pub(crate) const fn from_code(code: u64) -> Option<Self> {
+        match code {
+            1 => Some(Self::Manifest),
+            2 => Some(Self::Disk),
+            3 => Some(Self::Inventory),
+            4 => Some(Self::SourceErrors),
+            5 => Some(Self::Origins),
+            6 => Some(Self::Specification),
+            _ => None,
+        }
+    }
+}
+
+/// Everything an image says in META.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Meta {
+    /// The point and how it came to be.
+    pub manifest: Manifest,
+    /// The source disk, its table and its volumes.
+    pub disk: DiskInfo,
+    /// The machine.
+    pub inventory: Inventory,
+    /// Byte ranges that could not be read at the source, ascending.
+    pub source_errors: Vec<Extent>,
+    /// Sessions that wrote frames of this image; filled in by the writer.
+    pub origins: Vec<SessionTag>,
+    /// The text of the specification, for a reader in twenty years; may be empty.
+    pub specification: String,
+}
+
+const ITEM: u16 = 1;
+
+impl Meta {
+    /// The sections in the order they are written, plain.
+    fn sections(&self) -> impl Iterator<Item = (SectionType, Vec<u8>)> {
+        let mut errors = Writer::default();
+        for extent in &self.source_errors {
+            let mut raw = [0; 16];
+            raw[..8].copy_from_slice(&extent.start.to_le_bytes());
+            raw[8..].copy_from_slice(&extent.len.to_le_bytes());
+            errors.bytes(ITEM, &raw);
+        }
+        let mut origins = Writer::default();
+        self.origins.iter().for_each(|o| {
+            origins.bytes(ITEM, &o.0);
+        });
+        let mut specification = Writer::default();
+        specification.text(ITEM, &self.specification);
+        let sections = [
+            (SectionType::Manifest, self.manifest.to_bytes()),
+            (SectionType::Disk, self.disk.to_bytes()),
+            (SectionType::Inventory, self.inventory.to_bytes()),
+            (SectionType::SourceErrors, errors.finish()),
+            (SectionType::Origins, origins.finish()),
+            (SectionType::Specification, specification.finish()),
+        ];
+        sections.into_iter().filter(|(_, bytes)| !bytes.is_empty())
+    }
+
+    /// Takes in one decoded section.
+    fn read_section(&mut self, section: SectionType, bytes: &[u8]) -> CheckedMeta<()> {
+        match section {
+            SectionType::Manifest => self.manifest = Manifest::from_bytes(bytes)?,
+            SectionType::Disk => self.disk = DiskInfo::from_bytes(bytes)?,
+            SectionType::Inventory => self.inventory = Inventory::from_bytes(bytes)?,
+            SectionType::SourceErrors => self.source_errors = read_source_errors(bytes)?,
+            SectionType::Origins => self.origins = read_origins(bytes)?,
+            SectionType::Specification => {
+                self.specification = Items::parse(bytes, &[ITEM])?.text(ITEM)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses META that contradicts the geometry of its image.
+    pub(crate) fn check(&self, len: u64, offset: u64) -> Result<()> {
+        let beyond = self.source_errors.iter().any(|e| e.is_empty() || e.end() > len);
+        let fault = if beyond || self.disk.regions.iter().any(|r| r.extent.end() > len) {
+            Fault::Bounds
+        } else if self.disk.len != len {
+            Fault::Differs { field: "disk size", other: "superblock" }
+        } else {
+            return Ok(());
+        };
+        Err(fault.at(Section::Meta, offset))
+    }
+}
+
+type CheckedMeta<T> = std::result::Result<T, Fault>;
+
+fn read_source_errors(bytes: &[u8]) -> CheckedMeta<Vec<Extent>> {
+    let mut errors: Vec<Extent> = Vec::new();
+    for value in Items::parse(bytes, &[ITEM])?.all(ITEM) {
+        let raw = <[u8; 16]>::try_from(value).map_err(|_| Fault::CutOff)?;
+        let (start, len) = raw.split_at(8);
+        let number = |half: &[u8]| half.iter().rev().fold(0, |n, &b| n << 8 | u64::from(b));
+        let extent = Extent::new(number(start), number(len));
+        if errors.last().is_some_and(|last| last.end() > extent.start) {
+            let allowed = "ascending";
+            return Err(Fault::Value { field: "range start", found: extent.start, allowed });
+        }
+        errors.push(extent);
+    }
+    Ok(errors)
+}
+
+fn read_origins(bytes: &[u8]) -> CheckedMeta<Vec<SessionTag>> {
+    let items = Items::parse(bytes, &[ITEM])?;
+    let count = items.all(ITEM).count();
+    if count == 0 || count > ORIGINS_MAX {
+        let allowed = "1 to 16384";
+        return Err(Fault::Value { field: "origin count", found: count as u64, allowed });
+    }
+    let tag = |value: &[u8]| <[u8; 12]>::try_from(value).map(SessionTag);
+    items.all(ITEM).map(|value| tag(value).map_err(|_| Fault::CutOff)).collect()
+}

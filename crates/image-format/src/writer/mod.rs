@@ -1,0 +1,399 @@
+//! Writes one image front to back in a single pass, in memory that does not grow with it.
+//!
+//! Order of writes (`docs/format.md` section 9): superblock, frames with a checkpoint every
+//! 64 MiB, index, tree, META, stored list, sync, both trailers with the superblock copy, sync.
+//! Until the trailers are there no reader accepts the file, so a crash leaves no half image.
+
+mod pages;
+mod sections;
+
+use aiv_volume_io::AppendFile;
+
+use crate::appender::Appender;
+use crate::codec::EncodedBlock;
+use crate::error::{Error, Result, Section};
+use crate::ids::{BlockIndex, Digest};
+use crate::layout::{
+    CheckpointHead, FRAME_HEADER_SIZE, FrameHeader, FrameKind, IndexEntry, Kind, ORIGIN_SIZE,
+    Superblock, Totals, Trailer,
+};
+use crate::limits::{
+    CHECKPOINT_BYTES, CHECKPOINT_ENTRIES_MAX, FRAME_ALIGN, PAGE_SIZE, RUN_MAX, TRAILER_GAP,
+};
+use crate::meta::Meta;
+
+/// Where a block landed: what a later equal block refers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockPlace {
+    /// Byte offset of its frame.
+    pub address: u64,
+    /// Bytes the frame takes.
+    pub frame_size: u64,
+}
+
+/// Blocks that need no frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunKind {
+    /// In use and all zeros.
+    Zero,
+    /// Free by the filesystem's account.
+    Unused,
+    /// Left out on request.
+    Excluded,
+    /// Not one byte could be read.
+    Unreadable,
+}
+
+impl RunKind {
+    const fn kind(self) -> Kind {
+        match self {
+            Self::Zero => Kind::Zero,
+            Self::Unused => Kind::Unused,
+            Self::Excluded => Kind::Excluded,
+            Self::Unreadable => Kind::Unreadable,
+        }
+    }
+}
+
+/// What a finished image is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageSummary {
+    /// The trailer, as written.
+    pub trailer: Trailer,
+}
+
+/// Writes a full image, one call per block in ascending order without gaps.
+///
+/// Dropping it commits nothing: only [`ImageWriter::finish`] writes the trailers.
+pub struct ImageWriter {
+    file: Appender,
+    superblock: Superblock,
+    next_block: BlockIndex,
+    next_seq: u64,
+    /// Entries since the last checkpoint; the last one may still grow when it is a run.
+    pending: Vec<IndexEntry>,
+    checkpoints: Vec<u64>,
+    last_checkpoint_end: u64,
+    /// Pieces listed by checkpoints so far.
+    pieces_listed: u64,
+    totals: Totals,
+}
+
+impl ImageWriter {
+    /// Begins an image in an empty file.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the storage fails; [`Error::Misuse`] for an image with a parent,
+    /// whose blocks would have to name the parent's, and for a superblock this version would
+    /// refuse to read.
+    pub fn create(file: Box<dyn AppendFile>, superblock: Superblock) -> Result<Self> {
+        if superblock.parent.is_some() {
+            return Err(Error::Misuse("a parent in a full image"));
+        }
+        let bytes = superblock.to_bytes();
+        let superblock = Superblock::from_bytes(&bytes, Section::Superblock, 0)
+            .map_err(|_| Error::Misuse("a superblock no reader would accept"))?;
+        let mut file = Appender::new(file);
+        file.append(&bytes)?;
+        Ok(Self {
+            last_checkpoint_end: file.position(),
+            file,
+            superblock,
+            next_block: 0,
+            next_seq: 0,
+            pending: Vec::new(),
+            checkpoints: Vec::new(),
+            pieces_listed: 0,
+            totals: Totals::default(),
+        })
+    }
+
+    /// The next block to be decided.
+    #[must_use]
+    pub fn next_block(&self) -> BlockIndex {
+        self.next_block
+    }
+
+    /// Bytes written so far.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.file.position()
+    }
+
+    /// Stores the next block in a frame.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the storage fails, [`Error::Misuse`] when the block has the wrong
+    /// length or there is no next block.
+    pub fn push_block(&mut self, block: &EncodedBlock) -> Result<BlockPlace> {
+        let place = self.push_framed(block, Kind::Data)?;
+        self.totals.blocks_data += 1;
+        Ok(place)
+    }
+
+    /// Stores the next block in a frame and marks it unreadable: the block holds the fill
+    /// pattern where the source could not be read.
+    ///
+    /// # Errors
+    /// As [`ImageWriter::push_block`].
+    pub fn push_damaged_block(&mut self, block: &EncodedBlock) -> Result<BlockPlace> {
+        let place = self.push_framed(block, Kind::Unreadable)?;
+        self.totals.blocks_unreadable += 1;
+        Ok(place)
+    }
+
+    fn push_framed(&mut self, block: &EncodedBlock, kind: Kind) -> Result<BlockPlace> {
+        if block.plain_len != self.superblock.geometry.block_len(self.next_block)
+            || block.plain_len == 0
+        {
+            return Err(Error::Misuse("a block of the wrong length"));
+        }
+        self.checkpoint_if_due()?;
+        let mut leaf_prefix = [0; 8];
+        leaf_prefix.copy_from_slice(&block.leaf.0[..8]);
+        let (address, frame_size) = self.append_frame(
+            FrameKind::Data,
+            block.codec,
+            self.next_block,
+            block.plain_len,
+            leaf_prefix,
+            &block.payload,
+        )?;
+        self.totals.payload_bytes += block.payload.len() as u64;
+        let entry = IndexEntry {
+            block: self.next_block,
+            run: 1,
+            kind,
+            address,
+            frame_size,
+            leaf: block.leaf,
+        };
+        self.pending.push(entry);
+        self.next_block += 1;
+        Ok(BlockPlace { address, frame_size })
+    }
+
+    /// Records that the next block has the same bytes as the one stored at `place`.
+    ///
+    /// # Errors
+    /// As [`ImageWriter::push_block`]; [`Error::Misuse`] when this image has no frame there.
+    pub fn push_ref(&mut self, place: BlockPlace, leaf: Digest) -> Result<()> {
+        if self.next_block >= self.superblock.geometry.blocks() {
+            return Err(Error::Misuse("a block beyond the end"));
+        }
+        let end = place.address.checked_add(place.frame_size);
+        let written = end.is_some_and(|end| end <= self.file.position());
+        if place.address < PAGE_SIZE as u64 || !place.address.is_multiple_of(FRAME_ALIGN) || !written
+        {
+            return Err(Error::Misuse("a place of another image"));
+        }
+        self.checkpoint_if_due()?;
+        self.pending.push(IndexEntry {
+            block: self.next_block,
+            run: 1,
+            kind: Kind::Ref,
+            address: place.address,
+            frame_size: place.frame_size,
+            leaf,
+        });
+        self.totals.blocks_ref += 1;
+        self.next_block += 1;
+        Ok(())
+    }
+
+    /// Records that the next `count` blocks need no frame.
+    ///
+    /// # Errors
+    /// As [`ImageWriter::push_block`].
+    pub fn push_run(&mut self, kind: RunKind, count: u64) -> Result<()> {
+        let end = self.next_block.checked_add(count);
+        if end.is_none_or(|end| end > self.superblock.geometry.blocks()) {
+            return Err(Error::Misuse("a block beyond the end"));
+        }
+        let mut left = count;
+        while left > 0 {
+            let now = left.min(RUN_MAX);
+            let entry = IndexEntry::run(self.next_block, now, kind.kind());
+            if !extend_last(&mut self.pending, &entry) {
+                self.checkpoint_if_due()?;
+                self.pending.push(entry);
+            }
+            self.next_block += now;
+            left -= now;
+        }
+        let total = match kind {
+            RunKind::Zero => &mut self.totals.blocks_zero,
+            RunKind::Unused => &mut self.totals.blocks_unused,
+            RunKind::Excluded => &mut self.totals.blocks_excluded,
+            RunKind::Unreadable => &mut self.totals.blocks_unreadable,
+        };
+        *total += count;
+        Ok(())
+    }
+
+    fn append_frame(
+        &mut self,
+        kind: FrameKind,
+        codec: u8,
+        subject: u64,
+        plain_len: u32,
+        leaf_prefix: [u8; 8],
+        payload: &[u8],
+    ) -> Result<(u64, u64)> {
+        let address = self.file.position();
+        let stored_len =
+            u32::try_from(payload.len()).map_err(|_| Error::Misuse("a payload above 16 MiB"))?;
+        let header = FrameHeader {
+            kind,
+            codec,
+            session: self.superblock.session,
+            seq: self.next_seq,
+            subject,
+            plain_len,
+            stored_len,
+            payload_crc: FrameHeader::payload_crc(payload),
+            leaf_prefix,
+        };
+        self.file.append(&header.to_bytes())?;
+        self.file.append(payload)?;
+        let padding = payload.len().next_multiple_of(in_memory(FRAME_ALIGN)) - payload.len();
+        self.file.append_zeros(padding)?;
+        self.next_seq += 1;
+        self.totals.frames += 1;
+        Ok((address, header.frame_size()))
+    }
+
+    fn checkpoint_if_due(&mut self) -> Result<()> {
+        let far = self.file.position() - self.last_checkpoint_end >= CHECKPOINT_BYTES;
+        if far || self.pending.len() >= CHECKPOINT_ENTRIES_MAX {
+            self.checkpoint()?;
+        }
+        Ok(())
+    }
+
+    /// Writes a checkpoint: everything decided so far could be recovered from the file alone.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the storage fails.
+    pub fn checkpoint(&mut self) -> Result<()> {
+        let pieces = self.file.take_pieces(false)?;
+        let narrow = |count: usize| u32::try_from(count).expect("bounded by the limits");
+        let head = CheckpointHead {
+            previous_address: self.checkpoints.last().copied().unwrap_or(0),
+            number: self.checkpoints.len() as u64,
+            next_block: self.next_block,
+            first_piece: self.pieces_listed,
+            piece_count: narrow(pieces.len()),
+            entry_count: narrow(self.pending.len()),
+            origin_count: 1,
+        };
+        let mut payload = Vec::with_capacity(head.payload_len());
+        payload.extend_from_slice(&head.to_bytes());
+        payload.extend_from_slice(&self.superblock.session.0);
+        payload.resize(CheckpointHead::SIZE + ORIGIN_SIZE, 0);
+        pieces.iter().for_each(|p| payload.extend_from_slice(&p.0));
+        self.pending.iter().for_each(|e| payload.extend_from_slice(&e.to_bytes()));
+        self.pending.clear();
+        self.pieces_listed += pieces.len() as u64;
+        let len = narrow(payload.len());
+        let number = head.number;
+        let (address, _) =
+            self.append_frame(FrameKind::Checkpoint, 0, number, len, [0; 8], &payload)?;
+        self.checkpoints.push(address);
+        self.last_checkpoint_end = self.file.position();
+        Ok(())
+    }
+
+    /// Completes the image: every block must have been pushed. On success the file is durable
+    /// and complete; publishing it under its final name is the caller's next step.
+    ///
+    /// # Errors
+    /// [`Error::Misuse`] when blocks are missing or META is one a reader would refuse (too
+    /// large, or against the geometry), [`Error::Io`] when the storage fails; the file is then
+    /// worthless and must be removed.
+    pub fn finish(mut self, mut meta: Meta) -> Result<ImageSummary> {
+        if self.next_block != self.superblock.geometry.blocks() {
+            return Err(Error::Misuse("an image without all its blocks"));
+        }
+        meta.origins = vec![self.superblock.session];
+        let meta = meta.encode(self.superblock.geometry.len())?;
+        if !self.pending.is_empty() || self.checkpoints.is_empty() {
+            self.checkpoint()?;
+        }
+        self.pad_to_page()?;
+        let frames_end = self.file.position();
+        let index = self.write_index()?;
+        let tree = self.write_tree(&index)?;
+        let meta_area = self.write_meta(&meta)?;
+        let stored = self.write_stored_list()?;
+        self.file.sync()?;
+        let end = self.file.position();
+        let trailer = Trailer {
+            image: self.superblock.image,
+            set: self.superblock.set,
+            point: self.superblock.point,
+            parent: self.superblock.parent,
+            content_root: tree.roots.content,
+            map_root: tree.roots.map,
+            state_root: tree.roots.state,
+            stored_root: stored.root,
+            file_len: end + 3 * PAGE_SIZE as u64 + TRAILER_GAP,
+            frames_end,
+            index_offset: frames_end,
+            index_pages: index.pages,
+            index_leaf_pages: index.leaf_pages,
+            index_root: index.root,
+            tree_offset: tree.offset,
+            tree_pages: tree.pages,
+            tree_hash: tree.hash,
+            meta_offset: meta_area.offset,
+            meta_len: meta_area.len,
+            meta_hash: meta_area.hash,
+            stored_offset: stored.offset,
+            stored_pieces: stored.pieces,
+            last_checkpoint: self.checkpoints.last().copied().unwrap_or(0),
+            totals: self.totals,
+        };
+        self.file.append(&trailer.to_bytes(1))?;
+        self.file.append_zeros(in_memory(TRAILER_GAP))?;
+        self.file.append(&self.superblock.to_bytes())?;
+        self.file.append(&trailer.to_bytes(2))?;
+        self.file.sync()?;
+        Ok(ImageSummary { trailer })
+    }
+
+    /// Fills up to the next 4 KiB boundary with a PAD frame.
+    fn pad_to_page(&mut self) -> Result<()> {
+        let past = in_memory(self.file.position() % PAGE_SIZE as u64);
+        if past == 0 {
+            return Ok(());
+        }
+        // Positions are multiples of 64, so there is always room for the header.
+        let payload = vec![0; PAGE_SIZE - past - FRAME_HEADER_SIZE];
+        let len = u32::try_from(payload.len()).expect("less than a page");
+        self.append_frame(FrameKind::Pad, 0, 0, len, [0; 8], &payload)?;
+        Ok(())
+    }
+}
+
+/// Grows the last entry of `entries` by `next` when both are runs of the same kind and touch.
+fn extend_last(entries: &mut [IndexEntry], next: &IndexEntry) -> bool {
+    match entries.last_mut() {
+        Some(last)
+            if last.kind == next.kind
+                && !last.has_frame()
+                && !next.has_frame()
+                && last.end() == next.block
+                && last.run + next.run <= RUN_MAX =>
+        {
+            last.run += next.run;
+            true
+        }
+        _ => false,
+    }
+}
+
+/// A count that is known to fit a buffer.
+fn in_memory(count: u64) -> usize {
+    usize::try_from(count).expect("counts inside a buffer fit the address space")
+}
