@@ -1,0 +1,166 @@
+use std::io;
+
+use aiv_chain::PointId;
+use aiv_image_format::BlockIndex;
+use aiv_volume_io::device::Use;
+use aiv_volume_io::{Canceled, Extent};
+
+/// Result of every fallible function of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong, by what the caller can do about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The target failed: use another disk.
+    #[error("{op} failed at byte {offset} of the target")]
+    Io {
+        /// What was being done, as a verb phrase: `"writing"`.
+        op: &'static str,
+        /// Byte offset in the target.
+        offset: u64,
+        /// The error of the system.
+        source: io::Error,
+    },
+    /// The target could not be looked at.
+    #[error(transparent)]
+    Target(aiv_volume_io::Error),
+    /// The recovery point cannot be read: verify the image, or use an older point. Names file
+    /// and offset.
+    #[error(transparent)]
+    View(aiv_chain::Error),
+    /// The index of the image leaves a block out.
+    #[error("the index of the image does not say what block {block} holds")]
+    Undecided {
+        /// The block.
+        block: BlockIndex,
+    },
+    /// Nothing was written, because writing would have destroyed or produced something wrong.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The target returned other bytes than were written to it: it is broken.
+    #[error("bytes {} to {} of the target read back differently", extent.start, extent.end())]
+    Mismatch {
+        /// The bytes that were compared, in the target.
+        extent: Extent,
+    },
+    /// The plan was made for another recovery point than the one handed in.
+    #[error("the plan is for recovery point {planned}, not for {found}")]
+    OtherPoint {
+        /// The point the plan is for.
+        planned: PointId,
+        /// The point handed in.
+        found: PointId,
+    },
+    /// No worker threads could be started.
+    #[error("worker threads could not be started")]
+    Threads(#[source] rayon::ThreadPoolBuildError),
+    /// The caller asked to stop.
+    #[error(transparent)]
+    Canceled(#[from] Canceled),
+}
+
+impl Error {
+    /// Wraps an I/O error of the target with what was being done and where.
+    pub(crate) fn io(op: &'static str, offset: u64) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { op, offset, source }
+    }
+}
+
+impl From<aiv_chain::Error> for Error {
+    fn from(error: aiv_chain::Error) -> Self {
+        match error {
+            aiv_chain::Error::Canceled(canceled) => Self::Canceled(canceled),
+            error => Self::View(error),
+        }
+    }
+}
+
+/// Why a restore was refused before its first write.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The table has no partition of that number.
+    #[error("the disk has no partition {number}, {}", existing_partitions(existing))]
+    NoSuchPartition {
+        /// What was asked for.
+        number: u32,
+        /// The numbers the table has, ascending.
+        existing: Vec<u32>,
+    },
+    /// A partition was asked for, and the image knows no partition table that can be used.
+    #[error("the disk has no usable partition table{}", because(problems))]
+    NoTable {
+        /// What was wrong with the table when the disk was imaged, one sentence each.
+        problems: Vec<String>,
+    },
+    /// Other entries of the table claim parts of the partition.
+    #[error("partition {number} overlaps other partitions, restore the whole disk instead")]
+    OverlappingPartition {
+        /// What was asked for.
+        number: u32,
+    },
+    /// The image lies on the target, or on something the target carries.
+    #[error("{target} holds the image that is to be restored")]
+    HoldsImage {
+        /// The target's label.
+        target: String,
+    },
+    /// The target is itself an Aivory image.
+    #[error("{target} is an Aivory image")]
+    IsImage {
+        /// The target's label.
+        target: String,
+    },
+    /// The system uses the target.
+    #[error("{target} is in use: {}", sentence(uses))]
+    InUse {
+        /// The target's label.
+        target: String,
+        /// Every use found.
+        uses: Vec<Use>,
+    },
+    /// The target cannot be written.
+    #[error("{target} is read-only")]
+    ReadOnly {
+        /// The target's label.
+        target: String,
+    },
+    /// The device has fewer bytes than must be written.
+    #[error("{target} is too small: it has {len} bytes, {needed} are needed")]
+    TooSmall {
+        /// The target's label.
+        target: String,
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes the target has.
+        len: u64,
+    },
+    /// Partition tables and boot code count in sectors: on a disk with others they mean other
+    /// places.
+    #[error("{target} has sectors of {found} bytes, the disk was imaged with {needed}")]
+    SectorSize {
+        /// The target's label.
+        target: String,
+        /// Bytes per logical sector of the source.
+        needed: u32,
+        /// Bytes per logical sector of the target.
+        found: u32,
+    },
+}
+
+fn existing_partitions(numbers: &[u32]) -> String {
+    let numbers: Vec<String> = numbers.iter().map(u32::to_string).collect();
+    match numbers.as_slice() {
+        [] => "its table is empty".to_owned(),
+        numbers => format!("it has {}", numbers.join(", ")),
+    }
+}
+
+fn because(problems: &[String]) -> String {
+    if problems.is_empty() { String::new() } else { format!(": {}", problems.join("; ")) }
+}
+
+fn sentence(uses: &[Use]) -> String {
+    uses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,93 @@
+use aiv_volume_io::Extent;
+
+/// What a finished restore did. Every byte of the region is in exactly one of `bytes_written`,
+/// `bytes_zeroed`, `bytes_discarded`, `bytes_identical` and `bytes_left`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoreReport {
+    /// The bytes of the source disk that were restored; their first one is byte zero of the
+    /// target.
+    pub region: Extent,
+    /// Bytes written from the image.
+    pub bytes_written: u64,
+    /// Bytes turned into zeros.
+    pub bytes_zeroed: u64,
+    /// Bytes the medium was told to forget.
+    pub bytes_discarded: u64,
+    /// Bytes that needed no write because the target held them already: found equal by a delta
+    /// restore, or zeros of a new file.
+    pub bytes_identical: u64,
+    /// Free bytes that were left as they were.
+    pub bytes_left: u64,
+    /// Bytes read back from the target, or known to be a hole of it, and proven right.
+    pub bytes_verified: u64,
+    /// Ranges of the target that hold the fill pattern, because the source could not be read
+    /// there when it was imaged. Ascending.
+    pub unreadable: Vec<Extent>,
+    /// What else the user should know.
+    pub notes: Vec<Note>,
+    /// Whether everything but free space left alone or discarded was read back and compared.
+    /// Always so in a report: a restore that cannot be proven is an error.
+    pub verified: bool,
+}
+
+impl RestoreReport {
+    /// Bytes nothing was done to.
+    #[must_use]
+    pub const fn bytes_skipped(&self) -> u64 {
+        self.bytes_identical + self.bytes_left
+    }
+}
+
+/// Something about a restore the user should know, and that does not stop it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Note {
+    /// The target is longer than what was restored; the rest keeps its bytes.
+    TargetLarger {
+        /// The rest, in the target.
+        rest: Extent,
+    },
+    /// The backup header of the GPT is where the source disk ended, not at the end of this
+    /// larger disk: a partitioning tool has to move it before the rest can be used.
+    BackupHeaderNotAtEnd,
+    /// A partition went onto a device with other sectors. Some filesystems cannot be mounted
+    /// there.
+    OtherSectorSize {
+        /// Bytes per logical sector of the source.
+        source: u32,
+        /// Bytes per logical sector of the target.
+        target: u32,
+    },
+    /// The partition table had problems when the disk was imaged, so the partition may have
+    /// been cut wrongly.
+    TableProblems(
+        /// One sentence each.
+        Vec<String>,
+    ),
+}
+
+/// Amounts of bytes, by what was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Tally {
+    pub(crate) written: u64,
+    pub(crate) zeroed: u64,
+    pub(crate) discarded: u64,
+    pub(crate) identical: u64,
+    pub(crate) left: u64,
+    pub(crate) verified: u64,
+}
+
+impl std::ops::Add for Tally {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            written: self.written + other.written,
+            zeroed: self.zeroed + other.zeroed,
+            discarded: self.discarded + other.discarded,
+            identical: self.identical + other.identical,
+            left: self.left + other.left,
+            verified: self.verified + other.verified,
+        }
+    }
+}

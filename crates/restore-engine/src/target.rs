@@ -1,0 +1,145 @@
+use std::fs::OpenOptions;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use aiv_image_format::{Error as ImageError, Image};
+use aiv_volume_io::device::{self, Use};
+use aiv_volume_io::{FileDisk, FileKind, ReadAt};
+
+use crate::error::{Error, Refusal, Result};
+
+/// What is known about a target before anything is written to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetFacts {
+    /// What people call it: its path.
+    pub label: String,
+    /// Whether it exists. Only a regular file may be missing; it is created by whoever applies
+    /// the plan, at the length the plan needs.
+    pub exists: bool,
+    /// Length in bytes, zero for a file that does not exist.
+    pub len: u64,
+    /// Bytes in a logical sector; not looked at for a file.
+    pub logical_sector_size: u32,
+    /// File or device.
+    pub kind: FileKind,
+    /// Whether it cannot be written.
+    pub read_only: bool,
+    /// Everything that uses it.
+    pub uses: Vec<Use>,
+    /// Whether overwriting it would destroy the image that is to be restored.
+    pub holds_image: bool,
+    /// Whether it is an Aivory image itself.
+    pub is_image: bool,
+}
+
+impl TargetFacts {
+    /// Looks at the target at `path`. `image` is the file that is to be restored, or its
+    /// folder; `root` is where `/sys` and `/proc` are found, `/` in production. Changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Target`] when the target can be no disk, or when it, the image or the lists of
+    /// the kernel cannot be examined.
+    pub fn gather(root: &Path, path: &Path, image: &Path) -> Result<Self> {
+        let label = path.display().to_string();
+        if !path.try_exists().map_err(examine(path))? {
+            return Ok(Self::missing_file(label));
+        }
+        let disk = FileDisk::open_source(path).map_err(Error::Target)?;
+        let (len, kind) = (disk.len(), disk.kind());
+        let logical_sector_size = disk.logical_sector_size();
+        let uses = device::uses_of(root, path).map_err(Error::Target)?;
+        let is_it = device::same_file(path, image).map_err(examine(image))?;
+        let holds_it = is_it || device::holds_path(root, path, image).map_err(Error::Target)?;
+        let (refuses_writes, is_image) = match kind {
+            FileKind::RegularFile => (refuses_writes(path)?, is_image(disk)?),
+            // The kernel tells about devices, and what lies on one is not what the device is.
+            FileKind::BlockDevice => (false, false),
+        };
+        Ok(Self {
+            label,
+            exists: true,
+            len,
+            logical_sector_size,
+            kind,
+            read_only: refuses_writes || uses.iter().any(forbids_writes),
+            uses,
+            holds_image: holds_it,
+            is_image,
+        })
+    }
+
+    /// A regular file that is yet to be created.
+    #[must_use]
+    pub fn missing_file(label: String) -> Self {
+        Self {
+            label,
+            exists: false,
+            len: 0,
+            logical_sector_size: 512,
+            kind: FileKind::RegularFile,
+            read_only: false,
+            uses: Vec::new(),
+            holds_image: false,
+            is_image: false,
+        }
+    }
+
+    /// Refuses a target that must not be overwritten, whatever is restored to it.
+    pub(crate) fn check_free(&self) -> std::result::Result<(), Refusal> {
+        let target = self.label.clone();
+        if self.holds_image {
+            return Err(Refusal::HoldsImage { target });
+        }
+        if self.is_image {
+            return Err(Refusal::IsImage { target });
+        }
+        if self.uses.iter().any(|found| !forbids_writes(found)) {
+            return Err(Refusal::InUse { target, uses: self.uses.clone() });
+        }
+        if self.read_only || !self.uses.is_empty() {
+            return Err(Refusal::ReadOnly { target });
+        }
+        Ok(())
+    }
+
+    /// From where on the target will read as zeros without being written: what a file gets
+    /// when it is created or extended.
+    pub(crate) fn zeros_from(&self) -> u64 {
+        match self.kind {
+            FileKind::RegularFile => self.len,
+            FileKind::BlockDevice => u64::MAX,
+        }
+    }
+}
+
+fn forbids_writes(found: &Use) -> bool {
+    matches!(found, Use::ReadOnly { .. })
+}
+
+/// Asks the filesystem by opening the file, which alone knows about mounts, attributes and
+/// access lists together. Opening changes nothing.
+fn refuses_writes(path: &Path) -> Result<bool> {
+    match OpenOptions::new().write(true).open(path) {
+        Ok(_) => Ok(false),
+        Err(e) => match e.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Ok(true),
+            _ => Err(examine(path)(e)),
+        },
+    }
+}
+
+fn is_image(file: FileDisk) -> Result<bool> {
+    let path = file.path().to_path_buf();
+    match Image::open(Arc::new(file)) {
+        Err(ImageError::Foreign(_)) => Ok(false),
+        Err(ImageError::Io { source, .. }) => Err(examine(&path)(source)),
+        // Damaged, unfinished or newer than this program: somebody's backup all the same.
+        Ok(_) | Err(_) => Ok(true),
+    }
+}
+
+fn examine(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let wrap = aiv_volume_io::Error::path("examine", path);
+    move |source| Error::Target(wrap(source))
+}

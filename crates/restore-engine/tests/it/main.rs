@@ -1,0 +1,15 @@
+//! Everything that needs an image and a target, in one binary.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod build;
+mod cancel;
+mod delta;
+mod devices;
+mod failures;
+mod files;
+mod plans;
+mod refusals;
+mod round_trip;
+mod targets;
+mod unused;
