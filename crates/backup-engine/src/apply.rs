@@ -75,7 +75,8 @@ pub struct BackupReport {
     pub bytes_stored: u64,
     /// Blocks by kind.
     pub totals: Totals,
-    /// Ranges that matter and could not be read.
+    /// Ranges that matter and could not be read, ascending. Exact up to 262,144 ranges; where
+    /// there are more, they are rounded out until they are as few.
     pub unreadable: Vec<Extent>,
     /// Whether every frame was read back and compared, not only the structures.
     pub verified: bool,
@@ -168,11 +169,12 @@ impl BackupPlan {
         let pacer = limit.map(Pacer::new);
         let captured = pipeline::run(source, self, &mut writer, pacer, image, job)?;
         job.check()?;
+        let unreadable = captured.unreadable.into_runs();
         let meta = Meta {
             manifest: self.manifest(ids, full_number),
             disk: self.disk.clone(),
             inventory: inventory.clone(),
-            source_errors: captured.unreadable.clone(),
+            source_errors: unreadable.clone(),
             specification: SPECIFICATION.to_owned(),
             ..Meta::default()
         };
@@ -204,7 +206,7 @@ impl BackupPlan {
             bytes_read: captured.bytes_read,
             bytes_stored: trailer.file_len,
             totals: trailer.totals,
-            unreadable: captured.unreadable,
+            unreadable,
             verified: self.options.verify,
             notes: self.notes.clone(),
             leftovers_removed: Vec::new(),

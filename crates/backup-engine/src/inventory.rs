@@ -48,7 +48,7 @@ pub fn machine_inventory(root: &Path) -> Inventory {
     Inventory { facts }
 }
 
-fn text(root: &Path, path: &str) -> String {
+pub(crate) fn text(root: &Path, path: &str) -> String {
     let bytes = fs::read(root.join(path)).unwrap_or_default();
     String::from_utf8_lossy(&bytes[..bytes.len().min(FILE_MAX)]).into_owned()
 }

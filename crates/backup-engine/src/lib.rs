@@ -10,9 +10,11 @@
 //! replacing, sync of the folder. Whatever fails, published images are never touched.
 
 mod apply;
+mod bad_ranges;
 mod dedup;
 mod error;
 mod facts;
+mod gather;
 mod identity;
 mod inventory;
 mod pace;

@@ -41,8 +41,8 @@ impl<'a> Pacer<'a> {
 
     /// Waits until `bytes` more fit the limit.
     pub(crate) fn wait(&mut self, bytes: u64, job: Job<'_>) -> Result<(), Canceled> {
-        let nanos = u128::from(bytes) * 1_000_000_000
-            / u128::from(self.limit.bytes_per_second.get());
+        let nanos =
+            u128::from(bytes) * 1_000_000_000 / u128::from(self.limit.bytes_per_second.get());
         let cost = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
         let earliest = self.limit.clock.now().saturating_sub(BURST);
         self.due = self.due.max(earliest).saturating_add(cost);

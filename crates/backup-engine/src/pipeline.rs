@@ -6,12 +6,11 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use aiv_image_format::{
-    Compression, EncodedBlock, Encoder, Geometry, ImageWriter, RunKind, hash,
-};
+use aiv_image_format::{Compression, EncodedBlock, Encoder, Geometry, ImageWriter, RunKind, hash};
 use aiv_volume_io::{Extent, ExtentSet, Job, Notice, ReadAt, Step};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use crate::bad_ranges::BadRanges;
 use crate::dedup::SeenBlocks;
 use crate::error::{Error, Result};
 use crate::pace::Pacer;
@@ -23,12 +22,12 @@ use crate::spans::{SpanKind, Spans};
 const STRIDE: u64 = 1 << 20;
 
 /// What was read.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Captured {
     /// Bytes read from the source.
     pub bytes_read: u64,
-    /// Ranges that matter and could not be read, ascending.
-    pub unreadable: Vec<Extent>,
+    /// Ranges that matter and could not be read.
+    pub unreadable: BadRanges,
 }
 
 /// A stretch of the disk on its way from the reader to the writer.
@@ -117,8 +116,9 @@ impl Reader<'_> {
         pacer: &mut Option<Pacer<'_>>,
         spawn: &dyn Fn(Batch, Sender<aiv_image_format::Result<Vec<Block>>>),
     ) -> Result<Captured> {
-        let mut captured = Captured::default();
         let geometry = self.plan.geometry;
+        let unreadable = BadRanges::new(geometry.sector_size(), geometry.len());
+        let mut captured = Captured { bytes_read: 0, unreadable };
         let used = &self.plan.used;
         let block = u64::from(geometry.block_size().get());
         let per_batch = (STRIDE / block).max(1);
@@ -167,11 +167,12 @@ impl Reader<'_> {
         self.job.progress.advance(Step::ReadSource, bytes);
     }
 
-    /// Reads from the first to the last byte that matters; the rest of the batch is zeros.
+    /// Reads from the first to the last byte that matters; the rest of the batch is undefined
+    /// until it is masked.
     fn read_batch(&self, first: u64, extent: Extent, captured: &mut Captured) -> Result<Batch> {
         let keep: Vec<Extent> = self.plan.used.within(extent).collect();
+        // What an earlier batch left in the buffer is read over or masked.
         let mut bytes = self.workshop.buffer();
-        bytes.clear();
         bytes.resize(in_memory(extent.len), 0);
         let sector = u64::from(self.plan.geometry.sector_size());
         let mut unreadable = Vec::new();
@@ -180,8 +181,13 @@ impl Reader<'_> {
             let from = from.max(extent.start);
             let to = tail.end();
             let range = in_memory(from - extent.start)..in_memory(to - extent.start);
-            let bad =
-                read_around_bad_sectors(self.source, &mut bytes[range], from, in_memory(sector))?;
+            let bad = read_around_bad_sectors(
+                self.source,
+                &mut bytes[range],
+                from,
+                in_memory(sector),
+                self.job,
+            )?;
             captured.bytes_read += to - from;
             unreadable =
                 bad.iter().flat_map(|b| keep.iter().filter_map(|k| k.intersect(*b))).collect();

@@ -147,7 +147,10 @@ fn read_table(source: &dyn ReadAt, size: SectorSize) -> Result<(PartitionTable, 
                 problems: Vec::new(),
                 areas: Vec::new(),
             };
-            Ok((table, vec![format!("the partition table cannot be read: {error} at byte {offset}")]))
+            Ok((
+                table,
+                vec![format!("the partition table cannot be read: {error} at byte {offset}")],
+            ))
         }
         Err(error) => Err(examine(error)),
     }

@@ -1,0 +1,16 @@
+//! Backups end to end: disks in memory and real filesystems, media that fail, power cuts.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
+mod bad_sectors;
+mod blocks;
+mod common;
+mod crashes;
+mod faults;
+mod filesystems;
+mod holes;
+mod identity;
+mod planted;
+mod round_trip;
+mod stopping;
+mod tools;
