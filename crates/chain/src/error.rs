@@ -17,6 +17,9 @@ pub enum Error {
         /// The error of the storage.
         source: io::Error,
     },
+    /// A file or folder that was named cannot be reached.
+    #[error(transparent)]
+    File(aiv_volume_io::Error),
     /// An image cannot be used.
     #[error("{file}")]
     Image {

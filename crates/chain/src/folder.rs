@@ -7,7 +7,7 @@ use std::sync::Arc;
 use aiv_image_format::{
     Corrupt, Digest, Error as ImageError, Image, ImageKind, PointId, SetId, Trailer,
 };
-use aiv_volume_io::{Job, Storage};
+use aiv_volume_io::{FileEntry, Job, Storage};
 
 use crate::error::{Error, Result};
 
@@ -103,7 +103,7 @@ pub enum StrayKind {
     Unfinished,
     /// Named like an image, but not one of ours.
     Foreign(String),
-    /// One of ours that cannot be opened: damaged, cut off, or from a newer program.
+    /// Cannot be opened: damaged, cut off, from a newer program, or not readable at all.
     Unusable(String),
     /// A second file that provides a point which another file provides already.
     Duplicate(String),
@@ -117,11 +117,10 @@ impl Folder {
     /// are not listed.
     ///
     /// # Errors
-    /// [`Error::Io`] when the folder or a file cannot be read, [`Error::Canceled`].
+    /// [`Error::Io`] when the folder cannot be listed, [`Error::Canceled`]. A file that cannot
+    /// be read is a stray.
     pub fn scan(storage: &dyn Storage, job: Job<'_>) -> Result<Self> {
-        let listed = storage
-            .list()
-            .map_err(|source| Error::Io { op: "listing the folder".to_owned(), source })?;
+        let listed = list(storage)?;
         let mut sets: BTreeMap<SetId, Set> = BTreeMap::new();
         let mut strays = Vec::new();
         for entry in listed {
@@ -133,12 +132,10 @@ impl Folder {
             }
             match open(storage, &entry.name) {
                 Ok(image) => {
-                    let set = sets
-                        .entry(image.superblock().set)
-                        .or_insert_with(|| new_set(&image));
+                    let set = sets.entry(image.superblock().set).or_insert_with(|| new_set(&image));
                     let point = point_of(&image, entry.name.clone());
-                    if let Some(first) = set.points.iter().find(|p| p.id == point.id) {
-                        strays.push(stray(StrayKind::Duplicate(first.file.clone())));
+                    if let Some(first) = set.points.iter_mut().find(|p| p.id == point.id) {
+                        strays.push(settle_duplicate(first, point));
                         continue;
                     }
                     if set.points.iter().all(|p| age(p) <= age(&point)) {
@@ -153,14 +150,12 @@ impl Folder {
                         strays.push(stray(StrayKind::Foreign(why.to_string())));
                     }
                 }
-                Err(Error::Image { source: source @ ImageError::Io { .. }, file }) => {
-                    return Err(Error::Image { file, source });
-                }
-                Err(Error::Image { source, .. }) => {
-                    strays.push(stray(StrayKind::Unusable(source.to_string())));
-                }
                 // Removed or renamed by somebody else since the folder was listed.
                 Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                // One bad file must not keep anybody from the others, or from a new backup.
+                Err(error @ (Error::Image { .. } | Error::Io { .. })) => {
+                    strays.push(stray(StrayKind::Unusable(why(&error))));
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -179,18 +174,42 @@ impl Folder {
     }
 }
 
+/// Two files provide one point: keeps the sounder one in `kept`, and of equals the first by
+/// name; the other becomes a stray.
+fn settle_duplicate(kept: &mut Point, mut other: Point) -> Stray {
+    if kept.state != PointState::Restorable && other.state == PointState::Restorable {
+        std::mem::swap(kept, &mut other);
+    }
+    let kind = StrayKind::Duplicate(kept.file.clone());
+    Stray { file: other.file, size: other.size_stored, kind }
+}
+
+/// What is wrong with a file, without its name.
+fn why(error: &Error) -> String {
+    let mut causes: Vec<String> = Vec::new();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        causes.push(error.to_string());
+        cause = error.source();
+    }
+    causes.join(": ")
+}
+
 /// Sorts the points of a set from the oldest to the newest.
 fn age(point: &Point) -> impl Ord + use<> {
     (point.full_number, point.increment_number, point.time_unix_ms, point.id)
 }
 
+/// All files of a folder, by name.
+pub(crate) fn list(storage: &dyn Storage) -> Result<Vec<FileEntry>> {
+    storage.list().map_err(|source| Error::Io { op: "listing the folder".to_owned(), source })
+}
+
 /// Opens one image of a folder.
 pub(crate) fn open(storage: &dyn Storage, name: &str) -> Result<Image> {
-    let file = storage
-        .open(name)
-        .map_err(|source| Error::Io { op: format!("opening {name}"), source })?;
-    Image::open(Arc::clone(&file))
-        .map_err(|source| Error::Image { file: name.to_owned(), source })
+    let file =
+        storage.open(name).map_err(|source| Error::Io { op: format!("opening {name}"), source })?;
+    Image::open(Arc::clone(&file)).map_err(|source| Error::Image { file: name.to_owned(), source })
 }
 
 fn new_set(image: &Image) -> Set {
@@ -228,7 +247,7 @@ fn point_of(image: &Image, file: String) -> Point {
     }
 }
 
-fn is_named_like_an_image(name: &str) -> bool {
+pub(crate) fn is_named_like_an_image(name: &str) -> bool {
     let extension = name.rsplit('.').next().unwrap_or_default();
     extension.eq_ignore_ascii_case("aiv") || extension.eq_ignore_ascii_case("aii")
 }

@@ -9,12 +9,18 @@
 
 mod error;
 mod folder;
+mod locate;
 mod select;
+#[cfg(test)]
+mod testing;
+mod verify;
 mod view;
 
 pub use error::{Error, Result};
 pub use folder::{Folder, Point, PointState, Set, Stray, StrayKind};
+pub use locate::{locate, open_image};
 pub use select::Selector;
+pub use verify::{Checked, verify_file, verify_folder};
 pub use view::{Stretch, View, ViewReader};
 
 pub use aiv_image_format::{

@@ -22,8 +22,12 @@ use crate::select::Selector;
 pub fn locate(argument: &Path, job: Job<'_>) -> Result<PathBuf> {
     let bytes = argument.as_os_str().as_bytes();
     let at = bytes.iter().rposition(|&b| b == b'@');
-    let exists = argument.try_exists().map_err(failed("open", argument))?;
-    let Some(at) = at.filter(|_| !exists) else { return Ok(argument.to_path_buf()) };
+    if argument.try_exists().map_err(failed("open", argument))? {
+        return Ok(argument.to_path_buf());
+    }
+    let Some(at) = at else {
+        return Err(failed("open", argument)(std::io::ErrorKind::NotFound.into()));
+    };
     let folder = Path::new(OsStr::from_bytes(&bytes[..at]));
     let storage = DirStorage::open(folder).map_err(failed("open", folder))?;
     let selector: Selector = String::from_utf8_lossy(&bytes[at + 1..]).parse()?;
@@ -54,14 +58,16 @@ mod tests {
 
     #[test]
     fn a_path_that_exists_wins_even_when_it_looks_like_a_selector() {
-        let dir = Filled::with(&[("host@latest", image(1, "sda", 1)), ("b.aiv", image(2, "sda", 2))]);
+        let dir =
+            Filled::with(&[("host@latest", image(1, "sda", 1)), ("b.aiv", image(2, "sda", 2))]);
         let path = dir.path().join("host@latest");
         assert_eq!(locate(&path, Job::silent()).expect("exists"), path);
     }
 
     #[test]
     fn the_last_at_splits_folder_and_selector() {
-        let dir = Filled::with(&[("x@y/a.aiv", image(1, "sda", 1)), ("x@y/b.aiv", image(2, "sda", 2))]);
+        let dir =
+            Filled::with(&[("x@y/a.aiv", image(1, "sda", 1)), ("x@y/b.aiv", image(2, "sda", 2))]);
         let find = |text: &str| {
             let argument = format!("{}/{text}", dir.path().display());
             let found = locate(Path::new(&argument), Job::silent());
@@ -93,6 +99,9 @@ mod tests {
     fn a_folder_is_not_an_image() {
         let dir = Filled::with(&[]);
         let found = locate(dir.path(), Job::silent()).expect("exists");
-        assert!(matches!(open_image(&found), Err(Error::File(aiv_volume_io::Error::NotADisk { .. }))));
+        assert!(matches!(
+            open_image(&found),
+            Err(Error::File(aiv_volume_io::Error::NotADisk { .. }))
+        ));
     }
 }

@@ -52,11 +52,7 @@ impl Selector {
     /// # Errors
     /// [`Error::NoSuchPoint`] when none matches, [`Error::Ambiguous`] when several do.
     pub fn find<'f>(&self, folder: &'f Folder) -> Result<(&'f Set, &'f Point)> {
-        let named = |set: &&Set| match &self.set {
-            None => true,
-            Some(wanted) => set.name == *wanted || set.id.to_string().starts_with(wanted.as_str()),
-        };
-        let sets: Vec<&Set> = folder.sets.iter().filter(named).collect();
+        let sets = self.sets(folder);
         let none = || Error::NoSuchPoint { wanted: self.text.clone() };
         match &self.which {
             Which::Latest(back) => {
@@ -64,7 +60,12 @@ impl Selector {
                     if sets.is_empty() {
                         return Err(none());
                     }
-                    let candidates = sets.iter().map(|s| format!("{}:latest", s.name)).collect();
+                    let word = match back {
+                        0 => "latest".to_owned(),
+                        back => format!("latest~{back}"),
+                    };
+                    let words = |s: &&Set| format!("{}:{word}", set_word(folder, s));
+                    let candidates = sets.iter().map(words).collect();
                     return Err(Error::Ambiguous { wanted: self.text.clone(), candidates });
                 };
                 let at = set.points.len().checked_sub(back + 1).ok_or_else(none)?;
@@ -85,4 +86,21 @@ impl Selector {
             }
         }
     }
+
+    /// The sets that are meant: by name, and only where no name fits by the beginning of the
+    /// id, so that a short name is never taken for somebody else's id.
+    fn sets<'f>(&self, folder: &'f Folder) -> Vec<&'f Set> {
+        let Some(wanted) = &self.set else { return folder.sets.iter().collect() };
+        let named: Vec<&Set> = folder.sets.iter().filter(|s| s.name == *wanted).collect();
+        if !named.is_empty() || wanted.is_empty() {
+            return named;
+        }
+        folder.sets.iter().filter(|s| s.id.to_string().starts_with(wanted.as_str())).collect()
+    }
+}
+
+/// What to call a set so that no other is meant: its name, or its id where several share one.
+fn set_word(folder: &Folder, set: &Set) -> String {
+    let alone = folder.sets.iter().filter(|s| s.name == set.name).count() == 1;
+    if alone { set.name.clone() } else { set.id.to_string() }
 }

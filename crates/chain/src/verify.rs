@@ -35,12 +35,12 @@ impl Checked {
 /// [`ImageError::Incomplete`] in [`Error::Image`]. [`Error::Canceled`].
 pub fn verify_file(path: &Path, depth: Depth, job: Job<'_>) -> Result<Checked> {
     let unfinished = path.to_string_lossy().ends_with(PART_EXTENSION);
-    match check(open_image(path), depth, job) {
-        Ok(Checked { file, outcome: Err(source @ ImageError::Incomplete { .. }) }) if unfinished => {
-            Err(Error::Image { file, source })
+    let checked = check(path.display().to_string(), open_image(path), depth, job)?;
+    match checked.outcome {
+        Err(source @ ImageError::Incomplete { .. }) if unfinished => {
+            Err(Error::Image { file: checked.file, source })
         }
-        Ok(checked) => Ok(Checked { file: path.display().to_string(), ..checked }),
-        Err(error) => Err(error),
+        outcome => Ok(Checked { outcome, ..checked }),
     }
 }
 
@@ -63,8 +63,8 @@ pub fn verify_folder(
             strays.push(stray(StrayKind::Unfinished));
             continue;
         }
-        match check(folder::open(storage, &entry.name), depth, job) {
-            Ok(checked) => images.push(Checked { file: entry.name, ..checked }),
+        match check(entry.name.clone(), folder::open(storage, &entry.name), depth, job) {
+            Ok(checked) => images.push(checked),
             Err(Error::Image { source: ImageError::Foreign(why), .. }) => {
                 if is_named_like_an_image(&entry.name) {
                     strays.push(stray(StrayKind::Foreign(why.to_string())));
@@ -80,18 +80,60 @@ pub fn verify_folder(
 }
 
 /// Verifies what was opened, and turns damage that prevented the opening into an answer.
-fn check(opened: Result<Image>, depth: Depth, job: Job<'_>) -> Result<Checked> {
-    let image = match opened {
-        Ok(image) => image,
-        Err(Error::Image {
-            file,
-            source: source @ (ImageError::Corrupt(_) | ImageError::Incomplete { .. }),
-        }) => return Ok(Checked { file, outcome: Err(source) }),
+fn check(file: String, opened: Result<Image>, depth: Depth, job: Job<'_>) -> Result<Checked> {
+    let verified = match opened {
+        Ok(image) => image.verify(depth, job),
+        Err(Error::Image { source, .. }) => Err(source),
         Err(error) => return Err(error),
     };
-    match image.verify(depth, job) {
-        Ok(report) => Ok(Checked { file: String::new(), outcome: Ok(report) }),
+    match verified {
         Err(ImageError::Canceled(canceled)) => Err(canceled.into()),
-        Err(source) => Err(Error::Image { file: String::new(), source }),
+        Ok(_) | Err(ImageError::Corrupt(_) | ImageError::Incomplete { .. }) => {
+            Ok(Checked { file, outcome: verified })
+        }
+        Err(source) => Err(Error::Image { file, source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Filled, image};
+
+    fn verify(dir: &Filled) -> (Vec<Checked>, Vec<Stray>) {
+        verify_folder(&dir.storage(), Depth::Data, Job::silent()).expect("the folder is readable")
+    }
+
+    #[test]
+    fn every_image_of_a_folder_is_verified_and_the_rest_is_listed() {
+        let mut damaged = image(2, "sda", 2);
+        damaged[4096 + 70] ^= 1;
+        let mut headless = image(3, "sda", 3);
+        headless.truncate(9000);
+        let dir = Filled::with(&[
+            ("a.aiv", image(1, "sda", 1)),
+            ("b.aiv", damaged),
+            ("c.aiv", headless),
+            ("d.aiv", b"AIX and many other bytes".repeat(400)),
+            ("e.aiv.part", image(5, "sda", 5)),
+            ("notes.txt", b"nothing of ours".to_vec()),
+        ]);
+        let (images, strays) = verify(&dir);
+        let sound: Vec<_> = images.iter().map(|i| (i.file.as_str(), i.is_sound())).collect();
+        assert_eq!(sound, [("a.aiv", true), ("b.aiv", false), ("c.aiv", false)]);
+        assert!(matches!(images[2].outcome, Err(ImageError::Incomplete { len: 9000 })));
+        let strays: Vec<_> = strays.iter().map(|s| s.file.as_str()).collect();
+        assert_eq!(strays, ["d.aiv", "e.aiv.part"]);
+    }
+
+    #[test]
+    fn a_cut_off_image_is_damaged_and_one_that_was_never_finished_is_not() {
+        let mut cut = image(1, "sda", 1);
+        cut.truncate(9000);
+        let dir = Filled::with(&[("a.aiv", cut.clone()), ("b.aiv.part", cut)]);
+        let verify = |name| verify_file(&dir.path().join(name), Depth::Quick, Job::silent());
+        assert!(!verify("a.aiv").expect("damage is an answer").is_sound());
+        let error = verify("b.aiv.part").expect_err("not finished");
+        assert!(matches!(error, Error::Image { source: ImageError::Incomplete { .. }, .. }));
     }
 }

@@ -1,0 +1,8 @@
+//! Folders of images: what a scan finds, which point words mean, and views as bytes.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
+mod common;
+mod scan;
+mod select;
+mod view;
