@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use aiv_chain::Folder;
+use aiv_chain::{Folder, StrayKind};
 use aiv_image_format::meta::{Capture, Inventory, Manifest, Meta};
 use aiv_image_format::{
     Depth, Digest, Features, GroupId, Image, ImageId, ImageKind, ImageWriter, PointId,
@@ -118,6 +118,7 @@ impl BackupPlan {
         })?;
         let leftovers_removed = remove_leftovers(storage, set)?;
         let folder = Folder::scan(storage, job).map_err(Error::Folder)?;
+        refuse_unreadable(&folder)?;
         let newest = folder.set(set).and_then(|s| s.points.iter().map(|p| p.full_number).max());
         let full_number = newest.unwrap_or(0).saturating_add(1);
         let (host, name) = (&self.facts.host, &self.facts.name);
@@ -252,6 +253,22 @@ fn image_error(image: &str, source: aiv_image_format::Error) -> Error {
     match source {
         aiv_image_format::Error::Canceled(canceled) => canceled.into(),
         source => Error::Image { image: image.to_owned(), source },
+    }
+}
+
+/// A file that cannot be read now may hold the newest point of the set: a backup that did not
+/// know of it could take its number, and pass for older than it is.
+fn refuse_unreadable(folder: &Folder) -> Result<()> {
+    let unreadable = folder.strays.iter().find_map(|stray| match &stray.kind {
+        StrayKind::Unreadable(why) => Some((&stray.file, why)),
+        _ => None,
+    });
+    match unreadable {
+        None => Ok(()),
+        Some((file, why)) => Err(Error::Destination {
+            op: format!("reading {file} in the destination folder"),
+            source: std::io::Error::other(why.clone()),
+        }),
     }
 }
 

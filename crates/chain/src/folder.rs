@@ -103,8 +103,10 @@ pub enum StrayKind {
     Unfinished,
     /// Named like an image, but not one of ours.
     Foreign(String),
-    /// Cannot be opened: damaged, cut off, from a newer program, or not readable at all.
+    /// One of ours that cannot be opened: damaged, cut off, or from a newer program.
     Unusable(String),
+    /// The storage cannot read it, now at least: it may hold a point.
+    Unreadable(String),
     /// A second file that provides a point which another file provides already.
     Duplicate(String),
 }
@@ -152,8 +154,11 @@ impl Folder {
                 }
                 // Removed or renamed by somebody else since the folder was listed.
                 Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-                // One bad file must not keep anybody from the others, or from a new backup.
-                Err(error @ (Error::Image { .. } | Error::Io { .. })) => {
+                // One bad file must not keep anybody from the others.
+                Err(error @ (Error::Io { .. } | Error::Image { source: ImageError::Io { .. }, .. })) => {
+                    strays.push(stray(StrayKind::Unreadable(why(&error))));
+                }
+                Err(error @ Error::Image { .. }) => {
                     strays.push(stray(StrayKind::Unusable(why(&error))));
                 }
                 Err(error) => return Err(error),

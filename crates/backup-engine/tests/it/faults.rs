@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use aiv_backup_engine::{BackupOptions, BackupReport};
-use aiv_chain::{Depth, Folder, View};
+use aiv_chain::{Depth, Folder, Stray, StrayKind, View};
 use aiv_testkit::{Fault, FaultPlan, FaultStorage, MemStorage};
 use aiv_volume_io::{Job, MemDisk};
 
@@ -103,7 +103,7 @@ fn faults_while_every_frame_is_read_back_are_no_success_either() {
 }
 
 #[test]
-fn a_scan_that_cannot_read_an_image_fails_rather_than_forget_a_point() {
+fn a_scan_that_cannot_read_an_image_says_so_rather_than_forget_a_point() {
     let world = world();
     let mut n = 0;
     loop {
@@ -113,7 +113,10 @@ fn a_scan_that_cannot_read_an_image_fails_rather_than_forget_a_point() {
             assert_eq!(scanned.unwrap().sets[0].points.len(), 1);
             break;
         }
-        assert!(scanned.is_err(), "operation {n}");
+        if let Ok(folder) = scanned {
+            let unreadable = |stray: &Stray| matches!(stray.kind, StrayKind::Unreadable(_));
+            assert!(folder.strays.iter().any(unreadable), "{folder:?}");
+        }
         n += 1;
     }
     assert!(n > 3);
