@@ -30,7 +30,15 @@ pub(crate) struct Appender {
 impl Appender {
     pub(crate) fn new(file: Box<dyn AppendFile>) -> Self {
         let buffer = Vec::with_capacity(BUFFER + PIECE_SIZE);
-        Self { file, buffer, flushed: 0, hashed: 0, pieces_closed: false, pieces: Vec::new(), poisoned: false }
+        Self {
+            file,
+            buffer,
+            flushed: 0,
+            hashed: 0,
+            pieces_closed: false,
+            pieces: Vec::new(),
+            poisoned: false,
+        }
     }
 
     /// Length of the file so far.

@@ -1,6 +1,8 @@
 //! Blocks to payloads and back. Decoding is bounded by the length the header promises, which
 //! the caller has checked against the block size.
 
+use zstd::zstd_safe;
+
 use crate::error::{Error, Fault, Result, Section};
 use crate::hash;
 use crate::ids::Digest;
@@ -33,10 +35,6 @@ pub(crate) const fn codec_name(codec: u8) -> &'static str {
         _ => "none",
     }
 }
-
-/// zstd frames may ask for a window of at most twice the largest block, so that a hostile
-/// frame cannot make a reader allocate more.
-const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
 /// A compressed payload must save this share of the block, or reading it back costs more than
 /// the space is worth.
@@ -140,24 +138,17 @@ fn looks_incompressible(block: &[u8]) -> bool {
 }
 
 /// Decompresses payloads; keeps the working memory of one thread.
+#[derive(Default)]
 pub struct Decoder {
-    zstd: zstd::bulk::Decompressor<'static>,
-}
-
-impl Default for Decoder {
-    fn default() -> Self {
-        Self::new()
-    }
+    /// Made for the first payload that needs it: about 160 KiB.
+    zstd: Option<zstd::bulk::Decompressor<'static>>,
 }
 
 impl Decoder {
     /// A decoder for every codec of the format.
     #[must_use]
     pub fn new() -> Self {
-        let mut zstd = zstd::bulk::Decompressor::new().expect("no dictionary that could be wrong");
-        zstd.set_parameter(zstd::zstd_safe::DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX))
-            .expect("23 is a window every zstd allows");
-        Self { zstd }
+        Self::default()
     }
 
     /// Fills `out` exactly, or fails.
@@ -174,7 +165,13 @@ impl Decoder {
                 Some(out.len())
             }
             CODEC_LZ4 => lz4_flex::block::decompress_into(payload, out).ok(),
-            CODEC_ZSTD => self.zstd.decompress_to_buffer(payload, out).ok(),
+            // One frame and nothing behind it: a decoder would skip or join what follows.
+            CODEC_ZSTD if zstd_safe::find_frame_compressed_size(payload) == Ok(payload.len()) => {
+                let zstd = self.zstd.get_or_insert_with(|| {
+                    zstd::bulk::Decompressor::new().expect("no dictionary that could be wrong")
+                });
+                zstd.decompress_to_buffer(payload, out).ok()
+            }
             _ => None,
         };
         if len == Some(out.len()) { Ok(()) } else { Err(Fault::Decode { expected }) }
@@ -238,7 +235,8 @@ mod tests {
     #[test]
     fn random_bytes_are_stored_as_they_are_and_text_is_not() {
         let random = noise(1, 65536);
-        let text: Vec<u8> = (0..65536u32).map(|i| b"the quick brown fox "[i as usize % 20]).collect();
+        let text: Vec<u8> =
+            (0..65536u32).map(|i| b"the quick brown fox "[i as usize % 20]).collect();
         let mut encoder = Encoder::new(Compression::Zstd(1), false);
         assert_eq!(encoder.encode(&random, Digest::default()).expect("fits").codec, CODEC_NONE);
         assert_eq!(encoder.encode(&text, Digest::default()).expect("fits").codec, CODEC_ZSTD);
@@ -250,6 +248,14 @@ mod tests {
         let mut half = noise(7, 65536);
         half.iter_mut().for_each(|b| *b &= 0x7f);
         assert!(!looks_incompressible(&half));
+    }
+
+    #[test]
+    fn a_payload_of_two_zstd_frames_is_refused() {
+        let frame = zstd::bulk::compress(&[7; 500], 1).expect("compresses");
+        let mut out = vec![0; 1000];
+        assert!(Decoder::new().decode(CODEC_ZSTD, &frame.repeat(2), &mut out).is_err());
+        assert!(Decoder::new().decode(CODEC_ZSTD, &frame, &mut out[..500]).is_ok());
     }
 
     #[test]

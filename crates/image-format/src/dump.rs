@@ -163,10 +163,13 @@ impl Dump<'_> {
         let name = header.kind.name();
         let (at, size) = (self.at, header.frame_size());
         match header.kind {
-            FrameKind::Data | FrameKind::Delta => self.line(
-                size,
-                format_args!("{name} block {subject}, {codec} {plain} -> {stored}"),
-            ),
+            FrameKind::Data | FrameKind::Delta => {
+                let damaged = if header.is_damaged { ", damaged" } else { "" };
+                self.line(
+                    size,
+                    format_args!("{name} block {subject}, {codec} {plain} -> {stored}{damaged}"),
+                )
+            }
             FrameKind::Meta => {
                 let section =
                     SectionType::from_code(subject).map_or("unknown section", |s| s.name());

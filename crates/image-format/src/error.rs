@@ -79,13 +79,22 @@ pub enum Foreign {
 #[non_exhaustive]
 pub enum Unsupported {
     /// Another major version, or another draft while the major version is zero.
-    #[error("the image has format version {major}.{minor}, this program reads {}.{}",
-        crate::MAJOR, crate::MINOR)]
+    #[error(
+        "the image has format version {major}.{minor}, this program reads {}.{}",
+        crate::MAJOR,
+        crate::MINOR
+    )]
     Version {
         /// Major version found.
         major: u16,
         /// Minor version found.
         minor: u16,
+    },
+    /// An image with a parent; this draft has no reader for them.
+    #[error("the image is {what}, this program reads full images only")]
+    Kind {
+        /// `incremental` or `differential`.
+        what: &'static str,
     },
     /// Features a reader must know and this one does not have.
     #[error("the image needs features this program does not have: {names}")]
@@ -127,7 +136,7 @@ impl fmt::Display for Section {
             Self::TreePage => "tree page",
             Self::Meta => "META section",
             Self::StoredList => "stored list",
-            Self::StoredPiece => "stored bytes",
+            Self::StoredPiece => "stored piece",
             Self::Trailer => "trailer",
             Self::TrailerGap => "gap between the trailers",
             Self::Image => "image",
@@ -159,6 +168,8 @@ impl Corrupt {
 pub(crate) enum Fault {
     #[error("its magic number is wrong")]
     Magic,
+    #[error("it cannot be read ({0})")]
+    Unreadable(String),
     #[error("its checksum is {found:#010x}, it should be {stored:#010x}")]
     Checksum { found: u32, stored: u32 },
     #[error("its hash differs from the one the {by} keeps")]
@@ -169,7 +180,7 @@ pub(crate) enum Fault {
     Reserved { at: usize },
     #[error("it belongs to another image")]
     Stranger,
-    #[error("its {field} differs from that of the {other}")]
+    #[error("its {field} and the {other} do not agree")]
     Differs { field: &'static str, other: &'static str },
     #[error("it reaches past the end of its area")]
     Bounds,
@@ -181,6 +192,8 @@ pub(crate) enum Fault {
     CutOff,
     #[error("item {tag} is unknown and must not be skipped")]
     Item { tag: u16 },
+    #[error("item {tag} is there twice")]
+    Repeated { tag: u16 },
     #[error("item {tag} is missing")]
     Missing { tag: u16 },
 }

@@ -65,8 +65,10 @@ fn keyed(key: &[u8; 32], bytes: &[u8]) -> Digest {
 
 /// Fills a block, or an aligned part of one, with the pattern of unreadable places.
 pub fn fill_unreadable(out: &mut [u8], offset_in_block: usize) {
-    for (i, byte) in out.iter_mut().enumerate() {
-        *byte = FILL_PATTERN[(offset_in_block + i) % FILL_PATTERN.len()];
+    let mut pattern = *FILL_PATTERN;
+    pattern.rotate_left(offset_in_block % FILL_PATTERN.len());
+    for chunk in out.chunks_mut(pattern.len()) {
+        chunk.copy_from_slice(&pattern[..chunk.len()]);
     }
 }
 

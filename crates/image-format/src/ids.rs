@@ -122,8 +122,7 @@ impl Geometry {
     /// the logical sector size is not a power of two from 512 to 4096.
     #[must_use]
     pub const fn new(len: u64, block_size: BlockSize, sector_size: u32) -> Option<Self> {
-        let sector_ok =
-            sector_size.is_power_of_two() && sector_size >= 512 && sector_size <= 4096;
+        let sector_ok = sector_size.is_power_of_two() && sector_size >= 512 && sector_size <= 4096;
         if len == 0 || !sector_ok || len.div_ceil(block_size.0 as u64) > BLOCKS_MAX {
             return None;
         }

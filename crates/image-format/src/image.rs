@@ -28,6 +28,7 @@ pub struct Image {
     superblock: Superblock,
     trailer: Trailer,
     meta: Meta,
+    has_meta: bool,
     damage: Vec<Corrupt>,
     pub(crate) index: Index,
 }
@@ -49,10 +50,19 @@ impl Image {
             let fault = Fault::Differs { field: "state root", other: "roots it is made of" };
             return Err(fault.at(Section::Trailer, trailer.file_len - PAGE_SIZE as u64));
         }
-        let meta = meta::read_area(&*file, &trailer)?;
-        meta.check(superblock.geometry.len(), trailer.meta_offset)?;
+        let meta = match meta::read_area(&*file, &trailer, &superblock.geometry) {
+            Ok(meta) => Some(meta),
+            // No block depends on META: the disk can still be read.
+            Err(Error::Corrupt(corrupt)) => {
+                damage.push(corrupt);
+                None
+            }
+            Err(other) => return Err(other),
+        };
+        let has_meta = meta.is_some();
+        let meta = meta.unwrap_or_default();
         let index = Index::new(file.clone(), &superblock, &trailer)?;
-        Ok(Self { file, superblock, trailer, meta, damage, index })
+        Ok(Self { file, superblock, trailer, meta, has_meta, damage, index })
     }
 
     /// What was known before the first block.
@@ -67,7 +77,13 @@ impl Image {
         &self.trailer
     }
 
-    /// What the image says about its point.
+    /// Whether META could be read. Without it blocks can be, but nothing says whose they are.
+    #[must_use]
+    pub fn has_meta(&self) -> bool {
+        self.has_meta
+    }
+
+    /// What the image says about its point; empty when META is damaged.
     #[must_use]
     pub fn meta(&self) -> &Meta {
         &self.meta
@@ -79,7 +95,8 @@ impl Image {
         &self.superblock.geometry
     }
 
-    /// Damage found while opening that a second copy made up for.
+    /// Damage found while opening that did not stop it: a second copy made up for it, or it is
+    /// in META.
     #[must_use]
     pub fn damage(&self) -> &[Corrupt] {
         &self.damage
@@ -102,15 +119,29 @@ impl Image {
     /// A reader with working memory of its own, for one thread.
     #[must_use]
     pub fn block_reader(&self) -> BlockReader<'_> {
-        BlockReader { image: self, decoder: Decoder::new(), frame: Vec::new() }
+        BlockReader { image: self, decoder: Decoder::new(), frame: Buffer::default() }
     }
 }
 
 /// Reads blocks of one image; keeps the working memory of one thread.
 pub struct BlockReader<'a> {
     image: &'a Image,
-    decoder: Decoder,
-    frame: Vec<u8>,
+    pub(crate) decoder: Decoder,
+    frame: Buffer,
+}
+
+/// Working memory that grows to the largest use and is not cleared between uses.
+#[derive(Default)]
+pub(crate) struct Buffer(Vec<u8>);
+
+impl Buffer {
+    /// `len` bytes of any value.
+    pub(crate) fn of_len(&mut self, len: usize) -> &mut [u8] {
+        if self.0.len() < len {
+            self.0 = vec![0; len];
+        }
+        &mut self.0[..len]
+    }
 }
 
 impl BlockReader<'_> {
@@ -150,28 +181,27 @@ impl BlockReader<'_> {
             return Ok(());
         }
         let address = entry.address;
-        let frames_end = self.image.trailer.frames_end;
         let guess = if entry.frame_size == 0 { FRAME_HEADER_SIZE as u64 } else { entry.frame_size };
-        self.load(address, guess)?;
-        let header = frame_header(&self.frame, address)?;
-        if header.frame_size() > self.frame.len() as u64 {
-            // Only frames of 4 MiB and more, whose size the index cannot hold.
-            if address + header.frame_size() > frames_end {
-                return Err(Fault::Bounds.at(Section::Frame, address));
-            }
-            self.load(address, header.frame_size())?;
+        let frame = load(&*self.image.file, &mut self.frame, address, guess)?;
+        let size = frame_header(frame, address)?.frame_size();
+        if size <= guess {
+            return decode_frame(&mut self.decoder, frame, entry, block, out);
         }
-        decode_frame(&mut self.decoder, &self.frame, entry, block, out)
+        // Only frames of 4,194,240 bytes and more, whose size the index cannot hold.
+        if address.checked_add(size).is_none_or(|end| end > self.image.trailer.frames_end) {
+            return Err(Fault::Bounds.at(Section::Frame, address));
+        }
+        let frame = load(&*self.image.file, &mut self.frame, address, size)?;
+        decode_frame(&mut self.decoder, frame, entry, block, out)
     }
+}
 
-    fn load(&mut self, address: u64, len: u64) -> Result<()> {
-        let len = usize::try_from(len).map_err(|_| Fault::Bounds.at(Section::Frame, address))?;
-        self.frame.resize(len, 0);
-        self.image
-            .file
-            .read_exact_at(&mut self.frame, address)
-            .map_err(Error::io("read frame", address))
-    }
+/// Reads the `len` bytes at `address`: those of a frame, at most 16 MiB.
+fn load<'b>(file: &dyn ReadAt, buffer: &'b mut Buffer, address: u64, len: u64) -> Result<&'b [u8]> {
+    let len = usize::try_from(len).map_err(|_| Fault::Bounds.at(Section::Frame, address))?;
+    let frame = buffer.of_len(len);
+    file.read_exact_at(frame, address).map_err(Error::io("read frame", address))?;
+    Ok(frame)
 }
 
 /// The checked header at the start of `frame`.
@@ -197,6 +227,9 @@ pub(crate) fn decode_frame(
     let value = |field, found: u64, allowed| Fault::Value { field, found, allowed };
     if header.kind != FrameKind::Data {
         return Err(at(Fault::Differs { field: "type", other: "index" }));
+    }
+    if header.is_damaged != (entry.kind == Kind::Unreadable) {
+        return Err(at(Fault::Differs { field: "damage flag", other: "index" }));
     }
     if entry.kind != Kind::Ref && header.subject != block {
         return Err(at(value("block number", header.subject, "the one the index names")));
@@ -237,7 +270,8 @@ fn read_superblock(file: &dyn ReadAt, damage: &mut Vec<Corrupt>) -> Result<Super
     if len < PAGE_SIZE as u64 {
         return Err(Error::Foreign(Foreign::TooShort { len }));
     }
-    let first = Superblock::from_bytes(&read_page(file, 0)?, Section::Superblock, 0);
+    let first = read_copy(file, Section::Superblock, 0)
+        .and_then(|page| Superblock::from_bytes(&page, Section::Superblock, 0));
     let first_error = match first {
         Ok(superblock) => return Ok(superblock),
         Err(error @ (Error::Corrupt(_) | Error::Foreign(_))) => error,
@@ -267,6 +301,14 @@ fn read_superblock(file: &dyn ReadAt, damage: &mut Vec<Corrupt>) -> Result<Super
     }
 }
 
+/// A bad sector under one of two copies is damage of that copy, and no reason to stop.
+fn read_copy(file: &dyn ReadAt, section: Section, offset: u64) -> Result<[u8; PAGE_SIZE]> {
+    read_page(file, offset).map_err(|error| match error {
+        Error::Io { source, .. } => Fault::Unreadable(source.to_string()).at(section, offset),
+        other => other,
+    })
+}
+
 /// Whether an intact trailer lies where one belongs.
 fn has_trailer(file: &dyn ReadAt) -> Result<bool> {
     let (last, first) = (file.len() - PAGE_SIZE as u64, file.len() - TAIL_LEN);
@@ -285,7 +327,8 @@ fn read_trailer(
         return Err(Error::Incomplete { len });
     }
     let read = |copy: u8, offset: u64| {
-        let trailer = Trailer::from_bytes(&read_page(file, offset)?, copy, offset)?;
+        let page = read_copy(file, Section::Trailer, offset)?;
+        let trailer = Trailer::from_bytes(&page, copy, offset)?;
         let fault = if trailer.image != superblock.image {
             Fault::Stranger
         } else if trailer.file_len != len {
@@ -309,7 +352,7 @@ fn read_trailer(
     match (read(2, len - PAGE_SIZE as u64), read(1, len - TAIL_LEN)) {
         (Ok(last), Ok(first)) => {
             if last != first {
-                let fault = Fault::Differs { field: "contents", other: "last trailer" };
+                let fault = Fault::Differs { field: "content", other: "last trailer" };
                 damage.push(Corrupt { section: Section::Trailer, offset: len - TAIL_LEN, fault });
             }
             Ok(last)
@@ -319,6 +362,10 @@ fn read_trailer(
             Ok(trailer)
         }
         (Err(Error::Corrupt(last)), Err(Error::Corrupt(first))) => {
+            if let (Fault::Unreadable(why), Fault::Unreadable(_)) = (&last.fault, &first.fault) {
+                let source = std::io::Error::other(why.clone());
+                return Err(Error::Io { op: "read both trailers", offset: last.offset, source });
+            }
             let there = [last, first].into_iter().find(|c| !means_absent(&c.fault));
             Err(there.map_or(Error::Incomplete { len }, Error::Corrupt))
         }
@@ -345,15 +392,19 @@ fn check_areas(trailer: &Trailer) -> Result<()> {
         ("frame area", trailer.frames_end >= PAGE_SIZE as u64),
         ("frame area", trailer.frames_end.is_multiple_of(PAGE_SIZE as u64)),
         ("index offset", trailer.index_offset == trailer.frames_end),
-        ("index pages", Some(trailer.tree_offset)
-            == pages(trailer.index_offset, trailer.index_pages)),
-        ("tree pages", Some(trailer.meta_offset)
-            == pages(trailer.tree_offset, trailer.tree_pages)),
+        (
+            "index pages",
+            Some(trailer.tree_offset) == pages(trailer.index_offset, trailer.index_pages),
+        ),
+        ("tree pages", Some(trailer.meta_offset) == pages(trailer.tree_offset, trailer.tree_pages)),
         ("META length", trailer.meta_len <= META_TOTAL_MAX),
         ("META length", meta_end.and_then(aligned) == Some(trailer.stored_offset)),
         ("piece count", trailer.stored_pieces == trailer.stored_offset.div_ceil(PIECE_SIZE as u64)),
-        ("file length", list_end.and_then(aligned).and_then(|end| end.checked_add(TAIL_LEN))
-            == Some(trailer.file_len)),
+        (
+            "file length",
+            list_end.and_then(aligned).and_then(|end| end.checked_add(TAIL_LEN))
+                == Some(trailer.file_len),
+        ),
         ("last checkpoint", trailer.last_checkpoint < trailer.frames_end),
     ];
     match checks.iter().find(|(_, holds)| !holds) {

@@ -12,13 +12,10 @@ use crate::image::read_page;
 use crate::layout::{
     INDEX_ENTRIES_PER_PAGE, IndexEntry, InnerEntry, PageHeader, PageKind, Superblock, Trailer,
 };
-use crate::limits::PAGE_SIZE;
+use crate::limits::{INDEX_LEVELS_MAX, PAGE_SIZE};
 
 /// Pages kept in memory: about 24 MiB decoded, the index of 21 GiB of used 64 KiB blocks.
 const CACHED_PAGES_MAX: usize = 4096;
-
-/// Inner levels of the largest index: 84^7 leaf pages exceed every file the format can express.
-const LEVELS_MAX: usize = 8;
 
 enum Page {
     Leaf(Vec<IndexEntry>),
@@ -64,7 +61,7 @@ impl Index {
     }
 
     /// Page `position` of `level`, checked against its own checksum, its place, its parent's
-    /// hash of it, and the rules of its entries. Recursion is bounded by [`LEVELS_MAX`].
+    /// hash of it, and the rules of its entries. Recursion is bounded by [`INDEX_LEVELS_MAX`].
     fn page(&self, level: usize, position: u64) -> Result<Arc<Page>> {
         let page_no = self.levels[level].0 + position;
         if let Some(page) = self.lock().get(&page_no) {
@@ -197,7 +194,7 @@ fn levels(leaf_pages: u64, pages: u64) -> Option<Vec<(u64, u64)>> {
         total += count;
         count = if count == 1 { 0 } else { count.div_ceil(INDEX_ENTRIES_PER_PAGE as u64) };
     }
-    (total == pages && levels.len() <= LEVELS_MAX).then_some(levels)
+    (total == pages && levels.len() <= INDEX_LEVELS_MAX).then_some(levels)
 }
 
 fn check_inner_entries(
@@ -207,9 +204,9 @@ fn check_inner_entries(
     let mut entries: Vec<InnerEntry> = Vec::with_capacity(header.count.into());
     for entry in InnerEntry::of_page(bytes, header) {
         let entry = entry?;
-        let ordered = entries.last().map_or(entry.first_block == header.first, |last| {
-            entry.first_block > last.first_block
-        });
+        let ordered = entries
+            .last()
+            .map_or(entry.first_block == header.first, |last| entry.first_block > last.first_block);
         if !ordered {
             let (field, found) = ("first block", entry.first_block);
             return Err(Fault::Value { field, found, allowed: "ascending" });

@@ -42,6 +42,12 @@ pub const ADDRESS_UNITS_MAX: u64 = 1 << 48;
 /// [`STORED_LEN_MAX`] and resuming never loses more than this many decisions.
 pub const CHECKPOINT_ENTRIES_MAX: usize = 1 << 16;
 
+/// Pieces one checkpoint may list: those of 16 GiB, far above what [`CHECKPOINT_BYTES`] allows.
+pub const CHECKPOINT_PIECES_MAX: u32 = 1 << 18;
+
+/// Levels of the index: 84^8 leaf pages exceed every file the format can express.
+pub const INDEX_LEVELS_MAX: usize = 8;
+
 /// Stored bytes between two checkpoints.
 pub const CHECKPOINT_BYTES: u64 = 64 << 20;
 

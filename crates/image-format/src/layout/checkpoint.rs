@@ -1,7 +1,7 @@
 use super::{IndexEntry, record};
 use crate::error::{Fault, Result, Section};
 use crate::ids::{Digest, SessionTag};
-use crate::limits::{CHECKPOINT_ENTRIES_MAX, ORIGINS_MAX};
+use crate::limits::{CHECKPOINT_ENTRIES_MAX, CHECKPOINT_PIECES_MAX, ORIGINS_MAX};
 
 record! {
     /// Begins the payload of a CHECKPOINT frame.
@@ -18,10 +18,6 @@ record! {
 
 /// Bytes per origin in a checkpoint: a session tag and four reserved bytes.
 pub(crate) const ORIGIN_SIZE: usize = 16;
-
-/// Pieces one checkpoint may list: those of 16 GiB, far above what the distance between
-/// checkpoints allows.
-const PIECES_MAX: u32 = 1 << 18;
 
 /// A checked checkpoint head. The payload goes on with the origins, the hashes of the 64 KiB
 /// pieces completed since the previous checkpoint, and the index entries since then.
@@ -41,15 +37,21 @@ pub(crate) struct CheckpointHead {
 impl CheckpointHead {
     pub(crate) const SIZE: usize = 64;
 
-    /// Checks the head of a payload of `payload_len` bytes.
+    /// Checks the head of a payload, and that the payload is as long as it says.
     pub(crate) fn from_payload(payload: &[u8]) -> std::result::Result<Self, Fault> {
+        let head = Self::unbounded(payload)?;
+        if head.payload_len() == payload.len() { Ok(head) } else { Err(Fault::CutOff) }
+    }
+
+    /// Checks the head at the start of a payload of which the rest may be missing.
+    pub(crate) fn unbounded(payload: &[u8]) -> std::result::Result<Self, Fault> {
         let Some(bytes) = payload.first_chunk::<64>() else { return Err(Fault::CutOff) };
         if let Some(at) = RawCheckpointHead::first_reserved_set(bytes) {
             return Err(Fault::Reserved { at });
         }
         let raw = RawCheckpointHead::decode(bytes);
         let limits = [
-            ("piece count", u64::from(raw.piece_count), u64::from(PIECES_MAX)),
+            ("piece count", u64::from(raw.piece_count), u64::from(CHECKPOINT_PIECES_MAX)),
             ("entry count", u64::from(raw.entry_count), CHECKPOINT_ENTRIES_MAX as u64),
             ("origin count", u64::from(raw.origin_count), ORIGINS_MAX as u64),
         ];
@@ -58,7 +60,7 @@ impl CheckpointHead {
                 return Err(Fault::Value { field, found, allowed: "what section 10 lists" });
             }
         }
-        let head = Self {
+        Ok(Self {
             previous_address: raw.previous_address,
             number: raw.number,
             next_block: raw.next_block,
@@ -66,8 +68,7 @@ impl CheckpointHead {
             piece_count: raw.piece_count,
             entry_count: raw.entry_count,
             origin_count: raw.origin_count,
-        };
-        if head.payload_len() != payload.len() { Err(Fault::CutOff) } else { Ok(head) }
+        })
     }
 
     pub(crate) fn to_bytes(self) -> [u8; 64] {
@@ -109,8 +110,12 @@ pub(crate) struct Checkpoint {
 impl Checkpoint {
     /// Checks the head of a payload that was checked against its frame at `address`.
     pub(crate) fn from_payload(payload: Vec<u8>, address: u64) -> Result<Self> {
-        let head = CheckpointHead::from_payload(&payload)
-            .map_err(|fault| fault.at(Section::Checkpoint, address))?;
+        let at = |fault: Fault| fault.at(Section::Checkpoint, address);
+        let head = CheckpointHead::from_payload(&payload).map_err(at)?;
+        let origins = payload[CheckpointHead::SIZE..head.pieces_at()].chunks_exact(ORIGIN_SIZE);
+        if origins.clone().any(|origin| origin[12..] != [0; 4]) {
+            return Err(at(Fault::Reserved { at: CheckpointHead::SIZE }));
+        }
         Ok(Self { head, payload, address })
     }
 

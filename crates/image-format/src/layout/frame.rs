@@ -9,6 +9,7 @@ record! {
         0 => magic: [u8; 4],
         4 => kind: u8,
         5 => codec: u8,
+        6 => flags: u8,
         8 => session_tag: [u8; 12],
         20 => nonce_salt: u32,
         24 => seq: u64,
@@ -22,6 +23,7 @@ record! {
 }
 
 const MAGIC: [u8; 4] = *b"AVF1";
+const FLAG_DAMAGED: u8 = 1;
 const SALT: [u8; 8] = *b"aiv.fram";
 const PAYLOAD_SALT: [u8; 8] = *b"aiv.load";
 
@@ -88,6 +90,8 @@ impl FrameKind {
 pub(crate) struct FrameHeader {
     pub kind: FrameKind,
     pub codec: u8,
+    /// Some places of the block could not be read and hold the fill pattern.
+    pub is_damaged: bool,
     pub session: SessionTag,
     pub seq: u64,
     pub subject: u64,
@@ -98,10 +102,7 @@ pub(crate) struct FrameHeader {
 }
 
 impl FrameHeader {
-    pub(crate) fn from_bytes(
-        bytes: &[u8; FRAME_HEADER_SIZE],
-        offset: u64,
-    ) -> Result<Self> {
+    pub(crate) fn from_bytes(bytes: &[u8; FRAME_HEADER_SIZE], offset: u64) -> Result<Self> {
         Self::check(bytes).map_err(|fault| fault.at(Section::Frame, offset))
     }
 
@@ -118,19 +119,31 @@ impl FrameHeader {
             return Err(Fault::Reserved { at });
         }
         let value = |field, found: u64, allowed| Fault::Value { field, found, allowed };
-        let kind = FrameKind::from_code(raw.kind)
-            .ok_or(value("frame type", raw.kind.into(), "1 to 6"))?;
+        let kind =
+            FrameKind::from_code(raw.kind).ok_or(value("frame type", raw.kind.into(), "1 to 6"))?;
         if raw.codec > 2 {
             return Err(value("codec", raw.codec.into(), "0 (none), 1 (lz4), 2 (zstd)"));
         }
         if raw.nonce_salt != 0 {
             return Err(value("nonce salt", raw.nonce_salt.into(), "0 in images not sealed"));
         }
-        for (field, found) in [("stored length", raw.stored_len), ("plain length", raw.plain_len)]
-        {
+        for (field, found) in [("stored length", raw.stored_len), ("plain length", raw.plain_len)] {
             if found > STORED_LEN_MAX {
                 return Err(value(field, found.into(), "at most 16 MiB"));
             }
+        }
+        if raw.flags & !FLAG_DAMAGED != 0 || (raw.flags != 0 && kind != FrameKind::Data) {
+            return Err(value("flags", raw.flags.into(), "0, or 1 (damaged) for DATA"));
+        }
+        let holds_block = matches!(kind, FrameKind::Data | FrameKind::Delta);
+        if !holds_block && raw.leaf_prefix != [0; 8] {
+            return Err(Fault::Reserved { at: 52 });
+        }
+        if kind == FrameKind::Pad && raw.subject != 0 {
+            return Err(value("subject", raw.subject, "0 for PAD"));
+        }
+        if raw.codec != 0 && matches!(kind, FrameKind::Pad | FrameKind::Checkpoint) {
+            return Err(value("codec", raw.codec.into(), "0 for PAD and CHECKPOINT"));
         }
         if raw.codec == 0 && raw.plain_len != raw.stored_len {
             return Err(value("stored length", raw.stored_len.into(), "the plain length"));
@@ -138,6 +151,7 @@ impl FrameHeader {
         Ok(Self {
             kind,
             codec: raw.codec,
+            is_damaged: raw.flags & FLAG_DAMAGED != 0,
             session: SessionTag(raw.session_tag),
             seq: raw.seq,
             subject: raw.subject,
@@ -153,6 +167,7 @@ impl FrameHeader {
             magic: MAGIC,
             kind: self.kind.code(),
             codec: self.codec,
+            flags: if self.is_damaged { FLAG_DAMAGED } else { 0 },
             session_tag: self.session.0,
             nonce_salt: 0,
             seq: self.seq,
@@ -200,6 +215,7 @@ mod tests {
         FrameHeader {
             kind: FrameKind::Data,
             codec: 2,
+            is_damaged: false,
             session: SessionTag([9; 12]),
             seq: 77,
             subject: 12345,
@@ -229,7 +245,8 @@ mod tests {
         assert!(refused(|b| b[0] = 0).contains("magic"));
         assert!(refused(|b| b[4] = 0).contains("frame type is 0"));
         assert!(refused(|b| b[5] = 3).contains("codec is 3"));
-        assert!(refused(|b| b[6] = 1).contains("reserved byte 6"));
+        assert!(refused(|b| b[6] = 2).contains("flags is 2"));
+        assert!(refused(|b| b[7] = 1).contains("reserved byte 7"));
         assert!(refused(|b| b[20] = 1).contains("nonce salt"));
         assert!(refused(|b| b[43] = 2).contains("plain length"));
         assert!(refused(|b| b[47] = 2).contains("stored length"));

@@ -13,9 +13,7 @@ mod trailer;
 pub(crate) use checkpoint::{Checkpoint, CheckpointHead, ORIGIN_SIZE};
 pub use frame::FrameKind;
 pub(crate) use frame::{FRAME_HEADER_SIZE, FrameHeader, frame_size};
-pub(crate) use page::{
-    INDEX_ENTRIES_PER_PAGE, InnerEntry, PageHeader, PageKind, TreeNode,
-};
+pub(crate) use page::{INDEX_ENTRIES_PER_PAGE, InnerEntry, PageHeader, PageKind, TreeNode};
 pub use page::{IndexEntry, Kind};
 pub use superblock::{Features, ImageKind, ParentLink, Superblock};
 pub use trailer::{Totals, Trailer};

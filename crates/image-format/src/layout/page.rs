@@ -156,14 +156,7 @@ impl PageHeader {
         if let Some(at) = first_nonzero(&page[used..]) {
             return Err(Fault::Reserved { at: used + at });
         }
-        Ok(Self {
-            kind,
-            level: raw.level,
-            count: raw.count,
-            page_no,
-            first: raw.first,
-            image,
-        })
+        Ok(Self { kind, level: raw.level, count: raw.count, page_no, first: raw.first, image })
     }
 
     /// Builds the page that holds `entries`, already encoded one after the other.
@@ -282,7 +275,7 @@ pub struct IndexEntry {
     /// Byte offset of the frame in the file, zero without one.
     pub address: u64,
     /// Bytes the frame takes in the file with header and padding, as far as the index knows:
-    /// zero without a frame and for frames of 4 MiB and more, whose header tells.
+    /// zero without a frame and for frames of 4,194,240 bytes and more, whose header tells.
     pub frame_size: u64,
     /// Leaf hash of the block; zero without a frame, where the kind determines the bytes.
     pub leaf: Digest,
@@ -310,8 +303,11 @@ impl IndexEntry {
         let raw = RawIndexEntry::decode(bytes);
         let value = |field, found: u64, allowed| Fault::Value { field, found, allowed };
         let kind_code = raw.key >> (LBLK_BITS + RUN_BITS);
-        let kind = Kind::from_code(kind_code)
-            .ok_or(value("entry kind", kind_code, "a kind of this version"))?;
+        let kind = Kind::from_code(kind_code).ok_or(value(
+            "entry kind",
+            kind_code,
+            "a kind of this version",
+        ))?;
         let entry = Self {
             block: raw.key & mask(LBLK_BITS),
             run: raw.key >> LBLK_BITS & mask(RUN_BITS),

@@ -199,6 +199,10 @@ impl Superblock {
             let names = names.join(", ");
             return Err(Unsupported::Features { bits: unknown, names }.into());
         }
+        if matches!(raw.kind, 2 | 3) {
+            let what = if raw.kind == 2 { "incremental" } else { "differential" };
+            return Err(Unsupported::Kind { what }.into());
+        }
         if let Some(at) = RawSuperblock::first_reserved_set(bytes) {
             return Err(Fault::Reserved { at }.at(section, offset));
         }
@@ -217,9 +221,24 @@ impl Superblock {
             3 => ImageKind::Differential,
             other => return Err(value("kind", other.into(), "1, 2 or 3")),
         };
-        let has_parent = !(parent.point.is_zero() && parent.state_root.is_zero());
+        let has_parent = !parent.point.is_zero();
+        if has_parent == parent.state_root.is_zero() {
+            return Err(Fault::Differs { field: "parent point", other: "parent state root" });
+        }
         if has_parent == (kind == ImageKind::Full) {
             return Err(value("kind", raw.kind.into(), "full exactly without a parent"));
+        }
+        for (field, id) in [
+            ("image_uuid", &raw.image_uuid),
+            ("set_uuid", &raw.set_uuid),
+            ("recovery_point", &raw.recovery_point),
+        ] {
+            if id.iter().all(|&b| b == 0) {
+                return Err(value(field, 0, "not zero"));
+            }
+        }
+        if raw.parent_point == raw.recovery_point {
+            return Err(Fault::Differs { field: "parent point", other: "rule that it is another" });
         }
         if raw.align_log2 != FRAME_ALIGN_LOG2 {
             return Err(value("align_log2", raw.align_log2.into(), "6"));
@@ -244,9 +263,8 @@ impl Superblock {
         if !(512..=4096).contains(&sector_size) {
             return Err(value("sector_log2", raw.sector_log2.into(), "9 to 12"));
         }
-        let geometry = Geometry::new(raw.address_space_len, block_size, sector_size).ok_or(
-            value("address_space_len", raw.address_space_len, "1 byte to 2^40 blocks"),
-        )?;
+        let geometry = Geometry::new(raw.address_space_len, block_size, sector_size)
+            .ok_or(value("address_space_len", raw.address_space_len, "1 byte to 2^40 blocks"))?;
         let features = Features {
             incompat: raw.incompat,
             ro_compat: raw.ro_compat,
@@ -321,13 +339,15 @@ fn put_text(out: &mut [u8], text: &str) {
     out[..fits].copy_from_slice(&text.as_bytes()[..fits]);
 }
 
-/// The zero-padded text in `bytes`, `None` when it is not UTF-8 or zeros are inside it.
+/// The zero-padded text in `bytes`, `None` when it is not UTF-8, or when zeros or control
+/// characters, which would reach a terminal, are inside it.
 fn printable(bytes: &[u8]) -> Option<String> {
     let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
     if bytes[end..].iter().any(|&b| b != 0) {
         return None;
     }
-    std::str::from_utf8(&bytes[..end]).ok().map(str::to_owned)
+    let text = std::str::from_utf8(&bytes[..end]).ok()?;
+    (!text.chars().any(char::is_control)).then(|| text.to_owned())
 }
 
 #[cfg(test)]
@@ -425,7 +445,8 @@ mod tests {
     fn every_value_out_of_range_is_refused_by_field() {
         for (at, value, field) in [
             (144, 9, "kind"),
-            (144, 2, "kind"),
+            (144, 2, "the image is incremental"),
+            (144, 3, "the image is differential"),
             (145, 13, "block_log2"),
             (145, 200, "block_log2"),
             (146, 12, "align_log2"),

@@ -226,3 +226,87 @@ impl Trailer {
 fn trailer_hash(bytes: &[u8; PAGE_SIZE]) -> [u8; 32] {
     crate::hash::trailer(&bytes[..4060]).0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Trailer {
+        Trailer {
+            image: ImageId([1; 16]),
+            set: SetId([2; 16]),
+            point: PointId([3; 16]),
+            parent: Some(ParentLink { point: PointId([4; 16]), state_root: Digest([5; 32]) }),
+            content_root: Digest([6; 32]),
+            map_root: Digest([7; 32]),
+            state_root: Digest([8; 32]),
+            stored_root: Digest([9; 32]),
+            file_len: 10,
+            frames_end: 11,
+            index_offset: 12,
+            index_pages: 13,
+            index_leaf_pages: 14,
+            index_root: Digest([15; 32]),
+            tree_offset: 16,
+            tree_pages: 17,
+            tree_hash: Digest([18; 32]),
+            meta_offset: 19,
+            meta_len: 20,
+            meta_hash: Digest([21; 32]),
+            stored_offset: 22,
+            stored_pieces: 23,
+            last_checkpoint: 24,
+            totals: Totals {
+                frames: 25,
+                blocks_data: 26,
+                blocks_zero: 27,
+                blocks_unused: 28,
+                blocks_excluded: 29,
+                blocks_unreadable: 30,
+                blocks_ref: 31,
+                payload_bytes: 32,
+            },
+        }
+    }
+
+    fn refused(change: impl FnOnce(&mut [u8; PAGE_SIZE])) -> String {
+        let mut bytes = sample().to_bytes(2);
+        change(&mut bytes);
+        let hash = trailer_hash(&bytes);
+        bytes[4060..4092].copy_from_slice(&hash);
+        let crc = salted_crc(SALT, &bytes[..4092]);
+        bytes[4092..].copy_from_slice(&crc.to_le_bytes());
+        Trailer::from_bytes(&bytes, 2, 0).expect_err("the change is refused").to_string()
+    }
+
+    #[test]
+    fn a_trailer_survives_the_round_trip() {
+        for copy in [1, 2] {
+            let bytes = sample().to_bytes(copy);
+            assert_eq!(Trailer::from_bytes(&bytes, copy, 0).expect("just written"), sample());
+        }
+    }
+
+    #[test]
+    fn a_trailer_in_the_place_of_the_other_is_refused() {
+        assert!(refused(|b| b[12] = 1).contains("copy is 1"));
+        assert!(Trailer::from_bytes(&sample().to_bytes(2), 1, 0).is_err());
+    }
+
+    #[test]
+    fn a_trailer_of_another_version_or_with_reserved_bytes_set_is_refused() {
+        assert!(refused(|b| b[10] ^= 1).contains("version"));
+        assert!(refused(|b| b[13] = 1).contains("reserved byte 13"));
+        assert!(refused(|b| b[2000] = 1).contains("reserved byte 2000"));
+    }
+
+    #[test]
+    fn any_flipped_bit_is_noticed() {
+        let good = sample().to_bytes(2);
+        for bit in 0..PAGE_SIZE * 8 {
+            let mut bytes = good;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(Trailer::from_bytes(&bytes, 2, 0).is_err(), "bit {bit}");
+        }
+    }
+}

@@ -6,6 +6,7 @@ use super::{Meta, SectionType};
 use crate::codec::{Decoder, compress_meta};
 use crate::error::{Error, Fault, Result, Section};
 use crate::hash::SectionHasher;
+use crate::ids::Geometry;
 use crate::image::frame_header;
 use crate::layout::{FRAME_HEADER_SIZE, FrameKind, Trailer, frame_size};
 use crate::limits::{META_SECTION_MAX, META_SECTIONS_MAX, META_TOTAL_MAX};
@@ -19,10 +20,10 @@ pub(crate) struct EncodedSection {
 }
 
 impl Meta {
-    /// The sections as they go into the image of a disk of `len` bytes. Whatever a reader would
+    /// The sections as they go into the image of a disk of this geometry. Whatever a reader would
     /// refuse is refused here, where the caller can still mend it: a finished image whose META
     /// cannot be read would be a lost backup.
-    pub(crate) fn encode(&self, len: u64) -> Result<Vec<EncodedSection>> {
+    pub(crate) fn encode(&self, geometry: &Geometry) -> Result<Vec<EncodedSection>> {
         let mut read_back = Self::default();
         let mut encoded = Vec::new();
         let mut total = 0;
@@ -31,9 +32,9 @@ impl Meta {
                 .ok()
                 .filter(|&len| len <= META_SECTION_MAX)
                 .ok_or(Error::Misuse("more than 16 MiB in one META section"))?;
-            read_back
-                .read_section(section, &plain)
-                .map_err(|_| Error::Misuse("META with lists beyond their limits or out of order"))?;
+            read_back.read_section(section, &plain).map_err(|_| {
+                Error::Misuse("META with lists beyond their limits or out of order")
+            })?;
             let (codec, payload) = compress_meta(&plain);
             total += frame_size(payload.len() as u64);
             encoded.push(EncodedSection { section, codec, plain_len, payload });
@@ -42,17 +43,17 @@ impl Meta {
             return Err(Error::Misuse("more than 32 MiB of META"));
         }
         read_back
-            .check(len, 0)
+            .check(geometry)
             .map_err(|_| Error::Misuse("META that contradicts the size of the disk"))?;
         Ok(encoded)
     }
 }
 
 /// Reads and checks the META area, whose length was bounded with the other areas.
-pub(crate) fn read_area(file: &dyn ReadAt, trailer: &Trailer) -> Result<Meta> {
+pub(crate) fn read_area(file: &dyn ReadAt, trailer: &Trailer, geometry: &Geometry) -> Result<Meta> {
     let area = trailer.meta_offset;
-    let len = usize::try_from(trailer.meta_len)
-        .map_err(|_| Fault::Bounds.at(Section::Meta, area))?;
+    let len =
+        usize::try_from(trailer.meta_len).map_err(|_| Fault::Bounds.at(Section::Meta, area))?;
     let mut bytes = vec![0; len];
     file.read_exact_at(&mut bytes, area).map_err(Error::io("read META", area))?;
     let mut hasher = SectionHasher::new();
@@ -93,5 +94,6 @@ pub(crate) fn read_area(file: &dyn ReadAt, trailer: &Trailer) -> Result<Meta> {
             return Err(fault.at(Section::Meta, area));
         }
     }
+    meta.check(geometry).map_err(|fault| fault.at(Section::Meta, area))?;
     Ok(meta)
 }

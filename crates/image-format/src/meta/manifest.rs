@@ -231,6 +231,23 @@ pub struct VolumeInfo {
 const REGION: u16 = 10;
 
 impl DiskInfo {
+    /// A disk of which nothing is known but its size: one region of `len` bytes, at least one,
+    /// in sectors of `logical_sector`.
+    #[must_use]
+    pub fn bare(len: u64, logical_sector: u32) -> Self {
+        let extent = Extent::new(0, len);
+        let kind = RegionKind::Partition;
+        let whole = RegionInfo { kind, extent, partition: None, volume: None };
+        Self {
+            len,
+            logical_sector,
+            physical_sector: logical_sector,
+            table: "none".to_owned(),
+            regions: vec![whole],
+            ..Self::default()
+        }
+    }
+
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut w = Writer::default();
         w.number(1, self.len)
@@ -313,7 +330,7 @@ impl RegionInfo {
     }
 
     fn read(items: &Items<'_>) -> Checked<Self> {
-        let partition = items.groups(4, &[1, 2, 3, 4, 5, 6]).next().transpose()?;
+        let partition = items.group(4, &[1, 2, 3, 4, 5, 6])?;
         let partition = partition.map(|p| {
             Ok::<_, Fault>(PartitionInfo {
                 number: p.small(1)?,
@@ -324,7 +341,7 @@ impl RegionInfo {
                 bootable: p.number(6)? != 0,
             })
         });
-        let volume = items.groups(5, &[1, 2, 3, 4, 5, 6, 7]).next().transpose()?;
+        let volume = items.group(5, &[1, 2, 3, 4, 5, 6, 7])?;
         let volume = volume.map(|v| {
             Ok::<_, Fault>(VolumeInfo {
                 filesystem: v.text(1)?,

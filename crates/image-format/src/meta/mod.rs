@@ -14,8 +14,8 @@ pub use manifest::{
 
 use aiv_volume_io::Extent;
 
-use crate::error::{Fault, Result, Section};
-use crate::ids::SessionTag;
+use crate::error::Fault;
+use crate::ids::{Geometry, SessionTag};
 use crate::limits::ORIGINS_MAX;
 use tlv::{Items, Writer};
 
@@ -137,16 +137,22 @@ impl Meta {
     }
 
     /// Refuses META that contradicts the geometry of its image.
-    pub(crate) fn check(&self, len: u64, offset: u64) -> Result<()> {
-        let beyond = self.source_errors.iter().any(|e| e.is_empty() || e.end() > len);
-        let fault = if beyond || self.disk.regions.iter().any(|r| r.extent.end() > len) {
-            Fault::Bounds
-        } else if self.disk.len != len {
-            Fault::Differs { field: "disk size", other: "superblock" }
-        } else {
-            return Ok(());
-        };
-        Err(fault.at(Section::Meta, offset))
+    fn check(&self, geometry: &Geometry) -> CheckedMeta<()> {
+        let disk = &self.disk;
+        if self.source_errors.iter().any(|e| e.is_empty() || e.end() > geometry.len()) {
+            return Err(Fault::Bounds);
+        }
+        if disk.len != geometry.len() {
+            return Err(Fault::Differs { field: "disk size", other: "superblock" });
+        }
+        if disk.logical_sector != geometry.sector_size() {
+            return Err(Fault::Differs { field: "sector size", other: "superblock" });
+        }
+        let covered = disk.regions.last().map_or(0, |region| region.extent.end());
+        if covered != disk.len || disk.regions.iter().any(|region| region.extent.is_empty()) {
+            return Err(Fault::Differs { field: "regions", other: "disk size" });
+        }
+        Ok(())
     }
 }
 

@@ -118,12 +118,16 @@ impl<'a> Items<'a> {
         if found > max as u64 { Err(Fault::Value { field, found, allowed }) } else { Ok(()) }
     }
 
-    fn one(&self, tag: u16) -> Option<&'a [u8]> {
-        self.all(tag).next()
+    /// The value of a tag that is no list. A second one is refused, so that no two readers can
+    /// disagree about which of them counts.
+    fn one(&self, tag: u16) -> Checked<Option<&'a [u8]>> {
+        let mut values = self.all(tag);
+        let first = values.next();
+        if values.next().is_some() { Err(Fault::Repeated { tag }) } else { Ok(first) }
     }
 
     pub(super) fn bytes<const N: usize>(&self, tag: u16) -> Checked<[u8; N]> {
-        let value = self.one(tag).ok_or(Fault::Missing { tag })?;
+        let value = self.one(tag)?.ok_or(Fault::Missing { tag })?;
         <[u8; N]>::try_from(value).map_err(|_| Fault::CutOff)
     }
 
@@ -139,11 +143,17 @@ impl<'a> Items<'a> {
     }
 
     pub(super) fn text(&self, tag: u16) -> Checked<String> {
-        let value = self.one(tag).unwrap_or_default();
+        let value = self.one(tag)?.unwrap_or_default();
         std::str::from_utf8(value).map(str::to_owned).map_err(|_| Fault::Text)
     }
 
-    /// The groups under `tag`, each parsed with its own known tags.
+    /// The one group under `tag`, if there is one.
+    pub(super) fn group(&self, tag: u16, known: &[u16]) -> Checked<Option<Items<'a>>> {
+        let value = self.one(tag)?;
+        value.map(|value| Items::parse_at(value, known, self.depth + 1)).transpose()
+    }
+
+    /// The groups under the list tag `tag`, each parsed with its own known tags.
     pub(super) fn groups<'s>(
         &'s self,
         tag: u16,

@@ -18,7 +18,8 @@ use crate::layout::{
     Superblock, Totals, Trailer,
 };
 use crate::limits::{
-    CHECKPOINT_BYTES, CHECKPOINT_ENTRIES_MAX, FRAME_ALIGN, PAGE_SIZE, RUN_MAX, TRAILER_GAP,
+    ADDRESS_UNITS_MAX, CHECKPOINT_BYTES, CHECKPOINT_ENTRIES_MAX, FRAME_ALIGN, PAGE_SIZE, RUN_MAX,
+    TRAILER_GAP,
 };
 use crate::meta::Meta;
 
@@ -151,14 +152,15 @@ impl ImageWriter {
         self.checkpoint_if_due()?;
         let mut leaf_prefix = [0; 8];
         leaf_prefix.copy_from_slice(&block.leaf.0[..8]);
-        let (address, frame_size) = self.append_frame(
-            FrameKind::Data,
-            block.codec,
-            self.next_block,
-            block.plain_len,
+        let about = NewFrame {
+            kind: FrameKind::Data,
+            codec: block.codec,
+            is_damaged: kind == Kind::Unreadable,
+            subject: self.next_block,
+            plain_len: block.plain_len,
             leaf_prefix,
-            &block.payload,
-        )?;
+        };
+        let (address, frame_size) = self.append_frame(&about, &block.payload)?;
         self.totals.payload_bytes += block.payload.len() as u64;
         let entry = IndexEntry {
             block: self.next_block,
@@ -183,7 +185,9 @@ impl ImageWriter {
         }
         let end = place.address.checked_add(place.frame_size);
         let written = end.is_some_and(|end| end <= self.file.position());
-        if place.address < PAGE_SIZE as u64 || !place.address.is_multiple_of(FRAME_ALIGN) || !written
+        if place.address < PAGE_SIZE as u64
+            || !place.address.is_multiple_of(FRAME_ALIGN)
+            || !written
         {
             return Err(Error::Misuse("a place of another image"));
         }
@@ -231,28 +235,25 @@ impl ImageWriter {
         Ok(())
     }
 
-    fn append_frame(
-        &mut self,
-        kind: FrameKind,
-        codec: u8,
-        subject: u64,
-        plain_len: u32,
-        leaf_prefix: [u8; 8],
-        payload: &[u8],
-    ) -> Result<(u64, u64)> {
+    /// Appends a frame and returns its address and size.
+    fn append_frame(&mut self, about: &NewFrame, payload: &[u8]) -> Result<(u64, u64)> {
         let address = self.file.position();
+        if address / FRAME_ALIGN >= ADDRESS_UNITS_MAX {
+            return Err(Error::Misuse("an image above 16 PiB"));
+        }
         let stored_len =
             u32::try_from(payload.len()).map_err(|_| Error::Misuse("a payload above 16 MiB"))?;
         let header = FrameHeader {
-            kind,
-            codec,
+            kind: about.kind,
+            codec: about.codec,
+            is_damaged: about.is_damaged,
             session: self.superblock.session,
             seq: self.next_seq,
-            subject,
-            plain_len,
+            subject: about.subject,
+            plain_len: about.plain_len,
             stored_len,
             payload_crc: FrameHeader::payload_crc(payload),
-            leaf_prefix,
+            leaf_prefix: about.leaf_prefix,
         };
         self.file.append(&header.to_bytes())?;
         self.file.append(payload)?;
@@ -296,9 +297,8 @@ impl ImageWriter {
         self.pending.clear();
         self.pieces_listed += pieces.len() as u64;
         let len = narrow(payload.len());
-        let number = head.number;
-        let (address, _) =
-            self.append_frame(FrameKind::Checkpoint, 0, number, len, [0; 8], &payload)?;
+        let about = NewFrame::plain(FrameKind::Checkpoint, head.number, len);
+        let (address, _) = self.append_frame(&about, &payload)?;
         self.checkpoints.push(address);
         self.last_checkpoint_end = self.file.position();
         Ok(())
@@ -316,7 +316,7 @@ impl ImageWriter {
             return Err(Error::Misuse("an image without all its blocks"));
         }
         meta.origins = vec![self.superblock.session];
-        let meta = meta.encode(self.superblock.geometry.len())?;
+        let meta = meta.encode(&self.superblock.geometry)?;
         if !self.pending.is_empty() || self.checkpoints.is_empty() {
             self.checkpoint()?;
         }
@@ -371,7 +371,7 @@ impl ImageWriter {
         // Positions are multiples of 64, so there is always room for the header.
         let payload = vec![0; PAGE_SIZE - past - FRAME_HEADER_SIZE];
         let len = u32::try_from(payload.len()).expect("less than a page");
-        self.append_frame(FrameKind::Pad, 0, 0, len, [0; 8], &payload)?;
+        self.append_frame(&NewFrame::plain(FrameKind::Pad, 0, len), &payload)?;
         Ok(())
     }
 }
@@ -396,4 +396,21 @@ fn extend_last(entries: &mut [IndexEntry], next: &IndexEntry) -> bool {
 /// A count that is known to fit a buffer.
 fn in_memory(count: u64) -> usize {
     usize::try_from(count).expect("counts inside a buffer fit the address space")
+}
+
+/// What a frame header says besides what the writer knows by itself.
+struct NewFrame {
+    kind: FrameKind,
+    codec: u8,
+    is_damaged: bool,
+    subject: u64,
+    plain_len: u32,
+    leaf_prefix: [u8; 8],
+}
+
+impl NewFrame {
+    /// A frame that holds no block, stored as it is.
+    fn plain(kind: FrameKind, subject: u64, plain_len: u32) -> Self {
+        Self { kind, codec: 0, is_damaged: false, subject, plain_len, leaf_prefix: [0; 8] }
+    }
 }

@@ -2,7 +2,7 @@
 //! constant however large the index is.
 
 use super::pages::PageBuilder;
-use super::{ImageWriter, extend_last, in_memory};
+use super::{ImageWriter, NewFrame, extend_last, in_memory};
 use crate::error::{Result, Section};
 use crate::hash::{self, Roots, SectionHasher, StateTree, Tree};
 use crate::ids::Digest;
@@ -121,8 +121,9 @@ impl ImageWriter {
     pub(super) fn write_meta(&mut self, sections: &[EncodedSection]) -> Result<MetaArea> {
         let offset = self.file.position();
         for EncodedSection { section, codec, plain_len, payload } in sections {
-            let (kind, subject) = (FrameKind::Meta, section.code());
-            self.append_frame(kind, *codec, subject, *plain_len, [0; 8], payload)?;
+            let mut about = NewFrame::plain(FrameKind::Meta, section.code(), *plain_len);
+            about.codec = *codec;
+            self.append_frame(&about, payload)?;
         }
         let len = self.file.position() - offset;
         let mut bytes = vec![0; in_memory(len)];
@@ -184,4 +185,3 @@ pub(super) struct StoredArea {
     pub pieces: u64,
     pub root: Digest,
 }
-

@@ -1,22 +1,23 @@
 //! Proves an image: that every stored byte is what was written, and that every block decodes
 //! to the bytes its hash names.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
+mod checkpoints;
+mod tree_pages;
+mod windows;
+
+use std::sync::{Mutex, PoisonError};
 
 use aiv_volume_io::{Job, ReadAt, Step};
 use rayon::iter::{ParallelBridge, ParallelIterator};
 
-use crate::codec::Decoder;
 use crate::error::{Corrupt, Error, Fault, Result, Section};
-use crate::hash::{self, SectionHasher, StateTree, Tree};
+use crate::hash::{StateTree, Tree};
 use crate::ids::Digest;
-use crate::image::{BlockReader, Image, TAIL_LEN, decode_frame, read_page};
-use crate::index::Entries;
-use crate::layout::{
-    IndexEntry, Kind, PageHeader, PageKind, Superblock, Totals, TreeNode, first_nonzero,
-};
-use crate::limits::{PAGE_SIZE, PIECE_SIZE};
+use crate::image::{Image, TAIL_LEN, read_page};
+use crate::layout::{IndexEntry, Kind, Superblock, Totals, first_nonzero};
+use crate::limits::PAGE_SIZE;
+use tree_pages::TreePages;
+use windows::{WindowChecker, Windows};
 
 /// How thorough a verification is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +59,15 @@ impl VerifyReport {
         }
     }
 
+    /// Adds what was found in one part of the file.
+    fn merge(&mut self, part: Self) {
+        let room = Self::DAMAGE_LISTED_MAX - self.damage.len();
+        self.damage.extend(part.damage.into_iter().take(room));
+        self.damage_count += part.damage_count;
+        self.blocks_checked += part.blocks_checked;
+        self.bytes_checked += part.bytes_checked;
+    }
+
     /// Keeps damage and lets everything else through.
     fn keep<T>(&mut self, result: Result<T>) -> Result<Option<T>> {
         match result {
@@ -70,9 +80,6 @@ impl VerifyReport {
         }
     }
 }
-
-/// Bytes of the file one unit of parallel work covers.
-const WINDOW: u64 = 4 << 20;
 
 impl Image {
     /// Verifies the image. Runs in the rayon pool of the calling thread.
@@ -92,6 +99,9 @@ impl Image {
         self.verify_stored_list(&mut report)?;
         if depth == Depth::Data {
             self.verify_bytes_and_blocks(&mut report, index_sound, job)?;
+            if index_sound {
+                self.verify_checkpoints(&mut report, job)?;
+            }
         }
         job.progress.end(Step::VerifyImage);
         report.damage.sort_by_key(|c| c.offset);
@@ -113,11 +123,12 @@ impl Image {
             other => other,
         });
         if let Some(copy) = report.keep(copy)?
-            && copy != *self.superblock() {
-                let (field, other) = ("contents", "superblock");
-                let fault = Fault::Differs { field, other };
-                report.note(Corrupt { section: Section::SuperblockCopy, offset, fault });
-            }
+            && copy != *self.superblock()
+        {
+            let (field, other) = ("content", "superblock");
+            let fault = Fault::Differs { field, other };
+            report.note(Corrupt { section: Section::SuperblockCopy, offset, fault });
+        }
         let gap_start = len - TAIL_LEN + PAGE_SIZE as u64;
         let mut at = gap_start;
         while at < offset {
@@ -140,6 +151,7 @@ impl Image {
         let mut state = StateTree::new(*self.geometry());
         let mut totals = Totals::default();
         let mut tree_damage = None;
+        let mut lost = LostBlocks::new(self);
         for entry in self.entries(0) {
             job.check()?;
             let Some(entry) = report.keep(entry)? else { return Ok(false) };
@@ -151,12 +163,17 @@ impl Image {
                 return Ok(false);
             }
             count(&mut totals, &entry);
+            lost.compare(&entry);
             state.push(&entry, &mut |node| tree_nodes.compare(node, &mut tree_damage));
         }
         if state.next_block() != self.geometry().blocks() {
             let (field, found) = ("block", state.next_block());
             let fault = Fault::Value { field, found, allowed: "covered by the index" };
-            report.note(Corrupt { section: Section::IndexPage, offset: trailer.index_offset, fault });
+            report.note(Corrupt {
+                section: Section::IndexPage,
+                offset: trailer.index_offset,
+                fault,
+            });
             return Ok(false);
         }
         let roots = state.finish(&mut |node| tree_nodes.compare(node, &mut tree_damage));
@@ -179,6 +196,10 @@ impl Image {
             ..totals
         };
         differs("block counts", counted != trailer.totals);
+        if self.has_meta() && !lost.agree() {
+            let fault = Fault::Differs { field: "source errors", other: "index" };
+            report.note(Corrupt { section: Section::Meta, offset: trailer.meta_offset, fault });
+        }
         Ok(true)
     }
 
@@ -219,24 +240,61 @@ impl Image {
     ) -> Result<()> {
         let shared = Mutex::new(std::mem::take(report));
         let entries = index_sound.then(|| self.entries(0));
-        let windows = Windows { image: self, entries, carried: None, next: 0 };
+        let windows = Windows::new(self, entries);
         let outcome = windows.par_bridge().try_for_each_init(
             || WindowChecker::new(self),
             |checker, window| {
                 job.check()?;
                 let window = window?;
-                let bytes = window.end - window.start;
+                let bytes = window.len();
                 let found = checker.check(&window)?;
-                let mut all = shared.lock().unwrap_or_else(PoisonError::into_inner);
-                found.damage.into_iter().for_each(|c| all.note(c));
-                all.blocks_checked += found.blocks_checked;
-                all.bytes_checked += found.bytes_checked;
+                shared.lock().unwrap_or_else(PoisonError::into_inner).merge(found);
                 job.progress.advance(Step::VerifyImage, bytes);
                 Ok(())
             },
         );
         *report = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
         outcome
+    }
+}
+
+/// The blocks META calls touched by source errors, against those the index calls unreadable.
+struct LostBlocks {
+    /// First and last block of each source error, ascending.
+    told: Vec<(u64, u64)>,
+    next: usize,
+    agree: bool,
+}
+
+impl LostBlocks {
+    fn new(image: &Image) -> Self {
+        let size = u64::from(image.geometry().block_size().get());
+        let errors = image.meta().source_errors.iter();
+        let told = errors.map(|e| (e.start / size, (e.end() - 1) / size)).collect();
+        Self { told, next: 0, agree: true }
+    }
+
+    /// Takes the entries in block order.
+    fn compare(&mut self, entry: &IndexEntry) {
+        let is_lost = entry.kind == Kind::Unreadable;
+        let mut covered = entry.block;
+        while let Some(&(first, last)) = self.told.get(self.next) {
+            if first >= entry.end() {
+                break;
+            }
+            // An unreadable entry must be touched block after block, any other not at all.
+            self.agree &= is_lost && first <= covered;
+            covered = covered.max(last + 1);
+            if last >= entry.end() {
+                break;
+            }
+            self.next += 1;
+        }
+        self.agree &= !is_lost || covered >= entry.end();
+    }
+
+    fn agree(&self) -> bool {
+        self.agree && self.next >= self.told.len()
     }
 }
 
@@ -265,193 +323,4 @@ fn read_pieces(image: &Image, first: u64, count: u64) -> Result<Vec<Digest>> {
         digest
     };
     Ok(bytes.chunks_exact(32).map(digest).collect())
-}
-
-/// Reads the tree pages in step with the nodes the index gives.
-struct TreePages<'a> {
-    image: &'a Image,
-    next_page: u64,
-    open: std::vec::IntoIter<TreeNode>,
-    hasher: SectionHasher,
-}
-
-impl<'a> TreePages<'a> {
-    fn new(image: &'a Image) -> Self {
-        let open = Vec::new().into_iter();
-        Self { image, next_page: 0, open, hasher: SectionHasher::new() }
-    }
-
-    fn next_node(&mut self) -> Result<Option<TreeNode>> {
-        loop {
-            if let Some(node) = self.open.next() {
-                return Ok(Some(node));
-            }
-            let trailer = self.image.trailer();
-            if self.next_page == trailer.tree_pages {
-                return Ok(None);
-            }
-            let offset = trailer.tree_offset + self.next_page * PAGE_SIZE as u64;
-            let page = read_page(&*self.image.file, offset)?;
-            self.hasher.update(&page);
-            let image = self.image.superblock().image;
-            let header =
-                PageHeader::from_page(&page, PageKind::Tree, image, self.next_page, offset)?;
-            let nodes: std::result::Result<Vec<_>, Fault> =
-                TreeNode::of_page(&page, &header).collect();
-            self.open = nodes.map_err(|f| f.at(Section::TreePage, offset))?.into_iter();
-            self.next_page += 1;
-        }
-    }
-
-    fn compare(&mut self, expected: TreeNode, damage: &mut Option<Error>) {
-        if damage.is_some() {
-            return;
-        }
-        match self.next_node() {
-            Ok(Some(node)) if node == expected => {}
-            Ok(_) => {
-                let fault = Fault::Differs { field: "node", other: "index" };
-                *damage = Some(fault.at(Section::TreePage, self.image.trailer().tree_offset));
-            }
-            Err(error) => *damage = Some(error),
-        }
-    }
-
-    fn finish(mut self, damage: &mut Option<Error>) {
-        if damage.is_some() {
-            return;
-        }
-        let offset = self.image.trailer().tree_offset;
-        match self.next_node() {
-            Ok(None) if self.hasher.finish() == self.image.trailer().tree_hash => {}
-            Ok(None) => {
-                *damage = Some(Fault::Hash { by: "trailer" }.at(Section::TreePage, offset));
-            }
-            Ok(Some(_)) => {
-                let fault = Fault::Differs { field: "node count", other: "index" };
-                *damage = Some(fault.at(Section::TreePage, offset));
-            }
-            Err(error) => *damage = Some(error),
-        }
-    }
-}
-
-/// A stretch of the file, and the entries whose frame begins in it. Entries whose frame lies
-/// elsewhere (equal blocks, merged images) ride along and are read on their own.
-struct Window {
-    start: u64,
-    end: u64,
-    entries: Vec<IndexEntry>,
-}
-
-struct Windows<'a> {
-    image: &'a Image,
-    entries: Option<Entries<'a>>,
-    carried: Option<IndexEntry>,
-    next: u64,
-}
-
-/// Entries one window takes along at most, whatever their frames: bounds its memory.
-const WINDOW_ENTRIES_MAX: usize = 1 << 16;
-
-impl Iterator for Windows<'_> {
-    type Item = Result<Window>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let file_end = self.image.trailer().stored_offset;
-        let start = self.next;
-        let mut end = (start + WINDOW).min(file_end);
-        let mut entries = Vec::new();
-        while let Some(cursor) = self.entries.as_mut() {
-            let entry = match self.carried.take().map(Ok).or_else(|| cursor.next()) {
-                Some(Ok(entry)) => entry,
-                Some(Err(error)) => {
-                    self.entries = None;
-                    return Some(Err(error));
-                }
-                None => {
-                    self.entries = None;
-                    break;
-                }
-            };
-            if !entry.has_frame() {
-                continue;
-            }
-            let ahead = entry.address >= end && entry.kind != Kind::Ref;
-            if (ahead && end < file_end) || entries.len() == WINDOW_ENTRIES_MAX {
-                self.carried = Some(entry);
-                break;
-            }
-            entries.push(entry);
-        }
-        if entries.len() == WINDOW_ENTRIES_MAX && self.carried.is_some() {
-            // Too many for one window: stay where we are and give the rest to the next one.
-            end = start;
-        }
-        self.next = end;
-        (start < file_end || !entries.is_empty()).then_some(Ok(Window { start, end, entries }))
-    }
-}
-
-struct WindowChecker<'a> {
-    image: &'a Image,
-    decoder: Decoder,
-    strays: BlockReader<'a>,
-    bytes: Vec<u8>,
-    block: Vec<u8>,
-}
-
-impl<'a> WindowChecker<'a> {
-    fn new(image: &'a Image) -> Self {
-        let strays = image.block_reader();
-        Self { image, decoder: Decoder::new(), strays, bytes: Vec::new(), block: Vec::new() }
-    }
-
-    fn check(&mut self, window: &Window) -> Result<VerifyReport> {
-        let mut report = VerifyReport::default();
-        // Read on past the window so that the frame that crosses its end is complete.
-        let overlap = u64::from(self.image.geometry().block_size().get()) + PAGE_SIZE as u64;
-        let read_end = (window.end + overlap).min(self.image.trailer().stored_offset);
-        let len = usize::try_from(read_end - window.start).unwrap_or(usize::MAX);
-        self.bytes.resize(if window.start == window.end { 0 } else { len }, 0);
-        let op = Error::io("read image", window.start);
-        self.image.file.read_exact_at(&mut self.bytes, window.start).map_err(op)?;
-        self.check_pieces(window, &mut report)?;
-        for entry in &window.entries {
-            let len = self.image.geometry().block_len(entry.block) as usize;
-            self.block.resize(len, 0);
-            let inside = entry.address.checked_sub(window.start).and_then(|from| {
-                let from = usize::try_from(from).ok()?;
-                let size = usize::try_from(entry.frame_size).ok().filter(|&size| size > 0)?;
-                self.bytes.get(from..from.checked_add(size)?)
-            });
-            let result = match inside {
-                Some(frame) => {
-                    decode_frame(&mut self.decoder, frame, entry, entry.block, &mut self.block)
-                }
-                None => self.strays.read_entry(entry, entry.block, &mut self.block),
-            };
-            report.keep(result)?;
-            report.blocks_checked += 1;
-        }
-        Ok(report)
-    }
-
-    fn check_pieces(&self, window: &Window, report: &mut VerifyReport) -> Result<()> {
-        let piece = PIECE_SIZE as u64;
-        let first = window.start / piece;
-        let count = (window.end - window.start).div_ceil(piece);
-        let inside = usize::try_from(window.end - window.start).unwrap_or(usize::MAX);
-        let stored = self.bytes.get(..inside).unwrap_or_default().chunks(PIECE_SIZE);
-        let listed = read_pieces(self.image, first, count)?;
-        for (number, (bytes, digest)) in (first..).zip(stored.zip(listed)) {
-            if hash::piece(bytes) != digest {
-                let fault = Fault::Hash { by: "stored list" };
-                let offset = number * piece;
-                report.note(Corrupt { section: Section::StoredPiece, offset, fault });
-            }
-            report.bytes_checked += bytes.len() as u64;
-        }
-        Ok(())
-    }
 }

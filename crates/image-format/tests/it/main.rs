@@ -1,0 +1,22 @@
+//! Whole images: written, read, damaged, cut off, forged.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
+mod areas;
+mod checkpoints;
+mod cut_off;
+mod damage;
+mod faults;
+mod foreign;
+mod forge;
+mod full_meta;
+mod golden;
+mod index_shapes;
+mod memory;
+mod meta;
+mod mutants;
+mod naive;
+mod patched;
+mod recipe;
+mod refusals;
+mod round_trip;
