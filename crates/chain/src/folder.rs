@@ -133,6 +133,13 @@ impl Folder {
                 continue;
             }
             match open(storage, &entry.name) {
+                // Its blocks can be restored by file name, but nothing says which point of
+                // which source it is.
+                Ok(image) if !image.has_meta() => {
+                    let damage = image.damage().iter().map(ToString::to_string);
+                    let why = damage.collect::<Vec<_>>().join("; ");
+                    strays.push(stray(StrayKind::Unusable(why)));
+                }
                 Ok(image) => {
                     let set = sets.entry(image.superblock().set).or_insert_with(|| new_set(&image));
                     let point = point_of(&image, entry.name.clone());
@@ -155,7 +162,9 @@ impl Folder {
                 // Removed or renamed by somebody else since the folder was listed.
                 Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
                 // One bad file must not keep anybody from the others.
-                Err(error @ (Error::Io { .. } | Error::Image { source: ImageError::Io { .. }, .. })) => {
+                Err(
+                    error @ (Error::Io { .. } | Error::Image { source: ImageError::Io { .. }, .. }),
+                ) => {
                     strays.push(stray(StrayKind::Unreadable(why(&error))));
                 }
                 Err(error @ Error::Image { .. }) => {
@@ -190,7 +199,7 @@ fn settle_duplicate(kept: &mut Point, mut other: Point) -> Stray {
 }
 
 /// What is wrong with a file, without its name.
-fn why(error: &Error) -> String {
+pub(crate) fn why(error: &Error) -> String {
     let mut causes: Vec<String> = Vec::new();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {

@@ -1,5 +1,6 @@
 //! Proves images, one by one or a whole folder.
 
+use std::io;
 use std::path::Path;
 
 use aiv_image_format::{Depth, Error as ImageError, Image, VerifyReport};
@@ -45,11 +46,10 @@ pub fn verify_file(path: &Path, depth: Depth, job: Job<'_>) -> Result<Checked> {
 }
 
 /// Verifies every image in `storage`, by name, and lists what is no usable image beside them:
-/// unfinished and foreign files, and images for a newer program.
+/// unfinished and foreign files, images for a newer program, and what the storage cannot read.
 ///
 /// # Errors
-/// [`Error::Io`] and [`Error::Image`] when the folder or a file cannot be read,
-/// [`Error::Canceled`].
+/// [`Error::Io`] when the folder cannot be listed, [`Error::Canceled`].
 pub fn verify_folder(
     storage: &dyn Storage,
     depth: Depth,
@@ -72,6 +72,12 @@ pub fn verify_folder(
             }
             Err(Error::Image { source: ImageError::Unsupported(why), .. }) => {
                 strays.push(stray(StrayKind::Unusable(why.to_string())));
+            }
+            // Removed or renamed by somebody else since the folder was listed.
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            // One file that cannot be read must not keep anybody from proving the others.
+            Err(error @ (Error::Io { .. } | Error::Image { .. })) => {
+                strays.push(stray(StrayKind::Unreadable(folder::why(&error))));
             }
             Err(error) => return Err(error),
         }
@@ -99,6 +105,7 @@ fn check(file: String, opened: Result<Image>, depth: Depth, job: Job<'_>) -> Res
 mod tests {
     use super::*;
     use crate::testing::{Filled, image};
+    use aiv_testkit::{Fault, FaultPlan, FaultStorage, MemStorage};
 
     fn verify(dir: &Filled) -> (Vec<Checked>, Vec<Stray>) {
         verify_folder(&dir.storage(), Depth::Data, Job::silent()).expect("the folder is readable")
@@ -124,6 +131,32 @@ mod tests {
         assert!(matches!(images[2].outcome, Err(ImageError::Incomplete { len: 9000 })));
         let strays: Vec<_> = strays.iter().map(|s| s.file.as_str()).collect();
         assert_eq!(strays, ["d.aiv", "e.aiv.part"]);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_hides_no_other() {
+        let mut unreadable = 0;
+        for nth in 1.. {
+            let storage = MemStorage::new();
+            storage.insert("a.aiv", image(1, "sda", 1));
+            storage.insert("b.aiv", image(2, "sda", 2));
+            let broken = FaultStorage::failing(storage, FaultPlan::once(nth, Fault::Eio));
+            let found = verify_folder(&broken, Depth::Data, Job::silent());
+            if !broken.fired() {
+                break;
+            }
+            let Ok((images, strays)) = found else { continue };
+            assert_eq!(images.len() + strays.len(), 2, "operation {nth}");
+            // A record of which the copy could be read is damage, and no other is.
+            let one_copy = |image: &Checked| match &image.outcome {
+                Ok(report) => report.damage.iter().all(|d| d.what().contains("cannot be read")),
+                Err(_) => false,
+            };
+            assert!(images.iter().all(one_copy), "operation {nth}");
+            assert!(strays.iter().all(|s| matches!(s.kind, StrayKind::Unreadable(_))));
+            unreadable += strays.len();
+        }
+        assert!(unreadable > 10, "every read of both images failed once");
     }
 
     #[test]

@@ -114,7 +114,7 @@ mod tests {
         for (kind, count) in [(RunKind::Zero, 1), (RunKind::Unused, 2), (RunKind::Zero, 1)] {
             writer.push_run(kind, count).unwrap();
         }
-        let disk = DiskInfo { len: 4 * BLOCK, ..DiskInfo::default() };
+        let disk = DiskInfo::bare(4 * BLOCK, 512);
         writer.finish(Meta { disk, ..Meta::default() }).unwrap();
         View::open(&storage, "a").unwrap()
     }

@@ -67,6 +67,21 @@ impl DirStorage {
         Ok(Self { root: Arc::new(root), path, unsynced: Mutex::default() })
     }
 
+    /// Opens a folder, and creates it, durably, when no more than its last part is missing.
+    ///
+    /// # Errors
+    /// As [`DirStorage::open`]; [`io::ErrorKind::NotFound`] when the folder around it is missing.
+    pub fn open_or_create(path: impl AsRef<Path>) -> io::Result<Self> {
+        let path = path.as_ref();
+        match fs::mkdir(path, FOLDER_MODE) {
+            Ok(()) => sync_around(path)?,
+            Err(Errno::EXIST) => {}
+            // Whoever may not create it may still use what exists.
+            Err(error) => return Self::open(path).map_err(|_| error.into()),
+        }
+        Self::open(path)
+    }
+
     /// The folder as it was named when opened.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -196,12 +211,7 @@ impl Storage for DirStorage {
             return Err(given_up("an earlier sync of this folder"));
         }
         for folder in std::mem::take(&mut unsynced.folders).into_values() {
-            let synced = match fs::fsync(&*folder) {
-                // The filesystem has no sync of single folders; it may have one of everything.
-                Err(Errno::INVAL) => fs::syncfs(&*folder),
-                synced => synced,
-            };
-            if let Err(e) = synced {
+            if let Err(e) = sync_folder(&folder) {
                 unsynced.failed = true;
                 return Err(e.into());
             }
@@ -223,6 +233,24 @@ impl Storage for DirStorage {
             Err(TryLockError::Error(e)) => Err(e),
         }
     }
+}
+
+fn sync_folder(folder: &OwnedFd) -> rustix::io::Result<()> {
+    match fs::fsync(folder) {
+        // The filesystem has no sync of single folders; it may have one of everything.
+        Err(Errno::INVAL) => fs::syncfs(folder),
+        synced => synced,
+    }
+}
+
+/// Makes the name of a new folder durable.
+fn sync_around(path: &Path) -> io::Result<()> {
+    let around = match path.parent() {
+        Some(around) if !around.as_os_str().is_empty() => around,
+        _ => Path::new("."),
+    };
+    let flags = FOLDER_FLAGS.difference(OFlags::NOFOLLOW);
+    Ok(sync_folder(&fs::open(around, flags, Mode::empty())?)?)
 }
 
 /// Renames without replacing, also on filesystems whose rename cannot promise that (NFS, most

@@ -140,6 +140,12 @@ impl FileDisk {
         }
     }
 
+    /// Whether the file is shorter now than it was when it was opened.
+    fn has_shrunk(&self) -> io::Result<bool> {
+        let now = u64::try_from(fs::fstat(&self.file)?.st_size).unwrap_or(0);
+        Ok(now < self.len())
+    }
+
     /// Whether a byte is in the page cache.
     fn look(&self, at: u64) -> Ahead {
         if at >= self.len() {
@@ -181,7 +187,9 @@ impl ReadAt for FileDisk {
         while at < range.end() && holes.len() < HOLES_MAX {
             let data = match fs::seek(&self.file, SeekFrom::Data(at)) {
                 Ok(data) => data.min(range.end()),
-                // No data from here to the end of the file.
+                // No data from here to the end of the file; when the file shrank, that is no
+                // hole but an end, which whoever reads there has to meet.
+                Err(Errno::NXIO) if self.has_shrunk()? => return Ok(holes),
                 Err(Errno::NXIO) => range.end(),
                 // The filesystem keeps no account of holes.
                 Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Vec::new()),

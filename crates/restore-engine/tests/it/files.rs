@@ -108,7 +108,7 @@ fn a_sparse_disk_of_four_tebibytes_takes_seconds() {
         ImageWriter::create(storage.create(FILE).unwrap(), superblock(geometry, 1)).unwrap();
     writer.push_run(RunKind::Zero, geometry.blocks() / 2).unwrap();
     writer.push_run(RunKind::Unused, geometry.blocks() / 2).unwrap();
-    let disk = DiskInfo { len: LEN, ..DiskInfo::default() };
+    let disk = DiskInfo::bare(LEN, 512);
     writer.finish(Meta { disk, ..Meta::default() }).unwrap();
     let view = View::open(&storage, FILE).unwrap();
 

@@ -132,6 +132,15 @@ pub fn list(root: &Path) -> Result<Vec<BlockDevice>> {
     Ok(inventory::Inventory::read(root)?.devices)
 }
 
+/// The block device behind `path`, through whatever node or link; `None` for anything else, such
+/// as a regular file.
+///
+/// # Errors
+/// [`crate::Error::Path`] when the path or the kernel's lists cannot be read.
+pub fn at(root: &Path, path: &Path) -> Result<Option<BlockDevice>> {
+    uses::device_at(root, path)
+}
+
 /// Whether the kernel refuses writes to an open device; `false` where it does not tell.
 pub(crate) fn is_read_only(device: &File) -> bool {
     let Ok(metadata) = device.metadata() else { return false };

@@ -106,6 +106,16 @@ pub fn uses_of(root: &Path, path: &Path) -> Result<Vec<Use>> {
     Ok(survey.uses.into_iter().collect())
 }
 
+/// See [`super::at`].
+pub(super) fn device_at(root: &Path, path: &Path) -> Result<Option<BlockDevice>> {
+    match FileId::of(path).map_err(examine(path))? {
+        FileId::Device { major, minor } => {
+            Ok(Inventory::read(root)?.numbered(major, minor).cloned())
+        }
+        FileId::File { .. } => Ok(None),
+    }
+}
+
 /// Whether two paths name the same file or, through whatever nodes, the same device.
 ///
 /// # Errors

@@ -258,6 +258,19 @@ fn sources_named_by_links_are_found() {
 }
 
 #[test]
+fn a_device_is_found_through_any_node_or_link_and_a_file_is_none() {
+    let machine =
+        Machine::new().device("block/sdc", (8, 32), &[]).device("block/sdd", (8, 48), &[]);
+    let found = |path: &Path| device::at(machine.root(), path).unwrap().map(|found| found.name);
+    let link = machine.node("by-id");
+    symlink("sdc", &link).unwrap();
+    assert_eq!(found(&machine.node("sdc")).as_deref(), Some("sdc"));
+    assert_eq!(found(&link).as_deref(), Some("sdc"));
+    assert_eq!(found(&machine.root().join("proc/swaps")), None);
+    device::at(machine.root(), &machine.node("sdz")).unwrap_err();
+}
+
+#[test]
 fn odd_names_and_missing_attributes_are_no_obstacle() {
     let machine = Machine::new()
         .device("block/cciss!c0d0", (104, 0), &[])

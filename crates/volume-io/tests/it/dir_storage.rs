@@ -325,3 +325,16 @@ fn a_folder_that_is_none_is_refused() {
     assert_eq!(kind(DirStorage::open(&file)), io::ErrorKind::NotADirectory);
     assert_eq!(kind(DirStorage::open(folder.path().join("x"))), io::ErrorKind::NotFound);
 }
+
+#[test]
+fn a_folder_is_created_for_its_owner_alone_when_only_its_last_part_is_missing() {
+    let around = tempfile::tempdir().unwrap();
+    let path = around.path().join("images");
+    put(&DirStorage::open_or_create(&path).unwrap(), "a", b"kept");
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(names(&DirStorage::open_or_create(&path).unwrap()), ["a"]);
+    let orphan = path.join("not/there");
+    assert_eq!(kind(DirStorage::open_or_create(&orphan)), io::ErrorKind::NotFound);
+    let file = path.join("a");
+    assert_eq!(kind(DirStorage::open_or_create(&file)), io::ErrorKind::NotADirectory);
+}

@@ -94,6 +94,22 @@ fn reading_a_source_leaves_its_access_time_alone() {
 }
 
 #[test]
+fn the_end_of_a_file_that_shrank_is_no_hole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("image");
+    sparse(&path, 8 * MIB);
+    let file = File::options().write(true).open(&path).unwrap();
+    file.write_all_at(&patterned(1 << 20), MIB).unwrap();
+    let disk = FileDisk::open_source(&path).unwrap();
+    file.set_len(4 * MIB).unwrap();
+    // The hole before the data is one; of what comes after it nobody can tell.
+    assert_eq!(disk.holes(Extent::new(0, 8 * MIB)).unwrap(), [Extent::new(0, MIB)]);
+    assert_eq!(disk.holes(Extent::new(5 * MIB, MIB)).unwrap(), []);
+    let error = disk.read_exact_at(&mut [0; 512], 5 * MIB).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+}
+
+#[test]
 fn holes_of_a_sparse_file_are_known_without_reading_them() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("image");

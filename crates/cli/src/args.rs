@@ -1,0 +1,218 @@
+//! The words of the command line, and the help that teaches them.
+
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
+
+use aiv_backup_engine::{BlockSize, Compression, Sectors};
+use aiv_chain::Depth;
+use aiv_report::parse;
+use aiv_restore_engine::Unused;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Parser, Subcommand};
+
+const AFTER_HELP: &str = "\
+IMAGE is a file, or a point in a folder: DIR@latest, DIR@latest~2 (two points earlier),
+DIR@3f9a (the beginning of a point's id), DIR@NAME:latest where a folder holds several sets.
+SIZE is in bytes, or with K, M, G or T in powers of 1024.
+
+Exit codes:
+    0  done and proven
+    1  failed; with --json, error.code says why
+    2  the command line is wrong
+    3  done with warnings: unreadable sectors, a source in use, an unusable image in a folder
+    4  damage found
+    5  refused for safety; nothing was written
+  130  canceled with Ctrl-C; press it twice to stop at once
+
+A first backup, proven, and put onto another disk:
+    aiv devices
+    aiv backup /dev/sda --to /mnt/backup
+    aiv verify /mnt/backup@latest
+    aiv restore /mnt/backup@latest --to /dev/sdb";
+
+/// Disk images that can be trusted: back up disks, prove the images, restore them.
+#[derive(Parser)]
+#[command(name = "aiv", version, after_help = AFTER_HELP, disable_help_subcommand = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+    /// Print exactly one JSON object on standard output, also on failure
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print no progress and no report of what was done, only warnings and errors
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// List disks, what is on them, and what is mounted
+    #[command(after_help = "Examples:\n  aiv devices\n  aiv devices --json")]
+    Devices,
+    Backup(Backup),
+    /// List the sets and recovery points in a folder
+    #[command(after_help = "Examples:\n  aiv list /mnt/backup\n  aiv list /mnt/backup --json")]
+    List {
+        /// The folder
+        dir: PathBuf,
+    },
+    /// Show what an image says about itself: disk, partitions, machine, time
+    #[command(after_help = "Examples:\n  aiv info disk.aiv\n  aiv info /mnt/backup@latest~1")]
+    Info {
+        /// A file, DIR@latest, DIR@ID or DIR@NAME:latest
+        image: PathBuf,
+    },
+    /// Prove that images are readable: every structure, every stored byte, every block
+    ///
+    /// Ends with exit code 4 when anything is damaged, even where a second copy makes up for it.
+    #[command(after_help = "\
+Examples:
+  aiv verify /mnt/backup
+  aiv verify /mnt/backup@latest
+  aiv verify disk.aiv --depth quick")]
+    Verify {
+        /// An image, or a folder to verify every image in it
+        #[arg(value_name = "IMAGE|DIR")]
+        target: PathBuf,
+        /// Structures only, or every stored byte and block as well
+        #[arg(long, default_value = "data")]
+        #[arg(value_parser = choice(&[("quick", Depth::Quick), ("data", Depth::Data)]))]
+        depth: Depth,
+    },
+    Restore(Restore),
+    /// Print a readable account of every byte of an image file
+    #[command(after_help = "Examples:\n  aiv dump disk.aiv | less\n  aiv dump /mnt/backup@latest")]
+    Dump {
+        /// A file, DIR@latest, DIR@ID or DIR@NAME:latest
+        image: PathBuf,
+    },
+    /// Print the specification of the image format
+    #[command(after_help = "Examples:\n  aiv format-spec | less\n  aiv format-spec > format.md")]
+    FormatSpec,
+    /// Print a completion script for a shell
+    #[command(after_help = "\
+Examples:
+  aiv completions bash > /etc/bash_completion.d/aiv
+  aiv completions zsh > /usr/share/zsh/vendor-completions/_aiv")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write those of all commands into a folder
+    #[command(after_help = "Examples:\n  aiv man | man -l -\n  aiv man --to /usr/local/man/man1")]
+    Man {
+        /// The folder to write to
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
+    },
+}
+
+/// Make an image of each of one or several disks, partitions or raw files
+///
+/// Free space of filesystems is left out where their own records of it can be trusted (ext2,
+/// ext3, ext4); all else is captured whole. The source is never written. An image appears in
+/// the folder only after it was written, synced and read back.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  aiv backup /dev/sda --to /mnt/backup
+  aiv backup /dev/sda /dev/sdb --to /mnt/backup --rate-limit 100M --comment 'before upgrade'
+  aiv backup disk.img --to . --sectors all --compress zstd:9 --verify")]
+pub(crate) struct Backup {
+    /// Block devices or raw disk files
+    #[arg(required = true, value_name = "SOURCE")]
+    pub sources: Vec<PathBuf>,
+    /// Folder for the images; created when only its last part is missing
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+    /// What to call the source [default: the name of its device or file]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Make a full image, as every backup of this version is
+    #[arg(long)]
+    pub full: bool,
+    /// What filesystems use, or every sector
+    #[arg(long, default_value = "used")]
+    #[arg(value_parser = choice(&[("used", Sectors::Used), ("all", Sectors::All)]))]
+    pub sectors: Sectors,
+    /// zstd, zstd:LEVEL with a level from 1 to 19, lz4, or none
+    #[arg(long, value_name = "METHOD", default_value = "zstd:1", value_parser = parse::compression)]
+    pub compress: Compression,
+    /// Read at most so many bytes per second
+    #[arg(long, value_name = "SIZE", value_parser = parse::rate)]
+    pub rate_limit: Option<NonZeroU64>,
+    /// Go on although the source is in use; the point is marked inconsistent
+    #[arg(long)]
+    pub live: bool,
+    /// Read every block of the finished image back and compare
+    #[arg(long)]
+    pub verify: bool,
+    /// Bytes per block, a power of two from 16K to 4M [default: by the size of the source]
+    #[arg(long, value_name = "SIZE", value_parser = parse::block_size)]
+    pub block_size: Option<BlockSize>,
+    /// Threads that hash and compress [default: one per processor]
+    #[arg(long)]
+    pub threads: Option<NonZeroUsize>,
+    /// Identity of the source, instead of the one found on it
+    #[arg(long, value_name = "ID")]
+    pub source_id: Option<String>,
+    /// Text to keep in the image
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub comment: String,
+}
+
+/// Put a recovery point back onto a device or into a raw file
+///
+/// Refuses a target that is mounted or otherwise in use, too small, read-only, or holds the
+/// image. What exists is overwritten only with --yes, or after its serial number or size was
+/// typed. Everything written is read back and compared.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  aiv restore /mnt/backup@latest --to /dev/sdb
+  aiv restore /mnt/backup@latest --to disk.img
+  aiv restore disk.aiv --to /dev/sdb2 --partition 2 --delta --yes")]
+pub(crate) struct Restore {
+    /// A file, DIR@latest, DIR@ID or DIR@NAME:latest
+    pub image: PathBuf,
+    /// A block device, or a raw file, which is created when it does not exist
+    #[arg(long, value_name = "TARGET")]
+    pub to: PathBuf,
+    /// Restore only the partition of this number
+    #[arg(long, value_name = "N")]
+    pub partition: Option<u32>,
+    /// Read the target first and write only what differs
+    #[arg(long)]
+    pub delta: bool,
+    /// Free space: keep what the target holds there, make it zeros, or give it back
+    #[arg(long, default_value = "leave")]
+    #[arg(value_parser = choice(&[
+        ("leave", Unused::Leave), ("zero", Unused::Zero), ("discard", Unused::Discard)]))]
+    pub unused: Unused,
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Overwrite a target that exists without asking
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// One of a few words.
+fn choice<T: Copy + Send + Sync + 'static>(
+    words: &'static [(&'static str, T)],
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(words.iter().map(|(word, _)| *word)).try_map(|found| {
+        words.iter().find(|(word, _)| *word == found).map(|(_, value)| *value).ok_or("unknown word")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Args::command().debug_assert();
+    }
+}

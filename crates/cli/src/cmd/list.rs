@@ -1,0 +1,22 @@
+//! `aiv list`: what a folder holds.
+
+use std::path::Path;
+
+use aiv_chain::Folder;
+use aiv_report::{Failure, Outcome, Remarks, json, text};
+use aiv_volume_io::DirStorage;
+use serde_json::json;
+
+use crate::session::Session;
+
+pub(crate) fn run(dir: &Path, session: &Session) -> Result<Outcome, Failure> {
+    let failed = Failure::io(format!("cannot open the folder {}", dir.display()));
+    let folder = Folder::scan(&DirStorage::open(dir).map_err(failed)?, session.job())?;
+    let (sets, strays) = (json::sets(&folder.sets), json::strays(&folder.strays));
+    let json = json!({"folder": json::path(dir), "sets": sets, "strays": strays});
+    let text = match folder.sets.as_slice() {
+        [] => format!("no images in {}\n", dir.display()),
+        sets => text::sets(sets),
+    };
+    Ok(Outcome::answer(json, text).with(Remarks::on_folder(&folder)))
+}

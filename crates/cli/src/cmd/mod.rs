@@ -1,0 +1,42 @@
+//! One file per command: parse, call, render.
+
+mod backup;
+mod devices;
+mod info;
+mod list;
+mod restore;
+mod text;
+mod verify;
+
+use std::path::{Path, PathBuf};
+
+use aiv_chain::{Image, locate, open_image};
+use aiv_report::{Failure, Outcome};
+
+use crate::args::Command;
+use crate::session::Session;
+
+/// Where `/sys` and `/proc` are.
+const ROOT: &str = "/";
+
+pub(crate) fn run(command: Command, session: &Session) -> Result<Outcome, Failure> {
+    match command {
+        Command::Devices => devices::run(session),
+        Command::Backup(args) => backup::run(&args, session),
+        Command::List { dir } => list::run(&dir, session),
+        Command::Info { image } => info::run(&image, session),
+        Command::Verify { target, depth } => verify::run(&target, depth, session),
+        Command::Restore(args) => restore::run(&args, session),
+        Command::Dump { image } => text::dump(&image, session),
+        Command::FormatSpec => Ok(text::format_spec()),
+        Command::Completions { shell } => Ok(text::completions(shell)),
+        Command::Man { to } => text::man(to.as_deref()),
+    }
+}
+
+/// The image an argument names, and its path.
+fn open(argument: &Path, session: &Session) -> Result<(PathBuf, Image), Failure> {
+    let path = locate(argument, session.job())?;
+    let image = open_image(&path)?;
+    Ok((path, image))
+}

@@ -1,0 +1,97 @@
+//! What the outside world gives to a command: time, randomness, a terminal, Ctrl-C.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use aiv_backup_engine::Clock;
+use aiv_report::{Exit, Failure};
+use aiv_volume_io::{Cancel, Job};
+
+use crate::progress::Show;
+
+/// The stop button that Ctrl-C presses.
+static CANCEL: Cancel = Cancel::new();
+
+/// Whether the user is being asked something.
+static ASKING: AtomicBool = AtomicBool::new(false);
+
+pub(crate) struct Session {
+    pub json: bool,
+    pub quiet: bool,
+    pub clock: SystemClock,
+    show: Show,
+}
+
+impl Session {
+    pub(crate) fn new(json: bool, quiet: bool) -> Self {
+        let clock = SystemClock::start();
+        Self { json, quiet, clock, show: Show::new(quiet, clock) }
+    }
+
+    /// A job that shows its progress and stops at Ctrl-C; the second one ends the program.
+    pub(crate) fn job(&self) -> Job<'_> {
+        // Refused after the first time, when the handler is in place already.
+        let _ = ctrlc::try_set_handler(|| {
+            if ASKING.load(Ordering::Relaxed) || CANCEL.check().is_err() {
+                std::process::exit(Exit::Canceled.status().into());
+            }
+            CANCEL.cancel();
+        });
+        Job::new(&self.show, &CANCEL)
+    }
+
+    /// A line from standard input; Ctrl-C ends the program.
+    pub(crate) fn read_line(&self) -> io::Result<String> {
+        let mut line = String::new();
+        ASKING.store(true, Ordering::Relaxed);
+        let read = io::stdin().read_line(&mut line);
+        ASKING.store(false, Ordering::Relaxed);
+        read.map(|_| line)
+    }
+
+    /// Writes a line to standard error, where no progress bar is left.
+    pub(crate) fn say(&self, line: &str) {
+        self.show.clear();
+        self.show.say(line);
+    }
+}
+
+/// Milliseconds since 1970 UTC.
+#[expect(clippy::disallowed_methods, reason = "frontends read the clock, here and nowhere else")]
+pub(crate) fn now_unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Bytes that never come again.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], Failure> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)
+        .map_err(|e| Failure::io("no random numbers")(io::Error::other(e.to_string())))?;
+    Ok(bytes)
+}
+
+/// Time since the start of the program.
+#[derive(Clone, Copy)]
+pub(crate) struct SystemClock(Instant);
+
+impl SystemClock {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "frontends read the clock, here and nowhere else"
+    )]
+    fn start() -> Self {
+        Self(Instant::now())
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Duration {
+        self.0.elapsed()
+    }
+
+    fn sleep(&self, time: Duration) {
+        std::thread::sleep(time);
+    }
+}

@@ -1,0 +1,199 @@
+//! Targets that must not be overwritten, and the question before one is.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::support::{Loop, MIB, Mount, Scratch, aiv, aiv_json, noise, run};
+
+/// An image of two MiB, and a function that restores it to a target with `--yes`.
+struct Setup {
+    scratch: Scratch,
+    image: String,
+}
+
+impl Setup {
+    fn new() -> Self {
+        let scratch = Scratch::new();
+        let image = scratch.image().to_str().unwrap().to_owned();
+        Self { scratch, image }
+    }
+
+    fn refuses(&self, target: &str, code: &str) -> String {
+        let before = fs::read(target).unwrap();
+        let message = aiv_json(&["restore", &self.image, "--to", target, "--yes"]).failed(5, code);
+        assert_eq!(fs::read(target).unwrap(), before, "refused, and yet written");
+        message
+    }
+
+    fn source(&self) -> Vec<u8> {
+        fs::read(self.scratch.path("disk.raw")).unwrap()
+    }
+
+    /// A device of `len` bytes of noise.
+    fn device(&self, len: u64, options: &[&str]) -> Loop {
+        let file = self.scratch.write("target.raw", &noise(len, 99));
+        Loop::new(file.as_ref(), options)
+    }
+}
+
+#[test]
+fn a_target_that_is_too_small_is_refused_with_both_sizes() {
+    let setup = Setup::new();
+    let device = setup.device(MIB, &[]);
+    let message = setup.refuses(device.arg(), "target_too_small");
+    assert!(message.contains("1048576") && message.contains("2097152"), "{message}");
+}
+
+#[test]
+fn a_mounted_target_is_refused() {
+    let setup = Setup::new();
+    let device = setup.device(8 * MIB, &[]);
+    run("mkfs.ext4", &["-q", "-F", device.arg()]);
+    let mount = Mount::new(device.arg(), "rw");
+    File::create(mount.path().join("precious")).unwrap().write_all(b"data").unwrap();
+    run("sync", &["-f", mount.path().to_str().unwrap()]);
+    for target in [device.arg(), setup.scratch.path("target.raw").to_str().unwrap()] {
+        let message = setup.refuses(target, "target_in_use");
+        assert!(message.contains(mount.path().to_str().unwrap()), "{message}");
+    }
+    assert_eq!(fs::read(mount.path().join("precious")).unwrap(), b"data");
+}
+
+#[test]
+fn a_read_only_target_is_refused() {
+    let setup = Setup::new();
+    let device = setup.device(4 * MIB, &["--read-only"]);
+    setup.refuses(device.arg(), "target_read_only");
+}
+
+#[test]
+fn a_target_with_other_sectors_is_refused() {
+    let setup = Setup::new();
+    let device = setup.device(4 * MIB, &["--sector-size", "4096"]);
+    setup.refuses(device.arg(), "sector_size");
+}
+
+#[test]
+fn an_image_is_never_overwritten() {
+    let setup = Setup::new();
+    setup.refuses(&setup.image, "target_is_image");
+    let other = setup.scratch.image();
+    setup.refuses(other.to_str().unwrap(), "target_is_image");
+}
+
+#[test]
+fn a_partition_the_disk_does_not_have_is_named() {
+    let setup = Setup::new();
+    let target = setup.scratch.arg("part.raw");
+    let args = ["restore", &setup.image, "--to", &target, "--partition", "3"];
+    aiv_json(&args).failed(1, "no_such_partition");
+    assert!(!Path::new(&target).exists());
+}
+
+#[test]
+fn an_existing_target_is_not_overwritten_without_yes() {
+    let setup = Setup::new();
+    let device = setup.device(2 * MIB, &[]);
+    let file = setup.scratch.disk("existing.raw", 2 * MIB);
+    for target in [device.arg(), &file] {
+        let before = fs::read(target).unwrap();
+        for run in [
+            aiv(&["restore", &setup.image, "--to", target]),
+            aiv_json(&["restore", &setup.image, "--to", target]),
+        ] {
+            assert_eq!(run.status, 5);
+            assert!((run.stdout + &run.stderr).contains("--yes"));
+        }
+        assert_eq!(fs::read(target).unwrap(), before);
+        aiv(&["restore", &setup.image, "--to", target, "--yes"]).ended(0);
+        assert_eq!(fs::read(target).unwrap(), setup.source());
+    }
+}
+
+/// Runs a restore at a terminal and types `answer`.
+fn restore_at_terminal(image: &str, target: &str, answer: &str) -> i32 {
+    let aiv = env!("CARGO_BIN_EXE_aiv");
+    let command = format!("{aiv} restore {image} --to {target}");
+    let (stdin, quiet) = (Stdio::piped(), Stdio::null());
+    let mut terminal = Command::new("script");
+    terminal.args(["--quiet", "--return", "--command", &command, "/dev/null"]);
+    let mut child = terminal.stdin(stdin).stdout(quiet).spawn().expect("script of bsdutils");
+    let mut keyboard = child.stdin.take().unwrap();
+    writeln!(keyboard, "{answer}").unwrap();
+    let status = child.wait().unwrap();
+    drop(keyboard);
+    status.code().unwrap()
+}
+
+#[test]
+fn at_a_terminal_the_size_of_the_target_must_be_typed() {
+    let setup = Setup::new();
+    let target = setup.scratch.disk("existing.raw", 3 * MIB);
+    let before = fs::read(&target).unwrap();
+    for wrong in ["", "y", "yes", "2097152"] {
+        assert_eq!(restore_at_terminal(&setup.image, &target, wrong), 5, "{wrong:?}");
+        assert_eq!(fs::read(&target).unwrap(), before, "{wrong:?}");
+    }
+    assert_eq!(restore_at_terminal(&setup.image, &target, "3145728"), 0);
+    assert_eq!(fs::read(&target).unwrap()[..2 * MIB as usize], setup.source());
+}
+
+#[test]
+fn a_dry_run_prints_the_plan_and_does_nothing() {
+    let setup = Setup::new();
+    let target = setup.scratch.arg("new.raw");
+    let args = ["restore", &setup.image, "--to", &target, "--dry-run"];
+    let run = aiv(&args).ended(0);
+    assert!(run.stdout.contains("create a file of 2097152 bytes"), "{}", run.stdout);
+    let json = aiv_json(&args).ended(0).json();
+    assert_eq!(json["dry_run"], true);
+    assert!(json["steps"].as_array().unwrap().len() > 1, "{json}");
+    assert!(!Path::new(&target).exists());
+    // It refuses what the restore would refuse, and needs no --yes for what exists.
+    let device = setup.device(MIB, &[]);
+    let args = ["restore", &setup.image, "--to", device.arg(), "--dry-run"];
+    aiv_json(&args).failed(5, "target_too_small");
+    let existing = setup.scratch.disk("existing.raw", 2 * MIB);
+    let before = fs::read(&existing).unwrap();
+    aiv(&["restore", &setup.image, "--to", &existing, "--dry-run"]).ended(0);
+    assert_eq!(fs::read(&existing).unwrap(), before);
+}
+
+#[test]
+fn a_full_filesystem_under_a_new_file_leaves_no_file() {
+    let setup = Setup::new();
+    let memory = Mount::memory(MIB);
+    let target = memory.arg("target.raw");
+    let run = aiv_json(&["restore", &setup.image, "--to", &target]);
+    let message = run.failed(1, "disk_full");
+    assert!(message.contains("the new file was removed"), "{message}");
+    assert!(!Path::new(&target).exists());
+}
+
+#[test]
+fn a_larger_target_gets_a_note_and_keeps_its_tail() {
+    let setup = Setup::new();
+    let device = setup.device(3 * MIB, &[]);
+    let run = aiv(&["restore", &setup.image, "--to", device.arg(), "--yes"]).ended(0);
+    assert!(run.stdout.contains("note: the target is larger"), "{}", run.stdout);
+    let (now, then) = (fs::read(device.path()).unwrap(), noise(3 * MIB, 99));
+    assert_eq!(now[..2 * MIB as usize], setup.source());
+    assert_eq!(now[2 * MIB as usize..], then[2 * MIB as usize..]);
+}
+
+#[test]
+fn a_delta_restore_writes_only_what_differs() {
+    let setup = Setup::new();
+    let mut bytes = setup.source();
+    bytes[700_000] ^= 1;
+    let target = setup.scratch.write("existing.raw", &bytes);
+    let args = ["restore", &setup.image, "--to", &target, "--delta", "--yes"];
+    let json = aiv_json(&args).ended(0).json();
+    let written = json["bytes_written"].as_u64().unwrap();
+    assert!((1..=2 << 16).contains(&written) || written <= MIB + (1 << 16), "{json}");
+    assert_eq!(fs::read(&target).unwrap(), setup.source());
+    let json = aiv_json(&args).ended(0).json();
+    assert_eq!((&json["bytes_written"], &json["bytes_skipped"]), (&0.into(), &(2 * MIB).into()));
+}

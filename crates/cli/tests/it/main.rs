@@ -1,0 +1,19 @@
+//! The command as its users meet it: words in, words and exit status out. Every test runs the
+//! real program, most of them on real loop devices, filesystems and partition tables.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "tests run on 64-bit machines, on small disks"
+)]
+
+mod support;
+
+mod bad_images;
+mod bad_sources;
+mod bad_targets;
+mod concurrent;
+mod help;
+mod output;
+mod real_disk;
+mod shapes;

@@ -1,0 +1,110 @@
+use std::error::Error;
+use std::io;
+
+use serde_json::{Value, json};
+
+use crate::judge::judge;
+
+/// How a command ended, from the best to the worst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Exit {
+    /// Done and proven.
+    Done,
+    /// Done, and the user should look at something.
+    Warnings,
+    /// Refused for safety; nothing was written.
+    Refused,
+    /// The command line is wrong.
+    Usage,
+    /// Failed; the code says why.
+    Failed,
+    /// Damage was found.
+    Damage,
+    /// The user asked to stop.
+    Canceled,
+}
+
+impl Exit {
+    /// The exit status of a process.
+    #[must_use]
+    pub const fn status(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Warnings => 3,
+            Self::Damage => 4,
+            Self::Refused => 5,
+            Self::Canceled => 130,
+        }
+    }
+}
+
+/// What an error means to somebody who has to act on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    /// A stable word for scripts.
+    pub code: &'static str,
+    /// How the command ended.
+    pub exit: Exit,
+    /// The next step.
+    pub hint: &'static str,
+}
+
+/// Something that was not done, and all a frontend says about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure {
+    /// What it means.
+    pub verdict: Verdict,
+    /// What happened, with all causes, in one line. May contain text from a disk.
+    pub message: String,
+    /// JSON of what was done all the same; an object.
+    pub done: Box<Value>,
+}
+
+impl Failure {
+    /// A failure a frontend found by itself.
+    #[must_use]
+    pub fn new(verdict: Verdict, message: impl Into<String>) -> Self {
+        Self { verdict, message: message.into(), done: Box::new(json!({})) }
+    }
+
+    /// The failure an error of any library, or of the system, is.
+    #[must_use]
+    pub fn of(error: &(dyn Error + 'static)) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(inner) = source {
+            message = format!("{message}: {inner}");
+            source = inner.source();
+        }
+        Self::new(judge(error), message)
+    }
+
+    /// Wraps an error of the system with what was being done: `"cannot open /backup"`.
+    pub fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |error| Self::of(&error).about(what)
+    }
+
+    /// The same about something, which is put in front of the message.
+    #[must_use]
+    pub fn about(self, what: impl std::fmt::Display) -> Self {
+        Self { message: format!("{what}: {}", self.message), ..self }
+    }
+
+    /// What was done, and an object `error` with `code`, `message` and `hint`.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let Verdict { code, hint, .. } = self.verdict;
+        let mut json = Value::clone(&self.done);
+        json["error"] = json!({"code": code, "message": self.message, "hint": hint});
+        json
+    }
+}
+
+impl<E: Error + 'static> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::of(&error)
+    }
+}

@@ -1,0 +1,312 @@
+//! Results as JSON. Field names are a contract with scripts: added, never renamed.
+
+use std::path::Path;
+use std::time::Duration;
+
+use aiv_backup_engine::{BackupPlan, BackupReport};
+use aiv_chain::meta::{DiskInfo, RegionInfo};
+use aiv_chain::{Checked, Image, Point, Set, Stray};
+use aiv_image_format::{Corrupt, Error as ImageError, MAJOR, MINOR};
+use aiv_restore_engine::{PlanStep, RestorePlan, RestoreReport};
+use aiv_volume_io::Extent;
+use aiv_volume_io::device::{BlockDevice, DeviceKind};
+use serde_json::{Value, json};
+
+use crate::words::{self, time};
+use crate::{Failure, Remarks};
+
+/// A path. Bytes that are no UTF-8, which JSON cannot carry, are replaced.
+#[must_use]
+pub fn path(path: &Path) -> Value {
+    path.to_string_lossy().into()
+}
+
+/// Byte ranges.
+#[must_use]
+pub fn extents(extents: &[Extent]) -> Value {
+    extents.iter().map(|extent| json!({"start": extent.start, "size": extent.len})).collect()
+}
+
+fn lines<T: ToString>(items: impl IntoIterator<Item = T>) -> Value {
+    items.into_iter().map(|item| item.to_string()).collect()
+}
+
+/// Block devices, each with what is on it, or why that is not known.
+#[must_use]
+pub fn devices(devices: &[(BlockDevice, Result<BackupPlan, Failure>)]) -> Value {
+    let item = |(found, examined): &(BlockDevice, Result<BackupPlan, Failure>)| {
+        let mut json = device(found);
+        match examined {
+            Ok(plan) => {
+                json["source_id"] = json!(plan.source_id);
+                json["table"] = json!(plan.disk.table);
+                json["partitions"] = partitions(&plan.disk);
+            }
+            Err(failure) => json["error"] = failure.to_json()["error"].take(),
+        }
+        json
+    };
+    devices.iter().map(item).collect()
+}
+
+fn device(device: &BlockDevice) -> Value {
+    let number = match device.kind {
+        DeviceKind::Partition { number, .. } => Some(number),
+        _ => None,
+    };
+    let mounts: Value = device.mounts.iter().map(|mount| path(&mount.path)).collect();
+    json!({
+        "path": path(&device.path),
+        "size": device.size,
+        "parent": device.parent,
+        "number": number,
+        "vendor": device.vendor,
+        "model": device.model,
+        "serial": device.serial,
+        "wwn": device.wwn,
+        "logical_sector": device.logical_sector,
+        "physical_sector": device.physical_sector,
+        "read_only": device.read_only,
+        "removable": device.removable,
+        "rotational": device.rotational,
+        "mounts": mounts,
+        "swap": device.swap,
+        "holders": device.holders,
+        "backing_file": device.backing_file.as_deref().map(path),
+    })
+}
+
+/// The partitions of a disk, or the one volume of a disk without a table, which has number 0.
+#[must_use]
+pub fn partitions(disk: &DiskInfo) -> Value {
+    let partition = |region: &RegionInfo| {
+        let (p, v) = (region.partition.clone().unwrap_or_default(), region.volume.as_ref());
+        json!({
+            "number": p.number,
+            "start": region.extent.start,
+            "size": region.extent.len,
+            "filesystem": v.map(|v| &v.filesystem),
+            "label": v.map(|v| &v.label),
+            "uuid": v.map(|v| &v.uuid),
+            "name": p.name,
+            "type": p.type_id,
+            "partition_uuid": p.unique_id,
+            "bootable": p.bootable,
+            "capture": v.map(|v| v.capture.name()),
+            "capture_reason": v.map(|v| &v.reason),
+            "used": v.map(|v| v.used_bytes),
+            "cluster_size": v.map(|v| v.cluster_size),
+        })
+    };
+    words::volumes(disk).map(partition).collect()
+}
+
+/// Fields of [`image`] that come from META, and are null where that is damaged.
+const FROM_META: [&str; 18] = [
+    "group",
+    "time",
+    "host",
+    "name",
+    "source",
+    "source_id",
+    "comment",
+    "consistency",
+    "capture",
+    "model",
+    "serial",
+    "wwn",
+    "table",
+    "table_id",
+    "table_problems",
+    "partitions",
+    "machine",
+    "source_errors",
+];
+
+/// Everything `image` says about itself.
+#[must_use]
+pub fn image(image: &Image) -> Value {
+    let (head, tail, meta) = (image.superblock(), image.trailer(), image.meta());
+    let (manifest, disk, geometry) = (&meta.manifest, &meta.disk, image.geometry());
+    let n = tail.totals;
+    let mut json = json!({
+        "format": format!("aiv {MAJOR}.{MINOR}"),
+        "writer": head.writer,
+        "image_uuid": head.image.to_string(),
+        "kind": head.kind.name(),
+        "recovery_point": head.point.to_string(),
+        "set": head.set.to_string(),
+        "group": manifest.group.to_string(),
+        "parent": head.parent.map(|parent| parent.point.to_string()),
+        "time": time(manifest.time_unix_ms),
+        "host": manifest.host,
+        "name": manifest.name,
+        "source": manifest.source,
+        "source_id": manifest.source_id,
+        "comment": manifest.comment,
+        "consistency": manifest.consistency.name(),
+        "capture": manifest.capture.name(),
+        "size": geometry.len(),
+        "size_stored": tail.file_len,
+        "sector_size": geometry.sector_size(),
+        "block_size": geometry.block_size().get(),
+        "state_root": tail.state_root.to_string(),
+        "content_root": tail.content_root.to_string(),
+        "blocks": {
+            "data": n.blocks_data, "ref": n.blocks_ref, "zero": n.blocks_zero,
+            "unused": n.blocks_unused, "excluded": n.blocks_excluded,
+            "unreadable": n.blocks_unreadable,
+        },
+        "model": disk.model,
+        "serial": disk.serial,
+        "wwn": disk.wwn,
+        "table": disk.table,
+        "table_id": disk.table_id,
+        "table_problems": disk.table_problems,
+        "partitions": partitions(disk),
+        "machine": meta.inventory.facts.iter().cloned().collect::<Value>(),
+        "source_errors": extents(&meta.source_errors),
+        "damage": lines(image.damage()),
+    });
+    if !image.has_meta() {
+        FROM_META.iter().for_each(|field| json[field] = Value::Null);
+    }
+    json
+}
+
+/// Sets and their points.
+#[must_use]
+pub fn sets(sets: &[Set]) -> Value {
+    let set = |set: &Set| {
+        json!({
+            "id": set.id.to_string(),
+            "name": set.name,
+            "host": set.host,
+            "source_id": set.source_id,
+            "points": set.points.iter().map(point).collect::<Value>(),
+        })
+    };
+    sets.iter().map(set).collect()
+}
+
+fn point(point: &Point) -> Value {
+    json!({
+        "recovery_point": point.id.to_string(),
+        "image": point.file,
+        "kind": point.kind.name(),
+        "time": time(point.time_unix_ms),
+        "parent": point.parent.map(|id| id.to_string()),
+        "size": point.size,
+        "size_stored": point.size_stored,
+        "restorable": point.is_restorable(),
+        "damage": lines(words::damage(point)),
+        "state_root": point.state_root.to_string(),
+        "content_root": point.content_root.to_string(),
+        "comment": point.comment,
+    })
+}
+
+/// Files that are no usable image.
+#[must_use]
+pub fn strays(strays: &[Stray]) -> Value {
+    let stray = |stray: &Stray| {
+        let (kind, detail) = words::stray(&stray.kind);
+        json!({"file": stray.file, "size": stray.size, "kind": kind, "detail": detail})
+    };
+    strays.iter().map(stray).collect()
+}
+
+/// What verifying images found: `ok`, every error with its place, and the images.
+#[must_use]
+pub fn verification(images: &[Checked]) -> Value {
+    let checked = |image: &Checked| {
+        let report = image.outcome.as_ref().ok();
+        json!({
+            "file": image.file,
+            "ok": image.is_sound(),
+            "damage_count": report.map_or(1, |r| r.damage_count),
+            "blocks_checked": report.map_or(0, |r| r.blocks_checked),
+            "bytes_checked": report.map_or(0, |r| r.bytes_checked),
+        })
+    };
+    json!({
+        "ok": images.iter().all(Checked::is_sound),
+        "errors": images.iter().flat_map(errors).collect::<Value>(),
+        "images": images.iter().map(checked).collect::<Value>(),
+    })
+}
+
+fn errors(image: &Checked) -> Vec<Value> {
+    let damage = |corrupt: &Corrupt| error(&image.file, corrupt.offset, corrupt);
+    match &image.outcome {
+        Ok(report) => report.damage.iter().map(damage).collect(),
+        Err(ImageError::Corrupt(corrupt)) => vec![damage(corrupt)],
+        // What is missing begins where the file ends.
+        Err(cut_off @ ImageError::Incomplete { len }) => vec![error(&image.file, *len, cut_off)],
+        Err(other) => vec![error(&image.file, 0, other)],
+    }
+}
+
+fn error(file: &str, offset: u64, what: &dyn ToString) -> Value {
+    json!({"file": file, "offset": offset, "what": what.to_string()})
+}
+
+/// One image of a finished backup into `folder`.
+#[must_use]
+pub fn backup(folder: &Path, plan: &BackupPlan, report: &BackupReport, elapsed: Duration) -> Value {
+    let remarks = Remarks::on_backup(plan, report);
+    json!({
+        "image": path(&folder.join(&report.image)),
+        "kind": report.kind.name(),
+        "recovery_point": report.recovery_point.to_string(),
+        "source_id": plan.source_id,
+        "state_root": report.state_root.to_string(),
+        "content_root": report.content_root.to_string(),
+        "consistency": plan.consistency.name(),
+        "verified": report.verified,
+        "bytes_source": report.bytes_source,
+        "bytes_used": report.bytes_used,
+        "bytes_read": report.bytes_read,
+        "bytes_stored": report.bytes_stored,
+        "blocks_new": report.totals.blocks_data,
+        "elapsed_ms": u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+        "partitions": partitions(&plan.disk),
+        "unreadable": extents(&report.unreadable),
+        "notes": remarks.notes,
+        "warnings": remarks.warnings,
+    })
+}
+
+/// What a restore is going to do.
+#[must_use]
+pub fn restore_plan(plan: &RestorePlan) -> Value {
+    let remarks = Remarks::on_restore(plan.notes(), plan.unreadable());
+    json!({
+        "dry_run": true,
+        "steps": plan.steps().iter().map(PlanStep::to_string).collect::<Value>(),
+        "start": plan.region().start,
+        "size": plan.region().len,
+        "notes": remarks.notes,
+        "warnings": remarks.warnings,
+    })
+}
+
+/// What a restore did.
+#[must_use]
+pub fn restore(report: &RestoreReport) -> Value {
+    let remarks = Remarks::on_restore(&report.notes, &report.unreadable);
+    json!({
+        "dry_run": false,
+        "verified": report.verified,
+        "bytes_written": report.bytes_written,
+        "bytes_skipped": report.bytes_skipped(),
+        "bytes_zeroed": report.bytes_zeroed,
+        "bytes_discarded": report.bytes_discarded,
+        "bytes_verified": report.bytes_verified,
+        "start": report.region.start,
+        "size": report.region.len,
+        "unreadable": extents(&report.unreadable),
+        "notes": remarks.notes,
+        "warnings": remarks.warnings,
+    })
+}

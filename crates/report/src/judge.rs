@@ -1,0 +1,327 @@
+//! What an error means: the table of codes, exit statuses and next steps.
+
+use std::error::Error;
+use std::io::{self, ErrorKind};
+
+use aiv_image_format::{Error as ImageError, Unsupported};
+use aiv_restore_engine::Refusal;
+
+use crate::failure::{Exit, Verdict};
+
+const CANCELED: Verdict = Verdict {
+    code: "canceled",
+    exit: Exit::Canceled,
+    hint: "nothing half-done was published; run it again when it suits",
+};
+const DAMAGED: Verdict = Verdict {
+    code: "damaged",
+    exit: Exit::Damage,
+    hint: "`aiv verify` lists all damage; use another copy of the file, or an older point",
+};
+const DISK_FULL: &str = "disk_full";
+
+const fn failed(code: &'static str, hint: &'static str) -> Option<Verdict> {
+    Some(Verdict { code, exit: Exit::Failed, hint })
+}
+
+const fn refused(code: &'static str, hint: &'static str) -> Option<Verdict> {
+    Some(Verdict { code, exit: Exit::Refused, hint })
+}
+
+/// The word of the outermost layer that has one.
+pub(crate) fn judge(error: &(dyn Error + 'static)) -> Verdict {
+    None.or_else(|| error.downcast_ref().and_then(judge_backup))
+        .or_else(|| error.downcast_ref().and_then(judge_restore))
+        .or_else(|| error.downcast_ref().and_then(judge_chain))
+        .or_else(|| error.downcast_ref().and_then(judge_image))
+        .or_else(|| error.downcast_ref().and_then(judge_volume))
+        .or_else(|| error.downcast_ref().map(judge_io))
+        .unwrap_or_else(|| judge_source(error))
+}
+
+fn judge_source(error: &(dyn Error + 'static)) -> Verdict {
+    let unknown =
+        || Verdict { code: "failed", exit: Exit::Failed, hint: "the message names the cause" };
+    error.source().map_or_else(unknown, judge)
+}
+
+fn judge_backup(error: &aiv_backup_engine::Error) -> Option<Verdict> {
+    use aiv_backup_engine::{Error, Refusal};
+    match error {
+        Error::Canceled(_) => Some(CANCELED),
+        Error::Destination { .. } | Error::Image { .. }
+            if judge_source(error).code == DISK_FULL =>
+        {
+            failed(
+                DISK_FULL,
+                "the destination is full; nothing was published and earlier images are intact: \
+                 make room, or choose another folder",
+            )
+        }
+        Error::SourceShrank { .. } => failed(
+            "source_shrank",
+            "nothing was published; stop what changes the source, or back up a copy of it",
+        ),
+        Error::Busy { .. } => failed("busy", "wait until the other backup is done"),
+        Error::ReadBack { .. } => failed(
+            "read_back",
+            "nothing was published; the destination returns other bytes than it was given",
+        ),
+        Error::Refused(Refusal::InUse { .. }) => refused(
+            "source_in_use",
+            "unmount it or mount it read-only; with --live it is read as it is, and the point \
+             is marked inconsistent",
+        ),
+        Error::Refused(Refusal::Empty) => refused("source_empty", "check the source"),
+        Error::Refused(_) => refused("block_size", "leave the block size to Aivory"),
+        _ => None,
+    }
+}
+
+fn judge_restore(error: &aiv_restore_engine::Error) -> Option<Verdict> {
+    use aiv_restore_engine::Error;
+    match error {
+        Error::Canceled(_) => Some(CANCELED),
+        Error::Target(error) => Some(judge(error)),
+        Error::View(error) => Some(judge(error)),
+        Error::Undecided { .. } => Some(DAMAGED),
+        Error::Mismatch { .. } => {
+            failed("read_back", "the target returns other bytes than it was given; use another")
+        }
+        Error::Refused(refusal) => judge_refusal(refusal),
+        _ => None,
+    }
+}
+
+fn judge_refusal(refusal: &Refusal) -> Option<Verdict> {
+    match refusal {
+        Refusal::NoSuchPartition { .. } | Refusal::NoTable { .. } => {
+            failed("no_such_partition", "`aiv info IMAGE` lists the partitions")
+        }
+        Refusal::OverlappingPartition { .. } => {
+            refused("partition_overlap", "restore the whole disk to a file, and look there")
+        }
+        Refusal::HoldsImage { .. } | Refusal::IsImage { .. } => {
+            refused("target_is_image", "choose another target")
+        }
+        Refusal::InUse { .. } => {
+            refused("target_in_use", "unmount the target, and stop what else uses it")
+        }
+        Refusal::ReadOnly { .. } => {
+            refused("target_read_only", "make the target writable, or choose another one")
+        }
+        Refusal::TooSmall { .. } => {
+            refused("target_too_small", "choose a target of at least that size")
+        }
+        Refusal::SectorSize { .. } => {
+            refused("sector_size", "choose a target with sectors of that size")
+        }
+        _ => refused("refused", "the message names the cause"),
+    }
+}
+
+fn judge_chain(error: &aiv_chain::Error) -> Option<Verdict> {
+    use aiv_chain::Error;
+    match error {
+        Error::Canceled(_) => Some(CANCELED),
+        Error::File(error) => Some(judge(error)),
+        Error::Image { file, source: ImageError::Incomplete { .. } } if file.ends_with(".part") => {
+            failed(
+                "unfinished",
+                "this backup never finished; remove the file when no backup is running",
+            )
+        }
+        Error::NoSuchPoint { .. } => {
+            failed("no_such_point", "`aiv list DIR` shows what the folder holds")
+        }
+        Error::Ambiguous { .. } => {
+            failed("ambiguous", "name the set, as in DIR@NAME:latest, or give more of the id")
+        }
+        _ => None,
+    }
+}
+
+fn judge_image(error: &ImageError) -> Option<Verdict> {
+    match error {
+        ImageError::Canceled(_) => Some(CANCELED),
+        ImageError::Corrupt(_) => Some(DAMAGED),
+        ImageError::Incomplete { .. } => Some(Verdict {
+            code: "incomplete",
+            exit: Exit::Damage,
+            hint: "copy it again from where it came from, or use another point",
+        }),
+        ImageError::Foreign(_) => failed(
+            "foreign",
+            "other products use the extension .aiv too; their formats are closed: restore with \
+             the product that wrote it",
+        ),
+        ImageError::Unsupported(Unsupported::Version { .. }) => {
+            failed("version", "a newer Aivory is needed to read this image")
+        }
+        ImageError::Unsupported(Unsupported::Features { .. }) => {
+            failed("feature", "a newer Aivory is needed to read this image")
+        }
+        _ => None,
+    }
+}
+
+fn judge_volume(error: &aiv_volume_io::Error) -> Option<Verdict> {
+    match error {
+        aiv_volume_io::Error::Canceled(_) => Some(CANCELED),
+        aiv_volume_io::Error::NotADisk { .. } => failed(
+            "not_a_disk",
+            "name a file or a block device; an image in a folder is called DIR@latest",
+        ),
+        _ => None,
+    }
+}
+
+fn judge_io(error: &io::Error) -> Verdict {
+    let (code, hint) = match error.kind() {
+        ErrorKind::NotFound => ("not_found", "check the path; `aiv devices` lists disks"),
+        ErrorKind::PermissionDenied => {
+            ("permission_denied", "run it as root, or as a user who may do that")
+        }
+        ErrorKind::ResourceBusy | ErrorKind::WouldBlock => {
+            ("busy", "another program uses it; wait until it is done, or stop it")
+        }
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            (DISK_FULL, "make room, or choose another place")
+        }
+        ErrorKind::ReadOnlyFilesystem => ("read_only", "choose a place that can be written"),
+        ErrorKind::NotADirectory => ("not_a_folder", "name a folder"),
+        ErrorKind::AlreadyExists => ("exists", "choose another name; nothing is ever replaced"),
+        _ => ("io", "the kernel log (dmesg) tells more; try again, or use another medium"),
+    };
+    Verdict { code, exit: Exit::Failed, hint }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Failure;
+    use aiv_backup_engine as backup;
+    use aiv_image_format::{Corrupt, Foreign};
+    use aiv_restore_engine as restore;
+    use aiv_volume_io::Canceled;
+
+    fn io(kind: ErrorKind) -> io::Error {
+        kind.into()
+    }
+
+    fn of(error: impl Error + 'static) -> (&'static str, u8) {
+        let verdict = Failure::of(&error).verdict;
+        assert!(!verdict.hint.is_empty() && !verdict.hint.ends_with('.'), "{}", verdict.hint);
+        (verdict.code, verdict.exit.status())
+    }
+
+    fn corrupt() -> Corrupt {
+        let page = vec![0; 4096];
+        let disk =
+            aiv_volume_io::MemDisk::from_bytes([b"\x89AIV\r\n\x1a\n".as_slice(), &page].concat());
+        match aiv_image_format::Image::open(std::sync::Arc::new(disk)) {
+            Err(ImageError::Corrupt(corrupt)) => corrupt,
+            other => panic!("a superblock of zeros is {:?}", other.err()),
+        }
+    }
+
+    #[test]
+    fn cancellation_is_130_from_every_layer() {
+        assert_eq!(of(backup::Error::Canceled(Canceled)), ("canceled", 130));
+        assert_eq!(of(restore::Error::Canceled(Canceled)), ("canceled", 130));
+        assert_eq!(of(aiv_chain::Error::Canceled(Canceled)), ("canceled", 130));
+        assert_eq!(of(ImageError::Canceled(Canceled)), ("canceled", 130));
+        assert_eq!(of(aiv_volume_io::Error::Canceled(Canceled)), ("canceled", 130));
+    }
+
+    #[test]
+    fn damage_is_4_however_deep_it_was_found() {
+        assert_eq!(of(ImageError::Corrupt(corrupt())), ("damaged", 4));
+        let in_chain = || aiv_chain::Error::Image {
+            file: "a.aiv".to_owned(),
+            source: ImageError::Corrupt(corrupt()),
+        };
+        assert_eq!(of(in_chain()), ("damaged", 4));
+        assert_eq!(of(restore::Error::View(in_chain())), ("damaged", 4));
+        assert_eq!(of(restore::Error::Undecided { block: 3 }), ("damaged", 4));
+        assert_eq!(of(ImageError::Incomplete { len: 9 }), ("incomplete", 4));
+    }
+
+    #[test]
+    fn an_incomplete_file_under_a_temporary_name_is_unfinished_and_no_damage() {
+        let named = |file: &str| aiv_chain::Error::Image {
+            file: file.to_owned(),
+            source: ImageError::Incomplete { len: 9 },
+        };
+        assert_eq!(of(named("a.aiv.part")), ("unfinished", 1));
+        assert_eq!(of(named("a.aiv")), ("incomplete", 4));
+    }
+
+    #[test]
+    fn files_that_are_not_ours_or_too_new_fail() {
+        assert_eq!(of(ImageError::Foreign(Foreign::TooShort { len: 1 })), ("foreign", 1));
+        let version = Unsupported::Version { major: 9, minor: 0 };
+        assert_eq!(of(ImageError::Unsupported(version)), ("version", 1));
+        let feature = Unsupported::Features { bits: 1, names: "sealed".to_owned() };
+        assert_eq!(of(ImageError::Unsupported(feature)), ("feature", 1));
+    }
+
+    #[test]
+    fn a_full_destination_says_that_earlier_images_are_intact() {
+        let appending =
+            ImageError::Io { op: "append", offset: 7, source: io(ErrorKind::StorageFull) };
+        let error = backup::Error::Image { image: "a.aiv".to_owned(), source: appending };
+        let failure = Failure::of(&error);
+        assert_eq!(failure.verdict.code, "disk_full");
+        assert!(failure.verdict.hint.contains("earlier images are intact"));
+        let creating = backup::Error::Destination {
+            op: "creating a.aiv.part".to_owned(),
+            source: io(ErrorKind::StorageFull),
+        };
+        assert_eq!(Failure::of(&creating).verdict, failure.verdict);
+    }
+
+    #[test]
+    fn refusals_are_5() {
+        let target = || "/dev/sdb".to_owned();
+        for refusal in [
+            Refusal::HoldsImage { target: target() },
+            Refusal::IsImage { target: target() },
+            Refusal::InUse { target: target(), uses: Vec::new() },
+            Refusal::ReadOnly { target: target() },
+            Refusal::TooSmall { target: target(), needed: 2, len: 1 },
+            Refusal::SectorSize { target: target(), needed: 512, found: 4096 },
+            Refusal::OverlappingPartition { number: 1 },
+        ] {
+            assert_eq!(of(restore::Error::Refused(refusal)).1, 5);
+        }
+        for refusal in [
+            backup::Refusal::InUse { uses: "swap".to_owned() },
+            backup::Refusal::Empty,
+            backup::Refusal::BlockSize { len: 1, block_size: 1 },
+        ] {
+            assert_eq!(of(backup::Error::Refused(refusal)).1, 5);
+        }
+    }
+
+    #[test]
+    fn the_message_is_the_whole_chain_of_causes_once() {
+        let error = backup::Error::Folder(aiv_chain::Error::Io {
+            op: "listing the folder".to_owned(),
+            source: io(ErrorKind::PermissionDenied),
+        });
+        let failure = Failure::of(&error);
+        let message = "looking through the destination folder failed: listing the folder failed: \
+                       permission denied";
+        assert_eq!(failure.message, message);
+        assert_eq!(failure.verdict.code, "permission_denied");
+        let json = failure.about("/dev/sda").to_json();
+        assert_eq!(json["error"]["code"], "permission_denied");
+        assert_eq!(json["error"]["message"], format!("/dev/sda: {message}"));
+    }
+
+    #[test]
+    fn an_error_nobody_knows_is_a_failure_all_the_same() {
+        assert_eq!(of(std::fmt::Error), ("failed", 1));
+    }
+}

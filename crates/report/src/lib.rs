@@ -1,0 +1,36 @@
+//! Floor 5 of Aivory: the words all frontends share.
+//!
+//! Libraries return typed values and never text. This crate turns them into what people and
+//! scripts see, once for the command line, the agent and whatever comes later:
+//!
+//! - [`Failure`]: an error as a stable code, an exit status, one line that tells the whole
+//!   story, and the next step.
+//! - [`Outcome`]: what there is to say about a command that went well.
+//! - [`json`]: results with stable field names. Fields are added, never renamed.
+//! - [`text`]: the same results for people, safe to print.
+//! - [`Remarks`]: notes and warnings of plans and reports as sentences.
+//! - [`parse`]: words of the user as typed values.
+//! - [`words`]: sizes, times, ids, and text from a disk made safe.
+//!
+//! ```
+//! use aiv_report::{Exit, Failure};
+//!
+//! let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+//! let failure = Failure::of(&missing);
+//! assert_eq!((failure.verdict.code, failure.verdict.exit), ("not_found", Exit::Failed));
+//! ```
+//!
+//! Pure functions: nothing here does I/O, and nothing fails.
+
+mod failure;
+pub mod json;
+mod judge;
+mod outcome;
+pub mod parse;
+mod remarks;
+pub mod text;
+pub mod words;
+
+pub use failure::{Exit, Failure, Verdict};
+pub use outcome::Outcome;
+pub use remarks::Remarks;

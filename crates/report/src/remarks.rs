@@ -1,0 +1,170 @@
+use aiv_backup_engine::{BackupPlan, BackupReport, PlanNote};
+use aiv_chain::{Folder, Image, Stray, StrayKind};
+use aiv_image_format::{Corrupt, Section};
+use aiv_restore_engine::Note;
+use aiv_volume_io::Extent;
+
+use crate::words::{damage, stray};
+
+/// Sentences beside a result.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Remarks {
+    /// Worth knowing.
+    pub notes: Vec<String>,
+    /// The result is not all it could be: the exit status is [`crate::Exit::Warnings`].
+    pub warnings: Vec<String>,
+}
+
+impl Remarks {
+    /// Remarks on a finished backup.
+    #[must_use]
+    pub fn on_backup(plan: &BackupPlan, report: &BackupReport) -> Self {
+        let mut remarks = Self::default();
+        plan.notes.iter().for_each(|note| remarks.take_plan_note(note));
+        for file in &report.leftovers_removed {
+            remarks.notes.push(format!("removed {file}, which an interrupted backup left"));
+        }
+        remarks.lost(&report.unreadable, "could not be read and are lost");
+        remarks
+    }
+
+    fn take_plan_note(&mut self, note: &PlanNote) {
+        match note {
+            PlanNote::Table(problem) => self.notes.push(format!("partition table: {problem}")),
+            PlanNote::JournalPending { volume } => self.notes.push(format!(
+                "the filesystem at byte {volume} was not unmounted; its journal is replayed when \
+                 it is mounted after a restore"
+            )),
+            PlanNote::MountedElsewhere { volume } => self.warnings.push(format!(
+                "another computer may be writing to the filesystem at byte {volume}"
+            )),
+            PlanNote::Live(uses) => self.warnings.push(format!(
+                "the source was in use while it was read, the point is inconsistent: {uses}"
+            )),
+            other => self.warnings.push(format!("{other:?}")),
+        }
+    }
+
+    /// Remarks on a restore, planned or finished. `unreadable` are ranges of the target.
+    #[must_use]
+    pub fn on_restore(notes: &[Note], unreadable: &[Extent]) -> Self {
+        let mut remarks = Self::default();
+        notes.iter().for_each(|note| remarks.take_restore_note(note));
+        remarks.lost(unreadable, "could not be read when the disk was imaged");
+        remarks
+    }
+
+    fn take_restore_note(&mut self, note: &Note) {
+        match note {
+            Note::TargetLarger { rest } => self.notes.push(format!(
+                "the target is larger; its last {} bytes keep what they hold",
+                rest.len
+            )),
+            Note::BackupHeaderNotAtEnd => self.notes.push(
+                "the backup partition table is not at the end of the target; `sgdisk -e` moves it"
+                    .to_owned(),
+            ),
+            Note::OtherSectorSize { source, target } => self.warnings.push(format!(
+                "imaged with sectors of {source} bytes, the target has {target}: it may not mount"
+            )),
+            Note::TableProblems(problems) => self.warnings.push(format!(
+                "the partition table had problems, the partition may be cut wrongly: {}",
+                problems.join("; ")
+            )),
+            other => self.warnings.push(format!("{other:?}")),
+        }
+    }
+
+    /// Remarks on an image that was opened: damage that does not keep its blocks from being read.
+    #[must_use]
+    pub fn on_image(image: &Image) -> Self {
+        let words = |part: &Corrupt| match part.section {
+            Section::Meta => format!("{part}; what the image says about the disk is lost"),
+            _ => format!("{part}; a second copy was used"),
+        };
+        Self { notes: Vec::new(), warnings: image.damage().iter().map(words).collect() }
+    }
+
+    /// Remarks on the contents of a folder: images that are lost, or that live on second copies.
+    #[must_use]
+    pub fn on_folder(folder: &Folder) -> Self {
+        let mut remarks = Self::default();
+        for point in folder.sets.iter().flat_map(|set| &set.points) {
+            let parts = damage(point).iter();
+            remarks.warnings.extend(parts.map(|part| format!("{}: {part}", point.file)));
+        }
+        for file in &folder.strays {
+            let line = stray_line(file);
+            match file.kind {
+                StrayKind::Unusable(_) | StrayKind::Unreadable(_) => remarks.warnings.push(line),
+                _ => remarks.notes.push(line),
+            }
+        }
+        remarks
+    }
+
+    /// Remarks on files that could not be verified.
+    #[must_use]
+    pub fn on_unverified(strays: &[Stray]) -> Self {
+        let mut remarks = Self::default();
+        for file in strays {
+            match file.kind {
+                StrayKind::Unfinished => remarks.notes.push(stray_line(file)),
+                _ => remarks.warnings.push(format!("not verified: {}", stray_line(file))),
+            }
+        }
+        remarks
+    }
+
+    fn lost(&mut self, extents: &[Extent], how: &str) {
+        if let Some(first) = extents.first() {
+            let bytes: u64 = extents.iter().map(|extent| extent.len).sum();
+            let (places, start) = (extents.len(), first.start);
+            self.warnings
+                .push(format!("{bytes} bytes in {places} places {how}, the first at byte {start}"));
+        }
+    }
+}
+
+fn stray_line(file: &Stray) -> String {
+    let (kind, detail) = stray(&file.kind);
+    format!("{}: {kind}: {detail}", file.file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lost_bytes_are_a_warning_with_their_place() {
+        let lost = [Extent::new(4096, 512), Extent::new(8192, 1024)];
+        let remarks = Remarks::on_restore(&[], &lost);
+        let text = "1536 bytes in 2 places could not be read when the disk was imaged, the first \
+                    at byte 4096";
+        assert_eq!(remarks, Remarks { notes: Vec::new(), warnings: vec![text.to_owned()] });
+    }
+
+    #[test]
+    fn a_larger_target_is_worth_a_note_and_other_sectors_a_warning() {
+        let larger = Note::TargetLarger { rest: Extent::new(0, 7) };
+        let remarks = Remarks::on_restore(&[larger, Note::BackupHeaderNotAtEnd], &[]);
+        assert_eq!((remarks.notes.len(), remarks.warnings.len()), (2, 0));
+        let sectors = Note::OtherSectorSize { source: 512, target: 4096 };
+        assert_eq!(Remarks::on_restore(&[sectors], &[]).warnings.len(), 1);
+    }
+
+    #[test]
+    fn a_lost_image_is_a_warning_and_a_file_of_somebody_else_is_not() {
+        let file = |name: &str, kind| Stray { file: name.to_owned(), size: 9, kind };
+        let strays = vec![
+            file("a.aiv", StrayKind::Unusable("cut off".to_owned())),
+            file("b.aiv", StrayKind::Foreign("begins with other bytes".to_owned())),
+            file("c.aiv.part", StrayKind::Unfinished),
+        ];
+        let unverified = Remarks::on_unverified(&strays);
+        assert_eq!((unverified.notes.len(), unverified.warnings.len()), (1, 2));
+        let remarks = Remarks::on_folder(&Folder { sets: Vec::new(), strays });
+        assert_eq!(remarks.warnings, ["a.aiv: unusable: cut off"]);
+        assert_eq!(remarks.notes.len(), 2);
+    }
+}

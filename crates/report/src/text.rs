@@ -1,0 +1,233 @@
+//! Results for people: tables and short accounts. Text that comes from a disk is made safe.
+
+use std::path::Path;
+use std::time::Duration;
+
+use aiv_backup_engine::{BackupPlan, BackupReport};
+use aiv_chain::meta::{Capture, DiskInfo, Meta, RegionInfo};
+use aiv_chain::{Checked, Image, Point, Set};
+use aiv_image_format::Error as ImageError;
+use aiv_restore_engine::{RestorePlan, RestoreReport};
+use aiv_volume_io::device::BlockDevice;
+
+use crate::Failure;
+use crate::words::{clean, short, size, time, volumes};
+
+/// Columns as wide as their widest cell, two blanks apart.
+fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
+    let mut cells = vec![head.map(str::to_owned)];
+    cells.extend(rows.iter().map(|row| row.each_ref().map(|cell| clean(cell))));
+    let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max();
+    let widths: Vec<usize> = (0..N).filter_map(width).collect();
+    let line = |row: &[String; N]| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
+    };
+    cells.iter().map(line).collect()
+}
+
+/// Names and values below each other; values that are not known are left out.
+fn facts<'a>(facts: impl IntoIterator<Item = (&'a str, String)>) -> String {
+    let known = facts.into_iter().filter(|(_, value)| !value.trim().is_empty());
+    known.map(|(name, value)| format!("{:<18} {}\n", clean(name), clean(&value))).collect()
+}
+
+/// One line per block device.
+#[must_use]
+pub fn devices(devices: &[(BlockDevice, Result<BackupPlan, Failure>)]) -> String {
+    let row = |(device, examined): &(BlockDevice, Result<BackupPlan, Failure>)| {
+        let (content, id) = match examined {
+            Ok(plan) => (content(&plan.disk), plan.source_id.clone()),
+            Err(failure) => (String::new(), failure.message.clone()),
+        };
+        let mounts = device.mounts.iter().map(|mount| mount.path.display().to_string());
+        let used: Vec<_> = mounts.chain(device.swap.then(|| "swap".to_owned())).collect();
+        let known = |value: &Option<String>| value.clone().unwrap_or_default();
+        let (model, serial) = (known(&device.model), known(&device.serial));
+        let path = device.path.display().to_string();
+        [path, size(device.size), content, used.join(" "), model, serial, id]
+    };
+    let rows: Vec<_> = devices.iter().map(row).collect();
+    table(["DEVICE", "SIZE", "CONTENT", "MOUNTED", "MODEL", "SERIAL", "ID"], &rows)
+}
+
+/// What a disk holds, in a few words: `gpt, 3 partitions`, or `ext4 data`.
+fn content(disk: &DiskInfo) -> String {
+    let count = volumes(disk).count();
+    match volumes(disk).next().and_then(|region| region.volume.as_ref()) {
+        Some(v) if disk.table == "none" => format!("{} {}", v.filesystem, v.label),
+        _ if count == 1 => format!("{}, 1 partition", disk.table),
+        _ => format!("{}, {count} partitions", disk.table),
+    }
+}
+
+/// One line per partition: what it holds, and how it was captured.
+#[must_use]
+pub fn partitions(disk: &DiskInfo) -> String {
+    let row = |region: &RegionInfo| {
+        let p = region.partition.clone().unwrap_or_default();
+        let number = if p.number == 0 { "-".to_owned() } else { p.number.to_string() };
+        let total = size(region.extent.len);
+        let Some(v) = &region.volume else {
+            return [number, String::new(), p.name, total, String::new(), String::new()];
+        };
+        let label = if v.label.is_empty() { p.name } else { v.label.clone() };
+        let captured = match v.capture {
+            Capture::Used => "used blocks".to_owned(),
+            _ if v.reason.is_empty() => "whole".to_owned(),
+            _ => format!("whole: {}", v.reason),
+        };
+        [number, v.filesystem.clone(), label, total, size(v.used_bytes), captured]
+    };
+    let rows: Vec<_> = volumes(disk).map(row).collect();
+    table(["#", "FILESYSTEM", "LABEL", "SIZE", "USED", "CAPTURED"], &rows)
+}
+
+/// Everything worth a line about the image at `path`.
+#[must_use]
+pub fn image(path: &Path, image: &Image) -> String {
+    let (head, tail, geometry) = (image.superblock(), image.trailer(), image.geometry());
+    let file = facts([
+        ("image", path.display().to_string()),
+        ("point", format!("{} ({})", head.point, head.kind.name())),
+        ("size", format!("{} ({} bytes)", size(geometry.len()), geometry.len())),
+        ("stored", size(tail.file_len)),
+        ("sector size", format!("{} bytes", geometry.sector_size())),
+        ("block size", size(geometry.block_size().get().into())),
+        ("state root", tail.state_root.to_string()),
+        ("content root", tail.content_root.to_string()),
+        ("written by", head.writer.clone()),
+    ]);
+    if image.has_meta() { file + &description(image.meta()) } else { file }
+}
+
+fn description(meta: &Meta) -> String {
+    let (manifest, disk) = (&meta.manifest, &meta.disk);
+    let mut text = facts([
+        ("time", time(manifest.time_unix_ms)),
+        ("comment", manifest.comment.clone()),
+        ("set", format!("{} on {} ({})", manifest.name, manifest.host, manifest.source_id)),
+        ("source", format!("{} ({})", manifest.source, manifest.consistency.name())),
+        ("disk", format!("{} {} {}", disk.model, disk.serial, disk.wwn)),
+        ("table", format!("{} {}", disk.table, disk.table_id)),
+        ("table problems", disk.table_problems.join("; ")),
+    ]);
+    text += &format!("\n{}\n", partitions(disk));
+    text += &facts(meta.inventory.facts.iter().map(|(key, value)| (key.as_str(), value.clone())));
+    for lost in &meta.source_errors {
+        text += &format!("{} bytes at byte {} could not be read\n", lost.len, lost.start);
+    }
+    text
+}
+
+/// A table of points for each set.
+#[must_use]
+pub fn sets(sets: &[Set]) -> String {
+    sets.iter().map(set).collect::<Vec<_>>().join("\n")
+}
+
+fn set(set: &Set) -> String {
+    let row = |p: &Point| {
+        let (kind, time) = (p.kind.name().to_owned(), time(p.time_unix_ms));
+        let (file, comment) = (p.file.clone(), p.comment.clone());
+        [short(p.id), kind, time, size(p.size), size(p.size_stored), file, comment]
+    };
+    let rows: Vec<_> = set.points.iter().map(row).collect();
+    let head = ["POINT", "KIND", "TIME", "SIZE", "STORED", "IMAGE", "COMMENT"];
+    let title = clean(&format!("{} on {} ({})", set.name, set.host, set.source_id));
+    format!("{title}\n{}", table(head, &rows))
+}
+
+/// A line for each image, and one for each damage below it.
+#[must_use]
+pub fn verification(images: &[Checked]) -> String {
+    images.iter().map(checked).collect()
+}
+
+fn checked(image: &Checked) -> String {
+    let file = clean(&image.file);
+    match &image.outcome {
+        Ok(report) if report.is_sound() => {
+            let (blocks, bytes) = (report.blocks_checked, size(report.bytes_checked));
+            format!("{file}: sound, {blocks} blocks and {bytes} checked\n")
+        }
+        Ok(report) => {
+            let lines = report.damage.iter().map(|damage| format!("  {damage}\n"));
+            let lines: String = lines.collect();
+            format!("{file}: DAMAGED in {} places\n{lines}", report.damage_count)
+        }
+        Err(ImageError::Corrupt(damage)) => {
+            format!("{file}: DAMAGED, cannot be opened\n  {damage}\n")
+        }
+        Err(other) => format!("{file}: DAMAGED, cannot be opened\n  {other}\n"),
+    }
+}
+
+/// What a backup of `source` into `folder` did.
+#[must_use]
+pub fn backup(
+    source: &Path,
+    folder: &Path,
+    plan: &BackupPlan,
+    report: &BackupReport,
+    elapsed: Duration,
+) -> String {
+    let image = folder.join(&report.image);
+    let ms = elapsed.as_millis().max(1);
+    let rate = u64::try_from(u128::from(report.bytes_source) * 1000 / ms).unwrap_or(u64::MAX);
+    let tenths = u128::from(report.bytes_source) * 10 / u128::from(report.bytes_stored.max(1));
+    format!(
+        "{} -> {}\n{} image, point {}, {}\n{}{} disk, {} read, {} stored (1:{}.{}), {}.{} s, {}/s\n",
+        clean(&source.display().to_string()),
+        clean(&image.display().to_string()),
+        report.kind.name(),
+        short(report.recovery_point),
+        plan.consistency.name(),
+        partitions(&plan.disk),
+        size(report.bytes_source),
+        size(report.bytes_read),
+        size(report.bytes_stored),
+        tenths / 10,
+        tenths % 10,
+        ms / 1000,
+        ms % 1000 / 100,
+        size(rate),
+    )
+}
+
+/// What a restore is going to do.
+#[must_use]
+pub fn restore_plan(plan: &RestorePlan) -> String {
+    plan.steps().iter().map(|step| format!("  {step}\n")).collect()
+}
+
+/// What a restore did.
+#[must_use]
+pub fn restore(report: &RestoreReport) -> String {
+    format!(
+        "{} written, {} zeroed, {} discarded, {} skipped; read back and compared\n",
+        size(report.bytes_written),
+        size(report.bytes_zeroed),
+        size(report.bytes_discarded),
+        size(report.bytes_skipped()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_and_lines_end_with_text() {
+        let row = |a: &str, b: &str, c: &str| [a.to_owned(), b.to_owned(), c.to_owned()];
+        let rows = [row("1", "größer", "x"), row("10", "", ""), row("3", "evil\x1b[0m", "")];
+        let expected = "#   NAME      Z\n1   größer    x\n10\n3   evil\u{fffd}[0m\n";
+        assert_eq!(table(["#", "NAME", "Z"], &rows), expected);
+    }
+
+    #[test]
+    fn facts_that_are_not_known_are_left_out() {
+        let known = facts([("name", "sda".to_owned()), ("serial", " ".to_owned())]);
+        assert_eq!(known, "name               sda\n");
+    }
+}

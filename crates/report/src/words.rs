@@ -1,0 +1,120 @@
+//! Sizes, times, ids, steps, and foreign text made safe.
+
+use std::fmt::Display;
+
+use aiv_chain::meta::{DiskInfo, RegionInfo, RegionKind};
+use aiv_chain::{Point, PointState, StrayKind};
+use aiv_image_format::Corrupt;
+use aiv_volume_io::Step;
+
+/// Bytes with a binary unit and about three digits: `512 B`, `1.50 GiB`. Rounded down.
+#[must_use]
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let power = (bytes.ilog2() / 10) as usize;
+    let hundredths = (u128::from(bytes) * 100) >> (10 * power);
+    format!("{}.{:02} {}", hundredths / 100, hundredths % 100, UNITS[power - 1])
+}
+
+/// A time in UTC as RFC 3339 writes it, to the second.
+#[must_use]
+pub fn time(unix_ms: u64) -> String {
+    let known = i64::try_from(unix_ms / 1000).ok();
+    let known = known.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    known.map_or_else(|| "unknown".to_owned(), |time| time.to_string())
+}
+
+/// The first digits of an id: enough to name it in a folder.
+#[must_use]
+pub fn short(id: impl Display) -> String {
+    id.to_string().chars().take(8).collect()
+}
+
+/// Text from a disk without characters that could steer a terminal or reverse what is read.
+#[must_use]
+pub fn clean(text: &str) -> String {
+    // Controls, and the marks and embeddings of bidirectional text.
+    let bidi = ['\u{61c}', '\u{200e}', '\u{200f}'];
+    let steers = |c: char| {
+        c.is_control()
+            || bidi.contains(&c)
+            || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|c| if steers(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// What a job is doing.
+#[must_use]
+pub const fn step(step: Step) -> &'static str {
+    match step {
+        Step::ReadSource => "reading the source",
+        Step::SealImage => "finishing the image",
+        Step::VerifyImage => "checking the image",
+        Step::WriteTarget => "writing the target",
+        Step::VerifyTarget => "checking the target",
+        _ => "working",
+    }
+}
+
+/// What a file that is no usable image is: a stable word, and an explanation.
+pub(crate) fn stray(kind: &StrayKind) -> (&'static str, String) {
+    match kind {
+        StrayKind::Unfinished => {
+            ("unfinished", "a backup that is running, or was interrupted and can be removed".into())
+        }
+        StrayKind::Foreign(why) => ("foreign", format!("not an Aivory image: {why}")),
+        StrayKind::Unusable(why) => ("unusable", why.clone()),
+        StrayKind::Unreadable(why) => ("unreadable", format!("cannot be read: {why}")),
+        StrayKind::Duplicate(first) => ("duplicate", format!("the same point as {first}")),
+        _ => ("other", String::new()),
+    }
+}
+
+/// Damage of a point that second copies make up for.
+pub(crate) fn damage(point: &Point) -> &[Corrupt] {
+    match &point.state {
+        PointState::Damaged(parts) => parts,
+        _ => &[],
+    }
+}
+
+/// The regions of a disk that hold volumes.
+pub(crate) fn volumes(disk: &DiskInfo) -> impl Iterator<Item = &RegionInfo> {
+    disk.regions.iter().filter(|region| region.kind == RegionKind::Partition)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_keep_three_digits_and_never_round_up_to_another_unit() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.00 KiB"),
+            ((1 << 20) - 1, "1023.99 KiB"),
+            (3 << 29, "1.50 GiB"),
+            (1 << 40, "1.00 TiB"),
+            (u64::MAX, "15.99 EiB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn times_are_utc_and_a_time_beyond_the_calendar_is_unknown() {
+        assert_eq!(time(1_790_000_000_999), "2026-09-21T14:13:20Z");
+        assert_eq!(time(u64::MAX), "unknown");
+    }
+
+    #[test]
+    fn a_label_cannot_move_the_cursor_or_turn_text_around() {
+        let hostile = "ro\u{1b}[2Jot\u{202e}gpj.\r\n";
+        assert_eq!(clean(hostile), "ro\u{fffd}[2Jot\u{fffd}gpj.\u{fffd}\u{fffd}");
+        assert_eq!(clean("Größe 東京"), "Größe 東京");
+    }
+}
