@@ -113,13 +113,19 @@ impl Demo {
         self.step("mkfs.fat", &["-C", "-F", "32", "-n", "EFI", "esp.img", &kib(ESP.len)])?;
         self.step("mmd", &["-i", "esp.img", "::/EFI", "::/EFI/BOOT"])?;
         self.step("mcopy", &["-i", "esp.img", "/bin/ls", "::/EFI/BOOT/BOOTX64.EFI"])?;
-        self.step("dd", &["if=esp.img", "of=disk.img", "bs=1M", "seek=1", "conv=notrunc", "status=none"])?;
+        self.step(
+            "dd",
+            &["if=esp.img", "of=disk.img", "bs=1M", "seek=1", "conv=notrunc", "status=none"],
+        )?;
         self.write_tree()?;
         let offset = format!("offset={}", ROOT.start);
         let blocks = (ROOT.len / 4096).to_string();
         self.step(
             "mke2fs",
-            &["-q", "-t", "ext4", "-b", "4096", "-L", "root", "-d", "tree", "-E", &offset, "disk.img", &blocks],
+            &[
+                "-q", "-t", "ext4", "-b", "4096", "-L", "root", "-d", "tree", "-E", &offset,
+                "disk.img", &blocks,
+            ],
         )
     }
 
@@ -132,7 +138,10 @@ impl Demo {
             let from = from.to_str().ok_or("the repository has a name that is not UTF-8")?;
             self.step("cp", &["--recursive", from, "tree/"])?;
         }
-        self.step("cp", &["--recursive", "--no-dereference", "/usr/include", "/usr/share/perl", "tree/"])?;
+        self.step(
+            "cp",
+            &["--recursive", "--no-dereference", "/usr/include", "/usr/share/perl", "tree/"],
+        )?;
         let mut noise = File::create(tree.join("random.bin")).map_err(failed("creating", &tree))?;
         let mut state = 1;
         for _ in 0..16 {

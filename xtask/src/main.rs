@@ -7,6 +7,7 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "a frontend: it reads the environment and the clock")]
 
+mod bench;
 mod ci;
 mod demo;
 mod images;
@@ -31,7 +32,7 @@ const COMMANDS: &[Command] = &[
     Command {
         name: "setup",
         run: setup::run,
-        help: "install the Debian packages that tests and demo need; quick when all are there",
+        help: "install the Debian packages that tests and demo need, with --bench those of bench too",
     },
     Command {
         name: "demo",
@@ -48,6 +49,11 @@ const COMMANDS: &[Command] = &[
         name: "images",
         run: images::run,
         help: "put the third-party images of a folder through the library: images DIR",
+    },
+    Command {
+        name: "bench",
+        run: bench::run,
+        help: "speed and memory beside other tools and the machine's limits: bench [OPTION]...",
     },
     Command { name: "ci", run: ci::run, help: "everything a change must pass, in order, timed" },
 ];

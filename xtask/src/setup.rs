@@ -41,7 +41,8 @@ const NEEDS: &[Need] = &[
     need("mkfs.exfat", "exfatprogs", "exFAT volumes"),
     need("mkfs.f2fs", "f2fs-tools", "F2FS volumes"),
     need("cryptsetup", "cryptsetup-bin", "LUKS volumes"),
-    need("strace", "strace", "proof of the order of writes and syncs"),
+    need("strace", "strace", "proof that sources are only read"),
+    need("script", "bsdutils", "a terminal for the question before a restore"),
     // Debian 12 itself and its backports both carry this one; whichever apt prefers will do.
     need("qemu-img", "qemu-utils", "the second opinion on raw and qcow2 disks"),
     need("xz", "xz-utils", "stored test images"),
@@ -53,11 +54,34 @@ const NEEDS: &[Need] = &[
     need("openssl", "openssl", "checksums of test images, key files of the demo"),
 ];
 
+/// Asks for the tools that `cargo xtask bench` measures beside ours.
+const BENCH: &str = "--bench";
+
+const BENCH_NEEDS: &[Need] = &[
+    need("lz4", "lz4", "comparison"),
+    need("partclone.ext4", "partclone", "comparison"),
+    need("mksquashfs", "squashfs-tools", "comparison"),
+    need("borg", "borgbackup", "comparison"),
+    need("restic", "restic", "comparison"),
+];
+
 pub(crate) fn run(arguments: &[String]) -> Outcome {
-    crate::no_arguments(arguments)?;
-    let missing = missing(NEEDS, is_present);
+    match arguments {
+        [flag] if flag == BENCH => {
+            provide(NEEDS)?;
+            provide(BENCH_NEEDS)
+        }
+        _ => {
+            crate::no_arguments(arguments)?;
+            provide(NEEDS)
+        }
+    }
+}
+
+fn provide(needs: &[Need]) -> Outcome {
+    let missing = missing(needs, is_present);
     if missing.is_empty() {
-        println!("setup: all {} programs and files are present", NEEDS.len());
+        println!("setup: all {} programs and files are present", needs.len());
         return Ok(());
     }
     for Need { program, package, used_for } in &missing {
@@ -154,8 +178,9 @@ mod tests {
 
     #[test]
     fn no_program_is_listed_twice() {
-        for (index, need) in NEEDS.iter().enumerate() {
-            let twin = NEEDS[index + 1..].iter().find(|other| other.program == need.program);
+        let needs = [NEEDS, BENCH_NEEDS].concat();
+        for (index, need) in needs.iter().enumerate() {
+            let twin = needs[index + 1..].iter().find(|other| other.program == need.program);
             assert!(twin.is_none(), "{}", need.program);
         }
     }

@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 use crate::{Outcome, process, setup};
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
-    setup::run(arguments)?;
+    crate::no_arguments(arguments)?;
+    setup::run(&[])?;
     run_tests()
 }
 

@@ -283,7 +283,12 @@ mod tests {
         assert_eq!(verdict.problems, [""; 0]);
         assert_eq!(
             verdict.remarks,
-            ["map of ext4: read", "sound: compared with what independent tools say"]
+            [
+                "map of ext4: read",
+                "sound: compared with what independent tools say",
+                "all sectors: came back bit for bit",
+                "used sectors: e2fsck agrees after a restore over noise",
+            ]
         );
     }
 

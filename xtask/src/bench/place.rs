@@ -1,0 +1,164 @@
+//! The work folder: where it is, and the folders inside it.
+
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::statvfs;
+
+use super::options::Options;
+
+const MEMORY_FOLDER: &str = "/dev/shm";
+const NAME: &str = "aiv-bench";
+/// Room for the disk, an image of it and its restored copy, as a share of the disk's size in
+/// percent: about 45 % of the disk is allocated, and not every tool restores holes.
+const ROOM_PERCENT: u64 = 200;
+
+/// A folder that only its owner may enter: the disk holds copies of this machine's settings.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) folder: PathBuf,
+}
+
+impl Place {
+    /// Chooses and creates the work folder, and checks that the run will fit.
+    pub(super) fn prepare(options: &Options) -> Result<Self, String> {
+        let needed = (options.size_gib << 30) * ROOM_PERCENT / 100;
+        let folder = options.dir.clone().unwrap_or_else(|| default_folder(needed));
+        if let Some(parent) = folder.parent() {
+            std::fs::create_dir_all(parent).map_err(|e| format!("{}: {e}", parent.display()))?;
+        }
+        let created = std::fs::DirBuilder::new().mode(0o700).create(&folder);
+        if let Err(e) = created
+            && e.kind() != std::io::ErrorKind::AlreadyExists
+        {
+            return Err(format!("{}: {e}", folder.display()));
+        }
+        check_ours(&folder)?;
+        let place = Self { folder };
+        place.reset_run()?;
+        let has = free_bytes(&place.folder)? + allocated(&place.disk());
+        if has < needed {
+            let (has, needed) = (has >> 30, needed >> 30);
+            let folder = place.folder.display();
+            return Err(format!("{folder} has {has} GiB, a run needs {needed}; see --size-gib"));
+        }
+        Ok(place)
+    }
+
+    /// The disk that everything is measured with.
+    pub(super) fn disk(&self) -> PathBuf {
+        self.folder.join("disk.raw")
+    }
+
+    /// Says that the disk is complete, and how it was made.
+    pub(super) fn disk_marker(&self) -> PathBuf {
+        self.folder.join("disk.json")
+    }
+
+    /// A folder of one tool's run.
+    pub(super) fn run(&self, name: &str) -> PathBuf {
+        self.folder.join("run").join(name)
+    }
+
+    /// Removes what the last run left behind.
+    pub(super) fn reset_run(&self) -> Result<(), String> {
+        let run = self.folder.join("run");
+        match std::fs::remove_dir_all(&run) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(format!("cannot empty {}: {e}", run.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Err(failure) = self.reset_run() {
+            eprintln!("bench: {failure}");
+        }
+    }
+}
+
+fn default_folder(needed: u64) -> PathBuf {
+    let in_memory = Path::new(MEMORY_FOLDER).join(NAME);
+    let has =
+        free_bytes(Path::new(MEMORY_FOLDER)).unwrap_or(0) + allocated(&in_memory.join("disk.raw"));
+    if has >= needed { in_memory } else { std::env::temp_dir().join(NAME) }
+}
+
+/// The default folder lies where everybody may create names.
+fn check_ours(folder: &Path) -> Result<(), String> {
+    let found =
+        std::fs::symlink_metadata(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let own = std::fs::metadata("/proc/self").map_err(|e| format!("/proc/self: {e}"))?;
+    if found.is_dir() && found.uid() == own.uid() {
+        Ok(())
+    } else {
+        Err(format!("{} is not a folder of yours; name another with --dir", folder.display()))
+    }
+}
+
+fn free_bytes(folder: &Path) -> Result<u64, String> {
+    let facts = statvfs(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    Ok(facts.f_bavail.saturating_mul(facts.f_frsize))
+}
+
+fn allocated(file: &Path) -> u64 {
+    std::fs::metadata(file).map_or(0, |facts| facts.blocks() * 512)
+}
+
+/// Bytes a file or the files of a folder take; holes take none.
+pub(super) fn stored_bytes(path: &Path) -> std::io::Result<u64> {
+    let facts = std::fs::symlink_metadata(path)?;
+    if !facts.is_dir() {
+        return Ok(facts.len().min(facts.blocks() * 512));
+    }
+    let mut sum = 0;
+    for entry in std::fs::read_dir(path)? {
+        sum += stored_bytes(&entry?.path())?;
+    }
+    Ok(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(dir: PathBuf) -> Options {
+        Options { dir: Some(dir), ..Options::parse(&["--size-gib".into(), "1".into()]).unwrap() }
+    }
+
+    #[test]
+    fn the_folder_is_private_and_what_a_run_left_is_removed() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("a/b");
+        let left = folder.join("run/x/y");
+        let place = Place::prepare(&options(folder.clone())).unwrap();
+        assert_eq!(std::fs::metadata(&folder).unwrap().mode() & 0o777, 0o700);
+        std::fs::create_dir_all(&left).unwrap();
+        drop(place);
+        assert!(folder.exists() && !left.exists());
+    }
+
+    #[test]
+    fn a_link_is_no_work_folder() {
+        let parent = tempfile::tempdir().unwrap();
+        let link = parent.path().join("link");
+        std::os::unix::fs::symlink(parent.path(), &link).unwrap();
+        let failure = Place::prepare(&options(link)).unwrap_err();
+        assert!(
+            failure.ends_with("is not a folder of yours; name another with --dir"),
+            "{failure}"
+        );
+    }
+
+    #[test]
+    fn holes_do_not_count_and_folders_add_up() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a"), [1; 5000]).unwrap();
+        std::fs::create_dir(folder.path().join("d")).unwrap();
+        std::fs::File::create(folder.path().join("d/hole")).unwrap().set_len(1 << 30).unwrap();
+        assert_eq!(stored_bytes(folder.path()).unwrap(), 5000);
+    }
+}
