@@ -77,10 +77,7 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], Failure> {
 pub(crate) struct SystemClock(Instant);
 
 impl SystemClock {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "frontends read the clock, here and nowhere else"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "frontends read the clock, here alone")]
     fn start() -> Self {
         Self(Instant::now())
     }
