@@ -47,7 +47,7 @@ impl Image {
             if header.kind != FrameKind::Checkpoint || header.subject != head.number {
                 return Err(at(Fault::Differs { field: "type", other: "checkpoint after it" }));
             }
-            if number.is_some_and(|later: u64| later != head.number + 1) {
+            if number.is_some_and(|later: u64| later.checked_sub(1) != Some(head.number)) {
                 return Err(at(Fault::Differs { field: "number", other: "checkpoint after it" }));
             }
             addresses.push(address);
@@ -71,6 +71,9 @@ impl Image {
         let op = Error::io("read checkpoint", address);
         self.file.read_exact_at(&mut header, address).map_err(op)?;
         let header = frame_header(&header, address)?;
+        if address.saturating_add(header.frame_size()) > self.trailer().frames_end {
+            return Err(at(Fault::Bounds));
+        }
         let mut payload = vec![0; header.stored_len as usize];
         let op = Error::io("read checkpoint", address);
         self.file.read_exact_at(&mut payload, address + FRAME_HEADER_SIZE as u64).map_err(op)?;

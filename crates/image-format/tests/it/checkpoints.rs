@@ -9,6 +9,11 @@ use crate::recipe::{Block, Fill, Recipe, open};
 /// Damages `verify` finds when `value` stands at `offset` of the payload of the checkpoint
 /// `number` of a small image with several.
 fn found(number: usize, offset: usize, value: &[u8]) -> Vec<String> {
+    forged(number, |payload| vec![(payload + offset, value.to_vec())])
+}
+
+/// As [`found`], for values at places that are counted from the payload of the checkpoint.
+fn forged(number: usize, places: impl Fn(usize) -> Vec<(usize, Vec<u8>)>) -> Vec<String> {
     let mut recipe = Recipe::new(&[
         (Block::Data(Fill::Words(1)), 3),
         (Block::Unused, 10),
@@ -26,7 +31,8 @@ fn found(number: usize, offset: usize, value: &[u8]) -> Vec<String> {
         .map(|frame| frame.payload.start)
         .collect();
     assert!(checkpoints.len() >= 3, "the recipe makes several checkpoints");
-    let sealed = forgery.at(checkpoints[number] + offset, value).seal();
+    let change = |forgery: Forgery, (at, value): (usize, Vec<u8>)| forgery.at(at, &value);
+    let sealed = places(checkpoints[number]).into_iter().fold(forgery, change).seal();
     let image = open(&sealed).expect("checkpoints are not needed for reading");
     let report = image.verify(Depth::Data, Job::silent()).unwrap();
     assert!(report.damage.iter().all(|damage| damage.section == Section::Checkpoint));
@@ -75,4 +81,20 @@ fn a_checkpoint_that_is_ahead_of_its_entries_is_found() {
 fn a_reserved_byte_behind_an_origin_is_found() {
     let found = found(0, HEAD + 12, &[1]);
     assert!(found[0].contains("reserved byte"), "{found:?}");
+}
+
+#[test]
+fn a_checkpoint_with_the_largest_number_is_found() {
+    let last = u64::MAX.to_le_bytes().to_vec();
+    // The subject of the frame says it, too.
+    let found =
+        forged(1, |payload| vec![(payload + 8, last.clone()), (payload - 32, last.clone())]);
+    assert_eq!(found, ["its number and the checkpoint after it do not agree"]);
+}
+
+#[test]
+fn a_checkpoint_that_reaches_past_the_frames_is_found() {
+    let len = (16u32 << 20).to_le_bytes().to_vec();
+    let found = forged(1, |payload| vec![(payload - 24, len.clone()), (payload - 20, len.clone())]);
+    assert_eq!(found, ["it reaches past the end of its area"]);
 }
