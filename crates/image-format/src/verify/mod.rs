@@ -196,7 +196,7 @@ impl Image {
             ..totals
         };
         differs("block counts", counted != trailer.totals);
-        if self.has_meta() && !lost.agree() {
+        if self.has_meta() && !lost.agree {
             let fault = Fault::Differs { field: "source errors", other: "index" };
             report.note(Corrupt { section: Section::Meta, offset: trailer.meta_offset, fault });
         }
@@ -258,7 +258,9 @@ impl Image {
     }
 }
 
-/// The blocks META calls touched by source errors, against those the index calls unreadable.
+/// The blocks META calls touched by source errors, against those the index calls unreadable:
+/// none of these may be missing there. The list may name more, as the one of a dying disk with
+/// more bad ranges than it may hold is rounded out.
 struct LostBlocks {
     /// First and last block of each source error, ascending.
     told: Vec<(u64, u64)>,
@@ -282,8 +284,8 @@ impl LostBlocks {
             if first >= entry.end() {
                 break;
             }
-            // An unreadable entry must be touched block after block, any other not at all.
-            self.agree &= is_lost && first <= covered;
+            // An unreadable entry must be touched block after block.
+            self.agree &= !is_lost || first <= covered;
             covered = covered.max(last + 1);
             if last >= entry.end() {
                 break;
@@ -291,10 +293,6 @@ impl LostBlocks {
             self.next += 1;
         }
         self.agree &= !is_lost || covered >= entry.end();
-    }
-
-    fn agree(&self) -> bool {
-        self.agree && self.next >= self.told.len()
     }
 }
 

@@ -196,3 +196,29 @@ fn entries_of_an_empty_frame_free_image_need_no_tree_pages() {
     assert_eq!(entries.len(), 1);
     assert_eq!((entries[0].run, entries[0].kind), (1000, Kind::Zero));
 }
+
+#[test]
+fn source_errors_name_every_lost_block_and_may_be_rounded_out() {
+    let recipe = Recipe::new(&[(Block::Zero, 2), (Block::Unreadable, 2), (Block::Zero, 2)]);
+    let size = u64::from(recipe.block_size);
+    let damage = |start: u64, end: u64| {
+        let storage = MemStorage::new();
+        let mut writer =
+            ImageWriter::create(storage.create("image").unwrap(), recipe.superblock()).unwrap();
+        for (kind, count) in [(RunKind::Zero, 2), (RunKind::Unreadable, 2), (RunKind::Zero, 2)] {
+            writer.push_run(kind, count).unwrap();
+        }
+        let source_errors = vec![Extent::between(start, end)];
+        writer.finish(aiv_image_format::meta::Meta { source_errors, ..recipe.meta() }).unwrap();
+        let image = open(&storage.contents("image").unwrap()).unwrap();
+        let report = image.verify(Depth::Quick, Job::silent()).unwrap();
+        report.damage.iter().map(|damage| damage.what()).collect::<Vec<_>>()
+    };
+    // A dying disk has more bad ranges than META lists; its list is rounded out to larger units.
+    assert_eq!(damage(2 * size, 4 * size), [""; 0]);
+    assert_eq!(damage(0, 6 * size), [""; 0]);
+    let missed = ["its source errors and the index do not agree"];
+    assert_eq!(damage(2 * size, 3 * size), missed);
+    assert_eq!(damage(3 * size, 4 * size), missed);
+    assert_eq!(damage(0, size), missed);
+}
