@@ -5,7 +5,8 @@ use zstd::zstd_safe;
 
 use crate::error::{Error, Fault, Result, Section};
 use crate::hash;
-use crate::ids::Digest;
+use crate::ids::{BlockIndex, Digest};
+use crate::layout::{DeltaHead, FrameKind};
 
 /// How new blocks are compressed; each block says for itself how it was stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +44,8 @@ const WORTHWHILE_SHARE: usize = 32;
 /// A block ready to be framed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodedBlock {
+    /// DATA or DELTA.
+    pub(crate) kind: FrameKind,
     pub(crate) codec: u8,
     pub(crate) plain_len: u32,
     pub(crate) payload: Vec<u8>,
@@ -56,7 +59,37 @@ impl EncodedBlock {
     pub fn payload_len(&self) -> usize {
         self.payload.len()
     }
+
+    /// Whether the payload is a difference to a block of the parent's state.
+    #[must_use]
+    pub fn is_delta(&self) -> bool {
+        self.kind == FrameKind::Delta
+    }
 }
+
+/// A block of the parent's state that a changed block may be stored as a difference to.
+#[derive(Debug, Clone, Copy)]
+pub struct DeltaBase<'b> {
+    /// Number of the block.
+    pub block: BlockIndex,
+    /// Its leaf.
+    pub leaf: Digest,
+    /// Differences that had to be undone to get its bytes.
+    pub depth: u8,
+    /// Its bytes.
+    pub bytes: &'b [u8],
+}
+
+/// Differences a reader has to undo for one block of images we write: a random read costs at
+/// most this many decompressions more than in a full image. Measured in `docs/performance.md`.
+pub const DELTA_DEPTH_WRITTEN: u8 = 2;
+
+/// A difference of at most this share of the block is taken without asking how large the whole
+/// block would be: it rarely is smaller, and asking doubles the time.
+const DELTA_SMALL_SHARE: usize = 16;
+
+/// The smallest window zstd knows.
+const WINDOW_LOG_MIN: u32 = 10;
 
 /// Compresses blocks; keeps the working memory of one thread.
 pub struct Encoder {
@@ -93,7 +126,50 @@ impl Encoder {
                 return Err(Error::Misuse("a compressed block that does not decode to itself"));
             }
         }
-        Ok(EncodedBlock { codec, plain_len, payload, leaf })
+        Ok(EncodedBlock { kind: FrameKind::Data, codec, plain_len, payload, leaf })
+    }
+
+    /// Encodes `block` as a difference to `base` where that is clearly smaller than the block by
+    /// itself, and as [`Encoder::encode`] does otherwise.
+    ///
+    /// # Errors
+    /// As [`Encoder::encode`].
+    pub fn encode_against(
+        &mut self,
+        block: &[u8],
+        leaf: Digest,
+        base: &DeltaBase<'_>,
+    ) -> Result<EncodedBlock> {
+        let level = match self.compression {
+            Compression::None => return self.encode(block, leaf),
+            Compression::Lz4 => 1,
+            Compression::Zstd(level) => level,
+        };
+        if base.depth >= DELTA_DEPTH_WRITTEN || base.bytes.len() != block.len() {
+            return self.encode(block, leaf);
+        }
+        let frame = compress_delta(level, block, base.bytes)?;
+        let delta_len = DeltaHead::SIZE + frame.len();
+        if delta_len > block.len() / DELTA_SMALL_SHARE {
+            let whole = self.encode(block, leaf)?;
+            if delta_len > whole.payload.len() / 4 * 3 {
+                return Ok(whole);
+            }
+        }
+        if let Some(decoder) = self.decoder.as_mut() {
+            self.check.resize(block.len(), 0);
+            let same = decoder.decode_delta(base.bytes, &frame, &mut self.check).is_ok();
+            if !same || self.check != block {
+                return Err(Error::Misuse("a compressed block that does not decode to itself"));
+            }
+        }
+        let depth = base.depth + 1;
+        let head = DeltaHead { base_block: base.block, base_leaf: base.leaf, depth };
+        let mut payload = Vec::with_capacity(delta_len);
+        payload.extend_from_slice(&head.to_bytes());
+        payload.extend_from_slice(&frame);
+        let plain_len = u32::try_from(block.len()).map_err(|_| Error::Misuse("a huge block"))?;
+        Ok(EncodedBlock { kind: FrameKind::Delta, codec: CODEC_ZSTD, plain_len, payload, leaf })
     }
 
     fn compress(&mut self, block: &[u8]) -> Result<(u8, Vec<u8>)> {
@@ -114,6 +190,24 @@ impl Encoder {
         }
         Ok((codec, payload))
     }
+}
+
+/// One zstd frame of `block`, with the bytes of `base` as prefix. The context borrows the base,
+/// so it cannot be kept; making one costs little beside the compression.
+fn compress_delta(level: i32, block: &[u8], base: &[u8]) -> Result<Vec<u8>> {
+    let refused = |_| Error::Misuse("a block the zstd codec refuses");
+    // Base and block lie in one window, or the far part of the base would be forgotten.
+    let window = (2 * block.len()).next_power_of_two().ilog2().max(WINDOW_LOG_MIN);
+    let mut context = zstd_safe::CCtx::create();
+    let parameters =
+        [zstd_safe::CParameter::CompressionLevel(level), zstd_safe::CParameter::WindowLog(window)];
+    for parameter in parameters {
+        context.set_parameter(parameter).map_err(refused)?;
+    }
+    context.ref_prefix(base).map_err(refused)?;
+    let mut out = Vec::with_capacity(zstd_safe::compress_bound(block.len()));
+    context.compress2(&mut out, block).map_err(refused)?;
+    Ok(out)
 }
 
 /// Guesses from the byte statistics of a few samples whether compressing is a waste: true for
@@ -175,6 +269,26 @@ impl Decoder {
             _ => None,
         };
         if len == Some(out.len()) { Ok(()) } else { Err(Fault::Decode { expected }) }
+    }
+
+    /// Fills `out` exactly from the zstd frame of a difference to `base`, or fails.
+    pub(crate) fn decode_delta(
+        &mut self,
+        base: &[u8],
+        frame: &[u8],
+        out: &mut [u8],
+    ) -> std::result::Result<(), Fault> {
+        let expected = u32::try_from(out.len()).unwrap_or(u32::MAX);
+        let failed = || Fault::Decode { expected };
+        if zstd_safe::find_frame_compressed_size(frame) != Ok(frame.len()) {
+            return Err(failed());
+        }
+        let mut context = zstd_safe::DCtx::create();
+        context.ref_prefix(base).map_err(|_| failed())?;
+        match context.decompress(out, frame) {
+            Ok(len) if len == out.len() => Ok(()),
+            _ => Err(failed()),
+        }
     }
 }
 

@@ -8,8 +8,8 @@ use crate::codec::codec_name;
 use crate::error::{Error, Fault, Result, Section};
 use crate::image::{Image, TAIL_LEN, read_page};
 use crate::layout::{
-    Checkpoint, FRAME_HEADER_SIZE, FrameHeader, FrameKind, IndexEntry, InnerEntry, PageHeader,
-    PageKind, Superblock, Trailer, TreeNode,
+    Checkpoint, DeltaHead, FRAME_HEADER_SIZE, FrameHeader, FrameKind, IndexEntry, InnerEntry, Kind,
+    PageHeader, PageKind, Superblock, Trailer, TreeNode,
 };
 use crate::limits::{FRAME_ALIGN, PAGE_SIZE, PIECE_SIZE, TRAILER_GAP};
 use crate::meta::SectionType;
@@ -140,7 +140,14 @@ impl Dump<'_> {
             n.blocks_unused,
             n.blocks_excluded,
             n.blocks_unreadable
-        ))
+        ))?;
+        if t.parent.is_none() {
+            return Ok(());
+        }
+        let decided = n.blocks_decided();
+        let inherited = self.image.geometry().blocks().saturating_sub(decided);
+        let (delta, parent) = (n.blocks_delta, n.blocks_parent);
+        self.detail(format_args!("{delta} delta, {parent} parent, {inherited} inherited"))
     }
 
     /// One frame, or the bytes up to the next place a frame could begin.
@@ -163,7 +170,8 @@ impl Dump<'_> {
         let name = header.kind.name();
         let (at, size) = (self.at, header.frame_size());
         match header.kind {
-            FrameKind::Data | FrameKind::Delta => {
+            FrameKind::Delta => self.delta(&header, at),
+            FrameKind::Data => {
                 let damaged = if header.is_damaged { ", damaged" } else { "" };
                 self.line(
                     size,
@@ -177,6 +185,23 @@ impl Dump<'_> {
             }
             FrameKind::Checkpoint => self.checkpoint(&header, at),
             FrameKind::Parity | FrameKind::Pad => self.line(size, format_args!("{name}")),
+        }
+    }
+
+    fn delta(&mut self, header: &FrameHeader, at: u64) -> Result<()> {
+        let mut head = vec![0; DeltaHead::SIZE.min(header.stored_len as usize)];
+        let op = Error::io("read frame", at);
+        self.image.file.read_exact_at(&mut head, at + FRAME_HEADER_SIZE as u64).map_err(op)?;
+        let (subject, plain, stored) = (header.subject, header.plain_len, header.stored_len);
+        let name = format_args!("DELTA block {subject}, {plain} -> {stored}");
+        match DeltaHead::split(&head) {
+            Ok((DeltaHead { base_block, base_leaf, depth }, _)) => {
+                self.line(header.frame_size(), name)?;
+                self.detail(format_args!(
+                    "depth {depth} on block {base_block} of the parent, leaf {base_leaf}"
+                ))
+            }
+            Err(fault) => self.damaged(header.frame_size(), name, fault.at(Section::Frame, at)),
         }
     }
 
@@ -264,11 +289,15 @@ impl Dump<'_> {
                 1 => format!("block {}", e.block),
                 _ => format!("blocks {}..{}", e.block, e.end()),
             };
-            if e.has_frame() {
-                let (kind, address) = (e.kind.name(), e.address);
-                self.detail(format_args!("{blocks} {kind} at {address:#x}, leaf {}", e.leaf))?;
-            } else {
-                self.detail(format_args!("{blocks} {}", e.kind.name()))?;
+            let kind = e.kind.name();
+            match e.kind {
+                Kind::Parent => self.detail(format_args!(
+                    "{blocks} {kind} as block {} of the parent, leaf {}",
+                    e.parent_block, e.leaf
+                ))?,
+                _ if e.has_frame() => self
+                    .detail(format_args!("{blocks} {kind} at {:#x}, leaf {}", e.address, e.leaf))?,
+                _ => self.detail(format_args!("{blocks} {kind}"))?,
             }
         }
         Ok(())

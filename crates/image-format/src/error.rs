@@ -43,6 +43,15 @@ pub enum Error {
     /// The caller handed in something the format cannot express.
     #[error("not allowed in an image: {0}")]
     Misuse(&'static str),
+    /// The parent's state, which an image with a parent builds on, cannot be used: one of the
+    /// files that provide it is damaged or cannot be read.
+    #[error("the parent state cannot be used: {file}")]
+    Parent {
+        /// The file, as its folder names it.
+        file: String,
+        /// Why not.
+        source: Box<Self>,
+    },
     /// The caller asked to stop.
     #[error(transparent)]
     Canceled(#[from] Canceled),
@@ -89,12 +98,6 @@ pub enum Unsupported {
         major: u16,
         /// Minor version found.
         minor: u16,
-    },
-    /// An image with a parent; this draft has no reader for them.
-    #[error("the image is {what}, this program reads full images only")]
-    Kind {
-        /// `incremental` or `differential`.
-        what: &'static str,
     },
     /// Features a reader must know and this one does not have.
     #[error("the image needs features this program does not have: {names}")]

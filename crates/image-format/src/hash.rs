@@ -4,7 +4,7 @@
 //! format never stands for one from another. `docs/format.md` section 6 is normative.
 
 use crate::ids::{BlockIndex, Digest, Geometry};
-use crate::layout::{IndexEntry, Kind, TreeNode};
+use crate::layout::Kind;
 
 const KEY_LEAF: &[u8; 32] = b"aivory draft: leaf of one block ";
 const KEY_CONTENT: &[u8; 32] = b"aivory draft: content tree node ";
@@ -102,8 +102,10 @@ impl Tree {
         Self { key: KEY_STORED, levels: Vec::new(), base: 0 }
     }
 
-    fn above_groups(key: &'static [u8; 32]) -> Self {
-        Self { key, levels: Vec::new(), base: 1 }
+    /// The content and the map tree over level-one nodes.
+    pub(crate) fn above_groups() -> (Self, Self) {
+        let tree = |key| Self { key, levels: Vec::new(), base: 1 };
+        (tree(KEY_CONTENT), tree(KEY_MAP))
     }
 
     fn node(key: &[u8; 32], level: u64, children: &[Digest]) -> Digest {
@@ -184,19 +186,6 @@ impl Tree {
     }
 }
 
-/// The content and the map tree of one state, fed with index entries in block order.
-pub(crate) struct StateTree {
-    geometry: Geometry,
-    zero_leaf: Digest,
-    fill_leaf: Digest,
-    content: Tree,
-    map: Tree,
-    next: BlockIndex,
-    group_leaves: Vec<Digest>,
-    group_states: Vec<u8>,
-    group_has_frames: bool,
-}
-
 /// The roots of a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Roots {
@@ -208,34 +197,52 @@ pub struct Roots {
     pub state: Digest,
 }
 
-impl StateTree {
-    pub(crate) fn new(geometry: Geometry) -> Self {
+/// The level-one nodes of one group of 128 blocks: what stands for the group in both trees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupNode {
+    /// Node of the content tree.
+    pub content: Digest,
+    /// Node of the map tree.
+    pub map: Digest,
+}
+
+impl GroupNode {
+    /// The nodes over a group, from leaf and condition of each of its blocks in order: at most
+    /// 128 of each.
+    #[must_use]
+    pub fn new(leaves: &[Digest], conditions: &[u8]) -> Self {
+        let mut hasher = blake3::Hasher::new_keyed(KEY_MAP);
+        hasher.update(&1u64.to_le_bytes());
+        hasher.update(conditions);
+        let map = Digest(*hasher.finalize().as_bytes());
+        Self { content: Tree::node(KEY_CONTENT, 1, leaves), map }
+    }
+}
+
+/// Leaves of the blocks whose kind determines their bytes.
+#[derive(Debug, Clone)]
+pub struct ConstantLeaves {
+    geometry: Geometry,
+    zero: Digest,
+    fill: Digest,
+}
+
+impl ConstantLeaves {
+    /// For blocks of `geometry`.
+    #[must_use]
+    pub fn new(geometry: Geometry) -> Self {
         let zeros = vec![0; geometry.block_size().bytes()];
         let mut fill = zeros.clone();
         fill_unreadable(&mut fill, 0);
-        Self {
-            geometry,
-            zero_leaf: leaf(&zeros),
-            fill_leaf: leaf(&fill),
-            content: Tree::above_groups(KEY_CONTENT),
-            map: Tree::above_groups(KEY_MAP),
-            next: 0,
-            group_leaves: Vec::with_capacity(FAN_OUT),
-            group_states: Vec::with_capacity(FAN_OUT),
-            group_has_frames: false,
-        }
+        Self { geometry, zero: leaf(&zeros), fill: leaf(&fill) }
     }
 
-    /// The first block not covered yet.
-    pub(crate) fn next_block(&self) -> BlockIndex {
-        self.next
-    }
-
-    /// Leaf hash of a block that `kind` determines without a frame.
-    pub(crate) fn constant_leaf(&self, block: BlockIndex, kind: Kind) -> Digest {
+    /// The leaf of `block` when it is of `kind` and no frame holds it.
+    #[must_use]
+    pub fn of(&self, block: BlockIndex, kind: Kind) -> Digest {
         let len = self.geometry.block_len(block);
         if len == self.geometry.block_size().get() {
-            return if kind == Kind::Unreadable { self.fill_leaf } else { self.zero_leaf };
+            return if kind == Kind::Unreadable { self.fill } else { self.zero };
         }
         let mut bytes = vec![0; len as usize];
         if kind == Kind::Unreadable {
@@ -243,75 +250,11 @@ impl StateTree {
         }
         leaf(&bytes)
     }
-
-    /// Adds the blocks of `entry`, which must begin at [`StateTree::next_block`] and end inside
-    /// the geometry. `emit` receives the nodes of each completed group that holds a frame.
-    pub(crate) fn push(&mut self, entry: &IndexEntry, emit: &mut dyn FnMut(TreeNode)) {
-        debug_assert!(entry.block == self.next && entry.end() <= self.geometry.blocks());
-        let state = entry.kind.map_state();
-        let mut left = entry.run;
-        while left > 0 {
-            let last = self.geometry.blocks() - 1;
-            let full_blocks = last.saturating_sub(self.next).min(left);
-            let whole_groups = full_blocks / FAN_OUT as u64;
-            if self.group_leaves.is_empty() && whole_groups > 0 && !entry.has_frame() {
-                let leaves = [self.constant_leaf(self.next, entry.kind); FAN_OUT];
-                self.content.push_run(Tree::node(KEY_CONTENT, 1, &leaves), whole_groups);
-                self.map.push_run(map_group(&[state; FAN_OUT]), whole_groups);
-                self.next += whole_groups * FAN_OUT as u64;
-                left -= whole_groups * FAN_OUT as u64;
-                continue;
-            }
-            let leaf = if entry.has_frame() {
-                entry.leaf
-            } else {
-                self.constant_leaf(self.next, entry.kind)
-            };
-            self.group_has_frames |= entry.has_frame();
-            self.group_leaves.push(leaf);
-            self.group_states.push(state);
-            self.next += 1;
-            left -= 1;
-            if self.group_leaves.len() == FAN_OUT {
-                self.close_group(emit);
-            }
-        }
-    }
-
-    fn close_group(&mut self, emit: &mut dyn FnMut(TreeNode)) {
-        let content = Tree::node(KEY_CONTENT, 1, &self.group_leaves);
-        let map = map_group(&self.group_states);
-        if self.group_has_frames {
-            emit(TreeNode { group: (self.next - 1) / FAN_OUT as u64, content, map });
-        }
-        self.content.push(content);
-        self.map.push(map);
-        self.group_leaves.clear();
-        self.group_states.clear();
-        self.group_has_frames = false;
-    }
-
-    /// The roots, once every block was pushed.
-    pub(crate) fn finish(mut self, emit: &mut dyn FnMut(TreeNode)) -> Roots {
-        if !self.group_leaves.is_empty() {
-            self.close_group(emit);
-        }
-        let (content, map) = (self.content.finish(), self.map.finish());
-        Roots { content, map, state: state_root(&self.geometry, &content, &map) }
-    }
-}
-
-fn map_group(states: &[u8]) -> Digest {
-    let mut hasher = blake3::Hasher::new_keyed(KEY_MAP);
-    hasher.update(&1u64.to_le_bytes());
-    hasher.update(states);
-    Digest(*hasher.finalize().as_bytes())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::BlockSize;
     use proptest::prelude::*;
 
     /// The definition, level by level, without any shortcut.
@@ -339,46 +282,5 @@ mod tests {
             }
             prop_assert_eq!(tree.finish(), reference_root(KEY_STORED, base, flat));
         }
-
-        #[test]
-        fn a_state_root_does_not_depend_on_how_runs_are_cut(
-            runs in prop::collection::vec((0usize..3, 1u64..700), 1..8), cut in 1u64..400,
-        ) {
-            let kinds = [Kind::Zero, Kind::Unused, Kind::Unreadable];
-            let blocks: u64 = runs.iter().map(|r| r.1).sum();
-            let size = BlockSize::new(16384).expect("a block size");
-            let geometry = Geometry::new(blocks * 16384 - 5000, size, 512).expect("small");
-            let roots = |piece: u64| {
-                let mut tree = StateTree::new(geometry);
-                for &(kind, run) in &runs {
-                    let mut left = run;
-                    while left > 0 {
-                        let now = left.min(piece);
-                        let entry = IndexEntry::run(tree.next_block(), now, kinds[kind]);
-                        tree.push(&entry, &mut |_| {});
-                        left -= now;
-                    }
-                }
-                tree.finish(&mut |_| {})
-            };
-            prop_assert_eq!(roots(u64::MAX), roots(cut));
-        }
-    }
-
-    #[test]
-    fn zero_unused_and_excluded_read_alike_and_are_different_states() {
-        let size = BlockSize::new(65536).expect("a block size");
-        let geometry = Geometry::new(65536 * 300, size, 512).expect("small");
-        let roots = |kind| {
-            let mut tree = StateTree::new(geometry);
-            tree.push(&IndexEntry::run(0, 300, kind), &mut |_| {});
-            tree.finish(&mut |_| {})
-        };
-        let (zero, unused, lost) =
-            (roots(Kind::Zero), roots(Kind::Unused), roots(Kind::Unreadable));
-        assert_eq!(zero.content, unused.content);
-        assert_ne!(zero.map, unused.map);
-        assert_ne!(zero.state, unused.state);
-        assert_ne!(zero.content, lost.content);
     }
 }

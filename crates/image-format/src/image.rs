@@ -4,14 +4,11 @@ use std::sync::Arc;
 
 use aiv_volume_io::ReadAt;
 
-use crate::codec::{Decoder, check_leaf};
 use crate::error::{Corrupt, Error, Fault, Foreign, Result, Section};
 use crate::hash;
 use crate::ids::{BlockIndex, Geometry, SetId};
 use crate::index::{Entries, Index};
-use crate::layout::{
-    FRAME_HEADER_SIZE, FrameHeader, FrameKind, IndexEntry, Kind, Superblock, Trailer,
-};
+use crate::layout::{IndexEntry, Superblock, Trailer};
 use crate::limits::{BLOCK_SIZE_MAX, META_TOTAL_MAX, PAGE_SIZE, PIECE_SIZE, TRAILER_GAP};
 use crate::meta::{self, Meta};
 
@@ -115,139 +112,6 @@ impl Image {
     pub fn entries(&self, first: BlockIndex) -> Entries<'_> {
         self.index.entries(first)
     }
-
-    /// A reader with working memory of its own, for one thread.
-    #[must_use]
-    pub fn block_reader(&self) -> BlockReader<'_> {
-        BlockReader { image: self, decoder: Decoder::new(), frame: Buffer::default() }
-    }
-}
-
-/// Reads blocks of one image; keeps the working memory of one thread.
-pub struct BlockReader<'a> {
-    image: &'a Image,
-    pub(crate) decoder: Decoder,
-    frame: Buffer,
-}
-
-/// Working memory that grows to the largest use and is not cleared between uses.
-#[derive(Default)]
-pub(crate) struct Buffer(Vec<u8>);
-
-impl Buffer {
-    /// `len` bytes of any value.
-    pub(crate) fn of_len(&mut self, len: usize) -> &mut [u8] {
-        if self.0.len() < len {
-            self.0 = vec![0; len];
-        }
-        &mut self.0[..len]
-    }
-}
-
-impl BlockReader<'_> {
-    /// Reads `block` into `out`, which must have exactly the block's length, and returns how
-    /// it is stored. What is returned has been checked against the leaf hash in the index.
-    ///
-    /// # Errors
-    /// [`Error::Corrupt`] when index or frame are damaged, [`Error::Io`]; [`Error::Misuse`]
-    /// when `out` has the wrong length.
-    pub fn read(&mut self, block: BlockIndex, out: &mut [u8]) -> Result<Kind> {
-        let entry = self.image.entry(block)?.ok_or_else(|| {
-            let fault = Fault::Value { field: "block", found: block, allowed: "in the index" };
-            fault.at(Section::IndexPage, self.image.trailer.index_offset)
-        })?;
-        self.read_entry(&entry, block, out)?;
-        Ok(entry.kind)
-    }
-
-    /// Reads `block`, which `entry` covers, into `out`.
-    ///
-    /// # Errors
-    /// As [`BlockReader::read`].
-    pub fn read_entry(
-        &mut self,
-        entry: &IndexEntry,
-        block: BlockIndex,
-        out: &mut [u8],
-    ) -> Result<()> {
-        if out.len() != self.image.geometry().block_len(block) as usize {
-            return Err(Error::Misuse("a buffer of the wrong length"));
-        }
-        if !entry.has_frame() {
-            match entry.kind {
-                Kind::Unreadable => hash::fill_unreadable(out, 0),
-                _ => out.fill(0),
-            }
-            return Ok(());
-        }
-        let address = entry.address;
-        let guess = if entry.frame_size == 0 { FRAME_HEADER_SIZE as u64 } else { entry.frame_size };
-        let frame = load(&*self.image.file, &mut self.frame, address, guess)?;
-        let size = frame_header(frame, address)?.frame_size();
-        if size <= guess {
-            return decode_frame(&mut self.decoder, frame, entry, block, out);
-        }
-        // Only frames of 4,194,240 bytes and more, whose size the index cannot hold.
-        if address.checked_add(size).is_none_or(|end| end > self.image.trailer.frames_end) {
-            return Err(Fault::Bounds.at(Section::Frame, address));
-        }
-        let frame = load(&*self.image.file, &mut self.frame, address, size)?;
-        decode_frame(&mut self.decoder, frame, entry, block, out)
-    }
-}
-
-/// Reads the `len` bytes at `address`: those of a frame, at most 16 MiB.
-fn load<'b>(file: &dyn ReadAt, buffer: &'b mut Buffer, address: u64, len: u64) -> Result<&'b [u8]> {
-    let len = usize::try_from(len).map_err(|_| Fault::Bounds.at(Section::Frame, address))?;
-    let frame = buffer.of_len(len);
-    file.read_exact_at(frame, address).map_err(Error::io("read frame", address))?;
-    Ok(frame)
-}
-
-/// The checked header at the start of `frame`.
-pub(crate) fn frame_header(frame: &[u8], address: u64) -> Result<FrameHeader> {
-    match frame.first_chunk::<FRAME_HEADER_SIZE>() {
-        Some(bytes) => FrameHeader::from_bytes(bytes, address),
-        None => Err(Fault::Bounds.at(Section::Frame, address)),
-    }
-}
-
-/// Decodes the frame in `frame` (header, payload, padding) as `block` into `out` and checks it
-/// against the entry that names it.
-pub(crate) fn decode_frame(
-    decoder: &mut Decoder,
-    frame: &[u8],
-    entry: &IndexEntry,
-    block: BlockIndex,
-    out: &mut [u8],
-) -> Result<()> {
-    let address = entry.address;
-    let at = |fault: Fault| fault.at(Section::Frame, address);
-    let header = frame_header(frame, address)?;
-    let value = |field, found: u64, allowed| Fault::Value { field, found, allowed };
-    if header.kind != FrameKind::Data {
-        return Err(at(Fault::Differs { field: "type", other: "index" }));
-    }
-    if header.is_damaged != (entry.kind == Kind::Unreadable) {
-        return Err(at(Fault::Differs { field: "damage flag", other: "index" }));
-    }
-    if entry.kind != Kind::Ref && header.subject != block {
-        return Err(at(value("block number", header.subject, "the one the index names")));
-    }
-    if header.plain_len as usize != out.len() {
-        return Err(at(value("plain length", header.plain_len.into(), "the block length")));
-    }
-    if header.leaf_prefix[..] != entry.leaf.0[..8] {
-        return Err(at(Fault::Differs { field: "leaf hash", other: "index" }));
-    }
-    if entry.frame_size != 0 && entry.frame_size != header.frame_size() {
-        return Err(at(Fault::Differs { field: "size", other: "index" }));
-    }
-    let end = FRAME_HEADER_SIZE + header.stored_len as usize;
-    let payload = frame.get(FRAME_HEADER_SIZE..end).ok_or_else(|| at(Fault::Bounds))?;
-    header.check_payload(payload, address)?;
-    decoder.decode(header.codec, payload, out).map_err(at)?;
-    check_leaf(out, &entry.leaf, address)
 }
 
 pub(crate) fn read_page(file: &dyn ReadAt, offset: u64) -> Result<[u8; PAGE_SIZE]> {

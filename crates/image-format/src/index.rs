@@ -10,7 +10,8 @@ use crate::hash;
 use crate::ids::{BlockIndex, Digest, Geometry, ImageId};
 use crate::image::read_page;
 use crate::layout::{
-    INDEX_ENTRIES_PER_PAGE, IndexEntry, InnerEntry, PageHeader, PageKind, Superblock, Trailer,
+    Features, INDEX_ENTRIES_PER_PAGE, IndexEntry, InnerEntry, Kind, PageHeader, PageKind,
+    Superblock, Trailer,
 };
 use crate::limits::{INDEX_LEVELS_MAX, PAGE_SIZE};
 
@@ -28,6 +29,8 @@ pub(crate) struct Index {
     geometry: Geometry,
     offset: u64,
     frames_end: u64,
+    /// Feature bits of the image, which allow kinds of entries.
+    incompat: u64,
     root: Digest,
     /// First page and number of pages of each level, leaves first.
     levels: Vec<(u64, u64)>,
@@ -50,6 +53,7 @@ impl Index {
             geometry: superblock.geometry,
             offset: trailer.index_offset,
             frames_end: trailer.frames_end,
+            incompat: superblock.features.incompat,
             root: trailer.index_root,
             levels,
             cache: Mutex::new(HashMap::new()),
@@ -133,6 +137,15 @@ impl Index {
             if entry.end() > self.geometry.blocks() {
                 let (field, found) = ("block", entry.end() - 1);
                 return Err(Fault::Value { field, found, allowed: "inside the disk" });
+            }
+            let needs = match entry.kind {
+                Kind::Delta => Features::DELTA,
+                Kind::Parent => Features::PARENT,
+                _ => 0,
+            };
+            if self.incompat & needs != needs {
+                let (field, found) = ("entry kind", u64::from(entry.kind.code()));
+                return Err(Fault::Value { field, found, allowed: "a kind of its feature bits" });
             }
             let frame_end = entry.address.saturating_add(entry.frame_size);
             if entry.has_frame()

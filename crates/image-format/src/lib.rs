@@ -12,6 +12,7 @@
 //! same inputs give the same bytes.
 
 mod appender;
+mod block;
 mod codec;
 mod dump;
 mod error;
@@ -22,21 +23,26 @@ mod index;
 mod layout;
 pub mod limits;
 pub mod meta;
+mod parent;
+mod state;
+mod tree_pages;
 mod verify;
 mod writer;
 
-pub use codec::{Compression, Decoder, EncodedBlock, Encoder};
+pub use block::{BaseBlock, BaseReader, BlockReader, Scratch};
+pub use codec::{Compression, DELTA_DEPTH_WRITTEN, Decoder, DeltaBase, EncodedBlock, Encoder};
 pub use dump::dump;
 pub use error::{Corrupt, Error, Foreign, Result, Section, Unsupported};
-pub use hash::Roots;
+pub use hash::{GroupNode, Roots};
 pub use ids::{
     BlockIndex, BlockSize, Digest, Geometry, GroupId, ImageId, PointId, SessionTag, SetId,
 };
-pub use image::{BlockReader, Image, peek_set};
+pub use image::{Image, peek_set};
 pub use index::Entries;
 pub use layout::{
     Features, FrameKind, ImageKind, IndexEntry, Kind, ParentLink, Superblock, Totals, Trailer,
 };
+pub use parent::ParentState;
 pub use verify::{Depth, VerifyReport};
 pub use writer::{BlockPlace, ImageSummary, ImageWriter, RunKind};
 
@@ -44,7 +50,7 @@ pub use writer::{BlockPlace, ImageSummary, ImageWriter, RunKind};
 pub const MAJOR: u16 = 0;
 
 /// Draft number while the major version is zero: other drafts are refused.
-pub const MINOR: u16 = 1;
+pub const MINOR: u16 = 2;
 
 /// The normative text of the format this crate implements.
 pub const SPECIFICATION: &str = include_str!("../../../docs/format.md");

@@ -65,6 +65,11 @@ pub const REGIONS_MAX: usize = 8_192;
 /// inventory has hundreds; each costs a reader several times its bytes in memory.
 pub const FACTS_MAX: usize = 65_536;
 
+/// Differences a reader undoes for one block before it meets one stored whole: bounds its
+/// recursion and its memory. Writers stay at two, so that a random read costs at most two
+/// decompressions more than in a full image.
+pub const DELTA_DEPTH_MAX: u8 = 8;
+
 /// Frame payloads are padded to this; addresses count in it.
 pub const FRAME_ALIGN: u64 = 64;
 

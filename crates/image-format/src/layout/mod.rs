@@ -5,16 +5,19 @@
 //! beside it: raw is what the disk says, checked is what we believe.
 
 mod checkpoint;
+mod delta;
+mod entry;
 mod frame;
 mod page;
 mod superblock;
 mod trailer;
 
 pub(crate) use checkpoint::{Checkpoint, CheckpointHead, ORIGIN_SIZE};
+pub(crate) use delta::DeltaHead;
+pub use entry::{IndexEntry, Kind};
 pub use frame::FrameKind;
 pub(crate) use frame::{FRAME_HEADER_SIZE, FrameHeader, frame_size};
 pub(crate) use page::{INDEX_ENTRIES_PER_PAGE, InnerEntry, PageHeader, PageKind, TreeNode};
-pub use page::{IndexEntry, Kind};
 pub use superblock::{Features, ImageKind, ParentLink, Superblock};
 pub use trailer::{Totals, Trailer};
 

@@ -1,7 +1,7 @@
 use super::{first_nonzero, record, salted_crc};
 use crate::error::{Fault, Result, Section};
 use crate::ids::{BlockIndex, Digest, ImageId};
-use crate::limits::{FRAME_ALIGN, PAGE_SIZE, RUN_MAX};
+use crate::limits::PAGE_SIZE;
 
 record! {
     /// The first 64 bytes of every index and tree page.
@@ -14,15 +14,6 @@ record! {
         16 => first: u64,
         24 => image_uuid: [u8; 16],
         60 => crc: u32,
-    }
-}
-
-record! {
-    /// What the index says about one block or a run of equal ones.
-    struct RawIndexEntry[48] {
-        0 => key: u64,
-        8 => place: u64,
-        16 => leaf: [u8; 32],
     }
 }
 
@@ -45,9 +36,6 @@ record! {
 
 const MAGIC: [u8; 4] = *b"AVP1";
 const HEADER_SIZE: usize = 64;
-const LBLK_BITS: u32 = 40;
-const RUN_BITS: u32 = 20;
-const ADDRESS_BITS: u32 = 48;
 
 /// Entries one index page holds, at every level.
 pub(crate) const INDEX_ENTRIES_PER_PAGE: usize = (PAGE_SIZE - HEADER_SIZE) / 48;
@@ -186,187 +174,15 @@ fn page_crc(kind: PageKind, page: &[u8; PAGE_SIZE]) -> u32 {
 }
 
 /// The entries of a page, each of `N` bytes; `count` was checked by [`PageHeader::from_page`].
-fn entries<const N: usize>(page: &[u8; PAGE_SIZE], count: u16) -> impl Iterator<Item = [u8; N]> {
+pub(super) fn entries<const N: usize>(
+    page: &[u8; PAGE_SIZE],
+    count: u16,
+) -> impl Iterator<Item = [u8; N]> {
     page[HEADER_SIZE..].chunks_exact(N).take(usize::from(count)).map(|chunk| {
         let mut entry = [0; N];
         entry.copy_from_slice(chunk);
         entry
     })
-}
-
-/// How a block, or a run of blocks, is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// A DATA frame of this image holds the block.
-    Data,
-    /// The block is in use and all zeros: a restore must write it.
-    Zero,
-    /// The filesystem calls the block free: reads as zeros, a restore may leave it.
-    Unused,
-    /// Left out on request: reads as zeros.
-    Excluded,
-    /// Some or all of the block could not be read at the source. With a frame, the frame holds
-    /// the block with the fill pattern in the unreadable places; without, all is fill pattern.
-    Unreadable,
-    /// The same bytes as another block of this image, whose frame is named.
-    Ref,
-}
-
-impl Kind {
-    /// The word of `docs/format.md` and of dumps.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Data => "DATA",
-            Self::Zero => "ZERO",
-            Self::Unused => "UNUSED",
-            Self::Excluded => "EXCLUDED",
-            Self::Unreadable => "UNREADABLE",
-            Self::Ref => "REF",
-        }
-    }
-
-    const fn code(self) -> u8 {
-        match self {
-            Self::Data => 1,
-            Self::Zero => 3,
-            Self::Unused => 4,
-            Self::Excluded => 5,
-            Self::Unreadable => 6,
-            Self::Ref => 7,
-        }
-    }
-
-    /// Codes 2, 8 and 9 are DELTA, PARENT and STORE: defined, and only legal in images that
-    /// carry their feature bit, which this version refuses before it reads an index.
-    const fn from_code(code: u64) -> Option<Self> {
-        match code {
-            1 => Some(Self::Data),
-            3 => Some(Self::Zero),
-            4 => Some(Self::Unused),
-            5 => Some(Self::Excluded),
-            6 => Some(Self::Unreadable),
-            7 => Some(Self::Ref),
-            _ => None,
-        }
-    }
-
-    /// The state the map tree records: 0 in use, 1 unused, 2 excluded, 3 unreadable.
-    #[must_use]
-    pub const fn map_state(self) -> u8 {
-        match self {
-            Self::Data | Self::Zero | Self::Ref => 0,
-            Self::Unused => 1,
-            Self::Excluded => 2,
-            Self::Unreadable => 3,
-        }
-    }
-}
-
-/// A checked index entry: blocks `block .. block + run` are stored as `kind`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IndexEntry {
-    /// First block.
-    pub block: BlockIndex,
-    /// Number of blocks, 1 to 2^20 - 1; always 1 with a frame.
-    pub run: u64,
-    /// How they are stored.
-    pub kind: Kind,
-    /// Byte offset of the frame in the file, zero without one.
-    pub address: u64,
-    /// Bytes the frame takes in the file with header and padding, as far as the index knows:
-    /// zero without a frame and for frames of 4,194,240 bytes and more, whose header tells.
-    pub frame_size: u64,
-    /// Leaf hash of the block; zero without a frame, where the kind determines the bytes.
-    pub leaf: Digest,
-}
-
-impl IndexEntry {
-    /// An entry without a frame.
-    pub(crate) fn run(block: BlockIndex, run: u64, kind: Kind) -> Self {
-        Self { block, run, kind, address: 0, frame_size: 0, leaf: Digest([0; 32]) }
-    }
-
-    /// First block after the run.
-    #[must_use]
-    pub const fn end(&self) -> BlockIndex {
-        self.block + self.run
-    }
-
-    /// Whether a frame holds the block.
-    #[must_use]
-    pub const fn has_frame(&self) -> bool {
-        self.address != 0
-    }
-
-    pub(crate) fn from_bytes(bytes: &[u8; 48]) -> std::result::Result<Self, Fault> {
-        let raw = RawIndexEntry::decode(bytes);
-        let value = |field, found: u64, allowed| Fault::Value { field, found, allowed };
-        let kind_code = raw.key >> (LBLK_BITS + RUN_BITS);
-        let kind = Kind::from_code(kind_code).ok_or(value(
-            "entry kind",
-            kind_code,
-            "a kind of this version",
-        ))?;
-        let entry = Self {
-            block: raw.key & mask(LBLK_BITS),
-            run: raw.key >> LBLK_BITS & mask(RUN_BITS),
-            kind,
-            address: (raw.place & mask(ADDRESS_BITS)) * FRAME_ALIGN,
-            frame_size: match raw.place >> ADDRESS_BITS {
-                0xffff => 0,
-                units => units * FRAME_ALIGN,
-            },
-            leaf: Digest(raw.leaf),
-        };
-        if entry.run == 0 {
-            return Err(value("run", 0, "at least 1"));
-        }
-        let framed = match kind {
-            Kind::Data | Kind::Ref => true,
-            Kind::Zero | Kind::Unused | Kind::Excluded => false,
-            Kind::Unreadable => entry.has_frame(),
-        };
-        if framed && (!entry.has_frame() || entry.run != 1) {
-            return Err(value("address", entry.address, "one block and a frame"));
-        }
-        if framed && raw.place >> ADDRESS_BITS < 2 {
-            return Err(value("frame size", entry.frame_size, "a header and a payload"));
-        }
-        if !framed && (raw.place != 0 || !entry.leaf.is_zero()) {
-            return Err(value("address", raw.place, "0 for a kind without a frame"));
-        }
-        Ok(entry)
-    }
-
-    pub(crate) fn to_bytes(self) -> [u8; 48] {
-        debug_assert!(self.run >= 1 && self.run <= RUN_MAX && self.block <= mask(LBLK_BITS));
-        let units = match self.frame_size / FRAME_ALIGN {
-            0 if !self.has_frame() => 0,
-            units if units == 0 || units >= 0xffff => 0xffff,
-            units => units,
-        };
-        RawIndexEntry {
-            key: self.block
-                | self.run << LBLK_BITS
-                | u64::from(self.kind.code()) << (LBLK_BITS + RUN_BITS),
-            place: (self.address / FRAME_ALIGN) | (units << ADDRESS_BITS),
-            leaf: self.leaf.0,
-        }
-        .encode()
-    }
-
-    /// Reads all entries of an index leaf page that was checked before.
-    pub(crate) fn of_page(
-        page: &[u8; PAGE_SIZE],
-        header: &PageHeader,
-    ) -> impl Iterator<Item = std::result::Result<Self, Fault>> {
-        entries(page, header.count).map(|bytes| Self::from_bytes(&bytes))
-    }
-}
-
-const fn mask(bits: u32) -> u64 {
-    (1 << bits) - 1
 }
 
 /// A checked entry of an inner index page.
@@ -425,51 +241,7 @@ impl TreeNode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    fn arb_entry() -> impl Strategy<Value = IndexEntry> {
-        let framed = (0..1u64 << 40, 0..3usize, 1..1u64 << 48, 2..70_000u64, any::<[u8; 32]>())
-            .prop_map(|(block, kind, unit, size, leaf)| IndexEntry {
-                block,
-                run: 1,
-                kind: [Kind::Data, Kind::Ref, Kind::Unreadable][kind],
-                address: unit * 64,
-                frame_size: if size >= 0xffff { 0 } else { size * 64 },
-                leaf: Digest(leaf),
-            });
-        let plain = (0..1u64 << 40, 1..1u64 << 20, 0..4usize).prop_map(|(block, run, kind)| {
-            let kinds = [Kind::Zero, Kind::Unused, Kind::Excluded, Kind::Unreadable];
-            IndexEntry::run(block, run, kinds[kind])
-        });
-        prop_oneof![framed, plain]
-    }
-
-    proptest! {
-        #[test]
-        fn an_index_entry_survives_the_round_trip(entry in arb_entry()) {
-            prop_assert_eq!(IndexEntry::from_bytes(&entry.to_bytes()), Ok(entry));
-        }
-
-        #[test]
-        fn any_48_bytes_are_an_entry_or_an_error(bytes in any::<[u8; 48]>()) {
-            if let Ok(entry) = IndexEntry::from_bytes(&bytes) {
-                prop_assert!(entry.run >= 1 && entry.run <= RUN_MAX);
-                prop_assert!(entry.run == 1 || !entry.has_frame());
-                prop_assert_eq!(entry.to_bytes(), bytes, "one way to say it");
-            }
-        }
-    }
-
-    #[test]
-    fn kinds_that_need_a_feature_bit_are_refused() {
-        for code in [0u64, 2, 8, 9, 15] {
-            let mut bytes = IndexEntry::run(0, 1, Kind::Zero).to_bytes();
-            let key = 1 << LBLK_BITS | code << (LBLK_BITS + RUN_BITS);
-            bytes[..8].copy_from_slice(&key.to_le_bytes());
-            let fault = IndexEntry::from_bytes(&bytes).expect_err("not a kind of this version");
-            assert!(fault.to_string().contains("entry kind"), "{fault}");
-        }
-    }
+    use crate::layout::{IndexEntry, Kind};
 
     fn sample_page() -> [u8; PAGE_SIZE] {
         let entry = IndexEntry::run(0, 5, Kind::Zero).to_bytes();

@@ -88,7 +88,7 @@ impl Features {
     ];
 
     /// The incompatible features this version reads.
-    const KNOWN: u64 = 0;
+    const KNOWN: u64 = Self::DELTA | Self::PARENT;
 
     /// The name of incompatible bit `bit`: ours, else what the image calls it.
     fn name(bit: usize, table: &[u8]) -> String {
@@ -199,10 +199,6 @@ impl Superblock {
             let names = names.join(", ");
             return Err(Unsupported::Features { bits: unknown, names }.into());
         }
-        if matches!(raw.kind, 2 | 3) {
-            let what = if raw.kind == 2 { "incremental" } else { "differential" };
-            return Err(Unsupported::Kind { what }.into());
-        }
         if let Some(at) = RawSuperblock::first_reserved_set(bytes) {
             return Err(Fault::Reserved { at }.at(section, offset));
         }
@@ -265,6 +261,10 @@ impl Superblock {
         }
         let geometry = Geometry::new(raw.address_space_len, block_size, sector_size)
             .ok_or(value("address_space_len", raw.address_space_len, "1 byte to 2^40 blocks"))?;
+        if !has_parent && raw.incompat & (Features::DELTA | Features::PARENT) != 0 {
+            let found = raw.incompat;
+            return Err(value("incompat", found, "no delta, no parent-blocks without a parent"));
+        }
         let features = Features {
             incompat: raw.incompat,
             ro_compat: raw.ro_compat,
@@ -445,8 +445,8 @@ mod tests {
     fn every_value_out_of_range_is_refused_by_field() {
         for (at, value, field) in [
             (144, 9, "kind"),
-            (144, 2, "the image is incremental"),
-            (144, 3, "the image is differential"),
+            (144, 2, "kind is 2, allowed is full exactly without a parent"),
+            (16, 8, "incompat is 8"),
             (145, 13, "block_log2"),
             (145, 200, "block_log2"),
             (146, 12, "align_log2"),

@@ -1,7 +1,7 @@
 use super::{record, salted_crc};
 use crate::error::{Fault, Result, Section};
 use crate::ids::{Digest, ImageId, PointId, SetId};
-use crate::layout::ParentLink;
+use crate::layout::{Kind, ParentLink};
 use crate::limits::PAGE_SIZE;
 use crate::{MAJOR, MINOR};
 
@@ -44,6 +44,8 @@ record! {
         472 => blocks_unreadable: u64,
         480 => blocks_ref: u64,
         488 => payload_bytes: u64,
+        496 => blocks_delta: u64,
+        504 => blocks_parent: u64,
         4060 => hash: [u8; 32],
         4092 => crc: u32,
     }
@@ -71,6 +73,39 @@ pub struct Totals {
     pub blocks_ref: u64,
     /// Sum of the payloads of all block frames.
     pub payload_bytes: u64,
+    /// Blocks stored as a difference to a block of the parent's state.
+    pub blocks_delta: u64,
+    /// Blocks equal to another block of the parent's state.
+    pub blocks_parent: u64,
+}
+
+impl Totals {
+    /// The count that blocks of `kind` go into.
+    pub(crate) fn of(&mut self, kind: Kind) -> &mut u64 {
+        match kind {
+            Kind::Data => &mut self.blocks_data,
+            Kind::Zero => &mut self.blocks_zero,
+            Kind::Unused => &mut self.blocks_unused,
+            Kind::Excluded => &mut self.blocks_excluded,
+            Kind::Unreadable => &mut self.blocks_unreadable,
+            Kind::Ref => &mut self.blocks_ref,
+            Kind::Delta => &mut self.blocks_delta,
+            Kind::Parent => &mut self.blocks_parent,
+        }
+    }
+
+    /// Blocks the image decides; all others of its state are inherited.
+    #[must_use]
+    pub const fn blocks_decided(&self) -> u64 {
+        self.blocks_data
+            + self.blocks_zero
+            + self.blocks_unused
+            + self.blocks_excluded
+            + self.blocks_unreadable
+            + self.blocks_ref
+            + self.blocks_delta
+            + self.blocks_parent
+    }
 }
 
 /// What is known about an image when it is complete; its presence is the commit.
@@ -171,6 +206,8 @@ impl Trailer {
                 blocks_unreadable: raw.blocks_unreadable,
                 blocks_ref: raw.blocks_ref,
                 payload_bytes: raw.payload_bytes,
+                blocks_delta: raw.blocks_delta,
+                blocks_parent: raw.blocks_parent,
             },
         })
     }
@@ -214,6 +251,8 @@ impl Trailer {
             blocks_unreadable: self.totals.blocks_unreadable,
             blocks_ref: self.totals.blocks_ref,
             payload_bytes: self.totals.payload_bytes,
+            blocks_delta: self.totals.blocks_delta,
+            blocks_parent: self.totals.blocks_parent,
             hash: [0; 32],
             crc: 0,
         };
@@ -265,6 +304,8 @@ mod tests {
                 blocks_unreadable: 30,
                 blocks_ref: 31,
                 payload_bytes: 32,
+                blocks_delta: 33,
+                blocks_parent: 34,
             },
         }
     }

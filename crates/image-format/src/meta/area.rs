@@ -3,11 +3,11 @@
 use aiv_volume_io::ReadAt;
 
 use super::{Meta, SectionType};
+use crate::block::frame_header;
 use crate::codec::{Decoder, compress_meta};
 use crate::error::{Error, Fault, Result, Section};
 use crate::hash::SectionHasher;
 use crate::ids::Geometry;
-use crate::image::frame_header;
 use crate::layout::{FRAME_HEADER_SIZE, FrameKind, Trailer, frame_size};
 use crate::limits::{META_SECTION_MAX, META_SECTIONS_MAX, META_TOTAL_MAX};
 

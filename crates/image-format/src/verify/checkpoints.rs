@@ -5,8 +5,9 @@
 use aiv_volume_io::{Job, ReadAt};
 
 use super::{VerifyReport, read_pieces};
+use crate::block::frame_header;
 use crate::error::{Error, Fault, Result, Section};
-use crate::image::{Image, frame_header};
+use crate::image::Image;
 use crate::index::Entries;
 use crate::layout::{Checkpoint, CheckpointHead, FRAME_HEADER_SIZE, FrameKind, IndexEntry};
 
@@ -91,13 +92,18 @@ impl Image {
             return Err(differs("sessions", "origins in META"));
         }
         for entry in checkpoint.entries()? {
-            if !told.takes(&entry)? {
+            if entry.block < told.next_block || !told.takes(&entry)? {
                 return Err(differs("entries", "index"));
             }
         }
-        if checkpoint.head.next_block != told.next_block {
+        // Inherited blocks have no entry, and may be the last ones before a checkpoint.
+        let next = checkpoint.head.next_block;
+        let inherits = self.superblock().parent.is_some();
+        let in_order = (told.next_block..=self.geometry().blocks()).contains(&next);
+        if !in_order || (!inherits && next != told.next_block) {
             return Err(differs("next block", "entries in it"));
         }
+        told.next_block = next;
         Ok(())
     }
 }
@@ -123,7 +129,7 @@ impl Told<'_> {
         if expected == *entry {
             return Ok(true);
         }
-        if entry.has_frame()
+        if entry.has_leaf()
             || (expected.block, expected.kind) != (entry.block, entry.kind)
             || expected.run <= entry.run
         {

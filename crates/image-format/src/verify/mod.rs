@@ -2,7 +2,7 @@
 //! to the bytes its hash names.
 
 mod checkpoints;
-mod tree_pages;
+mod tree_check;
 mod windows;
 
 use std::sync::{Mutex, PoisonError};
@@ -11,12 +11,14 @@ use aiv_volume_io::{Job, ReadAt, Step};
 use rayon::iter::{ParallelBridge, ParallelIterator};
 
 use crate::error::{Corrupt, Error, Fault, Result, Section};
-use crate::hash::{StateTree, Tree};
+use crate::hash::Tree;
 use crate::ids::Digest;
 use crate::image::{Image, TAIL_LEN, read_page};
 use crate::layout::{IndexEntry, Kind, Superblock, Totals, first_nonzero};
 use crate::limits::PAGE_SIZE;
-use tree_pages::TreePages;
+use crate::parent::ParentState;
+use crate::state::StateBuilder;
+use tree_check::TreeCheck;
 use windows::{WindowChecker, Windows};
 
 /// How thorough a verification is.
@@ -24,6 +26,9 @@ use windows::{WindowChecker, Windows};
 pub enum Depth {
     /// Every structure: superblocks, trailers, index, trees, META, stored list.
     Quick,
+    /// Every structure, every stored byte, and the checksum of every frame: what proves a copy
+    /// of frames that were proven before.
+    Stored,
     /// Every structure, every stored byte, and every block decoded and hashed.
     Data,
 }
@@ -40,6 +45,9 @@ pub struct VerifyReport {
     pub blocks_checked: u64,
     /// Bytes of the file compared with the stored list.
     pub bytes_checked: u64,
+    /// Whether roots, differences and copies of the parent's blocks were left unproven, because
+    /// the image was verified without the state it builds on.
+    pub without_parent: bool,
 }
 
 impl VerifyReport {
@@ -82,23 +90,55 @@ impl VerifyReport {
 }
 
 impl Image {
-    /// Verifies the image. Runs in the rayon pool of the calling thread.
+    /// Verifies the image by itself. Runs in the rayon pool of the calling thread. Of an image
+    /// with a parent this proves every stored byte and every block stored whole, and leaves out
+    /// what only [`Image::verify_on`] can prove.
     ///
     /// # Errors
     /// [`Error::Io`] when the file cannot be read, [`Error::Canceled`]; damage is no error but
     /// part of the report.
     pub fn verify(&self, depth: Depth, job: Job<'_>) -> Result<VerifyReport> {
-        let mut report = VerifyReport::default();
+        self.verify_with(depth, None, job)
+    }
+
+    /// Verifies an image with a parent together with the state it builds on.
+    ///
+    /// # Errors
+    /// As [`Image::verify`]; [`Error::Parent`] when the parent's state cannot be used,
+    /// [`Error::Misuse`] when it is not the one the image builds on.
+    pub fn verify_on(
+        &self,
+        parent: &dyn ParentState,
+        depth: Depth,
+        job: Job<'_>,
+    ) -> Result<VerifyReport> {
+        if Some(parent.link()) != self.superblock().parent {
+            return Err(Error::Misuse("a parent state other than the one of the superblock"));
+        }
+        self.verify_with(depth, Some(parent), job)
+    }
+
+    fn verify_with(
+        &self,
+        depth: Depth,
+        parent: Option<&dyn ParentState>,
+        job: Job<'_>,
+    ) -> Result<VerifyReport> {
+        let without_parent = self.superblock().parent.is_some() && parent.is_none();
+        let mut report = VerifyReport { without_parent, ..VerifyReport::default() };
         for corrupt in self.damage() {
             report.note(corrupt.clone());
         }
-        let total = if depth == Depth::Data { self.trailer().stored_offset } else { 0 };
+        let total = if depth == Depth::Quick { 0 } else { self.trailer().stored_offset };
         job.progress.begin(Step::VerifyImage, total);
         self.verify_tail(&mut report)?;
-        let index_sound = self.verify_index(&mut report, job)?;
+        let index_sound = match without_parent {
+            true => self.verify_entries(&mut report, job)?,
+            false => self.verify_index(&mut report, parent, job)?,
+        };
         self.verify_stored_list(&mut report)?;
-        if depth == Depth::Data {
-            self.verify_bytes_and_blocks(&mut report, index_sound, job)?;
+        if depth != Depth::Quick {
+            self.verify_bytes_and_blocks(&mut report, depth, parent, index_sound, job)?;
             if index_sound {
                 self.verify_checkpoints(&mut report, job)?;
             }
@@ -144,39 +184,31 @@ impl Image {
 
     /// Walks every index page, recomputes roots and totals, and compares the tree pages.
     /// Returns whether the index can be used to check blocks.
-    fn verify_index(&self, report: &mut VerifyReport, job: Job<'_>) -> Result<bool> {
+    fn verify_index(
+        &self,
+        report: &mut VerifyReport,
+        parent: Option<&dyn ParentState>,
+        job: Job<'_>,
+    ) -> Result<bool> {
         let trailer = self.trailer();
         let trailer_at = trailer.file_len - PAGE_SIZE as u64;
-        let mut tree_nodes = TreePages::new(self);
-        let mut state = StateTree::new(*self.geometry());
+        let mut tree_nodes = TreeCheck::new(self);
+        let mut state = StateBuilder::new(*self.geometry(), parent, trailer.index_offset);
         let mut totals = Totals::default();
         let mut tree_damage = None;
         let mut lost = LostBlocks::new(self);
         for entry in self.entries(0) {
             job.check()?;
             let Some(entry) = report.keep(entry)? else { return Ok(false) };
-            if entry.block != state.next_block() {
-                let (field, found) = ("block", state.next_block());
-                let fault = Fault::Value { field, found, allowed: "covered by the index" };
-                let offset = trailer.index_offset;
-                report.note(Corrupt { section: Section::IndexPage, offset, fault });
+            *totals.of(entry.kind) += entry.run;
+            lost.compare(&entry);
+            let pushed = state.push(&entry, &mut |node| tree_nodes.compare(node, &mut tree_damage));
+            if report.keep(pushed)?.is_none() {
                 return Ok(false);
             }
-            count(&mut totals, &entry);
-            lost.compare(&entry);
-            state.push(&entry, &mut |node| tree_nodes.compare(node, &mut tree_damage));
-        }
-        if state.next_block() != self.geometry().blocks() {
-            let (field, found) = ("block", state.next_block());
-            let fault = Fault::Value { field, found, allowed: "covered by the index" };
-            report.note(Corrupt {
-                section: Section::IndexPage,
-                offset: trailer.index_offset,
-                fault,
-            });
-            return Ok(false);
         }
         let roots = state.finish(&mut |node| tree_nodes.compare(node, &mut tree_damage));
+        let Some(roots) = report.keep(roots)? else { return Ok(false) };
         tree_nodes.finish(&mut tree_damage);
         if let Some(error) = tree_damage {
             report.keep(Err::<(), _>(error))?;
@@ -190,17 +222,47 @@ impl Image {
         differs("content root", roots.content != trailer.content_root);
         differs("map root", roots.map != trailer.map_root);
         differs("state root", roots.state != trailer.state_root);
+        self.compare_counts(&totals, &lost, report);
+        Ok(true)
+    }
+
+    /// Walks every index page and tree page without the parent's state: what they are made of,
+    /// and not the roots. Returns whether the index can be used to check blocks.
+    fn verify_entries(&self, report: &mut VerifyReport, job: Job<'_>) -> Result<bool> {
+        let mut totals = Totals::default();
+        let mut lost = LostBlocks::new(self);
+        for entry in self.entries(0) {
+            job.check()?;
+            let Some(entry) = report.keep(entry)? else { return Ok(false) };
+            *totals.of(entry.kind) += entry.run;
+            lost.compare(&entry);
+        }
+        self.compare_counts(&totals, &lost, report);
+        let mut damage = None;
+        TreeCheck::new(self).skip_all(&mut damage);
+        if let Some(error) = damage {
+            report.keep(Err::<(), _>(error))?;
+        }
+        Ok(true)
+    }
+
+    /// Compares what the entries add up to with what trailer and META say.
+    fn compare_counts(&self, totals: &Totals, lost: &LostBlocks, report: &mut VerifyReport) {
+        let trailer = self.trailer();
         let counted = Totals {
             frames: trailer.totals.frames,
             payload_bytes: trailer.totals.payload_bytes,
-            ..totals
+            ..*totals
         };
-        differs("block counts", counted != trailer.totals);
+        if counted != trailer.totals {
+            let fault = Fault::Differs { field: "block counts", other: "index" };
+            let offset = trailer.file_len - PAGE_SIZE as u64;
+            report.note(Corrupt { section: Section::Trailer, offset, fault });
+        }
         if self.has_meta() && !lost.agree {
             let fault = Fault::Differs { field: "source errors", other: "index" };
             report.note(Corrupt { section: Section::Meta, offset: trailer.meta_offset, fault });
         }
-        Ok(true)
     }
 
     /// Recomputes the stored root from the list, and checks the padding behind it.
@@ -235,6 +297,8 @@ impl Image {
     fn verify_bytes_and_blocks(
         &self,
         report: &mut VerifyReport,
+        depth: Depth,
+        parent: Option<&dyn ParentState>,
         index_sound: bool,
         job: Job<'_>,
     ) -> Result<()> {
@@ -242,7 +306,7 @@ impl Image {
         let entries = index_sound.then(|| self.entries(0));
         let windows = Windows::new(self, entries);
         let outcome = windows.par_bridge().try_for_each_init(
-            || WindowChecker::new(self),
+            || WindowChecker::new(self, depth, parent),
             |checker, window| {
                 job.check()?;
                 let window = window?;
@@ -294,18 +358,6 @@ impl LostBlocks {
         }
         self.agree &= !is_lost || covered >= entry.end();
     }
-}
-
-fn count(totals: &mut Totals, entry: &IndexEntry) {
-    let total = match entry.kind {
-        Kind::Data => &mut totals.blocks_data,
-        Kind::Zero => &mut totals.blocks_zero,
-        Kind::Unused => &mut totals.blocks_unused,
-        Kind::Excluded => &mut totals.blocks_excluded,
-        Kind::Unreadable => &mut totals.blocks_unreadable,
-        Kind::Ref => &mut totals.blocks_ref,
-    };
-    *total += entry.run;
 }
 
 const PIECES_PER_READ: u64 = 8192;

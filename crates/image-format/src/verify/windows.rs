@@ -2,13 +2,15 @@
 
 use aiv_volume_io::ReadAt;
 
-use super::{VerifyReport, read_pieces};
+use super::{Depth, VerifyReport, read_pieces};
+use crate::block::{BaseBlock, Buffer, Scratch, check_frame, decode_frame, no_parent};
 use crate::error::{Corrupt, Error, Fault, Result, Section};
 use crate::hash;
-use crate::image::{BlockReader, Buffer, Image, decode_frame};
+use crate::image::Image;
 use crate::index::Entries;
 use crate::layout::{IndexEntry, Kind};
 use crate::limits::{PAGE_SIZE, PIECE_SIZE};
+use crate::parent::ParentState;
 
 /// Bytes of the file one unit of parallel work covers.
 const WINDOW: u64 = 4 << 20;
@@ -66,7 +68,7 @@ impl Iterator for Windows<'_> {
                     break;
                 }
             };
-            if !entry.has_frame() {
+            if !entry.has_leaf() {
                 continue;
             }
             let ahead = entry.address >= end && entry.kind != Kind::Ref;
@@ -87,15 +89,17 @@ impl Iterator for Windows<'_> {
 
 pub(super) struct WindowChecker<'a> {
     image: &'a Image,
-    reader: BlockReader<'a>,
+    depth: Depth,
+    parent: Option<&'a dyn ParentState>,
+    scratch: Scratch,
     window: Buffer,
     block: Buffer,
 }
 
 impl<'a> WindowChecker<'a> {
-    pub(super) fn new(image: &'a Image) -> Self {
-        let reader = image.block_reader();
-        Self { image, reader, window: Buffer::default(), block: Buffer::default() }
+    pub(super) fn new(image: &'a Image, depth: Depth, parent: Option<&'a dyn ParentState>) -> Self {
+        let (window, block) = (Buffer::default(), Buffer::default());
+        Self { image, depth, parent, scratch: Scratch::default(), window, block }
     }
 
     /// Compares every byte of the window with the stored list and every frame with the index.
@@ -119,17 +123,47 @@ impl<'a> WindowChecker<'a> {
                 let size = usize::try_from(entry.frame_size).ok().filter(|&size| size > 0)?;
                 bytes.get(from..from.checked_add(size)?)
             });
+            let parent = self.parent;
+            let mut base = |wanted: &BaseBlock, out: &mut [u8]| match parent {
+                Some(state) => read_base(state, wanted, out, entry.address),
+                None => no_parent(wanted, out),
+            };
+            let on_parent = matches!(entry.kind, Kind::Delta | Kind::Parent);
+            let decodes = self.depth == Depth::Data && (parent.is_some() || !on_parent);
             let result = match inside {
-                Some(frame) => {
-                    decode_frame(&mut self.reader.decoder, frame, entry, entry.block, block)
+                Some(frame) if decodes => {
+                    let Scratch { decoder, base: buffer, .. } = &mut self.scratch;
+                    decode_frame(decoder, buffer, frame, entry, entry.block, block, &mut base)
                 }
-                None => self.reader.read_entry(entry, entry.block, block),
+                Some(frame) => check_frame(frame, entry, entry.block).map(|_| 0),
+                None if decodes => {
+                    self.image.read_entry(&mut self.scratch, entry, entry.block, block, &mut base)
+                }
+                None if entry.has_frame() => {
+                    self.image.check_entry(&mut self.scratch, entry, entry.block).map(|()| 0)
+                }
+                None => continue,
             };
             report.keep(result)?;
-            report.blocks_checked += 1;
+            report.blocks_checked += u64::from(decodes);
         }
         Ok(report)
     }
+}
+
+/// A block of the parent's state; one that cannot be the base is damage of this image.
+fn read_base(
+    state: &dyn ParentState,
+    wanted: &BaseBlock,
+    out: &mut [u8],
+    address: u64,
+) -> Result<u8> {
+    if state.geometry().block_len(wanted.block) as usize != out.len() {
+        let (field, found) = ("base block", wanted.block);
+        let fault = Fault::Value { field, found, allowed: "of equal length in the parent" };
+        return Err(fault.at(Section::Frame, address));
+    }
+    state.read(wanted.block, out)
 }
 
 /// Compares each piece of the window, whose bytes `bytes` begins with, with the stored list.

@@ -4,6 +4,7 @@
 //! 64 MiB, index, tree, META, stored list, sync, both trailers with the superblock copy, sync.
 //! Until the trailers are there no reader accepts the file, so a crash leaves no half image.
 
+mod copy;
 mod pages;
 mod sections;
 
@@ -12,16 +13,17 @@ use aiv_volume_io::AppendFile;
 use crate::appender::Appender;
 use crate::codec::EncodedBlock;
 use crate::error::{Error, Result, Section};
-use crate::ids::{BlockIndex, Digest};
+use crate::ids::{BlockIndex, Digest, SessionTag};
 use crate::layout::{
-    CheckpointHead, FRAME_HEADER_SIZE, FrameHeader, FrameKind, IndexEntry, Kind, ORIGIN_SIZE,
-    Superblock, Totals, Trailer,
+    CheckpointHead, FRAME_HEADER_SIZE, Features, FrameHeader, FrameKind, IndexEntry, Kind,
+    ORIGIN_SIZE, Superblock, Totals, Trailer,
 };
 use crate::limits::{
-    ADDRESS_UNITS_MAX, CHECKPOINT_BYTES, CHECKPOINT_ENTRIES_MAX, FRAME_ALIGN, PAGE_SIZE, RUN_MAX,
-    TRAILER_GAP,
+    ADDRESS_UNITS_MAX, BLOCKS_MAX, CHECKPOINT_BYTES, CHECKPOINT_ENTRIES_MAX, FRAME_ALIGN,
+    PAGE_SIZE, RUN_MAX, TRAILER_GAP,
 };
 use crate::meta::Meta;
+use crate::parent::ParentState;
 
 /// Where a block landed: what a later equal block refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +65,8 @@ pub struct ImageSummary {
     pub trailer: Trailer,
 }
 
-/// Writes a full image, one call per block in ascending order without gaps.
+/// Writes an image, one call per block in ascending order without gaps. In an image with a
+/// parent, [`ImageWriter::inherit`] leaves blocks as they are in the parent's state.
 ///
 /// Dropping it commits nothing: only [`ImageWriter::finish`] writes the trailers.
 pub struct ImageWriter {
@@ -71,6 +74,8 @@ pub struct ImageWriter {
     superblock: Superblock,
     next_block: BlockIndex,
     next_seq: u64,
+    /// Sessions whose frames the image holds, its own first.
+    origins: Vec<SessionTag>,
     /// Entries since the last checkpoint; the last one may still grow when it is a run.
     pending: Vec<IndexEntry>,
     checkpoints: Vec<u64>,
@@ -84,13 +89,9 @@ impl ImageWriter {
     /// Begins an image in an empty file.
     ///
     /// # Errors
-    /// [`Error::Io`] when the storage fails; [`Error::Misuse`] for an image with a parent,
-    /// whose blocks would have to name the parent's, and for a superblock this version would
-    /// refuse to read.
+    /// [`Error::Io`] when the storage fails; [`Error::Misuse`] for a superblock this version
+    /// would refuse to read.
     pub fn create(file: Box<dyn AppendFile>, superblock: Superblock) -> Result<Self> {
-        if superblock.parent.is_some() {
-            return Err(Error::Misuse("a parent in a full image"));
-        }
         let bytes = superblock.to_bytes();
         let superblock = Superblock::from_bytes(&bytes, Section::Superblock, 0)
             .map_err(|_| Error::Misuse("a superblock no reader would accept"))?;
@@ -99,6 +100,7 @@ impl ImageWriter {
         Ok(Self {
             last_checkpoint_end: file.position(),
             file,
+            origins: vec![superblock.session],
             superblock,
             next_block: 0,
             next_seq: 0,
@@ -121,15 +123,25 @@ impl ImageWriter {
         self.file.position()
     }
 
-    /// Stores the next block in a frame.
+    /// Stores the next block in a frame, whole or as a difference.
     ///
     /// # Errors
     /// [`Error::Io`] when the storage fails, [`Error::Misuse`] when the block has the wrong
-    /// length or there is no next block.
+    /// length, there is no next block, or differences are not among the features.
     pub fn push_block(&mut self, block: &EncodedBlock) -> Result<BlockPlace> {
-        let place = self.push_framed(block, Kind::Data)?;
-        self.totals.blocks_data += 1;
-        Ok(place)
+        if block.is_delta() {
+            self.needs(Features::DELTA)?;
+            return self.push_framed(block, Kind::Delta);
+        }
+        self.push_framed(block, Kind::Data)
+    }
+
+    /// Refuses what readers would not expect by the superblock, which is written already.
+    fn needs(&self, feature: u64) -> Result<()> {
+        match self.superblock.features.incompat & feature {
+            0 => Err(Error::Misuse("a kind of block the superblock does not announce")),
+            _ => Ok(()),
+        }
     }
 
     /// Stores the next block in a frame and marks it unreadable: the block holds the fill
@@ -138,9 +150,10 @@ impl ImageWriter {
     /// # Errors
     /// As [`ImageWriter::push_block`].
     pub fn push_damaged_block(&mut self, block: &EncodedBlock) -> Result<BlockPlace> {
-        let place = self.push_framed(block, Kind::Unreadable)?;
-        self.totals.blocks_unreadable += 1;
-        Ok(place)
+        if block.is_delta() {
+            return Err(Error::Misuse("a partly unreadable block as a difference"));
+        }
+        self.push_framed(block, Kind::Unreadable)
     }
 
     fn push_framed(&mut self, block: &EncodedBlock, kind: Kind) -> Result<BlockPlace> {
@@ -153,7 +166,7 @@ impl ImageWriter {
         let mut leaf_prefix = [0; 8];
         leaf_prefix.copy_from_slice(&block.leaf.0[..8]);
         let about = NewFrame {
-            kind: FrameKind::Data,
+            kind: block.kind,
             codec: block.codec,
             is_damaged: kind == Kind::Unreadable,
             subject: self.next_block,
@@ -168,11 +181,51 @@ impl ImageWriter {
             kind,
             address,
             frame_size,
+            parent_block: 0,
             leaf: block.leaf,
         };
+        self.push_entry(entry);
+        Ok(BlockPlace { address, frame_size })
+    }
+
+    /// Decides the next block.
+    fn push_entry(&mut self, entry: IndexEntry) {
+        *self.totals.of(entry.kind) += 1;
         self.pending.push(entry);
         self.next_block += 1;
-        Ok(BlockPlace { address, frame_size })
+    }
+
+    /// Leaves the next `count` blocks as they are in the parent's state.
+    ///
+    /// # Errors
+    /// [`Error::Misuse`] when the image has no parent, or there are not as many blocks left.
+    pub fn inherit(&mut self, count: u64) -> Result<()> {
+        let end = self.next_block.checked_add(count);
+        let end = end.filter(|&end| end <= self.superblock.geometry.blocks());
+        if self.superblock.parent.is_none() {
+            return Err(Error::Misuse("inherited blocks without a parent"));
+        }
+        self.next_block = end.ok_or(Error::Misuse("a block beyond the end"))?;
+        Ok(())
+    }
+
+    /// Records that the next block has the bytes that `block` has in the parent's state.
+    ///
+    /// # Errors
+    /// As [`ImageWriter::push_block`]; [`Error::Misuse`] when the feature is not announced.
+    pub fn push_parent(&mut self, block: BlockIndex, leaf: Digest) -> Result<()> {
+        self.needs(Features::PARENT)?;
+        if self.next_block >= self.superblock.geometry.blocks() || block >= BLOCKS_MAX {
+            return Err(Error::Misuse("a block beyond the end"));
+        }
+        self.checkpoint_if_due()?;
+        let entry = IndexEntry {
+            parent_block: block,
+            leaf,
+            ..IndexEntry::run(self.next_block, 1, Kind::Parent)
+        };
+        self.push_entry(entry);
+        Ok(())
     }
 
     /// Records that the next block has the same bytes as the one stored at `place`.
@@ -192,16 +245,15 @@ impl ImageWriter {
             return Err(Error::Misuse("a place of another image"));
         }
         self.checkpoint_if_due()?;
-        self.pending.push(IndexEntry {
+        self.push_entry(IndexEntry {
             block: self.next_block,
             run: 1,
             kind: Kind::Ref,
             address: place.address,
             frame_size: place.frame_size,
+            parent_block: 0,
             leaf,
         });
-        self.totals.blocks_ref += 1;
-        self.next_block += 1;
         Ok(())
     }
 
@@ -225,13 +277,7 @@ impl ImageWriter {
             self.next_block += now;
             left -= now;
         }
-        let total = match kind {
-            RunKind::Zero => &mut self.totals.blocks_zero,
-            RunKind::Unused => &mut self.totals.blocks_unused,
-            RunKind::Excluded => &mut self.totals.blocks_excluded,
-            RunKind::Unreadable => &mut self.totals.blocks_unreadable,
-        };
-        *total += count;
+        *self.totals.of(kind.kind()) += count;
         Ok(())
     }
 
@@ -286,12 +332,14 @@ impl ImageWriter {
             first_piece: self.pieces_listed,
             piece_count: narrow(pieces.len()),
             entry_count: narrow(self.pending.len()),
-            origin_count: 1,
+            origin_count: narrow(self.origins.len()),
         };
         let mut payload = Vec::with_capacity(head.payload_len());
         payload.extend_from_slice(&head.to_bytes());
-        payload.extend_from_slice(&self.superblock.session.0);
-        payload.resize(CheckpointHead::SIZE + ORIGIN_SIZE, 0);
+        for (number, origin) in (1..).zip(&self.origins) {
+            payload.extend_from_slice(&origin.0);
+            payload.resize(CheckpointHead::SIZE + number * ORIGIN_SIZE, 0);
+        }
         pieces.iter().for_each(|p| payload.extend_from_slice(&p.0));
         self.pending.iter().for_each(|e| payload.extend_from_slice(&e.to_bytes()));
         self.pending.clear();
@@ -304,18 +352,36 @@ impl ImageWriter {
         Ok(())
     }
 
-    /// Completes the image: every block must have been pushed. On success the file is durable
+    /// Completes a full image: every block must have been pushed. On success the file is durable
     /// and complete; publishing it under its final name is the caller's next step.
     ///
     /// # Errors
     /// [`Error::Misuse`] when blocks are missing or META is one a reader would refuse (too
     /// large, or against the geometry), [`Error::Io`] when the storage fails; the file is then
     /// worthless and must be removed.
-    pub fn finish(mut self, mut meta: Meta) -> Result<ImageSummary> {
+    pub fn finish(self, meta: Meta) -> Result<ImageSummary> {
+        self.finish_on(meta, None)
+    }
+
+    /// Completes an image whose blocks were all pushed or inherited. `parent` is the state it
+    /// builds on, present exactly when the superblock names one; it is proven against the link
+    /// on the way, since the roots are made of its nodes.
+    ///
+    /// # Errors
+    /// As [`ImageWriter::finish`]; [`Error::Parent`] when the parent's state is not the one the
+    /// link names, or one of its files cannot be used.
+    pub fn finish_on(
+        mut self,
+        mut meta: Meta,
+        parent: Option<&dyn ParentState>,
+    ) -> Result<ImageSummary> {
+        if parent.map(ParentState::link) != self.superblock.parent {
+            return Err(Error::Misuse("a parent state other than the one of the superblock"));
+        }
         if self.next_block != self.superblock.geometry.blocks() {
             return Err(Error::Misuse("an image without all its blocks"));
         }
-        meta.origins = vec![self.superblock.session];
+        meta.origins.clone_from(&self.origins);
         let meta = meta.encode(&self.superblock.geometry)?;
         if !self.pending.is_empty() || self.checkpoints.is_empty() {
             self.checkpoint()?;
@@ -323,7 +389,7 @@ impl ImageWriter {
         self.pad_to_page()?;
         let frames_end = self.file.position();
         let index = self.write_index()?;
-        let tree = self.write_tree(&index)?;
+        let tree = self.write_tree(&index, parent)?;
         let meta_area = self.write_meta(&meta)?;
         let stored = self.write_stored_list()?;
         self.file.sync()?;
@@ -381,8 +447,8 @@ fn extend_last(entries: &mut [IndexEntry], next: &IndexEntry) -> bool {
     match entries.last_mut() {
         Some(last)
             if last.kind == next.kind
-                && !last.has_frame()
-                && !next.has_frame()
+                && !last.has_leaf()
+                && !next.has_leaf()
                 && last.end() == next.block
                 && last.run + next.run <= RUN_MAX =>
         {

@@ -4,7 +4,7 @@
 use super::pages::PageBuilder;
 use super::{ImageWriter, NewFrame, extend_last, in_memory};
 use crate::error::{Result, Section};
-use crate::hash::{self, Roots, SectionHasher, StateTree, Tree};
+use crate::hash::{self, Roots, SectionHasher, Tree};
 use crate::ids::Digest;
 use crate::layout::{
     Checkpoint, FRAME_HEADER_SIZE, FrameHeader, FrameKind, IndexEntry, InnerEntry, PageHeader,
@@ -12,6 +12,8 @@ use crate::layout::{
 };
 use crate::limits::PAGE_SIZE;
 use crate::meta::EncodedSection;
+use crate::parent::ParentState;
+use crate::state::StateBuilder;
 
 impl ImageWriter {
     fn page_header(&self, kind: PageKind, level: u8, page_no: u64) -> PageHeader {
@@ -57,7 +59,10 @@ impl ImageWriter {
             (level_start, level_pages) = (total, written);
             total += written;
         }
-        let root = hash::page(&self.read_page(offset, level_start)?);
+        let root = match total {
+            0 => Digest::default(),
+            _ => hash::page(&self.read_page(offset, level_start)?),
+        };
         Ok(IndexArea { offset, pages: total, leaf_pages, root })
     }
 
@@ -89,24 +94,28 @@ impl ImageWriter {
         PageHeader::from_page(page, kind, self.superblock.image, page_no, offset)
     }
 
-    /// Second pass over the leaf pages: roots, and the level-one nodes of groups with frames.
-    pub(super) fn write_tree(&mut self, index: &IndexArea) -> Result<TreeArea> {
+    /// Second pass over the leaf pages: roots, and the level-one nodes the tree section lists.
+    pub(super) fn write_tree(
+        &mut self,
+        index: &IndexArea,
+        parent: Option<&dyn ParentState>,
+    ) -> Result<TreeArea> {
         let offset = self.file.position();
         let mut pages = PageBuilder::new(self.page_header(PageKind::Tree, 0, 0));
-        let mut state = StateTree::new(self.superblock.geometry);
+        let mut state = StateBuilder::new(self.superblock.geometry, parent, index.offset);
         let mut nodes: Vec<TreeNode> = Vec::new();
         for page_no in 0..index.leaf_pages {
             let page = self.read_page(index.offset, page_no)?;
             let header = self.check_own_page(&page, PageKind::Index, page_no, index.offset)?;
             for entry in IndexEntry::of_page(&page, &header) {
                 let entry = entry.map_err(|f| f.at(Section::IndexPage, index.offset))?;
-                state.push(&entry, &mut |node| nodes.push(node));
+                state.push(&entry, &mut |node| nodes.push(node))?;
             }
             for node in nodes.drain(..) {
                 pages.push(node.group, &node.to_bytes(), &mut self.file)?;
             }
         }
-        let roots = state.finish(&mut |node| nodes.push(node));
+        let roots = state.finish(&mut |node| nodes.push(node))?;
         for node in nodes {
             pages.push(node.group, &node.to_bytes(), &mut self.file)?;
         }

@@ -1,26 +1,37 @@
-use crate::error::{Error, Fault, Result, Section};
+//! The tree section of an image, read from front to back.
+
+use crate::error::{Fault, Result, Section};
 use crate::hash::SectionHasher;
+use crate::ids::Digest;
 use crate::image::{Image, read_page};
 use crate::layout::{PageHeader, PageKind, TreeNode};
 use crate::limits::PAGE_SIZE;
 
-/// Reads the tree pages in step with the nodes the index gives.
-pub(super) struct TreePages<'a> {
+/// The nodes of the tree section in order. Pages are checked one by one; that all of them are
+/// what was written shows [`TreePages::finish`], or the root the nodes lead to.
+pub(crate) struct TreePages<'a> {
     image: &'a Image,
     next_page: u64,
+    next_group: u64,
     open: std::vec::IntoIter<TreeNode>,
     hasher: SectionHasher,
 }
 
 impl<'a> TreePages<'a> {
-    pub(super) fn new(image: &'a Image) -> Self {
+    pub(crate) fn new(image: &'a Image) -> Self {
         let open = Vec::new().into_iter();
-        Self { image, next_page: 0, open, hasher: SectionHasher::new() }
+        Self { image, next_page: 0, next_group: 0, open, hasher: SectionHasher::new() }
     }
 
-    fn next_node(&mut self) -> Result<Option<TreeNode>> {
+    pub(crate) fn next_node(&mut self) -> Result<Option<TreeNode>> {
         loop {
             if let Some(node) = self.open.next() {
+                if node.group < self.next_group {
+                    let (field, found) = ("group", node.group);
+                    let fault = Fault::Value { field, found, allowed: "ascending" };
+                    return Err(fault.at(Section::TreePage, self.offset()));
+                }
+                self.next_group = node.group.saturating_add(1);
                 return Ok(Some(node));
             }
             let trailer = self.image.trailer();
@@ -45,35 +56,13 @@ impl<'a> TreePages<'a> {
         }
     }
 
-    pub(super) fn compare(&mut self, expected: TreeNode, damage: &mut Option<Error>) {
-        if damage.is_some() {
-            return;
-        }
-        match self.next_node() {
-            Ok(Some(node)) if node == expected => {}
-            Ok(_) => {
-                let fault = Fault::Differs { field: "node", other: "index" };
-                *damage = Some(fault.at(Section::TreePage, self.image.trailer().tree_offset));
-            }
-            Err(error) => *damage = Some(error),
-        }
+    /// Where the section begins.
+    pub(crate) fn offset(&self) -> u64 {
+        self.image.trailer().tree_offset
     }
 
-    pub(super) fn finish(mut self, damage: &mut Option<Error>) {
-        if damage.is_some() {
-            return;
-        }
-        let offset = self.image.trailer().tree_offset;
-        match self.next_node() {
-            Ok(None) if self.hasher.finish() == self.image.trailer().tree_hash => {}
-            Ok(None) => {
-                *damage = Some(Fault::Hash { by: "trailer" }.at(Section::TreePage, offset));
-            }
-            Ok(Some(_)) => {
-                let fault = Fault::Differs { field: "node count", other: "index" };
-                *damage = Some(fault.at(Section::TreePage, offset));
-            }
-            Err(error) => *damage = Some(error),
-        }
+    /// Hash over all pages, once every node was read.
+    pub(crate) fn finish(self) -> Digest {
+        self.hasher.finish()
     }
 }

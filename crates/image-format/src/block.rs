@@ -1,0 +1,251 @@
+//! Reads the blocks of an image: from frames, as differences, or by the kind alone. The one
+//! place where bytes leave an image, and none does before its leaf was compared.
+
+use aiv_volume_io::ReadAt;
+
+use crate::codec::{CODEC_ZSTD, Decoder, check_leaf};
+use crate::error::{Error, Fault, Result, Section};
+use crate::hash;
+use crate::ids::{BlockIndex, Digest};
+use crate::image::Image;
+use crate::layout::{DeltaHead, FRAME_HEADER_SIZE, FrameHeader, FrameKind, IndexEntry, Kind};
+
+impl Image {
+    /// A reader with working memory of its own, for one thread.
+    #[must_use]
+    pub fn block_reader(&self) -> BlockReader<'_> {
+        BlockReader { image: self, scratch: Scratch::default() }
+    }
+
+    /// Reads `block`, which `entry` of this image covers, into `out` of exactly its length, and
+    /// returns how many differences were undone for it. `base` provides blocks of the parent's
+    /// state: it fills the buffer with the block that is asked for and says how many
+    /// differences it undid itself. What is returned has been checked against the leaf.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the frame is damaged, [`Error::Io`]; [`Error::Misuse`] when `out`
+    /// has the wrong length; whatever `base` answers.
+    pub fn read_entry(
+        &self,
+        scratch: &mut Scratch,
+        entry: &IndexEntry,
+        block: BlockIndex,
+        out: &mut [u8],
+        base: &mut BaseReader<'_>,
+    ) -> Result<u8> {
+        if out.len() != self.geometry().block_len(block) as usize {
+            return Err(Error::Misuse("a buffer of the wrong length"));
+        }
+        if entry.kind == Kind::Parent {
+            let wanted = BaseBlock { block: entry.parent_block, leaf: entry.leaf };
+            let depth = base(&wanted, out)?;
+            check_leaf(out, &entry.leaf, self.trailer().index_offset)?;
+            return Ok(depth);
+        }
+        if !entry.has_frame() {
+            match entry.kind {
+                Kind::Unreadable => hash::fill_unreadable(out, 0),
+                _ => out.fill(0),
+            }
+            return Ok(0);
+        }
+        let Scratch { decoder, frame, base: buffer } = scratch;
+        let bytes = self.load_frame(frame, entry)?;
+        decode_frame(decoder, buffer, bytes, entry, block, out, base)
+    }
+
+    /// Checks the frame of `entry` as far as that goes without decoding it.
+    pub(crate) fn check_entry(
+        &self,
+        scratch: &mut Scratch,
+        entry: &IndexEntry,
+        block: BlockIndex,
+    ) -> Result<()> {
+        check_frame(self.load_frame(&mut scratch.frame, entry)?, entry, block).map(drop)
+    }
+
+    /// Reads the frame of `entry`, header and padding included.
+    pub(crate) fn load_frame<'b>(
+        &self,
+        buffer: &'b mut Buffer,
+        entry: &IndexEntry,
+    ) -> Result<&'b [u8]> {
+        let address = entry.address;
+        if entry.frame_size != 0 {
+            return load(&*self.file, buffer, address, entry.frame_size);
+        }
+        // Only frames of 4,194,240 bytes and more, whose size the index cannot hold.
+        let header = load(&*self.file, buffer, address, FRAME_HEADER_SIZE as u64)?;
+        let size = frame_header(header, address)?.frame_size();
+        if address.checked_add(size).is_none_or(|end| end > self.trailer().frames_end) {
+            return Err(Fault::Bounds.at(Section::Frame, address));
+        }
+        load(&*self.file, buffer, address, size)
+    }
+}
+
+/// A block of the parent's state that a block is stored as a difference to, or a copy of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BaseBlock {
+    /// Its number.
+    pub block: BlockIndex,
+    /// The leaf it has in the parent's state.
+    pub leaf: Digest,
+}
+
+/// Reads blocks of the parent's state: fills the buffer and returns how many differences were
+/// undone.
+pub type BaseReader<'f> = dyn FnMut(&BaseBlock, &mut [u8]) -> Result<u8> + 'f;
+
+/// A [`BaseReader`] for images without a parent.
+pub(crate) fn no_parent(_: &BaseBlock, _: &mut [u8]) -> Result<u8> {
+    Err(Error::Misuse("a block of the parent's state, read without the parent"))
+}
+
+/// Working memory for reading blocks, for one thread.
+#[derive(Default)]
+pub struct Scratch {
+    pub(crate) decoder: Decoder,
+    frame: Buffer,
+    /// The block that the one being read is a difference to.
+    pub(crate) base: Buffer,
+}
+
+/// Reads blocks of one image that needs no other; keeps the working memory of one thread.
+pub struct BlockReader<'a> {
+    image: &'a Image,
+    scratch: Scratch,
+}
+
+/// Working memory that grows to the largest use and is not cleared between uses.
+#[derive(Default)]
+pub(crate) struct Buffer(Vec<u8>);
+
+impl Buffer {
+    /// `len` bytes of any value.
+    pub(crate) fn of_len(&mut self, len: usize) -> &mut [u8] {
+        if self.0.len() < len {
+            self.0 = vec![0; len];
+        }
+        &mut self.0[..len]
+    }
+}
+
+impl BlockReader<'_> {
+    /// Reads `block` into `out`, which must have exactly the block's length, and returns how
+    /// it is stored. What is returned has been checked against the leaf hash in the index.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when index or frame are damaged, [`Error::Io`]; [`Error::Misuse`]
+    /// when `out` has the wrong length, or the bytes lie in the parent's state.
+    pub fn read(&mut self, block: BlockIndex, out: &mut [u8]) -> Result<Kind> {
+        let entry = self.image.entry(block)?.ok_or_else(|| {
+            let fault = Fault::Value { field: "block", found: block, allowed: "in the index" };
+            fault.at(Section::IndexPage, self.image.trailer().index_offset)
+        })?;
+        self.read_entry(&entry, block, out)?;
+        Ok(entry.kind)
+    }
+
+    /// Reads `block`, which `entry` covers, into `out`.
+    ///
+    /// # Errors
+    /// As [`BlockReader::read`].
+    pub fn read_entry(
+        &mut self,
+        entry: &IndexEntry,
+        block: BlockIndex,
+        out: &mut [u8],
+    ) -> Result<()> {
+        self.image.read_entry(&mut self.scratch, entry, block, out, &mut no_parent).map(drop)
+    }
+}
+
+/// Reads the `len` bytes at `address`: those of a frame, at most 16 MiB.
+fn load<'b>(file: &dyn ReadAt, buffer: &'b mut Buffer, address: u64, len: u64) -> Result<&'b [u8]> {
+    let len = usize::try_from(len).map_err(|_| Fault::Bounds.at(Section::Frame, address))?;
+    let frame = buffer.of_len(len);
+    file.read_exact_at(frame, address).map_err(Error::io("read frame", address))?;
+    Ok(frame)
+}
+
+/// The checked header at the start of `frame`.
+pub(crate) fn frame_header(frame: &[u8], address: u64) -> Result<FrameHeader> {
+    match frame.first_chunk::<FRAME_HEADER_SIZE>() {
+        Some(bytes) => FrameHeader::from_bytes(bytes, address),
+        None => Err(Fault::Bounds.at(Section::Frame, address)),
+    }
+}
+
+/// Decodes the frame in `frame` (header, payload, padding) as `block` into `out`, checks it
+/// against the entry that names it, and returns how many differences were undone. `buffer`
+/// takes the block that a difference builds on.
+pub(crate) fn decode_frame(
+    decoder: &mut Decoder,
+    buffer: &mut Buffer,
+    frame: &[u8],
+    entry: &IndexEntry,
+    block: BlockIndex,
+    out: &mut [u8],
+    base: &mut BaseReader<'_>,
+) -> Result<u8> {
+    let address = entry.address;
+    let at = |fault: Fault| fault.at(Section::Frame, address);
+    let (header, payload) = check_frame(frame, entry, block)?;
+    if header.plain_len as usize != out.len() {
+        let (field, found) = ("plain length", header.plain_len.into());
+        return Err(at(Fault::Value { field, found, allowed: "the block length" }));
+    }
+    let mut depth = 0;
+    if header.kind == FrameKind::Delta {
+        let (head, compressed) = DeltaHead::split(payload).map_err(at)?;
+        let bytes = buffer.of_len(out.len());
+        depth = base(&BaseBlock { block: head.base_block, leaf: head.base_leaf }, bytes)? + 1;
+        if depth > head.depth {
+            let (field, found) = ("delta depth", depth.into());
+            return Err(at(Fault::Value { field, found, allowed: "what the frame says" }));
+        }
+        decoder.decode_delta(bytes, compressed, out).map_err(at)?;
+    } else {
+        decoder.decode(header.codec, payload, out).map_err(at)?;
+    }
+    check_leaf(out, &entry.leaf, address)?;
+    Ok(depth)
+}
+
+/// Checks everything about the frame that `entry` names for `block` that can be checked without
+/// decoding it, and splits it.
+pub(crate) fn check_frame<'f>(
+    frame: &'f [u8],
+    entry: &IndexEntry,
+    block: BlockIndex,
+) -> Result<(FrameHeader, &'f [u8])> {
+    let address = entry.address;
+    let at = |fault: Fault| fault.at(Section::Frame, address);
+    let header = frame_header(frame, address)?;
+    let kind = if entry.kind == Kind::Delta { FrameKind::Delta } else { FrameKind::Data };
+    if header.kind != kind {
+        return Err(at(Fault::Differs { field: "type", other: "index" }));
+    }
+    if kind == FrameKind::Delta && header.codec != CODEC_ZSTD {
+        let (field, found) = ("codec", header.codec.into());
+        return Err(at(Fault::Value { field, found, allowed: "2 (zstd) in DELTA frames" }));
+    }
+    if header.is_damaged != (entry.kind == Kind::Unreadable) {
+        return Err(at(Fault::Differs { field: "damage flag", other: "index" }));
+    }
+    if entry.kind != Kind::Ref && header.subject != block {
+        let (field, found) = ("block number", header.subject);
+        return Err(at(Fault::Value { field, found, allowed: "the one the index names" }));
+    }
+    if header.leaf_prefix[..] != entry.leaf.0[..8] {
+        return Err(at(Fault::Differs { field: "leaf hash", other: "index" }));
+    }
+    if entry.frame_size != 0 && entry.frame_size != header.frame_size() {
+        return Err(at(Fault::Differs { field: "size", other: "index" }));
+    }
+    let end = FRAME_HEADER_SIZE + header.stored_len as usize;
+    let payload = frame.get(FRAME_HEADER_SIZE..end).ok_or_else(|| at(Fault::Bounds))?;
+    header.check_payload(payload, address)?;
+    Ok((header, payload))
+}

@@ -1,0 +1,55 @@
+use super::record;
+use crate::error::Fault;
+use crate::ids::{BlockIndex, Digest};
+use crate::limits::{BLOCKS_MAX, DELTA_DEPTH_MAX};
+
+record! {
+    /// Begins the payload of a DELTA frame; a zstd frame follows.
+    struct RawDeltaHead[48] {
+        0 => base_block: u64,
+        8 => base_leaf: [u8; 32],
+        40 => depth: u8,
+    }
+}
+
+/// What a DELTA frame is a difference to: a block of the parent's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DeltaHead {
+    /// Number of the block.
+    pub base_block: BlockIndex,
+    /// Its leaf: whatever has these bytes will do.
+    pub base_leaf: Digest,
+    /// Differences to undo from here to a block stored whole, this one included; a base that is
+    /// itself a difference has a smaller depth.
+    pub depth: u8,
+}
+
+impl DeltaHead {
+    pub(crate) const SIZE: usize = 48;
+
+    /// Splits a payload into its checked head and the zstd frame.
+    pub(crate) fn split(payload: &[u8]) -> std::result::Result<(Self, &[u8]), Fault> {
+        let Some((bytes, frame)) = payload.split_first_chunk::<{ Self::SIZE }>() else {
+            return Err(Fault::CutOff);
+        };
+        if let Some(at) = RawDeltaHead::first_reserved_set(bytes) {
+            return Err(Fault::Reserved { at });
+        }
+        let raw = RawDeltaHead::decode(bytes);
+        let value = |field, found, allowed| Fault::Value { field, found, allowed };
+        if raw.base_block >= BLOCKS_MAX {
+            return Err(value("base block", raw.base_block, "below 2^40"));
+        }
+        if raw.depth == 0 || raw.depth > DELTA_DEPTH_MAX {
+            return Err(value("delta depth", raw.depth.into(), "1 to 8"));
+        }
+        let head =
+            Self { base_block: raw.base_block, base_leaf: Digest(raw.base_leaf), depth: raw.depth };
+        Ok((head, frame))
+    }
+
+    pub(crate) fn to_bytes(self) -> [u8; Self::SIZE] {
+        let base_leaf = self.base_leaf.0;
+        RawDeltaHead { base_block: self.base_block, base_leaf, depth: self.depth }.encode()
+    }
+}
