@@ -2,7 +2,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use aiv_volume_io::{AppendFile, FileEntry, Lease, ReadAt, Storage, check_lease_name, check_name};
+use aiv_volume_io::{
+    AppendFile, FileEntry, Lease, ReadAt, Storage, check_lease_name, check_name, is_listed,
+};
 
 /// A folder of files in memory. Clones share the folder; [`MemStorage::fork`] copies it.
 ///
@@ -56,7 +58,7 @@ impl MemStorage {
         lock(&self.folder).files.insert(name.to_owned(), inode);
     }
 
-    /// Names of all files, sorted.
+    /// Names of all files, sorted; catalogues included, which are not listed.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         lock(&self.folder).files.keys().cloned().collect()
@@ -142,7 +144,8 @@ impl Storage for MemStorage {
             name: name.clone(),
             len: lock(file).len() as u64,
         };
-        Ok(lock(&self.folder).files.iter().map(entry).collect())
+        let folder = lock(&self.folder);
+        Ok(folder.files.iter().filter(|(name, _)| is_listed(name)).map(entry).collect())
     }
 
     fn sync_dir(&self) -> io::Result<()> {

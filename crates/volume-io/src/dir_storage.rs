@@ -35,7 +35,8 @@ const LOST_AND_FOUND: &CStr = c"lost+found";
 ///
 /// Names that are not UTF-8, links, devices, `lost+found`, the files that carry leases, the
 /// remains of removed files on NFS and FUSE, and anything deeper than [`FOLDER_DEPTH_MAX`]
-/// folders are not listed: no file created through this type is any of them.
+/// folders are not listed: no file created through this type is any of them. Nor are
+/// catalogues, which are: they describe the others.
 #[derive(Debug)]
 pub struct DirStorage {
     root: Arc<OwnedFd>,

@@ -39,7 +39,8 @@ pub trait Storage: Send + Sync {
     /// [`io::ErrorKind::NotFound`] when there is no such file.
     fn remove(&self, name: &str) -> io::Result<()>;
 
-    /// All regular files, subfolders included, sorted by name. Links are not followed.
+    /// All regular files, subfolders included, sorted by name. Links are not followed, and what
+    /// [`is_listed`](crate::is_listed) leaves out is left out.
     ///
     /// # Errors
     /// Whatever the medium reports.

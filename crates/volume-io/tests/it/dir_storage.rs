@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Barrier;
 
-use aiv_volume_io::{DirStorage, Storage};
+use aiv_volume_io::{CATALOGUE_NAME, DirStorage, Storage};
 
 use crate::machine::{FastDisk, Loop, Mounted, resident, run, sparse};
 
@@ -165,6 +165,24 @@ fn only_regular_files_are_listed_and_opened() {
     // Without care this would wait for a writer for ever.
     assert_eq!(kind(storage.open("pipe")), io::ErrorKind::InvalidInput);
     storage.open("empty").err().unwrap();
+}
+
+#[test]
+fn a_catalogue_lives_the_life_of_a_file_and_is_never_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = DirStorage::open(folder.path()).unwrap();
+    let part = format!("{CATALOGUE_NAME}.part");
+    put(&storage, "a", b"");
+    put(&storage, &part, b"all about a");
+    assert_eq!(names(&storage), ["a"]);
+    storage.publish(&part, CATALOGUE_NAME).unwrap();
+    put(&storage, &part, b"");
+    assert_eq!(kind(storage.publish(&part, CATALOGUE_NAME)), io::ErrorKind::AlreadyExists);
+    assert_eq!(names(&storage), ["a"]);
+    assert_eq!(storage.open(CATALOGUE_NAME).unwrap().len(), 11);
+    storage.remove(CATALOGUE_NAME).unwrap();
+    storage.remove(&part).unwrap();
+    assert_eq!(kind(storage.open(CATALOGUE_NAME)), io::ErrorKind::NotFound);
 }
 
 #[test]
