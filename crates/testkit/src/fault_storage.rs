@@ -177,6 +177,10 @@ impl<S: Storage> Storage for FaultStorage<S> {
         self.inner.sync_dir()
     }
 
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        self.inner.free_bytes()
+    }
+
     fn lease(&self, name: &str) -> io::Result<Box<dyn Lease>> {
         self.shared.check(Op::Lease, name)?;
         self.inner.lease(name)

@@ -6,6 +6,8 @@ use aiv_volume_io::{
     AppendFile, FileEntry, Lease, ReadAt, Storage, check_lease_name, check_name, is_listed,
 };
 
+use crate::random::Random;
+
 /// A folder of files in memory. Clones share the folder; [`MemStorage::fork`] copies it.
 ///
 /// Behaves as a local folder does: a removed file stays readable where it is open, an open
@@ -19,11 +21,29 @@ pub struct MemStorage {
 struct Folder {
     files: BTreeMap<String, Inode>,
     leases: BTreeSet<String>,
+    free_bytes: Option<u64>,
 }
 
-/// Contents of a file. The inner pointer is shared with readers, forks and crash states, and
-/// copied when appended to while shared.
-type Inode = Arc<Mutex<Arc<Vec<u8>>>>;
+type Inode = Arc<Mutex<File>>;
+
+#[derive(Debug, Clone, Default)]
+struct File {
+    /// Shared with readers, forks and crash states, and copied when appended to while shared.
+    bytes: Arc<Vec<u8>>,
+    /// How often another file was put in its place by [`MemStorage::insert`].
+    replaced: u64,
+}
+
+impl File {
+    /// Made from what the file is, not from a count of changes: so forks and the states after
+    /// a crash have the stamps of the files they kept, as a real folder has, and no file that
+    /// differs has the stamp of another by coincidence of counts.
+    fn stamp(&self, name: &str) -> u64 {
+        let content = crc32c::crc32c(&self.bytes).into();
+        let name = crc32c::crc32c(name.as_bytes()).into();
+        Random::new(&[content, name, self.replaced]).next().max(1)
+    }
+}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -39,23 +59,33 @@ impl MemStorage {
     /// A copy with a life of its own. Costs a pointer per file; nobody holds a lease in it.
     #[must_use]
     pub fn fork(&self) -> Self {
-        lock(&self.folder)
-            .files
-            .iter()
-            .map(|(name, file)| (name.clone(), lock(file).clone()))
-            .collect()
+        let folder = lock(&self.folder);
+        let copy = |(name, file): (&String, &Inode)| {
+            (name.clone(), Arc::new(Mutex::new(lock(file).clone())))
+        };
+        let files = folder.files.iter().map(copy).collect();
+        let copy = Folder { files, leases: BTreeSet::new(), free_bytes: folder.free_bytes };
+        Self { folder: Arc::new(Mutex::new(copy)) }
     }
 
     /// The bytes of a file, `None` when there is none of that name.
     #[must_use]
     pub fn contents(&self, name: &str) -> Option<Arc<Vec<u8>>> {
-        lock(&self.folder).files.get(name).map(|file| lock(file).clone())
+        lock(&self.folder).files.get(name).map(|file| Arc::clone(&lock(file).bytes))
     }
 
     /// Puts a file there, replacing what was: for planting damage.
     pub fn insert(&self, name: &str, bytes: impl Into<Arc<Vec<u8>>>) {
-        let inode = Arc::new(Mutex::new(bytes.into()));
-        lock(&self.folder).files.insert(name.to_owned(), inode);
+        let mut folder = lock(&self.folder);
+        let replaced = folder.files.get(name).map_or(0, |before| lock(before).replaced + 1);
+        let inode = Arc::new(Mutex::new(File { bytes: bytes.into(), replaced }));
+        folder.files.insert(name.to_owned(), inode);
+    }
+
+    /// What [`Storage::free_bytes`] answers from now on; `None`, as at first, for "cannot tell".
+    /// Nothing counts it down and nothing is refused for want of space: that is a fault's work.
+    pub fn set_free_bytes(&self, free: Option<u64>) {
+        lock(&self.folder).free_bytes = free;
     }
 
     /// Names of all files, sorted; catalogues included, which are not listed.
@@ -67,10 +97,9 @@ impl MemStorage {
 
 impl<B: Into<Arc<Vec<u8>>>> FromIterator<(String, B)> for MemStorage {
     fn from_iter<I: IntoIterator<Item = (String, B)>>(files: I) -> Self {
-        let files =
-            files.into_iter().map(|(name, bytes)| (name, Arc::new(Mutex::new(bytes.into()))));
-        let folder = Folder { files: files.collect(), leases: BTreeSet::new() };
-        Self { folder: Arc::new(Mutex::new(folder)) }
+        let inode = |bytes: B| Arc::new(Mutex::new(File { bytes: bytes.into(), replaced: 0 }));
+        let files = files.into_iter().map(|(name, bytes)| (name, inode(bytes))).collect();
+        Self { folder: Arc::new(Mutex::new(Folder { files, ..Folder::default() })) }
     }
 }
 
@@ -119,7 +148,7 @@ impl Storage for MemStorage {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn ReadAt>> {
-        let bytes = lock(lock(&self.folder).find(name)?).clone();
+        let bytes = Arc::clone(&lock(lock(&self.folder).find(name)?).bytes);
         Ok(Arc::new(Reader { bytes }))
     }
 
@@ -140,9 +169,9 @@ impl Storage for MemStorage {
     }
 
     fn list(&self) -> io::Result<Vec<FileEntry>> {
-        let entry = |(name, file): (&String, &Inode)| FileEntry {
-            name: name.clone(),
-            len: lock(file).len() as u64,
+        let entry = |(name, file): (&String, &Inode)| {
+            let file = lock(file);
+            FileEntry { name: name.clone(), len: file.bytes.len() as u64, stamp: file.stamp(name) }
         };
         let folder = lock(&self.folder);
         Ok(folder.files.iter().filter(|(name, _)| is_listed(name)).map(entry).collect())
@@ -150,6 +179,10 @@ impl Storage for MemStorage {
 
     fn sync_dir(&self) -> io::Result<()> {
         Ok(())
+    }
+
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        Ok(lock(&self.folder).free_bytes)
     }
 
     fn lease(&self, name: &str) -> io::Result<Box<dyn Lease>> {
@@ -194,12 +227,12 @@ struct Appender {
 
 impl AppendFile for Appender {
     fn append(&mut self, data: &[u8]) -> io::Result<usize> {
-        Arc::make_mut(&mut *lock(&self.inode)).extend_from_slice(data);
+        Arc::make_mut(&mut lock(&self.inode).bytes).extend_from_slice(data);
         Ok(data.len())
     }
 
     fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
-        copy_range(&lock(&self.inode), out, offset)
+        copy_range(&lock(&self.inode).bytes, out, offset)
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -264,6 +297,17 @@ mod tests {
         assert_eq!(kind(storage.publish("x", "y")), io::ErrorKind::NotFound);
         assert_eq!(kind(storage.remove("../c")), io::ErrorKind::InvalidInput);
         assert_eq!(storage.names(), ["a/b", "c"]);
+    }
+
+    #[test]
+    fn a_file_put_in_the_place_of_another_has_another_stamp_whatever_is_in_it() {
+        let storage = MemStorage::new();
+        let stamp = |storage: &MemStorage| storage.list().unwrap()[0].stamp;
+        put(&storage, "a", b"1");
+        let first = stamp(&storage);
+        storage.insert("a", b"1".to_vec());
+        let second = stamp(&storage);
+        assert!(first != second && second == stamp(&storage.fork()));
     }
 
     #[test]

@@ -189,6 +189,7 @@ impl Storage for DirStorage {
                     FileType::RegularFile => found.push(FileEntry {
                         name: format!("{prefix}{text}"),
                         len: u64::try_from(stat.st_size).unwrap_or(0),
+                        stamp: stamp_of(&stat),
                     }),
                     FileType::Directory if depth < FOLDER_DEPTH_MAX => {
                         match fs::openat(&folder, name, FOLDER_FLAGS, Mode::empty()) {
@@ -220,6 +221,13 @@ impl Storage for DirStorage {
         Ok(())
     }
 
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        let stat = fs::fstatvfs(&self.root)?;
+        // No size at all is how a filesystem without one answers (tmpfs without a limit, FUSE).
+        let known = stat.f_blocks > 0;
+        Ok(known.then(|| stat.f_bavail.saturating_mul(stat.f_frsize)))
+    }
+
     /// Locks the file `.aiv-lease-NAME` in the folder. The file stays: removing it would let a
     /// third party lock a new file of that name while the second still waits on the old one.
     /// The kernel gives the lock back when the process dies, however it dies.
@@ -234,6 +242,21 @@ impl Storage for DirStorage {
             Err(TryLockError::Error(e)) => Err(e),
         }
     }
+}
+
+/// Inode number and change time in one number, never zero. Unlike the modification time the
+/// change time cannot be set back, and a file renamed over another brings its own inode.
+/// Stamps are kept in files, so another mixture makes what is kept there look stale.
+fn stamp_of(stat: &fs::Stat) -> u64 {
+    // The mixing step of SplitMix64 (Steele, Lea and Flood 2014) after each word: two files
+    // share a stamp by an accident of one in 2^64 only.
+    let mix = |mixed: u64, word: u64| {
+        let mut z = (mixed ^ word).wrapping_add(0x9E37_79B9_7F4A_7C15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    };
+    [stat.st_ino, stat.st_ctime.cast_unsigned(), stat.st_ctime_nsec].into_iter().fold(0, mix).max(1)
 }
 
 fn sync_folder(folder: &OwnedFd) -> rustix::io::Result<()> {

@@ -53,6 +53,15 @@ pub trait Storage: Send + Sync {
     /// Whatever the medium reports; nothing may be assumed about earlier calls then.
     fn sync_dir(&self) -> io::Result<()>;
 
+    /// Bytes that can still be written here, `None` when the storage cannot tell. A statement
+    /// about this moment: others write, too.
+    ///
+    /// # Errors
+    /// Whatever the medium reports.
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// Takes an exclusive lease, held until the returned value is dropped or the process dies.
     /// `name` is a key of letters, digits and dashes, not a file name.
     ///
@@ -112,4 +121,9 @@ pub struct FileEntry {
     pub name: String,
     /// Length in bytes.
     pub len: u64,
+    /// Changes whenever the file may have been changed or replaced; zero when the storage does
+    /// not know. Two changes closer together than the clock of the filesystem ticks (up to some
+    /// milliseconds on local disks, two seconds on FAT) may share a stamp, so it vouches for
+    /// files that are written once and published, not for one being written.
+    pub stamp: u64,
 }

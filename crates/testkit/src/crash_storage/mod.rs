@@ -224,6 +224,10 @@ impl Storage for CrashStorage {
         self.record(|_| Ok(()), |_| Event::SyncDir)
     }
 
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        self.live.free_bytes()
+    }
+
     fn lease(&self, name: &str) -> io::Result<Box<dyn Lease>> {
         self.live.lease(name)
     }

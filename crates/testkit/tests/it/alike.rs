@@ -19,6 +19,11 @@ fn put(storage: &dyn Storage, name: &str, bytes: &[u8]) {
     file.sync().unwrap();
 }
 
+/// Longer than the clock of a local filesystem takes to tick.
+fn pause() {
+    std::thread::sleep(std::time::Duration::from_millis(20));
+}
+
 #[test]
 fn a_catalogue_is_opened_and_published_but_never_listed() {
     of_each(|storage| {
@@ -33,6 +38,61 @@ fn a_catalogue_is_opened_and_published_but_never_listed() {
         storage.remove(CATALOGUE_NAME).unwrap();
         storage.open(CATALOGUE_NAME).err().unwrap();
     });
+}
+
+#[test]
+fn a_stamp_stays_while_a_file_stays_and_changes_with_it() {
+    of_each(|storage| {
+        let entry = || storage.list().unwrap().remove(0);
+        put(storage, "a", b"12");
+        let made = entry();
+        assert!(made.stamp != 0 && made == entry());
+        pause();
+        storage.publish("a", "b").unwrap();
+        let published = entry();
+        storage.remove("b").unwrap();
+        pause();
+        put(storage, "b", b"21");
+        let replaced = entry();
+        assert_eq!((&replaced.name, replaced.len), (&published.name, published.len));
+        assert!(made.stamp != published.stamp && published.stamp != replaced.stamp);
+    });
+}
+
+#[test]
+fn a_stamp_changes_when_a_file_grows() {
+    of_each(|storage| {
+        let mut file = storage.create("a").unwrap();
+        let stamp = || storage.list().unwrap()[0].stamp;
+        let empty = stamp();
+        pause();
+        file.append_all(b"1").unwrap();
+        assert_ne!(empty, stamp());
+    });
+}
+
+#[test]
+fn the_free_bytes_a_test_sets_are_seen_through_every_wrapper() {
+    let memory = MemStorage::new();
+    assert_eq!(memory.free_bytes().unwrap(), None);
+    memory.set_free_bytes(Some(7));
+    assert_eq!(FaultStorage::new(memory.clone()).free_bytes().unwrap(), Some(7));
+    assert_eq!(CrashStorage::starting_from(&memory).free_bytes().unwrap(), Some(7));
+    memory.set_free_bytes(None);
+    assert_eq!(memory.free_bytes().unwrap(), None);
+}
+
+#[test]
+fn a_file_that_a_crash_left_whole_keeps_its_stamp_and_a_torn_one_does_not() {
+    let storage = CrashStorage::new();
+    let mut file = storage.create("a").unwrap();
+    storage.sync_dir().unwrap();
+    file.append_all(&[7; 600]).unwrap();
+    let (live, last) = (storage.list().unwrap(), storage.history_len());
+    for state in storage.all_crash_states().filter(|state| state.prefix == last) {
+        let whole = *state.storage.contents("a").unwrap() == [7; 600];
+        assert_eq!(state.storage.list().unwrap()[0].stamp == live[0].stamp, whole, "{state}");
+    }
 }
 
 #[test]

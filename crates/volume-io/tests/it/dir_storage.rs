@@ -9,7 +9,7 @@ use aiv_volume_io::{CATALOGUE_NAME, DirStorage, Storage};
 
 use crate::machine::{FastDisk, Loop, Mounted, resident, run, sparse};
 
-fn kind<T>(result: io::Result<T>) -> io::ErrorKind {
+pub(crate) fn kind<T>(result: io::Result<T>) -> io::ErrorKind {
     result.err().expect("should fail").kind()
 }
 
@@ -17,7 +17,7 @@ fn names(storage: &DirStorage) -> Vec<String> {
     storage.list().unwrap().into_iter().map(|file| file.name).collect()
 }
 
-fn put(storage: &DirStorage, name: &str, bytes: &[u8]) {
+pub(crate) fn put(storage: &DirStorage, name: &str, bytes: &[u8]) {
     let mut file = storage.create(name).unwrap();
     file.append_all(bytes).unwrap();
     file.sync().unwrap();
@@ -293,6 +293,25 @@ fn a_full_filesystem_is_an_error_and_the_end_of_the_file_being_written() {
     drop(file);
     storage.remove("a").unwrap();
     put(&storage, "b", &[2; 30_000]);
+}
+
+#[test]
+fn free_bytes_are_what_the_filesystem_has_left_for_us() {
+    let folder = tempfile::tempdir().unwrap();
+    let _tmpfs = Mounted::tmpfs("1m", folder.path());
+    let storage = DirStorage::open(folder.path()).unwrap();
+    let empty = storage.free_bytes().unwrap().unwrap();
+    put(&storage, "a", &vec![1; 512 << 10]);
+    let half = storage.free_bytes().unwrap().unwrap();
+    assert!(empty <= 1 << 20 && half == empty - (512 << 10), "{empty} then {half}");
+}
+
+#[test]
+fn a_filesystem_without_a_size_has_no_free_bytes_to_tell() {
+    let folder = tempfile::tempdir().unwrap();
+    let _tmpfs = Mounted::tmpfs("0", folder.path());
+    let storage = DirStorage::open(folder.path()).unwrap();
+    assert_eq!(storage.free_bytes().unwrap(), None);
 }
 
 #[test]

@@ -7,3 +7,4 @@ mod dir_storage;
 mod file_disk;
 mod machine;
 mod partition;
+mod stamps;
