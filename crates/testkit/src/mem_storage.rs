@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,9 +20,14 @@ pub struct MemStorage {
 #[derive(Debug, Default)]
 struct Folder {
     files: BTreeMap<String, Inode>,
-    leases: BTreeSet<String>,
+    /// Leases held now, with the token of the holder.
+    leases: BTreeMap<String, u64>,
+    tokens: Tokens,
     free_bytes: Option<u64>,
 }
+
+/// The last token of each lease. A folder keeps them for ever.
+pub(crate) type Tokens = BTreeMap<String, u64>;
 
 type Inode = Arc<Mutex<File>>;
 
@@ -64,7 +69,9 @@ impl MemStorage {
             (name.clone(), Arc::new(Mutex::new(lock(file).clone())))
         };
         let files = folder.files.iter().map(copy).collect();
-        let copy = Folder { files, leases: BTreeSet::new(), free_bytes: folder.free_bytes };
+        let leases = BTreeMap::new();
+        let copy =
+            Folder { files, leases, tokens: folder.tokens.clone(), free_bytes: folder.free_bytes };
         Self { folder: Arc::new(Mutex::new(copy)) }
     }
 
@@ -88,6 +95,23 @@ impl MemStorage {
         lock(&self.folder).free_bytes = free;
     }
 
+    /// Takes a lease over and gives it back at once, as another machine can when the holder lost
+    /// its lock without noticing: the holder's check fails from now on, and anybody may take
+    /// the lease.
+    pub fn steal_lease(&self, name: &str) {
+        let mut folder = lock(&self.folder);
+        folder.leases.remove(name);
+        folder.next_token(name);
+    }
+
+    pub(crate) fn tokens(&self) -> Tokens {
+        lock(&self.folder).tokens.clone()
+    }
+
+    pub(crate) fn set_tokens(&self, tokens: Tokens) {
+        lock(&self.folder).tokens = tokens;
+    }
+
     /// Names of all files, sorted; catalogues included, which are not listed.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
@@ -104,6 +128,12 @@ impl<B: Into<Arc<Vec<u8>>>> FromIterator<(String, B)> for MemStorage {
 }
 
 impl Folder {
+    fn next_token(&mut self, lease: &str) -> u64 {
+        let token = self.tokens.entry(lease.to_owned()).or_default();
+        *token += 1;
+        *token
+    }
+
     fn find(&self, name: &str) -> io::Result<&Inode> {
         check_name(name)?;
         self.check_way(name)?;
@@ -187,23 +217,43 @@ impl Storage for MemStorage {
 
     fn lease(&self, name: &str) -> io::Result<Box<dyn Lease>> {
         check_lease_name(name)?;
-        if !lock(&self.folder).leases.insert(name.to_owned()) {
+        let mut folder = lock(&self.folder);
+        if folder.leases.contains_key(name) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        Ok(Box::new(HeldLease { name: name.to_owned(), folder: Arc::clone(&self.folder) }))
+        let token = folder.next_token(name);
+        folder.leases.insert(name.to_owned(), token);
+        Ok(Box::new(HeldLease { name: name.to_owned(), token, folder: Arc::clone(&self.folder) }))
     }
 }
 
 struct HeldLease {
     name: String,
+    token: u64,
     folder: Arc<Mutex<Folder>>,
 }
 
-impl Lease for HeldLease {}
+impl Lease for HeldLease {
+    fn token(&self) -> u64 {
+        self.token
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if lock(&self.folder).tokens.get(&self.name) == Some(&self.token) {
+            return Ok(());
+        }
+        let message = format!("the lease {} was lost: it was taken over", self.name);
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
+    }
+}
 
 impl Drop for HeldLease {
     fn drop(&mut self) {
-        lock(&self.folder).leases.remove(&self.name);
+        let mut folder = lock(&self.folder);
+        // Whoever took it over keeps it.
+        if folder.leases.get(&self.name) == Some(&self.token) {
+            folder.leases.remove(&self.name);
+        }
     }
 }
 
@@ -318,5 +368,22 @@ mod tests {
         storage.lease("other").unwrap();
         drop(held);
         storage.lease("set").unwrap();
+    }
+
+    #[test]
+    fn a_stolen_lease_is_lost_for_good_and_belongs_to_who_takes_it_next() {
+        let storage = MemStorage::new();
+        let first = storage.lease("set").unwrap();
+        let other = storage.lease("other").unwrap();
+        first.check().unwrap();
+        storage.steal_lease("set");
+        assert_eq!(kind(first.check()), io::ErrorKind::PermissionDenied);
+        other.check().unwrap();
+        let second = storage.lease("set").unwrap();
+        assert!(second.token() > first.token());
+        assert_eq!(kind(first.check()), io::ErrorKind::PermissionDenied);
+        drop(first);
+        second.check().unwrap();
+        assert_eq!(kind(storage.lease("set")), io::ErrorKind::WouldBlock);
     }
 }

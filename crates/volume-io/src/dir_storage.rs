@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::ffi::CStr;
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
@@ -12,11 +12,13 @@ use rustix::io::Errno;
 
 use crate::page_cache::WriteBehind;
 use crate::read_at::check_range;
-use crate::storage_name::{LEASE_PREFIX, is_listed};
 use crate::{
-    AppendFile, Extent, FOLDER_DEPTH_MAX, FileEntry, Lease, ReadAt, Storage, check_lease_name,
-    check_name,
+    AppendFile, Extent, FOLDER_DEPTH_MAX, FileEntry, Lease, ReadAt, Storage, check_name, is_listed,
 };
+
+mod lease;
+
+use lease::FileLease;
 
 /// Images hold whole disks, secrets included: nobody but the owner reads them.
 const FILE_MODE: Mode = Mode::from_raw_mode(0o600);
@@ -228,19 +230,12 @@ impl Storage for DirStorage {
         Ok(known.then(|| stat.f_bavail.saturating_mul(stat.f_frsize)))
     }
 
-    /// Locks the file `.aiv-lease-NAME` in the folder. The file stays: removing it would let a
-    /// third party lock a new file of that name while the second still waits on the old one.
-    /// The kernel gives the lock back when the process dies, however it dies.
     fn lease(&self, name: &str) -> io::Result<Box<dyn Lease>> {
-        check_lease_name(name)?;
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = fs::openat(&self.root, format!("{LEASE_PREFIX}{name}"), flags, FILE_MODE)?;
-        let file = File::from(file);
-        match file.try_lock() {
-            Ok(()) => Ok(Box::new(FileLease { _file: file })),
-            Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
-            Err(TryLockError::Error(e)) => Err(e),
-        }
+        let lease = FileLease::take(&self.root, name)?;
+        // The file may be new, and a count that a power cut takes back starts again.
+        let mut unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
+        unsynced.folders.insert(String::new(), Arc::clone(&self.root));
+        Ok(Box::new(lease))
     }
 }
 
@@ -302,13 +297,6 @@ fn link_and_unlink(from_dir: &OwnedFd, from: &str, to_dir: &OwnedFd, to: &str) -
 fn given_up(what: &str) -> io::Error {
     io::Error::other(format!("{what} failed, nothing may be assumed about what came before it"))
 }
-
-#[derive(Debug)]
-struct FileLease {
-    _file: File,
-}
-
-impl Lease for FileLease {}
 
 /// A finished file, opened for reading.
 #[derive(Debug)]

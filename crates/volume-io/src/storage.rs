@@ -66,7 +66,8 @@ pub trait Storage: Send + Sync {
     /// `name` is a key of letters, digits and dashes, not a file name.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] when somebody else holds it.
+    /// [`io::ErrorKind::WouldBlock`] when somebody else holds it; whatever the medium reports
+    /// when the token of the lease cannot be kept.
     fn lease(&self, name: &str) -> io::Result<Box<dyn Lease>>;
 }
 
@@ -112,7 +113,23 @@ pub trait AppendFile: Send + Sync {
 }
 
 /// An exclusive lease on a name in a [`Storage`]; dropping it gives it back.
-pub trait Lease: Send {}
+///
+/// A lease can be lost without its holder noticing: a network filesystem forgets its locks when
+/// the connection breaks, a machine sleeps through the end of its lock. So whoever is about to
+/// do what cannot be undone asks [`check`](Lease::check) right before.
+pub trait Lease: Send + Sync {
+    /// The fencing number of this acquisition: larger than that of every earlier one of this
+    /// name in this folder.
+    fn token(&self) -> u64;
+
+    /// Proves that nobody took the lease over since it was acquired. True of the moment of the
+    /// call only.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::PermissionDenied`] when the lease is lost, which is final; else whatever
+    /// the medium reports, which proves nothing.
+    fn check(&self) -> io::Result<()>;
+}
 
 /// One file of a [`Storage`].
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

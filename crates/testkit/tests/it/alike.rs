@@ -19,6 +19,34 @@ fn put(storage: &dyn Storage, name: &str, bytes: &[u8]) {
     file.sync().unwrap();
 }
 
+#[test]
+fn every_acquisition_of_a_lease_has_a_larger_token() {
+    of_each(|storage| {
+        let first = storage.lease("set").unwrap();
+        let other = storage.lease("other").unwrap();
+        assert_eq!((first.token(), other.token()), (1, 1));
+        first.check().unwrap();
+        drop(first);
+        let second = storage.lease("set").unwrap();
+        assert_eq!(second.token(), 2);
+        second.check().unwrap();
+        other.check().unwrap();
+        assert!(storage.list().unwrap().is_empty(), "leases are no files");
+    });
+}
+
+#[test]
+fn neither_a_crash_nor_a_copy_takes_a_token_back() {
+    let storage = CrashStorage::new();
+    let token = storage.lease("set").unwrap().token();
+    storage.create("a").unwrap();
+    for state in storage.all_crash_states().chain(storage.crash_states(1, 2)) {
+        assert!(state.storage.lease("set").unwrap().token() > token, "{state}");
+        let copy = state.storage.fork();
+        assert!(copy.lease("set").unwrap().token() > token + 1, "{state}");
+    }
+}
+
 /// Longer than the clock of a local filesystem takes to tick.
 fn pause() {
     std::thread::sleep(std::time::Duration::from_millis(20));

@@ -25,6 +25,7 @@ pub(crate) fn put(storage: &DirStorage, name: &str, bytes: &[u8]) {
 
 fn check_life_of_a_file(folder: &Path) {
     let storage = DirStorage::open(folder).unwrap();
+    let lease = storage.lease("set").unwrap();
     let content: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).collect();
     let mut file = storage.create("sub/deep/a.tmp").unwrap();
     for part in content.chunks(70_001) {
@@ -35,6 +36,7 @@ fn check_life_of_a_file(folder: &Path) {
     assert_eq!(back, content[12_345..13_345]);
     assert_eq!(kind(file.read_exact_at(&mut back, 399_001)), io::ErrorKind::UnexpectedEof);
     file.sync().unwrap();
+    lease.check().unwrap();
     storage.publish("sub/deep/a.tmp", "other/a").unwrap();
     storage.sync_dir().unwrap();
 

@@ -5,6 +5,7 @@
 mod device;
 mod dir_storage;
 mod file_disk;
+mod lease;
 mod machine;
 mod partition;
 mod stamps;
