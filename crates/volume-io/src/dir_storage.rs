@@ -314,6 +314,10 @@ impl ReadAt for StoredFile {
         check_range(out.len(), offset, self.len)?;
         self.file.read_exact_at(out, offset)
     }
+
+    fn file(&self) -> Option<&File> {
+        Some(&self.file)
+    }
 }
 
 /// A file being written.
