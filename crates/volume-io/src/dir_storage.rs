@@ -10,14 +10,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use crate::page_cache::WriteBehind;
 use crate::read_at::check_range;
 use crate::{
-    AppendFile, Extent, FOLDER_DEPTH_MAX, FileEntry, Lease, ReadAt, Storage, check_name, is_listed,
+    AppendFile, FOLDER_DEPTH_MAX, FileEntry, Lease, ReadAt, Storage, check_name, is_listed,
 };
 
+mod appender;
 mod lease;
 
+use appender::Appender;
 use lease::FileLease;
 
 /// Images hold whole disks, secrets included: nobody but the owner reads them.
@@ -317,59 +318,5 @@ impl ReadAt for StoredFile {
 
     fn file(&self) -> Option<&File> {
         Some(&self.file)
-    }
-}
-
-/// A file being written.
-#[derive(Debug)]
-struct Appender {
-    file: File,
-    len: u64,
-    failed: bool,
-    behind: WriteBehind,
-}
-
-impl Appender {
-    fn new(file: File) -> Self {
-        Self { file, len: 0, failed: false, behind: WriteBehind::default() }
-    }
-
-    fn check_usable(&self) -> io::Result<()> {
-        if self.failed { Err(given_up("an earlier write or sync of this file")) } else { Ok(()) }
-    }
-}
-
-impl AppendFile for Appender {
-    fn append(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.check_usable()?;
-        match self.file.write_at(data, self.len) {
-            Ok(count) => {
-                self.behind.wrote(&self.file, Extent::new(self.len, count as u64));
-                self.len += count as u64;
-                Ok(count)
-            }
-            // Nothing was written and nothing is wrong.
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => Err(e),
-            Err(e) => {
-                self.failed = true;
-                Err(e)
-            }
-        }
-    }
-
-    fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
-        self.check_usable()?;
-        check_range(out.len(), offset, self.len)?;
-        self.file.read_exact_at(out, offset)
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        self.check_usable()?;
-        if let Err(e) = self.file.sync_all() {
-            self.failed = true;
-            return Err(e);
-        }
-        self.behind.synced(&self.file);
-        Ok(())
     }
 }

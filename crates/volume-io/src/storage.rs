@@ -110,6 +110,18 @@ pub trait AppendFile: Send + Sync {
         }
         Ok(())
     }
+
+    /// Appends `data`, which the caller has just read from `source` at `offset`; an
+    /// implementation may let the filesystem share the storage of those bytes instead of
+    /// writing them. That takes the bytes `source` has now, so it is for sources that do not
+    /// change.
+    ///
+    /// # Errors
+    /// As [`append_all`](AppendFile::append_all).
+    fn append_from(&mut self, source: &dyn ReadAt, offset: u64, data: &[u8]) -> io::Result<()> {
+        let _ = (source, offset);
+        self.append_all(data)
+    }
 }
 
 /// An exclusive lease on a name in a [`Storage`]; dropping it gives it back.

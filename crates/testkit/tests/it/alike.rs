@@ -1,7 +1,7 @@
 //! What all storages must do alike, asked of each stand-in: a scenario that works on one of
 //! them must mean the same on a real folder.
 
-use aiv_testkit::{CrashStorage, FaultStorage, MemStorage};
+use aiv_testkit::{CrashStorage, Fault, FaultPlan, FaultStorage, MemStorage};
 use aiv_volume_io::{CATALOGUE_NAME, DirStorage, Storage};
 
 /// Asks the question of a real folder and of everything that stands in for one.
@@ -17,6 +17,41 @@ fn put(storage: &dyn Storage, name: &str, bytes: &[u8]) {
     let mut file = storage.create(name).unwrap();
     file.append_all(bytes).unwrap();
     file.sync().unwrap();
+}
+
+#[test]
+fn what_is_appended_from_a_file_is_what_was_read_from_it() {
+    of_each(|storage| {
+        let all: Vec<u8> = (0..40_000u32).flat_map(u32::to_le_bytes).collect();
+        put(storage, "a", &all);
+        let source = storage.open("a").unwrap();
+        let mut file = storage.create("b").unwrap();
+        file.append_from(&source, 4096, &all[4096..100_000]).unwrap();
+        file.append_from(&source, 1, &all[1..10]).unwrap();
+        file.sync().unwrap();
+        let copy = storage.open("b").unwrap();
+        let mut back = vec![0; usize::try_from(copy.len()).unwrap()];
+        copy.read_exact_at(&mut back, 0).unwrap();
+        assert!(back == [&all[4096..100_000], &all[1..10]].concat());
+    });
+}
+
+#[test]
+fn what_is_appended_from_a_file_can_be_lost_and_fail_like_any_append() {
+    let storage = CrashStorage::new();
+    put(&storage, "a", b"data");
+    let source = storage.open("a").unwrap();
+    storage.create("b").unwrap().append_from(&source, 0, b"data").unwrap();
+    storage.sync_dir().unwrap();
+    let last = storage.history_len();
+    let mut states = storage.all_crash_states().filter(|state| state.prefix == last);
+    assert!(states.any(|state| state.storage.contents("b").unwrap().is_empty()));
+
+    let plan = FaultPlan::once(1, Fault::Enospc);
+    let storage = FaultStorage::failing(MemStorage::new(), plan);
+    let mut file = storage.create("b").unwrap();
+    file.append_from(&source, 0, b"data").unwrap_err();
+    assert!(storage.fired());
 }
 
 #[test]

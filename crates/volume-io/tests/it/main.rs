@@ -8,4 +8,5 @@ mod file_disk;
 mod lease;
 mod machine;
 mod partition;
+mod sharing;
 mod stamps;
