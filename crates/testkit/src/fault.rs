@@ -58,7 +58,7 @@ pub enum Fault {
     /// Quota exceeded. Hits the same.
     Edquot,
     /// Interrupted by a signal, nothing done. Hits what may wait in the kernel and has no
-    /// promise to go on by itself: everything but reads and leases.
+    /// promise to go on by itself: everything but reads and leases, taken or checked.
     Eintr,
     /// Half of the data is taken, which is no error. Hits appends of two bytes and more.
     ShortWrite,
@@ -92,13 +92,13 @@ impl Fault {
     }
 
     pub(crate) fn can_hit(self, op: Op, bytes: usize) -> bool {
-        use Op::{Append, Create, Lease, Publish, Read, Sync, SyncDir};
+        use Op::{Append, CheckLease, Create, Lease, Publish, Read, Sync, SyncDir};
         match self {
             Self::Eio => true,
             Self::Enospc | Self::Edquot => {
                 matches!(op, Create | Append | Sync | Publish | SyncDir | Lease)
             }
-            Self::Eintr => !matches!(op, Read | Lease),
+            Self::Eintr => !matches!(op, Read | Lease | CheckLease),
             Self::ShortWrite => op == Append && bytes >= 2,
             Self::ShortRead => op == Read && bytes >= 1,
             Self::SyncFailsThenSucceeds => matches!(op, Sync | SyncDir),
@@ -126,7 +126,7 @@ impl Fault {
 
 /// An operation of [`Storage`](aiv_volume_io::Storage) or of a file opened through it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "each is the method of the same name")]
+#[expect(missing_docs, reason = "each is the method of the same name, or of a lease")]
 pub enum Op {
     Create,
     Append,
@@ -138,6 +138,7 @@ pub enum Op {
     List,
     SyncDir,
     Lease,
+    CheckLease,
 }
 
 /// One operation that was asked for.
@@ -145,8 +146,8 @@ pub enum Op {
 pub struct Operation {
     /// Which.
     pub op: Op,
-    /// The file it was about, by the name given when it was created or opened; empty for the
-    /// folder as a whole.
+    /// The file or lease it was about, by the name given when it was created, opened or taken;
+    /// empty for the folder as a whole.
     pub name: String,
     /// Whether it was made to fail.
     pub failed: bool,

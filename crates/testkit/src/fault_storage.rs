@@ -177,9 +177,35 @@ impl<S: Storage> Storage for FaultStorage<S> {
         self.inner.sync_dir()
     }
 
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        self.inner.free_bytes()
+    }
+
     fn lease(&self, name: &str) -> io::Result<Box<dyn Lease>> {
         self.shared.check(Op::Lease, name)?;
-        self.inner.lease(name)
+        let inner = self.inner.lease(name)?;
+        Ok(Box::new(CheckedLease {
+            name: name.to_owned(),
+            inner,
+            shared: Arc::clone(&self.shared),
+        }))
+    }
+}
+
+struct CheckedLease {
+    name: String,
+    inner: Box<dyn Lease>,
+    shared: Arc<Shared>,
+}
+
+impl Lease for CheckedLease {
+    fn token(&self) -> u64 {
+        self.inner.token()
+    }
+
+    fn check(&self) -> io::Result<()> {
+        self.shared.check(Op::CheckLease, &self.name)?;
+        self.inner.check()
     }
 }
 

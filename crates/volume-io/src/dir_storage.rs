@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::ffi::CStr;
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
@@ -10,13 +10,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use crate::page_cache::WriteBehind;
 use crate::read_at::check_range;
-use crate::storage_name::{LEASE_PREFIX, is_listed};
 use crate::{
-    AppendFile, Extent, FOLDER_DEPTH_MAX, FileEntry, Lease, ReadAt, Storage, check_lease_name,
-    check_name,
+    AppendFile, FOLDER_DEPTH_MAX, FileEntry, Lease, ReadAt, Storage, check_name, is_listed,
 };
+
+mod appender;
+mod lease;
+
+use appender::Appender;
+use lease::FileLease;
 
 /// Images hold whole disks, secrets included: nobody but the owner reads them.
 const FILE_MODE: Mode = Mode::from_raw_mode(0o600);
@@ -35,7 +38,8 @@ const LOST_AND_FOUND: &CStr = c"lost+found";
 ///
 /// Names that are not UTF-8, links, devices, `lost+found`, the files that carry leases, the
 /// remains of removed files on NFS and FUSE, and anything deeper than [`FOLDER_DEPTH_MAX`]
-/// folders are not listed: no file created through this type is any of them.
+/// folders are not listed: no file created through this type is any of them. Nor are
+/// catalogues, which are: they describe the others.
 #[derive(Debug)]
 pub struct DirStorage {
     root: Arc<OwnedFd>,
@@ -188,6 +192,7 @@ impl Storage for DirStorage {
                     FileType::RegularFile => found.push(FileEntry {
                         name: format!("{prefix}{text}"),
                         len: u64::try_from(stat.st_size).unwrap_or(0),
+                        stamp: stamp_of(&stat),
                     }),
                     FileType::Directory if depth < FOLDER_DEPTH_MAX => {
                         match fs::openat(&folder, name, FOLDER_FLAGS, Mode::empty()) {
@@ -219,20 +224,35 @@ impl Storage for DirStorage {
         Ok(())
     }
 
-    /// Locks the file `.aiv-lease-NAME` in the folder. The file stays: removing it would let a
-    /// third party lock a new file of that name while the second still waits on the old one.
-    /// The kernel gives the lock back when the process dies, however it dies.
-    fn lease(&self, name: &str) -> io::Result<Box<dyn Lease>> {
-        check_lease_name(name)?;
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = fs::openat(&self.root, format!("{LEASE_PREFIX}{name}"), flags, FILE_MODE)?;
-        let file = File::from(file);
-        match file.try_lock() {
-            Ok(()) => Ok(Box::new(FileLease { _file: file })),
-            Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
-            Err(TryLockError::Error(e)) => Err(e),
-        }
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        let stat = fs::fstatvfs(&self.root)?;
+        // No size at all is how a filesystem without one answers (tmpfs without a limit, FUSE).
+        let known = stat.f_blocks > 0;
+        Ok(known.then(|| stat.f_bavail.saturating_mul(stat.f_frsize)))
     }
+
+    fn lease(&self, name: &str) -> io::Result<Box<dyn Lease>> {
+        let lease = FileLease::take(&self.root, name)?;
+        // The file may be new, and a count that a power cut takes back starts again.
+        let mut unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
+        unsynced.folders.insert(String::new(), Arc::clone(&self.root));
+        Ok(Box::new(lease))
+    }
+}
+
+/// Inode number and change time in one number, never zero. Unlike the modification time the
+/// change time cannot be set back, and a file renamed over another brings its own inode.
+/// Stamps are kept in files, so another mixture makes what is kept there look stale.
+fn stamp_of(stat: &fs::Stat) -> u64 {
+    // The mixing step of SplitMix64 (Steele, Lea and Flood 2014) after each word: two files
+    // share a stamp by an accident of one in 2^64 only.
+    let mix = |mixed: u64, word: u64| {
+        let mut z = (mixed ^ word).wrapping_add(0x9E37_79B9_7F4A_7C15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    };
+    [stat.st_ino, stat.st_ctime.cast_unsigned(), stat.st_ctime_nsec].into_iter().fold(0, mix).max(1)
 }
 
 fn sync_folder(folder: &OwnedFd) -> rustix::io::Result<()> {
@@ -279,13 +299,6 @@ fn given_up(what: &str) -> io::Error {
     io::Error::other(format!("{what} failed, nothing may be assumed about what came before it"))
 }
 
-#[derive(Debug)]
-struct FileLease {
-    _file: File,
-}
-
-impl Lease for FileLease {}
-
 /// A finished file, opened for reading.
 #[derive(Debug)]
 struct StoredFile {
@@ -302,58 +315,8 @@ impl ReadAt for StoredFile {
         check_range(out.len(), offset, self.len)?;
         self.file.read_exact_at(out, offset)
     }
-}
 
-/// A file being written.
-#[derive(Debug)]
-struct Appender {
-    file: File,
-    len: u64,
-    failed: bool,
-    behind: WriteBehind,
-}
-
-impl Appender {
-    fn new(file: File) -> Self {
-        Self { file, len: 0, failed: false, behind: WriteBehind::default() }
-    }
-
-    fn check_usable(&self) -> io::Result<()> {
-        if self.failed { Err(given_up("an earlier write or sync of this file")) } else { Ok(()) }
-    }
-}
-
-impl AppendFile for Appender {
-    fn append(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.check_usable()?;
-        match self.file.write_at(data, self.len) {
-            Ok(count) => {
-                self.behind.wrote(&self.file, Extent::new(self.len, count as u64));
-                self.len += count as u64;
-                Ok(count)
-            }
-            // Nothing was written and nothing is wrong.
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => Err(e),
-            Err(e) => {
-                self.failed = true;
-                Err(e)
-            }
-        }
-    }
-
-    fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
-        self.check_usable()?;
-        check_range(out.len(), offset, self.len)?;
-        self.file.read_exact_at(out, offset)
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        self.check_usable()?;
-        if let Err(e) = self.file.sync_all() {
-            self.failed = true;
-            return Err(e);
-        }
-        self.behind.synced(&self.file);
-        Ok(())
+    fn file(&self) -> Option<&File> {
+        Some(&self.file)
     }
 }

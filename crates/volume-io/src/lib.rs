@@ -32,6 +32,7 @@ pub mod partition;
 mod read_at;
 mod storage;
 mod storage_name;
+mod tail;
 
 pub use dir_storage::DirStorage;
 pub use error::{Corrupt, Error, Result};
@@ -41,4 +42,5 @@ pub use job::{Cancel, Canceled, Job, Notice, Progress, Step};
 pub use mem::MemDisk;
 pub use read_at::{ReadAt, Slice, WriteAt};
 pub use storage::{AppendFile, FileEntry, Lease, Storage};
-pub use storage_name::{FOLDER_DEPTH_MAX, check_lease_name, check_name};
+pub use storage_name::{CATALOGUE_NAME, FOLDER_DEPTH_MAX, check_lease_name, check_name, is_listed};
+pub use tail::Tail;

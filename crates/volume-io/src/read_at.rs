@@ -1,3 +1,4 @@
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
@@ -29,6 +30,13 @@ pub trait ReadAt: Send + Sync {
     fn holes(&self, range: Extent) -> io::Result<Vec<Extent>> {
         let _ = range;
         Ok(Vec::new())
+    }
+
+    /// The local file behind these bytes at the same offsets, for sharing storage: see
+    /// [`AppendFile::append_from`](crate::AppendFile::append_from). A wrapper that changes, moves
+    /// or fails the bytes of its source has none.
+    fn file(&self) -> Option<&File> {
+        None
     }
 }
 
@@ -76,6 +84,7 @@ macro_rules! forward_read_at {
                 (**self).read_exact_at(out, offset)
             }
             fn holes(&self, range: Extent) -> io::Result<Vec<Extent>> { (**self).holes(range) }
+            fn file(&self) -> Option<&File> { (**self).file() }
         }
     )*};
 }

@@ -39,7 +39,8 @@ pub trait Storage: Send + Sync {
     /// [`io::ErrorKind::NotFound`] when there is no such file.
     fn remove(&self, name: &str) -> io::Result<()>;
 
-    /// All regular files, subfolders included, sorted by name. Links are not followed.
+    /// All regular files, subfolders included, sorted by name. Links are not followed, and what
+    /// [`is_listed`](crate::is_listed) leaves out is left out.
     ///
     /// # Errors
     /// Whatever the medium reports.
@@ -52,11 +53,21 @@ pub trait Storage: Send + Sync {
     /// Whatever the medium reports; nothing may be assumed about earlier calls then.
     fn sync_dir(&self) -> io::Result<()>;
 
+    /// Bytes that can still be written here, `None` when the storage cannot tell. A statement
+    /// about this moment: others write, too.
+    ///
+    /// # Errors
+    /// Whatever the medium reports.
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// Takes an exclusive lease, held until the returned value is dropped or the process dies.
     /// `name` is a key of letters, digits and dashes, not a file name.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] when somebody else holds it.
+    /// [`io::ErrorKind::WouldBlock`] when somebody else holds it; whatever the medium reports
+    /// when the token of the lease cannot be kept.
     fn lease(&self, name: &str) -> io::Result<Box<dyn Lease>>;
 }
 
@@ -99,10 +110,38 @@ pub trait AppendFile: Send + Sync {
         }
         Ok(())
     }
+
+    /// Appends `data`, which the caller has just read from `source` at `offset`; an
+    /// implementation may let the filesystem share the storage of those bytes instead of
+    /// writing them. That takes the bytes `source` has now, so it is for sources that do not
+    /// change.
+    ///
+    /// # Errors
+    /// As [`append_all`](AppendFile::append_all).
+    fn append_from(&mut self, source: &dyn ReadAt, offset: u64, data: &[u8]) -> io::Result<()> {
+        let _ = (source, offset);
+        self.append_all(data)
+    }
 }
 
 /// An exclusive lease on a name in a [`Storage`]; dropping it gives it back.
-pub trait Lease: Send {}
+///
+/// A lease can be lost without its holder noticing: a network filesystem forgets its locks when
+/// the connection breaks, a machine sleeps through the end of its lock. So whoever is about to
+/// do what cannot be undone asks [`check`](Lease::check) right before.
+pub trait Lease: Send + Sync {
+    /// The fencing number of this acquisition: larger than that of every earlier one of this
+    /// name in this folder.
+    fn token(&self) -> u64;
+
+    /// Proves that nobody took the lease over since it was acquired. True of the moment of the
+    /// call only.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::PermissionDenied`] when the lease is lost, which is final; else whatever
+    /// the medium reports, which proves nothing.
+    fn check(&self) -> io::Result<()>;
+}
 
 /// One file of a [`Storage`].
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,4 +150,9 @@ pub struct FileEntry {
     pub name: String,
     /// Length in bytes.
     pub len: u64,
+    /// Changes whenever the file may have been changed or replaced; zero when the storage does
+    /// not know. Two changes closer together than the clock of the filesystem ticks (up to some
+    /// milliseconds on local disks, two seconds on FAT) may share a stamp, so it vouches for
+    /// files that are written once and published, not for one being written.
+    pub stamp: u64,
 }

@@ -11,6 +11,15 @@ const NAME_BYTES_MAX: usize = 2048;
 /// Files that carry leases; invisible to [`Storage::list`](crate::Storage::list).
 pub(crate) const LEASE_PREFIX: &str = ".aiv-lease-";
 
+/// The one file of a folder that describes the others instead of being one of them. Files of
+/// this name, and of this name with `.part` behind it while they are being written, are created,
+/// opened, published and removed as any other, and invisible to
+/// [`Storage::list`](crate::Storage::list).
+pub const CATALOGUE_NAME: &str = ".aiv-catalogue";
+
+/// [`CATALOGUE_NAME`] while it is being written.
+const CATALOGUE_PART: &str = ".aiv-catalogue.part";
+
 /// Names FUSE and NFS give, followed by hexadecimal digits, to a file that was removed while
 /// somebody had it open. It is gone when they close it, so it is as good as removed.
 const REMOVED_PREFIXES: [&str; 2] = [".fuse_hidden", ".nfs"];
@@ -49,12 +58,20 @@ pub fn check_name(name: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a directory entry (without folders) is one of ours to list: neither a lease nor a
-/// file that was removed.
-pub(crate) fn is_listed(entry: &str) -> bool {
+/// Whether [`Storage::list`](crate::Storage::list) shows a file of this name: neither the file
+/// itself nor a folder in front of it is a lease, a catalogue or the remains of a removed file.
+/// Every implementation asks this, so that all show the same files.
+#[must_use]
+pub fn is_listed(name: &str) -> bool {
+    name.split('/').all(is_listed_entry)
+}
+
+fn is_listed_entry(entry: &str) -> bool {
     let digits = |rest: &str| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_hexdigit());
     let removed = |prefix: &&str| entry.strip_prefix(*prefix).is_some_and(digits);
-    !entry.starts_with(LEASE_PREFIX) && !REMOVED_PREFIXES.iter().any(removed)
+    !entry.starts_with(LEASE_PREFIX)
+        && !matches!(entry, CATALOGUE_NAME | CATALOGUE_PART)
+        && !REMOVED_PREFIXES.iter().any(removed)
 }
 
 /// Checks the name of a lease: 1 to 200 ASCII letters, digits and dashes.
@@ -111,8 +128,20 @@ mod tests {
         for hidden in [".aiv-lease-set", ".fuse_hidden0000000600000001", ".nfs0000000a1b2c3d"] {
             assert!(!is_listed(hidden), "{hidden}");
         }
-        for listed in ["a.aiv", ".nfs", ".nfs-image", ".fuse_hidden.aiv", ".hidden"] {
+        for listed in ["a.aiv", ".nfs", ".nfs-image", ".fuse_hidden.aiv", ".hidden", "a/b.aiv"] {
             assert!(is_listed(listed), "{listed}");
+        }
+    }
+
+    #[test]
+    fn a_catalogue_is_a_file_like_any_other_but_not_listed_wherever_it_lies() {
+        for name in [CATALOGUE_NAME, CATALOGUE_PART, "sub/.aiv-catalogue"] {
+            check_name(name).expect(name);
+            assert!(!is_listed(name), "{name}");
+        }
+        assert_eq!(CATALOGUE_PART, format!("{CATALOGUE_NAME}.part"));
+        for other in [".aiv-catalogue.old", "x.aiv-catalogue", ".aiv-catalogue2"] {
+            assert!(is_listed(other), "{other}");
         }
     }
 

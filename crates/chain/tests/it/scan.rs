@@ -185,7 +185,7 @@ fn a_file_that_vanishes_during_the_scan_is_not_missed() {
         }
         fn list(&self) -> io::Result<Vec<FileEntry>> {
             let mut entries = self.0.list()?;
-            entries.push(FileEntry { name: "gone.aiv".to_owned(), len: 100_000 });
+            entries.push(FileEntry { name: "gone.aiv".to_owned(), len: 100_000, stamp: 0 });
             Ok(entries)
         }
         fn sync_dir(&self) -> io::Result<()> {

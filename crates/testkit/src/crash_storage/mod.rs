@@ -35,7 +35,7 @@
 //! promises nothing about the data of files: a renamed file without contents is a state.
 //!
 //! **Assumptions.** A completed sync keeps its promise (no lying medium), leases die with the
-//! machine, operations that returned an error left no trace, and folders exist when a file in
+//! machine but their tokens stay (taking a lease syncs its token), operations that returned an error left no trace, and folders exist when a file in
 //! them does. Bytes once synced do not rot; that is for damage tests.
 
 use std::collections::HashMap;
@@ -45,6 +45,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use aiv_volume_io::{AppendFile, FileEntry, Lease, ReadAt, Storage};
 
 use crate::MemStorage;
+use crate::mem_storage::Tokens;
 
 mod choice;
 mod replay;
@@ -72,6 +73,8 @@ struct History {
     names: HashMap<String, InodeId>,
     /// Inodes given out so far.
     inodes: usize,
+    /// Tokens as of the end; for the states before it they are larger than they need to be.
+    tokens: Tokens,
 }
 
 /// Number of a file, never used again for another.
@@ -122,8 +125,8 @@ impl CrashStorage {
         let contents = |name: String| live.contents(&name).map(|bytes| (name, bytes));
         let start: Vec<_> = live.names().into_iter().filter_map(contents).collect();
         let names = start.iter().enumerate().map(|(inode, (name, _))| (name.clone(), inode));
-        let history =
-            History { names: names.collect(), inodes: start.len(), start, events: Vec::new() };
+        let (names, inodes) = (names.collect(), start.len());
+        let history = History { names, inodes, start, ..History::default() };
         Self { live, history: Arc::new(Mutex::new(history)) }
     }
 
@@ -151,7 +154,7 @@ impl CrashStorage {
     /// nothing is unsynced have one state only. The same seed gives the same states.
     #[must_use]
     pub fn crash_states(&self, seed: u64, per_prefix: usize) -> CrashStates {
-        CrashStates::sampled(lock(&self.history).clone(), seed, per_prefix)
+        CrashStates::sampled(self.snapshot(), seed, per_prefix)
     }
 
     /// Every state of the model for every prefix, for histories of a few operations: the number
@@ -159,7 +162,11 @@ impl CrashStorage {
     /// more than six sectors are torn in six pieces instead of in sectors.
     #[must_use]
     pub fn all_crash_states(&self) -> CrashStates {
-        CrashStates::exhaustive(lock(&self.history).clone())
+        CrashStates::exhaustive(self.snapshot())
+    }
+
+    fn snapshot(&self) -> History {
+        History { tokens: self.live.tokens(), ..lock(&self.history).clone() }
     }
 
     /// Does the operation, and records it if it succeeds, as one step.
@@ -222,6 +229,10 @@ impl Storage for CrashStorage {
 
     fn sync_dir(&self) -> io::Result<()> {
         self.record(|_| Ok(()), |_| Event::SyncDir)
+    }
+
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        self.live.free_bytes()
     }
 
     fn lease(&self, name: &str) -> io::Result<Box<dyn Lease>> {

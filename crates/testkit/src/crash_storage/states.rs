@@ -110,6 +110,7 @@ impl Iterator for CrashStates {
     fn next(&mut self) -> Option<CrashState> {
         loop {
             if let Some(storage) = self.next_here() {
+                storage.set_tokens(self.history.tokens.clone());
                 let number = self.number;
                 self.number += 1;
                 let last = self.prefix.checked_sub(1).and_then(|at| self.history.events.get(at));

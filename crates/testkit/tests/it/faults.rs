@@ -14,7 +14,7 @@ fn content() -> Vec<u8> {
 
 /// Writes, proves and publishes one file.
 fn write(storage: &dyn Storage) -> io::Result<()> {
-    let _lease = storage.lease("writer")?;
+    let lease = storage.lease("writer")?;
     let mut file = storage.create("a.tmp")?;
     for part in content().chunks(3000) {
         file.append_all(part)?;
@@ -22,6 +22,7 @@ fn write(storage: &dyn Storage) -> io::Result<()> {
     let mut back = [0; 100];
     file.read_exact_at(&mut back, 0)?;
     file.sync()?;
+    lease.check()?;
     storage.publish("a.tmp", "a")?;
     storage.sync_dir()?;
     storage.list()?;
@@ -60,8 +61,9 @@ fn no_fault_is_hidden_and_none_is_reported_that_was_not_there() {
 fn counting_alone_changes_nothing() {
     let storage = FaultStorage::new(MemStorage::new());
     write(&storage).unwrap();
-    // Lease, create, 7 appends, read, sync, publish, directory sync, list, open, read.
-    assert_eq!(storage.operations(), 16);
+    // Lease, create, 7 appends, read, sync, check of the lease, publish, directory sync, list,
+    // open, read.
+    assert_eq!(storage.operations(), 17);
     assert_eq!(storage.trace().iter().filter(|op| op.op == Op::Append).count(), 7);
     assert!(!storage.fired());
     assert_eq!(*storage.inner().contents("a").unwrap(), content());
@@ -105,6 +107,19 @@ fn a_failed_rename_renames_nothing() {
     assert_eq!(storage.inner().names(), ["a"]);
     storage.publish("a", "b").unwrap();
     assert_eq!(storage.inner().names(), ["b"]);
+}
+
+#[test]
+fn the_check_of_a_lease_can_fail_while_the_lease_is_held() {
+    let plan = FaultPlan::once(1, Fault::Eio);
+    let storage = FaultStorage::failing(MemStorage::new(), plan);
+    let lease = storage.lease("set").unwrap();
+    lease.check().unwrap_err();
+    let last = storage.trace().pop().unwrap();
+    assert_eq!((last.op, last.name.as_str(), last.failed), (Op::CheckLease, "set", true));
+    lease.check().unwrap();
+    storage.inner().steal_lease("set");
+    assert_eq!(lease.check().unwrap_err().kind(), io::ErrorKind::PermissionDenied);
 }
 
 #[test]

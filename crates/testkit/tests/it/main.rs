@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
+mod alike;
 mod crash_catches_bugs;
 mod crash_model;
 mod faults;

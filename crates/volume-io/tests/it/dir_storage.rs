@@ -5,11 +5,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Barrier;
 
-use aiv_volume_io::{DirStorage, Storage};
+use aiv_volume_io::{CATALOGUE_NAME, DirStorage, Storage};
 
 use crate::machine::{FastDisk, Loop, Mounted, resident, run, sparse};
 
-fn kind<T>(result: io::Result<T>) -> io::ErrorKind {
+pub(crate) fn kind<T>(result: io::Result<T>) -> io::ErrorKind {
     result.err().expect("should fail").kind()
 }
 
@@ -17,7 +17,7 @@ fn names(storage: &DirStorage) -> Vec<String> {
     storage.list().unwrap().into_iter().map(|file| file.name).collect()
 }
 
-fn put(storage: &DirStorage, name: &str, bytes: &[u8]) {
+pub(crate) fn put(storage: &DirStorage, name: &str, bytes: &[u8]) {
     let mut file = storage.create(name).unwrap();
     file.append_all(bytes).unwrap();
     file.sync().unwrap();
@@ -25,6 +25,7 @@ fn put(storage: &DirStorage, name: &str, bytes: &[u8]) {
 
 fn check_life_of_a_file(folder: &Path) {
     let storage = DirStorage::open(folder).unwrap();
+    let lease = storage.lease("set").unwrap();
     let content: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).collect();
     let mut file = storage.create("sub/deep/a.tmp").unwrap();
     for part in content.chunks(70_001) {
@@ -35,6 +36,7 @@ fn check_life_of_a_file(folder: &Path) {
     assert_eq!(back, content[12_345..13_345]);
     assert_eq!(kind(file.read_exact_at(&mut back, 399_001)), io::ErrorKind::UnexpectedEof);
     file.sync().unwrap();
+    lease.check().unwrap();
     storage.publish("sub/deep/a.tmp", "other/a").unwrap();
     storage.sync_dir().unwrap();
 
@@ -168,6 +170,24 @@ fn only_regular_files_are_listed_and_opened() {
 }
 
 #[test]
+fn a_catalogue_lives_the_life_of_a_file_and_is_never_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = DirStorage::open(folder.path()).unwrap();
+    let part = format!("{CATALOGUE_NAME}.part");
+    put(&storage, "a", b"");
+    put(&storage, &part, b"all about a");
+    assert_eq!(names(&storage), ["a"]);
+    storage.publish(&part, CATALOGUE_NAME).unwrap();
+    put(&storage, &part, b"");
+    assert_eq!(kind(storage.publish(&part, CATALOGUE_NAME)), io::ErrorKind::AlreadyExists);
+    assert_eq!(names(&storage), ["a"]);
+    assert_eq!(storage.open(CATALOGUE_NAME).unwrap().len(), 11);
+    storage.remove(CATALOGUE_NAME).unwrap();
+    storage.remove(&part).unwrap();
+    assert_eq!(kind(storage.open(CATALOGUE_NAME)), io::ErrorKind::NotFound);
+}
+
+#[test]
 fn folders_deeper_than_any_of_ours_are_not_descended_into() {
     let folder = tempfile::tempdir().unwrap();
     let storage = DirStorage::open(folder.path()).unwrap();
@@ -275,6 +295,25 @@ fn a_full_filesystem_is_an_error_and_the_end_of_the_file_being_written() {
     drop(file);
     storage.remove("a").unwrap();
     put(&storage, "b", &[2; 30_000]);
+}
+
+#[test]
+fn free_bytes_are_what_the_filesystem_has_left_for_us() {
+    let folder = tempfile::tempdir().unwrap();
+    let _tmpfs = Mounted::tmpfs("1m", folder.path());
+    let storage = DirStorage::open(folder.path()).unwrap();
+    let empty = storage.free_bytes().unwrap().unwrap();
+    put(&storage, "a", &vec![1; 512 << 10]);
+    let half = storage.free_bytes().unwrap().unwrap();
+    assert!(empty <= 1 << 20 && half == empty - (512 << 10), "{empty} then {half}");
+}
+
+#[test]
+fn a_filesystem_without_a_size_has_no_free_bytes_to_tell() {
+    let folder = tempfile::tempdir().unwrap();
+    let _tmpfs = Mounted::tmpfs("0", folder.path());
+    let storage = DirStorage::open(folder.path()).unwrap();
+    assert_eq!(storage.free_bytes().unwrap(), None);
 }
 
 #[test]

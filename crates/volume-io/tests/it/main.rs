@@ -5,5 +5,8 @@
 mod device;
 mod dir_storage;
 mod file_disk;
+mod lease;
 mod machine;
 mod partition;
+mod sharing;
+mod stamps;
