@@ -1,6 +1,9 @@
 use std::io;
 
+use aiv_image_format::{BlockIndex, PointId};
 use aiv_volume_io::Canceled;
+
+use crate::folder::PointState;
 
 /// Result of every fallible function of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -28,6 +31,22 @@ pub enum Error {
         /// Why not.
         source: aiv_image_format::Error,
     },
+    /// A recovery point that cannot be read, because its chain is not whole.
+    #[error("point {point} cannot be restored: {}", broken(state))]
+    NotRestorable {
+        /// The point.
+        point: PointId,
+        /// Why not.
+        state: PointState,
+    },
+    /// An image leaves a block to its parent that the parent's state does not have.
+    #[error("{file} leaves block {block} to a parent that does not have it")]
+    Uncovered {
+        /// Name of the file in its folder.
+        file: String,
+        /// Number of the block.
+        block: BlockIndex,
+    },
     /// No recovery point matches what was asked for.
     #[error("no recovery point matches {wanted:?}")]
     NoSuchPoint {
@@ -45,4 +64,19 @@ pub enum Error {
     /// The caller asked to stop.
     #[error(transparent)]
     Canceled(#[from] Canceled),
+}
+
+/// Why a chain is not whole, as the end of a sentence.
+fn broken(state: &PointState) -> String {
+    match state {
+        PointState::MissingParent { point } => {
+            format!("it builds on point {point}, which no file provides")
+        }
+        PointState::ParentDiffers { point } => {
+            format!("it builds on point {point}, and the file that provides it holds another state")
+        }
+        PointState::Circular => "its images name each other as parents".to_owned(),
+        PointState::TooLong => format!("it needs more than {} images", crate::CHAIN_MAX),
+        PointState::Restorable | PointState::Damaged(_) => "its files changed meanwhile".to_owned(),
+    }
 }

@@ -1,15 +1,16 @@
 //! What a folder holds, found by looking into every file.
 
-use std::collections::BTreeMap;
-use std::io;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
 
 use aiv_image_format::{
-    Corrupt, Digest, Error as ImageError, Image, ImageKind, PointId, SetId, Trailer,
+    BlockSize, Corrupt, Digest, ImageId, ImageKind, ParentLink, PointId, SetId,
 };
 use aiv_volume_io::{FileEntry, Job, Storage};
 
+use crate::ancestry::{Ancestry, CHAIN_MAX, Node, node};
 use crate::error::{Error, Result};
+use crate::facts::Facts;
+use crate::look::{Found, look_into};
 
 /// A folder of images, as found at one time.
 #[derive(Debug, Clone, Default)]
@@ -18,6 +19,8 @@ pub struct Folder {
     pub sets: Vec<Set>,
     /// Files that are no usable image, by name.
     pub strays: Vec<Stray>,
+    /// Sets of which no image has readable META: nothing tells whose they are.
+    pub nameless: Vec<Set>,
 }
 
 /// All points of one source.
@@ -33,6 +36,9 @@ pub struct Set {
     pub source_id: String,
     /// The points, oldest first.
     pub points: Vec<Point>,
+    /// Images whose META is damaged: other points can still build on them, and they can be
+    /// restored by the name of their file.
+    pub nameless: Vec<Point>,
 }
 
 /// One recovery point, and the file that provides it.
@@ -40,12 +46,16 @@ pub struct Set {
 pub struct Point {
     /// Identity of the point.
     pub id: PointId,
-    /// Name of the file in the folder.
+    /// Name of the file in the folder that it is read from.
     pub file: String,
+    /// Names of other files that provide the same state: of an interrupted merge, or copies.
+    pub other_files: Vec<String>,
+    /// The image in that file.
+    pub image: ImageId,
     /// Full, incremental or differential.
     pub kind: ImageKind,
-    /// The point it builds on.
-    pub parent: Option<PointId>,
+    /// The point it builds on, with the root its state must have.
+    pub parent: Option<ParentLink>,
     /// When the source was read, milliseconds since 1970 UTC; informational.
     pub time_unix_ms: u64,
     /// Number of the full image in its set.
@@ -54,6 +64,10 @@ pub struct Point {
     pub increment_number: u32,
     /// Bytes of the disk.
     pub size: u64,
+    /// Bytes per block, the same for the whole chain.
+    pub block_size: BlockSize,
+    /// Bytes per sector of the source, the same for the whole chain.
+    pub sector_size: u32,
     /// Bytes of the file.
     pub size_stored: u64,
     /// Name of the state.
@@ -74,6 +88,21 @@ pub enum PointState {
     Restorable,
     /// It opens by a second copy of a damaged part; verify it soon.
     Damaged(Vec<Corrupt>),
+    /// No file provides a point that it builds on, directly or not.
+    MissingParent {
+        /// The point that is missing.
+        point: PointId,
+    },
+    /// The files that provide a point it builds on hold another state, or another block or
+    /// sector size.
+    ParentDiffers {
+        /// The point that is provided by the wrong image.
+        point: PointId,
+    },
+    /// Its images name each other as parents, so none of them can be read.
+    Circular,
+    /// It needs more images than [`CHAIN_MAX`](crate::CHAIN_MAX).
+    TooLong,
 }
 
 impl Point {
@@ -81,6 +110,47 @@ impl Point {
     #[must_use]
     pub fn is_restorable(&self) -> bool {
         matches!(self.state, PointState::Restorable | PointState::Damaged(_))
+    }
+
+    /// The state, as an image that builds on it names it.
+    #[must_use]
+    pub fn link(&self) -> ParentLink {
+        ParentLink { point: self.id, state_root: self.state_root }
+    }
+}
+
+impl Set {
+    /// The point with this identity; of several states under one id the first.
+    #[must_use]
+    pub fn point(&self, id: PointId) -> Option<&Point> {
+        self.points.iter().find(|point| point.id == id)
+    }
+
+    /// Who provides the state `link` names, whether or not it can be told whose it is.
+    pub(crate) fn provider(&self, link: ParentLink) -> Option<&Point> {
+        self.points.iter().chain(&self.nameless).find(|p| p.link() == link)
+    }
+
+    /// Files of the chain from `point` to its full image, newest first.
+    ///
+    /// # Errors
+    /// [`Error::NotRestorable`] when the chain is not whole.
+    pub fn chain<'s>(&'s self, point: &'s Point) -> Result<Vec<&'s Point>> {
+        if !point.is_restorable() {
+            let (id, state) = (point.id, point.state.clone());
+            return Err(Error::NotRestorable { point: id, state });
+        }
+        let mut chain = vec![point];
+        let mut at = point;
+        while let Some(link) = at.parent {
+            let next = self.provider(link).filter(|_| chain.len() < CHAIN_MAX);
+            at = next.ok_or_else(|| Error::NotRestorable {
+                point: point.id,
+                state: PointState::MissingParent { point: link.point },
+            })?;
+            chain.push(at);
+        }
+        Ok(chain)
     }
 }
 
@@ -91,6 +161,8 @@ pub struct Stray {
     pub file: String,
     /// Bytes of the file.
     pub size: u64,
+    /// The image in it, where that much is known.
+    pub image: Option<ImageId>,
     /// What it is.
     pub kind: StrayKind,
 }
@@ -115,70 +187,85 @@ pub enum StrayKind {
 pub(crate) const PART_EXTENSION: &str = ".part";
 
 impl Folder {
-    /// Looks into every file of `storage`. Files that are neither images nor named like one
-    /// are not listed.
+    /// Looks into every file of `storage`, several at a time. Files that are neither images nor
+    /// named like one are not listed.
     ///
     /// # Errors
     /// [`Error::Io`] when the folder cannot be listed, [`Error::Canceled`]. A file that cannot
     /// be read is a stray.
     pub fn scan(storage: &dyn Storage, job: Job<'_>) -> Result<Self> {
         let listed = list(storage)?;
-        let mut sets: BTreeMap<SetId, Set> = BTreeMap::new();
+        let mut all = Vec::new();
         let mut strays = Vec::new();
-        for entry in listed {
-            job.check()?;
-            let stray = |kind| Stray { file: entry.name.clone(), size: entry.len, kind };
-            if entry.name.ends_with(PART_EXTENSION) {
-                strays.push(stray(StrayKind::Unfinished));
-                continue;
-            }
-            match open(storage, &entry.name) {
-                // Its blocks can be restored by file name, but nothing says which point of
-                // which source it is.
-                Ok(image) if !image.has_meta() => {
-                    let damage = image.damage().iter().map(ToString::to_string);
-                    let why = damage.collect::<Vec<_>>().join("; ");
-                    strays.push(stray(StrayKind::Unusable(why)));
-                }
-                Ok(image) => {
-                    let set = sets.entry(image.superblock().set).or_insert_with(|| new_set(&image));
-                    let point = point_of(&image, entry.name.clone());
-                    if let Some(first) = set.points.iter_mut().find(|p| p.id == point.id) {
-                        strays.push(settle_duplicate(first, point));
-                        continue;
-                    }
-                    if set.points.iter().all(|p| age(p) <= age(&point)) {
-                        let manifest = &image.meta().manifest;
-                        set.name.clone_from(&manifest.name);
-                        set.host.clone_from(&manifest.host);
-                    }
-                    set.points.push(point);
-                }
-                Err(Error::Image { source: ImageError::Foreign(why), .. }) => {
-                    if is_named_like_an_image(&entry.name) {
-                        strays.push(stray(StrayKind::Foreign(why.to_string())));
-                    }
-                }
-                // Removed or renamed by somebody else since the folder was listed.
-                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-                // One bad file must not keep anybody from the others.
-                Err(
-                    error @ (Error::Io { .. } | Error::Image { source: ImageError::Io { .. }, .. }),
-                ) => {
-                    strays.push(stray(StrayKind::Unreadable(why(&error))));
-                }
-                Err(error @ Error::Image { .. }) => {
-                    strays.push(stray(StrayKind::Unusable(why(&error))));
-                }
-                Err(error) => return Err(error),
+        for found in look_into(storage, &listed, job)? {
+            match found {
+                Found::Image(facts) => all.push(*facts),
+                Found::Stray(stray) => strays.push(stray),
+                Found::Nothing => {}
             }
         }
-        let mut sets: Vec<Set> = sets.into_values().collect();
+        Ok(Self::assemble(all, strays))
+    }
+
+    /// Builds sets and chains out of what the files say.
+    fn assemble(all: Vec<Facts>, mut strays: Vec<Stray>) -> Self {
+        let ancestry = Ancestry::of(&all);
+        let mut sets: BTreeMap<SetId, Set> = BTreeMap::new();
+        let mut others: HashMap<Node, Vec<String>> = HashMap::new();
+        for (at, facts) in all.iter().enumerate() {
+            let chosen = ancestry.chosen.get(&node(facts));
+            if let Some(&chosen) = chosen.filter(|&&chosen| chosen != at) {
+                others.entry(node(facts)).or_default().push(facts.file.clone());
+                let kind = StrayKind::Duplicate(all[chosen].file.clone());
+                strays.push(Stray {
+                    file: facts.file.clone(),
+                    size: facts.size_stored,
+                    image: Some(facts.image),
+                    kind,
+                });
+            }
+        }
+        for (at, facts) in all.iter().enumerate() {
+            if ancestry.chosen.get(&node(facts)) != Some(&at) {
+                continue;
+            }
+            let mut point = point_of(facts, ancestry.state(&all, facts));
+            point.other_files = others.remove(&node(facts)).unwrap_or_default();
+            let set = sets.entry(facts.set).or_insert_with(|| new_set(facts.set));
+            let Some(about) = &facts.about else {
+                // Nothing says which point of which source it is.
+                let damage = facts.damage.iter().map(ToString::to_string);
+                let why = damage.collect::<Vec<_>>().join("; ");
+                let kind = StrayKind::Unusable(why);
+                strays.push(Stray {
+                    file: point.file.clone(),
+                    size: point.size_stored,
+                    image: Some(facts.image),
+                    kind,
+                });
+                set.nameless.push(point);
+                continue;
+            };
+            if set.points.iter().all(|p| age(p) <= age(&point)) {
+                set.name.clone_from(&about.name);
+                set.host.clone_from(&about.host);
+                set.source_id.clone_from(&about.source_id);
+            }
+            set.points.push(point);
+        }
+        let (mut sets, nameless): (Vec<Set>, Vec<Set>) =
+            sets.into_values().partition(|set| !set.points.is_empty());
         for set in &mut sets {
             set.points.sort_by_key(age);
         }
         sets.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
-        Ok(Self { sets, strays })
+        strays.sort_by(|a, b| a.file.cmp(&b.file));
+        Self { sets, strays, nameless }
+    }
+
+    /// The set with this identity, also one of which no point can be told.
+    pub(crate) fn any_set(&self, id: SetId) -> Option<&Set> {
+        self.sets.iter().chain(&self.nameless).find(|s| s.id == id)
     }
 
     /// The set with this identity.
@@ -186,16 +273,6 @@ impl Folder {
     pub fn set(&self, id: SetId) -> Option<&Set> {
         self.sets.iter().find(|s| s.id == id)
     }
-}
-
-/// Two files provide one point: keeps the sounder one in `kept`, and of equals the first by
-/// name; the other becomes a stray.
-fn settle_duplicate(kept: &mut Point, mut other: Point) -> Stray {
-    if kept.state != PointState::Restorable && other.state == PointState::Restorable {
-        std::mem::swap(kept, &mut other);
-    }
-    let kind = StrayKind::Duplicate(kept.file.clone());
-    Stray { file: other.file, size: other.size_stored, kind }
 }
 
 /// What is wrong with a file, without its name.
@@ -219,44 +296,36 @@ pub(crate) fn list(storage: &dyn Storage) -> Result<Vec<FileEntry>> {
     storage.list().map_err(|source| Error::Io { op: "listing the folder".to_owned(), source })
 }
 
-/// Opens one image of a folder.
-pub(crate) fn open(storage: &dyn Storage, name: &str) -> Result<Image> {
-    let file =
-        storage.open(name).map_err(|source| Error::Io { op: format!("opening {name}"), source })?;
-    Image::open(Arc::clone(&file)).map_err(|source| Error::Image { file: name.to_owned(), source })
-}
-
-fn new_set(image: &Image) -> Set {
-    let manifest = &image.meta().manifest;
+fn new_set(id: SetId) -> Set {
     Set {
-        id: image.superblock().set,
-        name: manifest.name.clone(),
-        host: manifest.host.clone(),
-        source_id: manifest.source_id.clone(),
+        id,
+        name: String::new(),
+        host: String::new(),
+        source_id: String::new(),
         points: Vec::new(),
+        nameless: Vec::new(),
     }
 }
 
-fn point_of(image: &Image, file: String) -> Point {
-    let (superblock, manifest) = (image.superblock(), &image.meta().manifest);
-    let Trailer { state_root, content_root, file_len, .. } = *image.trailer();
-    let state = match image.damage() {
-        [] => PointState::Restorable,
-        damage => PointState::Damaged(damage.to_vec()),
-    };
+fn point_of(facts: &Facts, state: PointState) -> Point {
+    let about = facts.about.clone().unwrap_or_default();
     Point {
-        id: superblock.point,
-        file,
-        kind: superblock.kind,
-        parent: superblock.parent.map(|p| p.point),
-        time_unix_ms: manifest.time_unix_ms,
-        full_number: manifest.full_number,
-        increment_number: manifest.increment_number,
-        size: superblock.geometry.len(),
-        size_stored: file_len,
-        state_root,
-        content_root,
-        comment: manifest.comment.clone(),
+        id: facts.point,
+        file: facts.file.clone(),
+        other_files: Vec::new(),
+        image: facts.image,
+        kind: facts.kind,
+        parent: facts.parent,
+        time_unix_ms: about.time_unix_ms,
+        full_number: about.full_number,
+        increment_number: about.increment_number,
+        size: facts.size,
+        block_size: facts.block_size,
+        sector_size: facts.sector_size,
+        size_stored: facts.size_stored,
+        state_root: facts.state_root,
+        content_root: facts.content_root,
+        comment: about.comment,
         state,
     }
 }

@@ -1,28 +1,35 @@
 //! Floor 3 of Aivory: images in time.
 //!
 //! A folder of image files is read as *sets* of recovery points: [`Folder::scan`] looks into
-//! every file, so names never matter. A point is used through a [`View`], which is again bytes
-//! at offsets: whatever works on a disk works on a recovery point.
-//!
-//! This version knows full images; an image with a parent is refused by its feature bits one
-//! floor below.
+//! every file, so names never matter, and finds out which points can be read through which
+//! files. A point is used through a [`View`], which is again bytes at offsets: whatever works on
+//! a disk works on a recovery point.
 
+mod ancestry;
 mod error;
+mod facts;
 mod folder;
+mod layers;
 mod locate;
+mod look;
+mod overlay;
+mod reader;
 mod select;
 #[cfg(test)]
 mod testing;
 mod verify;
 mod view;
 
+pub use ancestry::CHAIN_MAX;
 pub use error::{Error, Result};
 pub use folder::{Folder, Point, PointState, Set, Stray, StrayKind};
-pub use locate::{locate, open_image};
+pub use locate::{locate, open_image, open_view};
+pub use reader::ViewReader;
 pub use select::Selector;
 pub use verify::{Checked, verify_file, verify_folder};
-pub use view::{Stretch, View, ViewReader};
+pub use view::{Stretch, View};
 
 pub use aiv_image_format::{
-    Depth, Digest, Geometry, Image, ImageKind, Kind, PointId, SetId, VerifyReport, meta,
+    Depth, Digest, Geometry, Image, ImageKind, Kind, ParentLink, ParentState, PointId, SetId,
+    VerifyReport, meta,
 };

@@ -11,6 +11,7 @@ use aiv_volume_io::{DirStorage, FileDisk, Job};
 use crate::error::{Error, Result};
 use crate::folder::Folder;
 use crate::select::Selector;
+use crate::view::View;
 
 /// The image file that `argument` names: a path that exists, or `DIR@SELECTOR` with a
 /// [`Selector`] after the last `@`. A path that exists wins, whatever its name looks like.
@@ -34,6 +35,33 @@ pub fn locate(argument: &Path, job: Job<'_>) -> Result<PathBuf> {
     let found = Folder::scan(&storage, job)?;
     let (_, point) = selector.find(&found)?;
     Ok(folder.join(&point.file))
+}
+
+/// Opens the point that the image file at `path` provides, with the images it builds on, which
+/// are looked for in the folder it lies in.
+///
+/// # Errors
+/// [`Error::File`] when the file or its folder cannot be read, else those of [`View::open`].
+pub fn open_view(path: &Path, job: Job<'_>) -> Result<View> {
+    let image = open_image(path)?;
+    if image.superblock().parent.is_none() {
+        return Ok(View::of_full(Arc::new(image), path.display().to_string()));
+    }
+    let (storage, name) = storage_of(path)?;
+    View::open_in(&storage, &Folder::scan(&storage, job)?, Arc::new(image), name)
+}
+
+/// The folder a file lies in, and its name there.
+pub(crate) fn storage_of(path: &Path) -> Result<(DirStorage, &str)> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let name = path.file_name().and_then(OsStr::to_str).ok_or_else(|| {
+        let what = "the name of the file is not UTF-8";
+        failed("open", path)(std::io::Error::new(std::io::ErrorKind::InvalidInput, what))
+    })?;
+    Ok((DirStorage::open(folder).map_err(failed("open", folder))?, name))
 }
 
 /// Opens the image file at `path`, wherever it lies and whatever it is called.

@@ -1,32 +1,43 @@
 //! A recovery point as bytes at offsets.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aiv_image_format::{
-    BlockIndex, BlockReader, Digest, Entries, Geometry, Image, IndexEntry, Kind, PointId,
-};
-use aiv_volume_io::{ReadAt, Storage};
+use aiv_image_format::{BlockIndex, Digest, Geometry, Image, IndexEntry, Kind, PointId};
+use aiv_volume_io::{Job, ReadAt, Storage};
 
 use crate::error::{Error, Result};
-use crate::folder;
+use crate::facts;
+use crate::folder::{Folder, Point, PointState, Set};
+use crate::layers::{Layer, Layers};
+use crate::look::in_parallel;
+use crate::reader::ViewReader;
 
 /// A recovery point, readable at any offset from any thread.
 ///
 /// Bytes come back as a whole restore would write them: free and excluded space reads as
 /// zeros, unreadable places as the fill pattern of the format. Every block is checked against
 /// its hash before a byte of it is handed out.
+///
+/// The files of its chain stay open: removing or merging them does not disturb a view.
 pub struct View {
-    image: Arc<Image>,
-    file: String,
+    pub(crate) layers: Layers,
+    /// Where the blocks of recently used groups are found; only for chains.
+    groups: Mutex<HashMap<u64, Arc<Vec<Stretch>>>>,
     /// The block read last by [`ReadAt`], so that small reads in a row decode it once.
     recent: Mutex<Option<(BlockIndex, Arc<Vec<u8>>)>>,
 }
 
+/// Groups of 128 blocks whose places are remembered: those of 8 GiB in blocks of 64 KiB.
+const GROUPS_MAX: usize = 1024;
+const GROUP: u64 = aiv_image_format::hash::FAN_OUT as u64;
+
 /// Consecutive blocks that are stored alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stretch {
-    entry: IndexEntry,
+    pub(crate) entry: IndexEntry,
+    pub(crate) layer: usize,
 }
 
 impl Stretch {
@@ -48,10 +59,10 @@ impl Stretch {
         self.entry.kind
     }
 
-    /// Leaf hash of the block, for blocks whose bytes are stored.
+    /// Leaf hash of the block, for blocks whose kind does not determine their bytes.
     #[must_use]
     pub fn leaf(&self) -> Option<Digest> {
-        self.entry.has_frame().then_some(self.entry.leaf)
+        self.entry.has_leaf().then_some(self.entry.leaf)
     }
 
     /// Where the stored bytes lie in the image file: reading in this order is sequential.
@@ -59,60 +70,166 @@ impl Stretch {
     pub fn address(&self) -> u64 {
         self.entry.address
     }
+
+    /// The index entry of the image that decides the blocks.
+    #[must_use]
+    pub fn entry(&self) -> &IndexEntry {
+        &self.entry
+    }
+
+    /// Which image of the view decides them: 0 for the newest, see [`View::images`].
+    #[must_use]
+    pub fn layer(&self) -> usize {
+        self.layer
+    }
 }
 
 impl View {
-    /// Opens the point that `file` of `storage` provides.
+    /// Opens the point that `file` of `storage` provides, with the images it builds on, which
+    /// are looked for in all of `storage`.
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be read, [`Error::Image`] when it cannot be used.
-    pub fn open(storage: &dyn Storage, file: &str) -> Result<Self> {
-        let image = folder::open(storage, file)?;
-        Ok(Self::new(Arc::new(image), file.to_owned()))
+    /// [`Error::Io`] when a file cannot be read, [`Error::Image`] when one cannot be used,
+    /// [`Error::NotRestorable`] when one is missing, [`Error::Canceled`].
+    pub fn open(storage: &dyn Storage, file: &str, job: Job<'_>) -> Result<Self> {
+        let image = facts::open(storage, file)?;
+        if image.superblock().parent.is_none() {
+            return Ok(Self::of_full(Arc::new(image), file.to_owned()));
+        }
+        let folder = Folder::scan(storage, job)?;
+        Self::open_in(storage, &folder, Arc::new(image), file)
     }
 
-    /// The point `image` provides; `file` is its name for messages.
+    /// Opens the point that `image`, which is `file` of `storage`, provides, with the images it
+    /// builds on, as `folder` lists them.
+    pub(crate) fn open_in(
+        storage: &dyn Storage,
+        folder: &Folder,
+        image: Arc<Image>,
+        file: &str,
+    ) -> Result<Self> {
+        let mut files = Vec::new();
+        if let Some(link) = image.superblock().parent {
+            let missing = || Error::NotRestorable {
+                point: image.superblock().point,
+                state: PointState::MissingParent { point: link.point },
+            };
+            let set = folder.any_set(image.superblock().set).ok_or_else(missing)?;
+            let parent = set.provider(link).ok_or_else(missing)?;
+            files = set.chain(parent)?;
+        }
+        let own = Layer { image, file: file.to_owned() };
+        Self::of_layers(std::iter::once(Ok(own)).chain(open_all(storage, &files)?))
+    }
+
+    /// Opens `point` of `set`, which a scan of `storage` found.
+    ///
+    /// # Errors
+    /// As [`View::open`].
+    pub fn of_point(storage: &dyn Storage, set: &Set, point: &Point) -> Result<Self> {
+        Self::of_layers(open_all(storage, &set.chain(point)?)?)
+    }
+
+    /// The point a full `image` provides; `file` is its name for messages.
     #[must_use]
-    pub fn new(image: Arc<Image>, file: String) -> Self {
-        Self { image, file, recent: Mutex::new(None) }
+    pub fn of_full(image: Arc<Image>, file: String) -> Self {
+        Self::new(Layers::new(vec![Layer { image, file }]))
+    }
+
+    fn of_layers(layers: impl Iterator<Item = Result<Layer>>) -> Result<Self> {
+        let layers = Layers::new(layers.collect::<Result<_>>()?);
+        layers.check_links()?;
+        Ok(Self::new(layers))
+    }
+
+    fn new(layers: Layers) -> Self {
+        Self { layers, groups: Mutex::default(), recent: Mutex::default() }
+    }
+
+    /// The state this one builds on; `None` for a full image.
+    #[must_use]
+    pub fn parent(&self) -> Option<Self> {
+        self.layers.parent().map(Self::new)
     }
 
     /// The image that provides the point.
     #[must_use]
     pub fn image(&self) -> &Image {
-        &self.image
+        self.layers.top()
+    }
+
+    /// The images of the chain with the names of their files, newest first.
+    pub fn images(&self) -> impl ExactSizeIterator<Item = (&Image, &str)> {
+        self.layers.iter().map(|layer| (&*layer.image, layer.file.as_str()))
+    }
+
+    /// Name of the file that provides the point.
+    #[must_use]
+    pub fn file(&self) -> &str {
+        &self.layers.get(0).file
     }
 
     /// Identity of the point.
     #[must_use]
     pub fn point(&self) -> PointId {
-        self.image.superblock().point
+        self.image().superblock().point
     }
 
     /// Length, block size and sector size.
     #[must_use]
     pub fn geometry(&self) -> &Geometry {
-        self.image.geometry()
+        self.image().geometry()
     }
 
     /// The stretches in block order from the one that covers `first`; together they cover
     /// every block.
-    pub fn stretches(&self, first: BlockIndex) -> impl Iterator<Item = Result<Stretch>> + Send {
-        let entries: Entries<'_> = self.image.entries(first);
-        entries.map(|entry| entry.map(|entry| Stretch { entry }).map_err(|e| self.wrap(e)))
+    pub fn stretches(
+        &self,
+        first: BlockIndex,
+    ) -> Box<dyn Iterator<Item = Result<Stretch>> + Send + '_> {
+        let wrap = |item: std::result::Result<Stretch, _>| item.map_err(|e| self.layers.explain(e));
+        Box::new(self.layers.stretches(first, self.geometry().blocks()).map(wrap))
     }
 
     /// A reader with working memory of its own, for one thread.
     #[must_use]
     pub fn reader(&self) -> ViewReader<'_> {
-        ViewReader { view: self, blocks: self.image.block_reader() }
+        ViewReader::new(self)
     }
 
-    fn wrap(&self, source: aiv_image_format::Error) -> Error {
-        match source {
-            aiv_image_format::Error::Canceled(canceled) => canceled.into(),
-            source => Error::Image { file: self.file.clone(), source },
+    /// The stretch that covers `block`.
+    pub(crate) fn find(
+        &self,
+        block: BlockIndex,
+    ) -> std::result::Result<Stretch, aiv_image_format::Error> {
+        if self.layers.len() < 3 {
+            let (layer, entry) = self.layers.find(0, block)?;
+            return Ok(Stretch { entry, layer });
         }
+        let stretches = self.group(block / GROUP)?;
+        let after = stretches.partition_point(|s| s.entry.block <= block);
+        let found = after.checked_sub(1).map(|at| stretches[at]);
+        found.filter(|s| s.entry.end() > block).ok_or_else(|| self.image().lacks(block))
+    }
+
+    /// Where the blocks of a group are found. In a long chain this costs as much as finding one
+    /// of them, and neighbours are usually asked for next.
+    fn group(&self, group: u64) -> std::result::Result<Arc<Vec<Stretch>>, aiv_image_format::Error> {
+        let remembered =
+            || self.groups.lock().unwrap_or_else(PoisonError::into_inner).get(&group).cloned();
+        if let Some(stretches) = remembered() {
+            return Ok(stretches);
+        }
+        let first = group.saturating_mul(GROUP);
+        let end = first.saturating_add(GROUP).min(self.geometry().blocks());
+        let stretches: std::result::Result<Vec<_>, _> = self.layers.stretches(first, end).collect();
+        let stretches = Arc::new(stretches?);
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        if groups.len() >= GROUPS_MAX {
+            groups.clear();
+        }
+        groups.insert(group, Arc::clone(&stretches));
+        Ok(stretches)
     }
 
     fn block(&self, block: BlockIndex) -> io::Result<Arc<Vec<u8>>> {
@@ -132,6 +249,24 @@ impl View {
         *recent = Some((block, Arc::clone(&bytes)));
         Ok(bytes)
     }
+}
+
+/// Opens the files of points, several at a time.
+fn open_all<'p>(
+    storage: &dyn Storage,
+    points: &[&'p Point],
+) -> Result<impl Iterator<Item = Result<Layer>> + use<'p>> {
+    let open = |point: &&Point| {
+        let image = facts::open(storage, &point.file)?;
+        let (superblock, trailer) = (image.superblock(), image.trailer());
+        // Somebody may have put another file in its place since the folder was scanned.
+        if (superblock.point, trailer.state_root) != (point.id, point.state_root) {
+            let state = PointState::MissingParent { point: point.id };
+            return Err(Error::NotRestorable { point: point.id, state });
+        }
+        Ok(Layer { image: Arc::new(image), file: point.file.clone() })
+    };
+    Ok(in_parallel(points, &open)?.into_iter().map(Ok))
 }
 
 impl ReadAt for View {
@@ -156,29 +291,5 @@ impl ReadAt for View {
             at += count as u64;
         }
         Ok(())
-    }
-}
-
-/// Reads blocks of a view; keeps the working memory of one thread.
-pub struct ViewReader<'a> {
-    view: &'a View,
-    blocks: BlockReader<'a>,
-}
-
-impl ViewReader<'_> {
-    /// Reads one block, checked against its hash, into `out` of exactly its length.
-    ///
-    /// # Errors
-    /// [`Error::Image`] when the image is damaged there or cannot be read.
-    pub fn read(&mut self, block: BlockIndex, out: &mut [u8]) -> Result<Kind> {
-        self.blocks.read(block, out).map_err(|e| self.view.wrap(e))
-    }
-
-    /// Reads `block`, which `stretch` covers, without looking it up again.
-    ///
-    /// # Errors
-    /// As [`ViewReader::read`].
-    pub fn read_in(&mut self, stretch: &Stretch, block: BlockIndex, out: &mut [u8]) -> Result<()> {
-        self.blocks.read_entry(&stretch.entry, block, out).map_err(|e| self.view.wrap(e))
     }
 }

@@ -9,6 +9,7 @@ use crate::hash;
 use crate::ids::{BlockIndex, Digest};
 use crate::image::Image;
 use crate::layout::{DeltaHead, FRAME_HEADER_SIZE, FrameHeader, FrameKind, IndexEntry, Kind};
+use crate::limits::DELTA_DEPTH_MAX;
 
 impl Image {
     /// A reader with working memory of its own, for one thread.
@@ -18,7 +19,7 @@ impl Image {
     }
 
     /// Reads `block`, which `entry` of this image covers, into `out` of exactly its length, and
-    /// returns how many differences were undone for it. `base` provides blocks of the parent's
+    /// returns how many differences were undone for it, at most `limit`. `base` provides blocks of the parent's
     /// state: it fills the buffer with the block that is asked for and says how many
     /// differences it undid itself. What is returned has been checked against the leaf.
     ///
@@ -30,6 +31,7 @@ impl Image {
         scratch: &mut Scratch,
         entry: &IndexEntry,
         block: BlockIndex,
+        limit: u8,
         out: &mut [u8],
         base: &mut BaseReader<'_>,
     ) -> Result<u8> {
@@ -37,7 +39,7 @@ impl Image {
             return Err(Error::Misuse("a buffer of the wrong length"));
         }
         if entry.kind == Kind::Parent {
-            let wanted = BaseBlock { block: entry.parent_block, leaf: entry.leaf };
+            let wanted = BaseBlock { block: entry.parent_block, leaf: entry.leaf, limit };
             let depth = base(&wanted, out)?;
             check_leaf(out, &entry.leaf, self.trailer().index_offset)?;
             return Ok(depth);
@@ -51,7 +53,16 @@ impl Image {
         }
         let Scratch { decoder, frame, base: buffer } = scratch;
         let bytes = self.load_frame(frame, entry)?;
-        decode_frame(decoder, buffer, bytes, entry, block, out, base)
+        decode_frame(Working { decoder, buffer }, bytes, entry, block, limit, out, base)
+    }
+
+    /// What is wrong with this image when it leaves `block` to a parent whose state does not
+    /// have it, or has it with another length.
+    #[must_use]
+    pub fn lacks(&self, block: BlockIndex) -> Error {
+        let allowed = "covered by the index or the parent's state";
+        let fault = Fault::Value { field: "block", found: block, allowed };
+        fault.at(Section::IndexPage, self.trailer().index_offset)
     }
 
     /// Checks the frame of `entry` as far as that goes without decoding it.
@@ -91,6 +102,9 @@ pub struct BaseBlock {
     pub block: BlockIndex,
     /// The leaf it has in the parent's state.
     pub leaf: Digest,
+    /// Differences that may have to be undone for it: who provides it must not undo more, so
+    /// that undoing ends.
+    pub limit: u8,
 }
 
 /// Reads blocks of the parent's state: fills the buffer and returns how many differences were
@@ -109,6 +123,13 @@ pub struct Scratch {
     frame: Buffer,
     /// The block that the one being read is a difference to.
     pub(crate) base: Buffer,
+}
+
+/// The working memory decoding needs: the codec's, and room for the block that a difference
+/// builds on.
+pub(crate) struct Working<'s> {
+    pub(crate) decoder: &'s mut Decoder,
+    pub(crate) buffer: &'s mut Buffer,
 }
 
 /// Reads blocks of one image that needs no other; keeps the working memory of one thread.
@@ -157,7 +178,9 @@ impl BlockReader<'_> {
         block: BlockIndex,
         out: &mut [u8],
     ) -> Result<()> {
-        self.image.read_entry(&mut self.scratch, entry, block, out, &mut no_parent).map(drop)
+        let limit = DELTA_DEPTH_MAX;
+        self.image.read_entry(&mut self.scratch, entry, block, limit, out, &mut no_parent)?;
+        Ok(())
     }
 }
 
@@ -178,14 +201,14 @@ pub(crate) fn frame_header(frame: &[u8], address: u64) -> Result<FrameHeader> {
 }
 
 /// Decodes the frame in `frame` (header, payload, padding) as `block` into `out`, checks it
-/// against the entry that names it, and returns how many differences were undone. `buffer`
-/// takes the block that a difference builds on.
+/// against the entry that names it, and returns how many differences were undone, at most
+/// `limit`.
 pub(crate) fn decode_frame(
-    decoder: &mut Decoder,
-    buffer: &mut Buffer,
+    Working { decoder, buffer }: Working<'_>,
     frame: &[u8],
     entry: &IndexEntry,
     block: BlockIndex,
+    limit: u8,
     out: &mut [u8],
     base: &mut BaseReader<'_>,
 ) -> Result<u8> {
@@ -199,11 +222,18 @@ pub(crate) fn decode_frame(
     let mut depth = 0;
     if header.kind == FrameKind::Delta {
         let (head, compressed) = DeltaHead::split(payload).map_err(at)?;
+        let deeper = |found: u8, allowed| {
+            at(Fault::Value { field: "delta depth", found: found.into(), allowed })
+        };
+        // Before the base is read: a row of hostile frames must not be followed.
+        if head.depth > limit {
+            return Err(deeper(head.depth, "less than that of the block it is the base of"));
+        }
+        let (block, leaf, limit) = (head.base_block, head.base_leaf, head.depth - 1);
         let bytes = buffer.of_len(out.len());
-        depth = base(&BaseBlock { block: head.base_block, leaf: head.base_leaf }, bytes)? + 1;
+        depth = base(&BaseBlock { block, leaf, limit }, bytes)?.saturating_add(1);
         if depth > head.depth {
-            let (field, found) = ("delta depth", depth.into());
-            return Err(at(Fault::Value { field, found, allowed: "what the frame says" }));
+            return Err(deeper(depth, "what the frame says"));
         }
         decoder.decode_delta(bytes, compressed, out).map_err(at)?;
     } else {

@@ -16,6 +16,7 @@ mod block;
 mod codec;
 mod dump;
 mod error;
+mod groups;
 pub mod hash;
 mod ids;
 mod image;
@@ -33,6 +34,7 @@ pub use block::{BaseBlock, BaseReader, BlockReader, Scratch};
 pub use codec::{Compression, DELTA_DEPTH_WRITTEN, Decoder, DeltaBase, EncodedBlock, Encoder};
 pub use dump::dump;
 pub use error::{Corrupt, Error, Foreign, Result, Section, Unsupported};
+pub use groups::{GroupSpan, Groups};
 pub use hash::{GroupNode, Roots};
 pub use ids::{
     BlockIndex, BlockSize, Digest, Geometry, GroupId, ImageId, PointId, SessionTag, SetId,

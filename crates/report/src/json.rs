@@ -195,7 +195,7 @@ fn point(point: &Point) -> Value {
         "image": point.file,
         "kind": point.kind.name(),
         "time": time(point.time_unix_ms),
-        "parent": point.parent.map(|id| id.to_string()),
+        "parent": point.parent.map(|link| link.point.to_string()),
         "size": point.size,
         "size_stored": point.size_stored,
         "restorable": point.is_restorable(),

@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_lost_image_is_a_warning_and_a_file_of_somebody_else_is_not() {
-        let file = |name: &str, kind| Stray { file: name.to_owned(), size: 9, kind };
+        let file = |name: &str, kind| Stray { file: name.to_owned(), size: 9, image: None, kind };
         let strays = vec![
             file("a.aiv", StrayKind::Unusable("cut off".to_owned())),
             file("b.aiv", StrayKind::Foreign("begins with other bytes".to_owned())),
@@ -163,7 +163,7 @@ mod tests {
         ];
         let unverified = Remarks::on_unverified(&strays);
         assert_eq!((unverified.notes.len(), unverified.warnings.len()), (1, 2));
-        let remarks = Remarks::on_folder(&Folder { sets: Vec::new(), strays });
+        let remarks = Remarks::on_folder(&Folder { strays, ..Folder::default() });
         assert_eq!(remarks.warnings, ["a.aiv: unusable: cut off"]);
         assert_eq!(remarks.notes.len(), 2);
     }

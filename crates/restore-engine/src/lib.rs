@@ -14,7 +14,7 @@
 //! use aiv_volume_io::{DirStorage, FileDisk, Job};
 //!
 //! fn restore(folder: &Path, file: &str, to: &Path) -> Result<(), Box<dyn std::error::Error>> {
-//!     let view = View::open(&DirStorage::open(folder)?, file)?;
+//!     let view = View::open(&DirStorage::open(folder)?, file, Job::silent())?;
 //!     let facts = TargetFacts::gather(Path::new("/"), to, &folder.join(file))?;
 //!     let options = RestoreOptions::new(NonZeroUsize::MIN);
 //!     let plan = RestorePlan::new(&view, &facts, options, Job::silent())?;

@@ -88,7 +88,7 @@ fn backup(
 
 fn restore(storage: &DirStorage, work: &Path, image: &str, to: &Path) -> Result<(), Problem> {
     let said = |e: &dyn std::error::Error| format!("restore: {}", chain(e));
-    let view = View::open(storage, image).map_err(|e| said(&e))?;
+    let view = View::open(storage, image, Job::silent()).map_err(|e| said(&e))?;
     let facts = TargetFacts::gather(Path::new("/"), to, &work.join(image)).map_err(|e| said(&e))?;
     let plan = RestorePlan::new(&view, &facts, RestoreOptions::new(THREADS), Job::silent())
         .map_err(|e| said(&e))?;

@@ -245,6 +245,6 @@ fn a_second_try_at_a_sector_counts() {
     let source = Remapping(disk(&bytes), AtomicBool::new(false));
     let report = apply(&plan, &source, &storage, 1).unwrap();
     assert_eq!(report.unreadable, []);
-    let view = View::open(&storage, &report.image).unwrap();
+    let view = View::open(&storage, &report.image, Job::silent()).unwrap();
     assert!(crate::common::read_all(&view) == bytes);
 }

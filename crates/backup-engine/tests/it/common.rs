@@ -83,7 +83,7 @@ pub(crate) fn backup_as(facts: SourceFacts, source: &dyn ReadAt, options: Backup
     let plan = BackupPlan::new(source, facts, options, Job::silent()).unwrap();
     let report = apply(&plan, source, &storage, 1).unwrap();
     assert_eq!(storage.names(), std::slice::from_ref(&report.image));
-    let view = View::open(&storage, &report.image).unwrap();
+    let view = View::open(&storage, &report.image, Job::silent()).unwrap();
     let found = view.image().verify(Depth::Data, Job::silent()).unwrap();
     assert_eq!((found.damage, view.image().damage()), (vec![], &[][..]));
     Made { storage, report, view }

@@ -123,7 +123,7 @@ impl Oracle {
             return Verdict::NotAnImage;
         };
         let (id, root) = (image.superblock().point.to_string(), image.trailer().state_root);
-        let view = View::new(Arc::new(image), "file".to_owned());
+        let view = View::of_full(Arc::new(image), "file".to_owned());
         let Some((expected, expected_root)) = self.points.get(&id) else {
             return Verdict::Wrong(format!("a point nobody made: {id}"));
         };

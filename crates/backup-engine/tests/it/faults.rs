@@ -30,7 +30,7 @@ fn world() -> World {
 }
 
 fn check_image(folder: &MemStorage, report: &BackupReport, bytes: &[u8]) {
-    let view = View::open(folder, &report.image).unwrap();
+    let view = View::open(folder, &report.image, Job::silent()).unwrap();
     let found = view.image().verify(Depth::Data, Job::silent()).unwrap();
     assert_eq!((found.damage, view.image().damage()), (vec![], &[][..]));
     assert_eq!(view.image().trailer().state_root, report.state_root);
@@ -59,7 +59,7 @@ fn check(world: &World, fault_plan: FaultPlan, verify: bool) -> bool {
     let points: Vec<_> = scanned.sets.iter().flat_map(|s| &s.points).collect();
     assert!(points.iter().any(|p| p.id == world.first.recovery_point));
     for point in points.iter().filter(|p| p.id != world.first.recovery_point) {
-        let view = View::open(folder, &point.file).unwrap();
+        let view = View::open(folder, &point.file, Job::silent()).unwrap();
         assert!(read_all(&view) == world.bytes);
     }
     let unfinished = |s: &aiv_chain::Stray| s.kind == aiv_chain::StrayKind::Unfinished;

@@ -42,7 +42,8 @@ fn holes_of_a_sparse_file_become_zero_blocks_without_being_read() {
         assert!(data.iter().any(touches), "{read:?} was read");
     }
     assert_eq!(report.bytes_read, 5 * BLOCK_LEN);
-    let view = aiv_chain::View::open(&storage, &report.image).unwrap();
+    let view =
+        aiv_chain::View::open(&storage, &report.image, aiv_volume_io::Job::silent()).unwrap();
     let expected = std::fs::read(&path).unwrap();
     assert!(crate::common::read_all(&view) == expected);
 }

@@ -88,7 +88,7 @@ fn two_disks_in_one_folder_are_two_sets_even_under_one_name() {
     let folder = Folder::scan(&storage, Job::silent()).unwrap();
     assert_eq!(folder.sets.iter().map(|s| s.points.len()).collect::<Vec<_>>(), [2, 2]);
     for set in &folder.sets {
-        let view = View::open(&storage, &set.points[1].file).unwrap();
+        let view = View::open(&storage, &set.points[1].file, Job::silent()).unwrap();
         let bytes = crate::common::read_all(&view);
         assert!(disks.iter().any(|d| d.bytes == bytes && set.source_id.starts_with("gpt:")));
     }
@@ -149,7 +149,7 @@ fn a_source_in_use_is_refused_unless_asked_for_and_then_marked() {
     let storage = MemStorage::new();
     let report = apply(&plan, &source, &storage, 1).unwrap();
     assert_eq!(report.notes, [PlanNote::Live(uses.clone())]);
-    let view = View::open(&storage, &report.image).unwrap();
+    let view = View::open(&storage, &report.image, Job::silent()).unwrap();
     assert_eq!(view.image().meta().manifest.consistency, Consistency::Inconsistent);
     let quiet = backup(&source, BackupOptions { live: true, ..options() });
     assert_eq!(quiet.view.image().meta().manifest.consistency, Consistency::Offline);
@@ -171,7 +171,7 @@ fn the_image_says_what_it_is_of() {
     let plan = BackupPlan::new(&source, facts, options, Job::silent()).unwrap();
     let storage = MemStorage::new();
     let report = apply(&plan, &source, &storage, 3).unwrap();
-    let view = View::open(&storage, &report.image).unwrap();
+    let view = View::open(&storage, &report.image, Job::silent()).unwrap();
     let (meta, superblock) = (view.image().meta(), view.image().superblock());
     assert_eq!(meta.manifest.source, "/dev/sda");
     assert_eq!(meta.manifest.comment, "before the update");

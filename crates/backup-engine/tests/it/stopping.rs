@@ -94,7 +94,7 @@ fn canceling_at_any_moment_publishes_nothing_and_leaves_earlier_images_intact() 
             Err(error) => panic!("{error:?}"),
             Ok(report) => {
                 // Stopped too late to matter: then it is a backup like any other.
-                let view = View::open(&storage, &report.image).unwrap();
+                let view = View::open(&storage, &report.image, Job::silent()).unwrap();
                 let found = view.image().verify(Depth::Data, Job::silent()).unwrap();
                 assert_eq!(found.damage, []);
                 if cancel.check().is_ok() {

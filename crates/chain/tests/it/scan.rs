@@ -56,7 +56,7 @@ fn images_are_found_by_their_header_whatever_they_are_called() {
     assert_eq!(sets(&renamed), sets(&scan(&two_sets())));
     assert!(renamed.strays.is_empty());
     assert_eq!(renamed.sets[0].points[0].file, "z/deep/down/under.iso");
-    let view = View::open(&storage, &renamed.sets[0].points[0].file).unwrap();
+    let view = View::open(&storage, &renamed.sets[0].points[0].file, Job::silent()).unwrap();
     assert_eq!(view.point(), renamed.sets[0].points[0].id);
 }
 

@@ -7,7 +7,7 @@ use aiv_chain::{Error, Kind, View};
 use aiv_image_format::{Image, RunKind, hash};
 use aiv_testkit::MemStorage;
 use aiv_testkit::disks::Content;
-use aiv_volume_io::{ReadAt, Storage};
+use aiv_volume_io::{Job, ReadAt, Storage};
 use proptest::prelude::*;
 
 use crate::common::{BLOCK, Spec, damage};
@@ -16,7 +16,7 @@ use crate::common::{BLOCK, Spec, damage};
 fn view_of(bytes: &[u8]) -> View {
     let storage = MemStorage::new();
     Spec { bytes: bytes.to_vec(), ..Spec::new(1, 1) }.write(&storage, "image");
-    View::open(&storage, "image").unwrap()
+    View::open(&storage, "image", Job::silent()).unwrap()
 }
 
 /// Blocks of every kind: text, noise, zeros, a copy, a short end.
@@ -82,7 +82,7 @@ fn blocks_without_bytes_read_as_their_kind_has_it() {
     ];
     let spec = Spec { bytes: Content::Random(1).bytes(4 * BLOCK + 512), ..Spec::new(1, 1) };
     spec.write_as(&storage, "image", kinds);
-    let view = View::open(&storage, "image").unwrap();
+    let view = View::open(&storage, "image", Job::silent()).unwrap();
     let mut bytes = vec![1; spec.bytes.len()];
     view.read_exact_at(&mut bytes, 0).unwrap();
     assert!(bytes[..3 * BLOCK].iter().all(|&b| b == 0));
@@ -145,11 +145,11 @@ fn a_damaged_frame_gives_an_error_that_names_file_and_place_and_never_bytes() {
     let spec = Spec { bytes: Content::Random(1).bytes(3 * BLOCK), ..Spec::new(1, 1) };
     spec.write(&storage, "sub/image.aiv");
     let address = {
-        let view = View::open(&storage, "sub/image.aiv").unwrap();
+        let view = View::open(&storage, "sub/image.aiv", Job::silent()).unwrap();
         view.stretches(1).next().unwrap().unwrap().address()
     };
     damage(&storage, "sub/image.aiv", usize::try_from(address).unwrap() + 5000);
-    let view = View::open(&storage, "sub/image.aiv").unwrap();
+    let view = View::open(&storage, "sub/image.aiv", Job::silent()).unwrap();
     let mut out = vec![0xEE; 100];
     for block in [0, 2] {
         let at = block * BLOCK;
@@ -180,7 +180,7 @@ fn no_single_bit_of_the_file_changes_a_byte_of_the_view_unnoticed() {
     for at in (0..len).step_by(61) {
         let storage = storage.fork();
         damage(&storage, "image", at);
-        let Ok(view) = View::open(&storage, "image") else {
+        let Ok(view) = View::open(&storage, "image", Job::silent()) else {
             refused += 1;
             continue;
         };
@@ -198,9 +198,9 @@ fn no_single_bit_of_the_file_changes_a_byte_of_the_view_unnoticed() {
 fn a_file_that_is_no_image_says_so_and_which() {
     let storage = MemStorage::new();
     storage.insert("notes.txt", b"hello".to_vec());
-    let error = View::open(&storage, "notes.txt").err().unwrap();
+    let error = View::open(&storage, "notes.txt", Job::silent()).err().unwrap();
     assert_eq!(error.to_string(), "notes.txt");
-    assert!(matches!(View::open(&storage, "nothing").err(), Some(Error::Io { .. })));
+    assert!(matches!(View::open(&storage, "nothing", Job::silent()).err(), Some(Error::Io { .. })));
 }
 
 #[test]
@@ -209,7 +209,7 @@ fn an_image_opened_elsewhere_can_be_viewed() {
     let spec = Spec::new(1, 5);
     spec.write(&storage, "image");
     let image = Arc::new(Image::open(storage.open("image").unwrap()).unwrap());
-    let view = View::new(Arc::clone(&image), "other words".to_owned());
+    let view = View::of_full(Arc::clone(&image), "other words".to_owned());
     assert_eq!((view.point(), view.len()), (spec.point, spec.bytes.len() as u64));
     assert_eq!(view.image().trailer(), image.trailer());
 }

@@ -4,21 +4,21 @@ use std::fs;
 use std::io::{self, IsTerminal};
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::sync::Arc;
 use std::thread::available_parallelism;
 
+use aiv_chain::{locate, open_view};
 use aiv_report::{Exit, Failure, Outcome, Remarks, Verdict, json, text, words};
 use aiv_restore_engine::{RestoreOptions, RestorePlan, RestoreReport, TargetFacts, View};
 use aiv_volume_io::{FileDisk, device};
 
-use super::{ROOT, open};
+use super::ROOT;
 use crate::args::Restore;
 use crate::session::Session;
 
 pub(crate) fn run(args: &Restore, session: &Session) -> Result<Outcome, Failure> {
-    let (path, image) = open(&args.image, session)?;
-    let of_image = Remarks::on_image(&image);
-    let view = View::new(Arc::new(image), path.display().to_string());
+    let path = locate(&args.image, session.job())?;
+    let view = open_view(&path, session.job())?;
+    let of_image = Remarks::on_image(view.image());
     let target = TargetFacts::gather(Path::new(ROOT), &args.to, &path)?;
     let options = RestoreOptions {
         partition: args.partition,

@@ -3,13 +3,13 @@
 use aiv_volume_io::ReadAt;
 
 use super::{Depth, VerifyReport, read_pieces};
-use crate::block::{BaseBlock, Buffer, Scratch, check_frame, decode_frame, no_parent};
+use crate::block::{BaseBlock, Buffer, Scratch, Working, check_frame, decode_frame, no_parent};
 use crate::error::{Corrupt, Error, Fault, Result, Section};
 use crate::hash;
 use crate::image::Image;
 use crate::index::Entries;
 use crate::layout::{IndexEntry, Kind};
-use crate::limits::{PAGE_SIZE, PIECE_SIZE};
+use crate::limits::{DELTA_DEPTH_MAX, PAGE_SIZE, PIECE_SIZE};
 use crate::parent::ParentState;
 
 /// Bytes of the file one unit of parallel work covers.
@@ -128,16 +128,19 @@ impl<'a> WindowChecker<'a> {
                 Some(state) => read_base(state, wanted, out, entry.address),
                 None => no_parent(wanted, out),
             };
+            let limit = DELTA_DEPTH_MAX;
             let on_parent = matches!(entry.kind, Kind::Delta | Kind::Parent);
             let decodes = self.depth == Depth::Data && (parent.is_some() || !on_parent);
             let result = match inside {
                 Some(frame) if decodes => {
                     let Scratch { decoder, base: buffer, .. } = &mut self.scratch;
-                    decode_frame(decoder, buffer, frame, entry, entry.block, block, &mut base)
+                    let working = Working { decoder, buffer };
+                    decode_frame(working, frame, entry, entry.block, limit, block, &mut base)
                 }
                 Some(frame) => check_frame(frame, entry, entry.block).map(|_| 0),
                 None if decodes => {
-                    self.image.read_entry(&mut self.scratch, entry, entry.block, block, &mut base)
+                    let scratch = &mut self.scratch;
+                    self.image.read_entry(scratch, entry, entry.block, limit, block, &mut base)
                 }
                 None if entry.has_frame() => {
                     self.image.check_entry(&mut self.scratch, entry, entry.block).map(|()| 0)

@@ -61,7 +61,7 @@ pub(crate) struct Built {
 
 impl Built {
     pub(crate) fn view(&self) -> View {
-        View::open(&self.storage, FILE).expect("a sound image")
+        View::open(&self.storage, FILE, aiv_volume_io::Job::silent()).expect("a sound image")
     }
 
     pub(crate) fn len(&self) -> u64 {

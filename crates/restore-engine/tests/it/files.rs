@@ -110,7 +110,7 @@ fn a_sparse_disk_of_four_tebibytes_takes_seconds() {
     writer.push_run(RunKind::Unused, geometry.blocks() / 2).unwrap();
     let disk = DiskInfo::bare(LEN, 512);
     writer.finish(Meta { disk, ..Meta::default() }).unwrap();
-    let view = View::open(&storage, FILE).unwrap();
+    let view = View::open(&storage, FILE, Job::silent()).unwrap();
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("vast.raw");

@@ -1,0 +1,86 @@
+//! What one image file says about itself, as far as finding and chaining points needs it.
+
+use std::sync::Arc;
+
+use aiv_image_format::{
+    BlockSize, Corrupt, Digest, Image, ImageId, ImageKind, ParentLink, PointId, SetId,
+};
+use aiv_volume_io::Storage;
+
+use crate::error::{Error, Result};
+
+/// One image file. Everything comes from its superblock, trailer and META, or from a catalogue
+/// that remembers them: who reads blocks compares with the file again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub file: String,
+    pub image: ImageId,
+    pub set: SetId,
+    pub point: PointId,
+    pub state_root: Digest,
+    pub content_root: Digest,
+    pub kind: ImageKind,
+    pub parent: Option<ParentLink>,
+    /// Bytes of the disk.
+    pub size: u64,
+    pub block_size: BlockSize,
+    pub sector_size: u32,
+    /// Bytes of the file.
+    pub size_stored: u64,
+    /// What META says; `None` when it is damaged: then nothing tells whose point it is, and
+    /// other images can still build on it.
+    pub about: Option<About>,
+    /// Damage that a second copy makes up for, or that is in META.
+    pub damage: Vec<Corrupt>,
+}
+
+/// What META says about a point.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct About {
+    pub host: String,
+    pub name: String,
+    pub source_id: String,
+    pub full_number: u32,
+    pub increment_number: u32,
+    pub time_unix_ms: u64,
+    pub comment: String,
+}
+
+impl Facts {
+    pub(crate) fn of(image: &Image, file: String) -> Self {
+        let (superblock, trailer) = (image.superblock(), image.trailer());
+        let manifest = &image.meta().manifest;
+        let about = image.has_meta().then(|| About {
+            host: manifest.host.clone(),
+            name: manifest.name.clone(),
+            source_id: manifest.source_id.clone(),
+            full_number: manifest.full_number,
+            increment_number: manifest.increment_number,
+            time_unix_ms: manifest.time_unix_ms,
+            comment: manifest.comment.clone(),
+        });
+        Self {
+            file,
+            image: superblock.image,
+            set: superblock.set,
+            point: superblock.point,
+            state_root: trailer.state_root,
+            content_root: trailer.content_root,
+            kind: superblock.kind,
+            parent: superblock.parent,
+            size: superblock.geometry.len(),
+            block_size: superblock.geometry.block_size(),
+            sector_size: superblock.geometry.sector_size(),
+            size_stored: trailer.file_len,
+            about,
+            damage: image.damage().to_vec(),
+        }
+    }
+}
+
+/// Opens one image of a folder.
+pub(crate) fn open(storage: &dyn Storage, name: &str) -> Result<Image> {
+    let file =
+        storage.open(name).map_err(|source| Error::Io { op: format!("opening {name}"), source })?;
+    Image::open(Arc::clone(&file)).map_err(|source| Error::Image { file: name.to_owned(), source })
+}

@@ -1,0 +1,89 @@
+//! Reads blocks of a view: follows copies and differences through the chain.
+
+use aiv_image_format::limits::DELTA_DEPTH_MAX;
+use aiv_image_format::{BaseBlock, BlockIndex, Error as ImageError, IndexEntry, Kind, Scratch};
+
+use crate::error::Result;
+use crate::layers::Layers;
+use crate::view::{Stretch, View};
+
+/// Reads blocks of a view; keeps the working memory of one thread.
+pub struct ViewReader<'a> {
+    view: &'a View,
+    blocks: Blocks,
+}
+
+impl<'a> ViewReader<'a> {
+    pub(crate) fn new(view: &'a View) -> Self {
+        Self { view, blocks: Blocks::default() }
+    }
+
+    /// Reads one block, checked against its hash, into `out` of exactly its length.
+    ///
+    /// # Errors
+    /// [`crate::Error::Image`] when an image is damaged there or cannot be read.
+    pub fn read(&mut self, block: BlockIndex, out: &mut [u8]) -> Result<Kind> {
+        let stretch = self.view.find(block).map_err(|e| self.view.layers.explain(e))?;
+        self.read_in(&stretch, block, out)?;
+        Ok(stretch.kind())
+    }
+
+    /// Reads `block`, which `stretch` of the view covers, without looking it up again. Returns
+    /// how many differences were undone for it.
+    ///
+    /// # Errors
+    /// As [`ViewReader::read`].
+    pub fn read_in(&mut self, stretch: &Stretch, block: BlockIndex, out: &mut [u8]) -> Result<u8> {
+        let layers = &self.view.layers;
+        let read = self.blocks.read(layers, (stretch.layer, stretch.entry), block, out);
+        read.map_err(|e| layers.explain(e))
+    }
+}
+
+/// Working memory for each step of undoing differences.
+#[derive(Default)]
+pub(crate) struct Blocks {
+    steps: Vec<Scratch>,
+}
+
+impl Blocks {
+    /// Reads `block` as `found` in a layer says, and returns how many differences were undone.
+    pub(crate) fn read(
+        &mut self,
+        layers: &Layers,
+        found: (usize, IndexEntry),
+        block: BlockIndex,
+        out: &mut [u8],
+    ) -> std::result::Result<u8, ImageError> {
+        self.read_within(layers, found, block, DELTA_DEPTH_MAX, out)
+    }
+
+    /// Recursion is bounded by `limit`, which falls with every difference.
+    fn read_within(
+        &mut self,
+        layers: &Layers,
+        found: (usize, IndexEntry),
+        block: BlockIndex,
+        limit: u8,
+        out: &mut [u8],
+    ) -> std::result::Result<u8, ImageError> {
+        let (layer, entry, block) = layers.resolve(found, block)?;
+        let image = &layers.get(layer).image;
+        let mut scratch = self.steps.pop().unwrap_or_default();
+        let read = image.read_entry(&mut scratch, &entry, block, limit, out, &mut |base, bytes| {
+            let BaseBlock { block, leaf, limit } = *base;
+            if layer + 1 == layers.len() {
+                return Err(image.lacks(block));
+            }
+            let found = layers.find(layer + 1, block)?;
+            let other_length =
+                layers.get(layer + 1).image.geometry().block_len(block) as usize != bytes.len();
+            if other_length || (found.1.has_leaf() && found.1.leaf != leaf) {
+                return Err(image.lacks(block));
+            }
+            self.read_within(layers, found, block, limit, bytes)
+        });
+        self.steps.push(scratch);
+        read.map_err(|e| layers.in_layer(layer, e))
+    }
+}
