@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use aiv_chain::{Folder, StrayKind};
+use aiv_chain::{Folder, ImageName, StrayKind, image_name, suffix};
 use aiv_image_format::meta::{Capture, Inventory, Manifest, Meta};
 use aiv_image_format::{
     Depth, Digest, Features, GroupId, Image, ImageId, ImageKind, ImageWriter, PointId,
@@ -12,7 +12,7 @@ use aiv_volume_io::{Extent, Job, ReadAt, Storage};
 
 use crate::error::{Error, Result};
 use crate::facts::Sectors;
-use crate::identity::{image_name, set_id, suffix};
+use crate::identity::set_id;
 use crate::pace::{Pacer, RateLimit};
 use crate::pipeline;
 use crate::plan::{BackupPlan, PlanNote};
@@ -122,7 +122,14 @@ impl BackupPlan {
         let newest = folder.set(set).and_then(|s| s.points.iter().map(|p| p.full_number).max());
         let full_number = newest.unwrap_or(0).saturating_add(1);
         let (host, name) = (&self.facts.host, &self.facts.name);
-        let image = image_name(host, name, ids.time_unix_ms, full_number, &suffix(ids.suffix));
+        let name = ImageName {
+            host,
+            name,
+            time_unix_ms: ids.time_unix_ms,
+            full_number,
+            increment_number: None,
+        };
+        let image = image_name(&name, &suffix(ids.suffix));
         let part = format!("{image}{PART}");
 
         // Before anything that removes on error: a taken name is somebody else's file.

@@ -1,4 +1,4 @@
-//! Who a source is, and what its images are called. Names decide nothing; headers do.
+//! Who a source is.
 
 use aiv_image_format::SetId;
 use aiv_volume_io::partition::{DiskId, PartitionTable};
@@ -40,55 +40,9 @@ pub(crate) fn source_id(
     }
 }
 
-/// `HOST@NAME_YYYYMMDDTHHMMSSZ_b00001-x7k2.aiv`.
-pub(crate) fn image_name(
-    host: &str,
-    name: &str,
-    time_unix_ms: u64,
-    full_number: u32,
-    suffix: &str,
-) -> String {
-    let time = i64::try_from(time_unix_ms)
-        .ok()
-        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
-        .unwrap_or_default()
-        .strftime("%Y%m%dT%H%M%SZ");
-    format!("{}@{}_{time}_b{full_number:05}-{suffix}.aiv", file_word(host), file_word(name))
-}
-
-/// Characters every filesystem and shell takes, at most 64 of them.
-fn file_word(text: &str) -> String {
-    let safe = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
-    let word: String = text.chars().map(safe).take(64).collect();
-    match word.trim_start_matches('.') {
-        "" => "disk".to_owned(),
-        trimmed => trimmed.to_owned(),
-    }
-}
-
-/// Four characters from random bytes, without those that read alike.
-pub(crate) fn suffix(random: [u8; 4]) -> String {
-    const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
-    random.iter().map(|b| char::from(LETTERS[usize::from(b % 32)])).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_image_name_says_host_disk_time_and_number() {
-        let name = image_name("web 1", "../sda", 1_790_000_000_000, 7, "x7k2");
-        assert_eq!(name, "web_1@_sda_20260921T141320Z_b00007-x7k2.aiv");
-    }
-
-    #[test]
-    fn names_never_hide_a_file_or_leave_a_folder() {
-        for hostile in ["..", ".hidden", "", "a/b", "a\0b"] {
-            let name = image_name(hostile, hostile, 0, 1, "aaaa");
-            assert!(!name.starts_with('.') && !name.contains(['/', '\0']), "{name}");
-        }
-    }
 
     #[test]
     fn a_set_id_depends_on_nothing_but_the_identity() {
