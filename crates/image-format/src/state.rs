@@ -157,8 +157,10 @@ impl<'p> StateBuilder<'p> {
             };
             let group = at / FAN_OUT as u64;
             let group_end = (at + FAN_OUT as u64).min(self.tree.geometry.blocks());
+            // The last group of a disk that shrank has a node of its own.
             if at.is_multiple_of(FAN_OUT as u64)
                 && group_end <= end
+                && group_end == (at + FAN_OUT as u64).min(old.geometry.blocks())
                 && same_blocks(&self.tree.geometry, &old.geometry, at, group_end)
             {
                 self.tree.push_group(old.node(group)?, group_end - at);

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
 mod areas;
+mod change;
 mod checkpoints;
 mod cut_off;
 mod damage;
@@ -11,11 +12,13 @@ mod foreign;
 mod forge;
 mod full_meta;
 mod golden;
+mod increments;
 mod index_shapes;
 mod memory;
 mod meta;
 mod mutants;
 mod naive;
+mod parents;
 mod patched;
 mod recipe;
 mod refusals;
