@@ -7,7 +7,8 @@ use crate::layout::{IndexEntry, ParentLink};
 /// files provide it is the chain's affair.
 ///
 /// Nothing it says is believed before it is proven: writer and verification rebuild its roots
-/// from its nodes and compare them with the link, and blocks are compared with their leaves.
+/// from its nodes and compare them with the link, what it says about single blocks is compared
+/// with the node of their group, and the bytes of blocks with their leaves.
 pub trait ParentState: Send + Sync {
     /// The point and the root of the state.
     fn link(&self) -> ParentLink;

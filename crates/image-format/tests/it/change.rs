@@ -100,9 +100,10 @@ impl Increment {
     /// What becomes of each block: its way into the image, and what it then is.
     fn plan(&self, old: &Model) -> Vec<(Way, Cell)> {
         let geometry = self.geometry(&old.geometry);
-        let told = self.changes.iter().flat_map(|&(change, run)| {
-            std::iter::repeat_n(change, usize::try_from(run).unwrap())
-        });
+        let told = self
+            .changes
+            .iter()
+            .flat_map(|&(change, run)| std::iter::repeat_n(change, usize::try_from(run).unwrap()));
         let mut told = told.chain(std::iter::repeat(Change::Keep));
         let mut plan: Vec<(Way, Cell)> = Vec::new();
         for block in 0..geometry.blocks() {
@@ -262,9 +263,10 @@ fn full_superblock(geometry: Geometry, id: u8) -> Superblock {
 }
 
 /// META of a bare disk in which these blocks could not be read.
-fn small_meta(geometry: &Geometry, cells: &[Cell]) -> Meta {
+pub(crate) fn small_meta(geometry: &Geometry, cells: &[Cell]) -> Meta {
     let lost = (0..).zip(cells).filter(|(_, cell)| cell.0 == Kind::Unreadable);
-    let errors = lost.map(|(block, cell)| Extent::new(geometry.offset_of(block), cell.1.len() as u64));
+    let errors =
+        lost.map(|(block, cell)| Extent::new(geometry.offset_of(block), cell.1.len() as u64));
     let disk = DiskInfo::bare(geometry.len(), geometry.sector_size());
     Meta { disk, source_errors: errors.collect(), ..Meta::default() }
 }

@@ -12,7 +12,7 @@ use crate::parents::{Files, Model, read_block};
 use crate::recipe::open;
 use crate::round_trip::check_dump;
 
-const BLOCK: u64 = 16 << 10;
+pub(crate) const BLOCK: u64 = 16 << 10;
 
 fn geometry(len: u64) -> Geometry {
     Geometry::new(len, BlockSize::new(16 << 10).unwrap(), 512).unwrap()

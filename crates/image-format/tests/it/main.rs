@@ -14,6 +14,7 @@ mod full_meta;
 mod golden;
 mod increments;
 mod index_shapes;
+mod lying_parents;
 mod memory;
 mod meta;
 mod mutants;

@@ -201,7 +201,6 @@ impl Files {
         }
     }
 
-
     /// The same state as a model.
     pub(crate) fn model(&self) -> Model {
         let superblock = self.image.superblock();
