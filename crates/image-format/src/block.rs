@@ -200,7 +200,8 @@ pub(crate) fn decode_frame(
     if header.kind == FrameKind::Delta {
         let (head, compressed) = DeltaHead::split(payload).map_err(at)?;
         let bytes = buffer.of_len(out.len());
-        depth = base(&BaseBlock { block: head.base_block, leaf: head.base_leaf }, bytes)? + 1;
+        depth = base(&BaseBlock { block: head.base_block, leaf: head.base_leaf }, bytes)?;
+        depth = depth.saturating_add(1);
         if depth > head.depth {
             let (field, found) = ("delta depth", depth.into());
             return Err(at(Fault::Value { field, found, allowed: "what the frame says" }));
