@@ -7,6 +7,7 @@ mod change;
 mod checkpoints;
 mod cut_off;
 mod damage;
+mod deltas;
 mod faults;
 mod foreign;
 mod forge;
