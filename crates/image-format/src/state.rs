@@ -5,7 +5,7 @@ use crate::error::{Error, Fault, Result, Section};
 use crate::hash::{ConstantLeaves, FAN_OUT, GroupNode, Roots, Tree, state_root};
 use crate::ids::{BlockIndex, Digest, Geometry};
 use crate::layout::{IndexEntry, ParentLink, TreeNode};
-use crate::parent::ParentState;
+use crate::parent::{ParentState, failed};
 
 /// The content and the map tree of one state, fed with index entries in block order.
 pub(crate) struct StateTree {
@@ -253,7 +253,7 @@ impl<'p> OldState<'p> {
         self.leaves.clear();
         self.conditions.clear();
         for stretch in self.state.stretches(next) {
-            let stretch = stretch?;
+            let stretch = stretch.map_err(failed(self.state))?;
             let until = stretch.end().min(end);
             if stretch.block > next || until <= next {
                 break;
@@ -288,7 +288,8 @@ impl<'p> OldState<'p> {
     }
 
     fn next_node(&mut self) -> Result<Option<GroupNode>> {
-        let Some(node) = self.nodes.next().transpose()? else { return Ok(None) };
+        let next = self.nodes.next().transpose().map_err(failed(self.state))?;
+        let Some(node) = next else { return Ok(None) };
         self.content.push(node.content);
         self.map.push(node.map);
         self.next_group += 1;
@@ -297,8 +298,7 @@ impl<'p> OldState<'p> {
 
     fn mismatch(&self) -> Error {
         let fault = Fault::Differs { field: "state root", other: "state of the parent" };
-        let source = Box::new(fault.at(Section::TreePage, 0));
-        Error::Parent { file: format!("point {}", self.link.point), source }
+        failed(self.state)(fault.at(Section::TreePage, 0))
     }
 
     fn prove(mut self) -> Result<()> {

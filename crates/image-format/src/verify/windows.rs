@@ -10,7 +10,7 @@ use crate::image::Image;
 use crate::index::Entries;
 use crate::layout::{IndexEntry, Kind};
 use crate::limits::{PAGE_SIZE, PIECE_SIZE};
-use crate::parent::ParentState;
+use crate::parent::{ParentState, failed};
 
 /// Bytes of the file one unit of parallel work covers.
 const WINDOW: u64 = 4 << 20;
@@ -179,7 +179,7 @@ fn read_base(
         let fault = Fault::Value { field, found, allowed: "of equal length in the parent" };
         return Err(fault.at(section, offset));
     }
-    let depth = state.read(wanted.block, out)?;
+    let depth = state.read(wanted.block, out).map_err(failed(state))?;
     // The leaf of a copy is compared when the entry is read.
     if matches!(place, Place::Frame(_)) && hash::leaf(out) != wanted.leaf {
         let (field, other) = ("base leaf", "state of the parent");

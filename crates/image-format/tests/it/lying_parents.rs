@@ -10,7 +10,7 @@ use aiv_volume_io::{Job, Storage};
 use crate::change::{Change, Increment};
 use crate::forge::Forgery;
 use crate::increments::{BLOCK, noisy, state};
-use crate::parents::{Lie, Model, read_block};
+use crate::parents::{Lie, Model, Part, read_block};
 use crate::recipe::{Block, Fill, Recipe, open};
 
 /// Three groups: the first is touched, the second inherited, the third decided as a whole.
@@ -96,6 +96,18 @@ fn a_parent_with_too_few_nodes_is_found() {
 #[test]
 fn a_parent_with_a_node_too_many_is_found() {
     assert_found(Lie::ExtraNode);
+}
+
+#[test]
+fn a_parent_whose_files_are_damaged_is_no_damage_of_the_image() {
+    assert_found(Lie::Damaged(Part::Nodes));
+    assert_found(Lie::Damaged(Part::Stretches));
+    let (old, increment) = (old(), increment());
+    let image = increment.open(&old);
+    let broken = old.lying(Lie::Damaged(Part::Blocks));
+    let error = image.verify_on(&broken, Depth::Data, Job::silent()).expect_err("no base");
+    let Error::Parent { source, .. } = error else { panic!("{error:?}") };
+    assert!(matches!(*source, Error::Corrupt(_)), "{source:?}");
 }
 
 #[test]

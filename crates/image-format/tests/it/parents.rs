@@ -8,7 +8,9 @@ use aiv_image_format::{
     ParentState, PointId, Result, Scratch,
 };
 
+use crate::forge::Forgery;
 use crate::naive;
+use crate::recipe::{Block, Recipe, open};
 
 /// A block of a state: how it is kept, as far as its condition shows it, and its bytes.
 pub(crate) type Cell = (Kind, Vec<u8>);
@@ -34,6 +36,22 @@ pub(crate) enum Lie {
     Bytes(BlockIndex),
     /// This many differences were undone for every block.
     Depth(u8),
+    /// The file with the nodes, the entries, or the blocks is damaged.
+    Damaged(Part),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Nodes,
+    Stretches,
+    Blocks,
+}
+
+/// What a damaged image is refused with.
+fn damage() -> Error {
+    let bytes = Recipe::new(&[(Block::Zero, 1)]).build();
+    let forged = Forgery::of(&bytes).superblock(144, &[9]).seal();
+    open(&forged).err().expect("no such kind")
 }
 
 /// A state as a plain list of blocks.
@@ -131,6 +149,9 @@ impl ParentState for Model {
         &self,
         first: BlockIndex,
     ) -> Box<dyn Iterator<Item = Result<IndexEntry>> + Send + '_> {
+        if self.lies.contains(&Lie::Damaged(Part::Stretches)) {
+            return Box::new(iter::once_with(|| Err(damage())));
+        }
         let ends = |lie: &Lie| matches!(lie, Lie::StretchesEnd(end) if first >= *end);
         if self.lies.iter().any(ends) {
             return Box::new(iter::empty());
@@ -154,10 +175,16 @@ impl ParentState for Model {
                 _ => {}
             }
         }
+        if self.lies.contains(&Lie::Damaged(Part::Nodes)) {
+            return Box::new(iter::once(Ok(nodes[0])).chain(iter::once_with(|| Err(damage()))));
+        }
         Box::new(nodes.into_iter().map(Ok))
     }
 
     fn read(&self, block: BlockIndex, out: &mut [u8]) -> Result<u8> {
+        if self.lies.contains(&Lie::Damaged(Part::Blocks)) {
+            return Err(damage());
+        }
         let place = usize::try_from(block).unwrap();
         out.copy_from_slice(&self.cells[place].1);
         let mut depth = self.depths[place];
