@@ -13,6 +13,7 @@ mod foreign;
 mod forge;
 mod full_meta;
 mod golden;
+mod increment_checkpoints;
 mod increments;
 mod index_shapes;
 mod lying_parents;
