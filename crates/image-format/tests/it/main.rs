@@ -5,6 +5,7 @@
 mod areas;
 mod change;
 mod checkpoints;
+mod copying;
 mod cut_off;
 mod damage;
 mod deltas;
