@@ -22,6 +22,7 @@ mod memory;
 mod meta;
 mod mutants;
 mod naive;
+mod other_programs;
 mod parents;
 mod patched;
 mod recipe;
