@@ -47,7 +47,7 @@ fn damage(bytes: &Arc<Vec<u8>>, parent: &Model, block: u64) -> Vec<String> {
     let read = read_block(&image, Some(parent), block, &mut vec![0; len]);
     let said: Vec<String> = report.damage.iter().map(ToString::to_string).collect();
     let error = read.expect_err("not what it says").to_string();
-    let same = said.iter().any(|said| *said == error);
+    let same = said.contains(&error);
     assert!(same, "verifying finds {said:?}, reading {error:?}");
     said
 }

@@ -250,8 +250,10 @@ pub(crate) fn read_block(
     let below = || parent.ok_or(Error::Misuse("a block that no image decides"));
     let mut base = |wanted: &BaseBlock, out: &mut [u8]| {
         let depth = below()?.read(wanted.block, out)?;
-        assert_eq!(leaf(out), wanted.leaf, "block {} of the parent", wanted.block);
-        Ok(depth)
+        match leaf(out) == wanted.leaf {
+            true => Ok(depth),
+            false => Err(Error::Misuse("a block of the parent with another leaf")),
+        }
     };
     match image.entry(block)? {
         Some(entry) => image.read_entry(&mut Scratch::default(), &entry, block, out, &mut base),
