@@ -19,9 +19,10 @@ impl Image {
     }
 
     /// Reads `block`, which `entry` of this image covers, into `out` of exactly its length, and
-    /// returns how many differences were undone for it, at most `limit`. `base` provides blocks of the parent's
-    /// state: it fills the buffer with the block that is asked for and says how many
-    /// differences it undid itself. What is returned has been checked against the leaf.
+    /// returns its depth, at most `limit`: how many differences its frame says have to be undone
+    /// for it, zero when it is stored whole. `base` provides blocks of the parent's state: it
+    /// fills the buffer with the block that is asked for and says its depth. What is returned
+    /// has been checked against the leaf.
     ///
     /// # Errors
     /// [`Error::Corrupt`] when the frame is damaged, [`Error::Io`]; [`Error::Misuse`] when `out`
@@ -111,9 +112,7 @@ pub struct BaseBlock {
     pub limit: u8,
 }
 
-/// Reads blocks of the parent's state: fills the buffer and returns how many differences were
-/// undone. The block that is read has been compared with the leaf it should have; that this
-/// is the leaf in [`BaseBlock`] is for the one who reads to say.
+/// Reads blocks of the parent's state: fills the buffer and returns the depth of the block.
 pub type BaseReader<'f> = dyn FnMut(&BaseBlock, &mut [u8]) -> Result<u8> + 'f;
 
 /// A [`BaseReader`] for images without a parent.
@@ -206,8 +205,9 @@ pub(crate) fn frame_header(frame: &[u8], address: u64) -> Result<FrameHeader> {
 }
 
 /// Decodes the frame in `frame` (header, payload, padding) as `block` into `out`, checks it
-/// against the entry that names it, and returns how many differences were undone, at most
-/// `limit`.
+/// against the entry that names it, and returns the depth its frame states, at most `limit`. A
+/// merge may have made the base shallower since; who builds on this block must still go by what
+/// is stated, because that is what readers compare with their limit.
 pub(crate) fn decode_frame(
     Working { decoder, buffer }: Working<'_>,
     frame: &[u8],
@@ -236,10 +236,11 @@ pub(crate) fn decode_frame(
         }
         let (block, leaf, limit) = (head.base_block, head.base_leaf, head.depth - 1);
         let bytes = buffer.of_len(out.len());
-        depth = base(&BaseBlock { block, leaf, limit }, bytes)?.saturating_add(1);
-        if depth > head.depth {
-            return Err(deeper(depth, "what the frame says"));
+        let found = base(&BaseBlock { block, leaf, limit }, bytes)?.saturating_add(1);
+        if found > head.depth {
+            return Err(deeper(found, "what the frame says"));
         }
+        depth = head.depth;
         decoder.decode_delta(bytes, compressed, out).map_err(at)?;
     } else {
         decoder.decode(header.codec, payload, out).map_err(at)?;
