@@ -90,13 +90,26 @@ impl Image {
         if entry.frame_size != 0 {
             return load(&*self.file, buffer, address, entry.frame_size);
         }
-        // Only frames of 4,194,240 bytes and more, whose size the index cannot hold.
-        let header = load(&*self.file, buffer, address, FRAME_HEADER_SIZE as u64)?;
-        let size = frame_header(header, address)?.frame_size();
+        load(&*self.file, buffer, address, self.frame_size(entry)?)
+    }
+
+    /// Bytes the frame of `entry` takes in the file, with header and padding.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] and [`Error::Io`], only for frames of 4,194,240 bytes and more: the
+    /// index cannot hold their size, so their header is read.
+    pub fn frame_size(&self, entry: &IndexEntry) -> Result<u64> {
+        if entry.frame_size != 0 || !entry.has_frame() {
+            return Ok(entry.frame_size);
+        }
+        let address = entry.address;
+        let mut header = [0; FRAME_HEADER_SIZE];
+        self.file.read_exact_at(&mut header, address).map_err(Error::io("read frame", address))?;
+        let size = frame_header(&header, address)?.frame_size();
         if address.checked_add(size).is_none_or(|end| end > self.trailer().frames_end) {
             return Err(Fault::Bounds.at(Section::Frame, address));
         }
-        load(&*self.file, buffer, address, size)
+        Ok(size)
     }
 }
 
@@ -247,6 +260,20 @@ pub(crate) fn decode_frame(
     }
     check_leaf(out, &entry.leaf, address)?;
     Ok(depth)
+}
+
+/// What the DELTA frame that `entry` names, and `frame` begins with, is a difference to. The frame
+/// is checked as far as that goes without decoding it.
+///
+/// # Errors
+/// [`Error::Corrupt`] when the frame is damaged, or is not the one of the entry.
+pub fn delta_head(frame: &[u8], entry: &IndexEntry) -> Result<DeltaHead> {
+    let (_, payload) = check_frame(frame, entry, entry.block)?;
+    if entry.kind != Kind::Delta {
+        return Err(Error::Misuse("the base of a block that is no difference"));
+    }
+    let split = DeltaHead::split(payload).map_err(|fault| fault.at(Section::Frame, entry.address));
+    split.map(|(head, _)| head)
 }
 
 /// Checks everything about the frame that `entry` names for `block` that can be checked without

@@ -28,3 +28,4 @@ mod patched;
 mod recipe;
 mod refusals;
 mod round_trip;
+mod rows;
