@@ -31,6 +31,8 @@ pub(crate) struct Ancestry {
     pub chosen: HashMap<Node, usize>,
     /// Files of the chain, this one included, for states whose whole ancestry is there.
     depth: HashMap<Node, usize>,
+    /// Those of them of which no file is damaged.
+    sound: HashSet<Node>,
 }
 
 impl Ancestry {
@@ -48,12 +50,25 @@ impl Ancestry {
         let mut ancestry = Self::default();
         for with_damaged in [false, true] {
             ancestry.resolve(all, &children, with_damaged);
+            if !with_damaged {
+                ancestry.sound = ancestry.depth.keys().copied().collect();
+            }
         }
         // What cannot be read is listed by its first file.
         for (at, facts) in all.iter().enumerate() {
             ancestry.chosen.entry(node(facts)).or_insert(at);
         }
         ancestry
+    }
+
+    /// States whose whole ancestry is there.
+    pub(crate) fn whole(&self) -> impl Iterator<Item = Node> + '_ {
+        self.depth.keys().copied()
+    }
+
+    /// Whether a state's whole ancestry is there; with `sound`, without a damaged file.
+    pub(crate) fn has(&self, node: Node, sound: bool) -> bool {
+        if sound { self.sound.contains(&node) } else { self.depth.contains_key(&node) }
     }
 
     fn resolve(&mut self, all: &[Facts], children: &HashMap<Node, Vec<usize>>, with_damaged: bool) {

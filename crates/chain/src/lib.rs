@@ -6,15 +6,20 @@
 //! a disk works on a recovery point.
 
 mod ancestry;
+mod census;
+mod consolidate;
 mod error;
 mod facts;
 mod folder;
+mod keep;
 mod layers;
 mod locate;
 mod look;
+mod merge;
 mod names;
 mod overlay;
 mod reader;
+mod removal;
 mod select;
 #[cfg(test)]
 mod testing;
@@ -22,11 +27,18 @@ mod verify;
 mod view;
 
 pub use ancestry::CHAIN_MAX;
+pub use consolidate::{
+    ConsolidateOptions, ConsolidationPlan, ConsolidationReport, MergedImage, PlannedPoint,
+    PlannedRun,
+};
 pub use error::{Error, Result};
 pub use folder::{Folder, Point, PointState, Set, Stray, StrayKind};
+pub use keep::Keep;
 pub use locate::{locate, open_image, open_view};
+pub use merge::{MERGE_PART, MergeIds, NewIds};
 pub use names::{ImageName, image_name, suffix};
 pub use reader::ViewReader;
+pub use removal::{LeftFile, LeftReason};
 pub use select::Selector;
 pub use verify::{Checked, verify_file, verify_folder};
 pub use view::{Stretch, View};

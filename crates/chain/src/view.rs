@@ -142,7 +142,7 @@ impl View {
         Ok(Self::new(layers))
     }
 
-    fn new(layers: Layers) -> Self {
+    pub(crate) fn new(layers: Layers) -> Self {
         Self { layers, groups: Mutex::default(), recent: Mutex::default() }
     }
 

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
+mod chains;
 mod common;
+mod consolidate;
 mod scan;
 mod select;
 mod view;
