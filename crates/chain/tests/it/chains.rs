@@ -26,7 +26,7 @@ pub(crate) enum Change {
     New(u8),
     /// A few bytes are others: stored as a difference to what it was.
     Patch(u8),
-    /// A few bytes are others, and the block is stored whole all the same.
+    /// A few bytes are others, with 0 none, and the block is stored whole all the same.
     Rewritten(u8),
     /// The bytes of another block of the point before, with a few others: a difference to that.
     PatchOf(u8, u8),
@@ -348,7 +348,7 @@ impl Maker<'_> {
         assert!(old == cell.bytes, "the chain reads as it was written");
         let mut bytes = old.clone();
         let at = usize::from(seed) * 61 % len;
-        let end = (at + 9).min(len);
+        let end = if as_delta || seed > 0 { (at + 9).min(len) } else { at };
         bytes[at..end].copy_from_slice(&noise(u64::from(seed) << 8 | 3, end - at));
         if !as_delta {
             return self.data(bytes);
@@ -371,7 +371,7 @@ pub(crate) fn arb_change() -> impl Strategy<Value = Change> {
         5 => Just(Change::Keep),
         3 => n.prop_map(Change::New),
         4 => n.prop_map(Change::Patch),
-        2 => n.prop_map(Change::Rewritten),
+        2 => prop_oneof![Just(0), n].prop_map(Change::Rewritten),
         2 => (n, n).prop_map(|(from, seed)| Change::PatchOf(from, seed)),
         3 => n.prop_map(Change::Moved),
         2 => n.prop_map(Change::Repeat),

@@ -150,10 +150,14 @@ fn check_frames(before: &MemStorage, after: &MemStorage, set: &aiv_chain::Set) {
         assert!(has_parent || incompat == 0);
         assert_eq!(image.meta().specification == SPECIFICATION, !has_parent);
         let mut seen: BTreeMap<u64, Kind> = BTreeMap::new();
+        let mut copied: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
         for entry in entries(after, &point.file).iter().filter(|entry| entry.has_frame()) {
             let bytes = frame(after, &point.file, entry);
             let is_own = bytes[8..20] == own.0;
             assert!(is_own || frames.contains(&bytes), "{} block {}", point.file, entry.block);
+            // Session and number make every frame another one.
+            let at = *copied.entry(bytes.clone()).or_insert(entry.address);
+            assert_eq!(at, entry.address, "{} has a frame twice", point.file);
             let owner = seen.insert(entry.address, entry.kind);
             assert!(owner.is_none() || entry.kind == Kind::Ref);
             if entry.kind == Kind::Delta {
@@ -287,6 +291,42 @@ fn a_block_stored_anew_is_not_deeper_than_it_was_so_that_what_builds_on_it_reads
     for at in [0, 1, 3, 4] {
         assert_eq!(wrong(&chain.storage, &chain.points[at]), None);
     }
+}
+
+#[test]
+fn a_difference_whose_base_is_there_and_deeper_than_it_allows_is_stored_anew() {
+    let len = 2 * BLOCK as u64;
+    let one = |change| vec![(change, 1)];
+    let chain = Chain::of(&[
+        Step::full(len, &[(Change::New(1), 2)]),
+        Step::on(1, len, &one(Change::Patch(1))),
+        // The same bytes, stored whole.
+        Step::on(1, len, &one(Change::Rewritten(0))),
+        Step::on(1, len, &one(Change::Patch(3))),
+    ]);
+    let report = consolidate(&chain.storage, &keep(1, &[1, 2])).unwrap();
+    assert_eq!(entries(&chain.storage, &report.merged[0].file)[0].kind, Kind::Data);
+    for at in [0, 1, 3] {
+        assert_eq!(wrong(&chain.storage, &chain.points[at]), None);
+    }
+}
+
+#[test]
+fn a_difference_to_a_block_that_came_back_to_what_the_parent_has_is_copied() {
+    let len = 2 * BLOCK as u64;
+    let one = |change| vec![(change, 1)];
+    let chain = Chain::of(&[
+        Step::full(len, &[(Change::New(1), 2)]),
+        Step::on(1, len, &one(Change::Rewritten(0))),
+        Step::on(1, len, &one(Change::Patch(3))),
+    ]);
+    let old = entries(&chain.storage, "p003.aii")[0];
+    let old = frame(&chain.storage, "p003.aii", &old);
+    let report = consolidate(&chain.storage, &keep(1, &[1])).unwrap();
+    let file = &report.merged[0].file;
+    let new = entries(&chain.storage, file)[0];
+    assert!(frame(&chain.storage, file, &new) == old);
+    assert_eq!(wrong(&chain.storage, &chain.points[2]), None);
 }
 
 #[test]
