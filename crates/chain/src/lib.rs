@@ -23,6 +23,7 @@ mod removal;
 mod select;
 #[cfg(test)]
 mod testing;
+mod transfer;
 mod verify;
 mod view;
 
@@ -40,6 +41,10 @@ pub use names::{ImageName, image_name, suffix};
 pub use reader::ViewReader;
 pub use removal::{LeftFile, LeftReason};
 pub use select::Selector;
+pub use transfer::{
+    ArchiveReport, CopiedFile, CopyReport, MoveReport, archive, copy_point, copy_set, move_point,
+    move_set,
+};
 pub use verify::{Checked, verify_file, verify_folder};
 pub use view::{Stretch, View};
 

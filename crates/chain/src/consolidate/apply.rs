@@ -130,26 +130,11 @@ impl Folding<'_> {
         };
         for point in set.points.iter().filter(stays) {
             if point.is_restorable() && point.other_files.iter().any(replaced) {
-                self.prove_again(set, point)?;
+                let view = View::of_point(self.storage, set, point)?;
+                view.prove_newest(Depth::Stored, self.job)?;
             }
         }
         self.remove(&dropped)
-    }
-
-    fn prove_again(&self, set: &Set, point: &Point) -> Result<()> {
-        let view = View::of_point(self.storage, set, point)?;
-        let report = match view.parent() {
-            Some(parent) => view.image().verify_on(&parent, Depth::Stored, self.job),
-            None => view.image().verify(Depth::Stored, self.job),
-        };
-        let report = report.map_err(|e| Error::in_file(&point.file, e))?;
-        match report.damage.first() {
-            None => Ok(()),
-            Some(damage) => {
-                let source = damage.clone().into();
-                Err(Error::in_file(&point.file, source))
-            }
-        }
     }
 
     fn merge(

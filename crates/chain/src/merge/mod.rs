@@ -260,7 +260,7 @@ pub(crate) fn remove_stale(storage: &dyn Storage, set: SetId) -> Result<Vec<Stri
             continue;
         }
         let Ok(file) = storage.open(&entry.name) else { continue };
-        if peek_set(&*file) == Some(set) {
+        if peek_set(&*file) == Some(set) || entry.name.contains(&set.to_string()) {
             let op = format!("removing the leftover {}", entry.name);
             storage.remove(&entry.name).map_err(Error::io(op))?;
             removed.push(entry.name);

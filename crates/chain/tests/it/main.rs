@@ -7,4 +7,5 @@ mod common;
 mod consolidate;
 mod scan;
 mod select;
+mod transfers;
 mod view;
