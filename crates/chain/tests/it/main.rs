@@ -5,6 +5,7 @@
 mod chains;
 mod common;
 mod consolidate;
+mod merge_faults;
 mod scan;
 mod select;
 mod transfers;
