@@ -47,7 +47,15 @@ pub(crate) fn plan(storage: &dyn Storage, keep: &Keep) -> Result<ConsolidationPl
 }
 
 pub(crate) fn consolidate(storage: &dyn Storage, keep: &Keep) -> Result<ConsolidationReport> {
-    plan(storage, keep)?.apply(storage, &options(), &mut ids(0xa0), Job::silent())
+    consolidate_with(storage, keep, 0xa0)
+}
+
+pub(crate) fn consolidate_with(
+    storage: &dyn Storage,
+    keep: &Keep,
+    seed: u8,
+) -> Result<ConsolidationReport> {
+    plan(storage, keep)?.apply(storage, &options(), &mut ids(seed), Job::silent())
 }
 
 /// Five points in a line, every kind of block in them.

@@ -5,8 +5,11 @@
 mod chains;
 mod common;
 mod consolidate;
+mod merge_crashes;
 mod merge_faults;
+mod merge_planted;
 mod scan;
 mod select;
 mod transfers;
 mod view;
+mod wrappers;

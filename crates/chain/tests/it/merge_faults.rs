@@ -9,16 +9,22 @@ use crate::chains::{Chain, Change, SET, Step, wrong};
 use crate::common::BLOCK;
 use crate::consolidate::{consolidate, keep};
 use crate::transfers::{archive_point, copy_all, move_all};
+use crate::wrappers::pass_on;
 
 /// Four points of three blocks; the second and the last are to be kept.
 pub(crate) fn small() -> Chain {
+    small_named("p")
+}
+
+pub(crate) fn small_named(prefix: &str) -> Chain {
     let len = 2 * BLOCK as u64 + 512;
-    Chain::of(&[
+    let steps = [
         Step::full(len, &[(Change::New(1), 2)]),
         Step::on(1, len, &[(Change::Patch(1), 1)]),
         Step::on(1, len, &[(Change::Patch(2), 1), (Change::New(4), 1)]),
         Step::on(1, len, &[(Change::Patch(3), 2)]),
-    ])
+    ];
+    Chain::named(prefix, &steps)
 }
 
 pub(crate) const KEPT: [usize; 2] = [1, 3];
@@ -156,24 +162,7 @@ impl aiv_volume_io::Lease for Watched {
 }
 
 impl Storage for Thief {
-    fn create(&self, name: &str) -> std::io::Result<Box<dyn aiv_volume_io::AppendFile>> {
-        self.inner.create(name)
-    }
-    fn open(&self, name: &str) -> std::io::Result<std::sync::Arc<dyn aiv_volume_io::ReadAt>> {
-        self.inner.open(name)
-    }
-    fn publish(&self, from: &str, to: &str) -> std::io::Result<()> {
-        self.inner.publish(from, to)
-    }
-    fn remove(&self, name: &str) -> std::io::Result<()> {
-        self.inner.remove(name)
-    }
-    fn list(&self) -> std::io::Result<Vec<aiv_volume_io::FileEntry>> {
-        self.inner.list()
-    }
-    fn sync_dir(&self) -> std::io::Result<()> {
-        self.inner.sync_dir()
-    }
+    pass_on!(inner: create, open, publish, remove, list, sync_dir);
     fn lease(&self, name: &str) -> std::io::Result<Box<dyn aiv_volume_io::Lease>> {
         let lease = self.inner.lease(name)?;
         let thief = (name == self.lease).then(|| (self.inner.clone(), name.to_owned(), self.at));
