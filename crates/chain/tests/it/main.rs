@@ -6,6 +6,7 @@ mod chains;
 mod common;
 mod consolidate;
 mod merge_crashes;
+mod merge_deltas;
 mod merge_faults;
 mod merge_planted;
 mod scan;

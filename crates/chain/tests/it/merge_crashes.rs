@@ -21,7 +21,7 @@ pub(crate) struct Tier {
 }
 
 /// What continuous integration tries.
-pub(crate) const CI: Tier = Tier { seed: 1, per_prefix: 100 };
+pub(crate) const CI: Tier = Tier { seed: 1, per_prefix: 60 };
 
 /// What is tried once in a while: `cargo test -p aiv-chain -- --ignored`.
 const FULL: Tier = Tier { seed: 2, per_prefix: 3000 };
@@ -167,7 +167,9 @@ fn finishing(tier: Tier) -> Result<usize, String> {
     drop(backup);
     let crash = folder_after(&chain);
     let report = consolidate(&crash, &keep(1, &[2])).unwrap();
-    assert_eq!((report.merged.len(), report.removed.len()), (0, 4));
+    if (report.merged.len(), report.removed.len()) != (0, 4) {
+        return Err(format!("it did not only remove: {report:?}"));
+    }
     crash.mark("done");
     let mut oracle = Oracle::new(&chain, &KEPT);
     check_states(crash.crash_states(tier.seed, tier.per_prefix), |state| {
