@@ -120,12 +120,19 @@ pub(crate) fn read_page(file: &dyn ReadAt, offset: u64) -> Result<[u8; PAGE_SIZE
     Ok(page)
 }
 
+/// The superblock at the start of `file`, whether or not the image was finished; `None` when
+/// there is no sound one.
+#[must_use]
+pub fn peek_superblock(file: &dyn ReadAt) -> Option<Superblock> {
+    let page = read_page(file, 0).ok()?;
+    Superblock::from_bytes(&page, Section::Superblock, 0).ok()
+}
+
 /// The set named by the superblock at the start of `file`, whether or not the image was
 /// finished; `None` when there is no sound superblock.
 #[must_use]
 pub fn peek_set(file: &dyn ReadAt) -> Option<SetId> {
-    let page = read_page(file, 0).ok()?;
-    Superblock::from_bytes(&page, Section::Superblock, 0).ok().map(|superblock| superblock.set)
+    peek_superblock(file).map(|superblock| superblock.set)
 }
 
 /// Reads the superblock, or its copy when the first is damaged.

@@ -39,7 +39,7 @@ pub use hash::{GroupNode, Roots};
 pub use ids::{
     BlockIndex, BlockSize, Digest, Geometry, GroupId, ImageId, PointId, SessionTag, SetId,
 };
-pub use image::{Image, peek_set};
+pub use image::{Image, peek_set, peek_superblock};
 pub use index::Entries;
 pub use layout::{
     Features, FrameKind, ImageKind, IndexEntry, Kind, ParentLink, Superblock, Totals, Trailer,
