@@ -5,17 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Add;
 
-use aiv_backup_engine::{
-    BackupIds, BackupOptions, BackupPlan, BackupReport, Basis, BlockSize, Compression, Sectors,
-    SourceFacts,
-};
+use aiv_backup_engine::BackupReport;
 use aiv_chain::{Digest, Folder, PointId, View};
-use aiv_image_format::GroupId;
-use aiv_image_format::meta::Inventory;
 use aiv_testkit::{MemStorage, Random};
-use aiv_volume_io::{Job, MemDisk, ReadAt, Storage};
+use aiv_volume_io::{Job, ReadAt, Storage};
 
-use super::disk::{BLOCK, change, new_disk};
+use super::disk::{change, new_disk};
+use super::said;
+use super::scenario::{Maker, random_options};
 
 /// Operations of one program.
 const STEPS: usize = 200;
@@ -87,20 +84,8 @@ struct Model {
     disk: Vec<u8>,
     files: BTreeMap<String, Provides>,
     points: BTreeMap<PointId, Known>,
-    /// Numbers the backups, for ids that never repeat.
-    taken: u64,
-    seed: u64,
+    maker: Maker,
     counts: Counts,
-}
-
-fn said(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 impl Model {
@@ -113,8 +98,7 @@ impl Model {
             disk,
             files: BTreeMap::new(),
             points: BTreeMap::new(),
-            taken: 0,
-            seed,
+            maker: Maker::new(seed),
             counts: Counts::default(),
         }
     }
@@ -158,39 +142,13 @@ impl Model {
         }
     }
 
-    fn random_bytes<const N: usize>(&mut self) -> [u8; N] {
-        let mut bytes = [0; N];
-        self.taken += 1;
-        Random::new(&[self.seed, self.taken]).fill(&mut bytes);
-        bytes
-    }
-
     fn back_up(&mut self) -> Result<String, String> {
-        let codecs = [Compression::Zstd(1), Compression::Lz4, Compression::None];
-        let options = BackupOptions {
-            sectors: Sectors::All,
-            basis: [Basis::Newest, Basis::Newest, Basis::Newest, Basis::NewestFull, Basis::Nothing]
-                [self.random.below(5)],
-            deltas: self.random.below(4) > 0,
-            compression: codecs[self.random.below(3)],
-            block_size: u32::try_from(BLOCK).ok().and_then(BlockSize::new),
-            ..BackupOptions::default()
-        };
-        let facts = SourceFacts {
-            name: "disk".to_owned(),
-            host: "model".to_owned(),
-            source_id: Some("the one disk".to_owned()),
-            ..SourceFacts::default()
-        };
-        let source = MemDisk::from_bytes(self.disk.clone());
+        let options = random_options(&mut self.random);
         let what = format!("back up on {:?}", options.basis);
-        let plan = BackupPlan::new(&source, facts, options, Job::silent()).map_err(|e| said(&e))?;
-        let random = self.random_bytes();
-        let ids = BackupIds::new(&random, GroupId([7; 16]), self.taken * 1000);
-        let inventory = Inventory::default();
-        let report = plan
-            .apply(&source, &self.folder, &ids, &inventory, None, Job::silent())
-            .map_err(|e| format!("{what}: {}", said(&e)))?;
+        let report = self
+            .maker
+            .back_up(&self.disk, &self.folder, options)
+            .map_err(|why| format!("{what}: {why}"))?;
         self.remember(&report);
         self.counts.backups += 1;
         Ok(format!("{what}: {}", report.image))
