@@ -257,7 +257,7 @@ fn error(file: &str, offset: u64, what: &dyn ToString) -> Value {
 /// One image of a finished backup into `folder`.
 #[must_use]
 pub fn backup(folder: &Path, plan: &BackupPlan, report: &BackupReport, elapsed: Duration) -> Value {
-    let remarks = Remarks::on_backup(plan, report);
+    let remarks = Remarks::on_backup(report);
     let lost = |lost: &LostPoint| {
         let point = lost.id.map(|id| id.to_string());
         json!({"recovery_point": point, "image": lost.file, "why": lost.why})

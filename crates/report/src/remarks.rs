@@ -1,4 +1,4 @@
-use aiv_backup_engine::{BackupPlan, BackupReport, LostPoint, PlanNote};
+use aiv_backup_engine::{BackupReport, LostPoint, PlanNote};
 use aiv_chain::{Folder, Image, Stray, StrayKind};
 use aiv_image_format::{Corrupt, Section};
 use aiv_restore_engine::Note;
@@ -18,9 +18,9 @@ pub struct Remarks {
 impl Remarks {
     /// Remarks on a finished backup.
     #[must_use]
-    pub fn on_backup(plan: &BackupPlan, report: &BackupReport) -> Self {
+    pub fn on_backup(report: &BackupReport) -> Self {
         let mut remarks = Self::default();
-        plan.notes.iter().for_each(|note| remarks.take_plan_note(note));
+        report.notes.iter().for_each(|note| remarks.take_plan_note(note));
         for file in &report.leftovers_removed {
             remarks.notes.push(format!("removed {file}, which an interrupted backup left"));
         }
@@ -50,6 +50,9 @@ impl Remarks {
             )),
             PlanNote::Live(uses) => self.warnings.push(format!(
                 "the source was in use while it was read, the point is inconsistent: {uses}"
+            )),
+            PlanNote::NewIdentity { before } => self.notes.push(format!(
+                "earlier images of this name are of another disk ({before}); a new set begins"
             )),
             other => self.warnings.push(format!("{other:?}")),
         }

@@ -149,3 +149,24 @@ fn a_damaged_newest_image_is_not_built_on() {
     assert!(run.stderr.contains(made[3]["recovery_point"].as_str().unwrap()), "{}", run.stderr);
     restored(&scratch, &format!("{images}@latest"), 3);
 }
+
+#[test]
+fn what_a_deleted_file_used_is_free_in_the_next_point() {
+    let scratch = Scratch::new();
+    let disk = make_disk(&scratch);
+    let images = scratch.arg("images");
+    backup(&disk, &images, &[]);
+    {
+        let device = Loop::part(disk.as_ref(), ROOT, false);
+        let mount = Mount::new(device.arg(), "rw");
+        fs::remove_file(mount.path().join("etc/deep/er/noise")).unwrap();
+    }
+    fs::copy(&disk, scratch.path("day1.raw")).unwrap();
+    let done = backup(&disk, &images, &["--verify"]);
+    let info = aiv_json(&["info", done["image"].as_str().unwrap()]).ended(0).json();
+    // 3 MiB in blocks of 64 KiB, less what metadata shares blocks with.
+    let unused = info["blocks"]["unused"].as_u64().unwrap();
+    assert!((40..=60).contains(&unused), "{}", info["blocks"]);
+    assert!(done["bytes_stored"].as_u64().unwrap() < MIB, "{done}");
+    restored(&scratch, &format!("{images}@latest"), 1);
+}
