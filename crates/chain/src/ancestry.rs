@@ -1,7 +1,8 @@
 //! Which files can be read as what: the tree of parents, and of several files that provide one
 //! state the one to read.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet};
 
 use aiv_image_format::{Digest, ParentLink, PointId, SetId};
 
@@ -29,8 +30,18 @@ pub(crate) fn parent_node(facts: &Facts) -> Option<Node> {
 pub(crate) struct Ancestry {
     /// Position in the list of facts.
     pub chosen: HashMap<Node, usize>,
-    /// Files of the chain, this one included, for states whose whole ancestry is there.
-    depth: HashMap<Node, usize>,
+    /// States whose whole ancestry is there.
+    resolved: HashMap<Node, Resolved>,
+    /// Why the others cannot be read.
+    broken: HashMap<Node, PointState>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Resolved {
+    /// Files of the chain, this one included.
+    depth: usize,
+    /// The newest file of the chain in which a verification found damage.
+    damaged_by: Option<usize>,
 }
 
 impl Ancestry {
@@ -53,78 +64,98 @@ impl Ancestry {
         for (at, facts) in all.iter().enumerate() {
             ancestry.chosen.entry(node(facts)).or_insert(at);
         }
+        ancestry.explain(all);
         ancestry
     }
 
     fn resolve(&mut self, all: &[Facts], children: &HashMap<Node, Vec<usize>>, with_damaged: bool) {
-        // Breadth first, so that the shortest chain to a state is found first.
-        let usable = |facts: &Facts| with_damaged || facts.damage.is_empty();
-        let mut open: VecDeque<usize> = VecDeque::new();
-        for (at, facts) in all.iter().enumerate() {
-            if usable(facts) && facts.parent.is_none() {
-                open.push_back(at);
+        let usable = |at: usize| with_damaged || all[at].is_sound();
+        // Shorter chains first, so that the first one that leads to a state is the shortest.
+        let rank = |depth: usize, at: usize| Reverse((depth, !all[at].is_sound(), at));
+        let mut open = BinaryHeap::new();
+        for (at, facts) in all.iter().enumerate().filter(|(at, _)| usable(*at)) {
+            match parent_node(facts) {
+                None => open.push(rank(1, at)),
+                // States an earlier round resolved may have children only this round takes.
+                Some(parent) => {
+                    if let Some(parent) = self.resolved.get(&parent) {
+                        open.push(rank(parent.depth + 1, at));
+                    }
+                }
             }
         }
-        // States an earlier round resolved may have children only this round takes.
-        if with_damaged {
-            let resolved: HashSet<Node> = self.depth.keys().copied().collect();
-            let more = all.iter().enumerate().filter(|(_, facts)| {
-                parent_node(facts).is_some_and(|parent| resolved.contains(&parent))
-            });
-            open.extend(more.map(|(at, _)| at));
-        }
-        while let Some(at) = open.pop_front() {
+        while let Some(Reverse((depth, _, at))) = open.pop() {
             let facts = &all[at];
             let this = node(facts);
-            let depth = match parent_node(facts) {
-                None => 1,
-                Some(parent) => match self.depth.get(&parent) {
-                    Some(&depth) if fits(facts, &all[self.chosen[&parent]]) => depth + 1,
-                    _ => continue,
-                },
-            };
-            if depth > CHAIN_MAX || self.depth.contains_key(&this) {
+            if depth > CHAIN_MAX || self.resolved.contains_key(&this) {
                 continue;
             }
-            self.depth.insert(this, depth);
+            let mut damaged_by = facts.is_known_damaged().then_some(at);
+            if let Some(parent) = parent_node(facts) {
+                if !fits(facts, &all[self.chosen[&parent]]) {
+                    continue;
+                }
+                damaged_by = damaged_by.or(self.resolved[&parent].damaged_by);
+            }
+            self.resolved.insert(this, Resolved { depth, damaged_by });
             self.chosen.insert(this, at);
-            let below = children.get(&this).into_iter().flatten();
-            open.extend(below.copied().filter(|&child| usable(&all[child])));
+            let below = children.get(&this).into_iter().flatten().copied();
+            open.extend(below.filter(|&child| usable(child)).map(|child| rank(depth + 1, child)));
+        }
+    }
+
+    /// Finds out what is wrong with each state that was not resolved: whatever is wrong with the
+    /// first of its ancestors that cannot be read.
+    fn explain(&mut self, all: &[Facts]) {
+        let points: HashSet<(SetId, PointId)> = all.iter().map(|f| (f.set, f.point)).collect();
+        for start in all {
+            let mut way = Vec::new();
+            let mut on_way = HashSet::new();
+            let mut at = start;
+            let state = loop {
+                let this = node(at);
+                if way.is_empty() && self.resolved.contains_key(&this) {
+                    break PointState::Restorable;
+                }
+                if let Some(known) = self.broken.get(&this) {
+                    break known.clone();
+                }
+                if !on_way.insert(this) {
+                    break PointState::Circular;
+                }
+                way.push(this);
+                let Some(parent) = parent_node(at) else { break PointState::TooLong };
+                match self.chosen.get(&parent) {
+                    Some(&next) if self.resolved.contains_key(&parent) => {
+                        break match fits(at, &all[next]) {
+                            true => PointState::TooLong,
+                            false => PointState::ParentDiffers { point: parent.1 },
+                        };
+                    }
+                    Some(&next) => at = &all[next],
+                    None if points.contains(&(parent.0, parent.1)) => {
+                        break PointState::ParentDiffers { point: parent.1 };
+                    }
+                    None => break PointState::MissingParent { point: parent.1 },
+                }
+            };
+            self.broken.extend(way.into_iter().map(|node| (node, state.clone())));
         }
     }
 
     /// Whether the state of `facts` can be read through the chosen files, and if not why.
-    pub(crate) fn state(&self, all: &[Facts], facts: &Facts) -> PointState {
-        if self.depth.contains_key(&node(facts)) {
-            return match facts.damage.as_slice() {
-                [] => PointState::Restorable,
-                damage => PointState::Damaged(damage.to_vec()),
-            };
+    pub(crate) fn state(&self, facts: &Facts) -> PointState {
+        match (self.broken.get(&node(facts)), facts.damage.as_slice()) {
+            (Some(broken), _) => broken.clone(),
+            (None, []) => PointState::Restorable,
+            (None, damage) => PointState::Damaged(damage.to_vec()),
         }
-        let mut seen = HashSet::new();
-        let mut at = facts;
-        loop {
-            let Some(parent) = parent_node(at) else { return PointState::TooLong };
-            if !seen.insert(node(at)) {
-                return PointState::Circular;
-            }
-            match self.chosen.get(&parent) {
-                Some(&next) if self.depth.contains_key(&parent) => {
-                    return match fits(at, &all[next]) {
-                        true => PointState::TooLong,
-                        false => PointState::ParentDiffers { point: parent.1 },
-                    };
-                }
-                Some(&next) => at = &all[next],
-                None => {
-                    let other = all.iter().any(|f| (f.set, f.point) == (parent.0, parent.1));
-                    return match other {
-                        true => PointState::ParentDiffers { point: parent.1 },
-                        false => PointState::MissingParent { point: parent.1 },
-                    };
-                }
-            }
-        }
+    }
+
+    /// The newest of the files the state of `facts` is read from in which a verification found
+    /// damage.
+    pub(crate) fn damaged_by(&self, facts: &Facts) -> Option<usize> {
+        self.resolved.get(&node(facts)).and_then(|resolved| resolved.damaged_by)
     }
 }
 

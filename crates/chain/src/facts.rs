@@ -1,13 +1,10 @@
 //! What one image file says about itself, as far as finding and chaining points needs it.
 
-use std::sync::Arc;
-
 use aiv_image_format::{
     BlockSize, Corrupt, Digest, Image, ImageId, ImageKind, ParentLink, PointId, SetId,
 };
-use aiv_volume_io::Storage;
 
-use crate::error::{Error, Result};
+use crate::catalogue::Verified;
 
 /// One image file. Everything comes from its superblock, trailer and META, or from a catalogue
 /// that remembers them: who reads blocks compares with the file again.
@@ -32,6 +29,8 @@ pub(crate) struct Facts {
     pub about: Option<About>,
     /// Damage that a second copy makes up for, or that is in META.
     pub damage: Vec<Corrupt>,
+    /// What the last verification found, when the file is still the one that was verified.
+    pub verified: Option<Verified>,
 }
 
 /// What META says about a point.
@@ -74,13 +73,17 @@ impl Facts {
             size_stored: trailer.file_len,
             about,
             damage: image.damage().to_vec(),
+            verified: None,
         }
     }
-}
 
-/// Opens one image of a folder.
-pub(crate) fn open(storage: &dyn Storage, name: &str) -> Result<Image> {
-    let file =
-        storage.open(name).map_err(|source| Error::Io { op: format!("opening {name}"), source })?;
-    Image::open(Arc::clone(&file)).map_err(|source| Error::Image { file: name.to_owned(), source })
+    /// Whether nothing bad is known about the file.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.damage.is_empty() && !self.is_known_damaged()
+    }
+
+    /// Whether a verification found damage in the file.
+    pub(crate) fn is_known_damaged(&self) -> bool {
+        self.verified.is_some_and(|verified| !verified.sound)
+    }
 }

@@ -8,10 +8,10 @@ use aiv_image_format::{BlockIndex, Digest, Geometry, Image, IndexEntry, Kind, Po
 use aiv_volume_io::{Job, ReadAt, Storage};
 
 use crate::error::{Error, Result};
-use crate::facts;
 use crate::folder::{Folder, Point, PointState, Set};
 use crate::layers::{Layer, Layers};
 use crate::look::in_parallel;
+use crate::open::{self, Head};
 use crate::reader::ViewReader;
 
 /// A recovery point, readable at any offset from any thread.
@@ -92,12 +92,28 @@ impl View {
     /// [`Error::Io`] when a file cannot be read, [`Error::Image`] when one cannot be used,
     /// [`Error::NotRestorable`] when one is missing, [`Error::Canceled`].
     pub fn open(storage: &dyn Storage, file: &str, job: Job<'_>) -> Result<Self> {
-        let image = facts::open(storage, file)?;
+        let image = Arc::new(open::open(storage, file, Head::Read)?);
+        Self::with_parents(storage, image, file, job)
+    }
+
+    /// Opens the point that `image`, which is `file` of `storage`, provides.
+    pub(crate) fn with_parents(
+        storage: &dyn Storage,
+        image: Arc<Image>,
+        file: &str,
+        job: Job<'_>,
+    ) -> Result<Self> {
         if image.superblock().parent.is_none() {
-            return Ok(Self::of_full(Arc::new(image), file.to_owned()));
+            return Ok(Self::of_full(image, file.to_owned()));
         }
         let folder = Folder::scan(storage, job)?;
-        Self::open_in(storage, &folder, Arc::new(image), file)
+        match Self::open_in(storage, &folder, Arc::clone(&image), file, Head::Known) {
+            Err(error) if is_worth_a_scan(&error) => {
+                let (folder, _) = Folder::scan_afresh(storage, job)?;
+                Self::open_in(storage, &folder, image, file, Head::Known)
+            }
+            opened => opened,
+        }
     }
 
     /// Opens the point that `image`, which is `file` of `storage`, provides, with the images it
@@ -107,6 +123,7 @@ impl View {
         folder: &Folder,
         image: Arc<Image>,
         file: &str,
+        head: Head,
     ) -> Result<Self> {
         let mut files = Vec::new();
         if let Some(link) = image.superblock().parent {
@@ -118,16 +135,42 @@ impl View {
             let parent = set.provider(link).ok_or_else(missing)?;
             files = set.chain(parent)?;
         }
-        let own = Layer { image, file: file.to_owned() };
-        Self::of_layers(std::iter::once(Ok(own)).chain(open_all(storage, &files)?))
+        let mut layers = vec![Layer { image, file: file.to_owned() }];
+        layers.extend(open_all(storage, &files, head, head)?);
+        Self::of_layers(layers)
     }
 
-    /// Opens `point` of `set`, which a scan of `storage` found.
+    /// Opens `point` of `set`, which a scan of `storage` found. When the files are not what the
+    /// scan said, because they changed since or a catalogue was wrong, the folder is scanned
+    /// once more.
     ///
     /// # Errors
     /// As [`View::open`].
     pub fn of_point(storage: &dyn Storage, set: &Set, point: &Point) -> Result<Self> {
-        Self::of_layers(open_all(storage, &set.chain(point)?)?)
+        match Self::of_point_as_found(storage, set, point, Head::Known) {
+            Err(Error::NotRestorable { .. }) if !point.is_restorable() && !set.remembered => {
+                Err(Error::NotRestorable { point: point.id, state: point.state.clone() })
+            }
+            Err(error) if is_worth_a_scan(&error) => {
+                let (folder, _) = Folder::scan_afresh(storage, Job::silent())?;
+                let set = folder.any_set(set.id).ok_or_else(|| gone(point))?;
+                let point = set.provider(point.link()).ok_or_else(|| gone(point))?;
+                Self::of_point_as_found(storage, set, point, Head::Known)
+            }
+            opened => opened,
+        }
+    }
+
+    /// As [`View::of_point`], and takes the scan at its word. What is wrong with the first
+    /// superblock of the newest image can be asked of the view, with those of the older ones
+    /// as `head` says.
+    pub(crate) fn of_point_as_found(
+        storage: &dyn Storage,
+        set: &Set,
+        point: &Point,
+        head: Head,
+    ) -> Result<Self> {
+        Self::of_layers(open_all(storage, &set.chain(point)?, Head::Read, head)?)
     }
 
     /// The point a full `image` provides; `file` is its name for messages.
@@ -136,8 +179,8 @@ impl View {
         Self::new(Layers::new(vec![Layer { image, file }]))
     }
 
-    fn of_layers(layers: impl Iterator<Item = Result<Layer>>) -> Result<Self> {
-        let layers = Layers::new(layers.collect::<Result<_>>()?);
+    fn of_layers(layers: Vec<Layer>) -> Result<Self> {
+        let layers = Layers::new(layers);
         layers.check_links()?;
         Ok(Self::new(layers))
     }
@@ -251,22 +294,34 @@ impl View {
     }
 }
 
-/// Opens the files of points, several at a time.
-fn open_all<'p>(
+/// Opens the files of points, several at a time, the newest one as `first` says.
+fn open_all(
     storage: &dyn Storage,
-    points: &[&'p Point],
-) -> Result<impl Iterator<Item = Result<Layer>> + use<'p>> {
-    let open = |point: &&Point| {
-        let image = facts::open(storage, &point.file)?;
+    points: &[&Point],
+    first: Head,
+    head: Head,
+) -> Result<Vec<Layer>> {
+    let heads = std::iter::once(first).chain(std::iter::repeat(head));
+    let files: Vec<(&Point, Head)> = points.iter().copied().zip(heads).collect();
+    in_parallel(&files, &|&(point, head)| {
+        let image = open::open(storage, &point.file, head)?;
         let (superblock, trailer) = (image.superblock(), image.trailer());
         // Somebody may have put another file in its place since the folder was scanned.
         if (superblock.point, trailer.state_root) != (point.id, point.state_root) {
-            let state = PointState::MissingParent { point: point.id };
-            return Err(Error::NotRestorable { point: point.id, state });
+            return Err(gone(point));
         }
         Ok(Layer { image: Arc::new(image), file: point.file.clone() })
-    };
-    Ok(in_parallel(points, &open)?.into_iter().map(Ok))
+    })
+}
+
+/// Whether files that differ from what a scan said may be the reason.
+fn is_worth_a_scan(error: &Error) -> bool {
+    matches!(error, Error::Io { .. } | Error::Image { .. } | Error::NotRestorable { .. })
+}
+
+fn gone(point: &Point) -> Error {
+    let state = PointState::MissingParent { point: point.id };
+    Error::NotRestorable { point: point.id, state }
 }
 
 impl ReadAt for View {

@@ -2,18 +2,21 @@
 
 use std::path::Path;
 
-use aiv_chain::{Checked, Depth, locate, verify_file, verify_folder};
+use aiv_chain::{Checked, Depth, VerifyOptions, locate, verify_file, verify_folder};
 use aiv_report::{Exit, Failure, Outcome, Remarks, json, text};
 use aiv_volume_io::DirStorage;
 use serde_json::json;
 
-use crate::session::Session;
+use crate::session::{Session, now_unix_ms};
 
 pub(crate) fn run(target: &Path, depth: Depth, session: &Session) -> Result<Outcome, Failure> {
     let (images, strays) = if target.is_dir() {
         let failed = Failure::io(format!("cannot open the folder {}", target.display()));
         let storage = DirStorage::open(target).map_err(failed)?;
-        verify_folder(&storage, depth, session.job())?
+        let now_unix_ms = now_unix_ms();
+        let options = VerifyOptions { depth, not_verified_since: None, now_unix_ms, set: None };
+        let verified = verify_folder(&storage, &options, session.job())?;
+        (verified.images, verified.strays)
     } else {
         let path = locate(target, session.job())?;
         (vec![verify_file(&path, depth, session.job())?], Vec::new())
