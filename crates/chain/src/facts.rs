@@ -24,6 +24,8 @@ pub(crate) struct Facts {
     pub sector_size: u32,
     /// Bytes of the file.
     pub size_stored: u64,
+    /// Those of them from the index on.
+    pub tail: u64,
     /// What META says; `None` when it is damaged: then nothing tells whose point it is, and
     /// other images can still build on it.
     pub about: Option<About>,
@@ -71,6 +73,7 @@ impl Facts {
             block_size: superblock.geometry.block_size(),
             sector_size: superblock.geometry.sector_size(),
             size_stored: trailer.file_len,
+            tail: trailer.file_len - trailer.index_offset,
             about,
             damage: image.damage().to_vec(),
             verified: None,

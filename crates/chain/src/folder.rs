@@ -87,6 +87,8 @@ pub struct Point {
     /// The newest file of its chain in which a verification found damage. The point can still
     /// be read as far as the damage allows; what builds on it would share the damage.
     pub damaged_by: Option<String>,
+    /// Bytes of the file from the index on.
+    pub(crate) tail: u64,
 }
 
 /// Whether a point can be restored, as far as opening its files tells.
@@ -260,6 +262,11 @@ impl Folder {
         Self { sets, strays, nameless, vanished: Vec::new() }
     }
 
+    /// Whether some of it was taken from a catalogue and not from the files.
+    pub(crate) fn is_remembered(&self) -> bool {
+        self.sets.iter().chain(&self.nameless).any(|set| set.remembered)
+    }
+
     /// The set with this identity, also one of which no point can be told.
     pub(crate) fn any_set(&self, id: SetId) -> Option<&Set> {
         self.sets.iter().chain(&self.nameless).find(|s| s.id == id)
@@ -350,6 +357,7 @@ fn point_of(facts: &Facts, state: PointState) -> Point {
         state,
         verified: facts.verified,
         damaged_by: None,
+        tail: facts.tail,
     }
 }
 

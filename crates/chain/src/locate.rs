@@ -34,10 +34,10 @@ pub fn locate(argument: &Path, job: Job<'_>) -> Result<PathBuf> {
     let storage = DirStorage::open(folder).map_err(failed("open", folder))?;
     let selector: Selector = String::from_utf8_lossy(&bytes[at + 1..]).parse()?;
     let found = Folder::scan(&storage, job)?;
-    if let Ok((_, point)) = selector.find(&found)
-        && is_in(&storage, point)
-    {
-        return Ok(folder.join(&point.file));
+    match selector.find(&found) {
+        Ok((_, point)) if is_in(&storage, point) => return Ok(folder.join(&point.file)),
+        Err(error) if !found.is_remembered() => return Err(error),
+        _ => {}
     }
     // The catalogue may have been wrong about what there is, or about what is where.
     let (found, _) = Folder::scan_afresh(&storage, job)?;
@@ -47,7 +47,7 @@ pub fn locate(argument: &Path, job: Job<'_>) -> Result<PathBuf> {
 
 /// Whether the file of `point` provides it.
 fn is_in(storage: &DirStorage, point: &Point) -> bool {
-    open::open(storage, &point.file, Head::Known).is_ok_and(|image| {
+    open::open(storage, &point.file, Head::Known { tail: point.tail }).is_ok_and(|image| {
         image.superblock().point == point.id && image.trailer().state_root == point.state_root
     })
 }

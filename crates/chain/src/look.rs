@@ -16,7 +16,7 @@ use crate::open::{self, Head};
 /// Files one thread looks into at least: starting a thread costs as much as a few of them.
 const FILES_PER_THREAD: usize = 8;
 /// More reads on the way at once gain nothing on the disks we measured.
-const THREADS_MAX: usize = 16;
+const THREADS_MAX: usize = 32;
 
 /// What a file is.
 pub(crate) enum Found {

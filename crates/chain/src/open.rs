@@ -13,18 +13,36 @@ use aiv_volume_io::{Extent, ReadAt, Storage, Tail};
 use crate::error::{Error, Result};
 
 /// Bytes of the end of a file that are read at once. The tail of the format takes 76 KiB; what
-/// is left holds stored list, META, tree pages and index of an increment of some hundred
-/// blocks. It is also what Linux reads ahead by default, so more would be several requests.
-const TAIL_BYTES: usize = 128 << 10;
+/// is left holds stored list and META of a small image, and its tree pages and index, too, when
+/// some eighty blocks changed.
+const TAIL_BYTES: usize = 96 << 10;
 
-/// How much of the beginning of a file an opening looks at.
+/// Where the index is known to begin, it is read along, unless that is more than this: then a
+/// read here and there costs less than all of it.
+const TAIL_BYTES_MAX: u64 = 192 << 10;
+
+/// How much of the beginning and the end of a file an opening looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Head {
     /// The first superblock is read: its damage is found.
     Read,
     /// A scan has read it, now or when the file had the same stamp. Its copy, which lies in the
     /// tail and is checked as strictly, stands for it: one read less for each file of a chain.
-    Known,
+    Known {
+        /// Bytes from the beginning of the index to the end of the file, as far as is known.
+        tail: u64,
+    },
+}
+
+impl Head {
+    fn tail_bytes(self) -> usize {
+        match self {
+            Self::Known { tail } if tail <= TAIL_BYTES_MAX => {
+                usize::try_from(tail).map_or(TAIL_BYTES, |tail| tail.max(TAIL_BYTES))
+            }
+            _ => TAIL_BYTES,
+        }
+    }
 }
 
 /// Opens one image of a folder.
@@ -44,7 +62,7 @@ pub(crate) fn open_file(
     ends.release();
     match opened {
         // The copy may be what is damaged; whatever is wrong, the usual way says it best.
-        Err(_) if head == Head::Known => open_file(Arc::clone(&ends.inner), Head::Read),
+        Err(_) if head != Head::Read => open_file(Arc::clone(&ends.inner), Head::Read),
         opened => opened,
     }
 }
@@ -54,8 +72,9 @@ pub(crate) fn open_file(
 /// system's cache has just seen them.
 struct Ends {
     inner: Arc<dyn ReadAt>,
-    /// Where the tail begins.
+    /// Where the tail begins, and its length.
     from: u64,
+    tail_bytes: usize,
     tail: RwLock<State>,
     /// Whether the first superblock is read from where its copy lies.
     head_is_known: AtomicBool,
@@ -72,10 +91,11 @@ enum State {
 
 impl Ends {
     fn of(inner: Arc<dyn ReadAt>, head: Head) -> Self {
-        let from = inner.len().saturating_sub(TAIL_BYTES as u64);
+        let tail_bytes = head.tail_bytes();
+        let from = inner.len().saturating_sub(tail_bytes as u64);
         // A file that lies in the tail wholly has its head there, too.
-        let head_is_known = AtomicBool::new(head == Head::Known && from > 0);
-        Self { inner, from, tail: RwLock::new(State::Unread), head_is_known }
+        let head_is_known = AtomicBool::new(head != Head::Read && from > 0);
+        Self { inner, from, tail_bytes, tail: RwLock::new(State::Unread), head_is_known }
     }
 
     fn release(&self) {
@@ -90,7 +110,7 @@ impl Ends {
             State::Without => return None,
             State::Unread => {}
         }
-        let read = Tail::read(Arc::clone(&self.inner), TAIL_BYTES);
+        let read = Tail::read(Arc::clone(&self.inner), self.tail_bytes);
         let mut state = self.tail.write().unwrap_or_else(PoisonError::into_inner);
         *state = read.map_or(State::Without, State::Here);
         match &*state {
@@ -135,6 +155,8 @@ mod tests {
     use super::*;
     use crate::testing::{image, image_of};
 
+    const KNOWN: Head = Head::Known { tail: 0 };
+
     /// A full image with a tail larger than what is read at once, so that its head lies apart.
     fn large() -> Vec<u8> {
         image_of(1, "sda", 1, &vec![7; 256 << 10])
@@ -150,10 +172,11 @@ mod tests {
     }
 
     #[test]
-    fn a_small_image_is_opened_with_one_read_and_a_large_one_with_two() {
-        assert_eq!(reads(image(1, "sda", 1), Head::Read), (1, Ok(0)));
+    fn an_image_is_opened_with_two_reads_and_with_one_when_its_head_is_known() {
+        assert_eq!(reads(image(1, "sda", 1), Head::Read), (2, Ok(0)));
+        assert_eq!(reads(image(1, "sda", 1), KNOWN), (1, Ok(0)));
         assert_eq!(reads(large(), Head::Read), (2, Ok(0)));
-        assert_eq!(reads(large(), Head::Known), (1, Ok(0)));
+        assert_eq!(reads(large(), KNOWN), (1, Ok(0)));
     }
 
     #[test]
@@ -161,11 +184,11 @@ mod tests {
         let mut first = large();
         first[100] ^= 1;
         assert_eq!(reads(first.clone(), Head::Read), (2, Ok(1)));
-        assert_eq!(reads(first, Head::Known), (1, Ok(0)), "a scan has said so");
+        assert_eq!(reads(first, KNOWN), (1, Ok(0)), "a scan has said so");
         let mut copy = large();
         let at = copy.len() - 8000;
         copy[at] ^= 1;
-        assert_eq!(reads(copy, Head::Known).1, Ok(0), "the first one is sound");
+        assert_eq!(reads(copy, KNOWN).1, Ok(0), "the first one is sound");
     }
 
     #[test]
@@ -195,7 +218,7 @@ mod tests {
         let len = bytes.len();
         for (at, damage) in [(len - 100, 1), (len - 77_000, 1), (len - 5000, 0), (len - 20_000, 0)]
         {
-            for head in [Head::Read, Head::Known] {
+            for head in [Head::Read, KNOWN] {
                 let image = open_file(Arc::new(Bad(bytes.clone(), at)), head).unwrap();
                 assert_eq!(image.damage().len(), damage, "bad sector at {at}, {head:?}");
             }

@@ -120,7 +120,7 @@ pub(crate) fn verify_alone(
     job: Job<'_>,
 ) -> Result<VerifyReport> {
     let image = Arc::new(open::open(storage, file, Head::Read)?);
-    let view = View::open_in(storage, folder, Arc::clone(&image), file, Head::Known);
+    let view = View::open_in(storage, folder, Arc::clone(&image), file);
     on_parent(view, &image, file, depth, job)
 }
 

@@ -11,7 +11,6 @@ use crate::catalogue::{Catalogue, Verified};
 use crate::error::{Error, Result};
 use crate::family::Family;
 use crate::folder::{self, Folder, Point, Set, Stray, StrayKind};
-use crate::open::Head;
 use crate::verify::{Checked, answer, of_view, verify_alone};
 use crate::view::View;
 
@@ -214,7 +213,7 @@ impl Run<'_> {
     fn open(&self, groups: &[Group<'_>]) -> Vec<Result<View>> {
         let open = |group: &Group<'_>| {
             self.job.check()?;
-            View::of_point_as_found(self.storage, group.set, group.newest, Head::Read)
+            View::of_point_whole(self.storage, group.set, group.newest)
         };
         groups.par_iter().map(open).collect()
     }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use aiv_image_format::{BlockIndex, Digest, Geometry, Image, IndexEntry, Kind, PointId};
 use aiv_volume_io::{Job, ReadAt, Storage};
 
+use crate::catalogue::Catalogue;
 use crate::error::{Error, Result};
 use crate::folder::{Folder, Point, PointState, Set};
 use crate::layers::{Layer, Layers};
@@ -106,11 +107,20 @@ impl View {
         if image.superblock().parent.is_none() {
             return Ok(Self::of_full(image, file.to_owned()));
         }
+        // Without a look at the folder: what is opened is compared with what was expected.
+        let set = image.superblock().set;
+        let remembered = Catalogue::try_read(storage).map(|known| known.into_folder(set));
+        if let Some(folder) = remembered {
+            match Self::open_in(storage, &folder, Arc::clone(&image), file) {
+                Err(error) if is_worth_a_scan(&error) => {}
+                opened => return opened,
+            }
+        }
         let folder = Folder::scan(storage, job)?;
-        match Self::open_in(storage, &folder, Arc::clone(&image), file, Head::Known) {
-            Err(error) if is_worth_a_scan(&error) => {
+        match Self::open_in(storage, &folder, Arc::clone(&image), file) {
+            Err(error) if is_worth_a_scan(&error) && folder.is_remembered() => {
                 let (folder, _) = Folder::scan_afresh(storage, job)?;
-                Self::open_in(storage, &folder, image, file, Head::Known)
+                Self::open_in(storage, &folder, image, file)
             }
             opened => opened,
         }
@@ -123,7 +133,6 @@ impl View {
         folder: &Folder,
         image: Arc<Image>,
         file: &str,
-        head: Head,
     ) -> Result<Self> {
         let mut files = Vec::new();
         if let Some(link) = image.superblock().parent {
@@ -136,7 +145,7 @@ impl View {
             files = set.chain(parent)?;
         }
         let mut layers = vec![Layer { image, file: file.to_owned() }];
-        layers.extend(open_all(storage, &files, head, head)?);
+        layers.extend(open_all(storage, &files, known)?);
         Self::of_layers(layers)
     }
 
@@ -147,30 +156,30 @@ impl View {
     /// # Errors
     /// As [`View::open`].
     pub fn of_point(storage: &dyn Storage, set: &Set, point: &Point) -> Result<Self> {
-        match Self::of_point_as_found(storage, set, point, Head::Known) {
-            Err(Error::NotRestorable { .. }) if !point.is_restorable() && !set.remembered => {
-                Err(Error::NotRestorable { point: point.id, state: point.state.clone() })
-            }
+        let open = |set: &Set, point: &Point| {
+            let chain = set.chain(point)?;
+            // What is wrong with the newest image can be asked of the view.
+            let is_newest = |file: &Point| file.file == point.file;
+            let head = |file: &Point| if is_newest(file) { Head::Read } else { known(file) };
+            Self::of_layers(open_all(storage, &chain, head)?)
+        };
+        match open(set, point) {
+            // Nothing but the files themselves said so.
+            Err(error) if !point.is_restorable() && !set.remembered => Err(error),
             Err(error) if is_worth_a_scan(&error) => {
                 let (folder, _) = Folder::scan_afresh(storage, Job::silent())?;
                 let set = folder.any_set(set.id).ok_or_else(|| gone(point))?;
                 let point = set.provider(point.link()).ok_or_else(|| gone(point))?;
-                Self::of_point_as_found(storage, set, point, Head::Known)
+                open(set, point)
             }
             opened => opened,
         }
     }
 
-    /// As [`View::of_point`], and takes the scan at its word. What is wrong with the first
-    /// superblock of the newest image can be asked of the view, with those of the older ones
-    /// as `head` says.
-    pub(crate) fn of_point_as_found(
-        storage: &dyn Storage,
-        set: &Set,
-        point: &Point,
-        head: Head,
-    ) -> Result<Self> {
-        Self::of_layers(open_all(storage, &set.chain(point)?, Head::Read, head)?)
+    /// As [`View::of_point`], and takes the scan at its word. What is wrong with any of the
+    /// images can be asked of the view.
+    pub(crate) fn of_point_whole(storage: &dyn Storage, set: &Set, point: &Point) -> Result<Self> {
+        Self::of_layers(open_all(storage, &set.chain(point)?, |_| Head::Read)?)
     }
 
     /// The point a full `image` provides; `file` is its name for messages.
@@ -294,17 +303,18 @@ impl View {
     }
 }
 
-/// Opens the files of points, several at a time, the newest one as `first` says.
+fn known(point: &Point) -> Head {
+    Head::Known { tail: point.tail }
+}
+
+/// Opens the files of points, several at a time.
 fn open_all(
     storage: &dyn Storage,
     points: &[&Point],
-    first: Head,
-    head: Head,
+    head: impl Fn(&Point) -> Head + Sync,
 ) -> Result<Vec<Layer>> {
-    let heads = std::iter::once(first).chain(std::iter::repeat(head));
-    let files: Vec<(&Point, Head)> = points.iter().copied().zip(heads).collect();
-    in_parallel(&files, &|&(point, head)| {
-        let image = open::open(storage, &point.file, head)?;
+    in_parallel(points, &|point: &&Point| {
+        let image = open::open(storage, &point.file, head(point))?;
         let (superblock, trailer) = (image.superblock(), image.trailer());
         // Somebody may have put another file in its place since the folder was scanned.
         if (superblock.point, trailer.state_root) != (point.id, point.state_root) {

@@ -15,6 +15,7 @@ use aiv_volume_io::{CATALOGUE_NAME, FileEntry, Storage};
 
 use crate::error::{Error, Result};
 use crate::facts::Facts;
+use crate::folder::Folder;
 
 /// Bytes of a catalogue at most: some two hundred thousand images. What is larger is not read.
 const BYTES_MAX: u64 = 64 << 20;
@@ -137,6 +138,14 @@ impl Catalogue {
         vanished.dedup_by_key(|v| (v.set, v.point));
         vanished.drain(..vanished.len().saturating_sub(VANISHED_MAX));
         Self { entries, vanished, read_from: before.read_from }
+    }
+
+    /// A set as it was when the catalogue was written.
+    pub(crate) fn into_folder(self, set: SetId) -> Folder {
+        let of_set = |entry: &Entry| entry.facts.set == set && !entry.flawed;
+        let entries = self.entries.into_iter().filter(of_set);
+        let facts: Vec<Facts> = entries.map(|entry| entry.facts).collect();
+        Folder::assemble(&facts, true, Vec::new())
     }
 
     /// What is remembered of a file, when it is still the same.

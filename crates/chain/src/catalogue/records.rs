@@ -18,7 +18,7 @@ const VERSION: u32 = 1;
 const HASH_CONTEXT: &str = "aivory catalogue of a folder";
 
 /// Bytes of the shortest entry, and of the shortest vanished point.
-const ENTRY_MIN: usize = 152;
+const ENTRY_MIN: usize = 160;
 const VANISHED_MIN: usize = 48;
 
 /// The bytes of a catalogue and the hash they end with.
@@ -87,6 +87,7 @@ fn put_entry(out: &mut Out, entry: &Entry) {
     let Entry { stamp, flawed, facts } = entry;
     out.text(&facts.file);
     out.u64(facts.size_stored);
+    out.u64(facts.tail);
     out.u64(*stamp);
     out.byte((*flawed).into());
     for id in [facts.image.0, facts.set.0, facts.point.0] {
@@ -130,6 +131,7 @@ fn put_entry(out: &mut Out, entry: &Entry) {
 fn take_entry(input: &mut In<'_>) -> Option<Entry> {
     let file = input.text()?;
     let size_stored = input.u64()?;
+    let tail = input.u64()?;
     let stamp = input.u64()?;
     let flawed = input.flag()?;
     let image = ImageId(input.fixed()?);
@@ -174,6 +176,7 @@ fn take_entry(input: &mut In<'_>) -> Option<Entry> {
         block_size,
         sector_size,
         size_stored,
+        tail,
         about,
         damage: Vec::new(),
         verified,
@@ -251,6 +254,7 @@ mod tests {
                 block_size: BlockSize::new(1 << 16).unwrap(),
                 sector_size: 512,
                 size_stored: numbers.1,
+                tail: numbers.1 / 2,
                 about: flags.0.then_some(about),
                 damage: Vec::new(),
                 verified,
