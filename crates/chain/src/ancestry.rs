@@ -163,3 +163,155 @@ impl Ancestry {
 pub(crate) fn fits(child: &Facts, parent: &Facts) -> bool {
     child.block_size == parent.block_size && child.sector_size == parent.sector_size
 }
+
+#[cfg(test)]
+mod tests {
+    use aiv_image_format::{BlockSize, Depth, ImageId, ImageKind};
+
+    use super::*;
+    use crate::catalogue::Verified;
+    use crate::facts::About;
+
+    fn id(number: u32) -> [u8; 16] {
+        let mut id = [1; 16];
+        id[..4].copy_from_slice(&number.to_be_bytes());
+        id
+    }
+
+    fn link(number: u32) -> ParentLink {
+        let mut root = [2; 32];
+        root[..4].copy_from_slice(&number.to_be_bytes());
+        ParentLink { point: PointId(id(number)), state_root: Digest(root) }
+    }
+
+    /// A file called `file` with point `number` on top of `parent`.
+    fn facts(file: &str, number: u32, parent: Option<u32>) -> Facts {
+        let ParentLink { point, state_root } = link(number);
+        Facts {
+            file: file.to_owned(),
+            image: ImageId(id(number)),
+            set: SetId([3; 16]),
+            point,
+            state_root,
+            content_root: Digest::default(),
+            kind: if parent.is_some() { ImageKind::Incremental } else { ImageKind::Full },
+            parent: parent.map(link),
+            size: 1 << 20,
+            block_size: BlockSize::recommended(1),
+            sector_size: 512,
+            size_stored: 100,
+            tail: 50,
+            about: Some(About::default()),
+            damage: Vec::new(),
+            verified: None,
+        }
+    }
+
+    fn known_damaged(facts: Facts) -> Facts {
+        let verified = Verified { depth: Depth::Data, time_unix_ms: 1, sound: false };
+        Facts { verified: Some(verified), ..facts }
+    }
+
+    /// A full image and `count - 1` increments, each on the one before it.
+    fn chain(count: u32) -> Vec<Facts> {
+        (0..count).map(|n| facts(&format!("{n:06}"), n, n.checked_sub(1))).collect()
+    }
+
+    fn state(all: &[Facts], at: usize) -> PointState {
+        Ancestry::of(all).state(&all[at])
+    }
+
+    #[test]
+    fn a_chain_may_have_as_many_images_as_the_limit_and_no_more() {
+        let all = chain(u32::try_from(CHAIN_MAX).unwrap() + 3);
+        let ancestry = Ancestry::of(&all);
+        assert_eq!(ancestry.state(&all[CHAIN_MAX - 1]), PointState::Restorable);
+        for facts in &all[CHAIN_MAX..] {
+            assert_eq!(ancestry.state(facts), PointState::TooLong);
+        }
+    }
+
+    #[test]
+    fn everything_above_a_missing_point_names_it_however_long_the_chain() {
+        let all = chain(20_000);
+        let ancestry = Ancestry::of(&all[1..]);
+        let missing = PointState::MissingParent { point: link(0).point };
+        assert!(all[1..].iter().all(|facts| ancestry.state(facts) == missing));
+    }
+
+    #[test]
+    fn cycles_are_told_and_do_not_disturb_what_lies_beside_them() {
+        let all = [
+            facts("a", 1, Some(2)),
+            facts("b", 2, Some(3)),
+            facts("c", 3, Some(1)),
+            facts("above", 4, Some(2)),
+            facts("itself", 5, Some(5)),
+            facts("full", 6, None),
+        ];
+        let ancestry = Ancestry::of(&all);
+        assert!(all[..5].iter().all(|facts| ancestry.state(facts) == PointState::Circular));
+        assert_eq!(ancestry.state(&all[5]), PointState::Restorable);
+    }
+
+    #[test]
+    fn another_state_of_the_parent_point_is_no_parent() {
+        let mut other = facts("a", 1, None);
+        other.state_root = Digest([9; 32]);
+        let all = [other, facts("b", 2, Some(1)), facts("c", 3, Some(2))];
+        let differs = PointState::ParentDiffers { point: link(1).point };
+        assert_eq!(state(&all, 1), differs);
+        assert_eq!(state(&all, 2), differs);
+        let mut all = [facts("a", 1, None), facts("b", 2, Some(1))];
+        all[1].sector_size = 4096;
+        assert_eq!(state(&all, 1), differs);
+    }
+
+    #[test]
+    fn of_several_files_the_first_one_is_chosen_whose_whole_chain_is_there() {
+        let chosen = |all: &[Facts], number: u32| {
+            let ParentLink { point, state_root } = link(number);
+            all[Ancestry::of(all).chosen[&(SetId([3; 16]), point, state_root)]].file.clone()
+        };
+        // The parent of the first is missing; the second needs none.
+        assert_eq!(chosen(&[facts("a", 2, Some(1)), facts("b", 2, None)], 2), "b");
+        // Both are whole: the shorter chain, then the name.
+        let both = [facts("a", 2, Some(1)), facts("b", 2, None), facts("c", 1, None)];
+        assert_eq!(chosen(&both, 2), "b");
+        assert_eq!(chosen(&[facts("b", 2, None), facts("a", 2, None)], 2), "b", "as listed");
+        // A longer chain of sound files is better than a damaged file.
+        let damaged =
+            [facts("a", 2, Some(1)), known_damaged(facts("b", 2, None)), facts("c", 1, None)];
+        assert_eq!(chosen(&damaged, 2), "a");
+        // A damaged file is better than none.
+        let alone = [known_damaged(facts("b", 2, None)), facts("c", 3, Some(2))];
+        assert_eq!(chosen(&alone, 2), "b");
+        assert_eq!(state(&alone, 1), PointState::Restorable);
+    }
+
+    #[test]
+    fn the_second_round_takes_the_shorter_chain_as_well() {
+        // All of them lead through a damaged file; "long" is found first.
+        let all = [
+            known_damaged(facts("full", 1, None)),
+            facts("long", 4, Some(3)),
+            facts("short", 4, Some(2)),
+            facts("second", 2, Some(1)),
+            facts("third", 3, Some(2)),
+        ];
+        let ancestry = Ancestry::of(&all);
+        assert_eq!(ancestry.chosen[&node(&all[1])], 2);
+    }
+
+    #[test]
+    fn known_damage_is_inherited_and_the_newest_one_named() {
+        let mut all = chain(6);
+        all[1] = known_damaged(all[1].clone());
+        all[3] = known_damaged(all[3].clone());
+        all.push(facts("branch", 9, Some(0)));
+        let ancestry = Ancestry::of(&all);
+        let by: Vec<_> = all.iter().map(|facts| ancestry.damaged_by(facts)).collect();
+        assert_eq!(by, [None, Some(1), Some(1), Some(3), Some(3), Some(3), None]);
+        assert!(all.iter().all(|facts| ancestry.state(facts) == PointState::Restorable));
+    }
+}

@@ -254,14 +254,18 @@ impl View {
         &self,
         block: BlockIndex,
     ) -> std::result::Result<Stretch, aiv_image_format::Error> {
-        if self.layers.len() < 3 {
-            let (layer, entry) = self.layers.find(0, block)?;
-            return Ok(Stretch { entry, layer });
+        if self.layers.len() >= 3
+            && let Ok(stretches) = self.group(block / GROUP)
+        {
+            let after = stretches.partition_point(|s| s.entry.block <= block);
+            let found = after.checked_sub(1).map(|at| stretches[at]);
+            return found
+                .filter(|s| s.entry.end() > block)
+                .ok_or_else(|| self.image().lacks(block));
         }
-        let stretches = self.group(block / GROUP)?;
-        let after = stretches.partition_point(|s| s.entry.block <= block);
-        let found = after.checked_sub(1).map(|at| stretches[at]);
-        found.filter(|s| s.entry.end() > block).ok_or_else(|| self.image().lacks(block))
+        // Damage that concerns another block of the group must not cost this one.
+        let (layer, entry) = self.layers.find(0, block)?;
+        Ok(Stretch { entry, layer })
     }
 
     /// Where the blocks of a group are found. In a long chain this costs as much as finding one

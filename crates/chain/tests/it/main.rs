@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
+mod chain_maker;
+mod chains;
 mod common;
+mod forge;
 mod scan;
 mod select;
 mod view;
