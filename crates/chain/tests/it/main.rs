@@ -7,6 +7,8 @@ mod chain_maker;
 mod chains;
 mod common;
 mod forge;
+mod hostile_chains;
 mod scan;
 mod select;
+mod verify_chains;
 mod view;
