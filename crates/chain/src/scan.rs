@@ -82,8 +82,7 @@ fn scan(storage: &dyn Storage, trust: Trust, job: Job<'_>) -> Result<(Folder, Ca
                 Some(Found::Nothing) | None => continue,
             },
         };
-        // One that is still growing or was replaced since the listing is not what was stamped.
-        stamps.push(if facts.size_stored == file.len { file.stamp } else { 0 });
+        stamps.push(file.stamp);
         all.push(facts);
     }
     let unreadable: HashSet<String> = strays.iter().filter_map(unreadable).collect();

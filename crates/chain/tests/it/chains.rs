@@ -29,14 +29,16 @@ pub(crate) fn chain_of(states: &[Vec<u8>]) -> MemStorage {
     storage
 }
 
-/// Four blocks, of which each state changes the first two and leaves the others.
+/// Four blocks, of which each state but the first changes one, in turn from the second on.
 pub(crate) fn states(count: u64) -> Vec<Vec<u8>> {
-    let state = |n: u64| {
-        let mut bytes = Content::Random(1000).bytes(4 * BLOCK);
-        bytes[..2 * BLOCK].copy_from_slice(&Content::Random(n).bytes(2 * BLOCK));
-        bytes
-    };
-    (0..count).map(state).collect()
+    let mut bytes = Content::Random(1000).bytes(4 * BLOCK);
+    let mut all = vec![bytes.clone()];
+    for n in 1..count {
+        let block = usize::try_from(n % 4).unwrap() * BLOCK;
+        bytes[block..block + BLOCK].copy_from_slice(&Content::Random(n).bytes(BLOCK));
+        all.push(bytes.clone());
+    }
+    all
 }
 
 pub(crate) fn scan(storage: &dyn Storage) -> Folder {

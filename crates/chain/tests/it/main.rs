@@ -6,6 +6,7 @@ mod catalogue;
 mod chain_maker;
 mod chains;
 mod common;
+mod doubles;
 mod forge;
 mod hostile_chains;
 mod scan;

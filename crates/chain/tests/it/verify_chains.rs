@@ -1,5 +1,7 @@
 //! Verifying folders of chains: what is proven, what is skipped, and what damage means for points.
 
+use std::sync::Arc;
+
 use aiv_chain::{
     Checked, Depth, Error, Folder, Point, SetId, StrayKind, Verification, Verified, VerifyOptions,
     View, verify_folder,
@@ -8,8 +10,9 @@ use aiv_testkit::{FaultStorage, MemStorage, Op};
 use aiv_volume_io::{CATALOGUE_NAME, Cancel, Job, Progress, Storage};
 
 use crate::chain_maker::{Step, point};
-use crate::chains::{bytes_of, chain_of, open, states};
+use crate::chains::{chain_of, open, states};
 use crate::common::{BLOCK, damage};
+use crate::doubles::Counting;
 use crate::forge::lie;
 
 /// Everything, now.
@@ -97,7 +100,13 @@ fn damage_names_every_point_that_is_read_through_it() {
     assert_eq!(second, Verified { depth: Depth::Data, time_unix_ms: 1000, sound: false });
     // Best effort: what the damage does not concern can be read.
     let view = View::of_point(&storage, &folder.sets[0], of_point(&folder, 4)).unwrap();
-    assert!(bytes_of(&view) == states(4)[3]);
+    let (mut block, mut reader) = (vec![0; BLOCK], view.reader());
+    for number in [0, 2, 3] {
+        reader.read(number, &mut block).unwrap();
+        let at = usize::try_from(number).unwrap() * BLOCK;
+        assert!(block == states(4)[3][at..at + BLOCK]);
+    }
+    reader.read(1, &mut block).unwrap_err();
     // Another file in its place is another matter.
     storage.insert("02", chain_of(&states(2)).contents("02").unwrap());
     let folder = scan(&storage);
@@ -105,6 +114,19 @@ fn damage_names_every_point_that_is_read_through_it() {
         (of_point(&folder, 4).damaged_by.as_deref(), of_point(&folder, 2).verified),
         (None, None)
     );
+}
+
+#[test]
+fn damage_of_another_state_of_the_same_point_affects_nobody_who_does_not_build_on_it() {
+    let storage = chain_of(&states(3));
+    let other = Step::new(2, states(9)[8].clone());
+    other.write(&storage, "02 another", None);
+    damage_data(&storage, "02 another");
+    let found = verify(&storage, &ALL);
+    assert_eq!(checked(&found, "02 another").points_affected, [point(2)]);
+    damage_data(&storage, "02");
+    let found = verify(&storage, &ALL);
+    assert_eq!(checked(&found, "02").points_affected, [2, 3].map(point));
 }
 
 #[test]
@@ -263,16 +285,18 @@ fn a_damaged_parent_leaves_its_children_unproven_and_blames_itself_alone() {
 
 #[test]
 fn many_chains_are_verified_a_few_files_at_a_time() {
-    let storage = MemStorage::new();
+    let storage = Counting(MemStorage::new(), Arc::default());
     let bytes = states(1).remove(0);
     for number in 1..=700 {
         Step::new(number, bytes[..512].to_vec()).write(&storage, &format!("{number:03}"), None);
     }
-    storage.insert("foreign.aiv", vec![7; 9000]);
+    storage.0.insert("foreign.aiv", vec![7; 9000]);
     let found = verify(&storage, &VerifyOptions { depth: Depth::Quick, ..ALL });
     assert_eq!(found.images.len(), 700);
     assert!(found.images.iter().all(Checked::is_proven));
     assert!(matches!(found.strays[0].kind, StrayKind::Foreign(_)));
+    let (open, most) = *storage.1.lock().unwrap();
+    assert!(open == 0 && most <= 600, "{most} of 700 files open at once");
 }
 
 #[test]
