@@ -32,6 +32,8 @@ pub(crate) struct Ancestry {
     pub chosen: HashMap<Node, usize>,
     /// States whose whole ancestry is there.
     resolved: HashMap<Node, Resolved>,
+    /// States that are chained to another state of their own point.
+    repeated: HashSet<Node>,
     /// Why the others cannot be read.
     broken: HashMap<Node, PointState>,
 }
@@ -40,6 +42,8 @@ pub(crate) struct Ancestry {
 struct Resolved {
     /// Files of the chain, this one included.
     depth: usize,
+    /// The state below.
+    parent: Option<Node>,
     /// The newest file of the chain in which a verification found damage.
     damaged_by: Option<usize>,
 }
@@ -57,8 +61,9 @@ impl Ancestry {
             }
         }
         let mut ancestry = Self::default();
+        let several = several_states(all);
         for with_damaged in [false, true] {
-            ancestry.resolve(all, &children, with_damaged);
+            ancestry.resolve(all, &children, &several, with_damaged);
         }
         // What cannot be read is listed by its first file.
         for (at, facts) in all.iter().enumerate() {
@@ -68,7 +73,13 @@ impl Ancestry {
         ancestry
     }
 
-    fn resolve(&mut self, all: &[Facts], children: &HashMap<Node, Vec<usize>>, with_damaged: bool) {
+    fn resolve(
+        &mut self,
+        all: &[Facts],
+        children: &HashMap<Node, Vec<usize>>,
+        several: &HashSet<(SetId, PointId)>,
+        with_damaged: bool,
+    ) {
         let usable = |at: usize| with_damaged || all[at].is_sound();
         // Shorter chains first, so that the first one that leads to a state is the shortest.
         let rank = |depth: usize, at: usize| Reverse((depth, !all[at].is_sound(), at));
@@ -91,17 +102,28 @@ impl Ancestry {
                 continue;
             }
             let mut damaged_by = facts.is_known_damaged().then_some(at);
-            if let Some(parent) = parent_node(facts) {
+            let parent = parent_node(facts);
+            if let Some(parent) = parent {
                 if !fits(facts, &all[self.chosen[&parent]]) {
+                    continue;
+                }
+                if several.contains(&(facts.set, facts.point)) && self.holds(parent, facts.point) {
+                    self.repeated.insert(this);
                     continue;
                 }
                 damaged_by = damaged_by.or(self.resolved[&parent].damaged_by);
             }
-            self.resolved.insert(this, Resolved { depth, damaged_by });
+            self.resolved.insert(this, Resolved { depth, parent, damaged_by });
             self.chosen.insert(this, at);
             let below = children.get(&this).into_iter().flatten().copied();
             open.extend(below.filter(|&child| usable(child)).map(|child| rank(depth + 1, child)));
         }
+    }
+
+    /// Whether a state of `point` is in the chain from `node` on.
+    fn holds(&self, node: Node, point: PointId) -> bool {
+        let below = |node: &Node| self.resolved.get(node).and_then(|resolved| resolved.parent);
+        std::iter::successors(Some(node), below).any(|node| node.1 == point)
     }
 
     /// Finds out what is wrong with each state that was not resolved: whatever is wrong with the
@@ -124,6 +146,9 @@ impl Ancestry {
                     break PointState::Circular;
                 }
                 way.push(this);
+                if self.repeated.contains(&this) {
+                    break PointState::Circular;
+                }
                 let Some(parent) = parent_node(at) else { break PointState::TooLong };
                 match self.chosen.get(&parent) {
                     Some(&next) if self.resolved.contains_key(&parent) => {
@@ -157,6 +182,16 @@ impl Ancestry {
     pub(crate) fn damaged_by(&self, facts: &Facts) -> Option<usize> {
         self.resolved.get(&node(facts)).and_then(|resolved| resolved.damaged_by)
     }
+}
+
+/// Points that files provide in several states. A chain holds no point twice, and only these
+/// could be.
+fn several_states(all: &[Facts]) -> HashSet<(SetId, PointId)> {
+    let mut first = HashMap::new();
+    let differs = |facts: &&Facts| {
+        *first.entry((facts.set, facts.point)).or_insert(facts.state_root) != facts.state_root
+    };
+    all.iter().filter(differs).map(|facts| (facts.set, facts.point)).collect()
 }
 
 /// Whether an image can be read on top of one that provides its parent's state.
@@ -252,6 +287,18 @@ mod tests {
         let ancestry = Ancestry::of(&all);
         assert!(all[..5].iter().all(|facts| ancestry.state(facts) == PointState::Circular));
         assert_eq!(ancestry.state(&all[5]), PointState::Restorable);
+    }
+
+    #[test]
+    fn a_chain_that_holds_a_point_twice_is_refused_and_what_is_above_it_as_well() {
+        let mut again = facts("c", 1, Some(2));
+        again.state_root = Digest([9; 32]);
+        let mut above = facts("d", 3, Some(1));
+        above.parent = Some(ParentLink { state_root: Digest([9; 32]), ..link(1) });
+        let all = [facts("a", 1, None), facts("b", 2, Some(1)), again, above];
+        let states: Vec<_> = (0..4).map(|at| state(&all, at)).collect();
+        use PointState::{Circular, Restorable};
+        assert_eq!(states, [Restorable, Restorable, Circular, Circular]);
     }
 
     #[test]

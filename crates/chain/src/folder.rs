@@ -110,7 +110,8 @@ pub enum PointState {
         /// The point that is provided by the wrong image.
         point: PointId,
     },
-    /// Its images name each other as parents, so none of them can be read.
+    /// Its images name each other as parents, or hold one point twice, so none of them can be
+    /// read.
     Circular,
     /// It needs more images than [`CHAIN_MAX`](crate::CHAIN_MAX).
     TooLong,

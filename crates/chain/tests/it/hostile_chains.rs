@@ -73,6 +73,20 @@ fn images_that_name_each_other_as_parents_are_told_and_refused() {
 }
 
 #[test]
+fn a_chain_that_holds_a_point_twice_is_told_and_refused() {
+    let all = states(4);
+    let storage = chain_of(&all[..2]);
+    let view = open(&storage, "02");
+    let again = Step { point: point(1), ..Step::new(3, all[2].clone()) };
+    again.write(&storage, "03", Some(&view));
+    let folder = scan(&storage);
+    let states: Vec<_> = the_set(&folder).points.iter().map(|p| &p.state).collect();
+    assert_eq!(states, [&PointState::Restorable, &PointState::Restorable, &PointState::Circular]);
+    let error = View::open(&storage, "03", Job::silent()).err().unwrap();
+    assert!(matches!(error, Error::NotRestorable { state: PointState::Circular, .. }), "{error:?}");
+}
+
+#[test]
 fn a_block_that_nobody_has_is_an_error_that_names_the_file() {
     let all = states(3);
     let storage = chain_of(&all);
