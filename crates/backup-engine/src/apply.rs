@@ -107,6 +107,23 @@ pub struct BackupReport {
     pub leftovers_removed: Vec<String>,
 }
 
+impl BackupReport {
+    /// Writes the new image into the catalogue of the folder, so that the next scan need not
+    /// open it, and takes the points out that were reported as lost with their files. Callers
+    /// may ignore that it fails: the catalogue can be made again at any time.
+    ///
+    /// # Errors
+    /// Those of [`Folder::scan_with`] and [`aiv_chain::Catalogue::write`].
+    pub fn remember(&self, storage: &dyn Storage, job: Job<'_>) -> aiv_chain::Result<()> {
+        let (folder, mut catalogue) = Folder::scan_with(storage, job)?;
+        let gone = folder.vanished.iter().map(|gone| gone.point);
+        for point in gone.filter(|point| self.lost.iter().any(|lost| lost.id == Some(*point))) {
+            catalogue.forget(point);
+        }
+        catalogue.write(storage)
+    }
+}
+
 const PART: &str = ".part";
 
 impl BackupPlan {

@@ -62,8 +62,18 @@ impl<'f> Bases<'f> {
         };
         let mut candidates = Vec::new();
         let mut lost = unusable_files(folder, storage, set_id);
+        for gone in folder.vanished.iter().filter(|gone| gone.set == set_id) {
+            let (id, file) = (Some(gone.point), gone.file.clone());
+            lost.push(LostPoint { id, file, why: "its file is gone".to_owned() });
+        }
         for point in points.iter().rev().filter(wanted) {
             match &point.state {
+                // Damage that a verification found and nobody mended: an older point is better.
+                PointState::Restorable if point.damaged_by.is_some() => {
+                    if let (true, Some(file)) = (candidates.is_empty(), &point.damaged_by) {
+                        lost.push(lost_point(point, format!("{file} was found damaged")));
+                    }
+                }
                 PointState::Restorable if fits(&point) => candidates.push(point),
                 PointState::Restorable => {}
                 // Newer than every candidate: this is what continuing costs.

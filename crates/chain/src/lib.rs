@@ -6,29 +6,36 @@
 //! a disk works on a recovery point.
 
 mod ancestry;
+mod catalogue;
 mod error;
 mod facts;
+mod family;
 mod folder;
 mod layers;
 mod locate;
 mod look;
 mod names;
+mod open;
 mod overlay;
 mod reader;
+mod scan;
 mod select;
 #[cfg(test)]
 mod testing;
 mod verify;
+mod verify_folder;
 mod view;
 
 pub use ancestry::CHAIN_MAX;
+pub use catalogue::{Catalogue, Vanished, Verified};
 pub use error::{Error, Result};
 pub use folder::{Folder, Point, PointState, Set, Stray, StrayKind};
 pub use locate::{locate, open_image, open_view};
 pub use names::{ImageName, image_name, suffix};
 pub use reader::ViewReader;
-pub use select::Selector;
-pub use verify::{Checked, verify_file, verify_folder};
+pub use select::{Selector, find_set};
+pub use verify::{Checked, verify_file};
+pub use verify_folder::{Verification, VerifyOptions, verify_folder};
 pub use view::{Stretch, View};
 
 pub use aiv_image_format::{

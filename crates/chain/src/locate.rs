@@ -9,7 +9,8 @@ use aiv_image_format::Image;
 use aiv_volume_io::{DirStorage, FileDisk, Job};
 
 use crate::error::{Error, Result};
-use crate::folder::Folder;
+use crate::folder::{Folder, Point};
+use crate::open::{self, Head};
 use crate::select::Selector;
 use crate::view::View;
 
@@ -33,8 +34,22 @@ pub fn locate(argument: &Path, job: Job<'_>) -> Result<PathBuf> {
     let storage = DirStorage::open(folder).map_err(failed("open", folder))?;
     let selector: Selector = String::from_utf8_lossy(&bytes[at + 1..]).parse()?;
     let found = Folder::scan(&storage, job)?;
+    match selector.find(&found) {
+        Ok((_, point)) if is_in(&storage, point) => return Ok(folder.join(&point.file)),
+        Err(error) if !found.is_remembered() => return Err(error),
+        _ => {}
+    }
+    // The catalogue may have been wrong about what there is, or about what is where.
+    let (found, _) = Folder::scan_afresh(&storage, job)?;
     let (_, point) = selector.find(&found)?;
     Ok(folder.join(&point.file))
+}
+
+/// Whether the file of `point` provides it.
+fn is_in(storage: &DirStorage, point: &Point) -> bool {
+    open::open(storage, &point.file, Head::Known { tail: point.tail }).is_ok_and(|image| {
+        image.superblock().point == point.id && image.trailer().state_root == point.state_root
+    })
 }
 
 /// Opens the point that the image file at `path` provides, with the images it builds on, which
@@ -43,12 +58,12 @@ pub fn locate(argument: &Path, job: Job<'_>) -> Result<PathBuf> {
 /// # Errors
 /// [`Error::File`] when the file or its folder cannot be read, else those of [`View::open`].
 pub fn open_view(path: &Path, job: Job<'_>) -> Result<View> {
-    let image = open_image(path)?;
+    let image = Arc::new(open_image(path)?);
     if image.superblock().parent.is_none() {
-        return Ok(View::of_full(Arc::new(image), path.display().to_string()));
+        return Ok(View::of_full(image, path.display().to_string()));
     }
     let (storage, name) = storage_of(path)?;
-    View::open_in(&storage, &Folder::scan(&storage, job)?, Arc::new(image), name)
+    View::with_parents(&storage, image, name, job)
 }
 
 /// The folder a file lies in, and its name there.
@@ -70,7 +85,7 @@ pub(crate) fn storage_of(path: &Path) -> Result<(DirStorage, &str)> {
 /// [`Error::File`] when it cannot be read, [`Error::Image`] when it cannot be used.
 pub fn open_image(path: &Path) -> Result<Image> {
     let file = FileDisk::open_source(path).map_err(Error::File)?;
-    Image::open(Arc::new(file))
+    open::open_file(Arc::new(file), Head::Read)
         .map_err(|source| Error::Image { file: path.display().to_string(), source })
 }
 

@@ -62,23 +62,7 @@ pub(crate) enum Command {
         /// A file, DIR@latest, DIR@ID or DIR@NAME:latest
         image: PathBuf,
     },
-    /// Prove that images are readable: every structure, every stored byte, every block
-    ///
-    /// Ends with exit code 4 when anything is damaged, even where a second copy makes up for it.
-    #[command(after_help = "\
-Examples:
-  aiv verify /mnt/backup
-  aiv verify /mnt/backup@latest
-  aiv verify disk.aiv --depth quick")]
-    Verify {
-        /// An image, or a folder to verify every image in it
-        #[arg(value_name = "IMAGE|DIR")]
-        target: PathBuf,
-        /// Structures only, or every stored byte and block as well
-        #[arg(long, default_value = "data")]
-        #[arg(value_parser = choice(&[("quick", Depth::Quick), ("data", Depth::Data)]))]
-        depth: Depth,
-    },
+    Verify(Verify),
     Restore(Restore),
     /// Print a readable account of every byte of an image file
     #[command(after_help = "Examples:\n  aiv dump disk.aiv | less\n  aiv dump /mnt/backup@latest")]
@@ -173,6 +157,33 @@ pub(crate) struct Backup {
     /// Text to keep in the image
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub comment: String,
+}
+
+/// Prove that images are readable: every structure, every stored byte, every block
+///
+/// Ends with exit code 4 when anything is damaged, even where a second copy makes up for it.
+/// Results are remembered in the folder, so that --skip-verified can leave out what was proven.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  aiv verify /mnt/backup
+  aiv verify /mnt/backup --skip-verified 30
+  aiv verify /mnt/backup@latest
+  aiv verify disk.aiv --depth quick")]
+pub(crate) struct Verify {
+    /// An image, or a folder to verify every image in it
+    #[arg(value_name = "IMAGE|DIR")]
+    pub target: PathBuf,
+    /// Structures only, or every stored byte and block as well
+    #[arg(long, default_value = "data")]
+    #[arg(value_parser = choice(&[("quick", Depth::Quick), ("data", Depth::Data)]))]
+    pub depth: Depth,
+    /// In a folder, only the images of the set of this name or id
+    #[arg(long, value_name = "NAME")]
+    pub set: Option<String>,
+    /// In a folder, leave out what was proven within so many days and did not change
+    #[arg(long, value_name = "DAYS")]
+    pub skip_verified: Option<u64>,
 }
 
 /// Put a recovery point back onto a device or into a raw file

@@ -6,7 +6,7 @@ use std::fmt;
 use std::ops::Add;
 
 use aiv_backup_engine::BackupReport;
-use aiv_chain::{Digest, Folder, PointId, View};
+use aiv_chain::{Depth, Digest, Folder, PointId, Verification, VerifyOptions, View, verify_folder};
 use aiv_testkit::{MemStorage, Random};
 use aiv_volume_io::{Job, ReadAt, Storage};
 
@@ -149,6 +149,10 @@ impl Model {
             .maker
             .back_up(&self.disk, &self.folder, options)
             .map_err(|why| format!("{what}: {why}"))?;
+        // Half the time, so that catalogues old and new are met.
+        if self.random.below(2) == 0 {
+            report.remember(&self.folder, Job::silent()).map_err(|e| said(&e))?;
+        }
         self.remember(&report);
         self.counts.backups += 1;
         Ok(format!("{what}: {}", report.image))
@@ -179,9 +183,16 @@ impl Model {
     }
 
     fn verify(&self) -> Result<String, String> {
-        let depth = aiv_chain::Depth::Data;
-        let (images, strays) = aiv_chain::verify_folder(&self.folder, depth, Job::silent())
-            .map_err(|e| format!("verify: {}", said(&e)))?;
+        let options = VerifyOptions {
+            depth: Depth::Data,
+            not_verified_since: None,
+            now_unix_ms: self.maker.now_unix_ms(),
+            set: None,
+        };
+        let failed = |e: aiv_chain::Error| format!("verify: {}", said(&e));
+        let done = verify_folder(&self.folder, &options, Job::silent()).map_err(failed)?;
+        done.record(&self.folder, Job::silent()).map_err(failed)?;
+        let Verification { images, strays, .. } = done;
         match images.iter().find(|image| !image.is_sound()) {
             Some(image) => Err(format!("verify finds damage: {image:?}")),
             None if images.len() == self.files.len() => Ok("verify".to_owned()),

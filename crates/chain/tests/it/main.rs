@@ -2,7 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
+mod catalogue;
+mod chain_maker;
+mod chains;
 mod common;
+mod doubles;
+mod forge;
+mod hostile_chains;
 mod scan;
 mod select;
+mod verify_chains;
 mod view;

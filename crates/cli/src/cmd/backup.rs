@@ -109,6 +109,8 @@ fn one(
     let limit = args.rate_limit.map(|rate| RateLimit { bytes_per_second: rate, clock });
     let machine = machine_inventory(root);
     let report = plan.apply(&source, storage, &ids, &machine, limit, session.job())?;
+    // A folder without it is only slower to look through.
+    let _ = report.remember(storage, session.job());
     let elapsed = clock.now().saturating_sub(started);
     let mut json = json::backup(storage.path(), &plan, &report, elapsed);
     json["source"] = json::path(path);

@@ -25,7 +25,7 @@ pub(crate) fn run(command: Command, session: &Session) -> Result<Outcome, Failur
         Command::Backup(args) => backup::run(&args, session),
         Command::List { dir } => list::run(&dir, session),
         Command::Info { image } => info::run(&image, session),
-        Command::Verify { target, depth } => verify::run(&target, depth, session),
+        Command::Verify(args) => verify::run(&args, session),
         Command::Restore(args) => restore::run(&args, session),
         Command::Dump { image } => text::dump(&image, session),
         Command::FormatSpec => Ok(text::format_spec()),
