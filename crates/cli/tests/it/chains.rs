@@ -124,7 +124,9 @@ fn a_lost_image_is_named_and_the_chain_goes_on() {
     let done = aiv_json(&["backup", &disk, "--to", &images]).ended(3).json();
     let image = &done["images"][0];
     assert_eq!(image["parent"], made[1]["recovery_point"]);
-    assert_eq!(image["lost"][0]["recovery_point"], made[3]["recovery_point"]);
+    let lost = image["lost"].as_array().unwrap();
+    let lost: Vec<&Value> = lost.iter().map(|lost| &lost["recovery_point"]).collect();
+    assert_eq!(lost, [&made[2]["recovery_point"], &made[3]["recovery_point"]]);
     restored(&scratch, &latest, 3);
 
     // The file comes back, and with it the point.
