@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aiv_chain::{Folder, ImageName, StrayKind, image_name, suffix};
+use aiv_chain::{Folder, ImageName, MERGE_PART, StrayKind, image_name, suffix};
 use aiv_image_format::meta::{Capture as Captured, Inventory, Manifest, Meta};
 use aiv_image_format::{
     Depth, Digest, Features, Geometry, GroupId, Image, ImageId, ImageKind, ImageWriter,
@@ -446,7 +446,8 @@ fn remove_leftovers(storage: &dyn Storage, set: aiv_image_format::SetId) -> Resu
     };
     let mut removed = Vec::new();
     for entry in storage.list().map_err(failed("listing the folder"))? {
-        if !entry.name.ends_with(PART) {
+        // Those of merges are protected by another lease.
+        if !entry.name.ends_with(PART) || entry.name.ends_with(MERGE_PART) {
             continue;
         }
         let Ok(file) = storage.open(&entry.name) else { continue };

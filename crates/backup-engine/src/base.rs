@@ -1,7 +1,7 @@
 //! Finds the point an increment builds on, and the points that are lost.
 
 use aiv_chain::{Depth, Folder, Point, PointState, Set, StrayKind, View};
-use aiv_image_format::{BlockSize, ImageKind, PointId, SetId, peek_superblock};
+use aiv_image_format::{BlockSize, ImageKind, PointId, SetId, peek};
 use aiv_volume_io::{Job, Storage};
 
 use crate::error::Result;
@@ -147,7 +147,7 @@ fn unusable_files(folder: &Folder, storage: &dyn Storage, set: SetId) -> Vec<Los
     for stray in &folder.strays {
         let StrayKind::Unusable(why) = &stray.kind else { continue };
         let Ok(file) = storage.open(&stray.file) else { continue };
-        let Some(superblock) = peek_superblock(&*file).filter(|s| s.set == set) else { continue };
+        let Some(superblock) = peek(&*file).filter(|s| s.set == set) else { continue };
         let provided = folder.set(set).and_then(|set| set.point(superblock.point));
         if provided.is_none_or(|point| !point.is_restorable()) {
             let (id, file) = (Some(superblock.point), stray.file.clone());

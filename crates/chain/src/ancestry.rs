@@ -32,6 +32,8 @@ pub(crate) struct Ancestry {
     pub chosen: HashMap<Node, usize>,
     /// States whose whole ancestry is there.
     resolved: HashMap<Node, Resolved>,
+    /// Those of them of which no file is damaged.
+    sound: HashSet<Node>,
     /// States that are chained to another state of their own point.
     repeated: HashSet<Node>,
     /// Why the others cannot be read.
@@ -64,6 +66,9 @@ impl Ancestry {
         let several = several_states(all);
         for with_damaged in [false, true] {
             ancestry.resolve(all, &children, &several, with_damaged);
+            if !with_damaged {
+                ancestry.sound = ancestry.resolved.keys().copied().collect();
+            }
         }
         // What cannot be read is listed by its first file.
         for (at, facts) in all.iter().enumerate() {
@@ -71,6 +76,16 @@ impl Ancestry {
         }
         ancestry.explain(all);
         ancestry
+    }
+
+    /// States whose whole ancestry is there.
+    pub(crate) fn whole(&self) -> impl Iterator<Item = Node> + '_ {
+        self.resolved.keys().copied()
+    }
+
+    /// Whether a state's whole ancestry is there; with `sound`, without a damaged file.
+    pub(crate) fn has(&self, node: Node, sound: bool) -> bool {
+        if sound { self.sound.contains(&node) } else { self.resolved.contains_key(&node) }
     }
 
     fn resolve(

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use aiv_image_format::{
     BlockSize, Corrupt, Digest, ImageId, ImageKind, ParentLink, PointId, SetId,
 };
+use aiv_volume_io::{FileEntry, Storage};
 
 use crate::ancestry::{Ancestry, CHAIN_MAX, Node, node};
 use crate::catalogue::{Vanished, Verified};
@@ -365,4 +366,9 @@ fn point_of(facts: &Facts, state: PointState) -> Point {
 pub(crate) fn is_named_like_an_image(name: &str) -> bool {
     let extension = name.rsplit('.').next().unwrap_or_default();
     extension.eq_ignore_ascii_case("aiv") || extension.eq_ignore_ascii_case("aii")
+}
+
+/// All files of a folder, by name.
+pub(crate) fn list(storage: &dyn Storage) -> Result<Vec<FileEntry>> {
+    storage.list().map_err(Error::io("listing the folder"))
 }

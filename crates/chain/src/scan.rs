@@ -6,9 +6,9 @@ use std::collections::HashSet;
 use aiv_volume_io::{FileEntry, Job, Storage};
 
 use crate::catalogue::{Catalogue, Entry};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::facts::Facts;
-use crate::folder::{Folder, Stray, StrayKind};
+use crate::folder::{Folder, Stray, StrayKind, list};
 use crate::look::{Found, look_into};
 
 /// Whether a scan may take the word of a catalogue for what is in an unchanged file.
@@ -56,8 +56,7 @@ impl Folder {
 fn scan(storage: &dyn Storage, trust: Trust, job: Job<'_>) -> Result<(Folder, Catalogue)> {
     // Before the listing: what it knows was in the folder then, unless it is gone.
     let before = Catalogue::try_read(storage).unwrap_or_default();
-    let listed =
-        storage.list().map_err(|e| Error::Io { op: "listing the folder".to_owned(), source: e })?;
+    let listed = list(storage)?;
     let known = |file: &FileEntry| match trust {
         Trust::Catalogue => before.entry(file).filter(|entry| !entry.flawed),
         Trust::Files => None,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aiv_image_format::{BlockIndex, Digest, Geometry, Image, IndexEntry, Kind, PointId};
+use aiv_image_format::{BlockIndex, Depth, Digest, Geometry, Image, IndexEntry, Kind, PointId};
 use aiv_volume_io::{Job, ReadAt, Storage};
 
 use crate::catalogue::Catalogue;
@@ -194,7 +194,7 @@ impl View {
         Ok(Self::new(layers))
     }
 
-    fn new(layers: Layers) -> Self {
+    pub(crate) fn new(layers: Layers) -> Self {
         Self { layers, groups: Mutex::default(), recent: Mutex::default() }
     }
 
@@ -208,6 +208,20 @@ impl View {
     #[must_use]
     pub fn image(&self) -> &Image {
         self.layers.top()
+    }
+
+    /// Proves the image that provides the point; those it builds on only as far as it needs
+    /// them.
+    pub(crate) fn prove_newest(&self, depth: Depth, job: Job<'_>) -> Result<()> {
+        let report = match self.parent() {
+            Some(parent) => self.image().verify_on(&parent, depth, job),
+            None => self.image().verify(depth, job),
+        };
+        let report = report.map_err(|error| self.layers.explain(error))?;
+        match report.damage.into_iter().next() {
+            None => Ok(()),
+            Some(damage) => Err(Error::in_file(self.file(), damage.into())),
+        }
     }
 
     /// The images of the chain with the names of their files, newest first.

@@ -74,7 +74,7 @@ pub struct DeltaBase<'b> {
     pub block: BlockIndex,
     /// Its leaf.
     pub leaf: Digest,
-    /// Differences that had to be undone to get its bytes.
+    /// Its depth, as reading it tells.
     pub depth: u8,
     /// Its bytes.
     pub bytes: &'b [u8],

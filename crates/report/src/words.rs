@@ -52,6 +52,7 @@ pub const fn step(step: Step) -> &'static str {
     match step {
         Step::ReadSource => "reading the source",
         Step::SealImage => "finishing the image",
+        Step::CopyImage => "copying",
         Step::VerifyImage => "checking the image",
         Step::WriteTarget => "writing the target",
         Step::VerifyTarget => "checking the target",
