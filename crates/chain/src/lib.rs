@@ -41,15 +41,15 @@ pub use consolidate::{
 pub use error::{Error, Result};
 pub use folder::{Folder, Point, PointState, Set, Stray, StrayKind};
 pub use keep::Keep;
-pub use locate::{locate, open_image, open_view};
+pub use locate::{locate, locate_point, locate_view, open_image, open_view, storage_of};
 pub use merge::{MERGE_PART, MergeIds, NewIds};
 pub use names::{ImageName, image_name, suffix};
 pub use reader::ViewReader;
 pub use removal::{LeftFile, LeftReason};
 pub use select::{Selector, find_set};
 pub use transfer::{
-    ArchiveReport, CopiedFile, CopyReport, MoveReport, archive, copy_point, copy_set, move_point,
-    move_set,
+    ArchiveReport, CopiedFile, CopyReport, MoveReport, archive, archive_as, copy_point, copy_set,
+    move_point, move_set,
 };
 pub use verify::{Checked, verify_file};
 pub use verify_folder::{Verification, VerifyOptions, verify_folder};

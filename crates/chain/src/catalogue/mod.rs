@@ -175,6 +175,11 @@ impl Catalogue {
         &self.vanished
     }
 
+    /// Whether the folder has a catalogue that could be read.
+    pub(crate) fn was_read(&self) -> bool {
+        self.read_from.is_some()
+    }
+
     /// Takes note that a point was or will be removed on purpose, or that its loss was reported:
     /// it is not among the vanished ones of later scans.
     pub fn forget(&mut self, point: PointId) {

@@ -165,7 +165,8 @@ impl Folding<'_> {
             return Err(Error::NoSpace { needed: run.bytes_max, free });
         }
         let view = View::of_point(self.storage, set, point)?;
-        let merge = Merge { view: &view, count, compression, ids: new_ids(), job: self.job };
+        let merge =
+            Merge { view: &view, count, compression, ids: new_ids(), name: None, job: self.job };
         let merged = merge.write(self.storage, &|| {
             self.lease.check().map_err(Error::io("checking the lease before publishing"))
         })?;

@@ -525,3 +525,17 @@ fn a_copy_of_a_dropped_file_goes_with_it_and_a_copy_of_a_kept_one_stays() {
     let view: View = view(&chain.storage, point_id(5));
     assert!(read_all(&view) == chain.points[4].bytes);
 }
+
+#[test]
+fn points_that_a_consolidation_drops_are_not_taken_for_lost() {
+    let scan = |storage: &MemStorage| aiv_chain::Folder::scan_with(storage, Job::silent()).unwrap();
+    let chain = line();
+    scan(&chain.storage).1.write(&chain.storage).unwrap();
+    let report = consolidate(&chain.storage, &keep(2, &[])).unwrap();
+    assert_eq!(report.removed.len(), 4);
+    assert_eq!(scan(&chain.storage).0.vanished, []);
+    // What goes without being asked to is told.
+    let gone = scan(&chain.storage).0.sets[0].points[1].file.clone();
+    chain.storage.remove(&gone).unwrap();
+    assert_eq!(scan(&chain.storage).0.vanished.len(), 1);
+}

@@ -4,8 +4,7 @@ use aiv_chain::{
     Checked, Depth, Folder, VerifyOptions, find_set, locate, verify_file, verify_folder,
 };
 use aiv_report::{Exit, Failure, Outcome, Remarks, json, text};
-use aiv_terminal::{Session, now_unix_ms};
-use aiv_volume_io::DirStorage;
+use aiv_terminal::{Session, now_unix_ms, open_folder};
 use serde_json::json;
 
 use crate::args::Verify;
@@ -14,8 +13,7 @@ pub(crate) fn run(args: &Verify, session: &Session) -> Result<Outcome, Failure> 
     const DAY_MS: u64 = 24 * 60 * 60 * 1000;
     let (target, depth) = (&args.target, args.depth);
     let (images, strays) = if target.is_dir() {
-        let failed = Failure::io(format!("cannot open the folder {}", target.display()));
-        let storage = DirStorage::open(target).map_err(failed)?;
+        let storage = open_folder(target)?;
         let now_unix_ms = now_unix_ms();
         let ago = |days: u64| now_unix_ms.saturating_sub(days.saturating_mul(DAY_MS));
         let set = match &args.set {
