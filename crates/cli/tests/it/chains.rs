@@ -279,7 +279,11 @@ fn a_copied_folder_restores_and_a_moved_one_leaves_nothing_behind() {
     fs::remove_dir_all(&second).unwrap();
     restored(&scratch, &format!("{third}@latest"), 3);
     restored(&scratch, &format!("{third}@latest~3"), 0);
-    aiv_json(&["copy", &third, "--to", &third]).error();
+    // A folder has all of its own points already, and cannot be moved onto itself.
+    let done = aiv_json(&["copy", &third, "--to", &third]).ended(0).json();
+    assert_eq!(done["copied"], serde_json::json!([]));
+    aiv_json(&["move", &third, "--to", &third]).failed(5, "same_folder");
+    assert_eq!(points(&third).len(), 4);
 }
 
 #[test]
