@@ -1,20 +1,23 @@
 //! Carries a plan out: one image, proven before it is published.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aiv_chain::{Folder, ImageName, MERGE_PART, StrayKind, image_name, suffix};
-use aiv_image_format::meta::{Capture, Inventory, Manifest, Meta};
+use aiv_image_format::meta::{Capture as Captured, Inventory, Manifest, Meta};
 use aiv_image_format::{
-    Depth, Digest, Features, GroupId, Image, ImageId, ImageKind, ImageWriter, PointId,
-    SPECIFICATION, SessionTag, Superblock, Totals, peek_set,
+    Depth, Digest, Features, Geometry, GroupId, Image, ImageId, ImageKind, ImageWriter,
+    ParentState, PointId, SPECIFICATION, SessionTag, SetId, Superblock, Totals, peek_set,
 };
-use aiv_volume_io::{Extent, Job, ReadAt, Storage};
+use aiv_volume_io::{Extent, Job, Lease, ReadAt, Storage};
 
-use crate::error::{Error, Result};
-use crate::facts::Sectors;
+use crate::base::{Bases, LostPoint, causes};
+use crate::error::{Error, Refusal, Result};
+use crate::facts::{Basis, Sectors};
 use crate::identity::set_id;
 use crate::pace::{Pacer, RateLimit};
-use crate::pipeline;
+use crate::parent::Parent;
+use crate::pipeline::{self, Capture};
 use crate::plan::{BackupPlan, PlanNote};
 
 /// Random ids and the time: inputs, so that the same inputs give the same image.
@@ -50,6 +53,14 @@ impl BackupIds {
             time_unix_ms,
         }
     }
+
+    /// Ids for another try at the same image: sessions are never used twice.
+    fn of_attempt(self, attempt: u8) -> Self {
+        let mut ids = self;
+        ids.image.0[0] ^= attempt;
+        ids.session.0[0] ^= attempt;
+        ids
+    }
 }
 
 /// What a backup did.
@@ -61,6 +72,8 @@ pub struct BackupReport {
     pub kind: ImageKind,
     /// The new recovery point.
     pub recovery_point: PointId,
+    /// The point it builds on; `None` for a full image.
+    pub parent: Option<PointId>,
     /// Name of the state.
     pub state_root: Digest,
     /// Hash of the bytes.
@@ -73,7 +86,9 @@ pub struct BackupReport {
     pub bytes_read: u64,
     /// Bytes of the image.
     pub bytes_stored: u64,
-    /// Blocks by kind.
+    /// Blocks of the source.
+    pub blocks: u64,
+    /// Blocks the image decides, by kind; all others are as in the point it builds on.
     pub totals: Totals,
     /// Ranges that matter and could not be read, ascending. Exact up to 262,144 ranges; where
     /// there are more, they are rounded out until they are as few.
@@ -82,14 +97,40 @@ pub struct BackupReport {
     pub verified: bool,
     /// What the plan wanted the user to know.
     pub notes: Vec<PlanNote>,
+    /// Points of this source that are newer than the one the image builds on, and can no longer
+    /// be relied on.
+    pub lost: Vec<LostPoint>,
+    /// Damage met in the chain the image builds on: blocks that are the same as then cannot be
+    /// restored where it is. Verify the folder.
+    pub parent_damage: Option<String>,
     /// Leftovers of interrupted backups of this source that were removed.
     pub leftovers_removed: Vec<String>,
+}
+
+impl BackupReport {
+    /// Writes the new image into the catalogue of the folder, so that the next scan need not
+    /// open it, and takes the points out that were reported as lost with their files. Callers
+    /// may ignore that it fails: the catalogue can be made again at any time.
+    ///
+    /// # Errors
+    /// Those of [`Folder::scan_with`] and [`aiv_chain::Catalogue::write`].
+    pub fn remember(&self, storage: &dyn Storage, job: Job<'_>) -> aiv_chain::Result<()> {
+        let (folder, mut catalogue) = Folder::scan_with(storage, job)?;
+        let gone = folder.vanished.iter().map(|gone| gone.point);
+        for point in gone.filter(|point| self.lost.iter().any(|lost| lost.id == Some(*point))) {
+            catalogue.forget(point);
+        }
+        catalogue.write(storage)
+    }
 }
 
 const PART: &str = ".part";
 
 impl BackupPlan {
-    /// Reads the source and writes one image into `storage`.
+    /// Reads the source and writes one image into `storage`: of all of it, or of what changed
+    /// since the point it builds on. When that point, or one it needs itself, turns out to be
+    /// damaged, the image builds on the newest intact one instead, or is full, and the report
+    /// lists the points that are lost.
     ///
     /// When this returns `Ok`, every byte was accepted by the storage and synced, and the image
     /// was opened and its structures were checked; with the `verify` option, every block was
@@ -109,91 +150,179 @@ impl BackupPlan {
         job: Job<'_>,
     ) -> Result<BackupReport> {
         let set = set_id(&self.source_id);
-        let _lease = storage.lease(&format!("set-{set}")).map_err(|source| {
-            if source.kind() == std::io::ErrorKind::WouldBlock {
-                Error::Busy { source_id: self.source_id.clone() }
-            } else {
-                Error::Destination { op: "taking the lease of the set".to_owned(), source }
-            }
-        })?;
+        let lease = self.lease(storage, set, job)?;
         let leftovers_removed = remove_leftovers(storage, set)?;
         let folder = Folder::scan(storage, job).map_err(Error::Folder)?;
         refuse_unreadable(&folder)?;
-        let newest = folder.set(set).and_then(|s| s.points.iter().map(|p| p.full_number).max());
-        let full_number = newest.unwrap_or(0).saturating_add(1);
-        let (host, name) = (&self.facts.host, &self.facts.name);
+        let mut bases = Bases::find(&folder, storage, set, self);
+        let new_identity = self.new_identity(&folder, set);
+        let inputs = Inputs { source, storage, inventory, limit, lease: &*lease, job };
+        let mut attempt = 0;
+        loop {
+            let base = self.base(&mut bases, storage, job)?;
+            let point = base.parent.as_ref().map(|parent| parent.view.point());
+            let made = self.make(&inputs, &ids.of_attempt(attempt), base);
+            let report = match (made, point) {
+                // Damage of the chain: an older point may do, and a full image always does.
+                (Err(Error::Parent(error)), Some(point)) => {
+                    bases.gave_up(point, &error);
+                    // Bounded by the number of candidates, and the attempt without any is last.
+                    attempt += 1;
+                    continue;
+                }
+                (made, _) => made?,
+            };
+            let notes = self.notes.iter().cloned().chain(new_identity).collect();
+            return Ok(BackupReport { leftovers_removed, lost: bases.lost, notes, ..report });
+        }
+    }
+
+    /// Takes the lease of the set. A consolidation holds it for moments, a backup for its whole
+    /// time: waiting a little tells them apart.
+    fn lease(&self, storage: &dyn Storage, set: SetId, job: Job<'_>) -> Result<Box<dyn Lease>> {
+        const PAUSE: Duration = Duration::from_millis(100);
+        let mut waited = Duration::ZERO;
+        loop {
+            match storage.lease(&format!("set-{set}")) {
+                Ok(lease) => return Ok(lease),
+                Err(source) if source.kind() != std::io::ErrorKind::WouldBlock => {
+                    let op = "taking the lease of the set".to_owned();
+                    return Err(Error::Destination { op, source });
+                }
+                Err(_) if waited >= self.options.patience => {
+                    return Err(Error::Busy { source_id: self.source_id.clone() });
+                }
+                Err(_) => {
+                    job.check()?;
+                    std::thread::sleep(PAUSE);
+                    waited += PAUSE;
+                }
+            }
+        }
+    }
+
+    /// Whether the first image of a set has the name of another one.
+    fn new_identity(&self, folder: &Folder, set: SetId) -> Option<PlanNote> {
+        let same_name = |other: &&aiv_chain::Set| {
+            (&other.name, &other.host) == (&self.facts.name, &self.facts.host)
+        };
+        let other = folder.sets.iter().find(same_name).filter(|_| folder.set(set).is_none())?;
+        Some(PlanNote::NewIdentity { before: other.source_id.clone() })
+    }
+
+    /// What the image builds on, and its numbers.
+    fn base(&self, bases: &mut Bases<'_>, storage: &dyn Storage, job: Job<'_>) -> Result<Base> {
+        let Some(view) = bases.next(storage, job)? else {
+            return Ok(Base {
+                geometry: self.geometry,
+                parent: None,
+                kind: ImageKind::Full,
+                full_number: bases.full_number.saturating_add(1),
+                increment_number: 0,
+            });
+        };
+        let (block_size, len) = (view.geometry().block_size(), self.geometry.len());
+        let geometry = Geometry::new(len, block_size, self.geometry.sector_size());
+        let geometry = geometry.ok_or(Refusal::BlockSize { len, block_size: block_size.get() })?;
+        let kind = match self.options.basis {
+            Basis::NewestFull => ImageKind::Differential,
+            _ => ImageKind::Incremental,
+        };
+        Ok(Base {
+            geometry,
+            parent: Some(Parent::new(view, &geometry, self.options.deltas)),
+            kind,
+            full_number: bases.full_number,
+            increment_number: bases.increment_number.saturating_add(1),
+        })
+    }
+
+    /// Makes and publishes one image.
+    fn make(&self, inputs: &Inputs<'_>, ids: &BackupIds, base: Base) -> Result<BackupReport> {
+        let Inputs { storage, lease, .. } = *inputs;
         let name = ImageName {
-            host,
-            name,
+            host: &self.facts.host,
+            name: &self.facts.name,
             time_unix_ms: ids.time_unix_ms,
-            full_number,
-            increment_number: None,
+            full_number: base.full_number,
+            increment_number: base.parent.is_some().then_some(base.increment_number),
         };
         let image = image_name(&name, &suffix(ids.suffix));
         let part = format!("{image}{PART}");
-
         // Before anything that removes on error: a taken name is somebody else's file.
         let file = storage
             .create(&part)
             .map_err(|source| Error::Destination { op: format!("creating {part}"), source })?;
-        let writer = ImageWriter::create(file, self.superblock(ids));
-        let outcome = writer.map_err(|e| image_error(&image, e)).and_then(|writer| {
-            self.write(source, storage, writer, ids, inventory, limit, full_number, &image, job)
-        });
+        let writer = ImageWriter::create(file, self.superblock(ids, &base));
+        let outcome = writer
+            .map_err(|e| image_error(&image, e))
+            .and_then(|writer| self.write(inputs, writer, ids, base, &image));
         if outcome.is_err() {
             // Best effort: the first error is the one that matters, and a leftover is harmless.
             let _ = storage.remove(&part);
         }
-        let mut report = outcome?;
+        let report = outcome?;
         let publish = |op: &str| {
             let op = format!("{op} {image}");
             move |source| Error::Destination { op, source }
         };
-        if let Err(error) = storage.publish(&part, &image).map_err(publish("publishing")) {
+        // Somebody may have taken the set over while this machine slept.
+        let published = lease
+            .check()
+            .map_err(publish("holding the lease for"))
+            .and_then(|()| storage.publish(&part, &image).map_err(publish("publishing")));
+        if let Err(error) = published {
             let _ = storage.remove(&part);
             return Err(error);
         }
         storage.sync_dir().map_err(publish("making the name durable of"))?;
-        report.leftovers_removed = leftovers_removed;
         Ok(report)
     }
 
     /// Writes and proves the image under its temporary name.
-    #[expect(clippy::too_many_arguments, reason = "the inputs of apply and two names")]
     fn write(
         &self,
-        source: &dyn ReadAt,
-        storage: &dyn Storage,
+        inputs: &Inputs<'_>,
         mut writer: ImageWriter,
         ids: &BackupIds,
-        inventory: &Inventory,
-        limit: Option<RateLimit<'_>>,
-        full_number: u32,
+        base: Base,
         image: &str,
-        job: Job<'_>,
     ) -> Result<BackupReport> {
+        let Inputs { source, storage, inventory, limit, job, .. } = *inputs;
         let part = format!("{image}{PART}");
         let in_image = |source| image_error(image, source);
         let pacer = limit.map(Pacer::new);
-        let captured = pipeline::run(source, self, &mut writer, pacer, image, job)?;
+        let manifest = self.manifest(ids, &base);
+        let Base { geometry, parent, kind, .. } = base;
+        let capture = Capture { source, plan: self, geometry, parent: parent.as_ref(), job };
+        let captured = pipeline::run(capture, &mut writer, pacer, image)?;
         job.check()?;
         let unreadable = captured.unreadable.into_runs();
         let meta = Meta {
-            manifest: self.manifest(ids, full_number),
+            manifest,
             disk: self.disk.clone(),
             inventory: inventory.clone(),
             source_errors: unreadable.clone(),
-            specification: SPECIFICATION.to_owned(),
+            // Once per chain: whoever has an increment needs its full image too.
+            specification: match &parent {
+                None => SPECIFICATION.to_owned(),
+                Some(_) => String::new(),
+            },
             ..Meta::default()
         };
-        let trailer = writer.finish(meta).map_err(in_image)?.trailer;
+        let state = parent.as_ref().map(|parent| &parent.view as &dyn ParentState);
+        let trailer = writer.finish_on(meta, state).map_err(in_image)?.trailer;
 
         let file = storage
             .open(&part)
             .map_err(|source| Error::Destination { op: format!("reading back {part}"), source })?;
         let written = Image::open(Arc::clone(&file)).map_err(in_image)?;
         let depth = if self.options.verify { Depth::Data } else { Depth::Quick };
-        let found = written.verify(depth, job).map_err(in_image)?;
+        let found = match state {
+            None => written.verify(depth, job),
+            Some(state) => written.verify_on(state, depth, job),
+        };
+        let found = found.map_err(in_image)?;
         let same = *written.trailer() == trailer;
         if let Some(damage) = found.damage.first() {
             let what = damage.to_string();
@@ -205,60 +334,89 @@ impl BackupPlan {
         }
         Ok(BackupReport {
             image: image.to_owned(),
-            kind: ImageKind::Full,
+            kind,
             recovery_point: ids.point,
+            parent: state.map(|state| state.link().point),
             state_root: trailer.state_root,
             content_root: trailer.content_root,
             bytes_source: self.geometry.len(),
             bytes_used: self.used_bytes(),
             bytes_read: captured.bytes_read,
             bytes_stored: trailer.file_len,
+            blocks: geometry.blocks(),
             totals: trailer.totals,
             unreadable,
             verified: self.options.verify,
-            notes: self.notes.clone(),
+            notes: Vec::new(),
+            lost: Vec::new(),
+            parent_damage: parent.and_then(Parent::into_damage).map(|error| causes(&error)),
             leftovers_removed: Vec::new(),
         })
     }
 
-    fn superblock(&self, ids: &BackupIds) -> Superblock {
+    fn superblock(&self, ids: &BackupIds, base: &Base) -> Superblock {
+        let parent = base.parent.as_ref().map(|parent| parent.view.link());
+        // A set bit says that the image may use it: what it will, nobody knows yet.
+        let incompat = parent.map_or(0, |_| Features::DELTA | Features::PARENT);
         Superblock {
-            features: Features::default(),
+            features: Features { incompat, ..Features::default() },
             image: ids.image,
             set: set_id(&self.source_id),
             point: ids.point,
-            kind: ImageKind::Full,
-            parent: None,
-            geometry: self.geometry,
+            kind: base.kind,
+            parent,
+            geometry: base.geometry,
             created_unix_ms: ids.time_unix_ms,
             session: ids.session,
             writer: concat!("aivory ", env!("CARGO_PKG_VERSION")).to_owned(),
         }
     }
 
-    fn manifest(&self, ids: &BackupIds, full_number: u32) -> Manifest {
+    fn manifest(&self, ids: &BackupIds, base: &Base) -> Manifest {
         Manifest {
             host: self.facts.host.clone(),
             name: self.facts.name.clone(),
             source: self.facts.label.clone(),
             source_id: self.source_id.clone(),
-            full_number,
-            increment_number: 0,
+            full_number: base.full_number,
+            increment_number: base.increment_number,
             group: ids.group,
             time_unix_ms: ids.time_unix_ms,
             consistency: self.consistency,
             capture: match self.options.sectors {
-                Sectors::Used => Capture::Used,
-                Sectors::All => Capture::Whole,
+                Sectors::Used => Captured::Used,
+                Sectors::All => Captured::Whole,
             },
             comment: self.options.comment.clone(),
         }
     }
 }
 
-fn image_error(image: &str, source: aiv_image_format::Error) -> Error {
+/// What every attempt at an image needs.
+#[derive(Clone, Copy)]
+struct Inputs<'a> {
+    source: &'a dyn ReadAt,
+    storage: &'a dyn Storage,
+    inventory: &'a Inventory,
+    limit: Option<RateLimit<'a>>,
+    lease: &'a dyn Lease,
+    job: Job<'a>,
+}
+
+/// What an image builds on, and what that makes it.
+struct Base {
+    /// With the block size of the chain.
+    geometry: Geometry,
+    parent: Option<Parent>,
+    kind: ImageKind,
+    full_number: u32,
+    increment_number: u32,
+}
+
+pub(crate) fn image_error(image: &str, source: aiv_image_format::Error) -> Error {
     match source {
         aiv_image_format::Error::Canceled(canceled) => canceled.into(),
+        source @ aiv_image_format::Error::Parent { .. } => Error::Parent(source),
         source => Error::Image { image: image.to_owned(), source },
     }
 }

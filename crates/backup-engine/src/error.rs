@@ -58,6 +58,10 @@ pub enum Error {
         /// Identity of the source.
         source_id: String,
     },
+    /// The parent's state turned out to be unusable: one of the files that provide it is damaged.
+    /// [`crate::BackupPlan::apply`] goes on with an older point instead of returning this.
+    #[error("the point the increment builds on cannot be used")]
+    Parent(#[source] aiv_image_format::Error),
     /// The folder could not be searched for earlier points.
     #[error("looking through the destination folder failed")]
     Folder(#[source] aiv_chain::Error),

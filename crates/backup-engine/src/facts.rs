@@ -1,4 +1,5 @@
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use aiv_image_format::{BlockSize, Compression};
 
@@ -37,14 +38,31 @@ pub enum Sectors {
     All,
 }
 
+/// What an image builds on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Basis {
+    /// The newest usable point of the same source, if there is one; else the image is full.
+    #[default]
+    Newest,
+    /// The newest usable full image of the same source, if there is one; else the image is full.
+    NewestFull,
+    /// Nothing: the image is full.
+    Nothing,
+}
+
 /// How a backup is made.
 #[derive(Debug, Clone)]
 pub struct BackupOptions {
     /// Which sectors are captured.
     pub sectors: Sectors,
+    /// What the image builds on.
+    pub basis: Basis,
+    /// Store changed blocks as differences to the parent's where that is clearly smaller.
+    pub deltas: bool,
     /// How new blocks are compressed.
     pub compression: Compression,
-    /// Bytes per block; `None` for what the format recommends.
+    /// Bytes per block; `None` for what the format recommends, or what the chain has that the
+    /// image builds on. An image with another block size cannot build on a chain.
     pub block_size: Option<BlockSize>,
     /// Threads that hash and compress.
     pub threads: NonZeroUsize,
@@ -55,6 +73,8 @@ pub struct BackupOptions {
     /// Go on although the source may change while it is read; the point is marked
     /// inconsistent.
     pub live: bool,
+    /// How long to wait for somebody else who works on the same set in the same folder.
+    pub patience: Duration,
     /// Free text kept in the image.
     pub comment: String,
 }
@@ -63,12 +83,15 @@ impl Default for BackupOptions {
     fn default() -> Self {
         Self {
             sectors: Sectors::Used,
+            basis: Basis::Newest,
+            deltas: true,
             compression: Compression::Zstd(1),
             block_size: None,
             threads: NonZeroUsize::MIN,
             self_check: false,
             verify: false,
             live: false,
+            patience: Duration::ZERO,
             comment: String::new(),
         }
     }

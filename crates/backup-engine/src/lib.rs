@@ -11,21 +11,29 @@
 
 mod apply;
 mod bad_ranges;
+mod base;
+mod compare;
 mod dedup;
 mod error;
 mod facts;
 mod gather;
 mod identity;
 mod inventory;
+mod moved;
+mod ordered;
 mod pace;
+mod parent;
 mod pipeline;
 mod plan;
 mod read;
+mod section;
 mod spans;
+mod workshop;
 
 pub use apply::{BackupIds, BackupReport};
+pub use base::LostPoint;
 pub use error::{Error, Refusal, Result};
-pub use facts::{BackupOptions, Sectors, SourceFacts};
+pub use facts::{BackupOptions, Basis, Sectors, SourceFacts};
 pub use identity::set_id;
 pub use inventory::machine_inventory;
 pub use pace::{Clock, RateLimit};

@@ -38,14 +38,14 @@ impl Census {
         for entry in &listed {
             match self.known.get(&entry.name) {
                 Some((seen, facts)) if seen == entry && entry.stamp != 0 => all.push(facts.clone()),
-                _ => new.push(entry.clone()),
+                _ => new.push(entry),
             }
         }
         let mut strays = Vec::new();
         for (entry, found) in new.iter().zip(look_into(storage, &new, job)?) {
             match found {
                 Found::Image(facts) => {
-                    self.known.insert(entry.name.clone(), (entry.clone(), (*facts).clone()));
+                    self.known.insert(entry.name.clone(), ((*entry).clone(), (*facts).clone()));
                     all.push(*facts);
                 }
                 Found::Stray(stray) => strays.push(stray),

@@ -1,4 +1,4 @@
-use std::io;
+use std::{fmt, io};
 
 use aiv_image_format::{BlockIndex, Error as ImageError, PointId, SetId};
 use aiv_volume_io::Canceled;
@@ -32,7 +32,7 @@ pub enum Error {
         source: aiv_image_format::Error,
     },
     /// A recovery point that cannot be read, because its chain is not whole.
-    #[error("point {point} cannot be restored: {}", broken(state))]
+    #[error("point {point} cannot be restored: {state}")]
     NotRestorable {
         /// The point.
         point: PointId,
@@ -130,17 +130,24 @@ impl Error {
     }
 }
 
-/// Why a chain is not whole, as the end of a sentence.
-fn broken(state: &PointState) -> String {
-    match state {
-        PointState::MissingParent { point } => {
-            format!("it builds on point {point}, which no file provides")
+/// What is wrong with the chain, as the end of a sentence.
+impl fmt::Display for PointState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MissingParent { point } => {
+                write!(f, "it builds on point {point}, which no file provides")
+            }
+            Self::ParentDiffers { point } => write!(
+                f,
+                "it builds on point {point}, and the file that provides it holds another state"
+            ),
+            Self::Circular => f.write_str("its images name each other as parents"),
+            Self::TooLong => write!(f, "it needs more than {} images", crate::CHAIN_MAX),
+            Self::Restorable => f.write_str("its files changed meanwhile"),
+            Self::Damaged(damage) => {
+                let damage: Vec<String> = damage.iter().map(ToString::to_string).collect();
+                f.write_str(&damage.join("; "))
+            }
         }
-        PointState::ParentDiffers { point } => {
-            format!("it builds on point {point}, and the file that provides it holds another state")
-        }
-        PointState::Circular => "its images name each other as parents".to_owned(),
-        PointState::TooLong => format!("it needs more than {} images", crate::CHAIN_MAX),
-        PointState::Restorable | PointState::Damaged(_) => "its files changed meanwhile".to_owned(),
     }
 }

@@ -1,5 +1,6 @@
 //! The images of a chain laid over each other, and the parent's state as the format asks for it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use aiv_image_format::{
@@ -69,8 +70,12 @@ impl Layers {
 
     /// Refuses images that do not follow each other, whatever the folder said.
     pub(crate) fn check_links(&self) -> Result<()> {
+        let mut points = HashSet::new();
         for (at, layer) in self.iter().enumerate() {
             let superblock = layer.image.superblock();
+            if !points.insert(superblock.point) {
+                return Err(not_restorable(self.get(0), PointState::Circular));
+            }
             let Some(link) = superblock.parent else {
                 return match at + 1 == self.len() {
                     true => Ok(()),

@@ -14,6 +14,7 @@ use crate::ancestry::{Node, node, parent_node};
 use crate::census::{Census, Snapshot};
 use crate::error::{Error, Result};
 use crate::facts::Facts;
+use crate::folder::Folder;
 
 /// Time between two tries to get the lease of a set while a backup runs.
 const RETRY: Duration = Duration::from_millis(100);
@@ -76,6 +77,7 @@ impl Removal<'_> {
             done.leave(&self.candidates(&snapshot), &LeftReason::Backup);
             return Ok(done);
         };
+        self.forget();
         loop {
             let snapshot = census.take(self.storage, self.job)?;
             let candidates = self.candidates(&snapshot);
@@ -101,6 +103,19 @@ impl Removal<'_> {
             let durable = format!("making the removal durable of {name}");
             self.storage.sync_dir().map_err(Error::io(durable))?;
             done.removed.push(name);
+        }
+    }
+
+    /// Tells the catalogue that these points go on purpose, so that nobody takes them for lost.
+    /// Where there is none, nobody will. One that cannot be written costs a needless warning later, and no more.
+    fn forget(&self) {
+        if let Ok((_, mut catalogue)) = Folder::scan_with(self.storage, self.job)
+            && catalogue.was_read()
+        {
+            for (_, point, _) in self.dropped {
+                catalogue.forget(*point);
+            }
+            let _ = catalogue.write(self.storage);
         }
     }
 

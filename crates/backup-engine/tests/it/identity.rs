@@ -1,6 +1,8 @@
 //! Who a source is, what its images are called, and when a source is left alone.
 
-use aiv_backup_engine::{BackupOptions, BackupPlan, Error, PlanNote, Refusal, SourceFacts, set_id};
+use aiv_backup_engine::{
+    BackupOptions, BackupPlan, Basis, Error, PlanNote, Refusal, SourceFacts, set_id,
+};
 use aiv_chain::{Folder, View};
 use aiv_image_format::meta::Consistency;
 use aiv_testkit::MemStorage;
@@ -61,15 +63,16 @@ fn a_renamed_disk_continues_its_set_and_counts_on() {
     }
     let names = storage.names();
     let expected = [
-        "host@renamed_disk_20260921T141620Z_b00003-dddd.aiv",
+        "host@renamed_disk_20260921T141620Z_b00001_i00002-dddd.aii",
         "host@sda_20260921T141420Z_b00001-bbbb.aiv",
-        "host@sdb_20260921T141520Z_b00002-cccc.aiv",
+        "host@sdb_20260921T141520Z_b00001_i00001-cccc.aii",
     ];
     assert_eq!(names, expected);
     let folder = Folder::scan(&storage, Job::silent()).unwrap();
     let [set] = folder.sets.as_slice() else { panic!("one set: {folder:?}") };
     assert_eq!((set.name.as_str(), set.points.len()), ("renamed disk", 3));
-    assert_eq!(set.points.iter().map(|p| p.full_number).collect::<Vec<_>>(), [1, 2, 3]);
+    let numbers = set.points.iter().map(|p| (p.full_number, p.increment_number));
+    assert_eq!(numbers.collect::<Vec<_>>(), [(1, 0), (1, 1), (1, 2)]);
     assert_eq!(set.id, set_id(&set.source_id));
 }
 
@@ -81,7 +84,8 @@ fn two_disks_in_one_folder_are_two_sets_even_under_one_name() {
     });
     let storage = MemStorage::new();
     for (n, made_up) in [(1, 0), (2, 1), (3, 0), (4, 1)] {
-        let report = try_backup(&disks[made_up].to_disk(), &storage, options(), n).unwrap();
+        let full = BackupOptions { basis: Basis::Nothing, ..options() };
+        let report = try_backup(&disks[made_up].to_disk(), &storage, full, n).unwrap();
         let number = if n <= 2 { "_b00001-" } else { "_b00002-" };
         assert!(report.image.contains(number), "{}", report.image);
     }
@@ -102,7 +106,10 @@ fn an_image_is_numbered_by_headers_and_not_by_names() {
     let bytes = storage.contents(&first.image).unwrap();
     let renamed: MemStorage = [("old/anything".to_owned(), bytes)].into_iter().collect();
     let second = try_backup(&source, &renamed, options(), 2).unwrap();
-    assert!(second.image.contains("_b00002-"), "{}", second.image);
+    assert!(second.image.contains("_b00001_i00001-"), "{}", second.image);
+    let full = BackupOptions { basis: Basis::Nothing, ..options() };
+    let third = try_backup(&source, &renamed, full, 3).unwrap();
+    assert!(third.image.contains("_b00002-"), "{}", third.image);
 }
 
 #[test]
@@ -181,4 +188,22 @@ fn the_image_says_what_it_is_of() {
     assert!(meta.specification.contains("Aivory image format"));
     assert_eq!(superblock.set, set_id(&plan.source_id));
     assert_eq!(superblock.point, report.recovery_point);
+}
+
+#[test]
+fn another_disk_under_an_old_name_begins_a_set_and_says_so() {
+    let storage = MemStorage::new();
+    let made = [1, 2].map(|seed| {
+        let part = Part::new(20_000, Content::Text(seed));
+        DiskLayout::new(Table::Gpt).part(part).seed(seed).build()
+    });
+    let first = try_backup(&made[0].to_disk(), &storage, options(), 1).unwrap();
+    assert_eq!(first.notes, []);
+    let second = try_backup(&made[1].to_disk(), &storage, options(), 2).unwrap();
+    let [PlanNote::NewIdentity { before }] = second.notes.as_slice() else {
+        panic!("{:?}", second.notes)
+    };
+    assert!(before.starts_with("gpt:"), "{before}");
+    let third = try_backup(&made[1].to_disk(), &storage, options(), 3).unwrap();
+    assert_eq!((third.parent, third.notes), (Some(second.recovery_point), vec![]));
 }

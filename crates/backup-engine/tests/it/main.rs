@@ -5,11 +5,13 @@
 mod bad_sectors;
 mod blocks;
 mod common;
+mod continuity;
 mod crashes;
 mod faults;
 mod filesystems;
 mod holes;
 mod identity;
+mod increments;
 mod planted;
 mod round_trip;
 mod stopping;

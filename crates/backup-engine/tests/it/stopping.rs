@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use aiv_backup_engine::{BackupOptions, BackupPlan, Clock, Error, RateLimit, SourceFacts};
+use aiv_backup_engine::{BackupOptions, BackupPlan, Basis, Clock, Error, RateLimit, SourceFacts};
 use aiv_chain::{Depth, Folder, View};
 use aiv_image_format::meta::Inventory;
 use aiv_testkit::MemStorage;
@@ -76,7 +76,8 @@ fn canceling_at_any_moment_publishes_nothing_and_leaves_earlier_images_intact() 
     let storage = MemStorage::new();
     let first = try_backup(&source, &storage, options(), 1).unwrap();
     let kept = storage.contents(&first.image).unwrap();
-    let verify = BackupOptions { verify: true, threads: threads(2), ..options() };
+    let basis = Basis::Nothing;
+    let verify = BackupOptions { verify: true, threads: threads(2), basis, ..options() };
     let plan = plan(&source, verify);
     let mut canceled = 0;
     for n in 1.. {

@@ -11,9 +11,9 @@ use super::{ConsolidationPlan, PlannedPoint, PlannedRun};
 use crate::ancestry::Node;
 use crate::census::Census;
 use crate::error::{Error, Result};
-use crate::facts;
 use crate::folder::{Folder, Point, Set};
 use crate::merge::{Merge, NewIds, remove_stale, take_lease};
+use crate::open::{Head, open};
 use crate::removal::{LeftFile, LeftReason, Removal, Removed};
 use crate::view::View;
 
@@ -124,7 +124,7 @@ impl Folding<'_> {
         let set = self.set(&folder)?;
         let stays = |point: &&Point| !dropped.contains(&self.node(point.link()));
         let replaced = |file: &String| {
-            let image = facts::open(self.storage, file).ok();
+            let image = open(self.storage, file, Head::Read).ok();
             let link = image.and_then(|image| image.superblock().parent);
             link.is_some_and(|link| dropped.contains(&self.node(link)))
         };
@@ -165,7 +165,8 @@ impl Folding<'_> {
             return Err(Error::NoSpace { needed: run.bytes_max, free });
         }
         let view = View::of_point(self.storage, set, point)?;
-        let merge = Merge { view: &view, count, compression, ids: new_ids(), job: self.job };
+        let merge =
+            Merge { view: &view, count, compression, ids: new_ids(), name: None, job: self.job };
         let merged = merge.write(self.storage, &|| {
             self.lease.check().map_err(Error::io("checking the lease before publishing"))
         })?;

@@ -6,10 +6,10 @@ use std::sync::OnceLock;
 use aiv_image_format::SessionTag;
 use aiv_volume_io::{Job, Storage};
 
-use crate::facts;
 use crate::folder::{Point, Set};
 use crate::keep::{Evidence, State, link_state, state};
 use crate::look::in_parallel;
+use crate::open::{Head, open};
 
 /// The evidence of a set, looked up only when somebody asks.
 pub(super) struct Traces<'a> {
@@ -38,7 +38,7 @@ impl<'a> Traces<'a> {
         let restorable = self.set.points.iter().filter(|point| point.is_restorable());
         let others = restorable.flat_map(|point| &point.other_files);
         let parent = |file: &String| {
-            let image = facts::open(self.storage, file).ok()?;
+            let image = open(self.storage, file, Head::Read).ok()?;
             image.superblock().parent.map(link_state)
         };
         others.filter_map(parent).collect()
@@ -49,7 +49,7 @@ impl<'a> Traces<'a> {
         let look = |&(at, point): &(usize, &Point)| {
             self.job.check()?;
             // A file that cannot be read is evidence of nothing.
-            let Ok(image) = facts::open(self.storage, &point.file) else { return Ok(None) };
+            let Ok(image) = open(self.storage, &point.file, Head::Read) else { return Ok(None) };
             let origins = image.meta().origins.clone();
             Ok(Some((at, state(point), image.superblock().session, origins)))
         };

@@ -87,6 +87,8 @@ pub(crate) struct Merge<'a> {
     /// For blocks that have to be stored anew.
     pub compression: Compression,
     pub ids: MergeIds,
+    /// The name of the file, instead of one that says host, disk, time and number.
+    pub name: Option<&'a str>,
     pub job: Job<'a>,
 }
 
@@ -229,6 +231,9 @@ impl Merge<'_> {
     }
 
     fn name(&self) -> String {
+        if let Some(name) = self.name {
+            return name.to_owned();
+        }
         let manifest = &self.view.image().meta().manifest;
         let oldest = &self.view.layers.get(self.count - 1).image;
         let is_full = oldest.superblock().kind == ImageKind::Full;

@@ -1,5 +1,7 @@
 //! One point as one full image that needs no other.
 
+use std::io;
+
 use aiv_image_format::{Compression, Digest, ImageKind, PointId};
 use aiv_volume_io::{Job, Storage};
 
@@ -8,7 +10,7 @@ use crate::ancestry::{Ancestry, node};
 use crate::census::Census;
 use crate::error::{Error, Result};
 use crate::folder::{Point, Set};
-use crate::merge::{Merge, NewIds, bytes_max, remove_stale, take_lease};
+use crate::merge::{Merge, MergeIds, NewIds, bytes_max, remove_stale, take_lease};
 use crate::view::View;
 
 /// What archiving a point did.
@@ -64,12 +66,45 @@ pub fn archive(
     let view = View::of_point(from, set, point)?;
     let count = view.images().len();
     check_room(to, bytes_max(&view, count).map_err(|e| view.layers.explain(e))?)?;
-    let merge = Merge { view: &view, count, compression, ids: new_ids(), job };
+    let merge = Merge { view: &view, count, compression, ids: new_ids(), name: None, job };
     let merged = merge
         .write(to, &|| lease.check().map_err(Error::io("checking the lease before publishing")))?;
     Ok(ArchiveReport {
         file: merged.file,
         point: point.id,
+        state_root: merged.trailer.state_root,
+        bytes: merged.trailer.file_len,
+        was_there: false,
+    })
+}
+
+/// Writes the point of `view` as one full image called `file` into `to`.
+///
+/// # Errors
+/// As [`archive`]; [`Error::Io`] with [`io::ErrorKind::AlreadyExists`] when the name is taken.
+pub fn archive_as(
+    view: &View,
+    to: &dyn Storage,
+    file: &str,
+    compression: Compression,
+    ids: MergeIds,
+    job: Job<'_>,
+) -> Result<ArchiveReport> {
+    if to.open(file).is_ok() {
+        // Publishing would refuse it, too, after all the work.
+        return Err(Error::io(format!("creating {file}"))(io::ErrorKind::AlreadyExists.into()));
+    }
+    let set = view.image().superblock().set;
+    let lease = take_lease(to, set)?;
+    remove_stale(to, set)?;
+    let count = view.images().len();
+    check_room(to, bytes_max(view, count).map_err(|e| view.layers.explain(e))?)?;
+    let merge = Merge { view, count, compression, ids, name: Some(file), job };
+    let merged = merge
+        .write(to, &|| lease.check().map_err(Error::io("checking the lease before publishing")))?;
+    Ok(ArchiveReport {
+        file: merged.file,
+        point: view.point(),
         state_root: merged.trailer.state_root,
         bytes: merged.trailer.file_len,
         was_there: false,

@@ -11,10 +11,10 @@ use super::check_room;
 use crate::ancestry::{Ancestry, Node};
 use crate::census::Census;
 use crate::error::{Error, Result};
-use crate::facts;
 use crate::folder::{Point, PointState, Set, list};
 use crate::merge::{MERGE_PART, NewIds, prove, remove_stale, take_lease};
 use crate::names::{ImageName, image_name};
+use crate::open::{Head, open};
 
 /// Bytes read and written at once.
 const CHUNK: u64 = 4 << 20;
@@ -235,7 +235,7 @@ impl Copying<'_> {
     fn other_name(&self, point: &Point, new_ids: &mut NewIds<'_>) -> String {
         let suffix = new_ids().suffix();
         let folder = point.file.rsplit_once('/').map_or("", |(folder, _)| folder);
-        let (host, name) = match facts::open(self.from, &point.file) {
+        let (host, name) = match open(self.from, &point.file, Head::Read) {
             Ok(image) => {
                 let manifest = &image.meta().manifest;
                 (manifest.host.clone(), manifest.name.clone())

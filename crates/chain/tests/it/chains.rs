@@ -1,423 +1,373 @@
-//! Chains of small images from a compact description: what happened to each block of a disk from
-//! one point to the next.
+//! Points that need several images: what a folder finds of them, and what a view reads.
 
-use aiv_chain::{Folder, Kind, ParentLink, ParentState, PointId, Set, View};
-use aiv_image_format::hash::{fill_unreadable, leaf};
-use aiv_image_format::meta::{DiskInfo, Inventory, Manifest, Meta};
-use aiv_image_format::{
-    BlockPlace, BlockSize, Compression, DeltaBase, Digest, Encoder, Features, Geometry, Image,
-    ImageId, ImageKind, ImageWriter, RunKind, SPECIFICATION, SessionTag, SetId, Superblock,
-};
-use aiv_testkit::MemStorage;
+use aiv_chain::{Depth, Error, Folder, Kind, Point, PointState, Set, StrayKind, View};
 use aiv_testkit::disks::Content;
-use aiv_volume_io::{Extent, Job, ReadAt, Storage};
+use aiv_testkit::{Fault, FaultPlan, FaultStorage, MemStorage};
+use aiv_volume_io::{Job, ReadAt, Storage};
 use proptest::prelude::*;
 
-use crate::common::BLOCK;
+use crate::chain_maker::{Step, Way, point};
+use crate::common::{BLOCK, damage};
 
-pub(crate) const SET: SetId = SetId([7; 16]);
-
-/// What happened to a block. What a block cannot do (be the copy of one of another length) it
-/// does not: it has new bytes then.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Change {
-    Keep,
-    /// New bytes, in a frame.
-    New(u8),
-    /// A few bytes are others: stored as a difference to what it was.
-    Patch(u8),
-    /// A few bytes are others, with 0 none, and the block is stored whole all the same.
-    Rewritten(u8),
-    /// The bytes of another block of the point before, with a few others: a difference to that.
-    PatchOf(u8, u8),
-    /// The bytes of another block of the point before.
-    Moved(u8),
-    /// The bytes of the n-th frame of this image.
-    Repeat(u8),
-    Zero,
-    Unused,
-    Excluded,
-    Unreadable,
-    PartlyUnreadable(u8),
+pub(crate) fn open(storage: &dyn Storage, file: &str) -> View {
+    View::open(storage, file, Job::silent()).unwrap()
 }
 
-/// One point of a chain.
-#[derive(Debug, Clone)]
-pub(crate) struct Step {
-    /// How many points before this one its parent is, from 1; `None` makes a full image.
-    pub back: Option<usize>,
-    /// Changes in block order, each for so many blocks; what is left is kept.
-    pub changes: Vec<(Change, u8)>,
-    /// Bytes of the disk.
-    pub len: u64,
+pub(crate) fn bytes_of(view: &View) -> Vec<u8> {
+    let mut bytes = vec![0xEE; usize::try_from(view.len()).unwrap()];
+    view.read_exact_at(&mut bytes, 0).unwrap();
+    bytes
 }
 
-impl Step {
-    pub(crate) fn full(len: u64, changes: &[(Change, u8)]) -> Self {
-        Self { back: None, changes: changes.to_vec(), len }
+/// Writes a chain of these states as `01`, `02`, …; the first one is full.
+pub(crate) fn chain_of(states: &[Vec<u8>]) -> MemStorage {
+    let storage = MemStorage::new();
+    for (number, bytes) in (1..).zip(states) {
+        let parent = (number > 1).then(|| open(&storage, &format!("{:02}", number - 1)));
+        Step::new(number, bytes.clone()).write(&storage, &format!("{number:02}"), parent.as_ref());
     }
-
-    pub(crate) fn on(back: usize, len: u64, changes: &[(Change, u8)]) -> Self {
-        Self { back: Some(back), changes: changes.to_vec(), len }
-    }
+    storage
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Cell {
-    condition: Kind,
-    bytes: Vec<u8>,
-}
-
-/// A point as it was written, and what it must go on to be.
-#[derive(Debug, Clone)]
-pub(crate) struct Built {
-    pub id: PointId,
-    pub file: String,
-    pub bytes: Vec<u8>,
-    pub state_root: Digest,
-    pub content_root: Digest,
-    /// Position of its parent among the points.
-    pub parent: Option<usize>,
-    pub manifest: Manifest,
-    cells: Vec<Cell>,
-}
-
-impl Built {
-    pub(crate) fn link(&self) -> ParentLink {
-        ParentLink { point: self.id, state_root: self.state_root }
+/// Four blocks, of which each state but the first changes one, in turn from the second on.
+pub(crate) fn states(count: u64) -> Vec<Vec<u8>> {
+    let mut bytes = Content::Random(1000).bytes(4 * BLOCK);
+    let mut all = vec![bytes.clone()];
+    for n in 1..count {
+        let block = usize::try_from(n % 4).unwrap() * BLOCK;
+        bytes[block..block + BLOCK].copy_from_slice(&Content::Random(n).bytes(BLOCK));
+        all.push(bytes.clone());
     }
-}
-
-/// A folder with one set.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Chain {
-    pub storage: MemStorage,
-    pub points: Vec<Built>,
-    prefix: String,
-}
-
-impl Chain {
-    pub(crate) fn of(steps: &[Step]) -> Self {
-        Self::named("p", steps)
-    }
-
-    /// With files whose names begin with `prefix`.
-    pub(crate) fn named(prefix: &str, steps: &[Step]) -> Self {
-        let mut chain = Self { prefix: prefix.to_owned(), ..Self::default() };
-        steps.iter().for_each(|step| chain.add(step));
-        chain
-    }
-
-    /// Writes one more point.
-    pub(crate) fn add(&mut self, step: &Step) {
-        let number = u8::try_from(self.points.len() + 1).unwrap();
-        let extension = if step.back.is_some() { "aii" } else { "aiv" };
-        let file = format!("{}{number:03}.{extension}", self.prefix);
-        let storage = self.storage.clone();
-        self.add_to(&storage, &file, step);
-    }
-
-    /// Writes one more point as `file` of `storage`, on top of those of the chain.
-    pub(crate) fn add_to(&mut self, storage: &dyn Storage, file: &str, step: &Step) {
-        let number = self.points.len() + 1;
-        let parent = step.back.and_then(|back| self.points.len().checked_sub(back));
-        let view = parent.map(|at| self.view(&self.points[at].id));
-        let old = parent.map(|at| self.points[at].cells.clone()).unwrap_or_default();
-        let built = write(storage, file, number, step, view.as_ref(), &old);
-        let (trailer, manifest, cells) = built;
-        let superblock_id = point_id(number);
-        self.points.push(Built {
-            id: superblock_id,
-            file: file.to_owned(),
-            bytes: cells.iter().flat_map(|cell| cell.bytes.iter().copied()).collect(),
-            state_root: trailer.state_root,
-            content_root: trailer.content_root,
-            parent,
-            manifest,
-            cells,
-        });
-    }
-
-    pub(crate) fn set(&self) -> Set {
-        set_of(&self.storage)
-    }
-
-    pub(crate) fn view(&self, id: &PointId) -> View {
-        view(&self.storage, *id)
-    }
-}
-
-pub(crate) fn point_id(number: usize) -> PointId {
-    PointId([u8::try_from(number).unwrap(); 16])
+    all
 }
 
 pub(crate) fn scan(storage: &dyn Storage) -> Folder {
     Folder::scan(storage, Job::silent()).unwrap()
 }
 
-pub(crate) fn set_of(storage: &dyn Storage) -> Set {
-    scan(storage).set(SET).unwrap().clone()
+pub(crate) fn the_set(folder: &Folder) -> &Set {
+    let [set] = folder.sets.as_slice() else { panic!("{} sets", folder.sets.len()) };
+    set
 }
 
-pub(crate) fn view(storage: &dyn Storage, id: PointId) -> View {
-    let set = set_of(storage);
-    View::of_point(storage, &set, set.point(id).unwrap()).unwrap()
+pub(crate) fn of_point(folder: &Folder, number: u16) -> &Point {
+    the_set(folder).point(point(number)).unwrap()
 }
 
-pub(crate) fn read_all(view: &View) -> Vec<u8> {
-    let mut bytes = vec![0; usize::try_from(view.len()).unwrap()];
-    view.read_exact_at(&mut bytes, 0).unwrap();
-    bytes
+/// What happens to a disk between two backups.
+#[derive(Debug, Clone)]
+enum Change {
+    New { block: usize, seed: u64 },
+    Little { block: usize, at: usize, value: u8 },
+    Copy { from: usize, to: usize },
+    Zero { block: usize },
+    Length(usize),
 }
 
-/// What is wrong with a point as the folder has it now, if anything.
-pub(crate) fn wrong(storage: &dyn Storage, built: &Built) -> Option<String> {
-    let folder = scan(storage);
-    let Some(set) = folder.set(SET) else { return Some("its set is gone".to_owned()) };
-    let point = set.points.iter().find(|point| point.link() == built.link());
-    let Some(point) = point else { return Some(format!("point {} is gone", built.id)) };
-    if !point.is_restorable() {
-        return Some(format!("point {} is {:?}", built.id, point.state));
-    }
-    let view = match View::of_point(storage, set, point) {
-        Ok(view) => view,
-        Err(error) => return Some(format!("point {} does not open: {error:?}", built.id)),
-    };
-    let mut bytes = vec![0; usize::try_from(view.len()).unwrap()];
-    if let Err(error) = view.read_exact_at(&mut bytes, 0) {
-        return Some(format!("point {} does not read: {error:?}", built.id));
-    }
-    if bytes != built.bytes {
-        let at = bytes.iter().zip(&built.bytes).position(|(a, b)| a != b);
-        return Some(format!("point {} reads other bytes at {at:?}", built.id));
-    }
-    if point.content_root != built.content_root {
-        return Some(format!("point {} has another content root", built.id));
-    }
-    let meta = view.image().meta();
-    (meta.manifest != built.manifest).then(|| format!("point {} has another manifest", built.id))
-}
-
-type Written = (aiv_image_format::Trailer, Manifest, Vec<Cell>);
-
-fn write(
-    storage: &dyn Storage,
-    file: &str,
-    number: usize,
-    step: &Step,
-    parent: Option<&View>,
-    old: &[Cell],
-) -> Written {
-    let block_size = BlockSize::new(u32::try_from(BLOCK).unwrap()).unwrap();
-    let geometry = Geometry::new(step.len, block_size, 512).unwrap();
-    let byte = u8::try_from(number).unwrap();
-    let kind = match parent {
-        None => ImageKind::Full,
-        Some(parent) if parent.image().superblock().parent.is_none() => ImageKind::Differential,
-        Some(_) => ImageKind::Incremental,
-    };
-    let incompat = parent.map_or(0, |_| Features::DELTA | Features::PARENT);
-    let superblock = Superblock {
-        features: Features { incompat, ..Features::default() },
-        image: ImageId([byte; 16]),
-        set: SET,
-        point: point_id(number),
-        kind,
-        parent: parent.map(ParentState::link),
-        geometry,
-        created_unix_ms: 1,
-        session: SessionTag([byte; 12]),
-        writer: "test".to_owned(),
-    };
-    let mut writer = ImageWriter::create(storage.create(file).unwrap(), superblock).unwrap();
-    let told =
-        step.changes.iter().flat_map(|&(change, run)| std::iter::repeat_n(change, run.into()));
-    let told = told.chain(std::iter::repeat(Change::Keep));
-    let mut maker = Maker { writer: &mut writer, parent, old, frames: Vec::new(), seed: byte };
-    let blocks = 0..geometry.blocks();
-    let cells: Vec<Cell> = blocks
-        .zip(told)
-        .map(|(block, change)| maker.block(block, geometry.block_len(block) as usize, change))
-        .collect();
-    let manifest = Manifest {
-        host: "host".to_owned(),
-        name: "sda".to_owned(),
-        source_id: "user:sda".to_owned(),
-        full_number: 1,
-        increment_number: u32::try_from(number - 1).unwrap(),
-        time_unix_ms: 1_790_000_000_000 + number as u64 * 1000,
-        comment: format!("the comment of {number}"),
-        ..Manifest::default()
-    };
-    let lost = (0..).zip(&cells).filter(|(_, cell)| cell.condition == Kind::Unreadable);
-    let lost = lost.map(|(at, cell)| Extent::new(at * BLOCK as u64, cell.bytes.len() as u64));
-    let meta = Meta {
-        manifest: manifest.clone(),
-        disk: DiskInfo::bare(geometry.len(), 512),
-        inventory: Inventory { facts: vec![("number".to_owned(), number.to_string())] },
-        source_errors: lost.collect(),
-        specification: if parent.is_none() { SPECIFICATION.to_owned() } else { String::new() },
-        ..Meta::default()
-    };
-    let state = parent.map(|parent| parent as &dyn ParentState);
-    let trailer = writer.finish_on(meta, state).unwrap().trailer;
-    (trailer, manifest, cells)
-}
-
-struct Maker<'a> {
-    writer: &'a mut ImageWriter,
-    parent: Option<&'a View>,
-    old: &'a [Cell],
-    frames: Vec<(Vec<u8>, BlockPlace)>,
-    seed: u8,
-}
-
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    Content::Random(seed).bytes(len)
-}
-
-impl Maker<'_> {
-    fn block(&mut self, block: u64, len: usize, change: Change) -> Cell {
-        let this = usize::try_from(block).unwrap();
-        let old = self.old;
-        let fits = |from: usize| old.get(from).filter(|cell| cell.bytes.len() == len);
-        let of = |number: u8| usize::from(number) % old.len().max(1);
-        let fresh = |seed: u8| noise(u64::from(seed) << 32 | block << 8 | 1, len);
-        match change {
-            Change::Keep => match fits(this) {
-                Some(cell) if cell.condition != Kind::Unreadable => {
-                    self.writer.inherit(1).unwrap();
-                    cell.clone()
-                }
-                _ => self.data(fresh(self.seed)),
-            },
-            Change::New(seed) => self.data(fresh(seed)),
-            Change::Patch(seed) => self.patch(this, len, seed, true),
-            Change::Rewritten(seed) => self.patch(this, len, seed, false),
-            Change::PatchOf(from, seed) => self.patch(of(from), len, seed, true),
-            Change::Moved(from) => match fits(of(from)) {
-                Some(cell) => {
-                    let digest = leaf(&cell.bytes);
-                    self.writer.push_parent(of(from) as u64, digest).unwrap();
-                    Cell { condition: Kind::Data, bytes: cell.bytes.clone() }
-                }
-                None => self.data(fresh(from)),
-            },
-            Change::Repeat(number) => {
-                let frames: Vec<_> =
-                    self.frames.iter().filter(|(bytes, _)| bytes.len() == len).collect();
-                match frames.get(usize::from(number) % frames.len().max(1)) {
-                    Some((bytes, place)) => {
-                        self.writer.push_ref(*place, leaf(bytes)).unwrap();
-                        Cell { condition: Kind::Data, bytes: bytes.clone() }
-                    }
-                    None => self.data(fresh(number)),
-                }
-            }
-            Change::Zero => self.run(RunKind::Zero, Kind::Zero, len),
-            Change::Unused => self.run(RunKind::Unused, Kind::Unused, len),
-            Change::Excluded => self.run(RunKind::Excluded, Kind::Excluded, len),
-            Change::Unreadable => self.run(RunKind::Unreadable, Kind::Unreadable, len),
-            Change::PartlyUnreadable(seed) => {
-                let mut bytes = fresh(seed);
-                fill_unreadable(&mut bytes[len / 2..], len / 2);
-                let mut encoder = Encoder::new(Compression::Zstd(1), false);
-                let encoded = encoder.encode(&bytes, leaf(&bytes)).unwrap();
-                self.writer.push_damaged_block(&encoded).unwrap();
-                Cell { condition: Kind::Unreadable, bytes }
-            }
+fn change(bytes: &mut Vec<u8>, change: &Change) {
+    let blocks = bytes.len().div_ceil(BLOCK);
+    let of = |block: usize| (block % blocks) * BLOCK..((block % blocks) * BLOCK + BLOCK);
+    let within = |range: std::ops::Range<usize>, len: usize| range.start..range.end.min(len);
+    let len = bytes.len();
+    match *change {
+        Change::New { block, seed } => {
+            let range = within(of(block), len);
+            let new = Content::Mixed(seed).bytes(BLOCK);
+            bytes[range.clone()].copy_from_slice(&new[..range.len()]);
         }
-    }
-
-    fn run(&mut self, kind: RunKind, condition: Kind, len: usize) -> Cell {
-        self.writer.push_run(kind, 1).unwrap();
-        let mut bytes = vec![0; len];
-        if condition == Kind::Unreadable {
-            fill_unreadable(&mut bytes, 0);
+        Change::Little { block, at, value } => {
+            let range = within(of(block), len);
+            bytes[range.start + at % range.len()] = value;
         }
-        Cell { condition, bytes }
-    }
-
-    fn data(&mut self, bytes: Vec<u8>) -> Cell {
-        let mut encoder = Encoder::new(Compression::Lz4, false);
-        let place = self.writer.push_block(&encoder.encode(&bytes, leaf(&bytes)).unwrap()).unwrap();
-        self.frames.push((bytes.clone(), place));
-        Cell { condition: Kind::Data, bytes }
-    }
-
-    fn patch(&mut self, from: usize, len: usize, seed: u8, as_delta: bool) -> Cell {
-        let same = self.old.get(from).filter(|cell| cell.bytes.len() == len);
-        let (Some(cell), Some(parent)) = (same, self.parent) else {
-            return self.data(noise(u64::from(seed) << 8 | 2, len));
-        };
-        let mut old = vec![0; len];
-        let depth = ParentState::read(parent, from as u64, &mut old).unwrap();
-        assert!(old == cell.bytes, "the chain reads as it was written");
-        let mut bytes = old.clone();
-        let at = usize::from(seed) * 61 % len;
-        let end = if as_delta || seed > 0 { (at + 9).min(len) } else { at };
-        bytes[at..end].copy_from_slice(&noise(u64::from(seed) << 8 | 3, end - at));
-        if !as_delta {
-            return self.data(bytes);
+        Change::Copy { from, to } => {
+            let (from, to) = (within(of(from), len), within(of(to), len));
+            let count = from.len().min(to.len());
+            bytes.copy_within(from.start..from.start + count, to.start);
         }
-        let base = DeltaBase { block: from as u64, leaf: leaf(&old), depth, bytes: &old };
-        let mut encoder = Encoder::new(Compression::Zstd(1), true);
-        let encoded = encoder.encode_against(&bytes, leaf(&bytes), &base).unwrap();
-        let is_delta = encoded.is_delta();
-        let place = self.writer.push_block(&encoded).unwrap();
-        if !is_delta {
-            self.frames.push((bytes.clone(), place));
-        }
-        Cell { condition: Kind::Data, bytes }
+        Change::Zero { block } => bytes[within(of(block), len)].fill(0),
+        Change::Length(len) => bytes.resize(len, 0x5A),
     }
 }
 
-pub(crate) fn arb_change() -> impl Strategy<Value = Change> {
-    let n = any::<u8>();
+fn arb_change() -> impl Strategy<Value = Change> {
+    let block = 0..300usize;
     prop_oneof![
-        5 => Just(Change::Keep),
-        3 => n.prop_map(Change::New),
-        4 => n.prop_map(Change::Patch),
-        2 => prop_oneof![Just(0), n].prop_map(Change::Rewritten),
-        2 => (n, n).prop_map(|(from, seed)| Change::PatchOf(from, seed)),
-        3 => n.prop_map(Change::Moved),
-        2 => n.prop_map(Change::Repeat),
-        1 => Just(Change::Zero),
-        1 => Just(Change::Unused),
-        1 => Just(Change::Excluded),
-        1 => Just(Change::Unreadable),
-        1 => n.prop_map(Change::PartlyUnreadable),
+        4 => (block.clone(), 1..20u64).prop_map(|(block, seed)| Change::New { block, seed }),
+        4 => (block.clone(), any::<usize>(), any::<u8>())
+            .prop_map(|(block, at, value)| Change::Little { block, at, value }),
+        3 => (block.clone(), block.clone()).prop_map(|(from, to)| Change::Copy { from, to }),
+        1 => block.prop_map(|block| Change::Zero { block }),
+        1 => arb_length().prop_map(Change::Length),
     ]
 }
 
-fn arb_step() -> impl Strategy<Value = Step> {
-    let back = prop_oneof![
-        8 => Just(Some(1)),
-        1 => (2usize..4).prop_map(Some),
-        1 => Just(None),
-    ];
-    let changes =
-        prop::collection::vec((arb_change(), prop_oneof![4 => 1u8..4, 1 => 1u8..60]), 0..9);
-    let len = prop_oneof![3 => Just(10u64), 1 => 3u64..14, 1 => Just(140u64)];
-    (back, changes, len, prop_oneof![2 => Just(0u64), 1 => 1u64..30]).prop_map(
-        |(back, changes, blocks, short)| Step {
-            back,
-            changes,
-            len: blocks * BLOCK as u64 - short * 512,
-        },
-    )
+/// Up to two groups of blocks, the last block whole or not.
+fn arb_length() -> impl Strategy<Value = usize> {
+    let blocks = prop_oneof![8 => 1..9usize, 1 => 127..131usize];
+    (blocks, prop_oneof![Just(BLOCK), Just(512), 1..BLOCK])
+        .prop_map(|(blocks, last)| (blocks - 1) * BLOCK + last)
 }
 
-/// Chains of 2 to 8 points with branches, shrinking and growing disks.
-pub(crate) fn arb_steps() -> impl Strategy<Value = Vec<Step>> {
-    prop::collection::vec(arb_step(), 2..9).prop_map(|mut steps| {
-        steps[0].back = None;
-        steps
-    })
+fn arb_ways() -> impl Strategy<Value = Vec<Way>> {
+    prop::collection::vec(prop_oneof![4 => Just(Way::Thrifty), 1 => Just(Way::Whole)], 1..7)
 }
 
-/// The index entries of a file.
-pub(crate) fn entries(storage: &dyn Storage, file: &str) -> Vec<aiv_image_format::IndexEntry> {
-    let image = Image::open(storage.open(file).unwrap()).unwrap();
-    image.entries(0).map(Result::unwrap).collect()
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+    #[test]
+    fn every_point_of_a_chain_reads_as_the_disk_was(
+        len in arb_length(),
+        steps in prop::collection::vec(
+            (prop::collection::vec(arb_change(), 0..6), arb_ways(), 0..3usize), 1..8),
+        at in any::<prop::sample::Index>(),
+    ) {
+        let storage = MemStorage::new();
+        let mut model: Vec<Vec<u8>> = Vec::new();
+        for (number, (changes, ways, back)) in (1..).zip(&steps) {
+            // Mostly on the newest point, sometimes on an older one: differentials, branches.
+            let parent = model.len().checked_sub(1 + if *back == 2 { at.index(model.len().max(1)) } else { 0 });
+            let mut bytes = match parent {
+                Some(parent) => model[parent].clone(),
+                None => Content::Mixed(3).bytes(len),
+            };
+            changes.iter().for_each(|c| change(&mut bytes, c));
+            let parent = parent.map(|parent| open(&storage, &format!("{:02}", parent + 1)));
+            let step = Step { ways: ways.clone(), ..Step::new(number, bytes.clone()) };
+            step.write(&storage, &format!("{number:02}"), parent.as_ref());
+            model.push(bytes);
+        }
+        let folder = scan(&storage);
+        prop_assert_eq!(the_set(&folder).points.len(), model.len());
+        for (number, bytes) in (1..).zip(&model) {
+            let point = of_point(&folder, number);
+            prop_assert_eq!(&point.state, &PointState::Restorable);
+            let view = View::of_point(&storage, the_set(&folder), point).unwrap();
+            prop_assert!(bytes_of(&view) == *bytes, "point {}", number);
+            // Stretch by stretch, and block by block in another order.
+            let (mut reader, mut next, mut block) = (view.reader(), 0, vec![0; BLOCK]);
+            for stretch in view.stretches(0) {
+                let stretch = stretch.unwrap();
+                prop_assert_eq!(stretch.block(), next);
+                next += stretch.run();
+                for number in stretch.block()..next {
+                    let offset = usize::try_from(number).unwrap() * BLOCK;
+                    let out = &mut block[..view.geometry().block_len(number) as usize];
+                    let depth = reader.read_in(&stretch, number, out).unwrap();
+                    prop_assert!(depth <= 2, "{} differences", depth);
+                    prop_assert!(*out == bytes[offset..offset + out.len()], "block {}", number);
+                }
+            }
+            prop_assert_eq!(next, view.geometry().blocks());
+            let offset = at.index(bytes.len());
+            let count = (bytes.len() - offset).min(3 * BLOCK);
+            let mut out = vec![1; count];
+            view.read_exact_at(&mut out, offset as u64).unwrap();
+            prop_assert!(out == bytes[offset..offset + count]);
+            let report = match view.parent() {
+                Some(parent) => view.image().verify_on(&parent, Depth::Data, Job::silent()),
+                None => view.image().verify(Depth::Data, Job::silent()),
+            };
+            prop_assert_eq!(&report.unwrap().damage, &[]);
+        }
+    }
+}
+
+#[test]
+fn small_changes_again_and_again_stay_two_differences_deep() {
+    let mut bytes = Content::Random(1).bytes(2 * BLOCK);
+    let mut all = vec![bytes.clone()];
+    for n in 0..8 {
+        bytes[n] ^= 1;
+        all.push(bytes.clone());
+    }
+    let storage = chain_of(&all);
+    let mut kinds = Vec::new();
+    for (number, bytes) in (1..).zip(&all) {
+        let view = open(&storage, &format!("{number:02}"));
+        let stretch = view.stretches(0).next().unwrap().unwrap();
+        let mut block = vec![0; BLOCK];
+        let depth = view.reader().read_in(&stretch, 0, &mut block).unwrap();
+        assert!(block == bytes[..BLOCK]);
+        kinds.push((stretch.kind(), depth));
+    }
+    use Kind::{Data, Delta};
+    let expected = [(Data, 0), (Delta, 1), (Delta, 2)];
+    assert_eq!(kinds, [expected, expected, expected].concat());
+}
+
+#[test]
+fn a_copy_of_a_copy_is_followed_through_all_layers() {
+    let mut bytes = Content::Random(1).bytes(6 * BLOCK);
+    let mut all = vec![bytes.clone()];
+    for to in 1..6 {
+        // Overwrites the block the bytes came from, so that the older image must be asked.
+        bytes.copy_within((to - 1) * BLOCK..to * BLOCK, to * BLOCK);
+        let gone = Content::Random(100 + to as u64).bytes(BLOCK);
+        bytes[(to - 1) * BLOCK..to * BLOCK].copy_from_slice(&gone);
+        all.push(bytes.clone());
+    }
+    let storage = chain_of(&all);
+    let view = open(&storage, "06");
+    let last = view.stretches(5).next().unwrap().unwrap();
+    assert_eq!((last.kind(), last.layer()), (Kind::Parent, 0));
+    assert!(bytes_of(&view) == all[5]);
+}
+
+#[test]
+fn many_threads_read_a_long_chain() {
+    let all = states(12);
+    let storage = chain_of(&all);
+    let view = open(&storage, "12");
+    std::thread::scope(|scope| {
+        for thread in 0..4usize {
+            let (view, bytes) = (&view, &all[11]);
+            scope.spawn(move || {
+                for round in 0..100 {
+                    let at = (thread * 7919 + round * 3571) % (bytes.len() - 100);
+                    let mut out = [0; 100];
+                    view.read_exact_at(&mut out, at as u64).unwrap();
+                    assert!(out == bytes[at..at + 100]);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_view_stays_what_it_is_when_its_files_are_removed() {
+    let all = states(3);
+    let storage = chain_of(&all);
+    let view = open(&storage, "03");
+    for file in ["01", "02", "03"] {
+        storage.remove(file).unwrap();
+    }
+    assert!(bytes_of(&view) == all[2]);
+}
+
+#[test]
+fn the_files_of_a_chain_may_lie_anywhere_and_be_called_anything() {
+    let all = states(3);
+    let storage = chain_of(&all);
+    storage.publish("01", "a/b/c/full.bin").unwrap();
+    storage.publish("02", "zz.AIV").unwrap();
+    storage.publish("03", "0/increment").unwrap();
+    storage.insert("02", b"nothing of ours".to_vec());
+    storage.insert("vendor.aiv", vec![7; 10_000]);
+    let folder = scan(&storage);
+    let files: Vec<_> = the_set(&folder).points.iter().map(|p| p.file.as_str()).collect();
+    assert_eq!(files, ["a/b/c/full.bin", "zz.AIV", "0/increment"]);
+    assert!(bytes_of(&open(&storage, "0/increment")) == all[2]);
+    assert_eq!(folder.strays.len(), 1);
+}
+
+#[test]
+fn what_builds_on_a_missing_point_names_it() {
+    let storage = chain_of(&states(4));
+    storage.remove("02").unwrap();
+    let folder = scan(&storage);
+    assert!(of_point(&folder, 1).is_restorable());
+    for number in [3, 4] {
+        let point_above = of_point(&folder, number);
+        assert_eq!(point_above.state, PointState::MissingParent { point: point(2) });
+        let opened = View::of_point(&storage, the_set(&folder), point_above);
+        assert!(matches!(opened, Err(Error::NotRestorable { .. })));
+        let error = View::open(&storage, &point_above.file, Job::silent()).err().unwrap();
+        assert!(
+            matches!(&error, Error::NotRestorable { state, .. } if *state == point_above.state
+            || *state == PointState::MissingParent { point: point(2) }),
+            "{error:?}"
+        );
+    }
+}
+
+#[test]
+fn a_copy_provides_what_the_first_file_no_longer_does() {
+    let all = states(3);
+    let storage = chain_of(&all);
+    storage.insert("02 copy", storage.contents("02").unwrap());
+    let folder = scan(&storage);
+    assert_eq!(of_point(&folder, 2).other_files, ["02 copy"]);
+    let stray = &folder.strays[0];
+    assert_eq!((stray.file.as_str(), &stray.kind), ("02 copy", &StrayKind::Duplicate("02".into())));
+    // Damage that opening finds, and damage beyond opening.
+    let len = storage.contents("02").unwrap().len();
+    damage(&storage, "02", len - 100);
+    let folder = scan(&storage);
+    assert_eq!(of_point(&folder, 2).file, "02 copy");
+    assert_eq!(of_point(&folder, 3).state, PointState::Restorable);
+    damage(&storage, "02", len - 77_000);
+    assert!(bytes_of(&open(&storage, "03")) == all[2]);
+    storage.remove("02").unwrap();
+    assert!(bytes_of(&open(&storage, "03")) == all[2]);
+}
+
+#[test]
+fn of_two_files_with_one_point_the_one_whose_chain_is_whole_is_read() {
+    let all = states(3);
+    let storage = chain_of(&all);
+    // As a merge leaves it when it is interrupted: the same state as a full image.
+    let merged = Step { ways: vec![Way::Thrifty], ..Step::new(2, all[1].clone()) };
+    merged.write(&storage, "merged", None);
+    storage.remove("01").unwrap();
+    let folder = scan(&storage);
+    assert_eq!(of_point(&folder, 2).file, "merged");
+    assert_eq!(of_point(&folder, 2).other_files, ["02"]);
+    assert!(bytes_of(&open(&storage, "03")) == all[2]);
+    assert_eq!(
+        open(&storage, "03").images().map(|(_, file)| file).collect::<Vec<_>>(),
+        ["03", "merged"]
+    );
+}
+
+#[test]
+fn two_states_of_one_point_are_two_states_and_the_link_tells_which() {
+    let all = states(3);
+    let storage = chain_of(&all);
+    // Sorts before the one the link names.
+    Step::new(2, all[0].clone()).write(&storage, "00 another", None);
+    let folder = scan(&storage);
+    let twice = the_set(&folder).points.iter().filter(|p| p.id == point(2)).count();
+    assert_eq!((twice, folder.strays.len()), (2, 0));
+    assert!(bytes_of(&open(&storage, "03")) == all[2]);
+    storage.remove("02").unwrap();
+    let folder = scan(&storage);
+    assert_eq!(of_point(&folder, 3).state, PointState::ParentDiffers { point: point(2) });
+    let error = View::open(&storage, "03", Job::silent()).err().unwrap();
+    assert!(matches!(error, Error::NotRestorable { .. }), "{error:?}");
+}
+
+#[test]
+fn an_image_without_meta_is_no_point_and_still_a_parent() {
+    let all = states(3);
+    let storage = chain_of(&all);
+    let at = open(&storage, "02").image().trailer().meta_offset;
+    damage(&storage, "02", usize::try_from(at).unwrap() + 70);
+    let folder = scan(&storage);
+    let set = the_set(&folder);
+    assert_eq!(set.points.iter().map(|p| p.id).collect::<Vec<_>>(), [point(1), point(3)]);
+    assert_eq!(set.nameless.len(), 1);
+    assert_eq!(of_point(&folder, 3).state, PointState::Restorable);
+    assert!(bytes_of(&open(&storage, "03")) == all[2]);
+    let view = View::of_point(&storage, set, of_point(&folder, 3)).unwrap();
+    assert!(bytes_of(&view) == all[2]);
+    assert!(bytes_of(&open(&storage, "02")) == all[1], "by the name of its file");
+}
+
+#[test]
+fn one_file_that_cannot_be_read_hides_no_other() {
+    let storage = chain_of(&states(3));
+    let mut fired = 0;
+    for nth in 0.. {
+        let failing = FaultStorage::failing(storage.fork(), FaultPlan::once(nth, Fault::Eio));
+        let found = Folder::scan(&failing, Job::silent());
+        if !failing.fired() {
+            break;
+        }
+        fired += 1;
+        let Ok(folder) = found else { continue };
+        let points: usize = folder.sets.iter().map(|set| set.points.len()).sum();
+        assert_eq!(points + folder.strays.len(), 3, "fault {nth}");
+        assert!(points >= 2, "fault {nth}");
+    }
+    assert!(fired > 6);
 }

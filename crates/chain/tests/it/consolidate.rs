@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use aiv_chain::{
-    ConsolidateOptions, ConsolidationPlan, ConsolidationReport, Depth, Error, Keep, Kind,
-    LeftReason, MERGE_PART, MergeIds, PointId, Result, View, verify_folder,
+    ConsolidateOptions, ConsolidationPlan, ConsolidationReport, Error, Keep, Kind, LeftReason,
+    MERGE_PART, MergeIds, PointId, Result, View,
 };
 use aiv_image_format::{
     Compression, DELTA_DEPTH_WRITTEN, Features, Image, ImageKind, IndexEntry, SPECIFICATION,
@@ -14,10 +14,10 @@ use aiv_testkit::MemStorage;
 use aiv_volume_io::{Job, Storage};
 use proptest::prelude::*;
 
-use crate::chains::{
+use crate::common::{BLOCK, damage, verify_all};
+use crate::described::{
     Chain, Change, SET, Step, arb_steps, entries, point_id, read_all, set_of, view, wrong,
 };
-use crate::common::{BLOCK, damage};
 
 pub(crate) fn options() -> ConsolidateOptions {
     ConsolidateOptions { compression: Compression::Zstd(1), patience: Duration::ZERO }
@@ -72,7 +72,7 @@ pub(crate) fn line() -> Chain {
 }
 
 fn verified(storage: &dyn Storage) {
-    let (images, _) = verify_folder(storage, Depth::Data, Job::silent()).unwrap();
+    let (images, _) = verify_all(storage);
     for image in images {
         let report = image.outcome.unwrap();
         assert_eq!(report.damage, [], "{}", image.file);
@@ -431,4 +431,18 @@ fn a_copy_of_a_dropped_file_goes_with_it_and_a_copy_of_a_kept_one_stays() {
     assert_eq!(chain.storage.names().len(), 3);
     let view: View = view(&chain.storage, point_id(5));
     assert!(read_all(&view) == chain.points[4].bytes);
+}
+
+#[test]
+fn points_that_a_consolidation_drops_are_not_taken_for_lost() {
+    let scan = |storage: &MemStorage| aiv_chain::Folder::scan_with(storage, Job::silent()).unwrap();
+    let chain = line();
+    scan(&chain.storage).1.write(&chain.storage).unwrap();
+    let report = consolidate(&chain.storage, &keep(2, &[])).unwrap();
+    assert_eq!(report.removed.len(), 4);
+    assert_eq!(scan(&chain.storage).0.vanished, []);
+    // What goes without being asked to is told.
+    let gone = scan(&chain.storage).0.sets[0].points[1].file.clone();
+    chain.storage.remove(&gone).unwrap();
+    assert_eq!(scan(&chain.storage).0.vanished.len(), 1);
 }

@@ -7,8 +7,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use aiv_testkit::{CrashState, CrashStorage, MemStorage};
 use aiv_volume_io::Storage;
 
-use crate::chains::{Built, Chain, SET, wrong};
 use crate::consolidate::{consolidate, consolidate_with, keep};
+use crate::described::{Built, Chain, SET, wrong};
 use crate::merge_faults::{KEPT, small};
 use crate::transfers::{archive_point, copy_all, move_all};
 use crate::wrappers::{Below, InSteps};

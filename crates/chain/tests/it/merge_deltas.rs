@@ -2,9 +2,9 @@
 
 use aiv_chain::Kind;
 
-use crate::chains::{Chain, Change, Step, entries, wrong};
 use crate::common::BLOCK;
 use crate::consolidate::{consolidate, frame, keep};
+use crate::described::{Chain, Change, Step, entries, wrong};
 
 #[test]
 fn differences_are_copied_while_their_base_is_there_and_stored_anew_when_it_is_not() {

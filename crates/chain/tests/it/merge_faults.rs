@@ -5,9 +5,9 @@ use aiv_chain::MERGE_PART;
 use aiv_testkit::{Fault, FaultPlan, FaultStorage, MemStorage, Op};
 use aiv_volume_io::Storage;
 
-use crate::chains::{Chain, Change, SET, Step, wrong};
 use crate::common::BLOCK;
 use crate::consolidate::{consolidate, keep};
+use crate::described::{Chain, Change, SET, Step, wrong};
 use crate::transfers::{archive_point, copy_all, move_all};
 use crate::wrappers::pass_on;
 
@@ -217,7 +217,7 @@ fn no_fault_on_either_side_of_a_move_loses_a_point() {
                 let (from, to) = (chain.storage.fork(), MemStorage::new());
                 let trace = if source_fails {
                     let storage = FaultStorage::failing(from.clone(), plan);
-                    let set = crate::chains::set_of(&from);
+                    let set = crate::described::set_of(&from);
                     let none = std::time::Duration::ZERO;
                     let mut ids = crate::consolidate::ids(1);
                     let job = aiv_volume_io::Job::silent();

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use aiv_testkit::{CrashStorage, MemStorage};
 use aiv_volume_io::{AppendFile, FileEntry, Lease, ReadAt, Storage};
 
-use crate::chains::{Change, Step, wrong};
 use crate::consolidate::{consolidate, keep};
+use crate::described::{Change, Step, wrong};
 use crate::merge_crashes::{Oracle, Rule, Tier, check_states, moving};
 use crate::merge_faults::{KEPT, small, small_named};
 use crate::wrappers::{InSteps, pass_on};

@@ -3,17 +3,17 @@
 use std::time::Duration;
 
 use aiv_chain::{
-    ArchiveReport, CopyReport, Depth, Error, LeftReason, MERGE_PART, MoveReport, Result, archive,
-    copy_point, copy_set, move_point, move_set, verify_folder,
+    ArchiveReport, CopyReport, Error, LeftReason, MERGE_PART, MoveReport, Result, archive,
+    copy_point, copy_set, move_point, move_set,
 };
 use aiv_image_format::{Compression, Image, ImageKind, SPECIFICATION};
 use aiv_testkit::MemStorage;
 use aiv_volume_io::{DirStorage, Job, Storage};
 use proptest::prelude::*;
 
-use crate::chains::{Chain, Change, SET, Step, arb_steps, entries, point_id, set_of, wrong};
-use crate::common::{BLOCK, damage};
+use crate::common::{BLOCK, damage, verify_all};
 use crate::consolidate::{consolidate, ids, keep, line, options, plan};
+use crate::described::{Chain, Change, SET, Step, arb_steps, entries, point_id, set_of, wrong};
 use crate::wrappers::Below;
 
 pub(crate) fn archive_point(
@@ -55,7 +55,7 @@ fn contents(storage: &MemStorage) -> Vec<(String, Vec<u8>)> {
 }
 
 fn sound(storage: &dyn Storage) {
-    let (images, strays) = verify_folder(storage, Depth::Data, Job::silent()).unwrap();
+    let (images, strays) = verify_all(storage);
     for image in images {
         let report = image.outcome.unwrap();
         assert_eq!((report.damage, report.without_parent), (vec![], false), "{}", image.file);

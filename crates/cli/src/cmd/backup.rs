@@ -3,9 +3,10 @@
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use aiv_backup_engine::{
-    BackupIds, BackupOptions, BackupPlan, Clock, RateLimit, SourceFacts, machine_inventory,
+    BackupIds, BackupOptions, BackupPlan, Basis, Clock, RateLimit, SourceFacts, machine_inventory,
 };
 use aiv_image_format::GroupId;
 use aiv_report::{Exit, Failure, Outcome, Remarks, Verdict, json, text, words};
@@ -14,8 +15,10 @@ use serde_json::{Value, json};
 
 use super::ROOT;
 use crate::args::Backup;
-use crate::print;
-use crate::session::{Session, now_unix_ms, random};
+use aiv_terminal::{Session, now_unix_ms, open_or_create_folder, print, random};
+
+/// A consolidation removes what it merged within moments.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 pub(crate) fn run(args: &Backup, session: &Session) -> Result<Outcome, Failure> {
     if args.sources.len() > 1 && (args.name.is_some() || args.source_id.is_some()) {
@@ -23,8 +26,7 @@ pub(crate) fn run(args: &Backup, session: &Session) -> Result<Outcome, Failure> 
         let verdict = Verdict { code: "usage", exit: Exit::Usage, hint };
         return Err(Failure::new(verdict, "--name and --source-id are for a single source"));
     }
-    let failed = Failure::io(format!("cannot open the folder {}", args.to.display()));
-    let storage = DirStorage::open_or_create(&args.to).map_err(failed)?;
+    let storage = open_or_create_folder(&args.to)?;
     let group = GroupId(random()?);
     let json = json!({"folder": json::path(&args.to), "group": group.to_string()});
     let mut all = Outcome::report(json, String::new());
@@ -84,11 +86,18 @@ fn one(
     let threads = args.threads.or_else(|| available_parallelism().ok());
     let options = BackupOptions {
         sectors: args.sectors,
+        basis: match (args.full, args.differential) {
+            (true, _) => Basis::Nothing,
+            (_, true) => Basis::NewestFull,
+            _ => Basis::Newest,
+        },
+        deltas: !args.no_delta,
         compression: args.compress,
         block_size: args.block_size,
         threads: threads.unwrap_or(NonZeroUsize::MIN),
         verify: args.verify,
         live: args.live,
+        patience: PATIENCE,
         comment: args.comment.clone(),
         ..BackupOptions::default()
     };
@@ -98,9 +107,11 @@ fn one(
     let limit = args.rate_limit.map(|rate| RateLimit { bytes_per_second: rate, clock });
     let machine = machine_inventory(root);
     let report = plan.apply(&source, storage, &ids, &machine, limit, session.job())?;
+    // A folder without it is only slower to look through.
+    let _ = report.remember(storage, session.job());
     let elapsed = clock.now().saturating_sub(started);
     let mut json = json::backup(storage.path(), &plan, &report, elapsed);
     json["source"] = json::path(path);
     let text = text::backup(path, storage.path(), &plan, &report, elapsed);
-    Ok(Outcome::report(json, text).with(Remarks::on_backup(&plan, &report)))
+    Ok(Outcome::report(json, text).with(Remarks::on_backup(&report)))
 }

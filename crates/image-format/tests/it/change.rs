@@ -13,7 +13,7 @@ use aiv_testkit::MemStorage;
 use aiv_volume_io::{AppendFile, Extent, Storage};
 
 use crate::parents::{Cell, Model};
-use crate::recipe::noise;
+use crate::recipe::{Fill, noise};
 
 /// What happened to a block since the parent's state. What a block cannot do (inherit what is
 /// not there, be equal to a block of another length) it does not: it has new bytes then.
@@ -23,6 +23,8 @@ pub(crate) enum Change {
     Keep,
     /// New bytes, in a frame.
     New(u64),
+    /// New words, in a frame.
+    Words(u64),
     /// Some bytes are others: a difference to what it was, where that is worthwhile.
     Patch(u64),
     /// Some bytes of another block of the parent's state are others, and it came here.
@@ -168,8 +170,13 @@ impl Increment {
 
     /// The bytes of the file.
     pub(crate) fn build(&self, old: &Model) -> Arc<Vec<u8>> {
+        self.build_on(old, old)
+    }
+
+    /// As [`Increment::build`], with the state of `old` provided by `parent`.
+    pub(crate) fn build_on(&self, old: &Model, parent: &dyn ParentState) -> Arc<Vec<u8>> {
         let storage = MemStorage::new();
-        self.write(storage.create("image").unwrap(), old, old).expect("memory does not fail");
+        self.write(storage.create("image").unwrap(), old, parent).expect("memory does not fail");
         storage.contents("image").expect("just written")
     }
 
@@ -204,6 +211,7 @@ fn one(change: Change, block: u64, len: usize, old: &Model, before: &[(Way, Cell
             _ => new(7),
         },
         Change::New(seed) => new(seed),
+        Change::Words(seed) => (Way::Frame, (Kind::Data, Fill::Words(seed).bytes(len))),
         Change::Patch(seed) => same.map_or_else(|| new(seed), |from| patched(from, seed)),
         Change::PatchOf(from, seed) => {
             fits(from).map_or_else(|| new(seed), |from| patched(from, seed))

@@ -438,3 +438,25 @@ fn a_chain_of_files_is_read_down_to_its_full_image() {
     let image = increment().open(&old);
     assert!(image.verify_on(&files, Depth::Data, Job::silent()).unwrap().is_sound());
 }
+
+#[test]
+fn a_difference_to_a_difference_that_calls_itself_one_is_refused() {
+    let old = old();
+    let files = Files::new(open(&crate::change::full_image(&old, 8)).unwrap(), None).unwrap();
+    let child = Increment { id: 20, ..Increment::new(&[(Change::Patch(5), 1)]) };
+    let files = Files::new(open(&child.build(&old)).unwrap(), Some(files)).unwrap();
+    let middle = files.model();
+    assert_eq!(middle.depths[0], 1);
+    let grandchild = Increment { id: 21, ..Increment::new(&[(Change::Patch(900), 1)]) };
+    let forgery = Forgery::of(&grandchild.build(&middle));
+    let (header, depth) = (delta(&forgery).header.start, delta(&forgery).payload.start + 40);
+    assert_eq!(forgery.bytes[depth], 2);
+    let image = open(&forgery.at(depth, &[1]).seal()).unwrap();
+    let report = image.verify_on(&files, Depth::Data, Job::silent()).unwrap();
+    let said: Vec<String> = report.damage.iter().map(ToString::to_string).collect();
+    let wanted = format!(
+        "the frame at byte {header} is damaged: delta depth is 2, allowed is what the frame says"
+    );
+    assert_eq!(said, [wanted]);
+    assert!(read_block(&image, Some(&files), 0, &mut [0; 16 << 10]).is_err());
+}

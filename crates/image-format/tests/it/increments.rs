@@ -39,7 +39,7 @@ fn verify(image: &Image, parent: &dyn ParentState) {
 /// Everything that must hold for an increment on `old`, read through `parent`; returns it.
 fn check(increment: &Increment, old: &Model, parent: &dyn ParentState) -> (Image, Model) {
     let bytes = increment.build(old);
-    assert!(bytes == increment.build(old), "same inputs, same bytes");
+    assert!(bytes == increment.build_on(old, parent), "same inputs, same bytes");
     let image = open(&bytes).expect("a fresh image opens");
     let new = increment.state(old);
     assert_eq!(*image.geometry(), new.geometry);
@@ -67,6 +67,7 @@ fn change() -> impl Strategy<Value = (Change, u64)> {
     prop_oneof![
         8 => run().prop_map(|run| (Change::Keep, run)),
         2 => any::<u64>().prop_map(|seed| (Change::New(seed), 1)),
+        2 => any::<u64>().prop_map(|seed| (Change::Words(seed), 1)),
         3 => any::<u64>().prop_map(|seed| (Change::Patch(seed), 1)),
         2 => any::<(u64, u64)>().prop_map(|(from, seed)| (Change::PatchOf(from, seed), 1)),
         2 => any::<u64>().prop_map(|from| (Change::Moved(from), 1)),
@@ -267,4 +268,32 @@ fn a_group_that_lost_blocks_is_in_the_tree_section_though_no_entry_touches_it() 
     aiv_image_format::dump(&increment.open(&old), &mut text).unwrap();
     assert!(text.contains("tree page 0, 1 nodes"), "{text}");
     assert!(text.contains("group 1: content"), "{text}");
+}
+
+#[test]
+fn entries_with_gaps_are_found_from_any_block_across_pages() {
+    // One entry for each odd block: 250 of them, on three pages.
+    let old = state(&[(Change::Unused, 520)], 520 * BLOCK);
+    let mut changes = vec![(Change::Keep, 1)];
+    changes.extend((0..250).flat_map(|_| [(Change::Zero, 1), (Change::Keep, 1)]));
+    let image = Increment { checkpoint_every: 61, ..Increment::new(&changes) }.open(&old);
+    assert_eq!((image.trailer().index_leaf_pages, image.trailer().index_pages), (3, 4));
+    let is_decided = |block: u64| block % 2 == 1 && block < 500;
+    for first in 0..520 {
+        let entry = image.entry(first).unwrap();
+        assert_eq!(entry.map(|entry| entry.block), is_decided(first).then_some(first));
+        let from: Vec<u64> = image.entries(first).map(|entry| entry.unwrap().block).collect();
+        let wanted: Vec<u64> = (first..520).filter(|&block| is_decided(block)).collect();
+        assert_eq!(from, wanted, "from block {first}");
+    }
+    verify(&image, &old);
+}
+
+#[test]
+fn an_index_root_without_an_index_is_refused() {
+    let old = noisy(3);
+    let bytes = Increment::new(&[]).build(&old);
+    let forged = crate::forge::Forgery::of(&bytes).trailer(280, &[1]).seal_trailers_only();
+    let error = open(&forged).err().expect("there is no page it could be of").to_string();
+    assert!(error.contains("its index root and the number of index pages do not agree"), "{error}");
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use aiv_image_format::meta::Meta;
-use aiv_image_format::{Depth, Error, Features, Image, ImageWriter, ParentState};
+use aiv_image_format::{
+    Compression, DeltaBase, Depth, Encoder, Error, Features, Image, ImageWriter, ParentState,
+};
 use aiv_testkit::MemStorage;
 use aiv_volume_io::{Job, Storage};
 
@@ -154,6 +156,47 @@ fn a_block_is_not_inherited_without_a_parent() {
     let file = storage.create("image").unwrap();
     let mut writer = ImageWriter::create(file, recipe.superblock()).unwrap();
     assert!(matches!(writer.inherit(1), Err(Error::Misuse(_))));
+}
+
+#[test]
+fn a_writer_takes_no_block_beyond_the_end_of_the_disk() {
+    let old = noisy(3);
+    let storage = MemStorage::new();
+    let file = storage.create("image").unwrap();
+    let mut writer = ImageWriter::create(file, increment().superblock(&old)).unwrap();
+    let leaf = Default::default();
+    assert!(matches!(writer.inherit(4), Err(Error::Misuse(_))));
+    assert!(matches!(writer.inherit(u64::MAX), Err(Error::Misuse(_))));
+    assert!(matches!(writer.push_parent(1 << 40, leaf), Err(Error::Misuse(_))));
+    writer.inherit(2).unwrap();
+    assert!(matches!(writer.inherit(u64::MAX), Err(Error::Misuse(_))));
+    assert_eq!(writer.next_block(), 2, "what is refused decides nothing");
+    let early = Some(&old as &dyn ParentState);
+    writer.inherit(1).unwrap();
+    assert!(matches!(writer.push_parent(0, leaf), Err(Error::Misuse(_))));
+    assert!(matches!(writer.inherit(1), Err(Error::Misuse(_))));
+    writer.inherit(0).unwrap();
+    let meta = crate::change::small_meta(&old.geometry, &[]);
+    writer.finish_on(meta, early).expect("all three are inherited");
+}
+
+#[test]
+fn a_partly_unreadable_block_is_no_difference() {
+    let old = noisy(3);
+    let storage = MemStorage::new();
+    let file = storage.create("image").unwrap();
+    let mut writer = ImageWriter::create(file, increment().superblock(&old)).unwrap();
+    let bytes = &old.cells[0].1;
+    let mut block = bytes.clone();
+    block[9] ^= 1;
+    let leaf = aiv_image_format::hash::leaf;
+    let base = DeltaBase { block: 0, leaf: leaf(bytes), depth: 0, bytes };
+    let encoded =
+        Encoder::new(Compression::Zstd(1), true).encode_against(&block, leaf(&block), &base);
+    let encoded = encoded.unwrap();
+    assert!(encoded.is_delta());
+    assert!(matches!(writer.push_damaged_block(&encoded), Err(Error::Misuse(_))));
+    writer.push_block(&encoded).unwrap();
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod forge;
 mod full_meta;
 mod golden;
 mod increment_checkpoints;
+mod increment_damage;
 mod increments;
 mod index_shapes;
 mod lying_parents;

@@ -291,3 +291,42 @@ impl ParentState for Files {
         read_block(&self.image, below, block, out)
     }
 }
+
+/// A model that is asked often: what it says of nodes and blocks is worked out once.
+pub(crate) struct Remembered {
+    pub model: Model,
+    entries: Vec<IndexEntry>,
+    nodes: Vec<GroupNode>,
+}
+
+impl Remembered {
+    pub(crate) fn new(model: Model) -> Self {
+        let entries = (0..).zip(&model.cells).map(|(block, cell)| entry_of(block, cell)).collect();
+        Self { nodes: nodes_of(&model.cells), entries, model }
+    }
+}
+
+impl ParentState for Remembered {
+    fn link(&self) -> ParentLink {
+        self.model.link()
+    }
+
+    fn geometry(&self) -> Geometry {
+        self.model.geometry
+    }
+
+    fn stretches(
+        &self,
+        first: BlockIndex,
+    ) -> Box<dyn Iterator<Item = Result<IndexEntry>> + Send + '_> {
+        Box::new(self.entries.iter().skip_while(move |e| e.end() <= first).map(|e| Ok(*e)))
+    }
+
+    fn nodes(&self) -> Box<dyn Iterator<Item = Result<GroupNode>> + Send + '_> {
+        Box::new(self.nodes.iter().map(|node| Ok(*node)))
+    }
+
+    fn read(&self, block: BlockIndex, out: &mut [u8]) -> Result<u8> {
+        self.model.read(block, out)
+    }
+}

@@ -1,0 +1,260 @@
+//! Reads a disk for an increment, group by group: 128 blocks that did not change cost one
+//! comparison, and no look at the parent's index.
+
+use aiv_image_format::hash::{ConstantLeaves, FAN_OUT};
+use aiv_image_format::{BlockIndex, GroupNode, Kind, RunKind};
+
+use crate::error::{Error, Result};
+use crate::pace::Pacer;
+use crate::parent::Parent;
+use crate::pipeline::{Capture, Captured, HungUp, Item, Reader, Work, blocks_extent, next_span};
+use crate::spans::{Span, SpanKind, Spans};
+use crate::workshop::Batch;
+
+const GROUP: u64 = FAN_OUT as u64;
+
+/// Bytes of one section at most: a group of 128 blocks of 128 KiB. Groups of larger blocks are
+/// compared block by block.
+const SECTION_BYTES_MAX: u64 = 16 << 20;
+
+/// A whole group of blocks, or as much of one as is kept in memory at a time.
+pub(crate) struct Section {
+    pub first: BlockIndex,
+    pub end: BlockIndex,
+    pub parts: Vec<Part>,
+    /// The nodes of the group in the parent's state, when the section is one that both have.
+    pub node: Option<GroupNode>,
+}
+
+/// Some blocks of a section.
+pub(crate) enum Part {
+    /// Blocks known without reading.
+    Run {
+        kind: RunKind,
+        first: BlockIndex,
+        count: u64,
+    },
+    Read(Batch),
+}
+
+/// A failed read of the source or the parent, or a writer that gave up.
+enum Stop {
+    Failed(Error),
+    HungUp,
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<HungUp> for Stop {
+    fn from(_: HungUp) -> Self {
+        Self::HungUp
+    }
+}
+
+impl Reader<'_> {
+    /// Reads span after span and compares with `parent`. Ends early, without an error of its
+    /// own, when the writer gave up.
+    pub(crate) fn read_changes(
+        &self,
+        parent: &Parent,
+        pacer: &mut Option<Pacer<'_>>,
+    ) -> Result<Captured> {
+        let mut captured = self.nothing_captured();
+        match self.read_sections(parent, pacer, &mut captured) {
+            Ok(()) | Err(Stop::HungUp) => Ok(captured),
+            Err(Stop::Failed(error)) => Err(error),
+        }
+    }
+
+    fn read_sections(
+        &self,
+        parent: &Parent,
+        pacer: &mut Option<Pacer<'_>>,
+        captured: &mut Captured,
+    ) -> std::result::Result<(), Stop> {
+        let Capture { geometry, plan, source, job, .. } = self.capture;
+        let block_size = u64::from(geometry.block_size().get());
+        // Both are powers of two, so sections never cross the border of a group.
+        let per_section = GROUP.min(SECTION_BYTES_MAX / block_size).max(1);
+        let blocks = geometry.blocks();
+        let mut old = OldGroups::new(parent, &ConstantLeaves::new(geometry));
+        let mut spans = Spans::new(source, &plan.used, geometry);
+        let mut span = next_span(&mut spans)?;
+        let mut at = 0;
+        while let Some(current) = span {
+            job.check().map_err(Error::from)?;
+            let span_end = current.first + current.count;
+            let section_end = (at / per_section + 1).saturating_mul(per_section).min(blocks);
+            let kind = run_kind(current.kind);
+            if let Some(kind) =
+                kind.filter(|_| at.is_multiple_of(per_section) && span_end >= section_end)
+            {
+                // Nothing to read in whole sections: as many as there are.
+                let end =
+                    if span_end == blocks { blocks } else { span_end / per_section * per_section };
+                self.compare_run(parent, &mut old, kind, at, end)?;
+                self.advance(blocks_extent(&geometry, at, end - at));
+                at = end;
+            } else {
+                let mut section =
+                    Section { first: at, end: section_end, parts: Vec::new(), node: None };
+                let mut next = Some(current);
+                while let Some(Span { first, count, kind }) = next
+                    && first < section_end
+                {
+                    let (from, to) = (first.max(at), (first + count).min(section_end));
+                    let extent = blocks_extent(&geometry, from, to - from);
+                    section.parts.push(match run_kind(kind) {
+                        Some(kind) => Part::Run { kind, first: from, count: to - from },
+                        None => Part::Read(self.read_batch(from, extent, captured)?),
+                    });
+                    if first + count > section_end {
+                        break;
+                    }
+                    next = next_span(&mut spans)?;
+                }
+                span = next;
+                if let Some(pacer) = pacer {
+                    pacer.wait(section.bytes(), job).map_err(Error::from)?;
+                }
+                let is_group = at.is_multiple_of(GROUP)
+                    && (section_end - at == GROUP || section_end == blocks);
+                if is_group && section_end <= parent.shared() {
+                    section.node = Some(old.node(at / GROUP)?);
+                }
+                self.give(Work::Section(section))?;
+                self.advance(blocks_extent(&geometry, at, section_end - at));
+                at = section_end;
+                continue;
+            }
+            if at >= span_end {
+                span = next_span(&mut spans)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Blocks `from .. to` need no reading: finds out which of them the parent has alike.
+    fn compare_run(
+        &self,
+        parent: &Parent,
+        old: &mut OldGroups<'_>,
+        kind: RunKind,
+        from: BlockIndex,
+        to: BlockIndex,
+    ) -> std::result::Result<(), Stop> {
+        let mut at = from;
+        while at < to {
+            let group_end = ((at / GROUP + 1) * GROUP).min(to);
+            let whole = at.is_multiple_of(GROUP) && group_end - at == GROUP;
+            if whole && group_end <= parent.shared() && old.is_all(at / GROUP, kind)? {
+                self.send(Item::Inherited(GROUP))?;
+                at = group_end;
+                continue;
+            }
+            for stretch in parent.stretches(at, group_end).map_err(broken)? {
+                let end = stretch.block().saturating_add(stretch.run()).min(group_end);
+                let end = end.min(parent.shared());
+                let same = stretch.kind() == kind_of(kind) && stretch.leaf().is_none();
+                let count = end.saturating_sub(at);
+                self.send(if same { Item::Inherited(count) } else { Item::Run(kind, count) })?;
+                at = at.max(end);
+            }
+            // What the parent does not have, or not with this length.
+            if at < group_end {
+                self.send(Item::Run(kind, group_end - at))?;
+                at = group_end;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Section {
+    /// Bytes that were read.
+    fn bytes(&self) -> u64 {
+        let read = |part: &Part| match part {
+            Part::Read(batch) => batch.bytes.len() as u64,
+            Part::Run { .. } => 0,
+        };
+        self.parts.iter().map(read).sum()
+    }
+}
+
+/// The nodes of the parent's groups, asked for in ascending order.
+struct OldGroups<'p> {
+    nodes: Box<
+        dyn Iterator<Item = std::result::Result<GroupNode, aiv_image_format::Error>> + Send + 'p,
+    >,
+    next: u64,
+    /// The node asked for last.
+    last: Option<GroupNode>,
+    zero: GroupNode,
+    unused: GroupNode,
+}
+
+impl<'p> OldGroups<'p> {
+    fn new(parent: &'p Parent, constants: &ConstantLeaves) -> Self {
+        let all = |kind: Kind| {
+            let leaves = [constants.of(0, kind); FAN_OUT];
+            GroupNode::new(&leaves, &[kind.map_state(); FAN_OUT])
+        };
+        Self {
+            nodes: aiv_chain::ParentState::nodes(&parent.view),
+            next: 0,
+            last: None,
+            zero: all(Kind::Zero),
+            unused: all(Kind::Unused),
+        }
+    }
+
+    fn node(&mut self, group: u64) -> Result<GroupNode> {
+        while self.next <= group {
+            let node = self.nodes.next().transpose().map_err(broken)?;
+            self.last = Some(node.ok_or_else(|| {
+                broken(aiv_image_format::Error::Misuse("a parent without all its groups"))
+            })?);
+            self.next += 1;
+        }
+        self.last.ok_or_else(|| broken(aiv_image_format::Error::Misuse("a group asked for twice")))
+    }
+
+    /// Whether a whole group of the parent is of this kind and nothing else.
+    fn is_all(&mut self, group: u64, kind: RunKind) -> Result<bool> {
+        let node = self.node(group)?;
+        Ok(match kind {
+            RunKind::Zero => node == self.zero,
+            RunKind::Unused => node == self.unused,
+            RunKind::Excluded | RunKind::Unreadable => false,
+        })
+    }
+}
+
+/// The parent cannot be used: another one has to be found.
+pub(crate) fn broken(source: aiv_image_format::Error) -> Error {
+    match source {
+        aiv_image_format::Error::Canceled(canceled) => canceled.into(),
+        source => Error::Parent(source),
+    }
+}
+
+pub(crate) fn run_kind(kind: SpanKind) -> Option<RunKind> {
+    match kind {
+        SpanKind::Unused => Some(RunKind::Unused),
+        SpanKind::Zero => Some(RunKind::Zero),
+        SpanKind::Read => None,
+    }
+}
+
+pub(crate) fn kind_of(kind: RunKind) -> Kind {
+    match kind {
+        RunKind::Zero => Kind::Zero,
+        RunKind::Unused => Kind::Unused,
+        RunKind::Excluded => Kind::Excluded,
+        RunKind::Unreadable => Kind::Unreadable,
+    }
+}

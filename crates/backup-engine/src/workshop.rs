@@ -1,0 +1,142 @@
+//! What becomes of blocks between being read and being written: masked, hashed, compressed.
+
+use std::sync::{Mutex, PoisonError};
+
+use aiv_image_format::hash::{self, ConstantLeaves};
+use aiv_image_format::{Compression, EncodedBlock, Encoder, Geometry};
+use aiv_volume_io::Extent;
+
+use crate::dedup::SeenBlocks;
+use crate::pipeline::{blocks_extent, in_memory};
+
+/// What became of one block.
+pub(crate) enum Block {
+    /// This block and those after it, so many in all, are as in the parent's state.
+    Inherited(u64),
+    /// Equal to a block of the parent's state that has another number.
+    Moved(u64, aiv_image_format::Digest),
+    /// No byte of it matters.
+    Unused,
+    Zero,
+    /// Every byte is the pattern of unreadable places.
+    Lost,
+    /// Equal to a block the writer remembers.
+    Seen(aiv_image_format::Digest),
+    New(EncodedBlock),
+    /// Partly unreadable.
+    Damaged(EncodedBlock),
+}
+
+/// Blocks read and not yet judged.
+pub(crate) struct Batch {
+    pub first: u64,
+    pub bytes: Vec<u8>,
+    /// What has to be kept of the bytes, in disk offsets.
+    pub keep: Vec<Extent>,
+    pub unreadable: Vec<Extent>,
+}
+
+/// What the workers share: encoders and buffers to reuse, blocks seen before.
+pub(crate) struct Workshop {
+    pub geometry: Geometry,
+    pub constants: ConstantLeaves,
+    compression: Compression,
+    self_check: bool,
+    pub seen: SeenBlocks,
+    encoders: Mutex<Vec<Encoder>>,
+    buffers: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Workshop {
+    pub(crate) fn new(geometry: Geometry, compression: Compression, self_check: bool) -> Self {
+        Self {
+            geometry,
+            constants: ConstantLeaves::new(geometry),
+            compression,
+            self_check,
+            seen: SeenBlocks::default(),
+            encoders: Mutex::default(),
+            buffers: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn buffer(&self) -> Vec<u8> {
+        self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    /// Masks, hashes and compresses the blocks of a batch.
+    pub(crate) fn judge(&self, mut batch: Batch) -> aiv_image_format::Result<Vec<Block>> {
+        let mut encoder = self.encoder();
+        mask(&mut batch, self.geometry);
+        let size = self.geometry.block_size().bytes();
+        let blocks = (batch.first..)
+            .zip(batch.bytes.chunks(size))
+            .map(|(number, bytes)| self.judge_block(number, bytes, &batch, &mut encoder))
+            .collect();
+        self.give_back(encoder);
+        self.give_back_buffer(batch.bytes);
+        blocks
+    }
+
+    /// An encoder for one thread, to be given back.
+    pub(crate) fn encoder(&self) -> Encoder {
+        let spare = self.encoders.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        spare.unwrap_or_else(|| Encoder::new(self.compression, self.self_check))
+    }
+
+    pub(crate) fn give_back(&self, encoder: Encoder) {
+        self.encoders.lock().unwrap_or_else(PoisonError::into_inner).push(encoder);
+    }
+
+    pub(crate) fn give_back_buffer(&self, buffer: Vec<u8>) {
+        self.buffers.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+    }
+
+    fn judge_block(
+        &self,
+        number: u64,
+        bytes: &[u8],
+        batch: &Batch,
+        encoder: &mut Encoder,
+    ) -> aiv_image_format::Result<Block> {
+        let here = blocks_extent(&self.geometry, number, 1);
+        let damaged = batch.unreadable.iter().any(|u| u.intersect(here).is_some());
+        if damaged {
+            if is_fill(bytes) {
+                return Ok(Block::Lost);
+            }
+            return encoder.encode(bytes, hash::leaf(bytes)).map(Block::Damaged);
+        }
+        if is_zero(bytes) {
+            return Ok(Block::Zero);
+        }
+        let leaf = hash::leaf(bytes);
+        if self.seen.find(&leaf).is_some() {
+            return Ok(Block::Seen(leaf));
+        }
+        encoder.encode(bytes, leaf).map(Block::New)
+    }
+}
+
+/// Replaces every byte that does not matter by zero, so that free space neither changes hashes
+/// nor leaks into the image.
+pub(crate) fn mask(batch: &mut Batch, geometry: Geometry) {
+    let start = geometry.offset_of(batch.first);
+    let mut at = 0;
+    for keep in &batch.keep {
+        batch.bytes[at..in_memory(keep.start - start)].fill(0);
+        at = in_memory(keep.end() - start);
+    }
+    batch.bytes[at..].fill(0);
+}
+
+/// Whether all bytes are zero; sixteen at a time, which the compiler turns into vector code.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    let (chunks, rest) = bytes.as_chunks::<16>();
+    chunks.iter().all(|c| u128::from_ne_bytes(*c) == 0) && rest.iter().all(|&b| b == 0)
+}
+
+/// Whether nothing of a block could be read.
+pub(crate) fn is_fill(bytes: &[u8]) -> bool {
+    bytes.iter().zip(hash::FILL_PATTERN.iter().cycle()).all(|(a, b)| a == b)
+}
