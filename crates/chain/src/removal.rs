@@ -81,6 +81,9 @@ impl Removal<'_> {
         loop {
             let snapshot = census.take(self.storage, self.job)?;
             let candidates = self.candidates(&snapshot);
+            if candidates.is_empty() {
+                return Ok(done);
+            }
             let Some(file) = newest(&candidates) else {
                 // Images that name each other as parents have no newest.
                 let why = LeftReason::InDoubt("its images name each other as parents".to_owned());

@@ -21,6 +21,10 @@ use crate::view::View;
 /// Bytes of frames read at once: large enough for any disk to read at its full speed.
 const CHUNK: u64 = 4 << 20;
 
+/// Bytes of blocks in one batch that may have to be stored anew: bounds what is in memory while
+/// they are.
+const ANEW_MAX: u64 = 16 << 20;
+
 /// Blocks, or runs of them, in one batch.
 const ITEMS_MAX: usize = 8192;
 const _: () = assert!(ITEMS_MAX <= CHECKPOINT_ENTRIES_MAX);
@@ -81,7 +85,7 @@ impl<'r, I: Iterator<Item = ImageResult<Decision>>> Gather<'r, I> {
     pub(super) fn next(&mut self, bytes: Vec<u8>) -> ImageResult<Option<Batch>> {
         let mut batch = Batch { layer: 0, first: 0, bytes, items: Vec::new() };
         let mut anew = Vec::new();
-        let mut len = 0;
+        let (mut len, mut anew_len) = (0, 0);
         while batch.items.len() < ITEMS_MAX {
             let decision = match self.decisions.peek() {
                 None => break,
@@ -92,6 +96,14 @@ impl<'r, I: Iterator<Item = ImageResult<Decision>>> Gather<'r, I> {
                 },
             };
             let at = batch.items.len();
+            if let Some((_, entry)) = decision.by
+                && matches!(entry.kind, Kind::Delta | Kind::Parent)
+            {
+                anew_len += u64::from(self.run.layers.top().geometry().block_len(entry.block));
+                if at > 0 && anew_len > ANEW_MAX {
+                    break;
+                }
+            }
             let item = match decision.by {
                 None => Item::Inherited(decision.end - decision.start),
                 Some((layer, entry)) => match self.simple(layer, &entry)? {

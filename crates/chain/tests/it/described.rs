@@ -93,11 +93,17 @@ impl Built {
 pub(crate) struct Chain {
     pub storage: MemStorage,
     pub points: Vec<Built>,
+    prefix: String,
 }
 
 impl Chain {
     pub(crate) fn of(steps: &[Step]) -> Self {
-        let mut chain = Self::default();
+        Self::named("p", steps)
+    }
+
+    /// With files whose names begin with `prefix`.
+    pub(crate) fn named(prefix: &str, steps: &[Step]) -> Self {
+        let mut chain = Self { prefix: prefix.to_owned(), ..Self::default() };
         steps.iter().for_each(|step| chain.add(step));
         chain
     }
@@ -105,7 +111,8 @@ impl Chain {
     /// Writes one more point.
     pub(crate) fn add(&mut self, step: &Step) {
         let number = u8::try_from(self.points.len() + 1).unwrap();
-        let file = format!("p{number:03}.{}", if step.back.is_some() { "aii" } else { "aiv" });
+        let extension = if step.back.is_some() { "aii" } else { "aiv" };
+        let file = format!("{}{number:03}.{extension}", self.prefix);
         let storage = self.storage.clone();
         self.add_to(&storage, &file, step);
     }

@@ -8,12 +8,13 @@ use aiv_chain::{
 };
 use aiv_image_format::{Compression, Image, ImageKind, SPECIFICATION};
 use aiv_testkit::MemStorage;
-use aiv_volume_io::{DirStorage, FileEntry, Job, ReadAt, Storage};
+use aiv_volume_io::{DirStorage, Job, Storage};
 use proptest::prelude::*;
 
 use crate::common::{BLOCK, damage, verify_all};
 use crate::consolidate::{consolidate, ids, keep, line, options, plan};
 use crate::described::{Chain, Change, SET, Step, arb_steps, entries, point_id, set_of, wrong};
+use crate::wrappers::Below;
 
 pub(crate) fn archive_point(
     from: &dyn Storage,
@@ -197,43 +198,6 @@ fn a_move_does_not_trust_a_damaged_copy_that_was_there_before() {
     let error = move_all(&chain.storage, &to).unwrap_err();
     assert!(matches!(&error, Error::Image { file, .. } if file == "p003.aii"), "{error:?}");
     assert_eq!(chain.storage.names().len(), 5);
-}
-
-/// A part of a folder as a folder of its own.
-struct Below<'a>(&'a MemStorage, &'static str);
-
-impl Below<'_> {
-    fn name(&self, name: &str) -> String {
-        format!("{}{name}", self.1)
-    }
-}
-
-impl Storage for Below<'_> {
-    fn create(&self, name: &str) -> std::io::Result<Box<dyn aiv_volume_io::AppendFile>> {
-        self.0.create(&self.name(name))
-    }
-    fn open(&self, name: &str) -> std::io::Result<std::sync::Arc<dyn ReadAt>> {
-        self.0.open(&self.name(name))
-    }
-    fn publish(&self, from: &str, to: &str) -> std::io::Result<()> {
-        self.0.publish(&self.name(from), &self.name(to))
-    }
-    fn remove(&self, name: &str) -> std::io::Result<()> {
-        self.0.remove(&self.name(name))
-    }
-    fn list(&self) -> std::io::Result<Vec<FileEntry>> {
-        let strip = |entry: FileEntry| {
-            let name = entry.name.strip_prefix(self.1)?.to_owned();
-            Some(FileEntry { name, ..entry })
-        };
-        Ok(self.0.list()?.into_iter().filter_map(strip).collect())
-    }
-    fn sync_dir(&self) -> std::io::Result<()> {
-        self.0.sync_dir()
-    }
-    fn lease(&self, name: &str) -> std::io::Result<Box<dyn aiv_volume_io::Lease>> {
-        self.0.lease(&format!("{}-{name}", self.1.trim_end_matches('/')))
-    }
 }
 
 #[test]
