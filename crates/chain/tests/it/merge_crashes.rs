@@ -23,9 +23,6 @@ pub(crate) struct Tier {
 /// What continuous integration tries.
 pub(crate) const CI: Tier = Tier { seed: 1, per_prefix: 60 };
 
-/// What is tried once in a while: `cargo test -p aiv-chain -- --ignored`.
-const FULL: Tier = Tier { seed: 2, per_prefix: 3000 };
-
 /// Who finds the file a point is read from.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rule {
@@ -260,13 +257,5 @@ fn after_a_power_cut_at_any_moment_no_kept_point_and_none_with_a_file_is_lost() 
     for (what, found) in all(CI) {
         let count = found.unwrap_or_else(|why| panic!("{what}: {why}"));
         assert!(count > 200, "{what}: {count} states");
-    }
-}
-
-#[test]
-#[ignore = "takes minutes: the full tier"]
-fn the_same_in_many_more_states() {
-    for (what, found) in all(FULL) {
-        found.unwrap_or_else(|why| panic!("{what}: {why}"));
     }
 }
