@@ -67,8 +67,9 @@ pub(crate) fn transfer(
     session: &Session,
 ) -> Result<Outcome, Failure> {
     let mut outcome = Outcome::report(chains::transfer_json(&args.to), String::new());
+    let wanted = wanted(&args.what, session)?;
     let (to, mut ids) = (open_or_create_folder(&args.to)?, merge_ids()?);
-    for (from, set, point) in &wanted(&args.what, session)? {
+    for (from, set, point) in &wanted {
         let job = session.job();
         if leaving {
             let report = match point {
