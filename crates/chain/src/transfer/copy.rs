@@ -11,7 +11,7 @@ use super::check_room;
 use crate::ancestry::{Ancestry, Node};
 use crate::census::Census;
 use crate::error::{Error, Result};
-use crate::folder::{Point, PointState, Set, list};
+use crate::folder::{Folder, Point, PointState, Set, list};
 use crate::merge::{MERGE_PART, NewIds, prove, remove_stale, take_lease};
 use crate::names::{ImageName, image_name};
 use crate::open::{Head, open};
@@ -120,15 +120,21 @@ impl Copying<'_> {
         let there = Census::default().take(self.to, self.job)?;
         let there = Ancestry::of(&there.all);
         let node = |point: &Point| -> Node { (self.set.id, point.id, point.state_root) };
+        // What a verification found to be damaged is worth another copy.
+        let folder = Folder::scan(self.to, self.job)?;
+        let known = folder.set(self.set.id).map_or(&[][..], |set| &set.points);
+        let damaged = known.iter().filter(|point| point.damaged_by.is_some()).map(node);
+        let damaged: HashSet<Node> = damaged.collect();
+        let has = |point: &Point| there.has(node(point), true) && !damaged.contains(&node(point));
         let mut planned: HashSet<Node> = HashSet::new();
         let mut files = Vec::new();
         for &point in wanted {
-            if there.has(node(point), true) {
+            if has(point) {
                 report.were_there.push(point.id);
                 continue;
             }
             let chain = self.set.chain(point)?;
-            let missing = chain.into_iter().take_while(|point| !there.has(node(point), true));
+            let missing = chain.into_iter().take_while(|point| !has(point));
             let missing: Vec<&Point> = missing.collect();
             for point in missing.into_iter().rev() {
                 if planned.insert(node(point)) {

@@ -4,8 +4,9 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use aiv_chain::Folder;
 use aiv_testkit::{CrashState, CrashStorage, MemStorage};
-use aiv_volume_io::Storage;
+use aiv_volume_io::{Job, Storage};
 
 use crate::consolidate::{consolidate, consolidate_with, keep};
 use crate::described::{Built, Chain, SET, wrong};
@@ -123,14 +124,20 @@ pub(crate) fn check_states(
     Ok(count)
 }
 
-fn folder_after(chain: &Chain) -> CrashStorage {
-    CrashStorage::starting_from(&chain.storage)
+/// Files of a folder that are finished images.
+fn images(folder: &MemStorage) -> usize {
+    let is_image = |name: &String| name.ends_with(".aiv") || name.ends_with(".aii");
+    folder.names().into_iter().filter(is_image).count()
 }
 
 /// A consolidation of two runs, and in some states another one after the crash.
-fn merging(tier: Tier) -> Result<usize, String> {
+fn merging(tier: Tier, with_catalogue: bool) -> Result<usize, String> {
     let chain = small();
-    let crash = folder_after(&chain);
+    if with_catalogue {
+        let (_, catalogue) = Folder::scan_with(&chain.storage, Job::silent()).unwrap();
+        catalogue.write(&chain.storage).unwrap();
+    }
+    let crash = CrashStorage::starting_from(&chain.storage);
     consolidate(&InSteps(crash.clone()), &keep(1, &[2])).unwrap();
     crash.mark("done");
     let mut oracle = Oracle::new(&chain, &KEPT);
@@ -139,7 +146,7 @@ fn merging(tier: Tier) -> Result<usize, String> {
     check_states(crash.crash_states(tier.seed, tier.per_prefix), |state| {
         oracle.check(&state.storage)?;
         let done = state.acknowledged.contains(&"done".to_owned());
-        if done && state.storage.names().len() != 2 {
+        if done && images(&state.storage) != 2 {
             return Err(format!("removed files are back: {:?}", state.storage.names()));
         }
         number += 1;
@@ -147,8 +154,7 @@ fn merging(tier: Tier) -> Result<usize, String> {
             let storage = &state.storage;
             consolidate_with(storage, &keep(1, &[2]), 0xa1).map_err(|e| format!("again: {e:?}"))?;
             healed.check(storage).map_err(|why| format!("again: {why}"))?;
-            let images = storage.names().into_iter().filter(|name| !name.ends_with(".part"));
-            if images.count() != 2 {
+            if images(storage) != 2 {
                 return Err(format!("again: {:?} is left", storage.names()));
             }
         }
@@ -162,7 +168,7 @@ fn finishing(tier: Tier) -> Result<usize, String> {
     let backup = chain.storage.lease(&format!("set-{SET}")).unwrap();
     consolidate(&chain.storage, &keep(1, &[2])).unwrap();
     drop(backup);
-    let crash = folder_after(&chain);
+    let crash = CrashStorage::starting_from(&chain.storage);
     let report = consolidate(&crash, &keep(1, &[2])).unwrap();
     if (report.merged.len(), report.removed.len()) != (0, 4) {
         return Err(format!("it did not only remove: {report:?}"));
@@ -243,9 +249,10 @@ pub(crate) fn moving(
     })
 }
 
-fn all(tier: Tier) -> [(&'static str, Result<usize, String>); 4] {
+fn all(tier: Tier) -> [(&'static str, Result<usize, String>); 5] {
     [
-        ("merging", merging(tier)),
+        ("merging", merging(tier, false)),
+        ("merging with a catalogue", merging(tier, true)),
         ("finishing", finishing(tier)),
         ("copying", copying(tier)),
         ("moving", moving(tier, |crash| Box::new(InSteps(crash)))),

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use aiv_chain::{
-    ArchiveReport, CopyReport, Error, LeftReason, MERGE_PART, MoveReport, Result, archive,
-    copy_point, copy_set, move_point, move_set,
+    ArchiveReport, CopyReport, Depth, Error, LeftReason, MERGE_PART, MoveReport, Result,
+    VerifyOptions, archive, copy_point, copy_set, move_point, move_set, verify_folder,
 };
 use aiv_image_format::{Compression, Image, ImageKind, SPECIFICATION};
 use aiv_testkit::MemStorage;
@@ -198,6 +198,23 @@ fn a_move_does_not_trust_a_damaged_copy_that_was_there_before() {
     let error = move_all(&chain.storage, &to).unwrap_err();
     assert!(matches!(&error, Error::Image { file, .. } if file == "p003.aii"), "{error:?}");
     assert_eq!(chain.storage.names().len(), 5);
+}
+
+#[test]
+fn what_is_known_to_be_damaged_in_the_destination_is_copied_again() {
+    let chain = line();
+    let to = MemStorage::new();
+    copy_all(&chain.storage, &to).unwrap();
+    let entry = entries(&to, "p003.aii").into_iter().find(|e| e.has_frame()).unwrap();
+    damage(&to, "p003.aii", usize::try_from(entry.address).unwrap() + 80);
+    let options =
+        VerifyOptions { depth: Depth::Data, not_verified_since: None, now_unix_ms: 1, set: None };
+    let verified = verify_folder(&to, &options, Job::silent()).unwrap();
+    verified.record(&to, Job::silent()).unwrap();
+    let report = copy_one(&chain.storage, 4, &to).unwrap();
+    let copied: Vec<&str> = report.copied.iter().map(|c| c.from.as_str()).collect();
+    assert_eq!(copied, ["p003.aii", "p004.aii"]);
+    assert_eq!(wrong(&to, &chain.points[3]), None);
 }
 
 #[test]

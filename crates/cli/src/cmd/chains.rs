@@ -67,8 +67,8 @@ pub(crate) fn transfer(
     session: &Session,
 ) -> Result<Outcome, Failure> {
     let mut outcome = Outcome::report(chains::transfer_json(&args.to), String::new());
-    let wanted = wanted(&args.what, session)?;
-    let (to, mut ids) = (open_or_create_folder(&args.to)?, merge_ids()?);
+    let (wanted, mut ids) = (wanted(&args.what, session)?, merge_ids()?);
+    let to = open_or_create_folder(&args.to)?;
     for (from, set, point) in &wanted {
         let job = session.job();
         if leaving {
