@@ -19,7 +19,15 @@ enum Named {
     /// A file that exists.
     File(PathBuf),
     /// A point of a folder.
-    Point { dir: PathBuf, storage: DirStorage, set: Set, point: Point },
+    Point(Box<Place>),
+}
+
+/// A point, and where it is.
+struct Place {
+    dir: PathBuf,
+    storage: DirStorage,
+    set: Set,
+    point: Point,
 }
 
 /// The image file that `argument` names: a path that exists, or `DIR@SELECTOR` with a
@@ -32,7 +40,7 @@ enum Named {
 pub fn locate(argument: &Path, job: Job<'_>) -> Result<PathBuf> {
     Ok(match find(argument, job)? {
         Named::File(path) => path,
-        Named::Point { dir, point, .. } => dir.join(&point.file),
+        Named::Point(place) => place.dir.join(&place.point.file),
     })
 }
 
@@ -44,7 +52,8 @@ pub fn locate(argument: &Path, job: Job<'_>) -> Result<PathBuf> {
 pub fn locate_view(argument: &Path, job: Job<'_>) -> Result<(PathBuf, View)> {
     match find(argument, job)? {
         Named::File(path) => open_view(&path, job).map(|view| (path, view)),
-        Named::Point { dir, storage, set, point } => {
+        Named::Point(place) => {
+            let Place { dir, storage, set, point } = *place;
             let view = View::of_point(&storage, &set, &point)?;
             Ok((dir.join(&point.file), view))
         }
@@ -57,7 +66,7 @@ pub fn locate_view(argument: &Path, job: Job<'_>) -> Result<(PathBuf, View)> {
 /// Those of [`locate`]; [`Error::NoSuchPoint`] for a file that provides none.
 pub fn locate_point(argument: &Path, job: Job<'_>) -> Result<(DirStorage, Set, Point)> {
     match find(argument, job)? {
-        Named::Point { storage, set, point, .. } => Ok((storage, set, point)),
+        Named::Point(place) => Ok((place.storage, place.set, place.point)),
         Named::File(path) => {
             let (storage, name) = storage_of(&path)?;
             let folder = Folder::scan(&storage, job)?;
@@ -94,7 +103,8 @@ fn find(argument: &Path, job: Job<'_>) -> Result<Named> {
     }
     let (set, point) = selector.find(&found)?;
     let (set, point) = (set.clone(), point.clone());
-    Ok(Named::Point { dir: folder.to_path_buf(), storage, set, point })
+    let dir = folder.to_path_buf();
+    Ok(Named::Point(Box::new(Place { dir, storage, set, point })))
 }
 
 /// Whether the file of `point` provides it.

@@ -14,8 +14,10 @@ use crate::words::{clean, short, size};
 
 /// What `aiv consolidate` begins with, before any set was looked at.
 #[must_use]
-pub fn consolidation_json(folder: &Path) -> Value {
-    json!({"folder": path(folder), "kept": [], "removed": [], "created": [], "left": [], "plan": []})
+pub fn consolidation_json(folder: &Path, dry_run: bool) -> Value {
+    let mut json = json!({"folder": path(folder), "dry_run": dry_run});
+    ["kept", "removed", "created", "left", "plan"].iter().for_each(|list| json[list] = json!([]));
+    json
 }
 
 /// Adds what is going to be done to a set.

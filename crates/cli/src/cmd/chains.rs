@@ -11,7 +11,6 @@ use aiv_chain::{
 use aiv_report::{Failure, Outcome, Remarks, chains};
 use aiv_terminal::{Session, merge_ids, open_folder, open_or_create_folder, remember};
 use aiv_volume_io::DirStorage;
-use serde_json::json;
 
 use crate::args::{Archive, Consolidate, Transfer};
 
@@ -27,7 +26,8 @@ pub(crate) fn consolidate(args: &Consolidate, session: &Session) -> Result<Outco
     for id in &args.keep_point {
         keep.points.insert(id.parse::<Selector>()?.find(&folder)?.1.id);
     }
-    let mut outcome = Outcome::report(chains::consolidation_json(&args.dir), String::new());
+    let mut outcome =
+        Outcome::report(chains::consolidation_json(&args.dir, args.dry_run), String::new());
     let sets: Vec<&Set> = match &args.set {
         Some(word) => vec![find_set(&folder, word)?],
         None => folder.sets.iter().collect(),
@@ -46,7 +46,6 @@ pub(crate) fn consolidate(args: &Consolidate, session: &Session) -> Result<Outco
         outcome.text += &chains::consolidation_text(&report);
         outcome = outcome.with(Remarks::on_consolidation(&report));
     }
-    outcome.json["dry_run"] = json!(args.dry_run);
     outcome.is_report = !args.dry_run;
     remember(&storage, session.job());
     Ok(outcome)
@@ -67,8 +66,9 @@ pub(crate) fn transfer(
     session: &Session,
 ) -> Result<Outcome, Failure> {
     let mut outcome = Outcome::report(chains::transfer_json(&args.to), String::new());
-    let (to, mut ids) = (open_or_create_folder(&args.to)?, merge_ids()?);
-    for (from, set, point) in &wanted(&args.what, session)? {
+    let (wanted, mut ids) = (wanted(&args.what, session)?, merge_ids()?);
+    let to = open_or_create_folder(&args.to)?;
+    for (from, set, point) in &wanted {
         let job = session.job();
         if leaving {
             let report = match point {
