@@ -28,7 +28,7 @@ impl Folder {
     /// that point or an error nevertheless.
     ///
     /// # Errors
-    /// [`Error::Io`] when the folder cannot be listed, [`Error::Canceled`]. A file that cannot
+    /// [`crate::Error::Io`] when the folder cannot be listed, [`crate::Error::Canceled`]. A file that cannot
     /// be read is a stray.
     pub fn scan(storage: &dyn Storage, job: Job<'_>) -> Result<Self> {
         scan(storage, Trust::Catalogue, job).map(|(folder, _)| folder)
