@@ -382,7 +382,7 @@ impl Known {
         if view.len() != bytes.len() as u64 {
             return Err(format!("point {} has {} bytes", point.id, view.len()));
         }
-        view.read_exact_at(&mut bytes, 0).map_err(|e| format!("point {}: {e}", point.id))?;
+        view.read_exact_at(&mut bytes, 0).map_err(|e| format!("point {}: {}", point.id, said(&e)))?;
         match bytes == self.bytes {
             true => Ok(()),
             false => Err(format!("point {} reads otherwise", point.id)),
