@@ -128,9 +128,15 @@ pub(crate) struct Backup {
     /// What to call the source [default: the name of its device or file]
     #[arg(long)]
     pub name: Option<String>,
-    /// Make a full image, as every backup of this version is
+    /// Make a full image even where the folder has one to build on
     #[arg(long)]
     pub full: bool,
+    /// Build on the newest full image instead of the newest point
+    #[arg(long, conflicts_with = "full")]
+    pub differential: bool,
+    /// Store changed blocks whole, never as differences to what they were
+    #[arg(long)]
+    pub no_delta: bool,
     /// What filesystems use, or every sector
     #[arg(long, default_value = "used")]
     #[arg(value_parser = choice(&[("used", Sectors::Used), ("all", Sectors::All)]))]

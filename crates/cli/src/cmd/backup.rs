@@ -5,7 +5,7 @@ use std::path::Path;
 use std::thread::available_parallelism;
 
 use aiv_backup_engine::{
-    BackupIds, BackupOptions, BackupPlan, Clock, RateLimit, SourceFacts, machine_inventory,
+    BackupIds, BackupOptions, BackupPlan, Basis, Clock, RateLimit, SourceFacts, machine_inventory,
 };
 use aiv_image_format::GroupId;
 use aiv_report::{Exit, Failure, Outcome, Remarks, Verdict, json, text, words};
@@ -84,6 +84,12 @@ fn one(
     let threads = args.threads.or_else(|| available_parallelism().ok());
     let options = BackupOptions {
         sectors: args.sectors,
+        basis: match (args.full, args.differential) {
+            (true, _) => Basis::Nothing,
+            (_, true) => Basis::NewestFull,
+            _ => Basis::Newest,
+        },
+        deltas: !args.no_delta,
         compression: args.compress,
         block_size: args.block_size,
         threads: threads.unwrap_or(NonZeroUsize::MIN),
