@@ -17,6 +17,12 @@ const GROUP: u64 = FAN_OUT as u64;
 /// compared block by block.
 const SECTION_BYTES_MAX: u64 = 16 << 20;
 
+/// Blocks of a section. Like those of a group a power of two, so that sections never cross the
+/// border of a group.
+pub(crate) fn blocks_per_section(block_size: u64) -> u64 {
+    GROUP.min(SECTION_BYTES_MAX / block_size).max(1)
+}
+
 /// A whole group of blocks, or as much of one as is kept in memory at a time.
 pub(crate) struct Section {
     pub first: BlockIndex,
@@ -77,9 +83,7 @@ impl Reader<'_> {
         captured: &mut Captured,
     ) -> std::result::Result<(), Stop> {
         let Capture { geometry, plan, source, job, .. } = self.capture;
-        let block_size = u64::from(geometry.block_size().get());
-        // Both are powers of two, so sections never cross the border of a group.
-        let per_section = GROUP.min(SECTION_BYTES_MAX / block_size).max(1);
+        let per_section = self.capture.blocks_per_work();
         let blocks = geometry.blocks();
         let mut old = OldGroups::new(parent, &ConstantLeaves::new(geometry));
         let mut spans = Spans::new(source, &plan.used, geometry);
