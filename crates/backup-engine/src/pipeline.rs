@@ -10,7 +10,6 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::bad_ranges::BadRanges;
 use crate::error::{Error, Result};
-use crate::facts::BackupOptions;
 use crate::ordered::write_in_order;
 use crate::pace::Pacer;
 use crate::parent::Parent;
@@ -93,8 +92,7 @@ pub(crate) fn run(
     let whole = capture.blocks_per_work() * u64::from(capture.geometry.block_size().get());
     let waiting = in_memory(WAITING_BYTES_MAX / whole).clamp(2, 2 * threads + 2);
     let (items, ordered) = bounded::<Item>(waiting);
-    let BackupOptions { compression, self_check, .. } = plan.options;
-    let workshop = Workshop::new(capture.geometry, compression, self_check, in_memory(whole));
+    let workshop = Workshop::new(capture.geometry, &plan.options, in_memory(whole));
     job.progress.begin(Step::ReadSource, plan.used_bytes());
     let outcome = std::thread::scope(|threads| {
         // The receiver moves along, so that it hangs up when the writer gives up.

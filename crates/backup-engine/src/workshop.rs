@@ -7,6 +7,7 @@ use aiv_image_format::{Compression, EncodedBlock, Encoder, Geometry};
 use aiv_volume_io::Extent;
 
 use crate::dedup::SeenBlocks;
+use crate::facts::BackupOptions;
 use crate::pipeline::{blocks_extent, in_memory};
 
 /// What became of one block.
@@ -42,6 +43,7 @@ pub(crate) struct Workshop {
     pub constants: ConstantLeaves,
     compression: Compression,
     self_check: bool,
+    delta_depth: u8,
     pub seen: SeenBlocks,
     encoders: Mutex<Vec<Encoder>>,
     buffers: Buffers,
@@ -78,17 +80,13 @@ impl Buffers {
 
 impl Workshop {
     /// `whole` is what the largest piece of work holds of the disk, in bytes.
-    pub(crate) fn new(
-        geometry: Geometry,
-        compression: Compression,
-        self_check: bool,
-        whole: usize,
-    ) -> Self {
+    pub(crate) fn new(geometry: Geometry, options: &BackupOptions, whole: usize) -> Self {
         Self {
             geometry,
             constants: ConstantLeaves::new(geometry),
-            compression,
-            self_check,
+            compression: options.compression,
+            self_check: options.self_check,
+            delta_depth: options.delta_depth,
             seen: SeenBlocks::default(),
             encoders: Mutex::default(),
             buffers: Buffers { whole, spare: Mutex::default() },
@@ -117,7 +115,9 @@ impl Workshop {
     /// An encoder for one thread, to be given back.
     pub(crate) fn encoder(&self) -> Encoder {
         let spare = self.encoders.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        spare.unwrap_or_else(|| Encoder::new(self.compression, self.self_check))
+        spare.unwrap_or_else(|| {
+            Encoder::new(self.compression, self.self_check).with_delta_depth(self.delta_depth)
+        })
     }
 
     pub(crate) fn give_back(&self, encoder: Encoder) {
