@@ -12,6 +12,7 @@ mod ci;
 mod demo;
 mod images;
 mod process;
+mod prove;
 mod setup;
 mod test;
 mod tidy;
@@ -54,6 +55,11 @@ const COMMANDS: &[Command] = &[
         name: "bench",
         run: bench::run,
         help: "speed and memory beside other tools and the machine's limits: bench [OPTION]...",
+    },
+    Command {
+        name: "prove",
+        run: prove::run,
+        help: "long campaigns with recorded seeds: prove model [--seeds N] [--first SEED]",
     },
     Command { name: "ci", run: ci::run, help: "everything a change must pass, in order, timed" },
 ];

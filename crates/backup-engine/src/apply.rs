@@ -1,12 +1,13 @@
 //! Carries a plan out: one image, proven before it is published.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aiv_chain::{Folder, ImageName, StrayKind, image_name, suffix};
 use aiv_image_format::meta::{Capture as Captured, Inventory, Manifest, Meta};
 use aiv_image_format::{
     Depth, Digest, Features, Geometry, GroupId, Image, ImageId, ImageKind, ImageWriter,
-    ParentState, PointId, SPECIFICATION, SessionTag, Superblock, Totals, peek_set,
+    ParentState, PointId, SPECIFICATION, SessionTag, SetId, Superblock, Totals, peek_set,
 };
 use aiv_volume_io::{Extent, Job, Lease, ReadAt, Storage};
 
@@ -132,17 +133,12 @@ impl BackupPlan {
         job: Job<'_>,
     ) -> Result<BackupReport> {
         let set = set_id(&self.source_id);
-        let lease = storage.lease(&format!("set-{set}")).map_err(|source| {
-            if source.kind() == std::io::ErrorKind::WouldBlock {
-                Error::Busy { source_id: self.source_id.clone() }
-            } else {
-                Error::Destination { op: "taking the lease of the set".to_owned(), source }
-            }
-        })?;
+        let lease = self.lease(storage, set, job)?;
         let leftovers_removed = remove_leftovers(storage, set)?;
         let folder = Folder::scan(storage, job).map_err(Error::Folder)?;
         refuse_unreadable(&folder)?;
         let mut bases = Bases::find(&folder, storage, set, self);
+        let new_identity = self.new_identity(&folder, set);
         let inputs = Inputs { source, storage, inventory, limit, lease: &*lease, job };
         let mut attempt = 0;
         loop {
@@ -159,8 +155,42 @@ impl BackupPlan {
                 }
                 (made, _) => made?,
             };
-            return Ok(BackupReport { leftovers_removed, lost: bases.lost, ..report });
+            let notes = self.notes.iter().cloned().chain(new_identity).collect();
+            return Ok(BackupReport { leftovers_removed, lost: bases.lost, notes, ..report });
         }
+    }
+
+    /// Takes the lease of the set. A consolidation holds it for moments, a backup for its whole
+    /// time: waiting a little tells them apart.
+    fn lease(&self, storage: &dyn Storage, set: SetId, job: Job<'_>) -> Result<Box<dyn Lease>> {
+        const PAUSE: Duration = Duration::from_millis(100);
+        let mut waited = Duration::ZERO;
+        loop {
+            match storage.lease(&format!("set-{set}")) {
+                Ok(lease) => return Ok(lease),
+                Err(source) if source.kind() != std::io::ErrorKind::WouldBlock => {
+                    let op = "taking the lease of the set".to_owned();
+                    return Err(Error::Destination { op, source });
+                }
+                Err(_) if waited >= self.options.patience => {
+                    return Err(Error::Busy { source_id: self.source_id.clone() });
+                }
+                Err(_) => {
+                    job.check()?;
+                    std::thread::sleep(PAUSE);
+                    waited += PAUSE;
+                }
+            }
+        }
+    }
+
+    /// Whether the first image of a set has the name of another one.
+    fn new_identity(&self, folder: &Folder, set: SetId) -> Option<PlanNote> {
+        let same_name = |other: &&aiv_chain::Set| {
+            (&other.name, &other.host) == (&self.facts.name, &self.facts.host)
+        };
+        let other = folder.sets.iter().find(same_name).filter(|_| folder.set(set).is_none())?;
+        Some(PlanNote::NewIdentity { before: other.source_id.clone() })
     }
 
     /// What the image builds on, and its numbers.
@@ -300,7 +330,7 @@ impl BackupPlan {
             totals: trailer.totals,
             unreadable,
             verified: self.options.verify,
-            notes: self.notes.clone(),
+            notes: Vec::new(),
             lost: Vec::new(),
             parent_damage: parent.and_then(Parent::into_damage).map(|error| causes(&error)),
             leftovers_removed: Vec::new(),

@@ -1,4 +1,5 @@
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use aiv_image_format::{BlockSize, Compression, DELTA_DEPTH_WRITTEN};
 
@@ -74,6 +75,8 @@ pub struct BackupOptions {
     /// Go on although the source may change while it is read; the point is marked
     /// inconsistent.
     pub live: bool,
+    /// How long to wait for somebody else who works on the same set in the same folder.
+    pub patience: Duration,
     /// Free text kept in the image.
     pub comment: String,
 }
@@ -91,6 +94,7 @@ impl Default for BackupOptions {
             self_check: false,
             verify: false,
             live: false,
+            patience: Duration::ZERO,
             comment: String::new(),
         }
     }

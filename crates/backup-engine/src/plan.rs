@@ -49,6 +49,12 @@ pub enum PlanNote {
     },
     /// The source may change while it is read, and the user said to go on.
     Live(String),
+    /// The folder has images of a source of this name and host with another identity: this is
+    /// another disk, or one with a new partition table, and begins a set of its own.
+    NewIdentity {
+        /// Identity of the source of the earlier images.
+        before: String,
+    },
 }
 
 impl BackupPlan {

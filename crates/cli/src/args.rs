@@ -109,6 +109,10 @@ Examples:
 
 /// Make an image of each of one or several disks, partitions or raw files
 ///
+/// The first image of a source is full; later ones hold what changed since the newest point that
+/// can be restored, and are full again when there is none. Points that were lost are listed, and
+/// the exit code is 3.
+///
 /// Free space of filesystems is left out where their own records of it can be trusted (ext2,
 /// ext3, ext4); all else is captured whole. The source is never written. An image appears in
 /// the folder only after it was written, synced and read back.
@@ -116,6 +120,7 @@ Examples:
 #[command(after_help = "\
 Examples:
   aiv backup /dev/sda --to /mnt/backup
+  aiv backup /dev/sda --to /mnt/backup --differential
   aiv backup /dev/sda /dev/sdb --to /mnt/backup --rate-limit 100M --comment 'before upgrade'
   aiv backup disk.img --to . --sectors all --compress zstd:9 --verify")]
 pub(crate) struct Backup {
@@ -128,13 +133,16 @@ pub(crate) struct Backup {
     /// What to call the source [default: the name of its device or file]
     #[arg(long)]
     pub name: Option<String>,
-    /// Make a full image even where the folder has one to build on
-    #[arg(long)]
+    /// Make a full image, which needs no other
+    #[arg(long, group = "kind")]
     pub full: bool,
-    /// Build on the newest full image instead of the newest point
-    #[arg(long, conflicts_with = "full")]
+    /// Store what changed since the newest usable point, as is done without any of these
+    #[arg(long, group = "kind")]
+    pub incremental: bool,
+    /// Store what changed since the newest usable full image
+    #[arg(long, group = "kind")]
     pub differential: bool,
-    /// Store changed blocks whole, never as differences to what they were
+    /// Store changed blocks whole, not as differences to what they were
     #[arg(long)]
     pub no_delta: bool,
     /// What filesystems use, or every sector

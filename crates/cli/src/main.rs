@@ -2,18 +2,16 @@
 
 mod args;
 mod cmd;
-mod progress;
-mod session;
 
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 use aiv_report::words::clean;
 use aiv_report::{Exit, Failure, Outcome, Verdict};
+use aiv_terminal::Session;
 use clap::Parser;
 
 use crate::args::Args;
-use crate::session::Session;
 
 fn main() -> ExitCode {
     let args = match Args::try_parse() {

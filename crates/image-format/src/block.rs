@@ -41,7 +41,11 @@ impl Image {
         if entry.kind == Kind::Parent {
             let wanted = BaseBlock { block: entry.parent_block, leaf: entry.leaf, limit };
             let depth = base(&wanted, out)?;
-            check_leaf(out, &entry.leaf, self.trailer().index_offset)?;
+            if hash::leaf(out) != entry.leaf {
+                let (field, other) = ("leaf of a copied block", "state of the parent");
+                let at = self.trailer().index_offset;
+                return Err(Fault::Differs { field, other }.at(Section::IndexPage, at));
+            }
             return Ok(depth);
         }
         if !entry.has_frame() {
@@ -108,7 +112,8 @@ pub struct BaseBlock {
 }
 
 /// Reads blocks of the parent's state: fills the buffer and returns how many differences were
-/// undone.
+/// undone. The block that is read has been compared with the leaf it should have; that this
+/// is the leaf in [`BaseBlock`] is for the one who reads to say.
 pub type BaseReader<'f> = dyn FnMut(&BaseBlock, &mut [u8]) -> Result<u8> + 'f;
 
 /// A [`BaseReader`] for images without a parent.

@@ -89,6 +89,14 @@ pub const DELTA_DEPTH_WRITTEN: u8 = 2;
 /// block would be: it rarely is smaller, and asking doubles the time.
 const DELTA_SMALL_SHARE: usize = 16;
 
+/// Above this level zstd's own tables are large enough for base and block.
+const DELTA_TABLE_LEVEL_MAX: i32 = 4;
+
+/// Least and most places of the base, as powers of two, that a fast level remembers. One for
+/// each byte of the block: measured, it takes no longer than the default of 2^13 and makes
+/// differences of 64 KiB half as large, those of 1 MiB a hundredth.
+const DELTA_HASH_LOGS: (u32, u32) = (10, 20);
+
 /// The smallest window zstd knows.
 const WINDOW_LOG_MIN: u32 = 10;
 
@@ -214,10 +222,13 @@ fn compress_delta(level: i32, block: &[u8], base: &[u8]) -> Result<Vec<u8>> {
     // Base and block lie in one window, or the far part of the base would be forgotten.
     let window = (2 * block.len()).next_power_of_two().ilog2().max(WINDOW_LOG_MIN);
     let mut context = zstd_safe::CCtx::create();
-    let parameters =
-        [zstd_safe::CParameter::CompressionLevel(level), zstd_safe::CParameter::WindowLog(window)];
-    for parameter in parameters {
-        context.set_parameter(parameter).map_err(refused)?;
+    let level_parameter = zstd_safe::CParameter::CompressionLevel(level);
+    context.set_parameter(level_parameter).map_err(refused)?;
+    context.set_parameter(zstd_safe::CParameter::WindowLog(window)).map_err(refused)?;
+    // Fast levels remember so few places that most of the base would be forgotten all the same.
+    if level <= DELTA_TABLE_LEVEL_MAX {
+        let places = block.len().max(1).ilog2().clamp(DELTA_HASH_LOGS.0, DELTA_HASH_LOGS.1);
+        context.set_parameter(zstd_safe::CParameter::HashLog(places)).map_err(refused)?;
     }
     context.ref_prefix(base).map_err(refused)?;
     let mut out = Vec::with_capacity(zstd_safe::compress_bound(block.len()));
@@ -250,8 +261,11 @@ fn looks_incompressible(block: &[u8]) -> bool {
 #[derive(Default)]
 pub struct Decoder {
     /// Made for the first payload that needs it: about 160 KiB.
-    zstd: Option<zstd::bulk::Decompressor<'static>>,
+    zstd: Option<zstd_safe::DCtx<'static>>,
 }
+
+/// What a formatted dictionary begins with.
+const DICTIONARY_MAGIC: [u8; 4] = [0x37, 0xa4, 0x30, 0xec];
 
 impl Decoder {
     /// A decoder for every codec of the format.
@@ -276,10 +290,8 @@ impl Decoder {
             CODEC_LZ4 => lz4_flex::block::decompress_into(payload, out).ok(),
             // One frame and nothing behind it: a decoder would skip or join what follows.
             CODEC_ZSTD if zstd_safe::find_frame_compressed_size(payload) == Ok(payload.len()) => {
-                let zstd = self.zstd.get_or_insert_with(|| {
-                    zstd::bulk::Decompressor::new().expect("no dictionary that could be wrong")
-                });
-                zstd.decompress_to_buffer(payload, out).ok()
+                let zstd = self.zstd.get_or_insert_with(zstd_safe::DCtx::create);
+                zstd.decompress(out, payload).ok()
             }
             _ => None,
         };
@@ -298,12 +310,17 @@ impl Decoder {
         if zstd_safe::find_frame_compressed_size(frame) != Ok(frame.len()) {
             return Err(failed());
         }
-        let mut context = zstd_safe::DCtx::create();
-        context.ref_prefix(base).map_err(|_| failed())?;
-        match context.decompress(out, frame) {
-            Ok(len) if len == out.len() => Ok(()),
-            _ => Err(failed()),
-        }
+        let len = if base.starts_with(&DICTIONARY_MAGIC) {
+            let mut context = zstd_safe::DCtx::create();
+            context.ref_prefix(base).map_err(|_| failed())?;
+            context.decompress(out, frame)
+        } else {
+            // Any other dictionary is raw content, as a prefix is. A prefix is borrowed for as
+            // long as the context lives, and making contexts costs more than most differences.
+            let zstd = self.zstd.get_or_insert_with(zstd_safe::DCtx::create);
+            zstd.decompress_using_dict(out, frame, base)
+        };
+        if len == Ok(out.len()) { Ok(()) } else { Err(failed()) }
     }
 }
 
@@ -359,6 +376,99 @@ mod tests {
             let mut out = vec![0; len];
             let _ = Decoder::new().decode(codec, &payload, &mut out);
         }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn every_difference_gives_the_block_back(
+            seed in any::<u64>(), len in 1usize..70_000, at in any::<usize>(), changed in 1usize..300,
+            level in prop::sample::select(vec![1, 3, 19]), is_dictionary in any::<bool>(),
+        ) {
+            let mut base = noise(seed, len);
+            if is_dictionary && len > 4 {
+                base[..4].copy_from_slice(&DICTIONARY_MAGIC);
+            }
+            let mut block = base.clone();
+            let from = at % len;
+            let to = len.min(from + changed);
+            block[from..to].copy_from_slice(&noise(seed ^ 1, to - from));
+            let frame = compress_delta(level, &block, &base).expect("compresses");
+            let mut decoder = Decoder::new();
+            for _ in 0..2 {
+                let mut back = vec![0; len];
+                decoder.decode_delta(&base, &frame, &mut back).expect("own frame");
+                prop_assert!(back == block);
+            }
+            // A base leaves nothing behind in the decoder.
+            let whole = Encoder::new(Compression::Zstd(1), false).encode(&block, Digest([0; 32]))?;
+            let mut back = vec![0; len];
+            decoder.decode(whole.codec, &whole.payload, &mut back).expect("own payload");
+            prop_assert!(back == block);
+        }
+
+        #[test]
+        fn any_difference_fills_the_block_or_fails(
+            base in prop::collection::vec(any::<u8>(), 0..300),
+            frame in prop::collection::vec(any::<u8>(), 0..300), len in 0usize..5000,
+        ) {
+            let mut out = vec![0; len];
+            let _ = Decoder::new().decode_delta(&base, &frame, &mut out);
+        }
+    }
+
+    fn base_of<'b>(bytes: &'b [u8], depth: u8) -> DeltaBase<'b> {
+        DeltaBase { block: 3, leaf: hash::leaf(bytes), depth, bytes }
+    }
+
+    #[test]
+    fn a_block_becomes_a_difference_only_where_that_is_clearly_smaller() {
+        let base = noise(1, 65536);
+        let mut near = base.clone();
+        near[70..90].fill(0);
+        let other = noise(2, 65536);
+        for level in [Compression::Lz4, Compression::Zstd(1), Compression::Zstd(19)] {
+            let mut encoder = Encoder::new(level, true);
+            let mut is_delta = |block: &[u8], base: &DeltaBase<'_>| {
+                let encoded = encoder.encode_against(block, hash::leaf(block), base);
+                encoded.expect("encodes").is_delta()
+            };
+            assert!(is_delta(&near, &base_of(&base, 0)) && is_delta(&near, &base_of(&base, 1)));
+            assert!(!is_delta(&near, &base_of(&base, 2)), "too deep");
+            assert!(!is_delta(&near, &base_of(&base[..65535], 0)), "another length");
+            assert!(!is_delta(&other, &base_of(&base, 0)), "nothing in common");
+        }
+        let mut encoder = Encoder::new(Compression::None, true);
+        let encoded = encoder.encode_against(&near, hash::leaf(&near), &base_of(&base, 0));
+        assert!(!encoded.expect("encodes").is_delta(), "nothing is to be compressed");
+    }
+
+    #[test]
+    fn the_head_of_a_difference_names_its_base_and_counts_its_depth() {
+        let base = noise(1, 65536);
+        let mut near = base.clone();
+        near[70..90].fill(0);
+        for depth in 0..DELTA_DEPTH_WRITTEN {
+            let encoded = Encoder::new(Compression::Zstd(1), true)
+                .encode_against(&near, hash::leaf(&near), &base_of(&base, depth))
+                .expect("encodes");
+            let (head, frame) = DeltaHead::split(&encoded.payload).expect("our own");
+            let wanted =
+                DeltaHead { base_block: 3, base_leaf: hash::leaf(&base), depth: depth + 1 };
+            assert_eq!(head, wanted);
+            let mut back = vec![0; 65536];
+            Decoder::new().decode_delta(&base, frame, &mut back).expect("our own");
+            assert!(back == near);
+        }
+    }
+
+    #[test]
+    fn a_difference_of_two_zstd_frames_is_refused() {
+        let frame = compress_delta(1, &noise(1, 500), &noise(2, 1000)).expect("compresses");
+        let mut out = vec![0; 1000];
+        let base = noise(2, 1000);
+        assert!(Decoder::new().decode_delta(&base, &frame.repeat(2), &mut out).is_err());
+        assert!(Decoder::new().decode_delta(&base, &frame, &mut out[..500]).is_ok());
     }
 
     #[test]

@@ -47,6 +47,10 @@ impl Index {
             let fault = Fault::Differs { field: "index pages", other: "number of leaf pages" };
             fault.at(Section::Trailer, trailer.file_len - PAGE_SIZE as u64)
         })?;
+        if levels.is_empty() && !trailer.index_root.is_zero() {
+            let fault = Fault::Differs { field: "index root", other: "number of index pages" };
+            return Err(fault.at(Section::Trailer, trailer.file_len - PAGE_SIZE as u64));
+        }
         Ok(Self {
             file,
             image: superblock.image,

@@ -1,4 +1,4 @@
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::hash::GroupNode;
 use crate::ids::{BlockIndex, Geometry};
 use crate::layout::{IndexEntry, ParentLink};
@@ -7,7 +7,8 @@ use crate::layout::{IndexEntry, ParentLink};
 /// files provide it is the chain's affair.
 ///
 /// Nothing it says is believed before it is proven: writer and verification rebuild its roots
-/// from its nodes and compare them with the link, and blocks are compared with their leaves.
+/// from its nodes and compare them with the link, what it says about single blocks is compared
+/// with the node of their group, and the bytes of blocks with their leaves.
 pub trait ParentState: Send + Sync {
     /// The point and the root of the state.
     fn link(&self) -> ParentLink;
@@ -33,4 +34,13 @@ pub trait ParentState: Send + Sync {
     /// # Errors
     /// Damage and failures of the files it comes from.
     fn read(&self, block: BlockIndex, out: &mut [u8]) -> Result<u8>;
+}
+
+/// Says of a failure of `state` that it is no damage of the image that builds on it.
+pub(crate) fn failed(state: &dyn ParentState) -> impl FnOnce(Error) -> Error {
+    let point = state.link().point;
+    move |error| match error {
+        Error::Parent { .. } | Error::Canceled(_) => error,
+        other => Error::Parent { file: format!("point {point}"), source: Box::new(other) },
+    }
 }

@@ -5,7 +5,7 @@ use crate::error::{Error, Fault, Result, Section};
 use crate::hash::{ConstantLeaves, FAN_OUT, GroupNode, Roots, Tree, state_root};
 use crate::ids::{BlockIndex, Digest, Geometry};
 use crate::layout::{IndexEntry, ParentLink, TreeNode};
-use crate::parent::ParentState;
+use crate::parent::{ParentState, failed};
 
 /// The content and the map tree of one state, fed with index entries in block order.
 pub(crate) struct StateTree {
@@ -42,17 +42,12 @@ impl StateTree {
     }
 
     /// Adds the blocks of `entry`, which must begin at [`StateTree::next_block`] and end inside
-    /// the geometry; `inherited` says that it is the parent's. `emit` receives the nodes of each
-    /// completed group that the tree section lists.
-    pub(crate) fn push(
-        &mut self,
-        entry: &IndexEntry,
-        inherited: bool,
-        emit: &mut dyn FnMut(TreeNode),
-    ) {
+    /// the geometry. `emit` receives the nodes of each completed group that the tree section
+    /// lists.
+    pub(crate) fn push(&mut self, entry: &IndexEntry, emit: &mut dyn FnMut(TreeNode)) {
         debug_assert!(entry.block == self.next && entry.end() <= self.geometry.blocks());
         let state = entry.kind.map_state();
-        let is_listed = inherited || entry.has_leaf();
+        let is_listed = entry.has_leaf();
         let mut left = entry.run;
         while left > 0 {
             let last = self.geometry.blocks() - 1;
@@ -69,14 +64,25 @@ impl StateTree {
                 true => entry.leaf,
                 false => self.constants.of(self.next, entry.kind),
             };
-            self.group_is_listed |= is_listed;
-            self.group_leaves.push(leaf);
-            self.group_states.push(state);
-            self.next += 1;
+            self.push_block(leaf, state, is_listed, emit);
             left -= 1;
-            if self.group_leaves.len() == FAN_OUT {
-                self.close_group(emit);
-            }
+        }
+    }
+
+    /// Adds the next block by its leaf and condition.
+    fn push_block(
+        &mut self,
+        leaf: Digest,
+        state: u8,
+        is_listed: bool,
+        emit: &mut dyn FnMut(TreeNode),
+    ) {
+        self.group_is_listed |= is_listed;
+        self.group_leaves.push(leaf);
+        self.group_states.push(state);
+        self.next += 1;
+        if self.group_leaves.len() == FAN_OUT {
+            self.close_group(emit);
         }
     }
 
@@ -141,7 +147,7 @@ impl<'p> StateBuilder<'p> {
         emit: &mut dyn FnMut(TreeNode),
     ) -> Result<()> {
         self.inherit_up_to(entry.block, emit)?;
-        self.tree.push(entry, false, emit);
+        self.tree.push(entry, emit);
         Ok(())
     }
 
@@ -155,35 +161,21 @@ impl<'p> StateBuilder<'p> {
             let Some(old) = &mut self.parent else {
                 return Err(uncovered(at, "covered by the index"));
             };
-            let group = at / FAN_OUT as u64;
             let group_end = (at + FAN_OUT as u64).min(self.tree.geometry.blocks());
+            // The last group of a disk that shrank has a node of its own.
             if at.is_multiple_of(FAN_OUT as u64)
                 && group_end <= end
+                && group_end == (at + FAN_OUT as u64).min(old.geometry.blocks())
                 && same_blocks(&self.tree.geometry, &old.geometry, at, group_end)
             {
-                self.tree.push_group(old.node(group)?, group_end - at);
+                self.tree.push_group(old.node(at / FAN_OUT as u64)?, group_end - at);
                 continue;
             }
-            let until = end.min((group + 1) * FAN_OUT as u64);
-            for stretch in old.state.stretches(at) {
-                let stretch = stretch?;
-                let from = self.tree.next_block();
-                let to = stretch.end().min(until);
-                if stretch.block > from
-                    || to <= from
-                    || !same_blocks(&self.tree.geometry, &old.geometry, from, to)
-                {
-                    break;
-                }
-                self.tree.push(&stretch.cut(from, to), true, emit);
-                if to == until {
-                    break;
-                }
+            if !same_blocks(&self.tree.geometry, &old.geometry, at, at + 1) {
+                return Err(uncovered(at, "covered by the index or the parent's state"));
             }
-            if self.tree.next_block() < until {
-                let found = self.tree.next_block();
-                return Err(uncovered(found, "covered by the index or the parent's state"));
-            }
+            let (leaf, condition) = old.block(at)?;
+            self.tree.push_block(leaf, condition, true, emit);
         }
         Ok(())
     }
@@ -215,13 +207,74 @@ struct OldState<'p> {
     next_group: u64,
     content: Tree,
     map: Tree,
+    constants: ConstantLeaves,
+    /// The group some blocks of which are inherited: its number, and leaf and condition of each
+    /// of its blocks, which its node proves.
+    open_group: Option<u64>,
+    leaves: Vec<Digest>,
+    conditions: Vec<u8>,
 }
 
 impl<'p> OldState<'p> {
     fn new(state: &'p dyn ParentState) -> Self {
         let (content, map) = Tree::above_groups();
         let (geometry, link) = (state.geometry(), state.link());
-        Self { state, geometry, link, nodes: state.nodes(), next_group: 0, content, map }
+        Self {
+            state,
+            geometry,
+            link,
+            nodes: state.nodes(),
+            next_group: 0,
+            content,
+            map,
+            constants: ConstantLeaves::new(geometry),
+            open_group: None,
+            leaves: Vec::with_capacity(FAN_OUT),
+            conditions: Vec::with_capacity(FAN_OUT),
+        }
+    }
+
+    /// Leaf and condition of a block that exists, asked for in ascending order.
+    fn block(&mut self, block: BlockIndex) -> Result<(Digest, u8)> {
+        let group = block / FAN_OUT as u64;
+        if self.open_group != Some(group) {
+            self.load(group)?;
+        }
+        let place = usize::try_from(block % FAN_OUT as u64).unwrap_or(usize::MAX);
+        let found = self.leaves.get(place).copied().zip(self.conditions.get(place).copied());
+        found.ok_or_else(|| self.mismatch())
+    }
+
+    /// Takes what the state says about the blocks of a group, and proves it by the node.
+    fn load(&mut self, group: u64) -> Result<()> {
+        let node = self.node(group)?;
+        let mut next = group * FAN_OUT as u64;
+        let end = (next + FAN_OUT as u64).min(self.geometry.blocks());
+        self.leaves.clear();
+        self.conditions.clear();
+        for stretch in self.state.stretches(next) {
+            let stretch = stretch.map_err(failed(self.state))?;
+            let until = stretch.end().min(end);
+            if stretch.block > next || until <= next {
+                break;
+            }
+            while next < until {
+                self.leaves.push(match stretch.has_leaf() {
+                    true => stretch.leaf,
+                    false => self.constants.of(next, stretch.kind),
+                });
+                self.conditions.push(stretch.kind.map_state());
+                next += 1;
+            }
+            if next == end {
+                break;
+            }
+        }
+        if next < end || GroupNode::new(&self.leaves, &self.conditions) != node {
+            return Err(self.mismatch());
+        }
+        self.open_group = Some(group);
+        Ok(())
     }
 
     /// The node of a group, asked for in ascending order.
@@ -235,7 +288,8 @@ impl<'p> OldState<'p> {
     }
 
     fn next_node(&mut self) -> Result<Option<GroupNode>> {
-        let Some(node) = self.nodes.next().transpose()? else { return Ok(None) };
+        let next = self.nodes.next().transpose().map_err(failed(self.state))?;
+        let Some(node) = next else { return Ok(None) };
         self.content.push(node.content);
         self.map.push(node.map);
         self.next_group += 1;
@@ -244,8 +298,7 @@ impl<'p> OldState<'p> {
 
     fn mismatch(&self) -> Error {
         let fault = Fault::Differs { field: "state root", other: "state of the parent" };
-        let source = Box::new(fault.at(Section::TreePage, 0));
-        Error::Parent { file: format!("point {}", self.link.point), source }
+        failed(self.state)(fault.at(Section::TreePage, 0))
     }
 
     fn prove(mut self) -> Result<()> {
@@ -281,7 +334,7 @@ mod tests {
                     while left > 0 {
                         let now = left.min(piece);
                         let entry = IndexEntry::run(tree.next_block(), now, kinds[kind]);
-                        tree.push(&entry, false, &mut |_| {});
+                        tree.push(&entry, &mut |_| {});
                         left -= now;
                     }
                 }
@@ -297,7 +350,7 @@ mod tests {
         let geometry = Geometry::new(65536 * 300, size, 512).expect("small");
         let roots = |kind| {
             let mut tree = StateTree::new(geometry);
-            tree.push(&IndexEntry::run(0, 300, kind), false, &mut |_| {});
+            tree.push(&IndexEntry::run(0, 300, kind), &mut |_| {});
             tree.finish(&mut |_| {})
         };
         let (zero, unused, lost) =

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use aiv_backup_engine::{BackupPlan, BackupReport};
+use aiv_backup_engine::{BackupPlan, BackupReport, LostPoint};
 use aiv_chain::meta::{DiskInfo, RegionInfo};
 use aiv_chain::{Checked, Image, Point, Set, Stray};
 use aiv_image_format::{Corrupt, Error as ImageError, MAJOR, MINOR};
@@ -155,7 +155,8 @@ pub fn image(image: &Image) -> Value {
         "blocks": {
             "data": n.blocks_data, "ref": n.blocks_ref, "zero": n.blocks_zero,
             "unused": n.blocks_unused, "excluded": n.blocks_excluded,
-            "unreadable": n.blocks_unreadable,
+            "unreadable": n.blocks_unreadable, "delta": n.blocks_delta, "parent": n.blocks_parent,
+            "inherited": geometry.blocks().saturating_sub(n.blocks_decided()),
         },
         "model": disk.model,
         "serial": disk.serial,
@@ -199,6 +200,8 @@ fn point(point: &Point) -> Value {
         "size": point.size,
         "size_stored": point.size_stored,
         "restorable": point.is_restorable(),
+        "problem": (!point.is_restorable()).then(|| point.state.to_string()),
+        "other_files": point.other_files,
         "damage": lines(words::damage(point)),
         "state_root": point.state_root.to_string(),
         "content_root": point.content_root.to_string(),
@@ -254,7 +257,12 @@ fn error(file: &str, offset: u64, what: &dyn ToString) -> Value {
 /// One image of a finished backup into `folder`.
 #[must_use]
 pub fn backup(folder: &Path, plan: &BackupPlan, report: &BackupReport, elapsed: Duration) -> Value {
-    let remarks = Remarks::on_backup(plan, report);
+    let remarks = Remarks::on_backup(report);
+    let lost = |lost: &LostPoint| {
+        let point = lost.id.map(|id| id.to_string());
+        json!({"recovery_point": point, "image": lost.file, "why": lost.why})
+    };
+    let lost: Value = report.lost.iter().map(lost).collect();
     json!({
         "image": path(&folder.join(&report.image)),
         "kind": report.kind.name(),
@@ -268,7 +276,13 @@ pub fn backup(folder: &Path, plan: &BackupPlan, report: &BackupReport, elapsed: 
         "bytes_used": report.bytes_used,
         "bytes_read": report.bytes_read,
         "bytes_stored": report.bytes_stored,
-        "blocks_new": report.totals.blocks_data,
+        "parent": report.parent.map(|parent| parent.to_string()),
+        "blocks": report.blocks,
+        "blocks_changed": report.totals.blocks_decided(),
+        "blocks_new": report.totals.blocks_data + report.totals.blocks_delta,
+        "blocks_delta": report.totals.blocks_delta,
+        "blocks_moved": report.totals.blocks_parent,
+        "lost": lost,
         "elapsed_ms": u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
         "partitions": partitions(&plan.disk),
         "unreadable": extents(&report.unreadable),

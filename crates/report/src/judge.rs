@@ -131,6 +131,12 @@ fn judge_chain(error: &aiv_chain::Error) -> Option<Verdict> {
                 "this backup never finished; remove the file when no backup is running",
             )
         }
+        Error::NotRestorable { .. } => Some(Verdict {
+            code: "chain_broken",
+            exit: Exit::Damage,
+            hint: "put the missing image back into the folder, or use an older point: `aiv list \
+                   DIR` shows which can be restored",
+        }),
         Error::NoSuchPoint { .. } => {
             failed("no_such_point", "`aiv list DIR` shows what the folder holds")
         }
@@ -144,6 +150,7 @@ fn judge_chain(error: &aiv_chain::Error) -> Option<Verdict> {
 fn judge_image(error: &ImageError) -> Option<Verdict> {
     match error {
         ImageError::Canceled(_) => Some(CANCELED),
+        ImageError::Parent { source, .. } => judge_image(source),
         ImageError::Corrupt(_) => Some(DAMAGED),
         ImageError::Incomplete { .. } => Some(Verdict {
             code: "incomplete",

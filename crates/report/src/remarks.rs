@@ -1,4 +1,4 @@
-use aiv_backup_engine::{BackupPlan, BackupReport, PlanNote};
+use aiv_backup_engine::{BackupReport, LostPoint, PlanNote};
 use aiv_chain::{Folder, Image, Stray, StrayKind};
 use aiv_image_format::{Corrupt, Section};
 use aiv_restore_engine::Note;
@@ -18,11 +18,21 @@ pub struct Remarks {
 impl Remarks {
     /// Remarks on a finished backup.
     #[must_use]
-    pub fn on_backup(plan: &BackupPlan, report: &BackupReport) -> Self {
+    pub fn on_backup(report: &BackupReport) -> Self {
         let mut remarks = Self::default();
-        plan.notes.iter().for_each(|note| remarks.take_plan_note(note));
+        report.notes.iter().for_each(|note| remarks.take_plan_note(note));
         for file in &report.leftovers_removed {
             remarks.notes.push(format!("removed {file}, which an interrupted backup left"));
+        }
+        for lost in &report.lost {
+            let point = lost.id.map_or_else(|| "a point".to_owned(), |id| format!("point {id}"));
+            let LostPoint { file, why, .. } = lost;
+            remarks.warnings.push(format!("{point} is lost: {file}: {why}"));
+        }
+        if let Some(damage) = &report.parent_damage {
+            remarks.warnings.push(format!(
+                "the chain the image builds on is damaged, `aiv verify` shows where: {damage}"
+            ));
         }
         remarks.lost(&report.unreadable, "could not be read and are lost");
         remarks
@@ -40,6 +50,9 @@ impl Remarks {
             )),
             PlanNote::Live(uses) => self.warnings.push(format!(
                 "the source was in use while it was read, the point is inconsistent: {uses}"
+            )),
+            PlanNote::NewIdentity { before } => self.notes.push(format!(
+                "earlier images of this name are of another disk ({before}); a new set begins"
             )),
             other => self.warnings.push(format!("{other:?}")),
         }
@@ -92,6 +105,10 @@ impl Remarks {
         for point in folder.sets.iter().flat_map(|set| &set.points) {
             let parts = damage(point).iter();
             remarks.warnings.extend(parts.map(|part| format!("{}: {part}", point.file)));
+            if !point.is_restorable() {
+                let (id, file, why) = (point.id, &point.file, &point.state);
+                remarks.warnings.push(format!("point {id} cannot be restored: {file}: {why}"));
+            }
         }
         for file in &folder.strays {
             let line = stray_line(file);

@@ -90,6 +90,8 @@ pub fn image(path: &Path, image: &Image) -> String {
     let file = facts([
         ("image", path.display().to_string()),
         ("point", format!("{} ({})", head.point, head.kind.name())),
+        ("builds on", head.parent.map(|p| p.point.to_string()).unwrap_or_default()),
+        ("changed", changed(image)),
         ("size", format!("{} ({} bytes)", size(geometry.len()), geometry.len())),
         ("stored", size(tail.file_len)),
         ("sector size", format!("{} bytes", geometry.sector_size())),
@@ -99,6 +101,21 @@ pub fn image(path: &Path, image: &Image) -> String {
         ("written by", head.writer.clone()),
     ]);
     if image.has_meta() { file + &description(image.meta()) } else { file }
+}
+
+/// What an image with a parent decides: `12 of 3200 blocks, 5 as differences, 2 moved`.
+fn changed(image: &Image) -> String {
+    if image.superblock().parent.is_none() {
+        return String::new();
+    }
+    let n = image.trailer().totals;
+    format!(
+        "{} of {} blocks, {} as differences, {} moved",
+        n.blocks_decided(),
+        image.geometry().blocks(),
+        n.blocks_delta,
+        n.blocks_parent
+    )
 }
 
 fn description(meta: &Meta) -> String {
@@ -128,7 +145,11 @@ pub fn sets(sets: &[Set]) -> String {
 
 fn set(set: &Set) -> String {
     let row = |p: &Point| {
-        let (kind, time) = (p.kind.name().to_owned(), time(p.time_unix_ms));
+        let kind = match p.is_restorable() {
+            true => p.kind.name().to_owned(),
+            false => format!("{}, LOST", p.kind.name()),
+        };
+        let time = time(p.time_unix_ms);
         let (file, comment) = (p.file.clone(), p.comment.clone());
         [short(p.id), kind, time, size(p.size), size(p.size_stored), file, comment]
     };
@@ -176,8 +197,21 @@ pub fn backup(
     let ms = elapsed.as_millis().max(1);
     let rate = u64::try_from(u128::from(report.bytes_source) * 1000 / ms).unwrap_or(u64::MAX);
     let tenths = u128::from(report.bytes_source) * 10 / u128::from(report.bytes_stored.max(1));
+    let n = &report.totals;
+    let changed = match report.parent {
+        None => String::new(),
+        Some(parent) => format!(
+            "since point {}: {} of {} blocks changed, {} stored as differences, {} moved\n",
+            short(parent),
+            n.blocks_decided(),
+            report.blocks,
+            n.blocks_delta,
+            n.blocks_parent,
+        ),
+    };
     format!(
-        "{} -> {}\n{} image, point {}, {}\n{}{} disk, {} read, {} stored (1:{}.{}), {}.{} s, {}/s\n",
+        "{} -> {}\n{} image, point {}, {}\n{changed}{}{} disk, {} read, {} stored (1:{}.{}), \
+         {}.{} s, {}/s\n",
         clean(&source.display().to_string()),
         clean(&image.display().to_string()),
         report.kind.name(),

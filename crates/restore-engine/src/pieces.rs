@@ -116,7 +116,7 @@ mod tests {
         }
         let disk = DiskInfo::bare(4 * BLOCK, 512);
         writer.finish(Meta { disk, ..Meta::default() }).unwrap();
-        View::open(&storage, "a", Job::silent()).unwrap()
+        View::open(&storage, "a", aiv_volume_io::Job::silent()).unwrap()
     }
 
     fn undecided(mut pieces: Pieces<'_>, block: BlockIndex) {

@@ -45,3 +45,4 @@ pub use crash_storage::{CrashState, CrashStates, CrashStorage};
 pub use fault::{Fault, FaultPlan, Op, Operation, Repeat};
 pub use fault_storage::FaultStorage;
 pub use mem_storage::MemStorage;
+pub use random::Random;

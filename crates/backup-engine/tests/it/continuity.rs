@@ -201,3 +201,23 @@ fn a_full_backup_on_request_loses_nothing_and_starts_the_next_chain() {
     let next = try_backup(&disk(&bytes), &storage, all_sectors(), 10).unwrap();
     assert_eq!(next.parent, Some(report.recovery_point));
 }
+
+#[test]
+fn a_lease_that_is_held_for_a_moment_is_waited_for_and_one_held_longer_is_busy() {
+    let (storage, _, bytes) = chain();
+    let set = Folder::scan(&storage, Job::silent()).unwrap().sets[0].id;
+    let patient = |ms| {
+        let patience = std::time::Duration::from_millis(ms);
+        BackupOptions { patience, ..all_sectors() }
+    };
+    let held = storage.lease(&format!("set-{set}")).unwrap();
+    let busy = try_backup(&disk(&bytes), &storage, patient(150), 9);
+    assert!(matches!(busy, Err(Error::Busy { .. })), "{busy:?}");
+    let done = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| try_backup(&disk(&bytes), &storage, patient(60_000), 9));
+        std::thread::sleep(std::time::Duration::from_millis(250));
+        drop(held);
+        waiting.join().unwrap()
+    });
+    assert!(done.is_ok(), "{done:?}");
+}

@@ -189,3 +189,21 @@ fn the_image_says_what_it_is_of() {
     assert_eq!(superblock.set, set_id(&plan.source_id));
     assert_eq!(superblock.point, report.recovery_point);
 }
+
+#[test]
+fn another_disk_under_an_old_name_begins_a_set_and_says_so() {
+    let storage = MemStorage::new();
+    let made = [1, 2].map(|seed| {
+        let part = Part::new(20_000, Content::Text(seed));
+        DiskLayout::new(Table::Gpt).part(part).seed(seed).build()
+    });
+    let first = try_backup(&made[0].to_disk(), &storage, options(), 1).unwrap();
+    assert_eq!(first.notes, []);
+    let second = try_backup(&made[1].to_disk(), &storage, options(), 2).unwrap();
+    let [PlanNote::NewIdentity { before }] = second.notes.as_slice() else {
+        panic!("{:?}", second.notes)
+    };
+    assert!(before.starts_with("gpt:"), "{before}");
+    let third = try_backup(&made[1].to_disk(), &storage, options(), 3).unwrap();
+    assert_eq!((third.parent, third.notes), (Some(second.recovery_point), vec![]));
+}

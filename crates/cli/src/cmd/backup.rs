@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use aiv_backup_engine::{
     BackupIds, BackupOptions, BackupPlan, Basis, Clock, RateLimit, SourceFacts, machine_inventory,
@@ -15,7 +16,10 @@ use serde_json::{Value, json};
 use super::ROOT;
 use crate::args::Backup;
 use crate::print;
-use crate::session::{Session, now_unix_ms, random};
+use aiv_terminal::{Session, now_unix_ms, random};
+
+/// A consolidation removes what it merged within moments.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 pub(crate) fn run(args: &Backup, session: &Session) -> Result<Outcome, Failure> {
     if args.sources.len() > 1 && (args.name.is_some() || args.source_id.is_some()) {
@@ -95,6 +99,7 @@ fn one(
         threads: threads.unwrap_or(NonZeroUsize::MIN),
         verify: args.verify,
         live: args.live,
+        patience: PATIENCE,
         comment: args.comment.clone(),
         ..BackupOptions::default()
     };
@@ -108,5 +113,5 @@ fn one(
     let mut json = json::backup(storage.path(), &plan, &report, elapsed);
     json["source"] = json::path(path);
     let text = text::backup(path, storage.path(), &plan, &report, elapsed);
-    Ok(Outcome::report(json, text).with(Remarks::on_backup(&plan, &report)))
+    Ok(Outcome::report(json, text).with(Remarks::on_backup(&report)))
 }

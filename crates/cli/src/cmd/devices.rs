@@ -9,7 +9,7 @@ use aiv_volume_io::device::{self, BlockDevice};
 use serde_json::json;
 
 use super::ROOT;
-use crate::session::Session;
+use aiv_terminal::Session;
 
 pub(crate) fn run(session: &Session) -> Result<Outcome, Failure> {
     let found = device::list(Path::new(ROOT))?.into_iter().filter(|device| device.size > 0);

@@ -5,7 +5,7 @@ use std::path::Path;
 use aiv_report::{Failure, Outcome, Remarks, json, text};
 
 use super::open;
-use crate::session::Session;
+use aiv_terminal::Session;
 
 pub(crate) fn run(argument: &Path, session: &Session) -> Result<Outcome, Failure> {
     let (path, image) = open(argument, session)?;

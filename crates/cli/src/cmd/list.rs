@@ -7,7 +7,7 @@ use aiv_report::{Failure, Outcome, Remarks, json, text};
 use aiv_volume_io::DirStorage;
 use serde_json::json;
 
-use crate::session::Session;
+use aiv_terminal::Session;
 
 pub(crate) fn run(dir: &Path, session: &Session) -> Result<Outcome, Failure> {
     let failed = Failure::io(format!("cannot open the folder {}", dir.display()));

@@ -14,7 +14,7 @@ use aiv_chain::{Image, locate, open_image};
 use aiv_report::{Failure, Outcome};
 
 use crate::args::Command;
-use crate::session::Session;
+use aiv_terminal::Session;
 
 /// Where `/sys` and `/proc` are.
 const ROOT: &str = "/";

@@ -13,7 +13,7 @@ use aiv_volume_io::{FileDisk, device};
 
 use super::ROOT;
 use crate::args::Restore;
-use crate::session::Session;
+use aiv_terminal::Session;
 
 pub(crate) fn run(args: &Restore, session: &Session) -> Result<Outcome, Failure> {
     let path = locate(&args.image, session.job())?;

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::open;
 use crate::args::Args;
-use crate::session::Session;
+use aiv_terminal::Session;
 
 pub(crate) fn dump(image: &Path, session: &Session) -> Result<Outcome, Failure> {
     let (path, image) = open(image, session)?;

@@ -7,7 +7,7 @@ use aiv_report::{Exit, Failure, Outcome, Remarks, json, text};
 use aiv_volume_io::DirStorage;
 use serde_json::json;
 
-use crate::session::Session;
+use aiv_terminal::Session;
 
 pub(crate) fn run(target: &Path, depth: Depth, session: &Session) -> Result<Outcome, Failure> {
     let (images, strays) = if target.is_dir() {

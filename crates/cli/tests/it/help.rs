@@ -58,8 +58,7 @@ fn every_command_has_examples_that_work_as_written() {
 fn nothing_that_does_not_work_yet_is_promised() {
     for command in COMMANDS {
         let text = help(command);
-        for later in ["--incremental", "--differential", "--encrypt", "--split", "--password-file"]
-        {
+        for later in ["--encrypt", "--split", "--password-file"] {
             assert!(!text.contains(later), "{later} in the help of {command}");
         }
     }
@@ -81,7 +80,7 @@ fn a_wrong_command_line_is_2_in_words_and_in_json() {
         vec!["backup", "a", "--to", "b", "--compress", "gzip"],
         vec!["backup", "a", "--to", "b", "--rate-limit", "fast"],
         vec!["backup", "a", "--to", "b", "--block-size", "5000"],
-        vec!["backup", "a", "--to", "b", "--incremental"],
+        vec!["backup", "a", "--to", "b", "--incremental", "--full"],
         vec!["backup", "a", "b", "--to", "c", "--name", "n"],
         vec!["restore", "a"],
         vec!["restore", "a", "--to", "b", "--unused", "burn"],

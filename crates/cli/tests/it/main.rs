@@ -12,6 +12,7 @@ mod support;
 mod bad_images;
 mod bad_sources;
 mod bad_targets;
+mod chains;
 mod concurrent;
 mod help;
 mod output;

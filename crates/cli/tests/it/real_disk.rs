@@ -9,10 +9,10 @@ use crate::support::{Loop, MIB, Mount, Scratch, aiv, aiv_json, noise, run};
 const DISK: u64 = 48 * MIB;
 /// Start and length in bytes.
 const ESP: (u64, u64) = (MIB, 8 * MIB);
-const ROOT: (u64, u64) = (9 * MIB, 36 * MIB);
+pub(crate) const ROOT: (u64, u64) = (9 * MIB, 36 * MIB);
 
 /// A disk as an installer leaves it, at `disk.raw`.
-fn make_disk(scratch: &Scratch) -> String {
+pub(crate) fn make_disk(scratch: &Scratch) -> String {
     let disk = scratch.arg("disk.raw");
     File::create(&disk).unwrap().set_len(DISK).unwrap();
     let part = |number: u32, (start, len): (u64, u64)| {
@@ -56,13 +56,13 @@ fn make_disk(scratch: &Scratch) -> String {
     disk
 }
 
-fn check_ext4(disk: &Path) {
+pub(crate) fn check_ext4(disk: &Path) {
     let device = Loop::part(disk, ROOT, true);
     run("e2fsck", &["-fn", device.arg()]);
 }
 
 /// Compares the files of both root filesystems.
-fn check_files(left: &Path, right: &Path) {
+pub(crate) fn check_files(left: &Path, right: &Path) {
     let devices = [Loop::part(left, ROOT, true), Loop::part(right, ROOT, true)];
     let mounts = devices.each_ref().map(|device| Mount::new(device.arg(), "ro"));
     let [left, right] = mounts.each_ref().map(Mount::path);

@@ -56,7 +56,7 @@ fn info() {
     has(&json, "format image_uuid kind size sector_size table partitions machine source_errors");
     has(&json, "recovery_point set group time host name source source_id comment consistency");
     has(&json, "block_size size_stored state_root content_root blocks damage writer warnings");
-    assert_eq!((&json["format"], &json["table"]), (&"aiv 0.1".into(), &"none".into()));
+    assert_eq!((&json["format"], &json["table"]), (&"aiv 0.2".into(), &"none".into()));
     assert_eq!(json["image"], done["images"][0]["image"]);
     has(&json["partitions"][0], "number start size filesystem label uuid capture used");
     assert!(json["machine"]["kernel.release"].is_string(), "{json}");

@@ -53,3 +53,41 @@ impl DeltaHead {
         RawDeltaHead { base_block: self.base_block, base_leaf, depth: self.depth }.encode()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_head_survives_the_round_trip(
+            base_block in 0..BLOCKS_MAX, leaf in any::<[u8; 32]>(), depth in 1u8..=8,
+            rest in prop::collection::vec(any::<u8>(), 0..20),
+        ) {
+            let head = DeltaHead { base_block, base_leaf: Digest(leaf), depth };
+            let payload = [&head.to_bytes()[..], &rest].concat();
+            prop_assert_eq!(DeltaHead::split(&payload), Ok((head, &rest[..])));
+        }
+
+        #[test]
+        fn any_48_bytes_are_a_head_or_an_error(bytes in any::<[u8; 48]>(), depth in 0u8..12) {
+            let mut bytes = bytes;
+            bytes[5] = 0;
+            bytes[6..8].fill(0);
+            bytes[40] = depth;
+            bytes[41..].fill(0);
+            match DeltaHead::split(&bytes) {
+                Ok((head, _)) => prop_assert_eq!(head.to_bytes(), bytes, "one way to say it"),
+                Err(_) => prop_assert!(depth == 0 || depth > DELTA_DEPTH_MAX),
+            }
+        }
+    }
+
+    #[test]
+    fn a_payload_that_ends_inside_the_head_is_cut_off() {
+        for len in 0..DeltaHead::SIZE {
+            assert_eq!(DeltaHead::split(&vec![1; len]), Err(Fault::CutOff));
+        }
+    }
+}

@@ -97,14 +97,15 @@ impl Totals {
     /// Blocks the image decides; all others of its state are inherited.
     #[must_use]
     pub const fn blocks_decided(&self) -> u64 {
+        // The counts of a forged trailer may be anything.
         self.blocks_data
-            + self.blocks_zero
-            + self.blocks_unused
-            + self.blocks_excluded
-            + self.blocks_unreadable
-            + self.blocks_ref
-            + self.blocks_delta
-            + self.blocks_parent
+            .saturating_add(self.blocks_zero)
+            .saturating_add(self.blocks_unused)
+            .saturating_add(self.blocks_excluded)
+            .saturating_add(self.blocks_unreadable)
+            .saturating_add(self.blocks_ref)
+            .saturating_add(self.blocks_delta)
+            .saturating_add(self.blocks_parent)
     }
 }
 

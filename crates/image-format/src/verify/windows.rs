@@ -10,7 +10,7 @@ use crate::image::Image;
 use crate::index::Entries;
 use crate::layout::{IndexEntry, Kind};
 use crate::limits::{DELTA_DEPTH_MAX, PAGE_SIZE, PIECE_SIZE};
-use crate::parent::ParentState;
+use crate::parent::{ParentState, failed};
 
 /// Bytes of the file one unit of parallel work covers.
 const WINDOW: u64 = 4 << 20;
@@ -124,8 +124,12 @@ impl<'a> WindowChecker<'a> {
                 bytes.get(from..from.checked_add(size)?)
             });
             let parent = self.parent;
+            let place = match entry.kind {
+                Kind::Parent => Place::Index(self.image.trailer().index_offset),
+                _ => Place::Frame(entry.address),
+            };
             let mut base = |wanted: &BaseBlock, out: &mut [u8]| match parent {
-                Some(state) => read_base(state, wanted, out, entry.address),
+                Some(state) => read_base(state, wanted, out, place),
                 None => no_parent(wanted, out),
             };
             let limit = DELTA_DEPTH_MAX;
@@ -154,19 +158,37 @@ impl<'a> WindowChecker<'a> {
     }
 }
 
-/// A block of the parent's state; one that cannot be the base is damage of this image.
+/// Where the image names a block of the parent's state: as a copy, or as the base of a
+/// difference.
+#[derive(Clone, Copy)]
+enum Place {
+    Index(u64),
+    Frame(u64),
+}
+
+/// A block of the parent's state; one that is not what the image says is damage of the image.
 fn read_base(
     state: &dyn ParentState,
     wanted: &BaseBlock,
     out: &mut [u8],
-    address: u64,
+    place: Place,
 ) -> Result<u8> {
+    let (field, section, offset) = match place {
+        Place::Index(offset) => ("parent block", Section::IndexPage, offset),
+        Place::Frame(offset) => ("base block", Section::Frame, offset),
+    };
     if state.geometry().block_len(wanted.block) as usize != out.len() {
-        let (field, found) = ("base block", wanted.block);
+        let found = wanted.block;
         let fault = Fault::Value { field, found, allowed: "of equal length in the parent" };
-        return Err(fault.at(Section::Frame, address));
+        return Err(fault.at(section, offset));
     }
-    state.read(wanted.block, out)
+    let depth = state.read(wanted.block, out).map_err(failed(state))?;
+    // The leaf of a copy is compared when the entry is read.
+    if matches!(place, Place::Frame(_)) && hash::leaf(out) != wanted.leaf {
+        let (field, other) = ("base leaf", "state of the parent");
+        return Err(Fault::Differs { field, other }.at(section, offset));
+    }
+    Ok(depth)
 }
 
 /// Compares each piece of the window, whose bytes `bytes` begins with, with the stored list.

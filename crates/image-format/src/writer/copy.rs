@@ -4,14 +4,15 @@
 use super::{BlockPlace, ImageWriter, NewFrame};
 use crate::block::check_frame;
 use crate::error::{Error, Fault, Result, Section};
-use crate::layout::{FrameHeader, FrameKind, IndexEntry, Kind};
+use crate::layout::{FRAME_HEADER_SIZE, Features, FrameHeader, FrameKind, IndexEntry, Kind};
 use crate::limits::{ADDRESS_UNITS_MAX, CHECKPOINT_ENTRIES_MAX, FRAME_ALIGN, ORIGINS_MAX};
 
 impl ImageWriter {
     /// Decides the next blocks by frames of another image. `entries` are those of that image,
     /// one for each of the next blocks in order, with their frames one behind the other in
     /// `bytes`, which begin with the first frame. An entry may say REF where the frame is that
-    /// of another block. Every frame is checked as far as that goes without decoding it.
+    /// of another block. Every frame is checked as far as that goes without decoding it. At most
+    /// [`CHECKPOINT_ENTRIES_MAX`] frames at once.
     ///
     /// Returns where the first frame landed; the others follow it as they did before.
     ///
@@ -20,6 +21,9 @@ impl ImageWriter {
     /// [`Error::Misuse`] when the entries are no such sequence, [`Error::Io`].
     pub fn copy_frames(&mut self, entries: &[IndexEntry], bytes: &[u8]) -> Result<BlockPlace> {
         let Some(first) = entries.first() else { return Err(Error::Misuse("no frame to copy")) };
+        if entries.len() > CHECKPOINT_ENTRIES_MAX {
+            return Err(Error::Misuse("more frames at once than a checkpoint lists"));
+        }
         if entries.len() + self.pending.len() > CHECKPOINT_ENTRIES_MAX {
             self.checkpoint()?;
         }
@@ -47,7 +51,10 @@ impl ImageWriter {
             let end = end.ok_or_else(|| Fault::Bounds.at(Section::Frame, entry.address))?;
             let place = start + at as u64;
             if self.knows_origin(&header) {
-                self.file.append(&bytes[at..end])?;
+                self.file.append(&bytes[at..at + FRAME_HEADER_SIZE])?;
+                self.file.append(payload)?;
+                // Damage may lie in the padding, which no checksum of the frame covers.
+                self.file.append_zeros(end - at - FRAME_HEADER_SIZE - payload.len())?;
                 self.totals.frames += 1;
             } else {
                 self.append_as_ours(&header, payload)?;
@@ -65,7 +72,7 @@ impl ImageWriter {
 
     fn needs_of(&self, kind: Kind) -> Result<()> {
         match kind {
-            Kind::Delta => self.needs(crate::layout::Features::DELTA),
+            Kind::Delta => self.needs(Features::DELTA),
             Kind::Data | Kind::Ref | Kind::Unreadable => Ok(()),
             _ => Err(Error::Misuse("an entry without a frame to copy")),
         }

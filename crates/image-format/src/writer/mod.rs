@@ -80,6 +80,8 @@ pub struct ImageWriter {
     pending: Vec<IndexEntry>,
     checkpoints: Vec<u64>,
     last_checkpoint_end: u64,
+    /// The first block the last checkpoint says nothing about.
+    next_unlisted: BlockIndex,
     /// Pieces listed by checkpoints so far.
     pieces_listed: u64,
     totals: Totals,
@@ -103,6 +105,7 @@ impl ImageWriter {
             origins: vec![superblock.session],
             superblock,
             next_block: 0,
+            next_unlisted: 0,
             next_seq: 0,
             pending: Vec::new(),
             checkpoints: Vec::new(),
@@ -349,6 +352,7 @@ impl ImageWriter {
         let (address, _) = self.append_frame(&about, &payload)?;
         self.checkpoints.push(address);
         self.last_checkpoint_end = self.file.position();
+        self.next_unlisted = self.next_block;
         Ok(())
     }
 
@@ -383,7 +387,8 @@ impl ImageWriter {
         }
         meta.origins.clone_from(&self.origins);
         let meta = meta.encode(&self.superblock.geometry)?;
-        if !self.pending.is_empty() || self.checkpoints.is_empty() {
+        // Also for inherited blocks, of which there are no entries.
+        if self.next_unlisted != self.next_block {
             self.checkpoint()?;
         }
         self.pad_to_page()?;

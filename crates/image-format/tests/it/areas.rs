@@ -37,6 +37,7 @@ pub(crate) struct Frame {
 }
 
 pub(crate) const DATA: u8 = 1;
+pub(crate) const DELTA: u8 = 2;
 pub(crate) const CHECKPOINT: u8 = 3;
 pub(crate) const PAD: u8 = 6;
 

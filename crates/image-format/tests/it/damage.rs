@@ -70,7 +70,7 @@ fn examine_open(image: &Image, truth: &Truth, blocks: &[u64]) -> Noticed {
 }
 
 /// Runs `check` for every number of the range on all processors; each worker brings a state.
-fn for_each<S: Sync>(
+pub(crate) fn for_each<S: Sync>(
     range: Range<usize>,
     state: impl Fn() -> S + Sync,
     check: impl Fn(&S, usize) + Sync,
@@ -98,18 +98,18 @@ fn for_each<S: Sync>(
 }
 
 /// A file one bit of which can be inverted while it is open.
-struct Flipping {
+pub(crate) struct Flipping {
     base: Patched,
     byte: AtomicU64,
     mask: AtomicU8,
 }
 
 impl Flipping {
-    fn new(bytes: &Arc<Vec<u8>>) -> Self {
+    pub(crate) fn new(bytes: &Arc<Vec<u8>>) -> Self {
         Self { base: Patched::new(bytes), byte: AtomicU64::new(0), mask: AtomicU8::new(0) }
     }
 
-    fn flip(&self, byte: usize, bit: u32) {
+    pub(crate) fn flip(&self, byte: usize, bit: u32) {
         self.byte.store(byte as u64, Ordering::Relaxed);
         self.mask.store(1 << bit, Ordering::Relaxed);
     }
@@ -132,7 +132,7 @@ impl ReadAt for Flipping {
 }
 
 /// What opening reads, and the index, which an open image remembers.
-fn is_read_once(areas: &Areas, byte: usize) -> bool {
+pub(crate) fn is_read_once(areas: &Areas, byte: usize) -> bool {
     [&areas.superblock, &areas.first_trailer, &areas.last_trailer, &areas.meta, &areas.index]
         .into_iter()
         .any(|area| area.contains(&byte))
@@ -192,19 +192,26 @@ fn every_flipped_bit_is_found_and_none_changes_what_is_read() {
     // Every bit of what means something. Of noise and of stretches of zeros one bit of each
     // byte, another one from byte to byte (between the trailers, where all bytes have one
     // reader, of each eighth byte).
-    let noise = &areas.frames[0].payload;
-    let is_alike = |byte: usize| {
-        let line = byte / 64 * 64;
-        noise.contains(&byte) || bytes[line..line + 64].iter().all(|&b| b == 0)
-    };
     sweep(&bytes, &[0, 1, 4, 5, 134, 135, 137, 138, 139], |byte| {
-        let one = u32::try_from((byte / 8 % 8) ^ (byte % 8)).unwrap();
-        match (is_alike(byte), areas.gap.contains(&byte) && !byte.is_multiple_of(8)) {
-            (_, true) => 0..0,
-            (true, false) => one..one + 1,
-            (false, false) => 0..8,
-        }
+        bits_of(&bytes, &areas, &areas.frames[0].payload, byte)
     });
+}
+
+/// The bits of a byte that are worth a try, where `noise` is bytes without meaning.
+pub(crate) fn bits_of(
+    bytes: &[u8],
+    areas: &Areas,
+    noise: &Range<usize>,
+    byte: usize,
+) -> Range<u32> {
+    let line = byte / 64 * 64;
+    let is_alike = noise.contains(&byte) || bytes[line..line + 64].iter().all(|&b| b == 0);
+    let one = u32::try_from((byte / 8 % 8) ^ (byte % 8)).unwrap();
+    match (is_alike, areas.gap.contains(&byte) && !byte.is_multiple_of(8)) {
+        (_, true) => 0..0,
+        (true, false) => one..one + 1,
+        (false, false) => 0..8,
+    }
 }
 
 #[test]

@@ -8,11 +8,13 @@ use aiv_image_format::meta::Meta;
 use aiv_image_format::{Compression, Depth};
 use aiv_volume_io::Job;
 
+use crate::change::{Change, Increment};
+use crate::parents::{Files, read_block};
 use crate::recipe::{Block, Fill, Recipe, open, read_all};
 use crate::round_trip::check_dump;
 
 /// The stored images by name, each with its recipe.
-fn goldens() -> [(&'static str, Recipe); 4] {
+fn goldens() -> [(&'static str, Recipe); 5] {
     let blocks = [
         (Block::Data(Fill::Words(1)), 1),
         (Block::Data(Fill::Noise(2)), 1),
@@ -42,7 +44,58 @@ fn goldens() -> [(&'static str, Recipe); 4] {
         ("lz4", with(Compression::Lz4)),
         ("zstd", with(Compression::Zstd(1))),
         ("many-pages", many),
+        ("parent", parent()),
     ]
+}
+
+/// What `child.aii` builds on: three groups of blocks, the last one short.
+fn parent() -> Recipe {
+    let blocks = [
+        (Block::Data(Fill::Words(1)), 1),
+        (Block::Data(Fill::Words(2)), 1),
+        (Block::Zero, 3),
+        (Block::Unused, 300),
+        (Block::Data(Fill::Words(3)), 2),
+        (Block::Excluded, 4),
+        (Block::PartlyUnreadable(Fill::Words(4)), 1),
+        (Block::Data(Fill::Words(5)), 1),
+    ];
+    Recipe { short_by: 5632, ..Recipe::new(&blocks) }
+}
+
+/// Every kind of entry an image with a parent can have. The disk has grown by two blocks; the
+/// second group of blocks is inherited as a whole.
+fn child() -> Increment {
+    let changes = [
+        (Change::Patch(5000), 1),
+        (Change::PatchOf(305, 9000), 1),
+        (Change::Words(6), 1),
+        (Change::Repeat(0), 1),
+        (Change::Moved(1), 1),
+        (Change::Keep, 3),
+        (Change::Excluded, 1),
+        (Change::Zero, 2),
+        (Change::Unreadable, 1),
+        (Change::PartlyUnreadable(7), 1),
+        (Change::Keep, 292),
+        (Change::Moved(0), 1),
+        (Change::Keep, 5),
+        (Change::Unreadable, 1),
+        (Change::Words(8), 1),
+        (Change::Unused, 2),
+    ];
+    let len = 315 * (16 << 10) - 512;
+    Increment { len, checkpoint_every: 150, ..Increment::new(&changes) }
+}
+
+/// The state of the parent, read from its file.
+fn parent_state(bytes: &Arc<Vec<u8>>) -> Files {
+    let image = open(bytes).unwrap_or_else(|error| panic!("parent: {error}"));
+    Files::new(image, None).unwrap_or_else(|error| panic!("parent: {error}"))
+}
+
+fn stored(name: &str) -> Arc<Vec<u8>> {
+    Arc::new(fs::read(folder().join(name)).unwrap_or_else(|error| panic!("{name}: {error}")))
 }
 
 fn folder() -> PathBuf {
@@ -93,4 +146,49 @@ fn every_stored_image_reads_as_its_recipe_says() {
         let text = check_dump(&image, bytes.len() as u64);
         check_file(&format!("{name}.dump"), text.as_bytes());
     }
+}
+
+#[test]
+fn the_stored_child_is_what_its_changes_make_of_the_parent() {
+    let old = parent_state(&parent().build()).model();
+    let bytes = child().build(&old);
+    assert!(bytes.len() < 200 << 10, "{} bytes", bytes.len());
+    check_file("child.aii", &bytes);
+}
+
+#[test]
+fn the_stored_child_reads_on_the_stored_parent() {
+    let (below, bytes) = match is_blessing() {
+        true => (parent().build(), child().build(&parent_state(&parent().build()).model())),
+        false => (stored("parent.aiv"), stored("child.aii")),
+    };
+    let below = parent_state(&below);
+    let image = open(&bytes).unwrap_or_else(|error| panic!("child: {error}"));
+    let wanted = child().state(&below.model());
+    for (block, cell) in (0..).zip(&wanted.cells) {
+        let mut out = vec![0; cell.1.len()];
+        read_block(&image, Some(&below), block, &mut out).unwrap();
+        assert!(out == cell.1, "block {block}");
+    }
+    assert_eq!(image.trailer().state_root, wanted.state_root);
+    assert!(image.verify_on(&below, Depth::Data, Job::silent()).unwrap().is_sound());
+    let text = check_dump(&image, bytes.len() as u64);
+    for kind in [
+        "DATA",
+        "DELTA",
+        "ZERO",
+        "UNUSED",
+        "EXCLUDED",
+        "UNREADABLE",
+        "REF",
+        "PARENT",
+        "inherited",
+        "depth 1 on block 0 of the parent",
+        "depth 1 on block 305 of the parent",
+        "as block 1 of the parent",
+        "parent point",
+    ] {
+        assert!(text.contains(kind), "{kind} is not in\n{text}");
+    }
+    check_file("child.dump", text.as_bytes());
 }

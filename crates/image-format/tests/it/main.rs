@@ -3,19 +3,28 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
 mod areas;
+mod change;
 mod checkpoints;
+mod copying;
 mod cut_off;
 mod damage;
+mod deltas;
 mod faults;
 mod foreign;
 mod forge;
 mod full_meta;
 mod golden;
+mod increment_checkpoints;
+mod increment_damage;
+mod increments;
 mod index_shapes;
+mod lying_parents;
 mod memory;
 mod meta;
 mod mutants;
 mod naive;
+mod other_programs;
+mod parents;
 mod patched;
 mod recipe;
 mod refusals;

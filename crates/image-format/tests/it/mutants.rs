@@ -18,7 +18,7 @@ const MUTANTS: u64 = 3_000;
 const BLOCKS_MAX: u64 = 300;
 const ENTRIES_MAX: usize = 5_000;
 /// Bytes of memory any of them may cost, those of this test included.
-const MEMORY_MAX: i64 = 64 << 20;
+pub(crate) const MEMORY_MAX: i64 = 64 << 20;
 
 /// An index of two levels, three tree pages' worth of groups, frames of every sort.
 fn base() -> Recipe {
@@ -35,10 +35,10 @@ fn base() -> Recipe {
 }
 
 /// A stream of numbers from a seed, the same on every machine.
-struct Dice(blake3::OutputReader);
+pub(crate) struct Dice(blake3::OutputReader);
 
 impl Dice {
-    fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof())
     }
 
@@ -48,11 +48,11 @@ impl Dice {
         u64::from_le_bytes(raw)
     }
 
-    fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         usize::try_from(self.number() % bound as u64).unwrap()
     }
 
-    fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+    pub(crate) fn pick<T: Clone>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())].clone()
     }
 }
@@ -139,7 +139,7 @@ const CHECKPOINT_HEAD: &[(usize, usize)] =
     &[(0, 8), (8, 8), (16, 8), (24, 8), (32, 4), (36, 4), (40, 4), (44, 4), (64, 12), (80, 32)];
 
 /// One forged field, in words.
-fn mutate(dice: &mut Dice, forgery: &mut Forgery) -> String {
+pub(crate) fn mutate(dice: &mut Dice, forgery: &mut Forgery) -> String {
     let areas = forgery.areas.clone();
     let (name, at, (offset, size)) = match dice.below(9) {
         0 => ("superblock", areas.superblock.start, dice.pick(SUPERBLOCK)),
@@ -182,7 +182,7 @@ fn page_of(dice: &mut Dice, area: &Range<usize>) -> usize {
 }
 
 /// Another value for a field: near the old one, at a border, or any.
-fn value(dice: &mut Dice, old: &[u8], file_len: u64) -> Vec<u8> {
+pub(crate) fn value(dice: &mut Dice, old: &[u8], file_len: u64) -> Vec<u8> {
     if old.len() > 8 {
         let mut new = old.to_vec();
         match dice.below(3) {

@@ -271,7 +271,7 @@ impl Expected {
 }
 
 impl Fill {
-    fn bytes(self, len: usize) -> Vec<u8> {
+    pub(crate) fn bytes(self, len: usize) -> Vec<u8> {
         match self {
             Self::Noise(seed) => noise(seed, len),
             Self::Words(seed) => {

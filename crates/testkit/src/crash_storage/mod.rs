@@ -35,8 +35,9 @@
 //! promises nothing about the data of files: a renamed file without contents is a state.
 //!
 //! **Assumptions.** A completed sync keeps its promise (no lying medium), leases die with the
-//! machine but their tokens stay (taking a lease syncs its token), operations that returned an error left no trace, and folders exist when a file in
-//! them does. Bytes once synced do not rot; that is for damage tests.
+//! machine but their tokens stay (taking a lease syncs its token), operations that returned an
+//! error left no trace, and folders exist when a file in them does. Bytes once synced do not rot;
+//! that is for damage tests.
 
 use std::collections::HashMap;
 use std::io;

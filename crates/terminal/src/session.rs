@@ -16,21 +16,28 @@ static CANCEL: Cancel = Cancel::new();
 /// Whether the user is being asked something.
 static ASKING: AtomicBool = AtomicBool::new(false);
 
-pub(crate) struct Session {
+/// One run of a command.
+pub struct Session {
+    /// One JSON object on standard output instead of text.
     pub json: bool,
+    /// Neither progress nor reports of what was done.
     pub quiet: bool,
+    /// Time since the start.
     pub clock: SystemClock,
     show: Show,
 }
 
 impl Session {
-    pub(crate) fn new(json: bool, quiet: bool) -> Self {
+    /// Begins a run, and lets the process open as many files as it may: a long chain is as many.
+    #[must_use]
+    pub fn new(json: bool, quiet: bool) -> Self {
+        raise_file_limit();
         let clock = SystemClock::start();
         Self { json, quiet, clock, show: Show::new(quiet, clock) }
     }
 
     /// A job that shows its progress and stops at Ctrl-C; the second one ends the program.
-    pub(crate) fn job(&self) -> Job<'_> {
+    pub fn job(&self) -> Job<'_> {
         // Refused after the first time, when the handler is in place already.
         let _ = ctrlc::try_set_handler(|| {
             if ASKING.load(Ordering::Relaxed) || CANCEL.check().is_err() {
@@ -42,7 +49,10 @@ impl Session {
     }
 
     /// A line from standard input; Ctrl-C ends the program.
-    pub(crate) fn read_line(&self) -> io::Result<String> {
+    ///
+    /// # Errors
+    /// Whatever reading standard input says.
+    pub fn read_line(&self) -> io::Result<String> {
         let mut line = String::new();
         ASKING.store(true, Ordering::Relaxed);
         let read = io::stdin().read_line(&mut line);
@@ -51,21 +61,25 @@ impl Session {
     }
 
     /// Writes a line to standard error, where no progress bar is left.
-    pub(crate) fn say(&self, line: &str) {
+    pub fn say(&self, line: &str) {
         self.show.clear();
         self.show.say(line);
     }
 }
 
 /// Milliseconds since 1970 UTC.
+#[must_use]
 #[expect(clippy::disallowed_methods, reason = "frontends read the clock, here and nowhere else")]
-pub(crate) fn now_unix_ms() -> u64 {
+pub fn now_unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Bytes that never come again.
-pub(crate) fn random<const N: usize>() -> Result<[u8; N], Failure> {
+///
+/// # Errors
+/// When the system has none.
+pub fn random<const N: usize>() -> Result<[u8; N], Failure> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes)
         .map_err(|e| Failure::io("no random numbers")(io::Error::other(e.to_string())))?;
@@ -74,7 +88,7 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], Failure> {
 
 /// Time since the start of the program.
 #[derive(Clone, Copy)]
-pub(crate) struct SystemClock(Instant);
+pub struct SystemClock(Instant);
 
 impl SystemClock {
     #[expect(clippy::disallowed_methods, reason = "frontends read the clock, here alone")]
@@ -91,4 +105,13 @@ impl Clock for SystemClock {
     fn sleep(&self, time: Duration) {
         std::thread::sleep(time);
     }
+}
+
+/// A process may open 1,024 files unless it asks for more; failing to get them costs nothing
+/// until a chain needs them.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = setrlimit(Resource::Nofile, limit);
 }

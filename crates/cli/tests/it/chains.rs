@@ -1,0 +1,172 @@
+//! Increments of a real disk through the command line: made, listed, lost, continued, restored.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::real_disk::{ROOT, check_ext4, check_files, make_disk};
+use crate::support::{Loop, MIB, Mount, Scratch, aiv, aiv_json, noise, run};
+
+/// Changes files the way a day does.
+fn a_day_passes(disk: &str, day: u64) {
+    let device = Loop::part(disk.as_ref(), ROOT, false);
+    let mount = Mount::new(device.arg(), "rw");
+    let at = |name: &str| mount.path().join(name);
+    let file = File::options().write(true).open(at("etc/deep/er/noise")).unwrap();
+    for page in 0..20 {
+        file.write_all_at(&noise(300, day * 100 + page), page * 150_000 + day * 7).unwrap();
+    }
+    fs::write(at(&format!("etc/day{day}")), noise(200_000, day)).unwrap();
+    if day > 1 {
+        fs::remove_file(at(&format!("etc/day{}", day - 1))).unwrap();
+    }
+}
+
+fn backup(disk: &str, images: &str, more: &[&str]) -> Value {
+    let args = [["backup", disk, "--to", images].as_slice(), more].concat();
+    aiv_json(&args).ended(0).json()["images"][0].clone()
+}
+
+/// A full image and one increment for each of three days, with copies of the disk at each time.
+fn four_days(scratch: &Scratch) -> (String, Vec<Value>) {
+    let disk = make_disk(scratch);
+    let images = scratch.arg("images");
+    let mut made = vec![backup(&disk, &images, &["--verify"])];
+    fs::copy(&disk, scratch.path("day0.raw")).unwrap();
+    for day in 1..4 {
+        a_day_passes(&disk, day);
+        fs::copy(&disk, scratch.path(&format!("day{day}.raw"))).unwrap();
+        made.push(backup(&disk, &images, &["--verify"]));
+    }
+    (disk, made)
+}
+
+fn restored(scratch: &Scratch, point: &str, day: usize) {
+    let target = scratch.write("target.raw", &noise(48 * MIB, 9));
+    let args = ["restore", point, "--to", &target, "--unused", "leave", "--yes"];
+    aiv(&args).ended(0);
+    check_ext4(target.as_ref());
+    check_files(&scratch.path(&format!("day{day}.raw")), target.as_ref());
+    run("sgdisk", &["--verify", &target]);
+}
+
+#[test]
+fn every_day_comes_back_from_a_full_image_and_its_increments() {
+    let scratch = Scratch::new();
+    let (_, made) = four_days(&scratch);
+    let kinds: Vec<&str> = made.iter().map(|m| m["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["full", "incremental", "incremental", "incremental"]);
+    for (day, pair) in made.windows(2).enumerate() {
+        assert_eq!(pair[1]["parent"], pair[0]["recovery_point"]);
+        let increment = &pair[1];
+        // Differences go two deep; the third change of a block stores it whole again.
+        let (most, deltas) = if day < 2 { (MIB, 10..100) } else { (2 * MIB, 0..10) };
+        assert!(increment["bytes_stored"].as_u64().unwrap() < most, "day {day}: {increment}");
+        assert!(deltas.contains(&increment["blocks_delta"].as_u64().unwrap()), "{increment}");
+        assert!(increment["image"].as_str().unwrap().ends_with(".aii"));
+    }
+    let images = scratch.arg("images");
+    aiv(&["verify", &images]).ended(0);
+    for (back, day) in [(0, 3), (1, 2), (2, 1), (3, 0)] {
+        restored(&scratch, &format!("{images}@latest~{back}"), day);
+    }
+}
+
+#[test]
+fn nothing_changed_costs_next_to_nothing() {
+    let scratch = Scratch::new();
+    let disk = make_disk(&scratch);
+    let images = scratch.arg("images");
+    backup(&disk, &images, &[]);
+    let second = backup(&disk, &images, &["--incremental"]);
+    assert_eq!((&second["blocks_changed"], &second["kind"]), (&0.into(), &"incremental".into()));
+    assert!(second["bytes_stored"].as_u64().unwrap() < 128 << 10, "{second}");
+}
+
+#[test]
+fn a_differential_needs_the_full_image_only() {
+    let scratch = Scratch::new();
+    let (disk, made) = four_days(&scratch);
+    a_day_passes(&disk, 4);
+    fs::copy(&disk, scratch.path("day4.raw")).unwrap();
+    let images = scratch.arg("images");
+    let done = backup(&disk, &images, &["--differential"]);
+    assert_eq!(done["kind"], "differential");
+    assert_eq!(done["parent"], made[0]["recovery_point"]);
+    for increment in &made[1..] {
+        fs::remove_file(increment["image"].as_str().unwrap()).unwrap();
+    }
+    restored(&scratch, &format!("{images}@latest"), 4);
+}
+
+#[test]
+fn a_lost_image_is_named_and_the_chain_goes_on() {
+    let scratch = Scratch::new();
+    let (disk, made) = four_days(&scratch);
+    let images = scratch.arg("images");
+    let gone = made[2]["image"].as_str().unwrap();
+    fs::rename(gone, scratch.path("elsewhere")).unwrap();
+
+    let json = aiv_json(&["list", &images]).ended(3).json();
+    let points = json["sets"][0]["points"].as_array().unwrap();
+    let restorable: Vec<bool> = points.iter().map(|p| p["restorable"].as_bool().unwrap()).collect();
+    assert_eq!(restorable, [true, true, false]);
+    let missing = made[2]["recovery_point"].as_str().unwrap();
+    assert!(points[2]["problem"].as_str().unwrap().contains(missing), "{}", points[2]);
+    let latest = format!("{images}@latest");
+    let target = scratch.arg("target.raw");
+    let message = aiv_json(&["restore", &latest, "--to", &target]).failed(4, "chain_broken");
+    assert!(message.contains(missing), "{message}");
+    assert!(!Path::new(&target).exists(), "nothing was created for it");
+
+    let done = aiv_json(&["backup", &disk, "--to", &images]).ended(3).json();
+    let image = &done["images"][0];
+    assert_eq!(image["parent"], made[1]["recovery_point"]);
+    assert_eq!(image["lost"][0]["recovery_point"], made[3]["recovery_point"]);
+    restored(&scratch, &latest, 3);
+
+    // The file comes back, and with it the point.
+    fs::rename(scratch.path("elsewhere"), scratch.path("images/back under another name")).unwrap();
+    aiv(&["list", &images]).ended(0);
+    let point = format!("{images}@{}", made[3]["recovery_point"].as_str().unwrap());
+    restored(&scratch, &point, 3);
+}
+
+#[test]
+fn a_damaged_newest_image_is_not_built_on() {
+    let scratch = Scratch::new();
+    let (disk, made) = four_days(&scratch);
+    let images = scratch.arg("images");
+    let newest = made[3]["image"].as_str().unwrap();
+    let len = fs::metadata(newest).unwrap().len();
+    let file = File::options().write(true).open(newest).unwrap();
+    file.write_all_at(b"rotten", len / 3).unwrap();
+    aiv(&["verify", &images]).ended(4);
+    let run = aiv(&["backup", &disk, "--to", &images]).ended(3);
+    assert!(run.stderr.contains("is lost"), "{}", run.stderr);
+    assert!(run.stderr.contains(made[3]["recovery_point"].as_str().unwrap()), "{}", run.stderr);
+    restored(&scratch, &format!("{images}@latest"), 3);
+}
+
+#[test]
+fn what_a_deleted_file_used_is_free_in_the_next_point() {
+    let scratch = Scratch::new();
+    let disk = make_disk(&scratch);
+    let images = scratch.arg("images");
+    backup(&disk, &images, &[]);
+    {
+        let device = Loop::part(disk.as_ref(), ROOT, false);
+        let mount = Mount::new(device.arg(), "rw");
+        fs::remove_file(mount.path().join("etc/deep/er/noise")).unwrap();
+    }
+    fs::copy(&disk, scratch.path("day1.raw")).unwrap();
+    let done = backup(&disk, &images, &["--verify"]);
+    let info = aiv_json(&["info", done["image"].as_str().unwrap()]).ended(0).json();
+    // 3 MiB in blocks of 64 KiB, less what metadata shares blocks with.
+    let unused = info["blocks"]["unused"].as_u64().unwrap();
+    assert!((40..=60).contains(&unused), "{}", info["blocks"]);
+    assert!(done["bytes_stored"].as_u64().unwrap() < MIB, "{done}");
+    restored(&scratch, &format!("{images}@latest"), 1);
+}

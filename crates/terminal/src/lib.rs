@@ -1,0 +1,9 @@
+//! Floor 6 of Aivory: what the outside world gives to a command of any frontend.
+//!
+//! The one place that reads the clock, asks for random bytes, draws on the terminal and listens
+//! to Ctrl-C. Libraries below take all of these as arguments.
+
+mod progress;
+mod session;
+
+pub use session::{Session, SystemClock, now_unix_ms, random};

@@ -1,0 +1,100 @@
+//! `cargo xtask prove`: long campaigns with recorded seeds. The same programs run, shorter, as
+//! tests of this crate in every `cargo xtask test`.
+
+mod crash;
+mod disk;
+mod model;
+mod oracle;
+mod scenario;
+
+use std::process::Stdio;
+use std::time::Instant;
+
+use crate::{Outcome, process};
+
+/// Seeds of the full tier of the model test.
+const MODEL_SEEDS: u64 = 5_000;
+
+/// States of the full tier of the crash simulation.
+const CRASH_STATES: u64 = 100_000;
+
+const HELP: &str = "\
+usage: cargo xtask prove model [--seeds N] [--first SEED]
+       cargo xtask prove crash [--states N] [--first SEED]
+
+model   random programs of 200 operations against plain bytes (default: 5,000 seeds)
+crash   the power goes at every operation of random scenarios (default: 100,000 states)
+
+A failure names its seed; `--seeds 1 --first SEED` repeats it.";
+
+pub(crate) fn run(arguments: &[String]) -> Outcome {
+    if cfg!(debug_assertions) {
+        return in_release(arguments);
+    }
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let number = |option: &str, default: u64| -> Result<u64, String> {
+        let Some(at) = words.iter().position(|word| *word == option) else { return Ok(default) };
+        let value = words.get(at + 1).and_then(|word| word.replace('_', "").parse().ok());
+        value.ok_or_else(|| format!("{option} needs a number\n\n{HELP}"))
+    };
+    match words.first() {
+        Some(&"crash") => crashes(number("--first", 1)?, number("--states", CRASH_STATES)?),
+        Some(&"model") => models(number("--first", 1)?, number("--seeds", MODEL_SEEDS)?),
+        _ => Err(format!("nothing to prove\n\n{HELP}")),
+    }
+}
+
+/// A campaign in a debug build would take all night.
+fn in_release(arguments: &[String]) -> Outcome {
+    let mut command = process::cargo();
+    command.args(["run", "--quiet", "--release", "--package", "aiv-xtask", "--", "prove"]);
+    command.args(arguments).stdin(Stdio::null());
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("the release build ended with {status}")),
+        Err(error) => Err(format!("cannot start cargo: {error}")),
+    }
+}
+
+fn models(first: u64, count: u64) -> Outcome {
+    let started = Instant::now();
+    let mut total = model::Counts::default();
+    for seed in first..first.saturating_add(count) {
+        let counts = model::run(seed).map_err(|why| format!("model seed {seed}: {why}"))?;
+        total = total + counts;
+        let done = seed - first + 1;
+        if done.is_multiple_of(100) || done == count {
+            println!("model: {done} of {count} seeds, {total}, {} s", started.elapsed().as_secs());
+        }
+    }
+    println!("model: seeds {first}..{}, 0 failed", first + count);
+    Ok(())
+}
+
+fn crashes(first: u64, wanted: u64) -> Outcome {
+    let started = Instant::now();
+    let mut total = crash::Tried::default();
+    let mut seed = first;
+    while total.states < wanted {
+        let tried = crash::run(seed).map_err(|why| format!("crash seed {seed}: {why}"))?;
+        total.states += tried.states;
+        total.double_crashes += tried.double_crashes;
+        if seed % 10 == 0 {
+            println!("crash: seed {seed}, {total}, {} s", started.elapsed().as_secs());
+        }
+        seed += 1;
+    }
+    println!("crash: seeds {first}..{seed}, {total}, 0 points lost");
+    Ok(())
+}
+
+/// An error with everything behind it, in one line.
+fn said(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

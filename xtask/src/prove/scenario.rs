@@ -1,0 +1,119 @@
+//! A folder that lives through random operations, with the model beside it.
+
+use std::collections::BTreeSet;
+
+use aiv_backup_engine::{
+    BackupIds, BackupOptions, BackupPlan, BackupReport, Basis, BlockSize, Compression, Sectors,
+    SourceFacts,
+};
+use aiv_chain::PointId;
+use aiv_image_format::GroupId;
+use aiv_image_format::meta::Inventory;
+use aiv_testkit::{MemStorage, Random};
+use aiv_volume_io::{Job, MemDisk, Storage};
+
+use super::disk::BLOCK;
+use super::oracle::Oracle;
+use super::said;
+
+/// What a backup of the model's one disk is made with.
+pub(crate) struct Maker {
+    seed: u64,
+    /// Numbers the operations, for ids that never repeat.
+    taken: u64,
+}
+
+impl Maker {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { seed, taken: 0 }
+    }
+
+    /// Bytes that never come again in this program.
+    pub(crate) fn random<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.taken += 1;
+        Random::new(&[self.seed, self.taken]).fill(&mut bytes);
+        bytes
+    }
+
+    /// Time of the operation that took the last random bytes.
+    pub(crate) fn now_unix_ms(&self) -> u64 {
+        self.taken * 1000
+    }
+
+    /// Backs `disk` up into `storage`.
+    pub(crate) fn back_up(
+        &mut self,
+        disk: &[u8],
+        storage: &dyn Storage,
+        options: BackupOptions,
+    ) -> Result<BackupReport, String> {
+        let facts = SourceFacts {
+            name: "disk".to_owned(),
+            host: "model".to_owned(),
+            source_id: Some("the one disk".to_owned()),
+            ..SourceFacts::default()
+        };
+        let source = MemDisk::from_bytes(disk.to_vec());
+        let plan = BackupPlan::new(&source, facts, options, Job::silent()).map_err(|e| said(&e))?;
+        let ids = BackupIds::new(&self.random(), GroupId([7; 16]), self.now_unix_ms());
+        let inventory = Inventory::default();
+        plan.apply(&source, storage, &ids, &inventory, None, Job::silent()).map_err(|e| said(&e))
+    }
+}
+
+/// Options of a random backup.
+pub(crate) fn random_options(random: &mut Random) -> BackupOptions {
+    let codecs = [Compression::Zstd(1), Compression::Lz4, Compression::None];
+    let bases = [Basis::Newest, Basis::Newest, Basis::Newest, Basis::NewestFull, Basis::Nothing];
+    BackupOptions {
+        sectors: Sectors::All,
+        basis: bases[random.below(bases.len())],
+        deltas: random.below(4) > 0,
+        compression: codecs[random.below(codecs.len())],
+        block_size: u32::try_from(BLOCK).ok().and_then(BlockSize::new),
+        ..BackupOptions::default()
+    }
+}
+
+/// A folder under test, and what must be in it.
+pub(crate) struct Scenario {
+    pub random: Random,
+    pub maker: Maker,
+    pub disk: Vec<u8>,
+    pub oracle: Oracle,
+    /// Points that were acknowledged and that nobody has asked to drop.
+    pub promised: BTreeSet<PointId>,
+}
+
+impl Scenario {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut random = Random::new(&[seed]);
+        // A few blocks: what matters is the order of writes, not their number.
+        let mut disk = vec![0; 3 * BLOCK + 512];
+        random.fill(&mut disk);
+        let (maker, oracle) = (Maker::new(seed), Oracle::default());
+        Self { random, maker, disk, oracle, promised: BTreeSet::new() }
+    }
+
+    /// Changes a page of the disk and backs it up.
+    pub(crate) fn back_up(&mut self, storage: &dyn Storage) -> Result<PointId, String> {
+        let at = self.random.below(self.disk.len() - 400);
+        self.random.fill(&mut self.disk[at..at + 400]);
+        let options = BackupOptions { basis: Basis::Newest, ..random_options(&mut self.random) };
+        let report = self.maker.back_up(&self.disk, storage, options)?;
+        let point = report.recovery_point;
+        self.oracle.learn(point, self.disk.clone(), report.state_root);
+        self.promised.insert(point);
+        Ok(point)
+    }
+
+    /// A durable chain of so many points to begin with.
+    pub(crate) fn begin(&mut self, points: usize) -> Result<MemStorage, String> {
+        let storage = MemStorage::new();
+        for _ in 0..points {
+            self.back_up(&storage)?;
+        }
+        Ok(storage)
+    }
+}
