@@ -185,6 +185,11 @@ impl Limits {
         }
     }
 
+    /// An increment must read and hash everything in use, whatever changed.
+    pub(super) fn of_increment(self) -> Spent {
+        self.read.slower_of(self.blake3)
+    }
+
     pub(super) fn to_json(self) -> Value {
         let entry = |(name, spent): (&str, Spent)| {
             (name.to_owned(), json!({ "wall_s": spent.wall_s, "cpu_s": spent.cpu_s }))
