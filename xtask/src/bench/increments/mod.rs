@@ -54,7 +54,7 @@ pub(super) fn measure(bench: &Bench<'_>, known: &[Limits]) -> Result<Findings, S
         known => known.to_vec(),
     };
     let records = run_all(bench, &stage, "increments");
-    let limit = Limits::median_of(&measured).of_increment();
+    let (limit, both) = Limits::median_of(&measured).of_increment();
     let mut text = String::new();
     for turn in TURNS {
         let limit = Some((limit, "limit: read or BLAKE3, the slower"));
@@ -62,7 +62,12 @@ pub(super) fn measure(bench: &Bench<'_>, known: &[Limits]) -> Result<Findings, S
         text += &report::table(&turn.to_string(), turn, &records, limit);
         text.push('\n');
     }
+    text += &format!(
+        "read and BLAKE3 one after the other on all threads: {:.2} s (CPU {:.2} s)\n",
+        both.wall_s, both.cpu_s
+    );
     let json = json!({
+        "read_and_blake3": { "wall_s": both.wall_s, "cpu_s": both.cpu_s },
         "limit": { "wall_s": limit.wall_s, "cpu_s": limit.cpu_s },
         "turns": report::to_json(&records, &TURNS),
     });
