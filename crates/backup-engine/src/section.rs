@@ -152,14 +152,17 @@ impl Reader<'_> {
         to: BlockIndex,
     ) -> std::result::Result<(), Stop> {
         let mut at = from;
+        // Groups that are as they were, not yet told: an empty disk has millions.
+        let mut inherited = 0;
         while at < to {
             let group_end = ((at / GROUP + 1) * GROUP).min(to);
             let whole = at.is_multiple_of(GROUP) && group_end - at == GROUP;
             if whole && group_end <= parent.shared() && old.is_all(at / GROUP, kind)? {
-                self.send(Item::Inherited(GROUP))?;
+                inherited += GROUP;
                 at = group_end;
                 continue;
             }
+            self.tell_inherited(&mut inherited)?;
             for stretch in parent.stretches(at, group_end).map_err(broken)? {
                 let end = stretch.block().saturating_add(stretch.run()).min(group_end);
                 let end = end.min(parent.shared());
@@ -174,7 +177,14 @@ impl Reader<'_> {
                 at = group_end;
             }
         }
-        Ok(())
+        Ok(self.tell_inherited(&mut inherited)?)
+    }
+
+    fn tell_inherited(&self, count: &mut u64) -> std::result::Result<(), HungUp> {
+        match std::mem::take(count) {
+            0 => Ok(()),
+            count => self.send(Item::Inherited(count)),
+        }
     }
 }
 
