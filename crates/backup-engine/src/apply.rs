@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aiv_chain::{Folder, ImageName, StrayKind, image_name, suffix};
+use aiv_chain::{Folder, ImageName, MERGE_PART, StrayKind, image_name, suffix};
 use aiv_image_format::meta::{Capture as Captured, Inventory, Manifest, Meta};
 use aiv_image_format::{
     Depth, Digest, Features, Geometry, GroupId, Image, ImageId, ImageKind, ImageWriter,
@@ -105,6 +105,23 @@ pub struct BackupReport {
     pub parent_damage: Option<String>,
     /// Leftovers of interrupted backups of this source that were removed.
     pub leftovers_removed: Vec<String>,
+}
+
+impl BackupReport {
+    /// Writes the new image into the catalogue of the folder, so that the next scan need not
+    /// open it, and takes the points out that were reported as lost with their files. Callers
+    /// may ignore that it fails: the catalogue can be made again at any time.
+    ///
+    /// # Errors
+    /// Those of [`Folder::scan_with`] and [`aiv_chain::Catalogue::write`].
+    pub fn remember(&self, storage: &dyn Storage, job: Job<'_>) -> aiv_chain::Result<()> {
+        let (folder, mut catalogue) = Folder::scan_with(storage, job)?;
+        let gone = folder.vanished.iter().map(|gone| gone.point);
+        for point in gone.filter(|point| self.lost.iter().any(|lost| lost.id == Some(*point))) {
+            catalogue.forget(point);
+        }
+        catalogue.write(storage)
+    }
 }
 
 const PART: &str = ".part";
@@ -429,7 +446,8 @@ fn remove_leftovers(storage: &dyn Storage, set: aiv_image_format::SetId) -> Resu
     };
     let mut removed = Vec::new();
     for entry in storage.list().map_err(failed("listing the folder"))? {
-        if !entry.name.ends_with(PART) {
+        // Those of merges are protected by another lease.
+        if !entry.name.ends_with(PART) || entry.name.ends_with(MERGE_PART) {
             continue;
         }
         let Ok(file) = storage.open(&entry.name) else { continue };

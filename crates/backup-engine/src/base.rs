@@ -1,7 +1,7 @@
 //! Finds the point an increment builds on, and the points that are lost.
 
 use aiv_chain::{Depth, Folder, Point, PointState, Set, StrayKind, View};
-use aiv_image_format::{BlockSize, ImageKind, PointId, SetId, peek_superblock};
+use aiv_image_format::{BlockSize, ImageKind, PointId, SetId, peek};
 use aiv_volume_io::{Job, Storage};
 
 use crate::error::Result;
@@ -62,8 +62,18 @@ impl<'f> Bases<'f> {
         };
         let mut candidates = Vec::new();
         let mut lost = unusable_files(folder, storage, set_id);
+        for gone in folder.vanished.iter().filter(|gone| gone.set == set_id) {
+            let (id, file) = (Some(gone.point), gone.file.clone());
+            lost.push(LostPoint { id, file, why: "its file is gone".to_owned() });
+        }
         for point in points.iter().rev().filter(wanted) {
             match &point.state {
+                // Damage that a verification found and nobody mended: an older point is better.
+                PointState::Restorable if point.damaged_by.is_some() => {
+                    if let (true, Some(file)) = (candidates.is_empty(), &point.damaged_by) {
+                        lost.push(lost_point(point, format!("{file} was found damaged")));
+                    }
+                }
                 PointState::Restorable if fits(&point) => candidates.push(point),
                 PointState::Restorable => {}
                 // Newer than every candidate: this is what continuing costs.
@@ -137,7 +147,7 @@ fn unusable_files(folder: &Folder, storage: &dyn Storage, set: SetId) -> Vec<Los
     for stray in &folder.strays {
         let StrayKind::Unusable(why) = &stray.kind else { continue };
         let Ok(file) = storage.open(&stray.file) else { continue };
-        let Some(superblock) = peek_superblock(&*file).filter(|s| s.set == set) else { continue };
+        let Some(superblock) = peek(&*file).filter(|s| s.set == set) else { continue };
         let provided = folder.set(set).and_then(|set| set.point(superblock.point));
         if provided.is_none_or(|point| !point.is_restorable()) {
             let (id, file) = (Some(superblock.point), stray.file.clone());

@@ -1,6 +1,6 @@
 use std::{fmt, io};
 
-use aiv_image_format::{BlockIndex, PointId};
+use aiv_image_format::{BlockIndex, Error as ImageError, PointId, SetId};
 use aiv_volume_io::Canceled;
 
 use crate::folder::PointState;
@@ -61,9 +61,73 @@ pub enum Error {
         /// What it could mean.
         candidates: Vec<String>,
     },
+    /// Somebody else merges or copies images of the set in the folder: wait for them.
+    #[error("images of set {set} are being merged or copied in this folder")]
+    Busy {
+        /// The set.
+        set: SetId,
+    },
+    /// What is to be written may not fit: make room, or keep more points.
+    #[error("{needed} bytes may be needed and {free} are free")]
+    NoSpace {
+        /// Bytes that may be needed.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
+    /// A file does not read back as it was written: it was given up.
+    #[error("{file} does not read back as it was written: {what}")]
+    ReadBack {
+        /// Name of the file under which it was to be published.
+        file: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// The folder is no longer what the plan was made for: make another.
+    #[error("the folder has changed since the plan was made: {what}")]
+    Changed {
+        /// What is no longer so.
+        what: String,
+    },
+    /// A file of the folder may need what was to be removed, and nobody can tell.
+    #[error("{file} may need what is to be removed: {why}")]
+    InDoubt {
+        /// Name of the file.
+        file: String,
+        /// Why it cannot be told.
+        why: String,
+    },
+    /// A point that was to be moved away is needed by one that stays: move that one, too, or
+    /// copy.
+    #[error("point {by} stays, and builds on point {point}")]
+    Needed {
+        /// The point that was to be moved.
+        point: PointId,
+        /// One that builds on it.
+        by: PointId,
+    },
+    /// Source and destination of a move are one folder, or one lies in the other.
+    #[error("the destination shows files of the folder that is to be moved from")]
+    SameFolder,
     /// The caller asked to stop.
     #[error(transparent)]
     Canceled(#[from] Canceled),
+}
+
+impl Error {
+    /// What went wrong with an image file.
+    pub(crate) fn in_file(file: &str, source: ImageError) -> Self {
+        match source {
+            ImageError::Canceled(canceled) => canceled.into(),
+            source => Self::Image { file: file.to_owned(), source },
+        }
+    }
+
+    /// What went wrong while `op` was being done to the storage.
+    pub(crate) fn io(op: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let op = op.into();
+        move |source| Self::Io { op, source }
+    }
 }
 
 /// What is wrong with the chain, as the end of a sentence.

@@ -1,13 +1,10 @@
 //! What one image file says about itself, as far as finding and chaining points needs it.
 
-use std::sync::Arc;
-
 use aiv_image_format::{
     BlockSize, Corrupt, Digest, Image, ImageId, ImageKind, ParentLink, PointId, SetId,
 };
-use aiv_volume_io::Storage;
 
-use crate::error::{Error, Result};
+use crate::catalogue::Verified;
 
 /// One image file. Everything comes from its superblock, trailer and META, or from a catalogue
 /// that remembers them: who reads blocks compares with the file again.
@@ -27,11 +24,15 @@ pub(crate) struct Facts {
     pub sector_size: u32,
     /// Bytes of the file.
     pub size_stored: u64,
+    /// Those of them from the index on.
+    pub tail: u64,
     /// What META says; `None` when it is damaged: then nothing tells whose point it is, and
     /// other images can still build on it.
     pub about: Option<About>,
     /// Damage that a second copy makes up for, or that is in META.
     pub damage: Vec<Corrupt>,
+    /// What the last verification found, when the file is still the one that was verified.
+    pub verified: Option<Verified>,
 }
 
 /// What META says about a point.
@@ -72,15 +73,20 @@ impl Facts {
             block_size: superblock.geometry.block_size(),
             sector_size: superblock.geometry.sector_size(),
             size_stored: trailer.file_len,
+            tail: trailer.file_len - trailer.index_offset,
             about,
             damage: image.damage().to_vec(),
+            verified: None,
         }
     }
-}
 
-/// Opens one image of a folder.
-pub(crate) fn open(storage: &dyn Storage, name: &str) -> Result<Image> {
-    let file =
-        storage.open(name).map_err(|source| Error::Io { op: format!("opening {name}"), source })?;
-    Image::open(Arc::clone(&file)).map_err(|source| Error::Image { file: name.to_owned(), source })
+    /// Whether nothing bad is known about the file.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.damage.is_empty() && !self.is_known_damaged()
+    }
+
+    /// Whether a verification found damage in the file.
+    pub(crate) fn is_known_damaged(&self) -> bool {
+        self.verified.is_some_and(|verified| !verified.sound)
+    }
 }

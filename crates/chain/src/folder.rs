@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, HashMap};
 use aiv_image_format::{
     BlockSize, Corrupt, Digest, ImageId, ImageKind, ParentLink, PointId, SetId,
 };
-use aiv_volume_io::{FileEntry, Job, Storage};
+use aiv_volume_io::{FileEntry, Storage};
 
 use crate::ancestry::{Ancestry, CHAIN_MAX, Node, node};
+use crate::catalogue::{Vanished, Verified};
 use crate::error::{Error, Result};
-use crate::facts::Facts;
-use crate::look::{Found, look_into};
+use crate::facts::{About, Facts};
 
 /// A folder of images, as found at one time.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +21,9 @@ pub struct Folder {
     pub strays: Vec<Stray>,
     /// Sets of which no image has readable META: nothing tells whose they are.
     pub nameless: Vec<Set>,
+    /// Points that were here when the catalogue of the folder was written and that no file
+    /// provides any more, oldest first, until [`Catalogue::forget`](crate::Catalogue::forget).
+    pub vanished: Vec<Vanished>,
 }
 
 /// All points of one source.
@@ -39,6 +42,8 @@ pub struct Set {
     /// Images whose META is damaged: other points can still build on them, and they can be
     /// restored by the name of their file.
     pub nameless: Vec<Point>,
+    /// Whether some of it was taken from a catalogue and not from the files.
+    pub(crate) remembered: bool,
 }
 
 /// One recovery point, and the file that provides it.
@@ -78,6 +83,13 @@ pub struct Point {
     pub comment: String,
     /// Whether it can be restored, as far as its structures tell.
     pub state: PointState,
+    /// What the last verification of its file found, when the file is unchanged since.
+    pub verified: Option<Verified>,
+    /// The newest file of its chain in which a verification found damage. The point can still
+    /// be read as far as the damage allows; what builds on it would share the damage.
+    pub damaged_by: Option<String>,
+    /// Bytes of the file from the index on.
+    pub(crate) tail: u64,
 }
 
 /// Whether a point can be restored, as far as opening its files tells.
@@ -99,7 +111,8 @@ pub enum PointState {
         /// The point that is provided by the wrong image.
         point: PointId,
     },
-    /// Its images name each other as parents, so none of them can be read.
+    /// Its images name each other as parents, or hold one point twice, so none of them can be
+    /// read.
     Circular,
     /// It needs more images than [`CHAIN_MAX`](crate::CHAIN_MAX).
     TooLong,
@@ -136,6 +149,27 @@ impl Set {
     /// # Errors
     /// [`Error::NotRestorable`] when the chain is not whole.
     pub fn chain<'s>(&'s self, point: &'s Point) -> Result<Vec<&'s Point>> {
+        self.links().chain(point)
+    }
+
+    /// For many chains of one set.
+    pub(crate) fn links(&self) -> Links<'_> {
+        let mut providers = HashMap::new();
+        for point in self.points.iter().chain(&self.nameless) {
+            providers.entry((point.id, point.state_root)).or_insert(point);
+        }
+        Links { providers }
+    }
+}
+
+/// Who provides which state of a set.
+pub(crate) struct Links<'s> {
+    providers: HashMap<(PointId, Digest), &'s Point>,
+}
+
+impl<'s> Links<'s> {
+    /// As [`Set::chain`].
+    pub(crate) fn chain(&self, point: &'s Point) -> Result<Vec<&'s Point>> {
         if !point.is_restorable() {
             let (id, state) = (point.id, point.state.clone());
             return Err(Error::NotRestorable { point: id, state });
@@ -143,8 +177,9 @@ impl Set {
         let mut chain = vec![point];
         let mut at = point;
         while let Some(link) = at.parent {
-            let next = self.provider(link).filter(|_| chain.len() < CHAIN_MAX);
-            at = next.ok_or_else(|| Error::NotRestorable {
+            let next = self.providers.get(&(link.point, link.state_root));
+            let next = next.filter(|_| chain.len() < CHAIN_MAX);
+            at = next.ok_or(Error::NotRestorable {
                 point: point.id,
                 state: PointState::MissingParent { point: link.point },
             })?;
@@ -187,80 +222,51 @@ pub enum StrayKind {
 pub(crate) const PART_EXTENSION: &str = ".part";
 
 impl Folder {
-    /// Looks into every file of `storage`, several at a time. Files that are neither images nor
-    /// named like one are not listed.
-    ///
-    /// # Errors
-    /// [`Error::Io`] when the folder cannot be listed, [`Error::Canceled`]. A file that cannot
-    /// be read is a stray.
-    pub fn scan(storage: &dyn Storage, job: Job<'_>) -> Result<Self> {
-        let listed = list(storage)?;
-        let mut all = Vec::new();
-        let mut strays = Vec::new();
-        for found in look_into(storage, &listed, job)? {
-            match found {
-                Found::Image(facts) => all.push(*facts),
-                Found::Stray(stray) => strays.push(stray),
-                Found::Nothing => {}
-            }
-        }
-        Ok(Self::assemble(all, strays))
-    }
-
-    /// Builds sets and chains out of what the files say.
-    fn assemble(all: Vec<Facts>, mut strays: Vec<Stray>) -> Self {
-        let ancestry = Ancestry::of(&all);
-        let mut sets: BTreeMap<SetId, Set> = BTreeMap::new();
+    /// Builds sets and chains out of what the files say; `remembered` when not all of it comes
+    /// from the files themselves.
+    pub(crate) fn assemble(all: &[Facts], remembered: bool, mut strays: Vec<Stray>) -> Self {
+        let ancestry = Ancestry::of(all);
+        let mut drafts: BTreeMap<SetId, Draft> = BTreeMap::new();
         let mut others: HashMap<Node, Vec<String>> = HashMap::new();
-        for (at, facts) in all.iter().enumerate() {
-            let chosen = ancestry.chosen.get(&node(facts));
-            if let Some(&chosen) = chosen.filter(|&&chosen| chosen != at) {
-                others.entry(node(facts)).or_default().push(facts.file.clone());
-                let kind = StrayKind::Duplicate(all[chosen].file.clone());
-                strays.push(Stray {
-                    file: facts.file.clone(),
-                    size: facts.size_stored,
-                    image: Some(facts.image),
-                    kind,
-                });
-            }
+        let stray = |facts: &Facts, kind| Stray {
+            file: facts.file.clone(),
+            size: facts.size_stored,
+            image: Some(facts.image),
+            kind,
+        };
+        let is_chosen = |at: usize, facts: &Facts| ancestry.chosen.get(&node(facts)) == Some(&at);
+        for (at, facts) in all.iter().enumerate().filter(|(at, facts)| !is_chosen(*at, facts)) {
+            let chosen = ancestry.chosen.get(&node(facts)).map_or(at, |&chosen| chosen);
+            others.entry(node(facts)).or_default().push(facts.file.clone());
+            strays.push(stray(facts, StrayKind::Duplicate(all[chosen].file.clone())));
         }
-        for (at, facts) in all.iter().enumerate() {
-            if ancestry.chosen.get(&node(facts)) != Some(&at) {
-                continue;
-            }
-            let mut point = point_of(facts, ancestry.state(&all, facts));
-            point.other_files = others.remove(&node(facts)).unwrap_or_default();
-            let set = sets.entry(facts.set).or_insert_with(|| new_set(facts.set));
-            let Some(about) = &facts.about else {
+        for (_, facts) in all.iter().enumerate().filter(|(at, facts)| is_chosen(*at, facts)) {
+            let damaged_by = ancestry.damaged_by(facts).map(|at| all[at].file.clone());
+            let other_files = others.remove(&node(facts)).unwrap_or_default();
+            let state = ancestry.state(facts);
+            let point = Point { other_files, damaged_by, ..point_of(facts, state) };
+            let draft = drafts.entry(facts.set).or_insert_with(|| Draft::new(facts.set));
+            if let Some(about) = &facts.about {
+                draft.push(point, about);
+            } else {
                 // Nothing says which point of which source it is.
                 let damage = facts.damage.iter().map(ToString::to_string);
                 let why = damage.collect::<Vec<_>>().join("; ");
-                let kind = StrayKind::Unusable(why);
-                strays.push(Stray {
-                    file: point.file.clone(),
-                    size: point.size_stored,
-                    image: Some(facts.image),
-                    kind,
-                });
-                set.nameless.push(point);
-                continue;
-            };
-            if set.points.iter().all(|p| age(p) <= age(&point)) {
-                set.name.clone_from(&about.name);
-                set.host.clone_from(&about.host);
-                set.source_id.clone_from(&about.source_id);
+                strays.push(stray(facts, StrayKind::Unusable(why)));
+                draft.set.nameless.push(point);
             }
-            set.points.push(point);
         }
+        let sets = drafts.into_values().map(|draft| Set { remembered, ..draft.finish() });
         let (mut sets, nameless): (Vec<Set>, Vec<Set>) =
-            sets.into_values().partition(|set| !set.points.is_empty());
-        for set in &mut sets {
-            set.points.sort_by_key(age);
-        }
+            sets.partition(|set| !set.points.is_empty());
         sets.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
         strays.sort_by(|a, b| a.file.cmp(&b.file));
-        Self { sets, strays, nameless }
+        Self { sets, strays, nameless, vanished: Vec::new() }
+    }
+
+    /// Whether some of it was taken from a catalogue and not from the files.
+    pub(crate) fn is_remembered(&self) -> bool {
+        self.sets.iter().chain(&self.nameless).any(|set| set.remembered)
     }
 
     /// The set with this identity, also one of which no point can be told.
@@ -291,19 +297,43 @@ fn age(point: &Point) -> impl Ord + use<> {
     (point.full_number, point.increment_number, point.time_unix_ms, point.id)
 }
 
-/// All files of a folder, by name.
-pub(crate) fn list(storage: &dyn Storage) -> Result<Vec<FileEntry>> {
-    storage.list().map_err(|source| Error::Io { op: "listing the folder".to_owned(), source })
+/// A set being put together.
+struct Draft<'f> {
+    set: Set,
+    /// What the newest point says about the source.
+    newest: Option<(usize, &'f About)>,
 }
 
-fn new_set(id: SetId) -> Set {
-    Set {
-        id,
-        name: String::new(),
-        host: String::new(),
-        source_id: String::new(),
-        points: Vec::new(),
-        nameless: Vec::new(),
+impl<'f> Draft<'f> {
+    fn new(id: SetId) -> Self {
+        let set = Set {
+            id,
+            name: String::new(),
+            host: String::new(),
+            source_id: String::new(),
+            points: Vec::new(),
+            nameless: Vec::new(),
+            remembered: false,
+        };
+        Self { set, newest: None }
+    }
+
+    fn push(&mut self, point: Point, about: &'f About) {
+        let is_newest = self.newest.is_none_or(|(at, _)| age(&self.set.points[at]) <= age(&point));
+        if is_newest {
+            self.newest = Some((self.set.points.len(), about));
+        }
+        self.set.points.push(point);
+    }
+
+    fn finish(mut self) -> Set {
+        if let Some((_, about)) = self.newest {
+            self.set.name.clone_from(&about.name);
+            self.set.host.clone_from(&about.host);
+            self.set.source_id.clone_from(&about.source_id);
+        }
+        self.set.points.sort_by_key(age);
+        self.set
     }
 }
 
@@ -327,10 +357,18 @@ fn point_of(facts: &Facts, state: PointState) -> Point {
         content_root: facts.content_root,
         comment: about.comment,
         state,
+        verified: facts.verified,
+        damaged_by: None,
+        tail: facts.tail,
     }
 }
 
 pub(crate) fn is_named_like_an_image(name: &str) -> bool {
     let extension = name.rsplit('.').next().unwrap_or_default();
     extension.eq_ignore_ascii_case("aiv") || extension.eq_ignore_ascii_case("aii")
+}
+
+/// All files of a folder, by name.
+pub(crate) fn list(storage: &dyn Storage) -> Result<Vec<FileEntry>> {
+    storage.list().map_err(Error::io("listing the folder"))
 }

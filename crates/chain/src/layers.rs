@@ -1,5 +1,6 @@
 //! The images of a chain laid over each other, and the parent's state as the format asks for it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use aiv_image_format::{
@@ -13,7 +14,7 @@ use crate::overlay::{Laid, Overlay, Span};
 use crate::reader::Blocks;
 use crate::view::{Stretch, View};
 
-type ImageResult<T> = std::result::Result<T, ImageError>;
+pub(crate) type ImageResult<T> = std::result::Result<T, ImageError>;
 
 const GROUP: u64 = aiv_image_format::hash::FAN_OUT as u64;
 
@@ -42,7 +43,12 @@ impl Layers {
 
     /// Without the newest image; `None` when that was the last.
     pub(crate) fn parent(&self) -> Option<Self> {
-        let first = self.first + 1;
+        self.below(1)
+    }
+
+    /// Without the newest `count` images; `None` when there are no others.
+    pub(crate) fn below(&self, count: usize) -> Option<Self> {
+        let first = self.first + count;
         (first < self.all.len()).then(|| Self { all: Arc::clone(&self.all), first })
     }
 
@@ -64,8 +70,12 @@ impl Layers {
 
     /// Refuses images that do not follow each other, whatever the folder said.
     pub(crate) fn check_links(&self) -> Result<()> {
+        let mut points = HashSet::new();
         for (at, layer) in self.iter().enumerate() {
             let superblock = layer.image.superblock();
+            if !points.insert(superblock.point) {
+                return Err(not_restorable(self.get(0), PointState::Circular));
+            }
             let Some(link) = superblock.parent else {
                 return match at + 1 == self.len() {
                     true => Ok(()),
@@ -90,7 +100,7 @@ impl Layers {
 
     /// Blocks, from the first on, that `layer` may take from older images on behalf of `top`:
     /// those that both have with the same length.
-    fn shared(&self, layer: usize, top: usize) -> u64 {
+    pub(crate) fn shared(&self, layer: usize, top: usize) -> u64 {
         let (old, new) = (self.get(layer).image.geometry(), self.get(top).image.geometry());
         if old.len() == new.len() {
             return new.blocks();
@@ -159,7 +169,7 @@ impl Layers {
         }))
     }
 
-    fn entry_spans(
+    pub(crate) fn entry_spans(
         &self,
         layer: usize,
         first: BlockIndex,
@@ -283,7 +293,7 @@ impl ParentState for View {
 
 impl View {
     /// All its files are the parent's for who asks through [`ParentState`].
-    fn as_parent(&self, error: ImageError) -> ImageError {
+    pub(crate) fn as_parent(&self, error: ImageError) -> ImageError {
         match error {
             error @ (ImageError::Parent { .. } | ImageError::Canceled(_)) => error,
             error => {

@@ -6,29 +6,53 @@
 //! a disk works on a recovery point.
 
 mod ancestry;
+mod catalogue;
+mod census;
+mod consolidate;
 mod error;
 mod facts;
+mod family;
 mod folder;
+mod keep;
 mod layers;
 mod locate;
 mod look;
+mod merge;
 mod names;
+mod open;
 mod overlay;
 mod reader;
+mod removal;
+mod scan;
 mod select;
 #[cfg(test)]
 mod testing;
+mod transfer;
 mod verify;
+mod verify_folder;
 mod view;
 
 pub use ancestry::CHAIN_MAX;
+pub use catalogue::{Catalogue, Vanished, Verified};
+pub use consolidate::{
+    ConsolidateOptions, ConsolidationPlan, ConsolidationReport, MergedImage, PlannedPoint,
+    PlannedRun,
+};
 pub use error::{Error, Result};
 pub use folder::{Folder, Point, PointState, Set, Stray, StrayKind};
-pub use locate::{locate, open_image, open_view};
+pub use keep::Keep;
+pub use locate::{locate, locate_point, locate_view, open_image, open_view, storage_of};
+pub use merge::{MERGE_PART, MergeIds, NewIds};
 pub use names::{ImageName, image_name, suffix};
 pub use reader::ViewReader;
-pub use select::Selector;
-pub use verify::{Checked, verify_file, verify_folder};
+pub use removal::{LeftFile, LeftReason};
+pub use select::{Selector, find_set};
+pub use transfer::{
+    ArchiveReport, CopiedFile, CopyReport, MoveReport, archive, archive_as, copy_point, copy_set,
+    move_point, move_set,
+};
+pub use verify::{Checked, verify_file};
+pub use verify_folder::{Verification, VerifyOptions, verify_folder};
 pub use view::{Stretch, View};
 
 pub use aiv_image_format::{

@@ -9,9 +9,26 @@ use aiv_image_format::Image;
 use aiv_volume_io::{DirStorage, FileDisk, Job};
 
 use crate::error::{Error, Result};
-use crate::folder::Folder;
+use crate::folder::{Folder, Point, Set};
+use crate::open::{self, Head};
 use crate::select::Selector;
 use crate::view::View;
+
+/// What an argument names.
+enum Named {
+    /// A file that exists.
+    File(PathBuf),
+    /// A point of a folder.
+    Point(Box<Place>),
+}
+
+/// A point, and where it is.
+struct Place {
+    dir: PathBuf,
+    storage: DirStorage,
+    set: Set,
+    point: Point,
+}
 
 /// The image file that `argument` names: a path that exists, or `DIR@SELECTOR` with a
 /// [`Selector`] after the last `@`. A path that exists wins, whatever its name looks like.
@@ -21,10 +38,55 @@ use crate::view::View;
 /// [`Error::NoSuchPoint`] and [`Error::Ambiguous`] for the selector, and those of
 /// [`Folder::scan`].
 pub fn locate(argument: &Path, job: Job<'_>) -> Result<PathBuf> {
+    Ok(match find(argument, job)? {
+        Named::File(path) => path,
+        Named::Point(place) => place.dir.join(&place.point.file),
+    })
+}
+
+/// Opens the point that `argument` names, as [`locate`] finds it, with the images it builds on:
+/// they are looked for in the folder of the argument, or in the one the file lies in.
+///
+/// # Errors
+/// Those of [`locate`] and [`View::open`].
+pub fn locate_view(argument: &Path, job: Job<'_>) -> Result<(PathBuf, View)> {
+    match find(argument, job)? {
+        Named::File(path) => open_view(&path, job).map(|view| (path, view)),
+        Named::Point(place) => {
+            let Place { dir, storage, set, point } = *place;
+            let view = View::of_point(&storage, &set, &point)?;
+            Ok((dir.join(&point.file), view))
+        }
+    }
+}
+
+/// The folder, the set and the point that `argument` names, as [`locate`] finds it.
+///
+/// # Errors
+/// Those of [`locate`]; [`Error::NoSuchPoint`] for a file that provides none.
+pub fn locate_point(argument: &Path, job: Job<'_>) -> Result<(DirStorage, Set, Point)> {
+    match find(argument, job)? {
+        Named::Point(place) => Ok((place.storage, place.set, place.point)),
+        Named::File(path) => {
+            let (storage, name) = storage_of(&path)?;
+            let folder = Folder::scan(&storage, job)?;
+            let is_it = |p: &Point| p.file == name || p.other_files.iter().any(|f| f == name);
+            let found = folder.sets.iter().find_map(|set| {
+                let point = set.points.iter().find(|point| is_it(point))?;
+                Some((set.clone(), point.clone()))
+            });
+            let none = || Error::NoSuchPoint { wanted: path.display().to_string() };
+            let (set, point) = found.ok_or_else(none)?;
+            Ok((storage, set, point))
+        }
+    }
+}
+
+fn find(argument: &Path, job: Job<'_>) -> Result<Named> {
     let bytes = argument.as_os_str().as_bytes();
     let at = bytes.iter().rposition(|&b| b == b'@');
     if argument.try_exists().map_err(failed("open", argument))? {
-        return Ok(argument.to_path_buf());
+        return Ok(Named::File(argument.to_path_buf()));
     }
     let Some(at) = at else {
         return Err(failed("open", argument)(std::io::ErrorKind::NotFound.into()));
@@ -32,9 +94,24 @@ pub fn locate(argument: &Path, job: Job<'_>) -> Result<PathBuf> {
     let folder = Path::new(OsStr::from_bytes(&bytes[..at]));
     let storage = DirStorage::open(folder).map_err(failed("open", folder))?;
     let selector: Selector = String::from_utf8_lossy(&bytes[at + 1..]).parse()?;
-    let found = Folder::scan(&storage, job)?;
-    let (_, point) = selector.find(&found)?;
-    Ok(folder.join(&point.file))
+    let mut found = Folder::scan(&storage, job)?;
+    match selector.find(&found) {
+        Ok((_, point)) if is_in(&storage, point) => {}
+        Err(error) if !found.is_remembered() => return Err(error),
+        // The catalogue may have been wrong about what there is, or about what is where.
+        _ => found = Folder::scan_afresh(&storage, job)?.0,
+    }
+    let (set, point) = selector.find(&found)?;
+    let (set, point) = (set.clone(), point.clone());
+    let dir = folder.to_path_buf();
+    Ok(Named::Point(Box::new(Place { dir, storage, set, point })))
+}
+
+/// Whether the file of `point` provides it.
+fn is_in(storage: &DirStorage, point: &Point) -> bool {
+    open::open(storage, &point.file, Head::Known { tail: point.tail }).is_ok_and(|image| {
+        image.superblock().point == point.id && image.trailer().state_root == point.state_root
+    })
 }
 
 /// Opens the point that the image file at `path` provides, with the images it builds on, which
@@ -43,16 +120,19 @@ pub fn locate(argument: &Path, job: Job<'_>) -> Result<PathBuf> {
 /// # Errors
 /// [`Error::File`] when the file or its folder cannot be read, else those of [`View::open`].
 pub fn open_view(path: &Path, job: Job<'_>) -> Result<View> {
-    let image = open_image(path)?;
+    let image = Arc::new(open_image(path)?);
     if image.superblock().parent.is_none() {
-        return Ok(View::of_full(Arc::new(image), path.display().to_string()));
+        return Ok(View::of_full(image, path.display().to_string()));
     }
     let (storage, name) = storage_of(path)?;
-    View::open_in(&storage, &Folder::scan(&storage, job)?, Arc::new(image), name)
+    View::with_parents(&storage, image, name, job)
 }
 
-/// The folder a file lies in, and its name there.
-pub(crate) fn storage_of(path: &Path) -> Result<(DirStorage, &str)> {
+/// The folder a file lies in, and its name there. The file need not exist.
+///
+/// # Errors
+/// [`Error::File`] when the folder cannot be opened, or the name is not UTF-8.
+pub fn storage_of(path: &Path) -> Result<(DirStorage, &str)> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -70,7 +150,7 @@ pub(crate) fn storage_of(path: &Path) -> Result<(DirStorage, &str)> {
 /// [`Error::File`] when it cannot be read, [`Error::Image`] when it cannot be used.
 pub fn open_image(path: &Path) -> Result<Image> {
     let file = FileDisk::open_source(path).map_err(Error::File)?;
-    Image::open(Arc::new(file))
+    open::open_file(Arc::new(file), Head::Read)
         .map_err(|source| Error::Image { file: path.display().to_string(), source })
 }
 

@@ -9,13 +9,14 @@ use aiv_image_format::Error as ImageError;
 use aiv_volume_io::{FileEntry, Job, Storage};
 
 use crate::error::{Error, Result};
-use crate::facts::{self, Facts};
+use crate::facts::Facts;
 use crate::folder::{PART_EXTENSION, Stray, StrayKind, is_named_like_an_image, why};
+use crate::open::{self, Head};
 
 /// Files one thread looks into at least: starting a thread costs as much as a few of them.
 const FILES_PER_THREAD: usize = 8;
 /// More reads on the way at once gain nothing on the disks we measured.
-const THREADS_MAX: usize = 16;
+const THREADS_MAX: usize = 32;
 
 /// What a file is.
 pub(crate) enum Found {
@@ -28,10 +29,10 @@ pub(crate) enum Found {
 /// What each of the files is, in their order.
 pub(crate) fn look_into(
     storage: &dyn Storage,
-    files: &[FileEntry],
+    files: &[&FileEntry],
     job: Job<'_>,
 ) -> Result<Vec<Found>> {
-    in_parallel(files, &|entry| {
+    in_parallel(files, &|entry: &&FileEntry| {
         job.check()?;
         look_at(storage, entry)
     })
@@ -78,7 +79,7 @@ fn look_at(storage: &dyn Storage, entry: &FileEntry) -> Result<Found> {
     if entry.name.ends_with(PART_EXTENSION) {
         return stray(StrayKind::Unfinished);
     }
-    match facts::open(storage, &entry.name) {
+    match open::open(storage, &entry.name, Head::Read) {
         Ok(image) => Ok(Found::Image(Box::new(Facts::of(&image, entry.name.clone())))),
         Err(Error::Image { source: ImageError::Foreign(why), .. }) => {
             match is_named_like_an_image(&entry.name) {

@@ -29,7 +29,7 @@ impl<'a> ViewReader<'a> {
     }
 
     /// Reads `block`, which `stretch` of the view covers, without looking it up again. Returns
-    /// how many differences were undone for it.
+    /// its depth: how many differences its frame says have to be undone for it.
     ///
     /// # Errors
     /// As [`ViewReader::read`].
@@ -47,7 +47,7 @@ pub(crate) struct Blocks {
 }
 
 impl Blocks {
-    /// Reads `block` as `found` in a layer says, and returns how many differences were undone.
+    /// Reads `block` as `found` in a layer says, and returns its depth.
     pub(crate) fn read(
         &mut self,
         layers: &Layers,

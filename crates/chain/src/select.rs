@@ -99,6 +99,23 @@ impl Selector {
     }
 }
 
+/// The one set of `folder` that is called `word`, or whose id begins with it.
+///
+/// # Errors
+/// [`Error::NoSuchPoint`] when there is none, [`Error::Ambiguous`] when there are several.
+pub fn find_set<'f>(folder: &'f Folder, word: &str) -> Result<&'f Set> {
+    let selector =
+        Selector { text: word.to_owned(), set: Some(word.to_owned()), which: Which::Latest(0) };
+    match selector.sets(folder).as_slice() {
+        [] => Err(Error::NoSuchPoint { wanted: word.to_owned() }),
+        [one] => Ok(*one),
+        several => {
+            let candidates = several.iter().map(|set| set.id.to_string()).collect();
+            Err(Error::Ambiguous { wanted: word.to_owned(), candidates })
+        }
+    }
+}
+
 /// What to call a set so that no other is meant: its name, or its id where several share one.
 fn set_word(folder: &Folder, set: &Set) -> String {
     let alone = folder.sets.iter().filter(|s| s.name == set.name).count() == 1;

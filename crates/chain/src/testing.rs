@@ -11,11 +11,16 @@ use aiv_testkit::MemStorage;
 use aiv_volume_io::{DirStorage, Extent, Storage};
 
 const BLOCK: u32 = 16 << 10;
-const LEN: u64 = 4 * BLOCK as u64;
 
 /// A full image of a disk of four blocks, number `full_number` of the set called `name`. Its
 /// point is `id` sixteen times.
 pub(crate) fn image(id: u8, name: &str, full_number: u32) -> Vec<u8> {
+    image_of(id, name, full_number, &[id; BLOCK as usize])
+}
+
+/// As [`image`], of a disk that begins with whole blocks of `content`, stored as they are.
+pub(crate) fn image_of(id: u8, name: &str, full_number: u32, content: &[u8]) -> Vec<u8> {
+    let len = content.len() as u64 + 3 * u64::from(BLOCK);
     let storage = MemStorage::new();
     let block_size = BlockSize::new(BLOCK).expect("a power of two");
     let superblock = Superblock {
@@ -25,21 +30,21 @@ pub(crate) fn image(id: u8, name: &str, full_number: u32) -> Vec<u8> {
         point: PointId([id; 16]),
         kind: ImageKind::Full,
         parent: None,
-        geometry: Geometry::new(LEN, block_size, 512).expect("small"),
+        geometry: Geometry::new(len, block_size, 512).expect("small"),
         created_unix_ms: 0,
         session: SessionTag([id; 12]),
         writer: "a test".to_owned(),
     };
     let file = storage.create("image").expect("an empty storage");
     let mut writer = ImageWriter::create(file, superblock).expect("created");
-    let bytes = vec![id; BLOCK as usize];
-    let block = Encoder::new(Compression::None, false).encode(&bytes, hash::leaf(&bytes));
-    writer.push_block(&block.expect("encoded")).expect("written");
+    for bytes in content.chunks(BLOCK as usize) {
+        let block = Encoder::new(Compression::None, false).encode(bytes, hash::leaf(bytes));
+        writer.push_block(&block.expect("encoded")).expect("written");
+    }
     writer.push_run(RunKind::Unused, 3).expect("written");
-    let extent = Extent::new(0, LEN);
+    let extent = Extent::new(0, len);
     let whole = RegionInfo { kind: RegionKind::Partition, extent, partition: None, volume: None };
-    let disk =
-        DiskInfo { len: LEN, logical_sector: 512, regions: vec![whole], ..DiskInfo::default() };
+    let disk = DiskInfo { len, logical_sector: 512, regions: vec![whole], ..DiskInfo::default() };
     let manifest = Manifest { name: name.to_owned(), full_number, ..Manifest::default() };
     writer.finish(Meta { manifest, disk, ..Meta::default() }).expect("finished");
     storage.contents("image").expect("just written").to_vec()

@@ -1,18 +1,17 @@
-//! Proves images, one by one or a whole folder.
+//! Proves images one by one.
 
-use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use aiv_image_format::{Depth, Error as ImageError, Image, VerifyReport};
+use aiv_image_format::{Depth, Error as ImageError, Image, PointId, VerifyReport};
 use aiv_volume_io::{Job, Storage};
-use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
+use crate::catalogue::Verified;
 use crate::error::{Error, Result};
-use crate::facts;
-use crate::folder::{self, Folder, PART_EXTENSION, Stray, StrayKind};
+use crate::folder::{Folder, PART_EXTENSION};
 use crate::locate::{open_image, storage_of};
+use crate::open::{self, Head};
 use crate::view::View;
 
 /// One image, and what came of verifying it.
@@ -20,16 +19,36 @@ use crate::view::View;
 pub struct Checked {
     /// Name of the file.
     pub file: String,
-    /// What was found. [`ImageError::Corrupt`] or [`ImageError::Incomplete`] when the file is
-    /// damaged so badly that it cannot be opened.
+    /// What was found; an empty report when the image was skipped. [`ImageError::Corrupt`] or
+    /// [`ImageError::Incomplete`] when the file is damaged so badly that it cannot be opened.
     pub outcome: std::result::Result<VerifyReport, ImageError>,
+    /// The earlier verification that made this one needless: the file was not read.
+    pub skipped: Option<Verified>,
+    /// The points that cannot be read completely, as far as is known, because this file is
+    /// damaged: by what was found now, or by an earlier verification that looked deeper. Only
+    /// known to [`verify_folder`](crate::verify_folder).
+    pub points_affected: Vec<PointId>,
 }
 
 impl Checked {
+    pub(crate) fn new(
+        file: String,
+        outcome: std::result::Result<VerifyReport, ImageError>,
+    ) -> Self {
+        Self { file, outcome, skipped: None, points_affected: Vec::new() }
+    }
+
     /// Whether nothing is wrong.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.outcome.as_ref().is_ok_and(VerifyReport::is_sound)
+    }
+
+    /// Whether all was proven, now or by the verification that made this one needless. An image
+    /// whose parent is missing or damaged can be sound as far as one can see, and not be proven.
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
+        self.is_sound() && self.outcome.as_ref().is_ok_and(|report| !report.without_parent)
     }
 }
 
@@ -47,9 +66,9 @@ pub fn verify_file(path: &Path, depth: Depth, job: Job<'_>) -> Result<Checked> {
     let verified = match open_image(path) {
         Ok(image) if image.superblock().parent.is_some() => {
             let (storage, name) = storage_of(path)?;
-            let folder = Folder::scan(&storage, job)?;
-            let name = name.to_owned();
-            on_parent(&storage, &folder, image, &name, depth, job)
+            let image = Arc::new(image);
+            let view = View::with_parents(&storage, Arc::clone(&image), name, job);
+            on_parent(view, &image, name, depth, job)
         }
         Ok(image) => image.verify(depth, job).map_err(|e| in_file(&file, e)),
         Err(error) => Err(error),
@@ -59,101 +78,12 @@ pub fn verify_file(path: &Path, depth: Depth, job: Job<'_>) -> Result<Checked> {
         Err(source @ ImageError::Incomplete { .. }) if unfinished => {
             Err(Error::Image { file: checked.file, source })
         }
-        outcome => Ok(Checked { outcome, ..checked }),
+        outcome => Ok(Checked::new(checked.file, outcome)),
     }
-}
-
-/// Verifies every image in `storage` and returns them by name, with what is no usable image
-/// beside them: unfinished and foreign files, images for a newer program, and what the storage
-/// cannot read. Images are verified several at a time, in the rayon pool of the calling thread.
-///
-/// # Errors
-/// [`Error::Io`] when the folder cannot be listed, [`Error::Canceled`].
-pub fn verify_folder(
-    storage: &dyn Storage,
-    depth: Depth,
-    job: Job<'_>,
-) -> Result<(Vec<Checked>, Vec<Stray>)> {
-    let folder = Folder::scan(storage, job)?;
-    let mut strays = Vec::new();
-    let mut images = Vec::new();
-    let mut views = Vec::new();
-    let mut done = HashSet::new();
-    let mut single: Vec<&str> = Vec::new();
-    for set in &folder.sets {
-        for point in set.points.iter().rev() {
-            if done.contains(point.file.as_str()) {
-                continue;
-            }
-            // Opened once for all the points below it.
-            match View::of_point(storage, set, point) {
-                Ok(view) => {
-                    let mut next = Some(view);
-                    while let Some(view) = next.take() {
-                        if done.insert(view.file().to_owned()) {
-                            next = view.parent();
-                            views.push(view);
-                        }
-                    }
-                }
-                Err(Error::Canceled(canceled)) => return Err(canceled.into()),
-                Err(_) => single.push(&point.file),
-            }
-        }
-    }
-    for stray in &folder.strays {
-        match stray.kind {
-            StrayKind::Unfinished | StrayKind::Foreign(_) | StrayKind::Unreadable(_) => {
-                strays.push(stray.clone());
-            }
-            StrayKind::Unusable(_) | StrayKind::Duplicate(_) => single.push(&stray.file),
-        }
-    }
-    let verified = views.into_par_iter().map(|view| {
-        let file = view.file().to_owned();
-        let verified = of_view(&view, depth, job);
-        answer(file, verified)
-    });
-    let mut answers: Vec<_> = verified.collect();
-    for file in single.into_iter().filter(|file| !done.contains(*file)) {
-        let verified = match facts::open(storage, file) {
-            Ok(image) => on_parent(storage, &folder, image, file, depth, job),
-            Err(error) => Err(error),
-        };
-        answers.push(answer(file.to_owned(), verified));
-    }
-    for answered in answers {
-        match answered {
-            Ok(checked) => images.push(checked),
-            Err(Error::Image { file, source: ImageError::Foreign(why) }) => {
-                strays.push(stray_of(&folder, &file, StrayKind::Foreign(why.to_string())));
-            }
-            Err(Error::Image { file, source: ImageError::Unsupported(why) }) => {
-                strays.push(stray_of(&folder, &file, StrayKind::Unusable(why.to_string())));
-            }
-            // Removed or renamed by somebody else since the folder was listed.
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-            // One file that cannot be read must not keep anybody from proving the others.
-            Err(error @ Error::Image { .. }) => {
-                let why = StrayKind::Unreadable(folder::why(&error));
-                let Error::Image { file, .. } = error else { continue };
-                strays.push(stray_of(&folder, &file, why));
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    images.sort_by(|a, b| a.file.cmp(&b.file));
-    strays.sort_by(|a, b| a.file.cmp(&b.file));
-    Ok((images, strays))
-}
-
-fn stray_of(folder: &Folder, file: &str, kind: StrayKind) -> Stray {
-    let size = folder.strays.iter().find(|stray| stray.file == file).map_or(0, |stray| stray.size);
-    Stray { file: file.to_owned(), size, image: None, kind }
 }
 
 /// Verifies the newest image of a view on top of the others.
-fn of_view(view: &View, depth: Depth, job: Job<'_>) -> Result<VerifyReport> {
+pub(crate) fn of_view(view: &View, depth: Depth, job: Job<'_>) -> Result<VerifyReport> {
     let report = match view.parent() {
         None => view.image().verify(depth, job),
         Some(parent) => match view.image().verify_on(&parent, depth, job) {
@@ -165,22 +95,33 @@ fn of_view(view: &View, depth: Depth, job: Job<'_>) -> Result<VerifyReport> {
     report.map_err(|e| in_file(view.file(), e))
 }
 
-/// Verifies an image on top of what it builds on, as far as that is there.
+/// Verifies an image on top of what it builds on, as far as that is there: when the view of its
+/// point could be opened.
 fn on_parent(
-    storage: &dyn Storage,
-    folder: &Folder,
-    image: Image,
+    view: Result<View>,
+    image: &Image,
     file: &str,
     depth: Depth,
     job: Job<'_>,
 ) -> Result<VerifyReport> {
-    let alone = |image: &Image| image.verify(depth, job).map_err(|e| in_file(file, e));
-    let image = Arc::new(image);
-    match View::open_in(storage, folder, Arc::clone(&image), file) {
+    match view {
         Ok(view) => of_view(&view, depth, job),
         Err(Error::Canceled(canceled)) => Err(canceled.into()),
-        Err(_) => alone(&image),
+        Err(_) => image.verify(depth, job).map_err(|e| in_file(file, e)),
     }
+}
+
+/// Verifies `file`, which a scan of the folder did not choose for any point.
+pub(crate) fn verify_alone(
+    storage: &dyn Storage,
+    folder: &Folder,
+    file: &str,
+    depth: Depth,
+    job: Job<'_>,
+) -> Result<VerifyReport> {
+    let image = Arc::new(open::open(storage, file, Head::Read)?);
+    let view = View::open_in(storage, folder, Arc::clone(&image), file);
+    on_parent(view, &image, file, depth, job)
 }
 
 fn in_file(file: &str, source: ImageError) -> Error {
@@ -191,13 +132,13 @@ fn in_file(file: &str, source: ImageError) -> Error {
 }
 
 /// Turns damage that prevented the opening into an answer.
-fn answer(file: String, verified: Result<VerifyReport>) -> Result<Checked> {
+pub(crate) fn answer(file: String, verified: Result<VerifyReport>) -> Result<Checked> {
     match verified {
-        Ok(report) => Ok(Checked { file, outcome: Ok(report) }),
+        Ok(report) => Ok(Checked::new(file, Ok(report))),
         Err(Error::Image {
             source: source @ (ImageError::Corrupt(_) | ImageError::Incomplete { .. }),
             ..
-        }) => Ok(Checked { file, outcome: Err(source) }),
+        }) => Ok(Checked::new(file, Err(source))),
         Err(Error::Io { source, .. }) if source.kind() != io::ErrorKind::NotFound => {
             let source = ImageError::Io { op: "open", offset: 0, source };
             Err(Error::Image { file, source })
@@ -210,59 +151,6 @@ fn answer(file: String, verified: Result<VerifyReport>) -> Result<Checked> {
 mod tests {
     use super::*;
     use crate::testing::{Filled, image};
-    use aiv_testkit::{Fault, FaultPlan, FaultStorage, MemStorage};
-
-    fn verify(dir: &Filled) -> (Vec<Checked>, Vec<Stray>) {
-        verify_folder(&dir.storage(), Depth::Data, Job::silent()).expect("the folder is readable")
-    }
-
-    #[test]
-    fn every_image_of_a_folder_is_verified_and_the_rest_is_listed() {
-        let mut damaged = image(2, "sda", 2);
-        damaged[4096 + 70] ^= 1;
-        let mut headless = image(3, "sda", 3);
-        headless.truncate(9000);
-        let dir = Filled::with(&[
-            ("a.aiv", image(1, "sda", 1)),
-            ("b.aiv", damaged),
-            ("c.aiv", headless),
-            ("d.aiv", b"AIX and many other bytes".repeat(400)),
-            ("e.aiv.part", image(5, "sda", 5)),
-            ("notes.txt", b"nothing of ours".to_vec()),
-        ]);
-        let (images, strays) = verify(&dir);
-        let sound: Vec<_> = images.iter().map(|i| (i.file.as_str(), i.is_sound())).collect();
-        assert_eq!(sound, [("a.aiv", true), ("b.aiv", false), ("c.aiv", false)]);
-        assert!(matches!(images[2].outcome, Err(ImageError::Incomplete { len: 9000 })));
-        let strays: Vec<_> = strays.iter().map(|s| s.file.as_str()).collect();
-        assert_eq!(strays, ["d.aiv", "e.aiv.part"]);
-    }
-
-    #[test]
-    fn a_file_that_cannot_be_read_hides_no_other() {
-        let mut unreadable = 0;
-        for nth in 1.. {
-            let storage = MemStorage::new();
-            storage.insert("a.aiv", image(1, "sda", 1));
-            storage.insert("b.aiv", image(2, "sda", 2));
-            let broken = FaultStorage::failing(storage, FaultPlan::once(nth, Fault::Eio));
-            let found = verify_folder(&broken, Depth::Data, Job::silent());
-            if !broken.fired() {
-                break;
-            }
-            let Ok((images, strays)) = found else { continue };
-            assert_eq!(images.len() + strays.len(), 2, "operation {nth}");
-            // A record of which the copy could be read is damage, and no other is.
-            let one_copy = |image: &Checked| match &image.outcome {
-                Ok(report) => report.damage.iter().all(|d| d.what().contains("cannot be read")),
-                Err(_) => false,
-            };
-            assert!(images.iter().all(one_copy), "operation {nth}");
-            assert!(strays.iter().all(|s| matches!(s.kind, StrayKind::Unreadable(_))));
-            unreadable += strays.len();
-        }
-        assert!(unreadable > 10, "every read of both images failed once");
-    }
 
     #[test]
     fn a_cut_off_image_is_damaged_and_one_that_was_never_finished_is_not() {

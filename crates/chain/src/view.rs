@@ -4,14 +4,15 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aiv_image_format::{BlockIndex, Digest, Geometry, Image, IndexEntry, Kind, PointId};
+use aiv_image_format::{BlockIndex, Depth, Digest, Geometry, Image, IndexEntry, Kind, PointId};
 use aiv_volume_io::{Job, ReadAt, Storage};
 
+use crate::catalogue::Catalogue;
 use crate::error::{Error, Result};
-use crate::facts;
 use crate::folder::{Folder, Point, PointState, Set};
 use crate::layers::{Layer, Layers};
 use crate::look::in_parallel;
+use crate::open::{self, Head};
 use crate::reader::ViewReader;
 
 /// A recovery point, readable at any offset from any thread.
@@ -92,12 +93,37 @@ impl View {
     /// [`Error::Io`] when a file cannot be read, [`Error::Image`] when one cannot be used,
     /// [`Error::NotRestorable`] when one is missing, [`Error::Canceled`].
     pub fn open(storage: &dyn Storage, file: &str, job: Job<'_>) -> Result<Self> {
-        let image = facts::open(storage, file)?;
+        let image = Arc::new(open::open(storage, file, Head::Read)?);
+        Self::with_parents(storage, image, file, job)
+    }
+
+    /// Opens the point that `image`, which is `file` of `storage`, provides.
+    pub(crate) fn with_parents(
+        storage: &dyn Storage,
+        image: Arc<Image>,
+        file: &str,
+        job: Job<'_>,
+    ) -> Result<Self> {
         if image.superblock().parent.is_none() {
-            return Ok(Self::of_full(Arc::new(image), file.to_owned()));
+            return Ok(Self::of_full(image, file.to_owned()));
+        }
+        // Without a look at the folder: what is opened is compared with what was expected.
+        let set = image.superblock().set;
+        let remembered = Catalogue::try_read(storage).map(|known| known.into_folder(set));
+        if let Some(folder) = remembered {
+            match Self::open_in(storage, &folder, Arc::clone(&image), file) {
+                Err(error) if is_worth_a_scan(&error) => {}
+                opened => return opened,
+            }
         }
         let folder = Folder::scan(storage, job)?;
-        Self::open_in(storage, &folder, Arc::new(image), file)
+        match Self::open_in(storage, &folder, Arc::clone(&image), file) {
+            Err(error) if is_worth_a_scan(&error) && folder.is_remembered() => {
+                let (folder, _) = Folder::scan_afresh(storage, job)?;
+                Self::open_in(storage, &folder, image, file)
+            }
+            opened => opened,
+        }
     }
 
     /// Opens the point that `image`, which is `file` of `storage`, provides, with the images it
@@ -118,16 +144,42 @@ impl View {
             let parent = set.provider(link).ok_or_else(missing)?;
             files = set.chain(parent)?;
         }
-        let own = Layer { image, file: file.to_owned() };
-        Self::of_layers(std::iter::once(Ok(own)).chain(open_all(storage, &files)?))
+        let mut layers = vec![Layer { image, file: file.to_owned() }];
+        layers.extend(open_all(storage, &files, known)?);
+        Self::of_layers(layers)
     }
 
-    /// Opens `point` of `set`, which a scan of `storage` found.
+    /// Opens `point` of `set`, which a scan of `storage` found. When the files are not what the
+    /// scan said, because they changed since or a catalogue was wrong, the folder is scanned
+    /// once more.
     ///
     /// # Errors
     /// As [`View::open`].
     pub fn of_point(storage: &dyn Storage, set: &Set, point: &Point) -> Result<Self> {
-        Self::of_layers(open_all(storage, &set.chain(point)?)?)
+        let open = |set: &Set, point: &Point| {
+            let chain = set.chain(point)?;
+            // What is wrong with the newest image can be asked of the view.
+            let is_newest = |file: &Point| file.file == point.file;
+            let head = |file: &Point| if is_newest(file) { Head::Read } else { known(file) };
+            Self::of_layers(open_all(storage, &chain, head)?)
+        };
+        match open(set, point) {
+            // Nothing but the files themselves said so.
+            Err(error) if !point.is_restorable() && !set.remembered => Err(error),
+            Err(error) if is_worth_a_scan(&error) => {
+                let (folder, _) = Folder::scan_afresh(storage, Job::silent())?;
+                let set = folder.any_set(set.id).ok_or_else(|| gone(point))?;
+                let point = set.provider(point.link()).ok_or_else(|| gone(point))?;
+                open(set, point)
+            }
+            opened => opened,
+        }
+    }
+
+    /// As [`View::of_point`], and takes the scan at its word. What is wrong with any of the
+    /// images can be asked of the view.
+    pub(crate) fn of_point_whole(storage: &dyn Storage, set: &Set, point: &Point) -> Result<Self> {
+        Self::of_layers(open_all(storage, &set.chain(point)?, |_| Head::Read)?)
     }
 
     /// The point a full `image` provides; `file` is its name for messages.
@@ -136,13 +188,13 @@ impl View {
         Self::new(Layers::new(vec![Layer { image, file }]))
     }
 
-    fn of_layers(layers: impl Iterator<Item = Result<Layer>>) -> Result<Self> {
-        let layers = Layers::new(layers.collect::<Result<_>>()?);
+    fn of_layers(layers: Vec<Layer>) -> Result<Self> {
+        let layers = Layers::new(layers);
         layers.check_links()?;
         Ok(Self::new(layers))
     }
 
-    fn new(layers: Layers) -> Self {
+    pub(crate) fn new(layers: Layers) -> Self {
         Self { layers, groups: Mutex::default(), recent: Mutex::default() }
     }
 
@@ -156,6 +208,20 @@ impl View {
     #[must_use]
     pub fn image(&self) -> &Image {
         self.layers.top()
+    }
+
+    /// Proves the image that provides the point; those it builds on only as far as it needs
+    /// them.
+    pub(crate) fn prove_newest(&self, depth: Depth, job: Job<'_>) -> Result<()> {
+        let report = match self.parent() {
+            Some(parent) => self.image().verify_on(&parent, depth, job),
+            None => self.image().verify(depth, job),
+        };
+        let report = report.map_err(|error| self.layers.explain(error))?;
+        match report.damage.into_iter().next() {
+            None => Ok(()),
+            Some(damage) => Err(Error::in_file(self.file(), damage.into())),
+        }
     }
 
     /// The images of the chain with the names of their files, newest first.
@@ -202,14 +268,18 @@ impl View {
         &self,
         block: BlockIndex,
     ) -> std::result::Result<Stretch, aiv_image_format::Error> {
-        if self.layers.len() < 3 {
-            let (layer, entry) = self.layers.find(0, block)?;
-            return Ok(Stretch { entry, layer });
+        if self.layers.len() >= 3
+            && let Ok(stretches) = self.group(block / GROUP)
+        {
+            let after = stretches.partition_point(|s| s.entry.block <= block);
+            let found = after.checked_sub(1).map(|at| stretches[at]);
+            return found
+                .filter(|s| s.entry.end() > block)
+                .ok_or_else(|| self.image().lacks(block));
         }
-        let stretches = self.group(block / GROUP)?;
-        let after = stretches.partition_point(|s| s.entry.block <= block);
-        let found = after.checked_sub(1).map(|at| stretches[at]);
-        found.filter(|s| s.entry.end() > block).ok_or_else(|| self.image().lacks(block))
+        // Damage that concerns another block of the group must not cost this one.
+        let (layer, entry) = self.layers.find(0, block)?;
+        Ok(Stretch { entry, layer })
     }
 
     /// Where the blocks of a group are found. In a long chain this costs as much as finding one
@@ -251,22 +321,35 @@ impl View {
     }
 }
 
+fn known(point: &Point) -> Head {
+    Head::Known { tail: point.tail }
+}
+
 /// Opens the files of points, several at a time.
-fn open_all<'p>(
+fn open_all(
     storage: &dyn Storage,
-    points: &[&'p Point],
-) -> Result<impl Iterator<Item = Result<Layer>> + use<'p>> {
-    let open = |point: &&Point| {
-        let image = facts::open(storage, &point.file)?;
+    points: &[&Point],
+    head: impl Fn(&Point) -> Head + Sync,
+) -> Result<Vec<Layer>> {
+    in_parallel(points, &|point: &&Point| {
+        let image = open::open(storage, &point.file, head(point))?;
         let (superblock, trailer) = (image.superblock(), image.trailer());
         // Somebody may have put another file in its place since the folder was scanned.
         if (superblock.point, trailer.state_root) != (point.id, point.state_root) {
-            let state = PointState::MissingParent { point: point.id };
-            return Err(Error::NotRestorable { point: point.id, state });
+            return Err(gone(point));
         }
         Ok(Layer { image: Arc::new(image), file: point.file.clone() })
-    };
-    Ok(in_parallel(points, &open)?.into_iter().map(Ok))
+    })
+}
+
+/// Whether files that differ from what a scan said may be the reason.
+fn is_worth_a_scan(error: &Error) -> bool {
+    matches!(error, Error::Io { .. } | Error::Image { .. } | Error::NotRestorable { .. })
+}
+
+fn gone(point: &Point) -> Error {
+    let state = PointState::MissingParent { point: point.id };
+    Error::NotRestorable { point: point.id, state }
 }
 
 impl ReadAt for View {

@@ -62,24 +62,12 @@ pub(crate) enum Command {
         /// A file, DIR@latest, DIR@ID or DIR@NAME:latest
         image: PathBuf,
     },
-    /// Prove that images are readable: every structure, every stored byte, every block
-    ///
-    /// Ends with exit code 4 when anything is damaged, even where a second copy makes up for it.
-    #[command(after_help = "\
-Examples:
-  aiv verify /mnt/backup
-  aiv verify /mnt/backup@latest
-  aiv verify disk.aiv --depth quick")]
-    Verify {
-        /// An image, or a folder to verify every image in it
-        #[arg(value_name = "IMAGE|DIR")]
-        target: PathBuf,
-        /// Structures only, or every stored byte and block as well
-        #[arg(long, default_value = "data")]
-        #[arg(value_parser = choice(&[("quick", Depth::Quick), ("data", Depth::Data)]))]
-        depth: Depth,
-    },
+    Verify(Verify),
     Restore(Restore),
+    Consolidate(Consolidate),
+    Archive(Archive),
+    Copy(Transfer),
+    Move(Transfer),
     /// Print a readable account of every byte of an image file
     #[command(after_help = "Examples:\n  aiv dump disk.aiv | less\n  aiv dump /mnt/backup@latest")]
     Dump {
@@ -175,6 +163,33 @@ pub(crate) struct Backup {
     pub comment: String,
 }
 
+/// Prove that images are readable: every structure, every stored byte, every block
+///
+/// Ends with exit code 4 when anything is damaged, even where a second copy makes up for it.
+/// Results are remembered in the folder, so that --skip-verified can leave out what was proven.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  aiv verify /mnt/backup
+  aiv verify /mnt/backup --skip-verified 30
+  aiv verify /mnt/backup@latest
+  aiv verify disk.aiv --depth quick")]
+pub(crate) struct Verify {
+    /// An image, or a folder to verify every image in it
+    #[arg(value_name = "IMAGE|DIR")]
+    pub target: PathBuf,
+    /// Structures only, or every stored byte and block as well
+    #[arg(long, default_value = "data")]
+    #[arg(value_parser = choice(&[("quick", Depth::Quick), ("data", Depth::Data)]))]
+    pub depth: Depth,
+    /// In a folder, only the images of the set of this name or id
+    #[arg(long, value_name = "NAME")]
+    pub set: Option<String>,
+    /// In a folder, leave out what was proven within so many days and did not change
+    #[arg(long, value_name = "DAYS")]
+    pub skip_verified: Option<u64>,
+}
+
 /// Put a recovery point back onto a device or into a raw file
 ///
 /// Refuses a target that is mounted or otherwise in use, too small, read-only, or holds the
@@ -209,6 +224,71 @@ pub(crate) struct Restore {
     /// Overwrite a target that exists without asking
     #[arg(long)]
     pub yes: bool,
+}
+
+/// Merge older points into the ones that follow them
+///
+/// For each set, the newest N points stay, and so do the points named with --keep-point, points
+/// that several others build on, and the newest point of every chain. All others vanish: what
+/// they hold and later points need moves into one image, copied as it is. That image is written
+/// and proven before anything is removed. A running backup is not disturbed.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  aiv consolidate /mnt/backup --keep 30 --dry-run
+  aiv consolidate /mnt/backup --keep 30
+  aiv consolidate /mnt/backup --set server --keep 7 --keep-point 3f9a")]
+pub(crate) struct Consolidate {
+    /// The folder
+    pub dir: PathBuf,
+    /// Newest points that stay, in each set
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub keep: NonZeroUsize,
+    /// A point that stays, by the beginning of its id; may be given several times
+    #[arg(long, value_name = "ID")]
+    pub keep_point: Vec<String>,
+    /// Only the set of this name or id
+    #[arg(long, value_name = "NAME")]
+    pub set: Option<String>,
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Make one self-contained file of one point
+///
+/// The file is a full image that provides the same point; stored blocks are copied as they are.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  aiv archive /mnt/backup@latest --to /mnt/usb/server.aiv
+  aiv archive /mnt/backup@server:latest~5 --to server.aiv")]
+pub(crate) struct Archive {
+    /// A file, DIR@latest, DIR@ID or DIR@NAME:latest
+    pub image: PathBuf,
+    /// The new file; its folder must exist
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+}
+
+/// Take points, with all the images they need, to another folder
+///
+/// Every file is read back and proven there. What the other folder has already is not written
+/// again. `move` then removes from the first folder what no point left there needs, newest
+/// first, and refuses to begin when a point that stays builds on one that goes.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  aiv copy /mnt/backup --to /mnt/second
+  aiv copy /mnt/backup@latest --to /mnt/usb
+  aiv move /mnt/backup --to /mnt/archive")]
+pub(crate) struct Transfer {
+    /// A folder with all its sets, or a point: a file, DIR@latest, DIR@ID, DIR@NAME:latest
+    #[arg(value_name = "IMAGE|DIR")]
+    pub what: PathBuf,
+    /// The other folder; created when only its last part is missing
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
 }
 
 /// One of a few words.

@@ -3,12 +3,10 @@
 mod args;
 mod cmd;
 
-use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
-use aiv_report::words::clean;
-use aiv_report::{Exit, Failure, Outcome, Verdict};
-use aiv_terminal::Session;
+use aiv_report::{Exit, Failure, Verdict};
+use aiv_terminal::{Session, print};
 use clap::Parser;
 
 use crate::args::Args;
@@ -19,34 +17,11 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let session = Session::new(args.json, args.quiet);
-    let exit = match cmd::run(args.command, &session).and_then(|outcome| show(&outcome, &session)) {
+    let exit = match cmd::run(args.command, &session).and_then(|outcome| session.show(&outcome)) {
         Ok(exit) => exit,
-        Err(failure) => complain(&failure, &session),
+        Err(failure) => session.complain(&failure),
     };
     ExitCode::from(exit.status())
-}
-
-fn show(outcome: &Outcome, session: &Session) -> Result<Exit, Failure> {
-    if session.json {
-        print(&format!("{}\n", outcome.to_json()))?;
-    } else if !(session.quiet && outcome.is_report) {
-        print(&outcome.text)?;
-    }
-    for warning in &outcome.warnings {
-        session.say(&format!("warning: {}", clean(warning)));
-    }
-    Ok(outcome.exit)
-}
-
-fn complain(failure: &Failure, session: &Session) -> Exit {
-    if session.json {
-        // When standard output is gone, the exit status still tells.
-        let _ = print(&format!("{}\n", failure.to_json()));
-    } else {
-        session.say(&format!("aiv: {}", clean(&failure.message)));
-        session.say(&format!("     {}", failure.verdict.hint));
-    }
-    failure.verdict.exit
 }
 
 /// Help and version are answers; anything else is a wrong command line.
@@ -64,13 +39,4 @@ fn usage(error: &clap::Error) -> ExitCode {
         let _ = error.print();
     }
     ExitCode::from(Exit::Usage.status())
-}
-
-/// Writes to standard output. A reader that has seen enough is no error.
-pub(crate) fn print(text: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => written.map_err(Failure::io("cannot write to standard output")),
-    }
 }

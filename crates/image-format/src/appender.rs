@@ -1,6 +1,8 @@
 //! The file being written: buffers, counts and hashes every byte exactly once.
 
-use aiv_volume_io::AppendFile;
+use std::io;
+
+use aiv_volume_io::{AppendFile, ReadAt};
 
 use crate::error::{Error, Result};
 use crate::hash;
@@ -17,8 +19,9 @@ pub(crate) struct Appender {
     buffer: Vec<u8>,
     /// Bytes handed to the storage.
     flushed: u64,
-    /// Bytes hashed so far; a multiple of the piece size until the last, short piece.
-    hashed: u64,
+    /// The beginning of the open piece, which the storage has already: kept, so that it need
+    /// not be read back to be hashed.
+    open_piece: Vec<u8>,
     /// Whether the last piece was taken: what follows is covered by no piece.
     pieces_closed: bool,
     /// Hashes of pieces completed and not yet taken.
@@ -29,12 +32,12 @@ pub(crate) struct Appender {
 
 impl Appender {
     pub(crate) fn new(file: Box<dyn AppendFile>) -> Self {
-        let buffer = Vec::with_capacity(BUFFER + PIECE_SIZE);
+        let buffer = Vec::with_capacity(BUFFER);
         Self {
             file,
             buffer,
             flushed: 0,
-            hashed: 0,
+            open_piece: Vec::with_capacity(PIECE_SIZE),
             pieces_closed: false,
             pieces: Vec::new(),
             poisoned: false,
@@ -70,63 +73,74 @@ impl Appender {
         Ok(())
     }
 
-    /// Hands the buffer to the storage. Pieces are hashed from the buffer, so a flush in the
-    /// middle of a piece leaves its beginning to be read back; only the tail of an image and
-    /// reads of earlier bytes cause that.
-    fn flush(&mut self) -> Result<()> {
-        self.hash_pieces(false)?;
-        self.write_out()
+    /// Appends `data`, which the caller has just read from `source` at `offset`, in a way that
+    /// lets the filesystem share its storage. For long rows: the buffer is handed over first,
+    /// however little it holds.
+    pub(crate) fn append_from(
+        &mut self,
+        source: &dyn ReadAt,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<()> {
+        self.flush()?;
+        self.write(data, |file| file.append_from(source, offset, data))
     }
 
-    fn write_out(&mut self) -> Result<()> {
+    /// Hands the buffer to the storage.
+    fn flush(&mut self) -> Result<()> {
+        let buffer = std::mem::take(&mut self.buffer);
+        let written = self.write(&buffer, |file| file.append_all(&buffer));
+        self.buffer = buffer;
+        self.buffer.clear();
+        written
+    }
+
+    /// Has `write` append `bytes` to the file, and hashes the pieces they complete.
+    fn write(
+        &mut self,
+        mut bytes: &[u8],
+        write: impl FnOnce(&mut dyn AppendFile) -> io::Result<()>,
+    ) -> Result<()> {
         if self.poisoned {
             return Err(Error::Misuse("writing after a failed write"));
         }
-        let result = self.file.append_all(&self.buffer);
-        if let Err(source) = result {
+        if let Err(source) = write(&mut *self.file) {
             self.poisoned = true;
             return Err(Error::Io { op: "write image", offset: self.flushed, source });
         }
-        self.flushed += self.buffer.len() as u64;
-        self.buffer.clear();
+        self.flushed += bytes.len() as u64;
+        if self.pieces_closed {
+            return Ok(());
+        }
+        while self.open_piece.len() + bytes.len() >= PIECE_SIZE {
+            let (now, later) = bytes.split_at(PIECE_SIZE - self.open_piece.len());
+            if self.open_piece.is_empty() {
+                self.pieces.push(hash::piece(now));
+            } else {
+                self.open_piece.extend_from_slice(now);
+                self.close_piece();
+            }
+            bytes = later;
+        }
+        self.open_piece.extend_from_slice(bytes);
         Ok(())
     }
 
-    /// Hashes every complete piece up to the current position, with `last` the short one too.
-    fn hash_pieces(&mut self, last: bool) -> Result<()> {
-        while !self.pieces_closed && self.hashed < self.position() {
-            let left = self.position() - self.hashed;
-            if left < PIECE_SIZE as u64 && !last {
-                break;
-            }
-            let end = self.hashed + left.min(PIECE_SIZE as u64);
-            let digest = match self.hashed.checked_sub(self.flushed) {
-                Some(from) => {
-                    let to = in_memory(end - self.flushed);
-                    hash::piece(&self.buffer[in_memory(from)..to])
-                }
-                None => {
-                    let mut piece = vec![0; in_memory(self.flushed.min(end) - self.hashed)];
-                    self.file
-                        .read_exact_at(&mut piece, self.hashed)
-                        .map_err(Error::io("read image back", self.hashed))?;
-                    if end > self.flushed {
-                        piece.extend_from_slice(&self.buffer[..in_memory(end - self.flushed)]);
-                    }
-                    hash::piece(&piece)
-                }
-            };
-            self.pieces.push(digest);
-            self.hashed = end;
-        }
-        Ok(())
+    fn close_piece(&mut self) {
+        self.pieces.push(hash::piece(&self.open_piece));
+        self.open_piece.clear();
     }
 
     /// Takes the hashes of the pieces completed since the last call; with `last`, also of the
     /// short piece at the end: no piece covers what is appended after that.
     pub(crate) fn take_pieces(&mut self, last: bool) -> Result<Vec<Digest>> {
-        self.hash_pieces(last)?;
-        self.pieces_closed |= last;
+        self.flush()?;
+        if last {
+            if !self.open_piece.is_empty() {
+                self.close_piece();
+            }
+            self.pieces_closed = true;
+        }
         Ok(std::mem::take(&mut self.pieces))
     }
 
@@ -140,15 +154,10 @@ impl Appender {
 
     /// Makes everything durable; after an error the file must be given up.
     pub(crate) fn sync(&mut self) -> Result<()> {
-        self.write_out()?;
+        self.flush()?;
         let offset = self.flushed;
         let result = self.file.sync();
         self.poisoned |= result.is_err();
         result.map_err(Error::io("sync image", offset))
     }
-}
-
-/// A count of bytes that is known to lie inside a buffer.
-fn in_memory(count: u64) -> usize {
-    usize::try_from(count).expect("counts inside a buffer fit the address space")
 }

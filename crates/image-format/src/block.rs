@@ -19,9 +19,10 @@ impl Image {
     }
 
     /// Reads `block`, which `entry` of this image covers, into `out` of exactly its length, and
-    /// returns how many differences were undone for it, at most `limit`. `base` provides blocks of the parent's
-    /// state: it fills the buffer with the block that is asked for and says how many
-    /// differences it undid itself. What is returned has been checked against the leaf.
+    /// returns its depth, at most `limit`: how many differences its frame says have to be undone
+    /// for it, zero when it is stored whole. `base` provides blocks of the parent's state: it
+    /// fills the buffer with the block that is asked for and says its depth. What is returned
+    /// has been checked against the leaf.
     ///
     /// # Errors
     /// [`Error::Corrupt`] when the frame is damaged, [`Error::Io`]; [`Error::Misuse`] when `out`
@@ -89,13 +90,26 @@ impl Image {
         if entry.frame_size != 0 {
             return load(&*self.file, buffer, address, entry.frame_size);
         }
-        // Only frames of 4,194,240 bytes and more, whose size the index cannot hold.
-        let header = load(&*self.file, buffer, address, FRAME_HEADER_SIZE as u64)?;
-        let size = frame_header(header, address)?.frame_size();
+        load(&*self.file, buffer, address, self.frame_size(entry)?)
+    }
+
+    /// Bytes the frame of `entry` takes in the file, with header and padding.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] and [`Error::Io`], only for frames of 4,194,240 bytes and more: the
+    /// index cannot hold their size, so their header is read.
+    pub fn frame_size(&self, entry: &IndexEntry) -> Result<u64> {
+        if entry.frame_size != 0 || !entry.has_frame() {
+            return Ok(entry.frame_size);
+        }
+        let address = entry.address;
+        let mut header = [0; FRAME_HEADER_SIZE];
+        self.file.read_exact_at(&mut header, address).map_err(Error::io("read frame", address))?;
+        let size = frame_header(&header, address)?.frame_size();
         if address.checked_add(size).is_none_or(|end| end > self.trailer().frames_end) {
             return Err(Fault::Bounds.at(Section::Frame, address));
         }
-        load(&*self.file, buffer, address, size)
+        Ok(size)
     }
 }
 
@@ -111,9 +125,7 @@ pub struct BaseBlock {
     pub limit: u8,
 }
 
-/// Reads blocks of the parent's state: fills the buffer and returns how many differences were
-/// undone. The block that is read has been compared with the leaf it should have; that this
-/// is the leaf in [`BaseBlock`] is for the one who reads to say.
+/// Reads blocks of the parent's state: fills the buffer and returns the depth of the block.
 pub type BaseReader<'f> = dyn FnMut(&BaseBlock, &mut [u8]) -> Result<u8> + 'f;
 
 /// A [`BaseReader`] for images without a parent.
@@ -206,8 +218,9 @@ pub(crate) fn frame_header(frame: &[u8], address: u64) -> Result<FrameHeader> {
 }
 
 /// Decodes the frame in `frame` (header, payload, padding) as `block` into `out`, checks it
-/// against the entry that names it, and returns how many differences were undone, at most
-/// `limit`.
+/// against the entry that names it, and returns the depth its frame states, at most `limit`. A
+/// merge may have made the base shallower since; who builds on this block must still go by what
+/// is stated, because that is what readers compare with their limit.
 pub(crate) fn decode_frame(
     Working { decoder, buffer }: Working<'_>,
     frame: &[u8],
@@ -236,16 +249,31 @@ pub(crate) fn decode_frame(
         }
         let (block, leaf, limit) = (head.base_block, head.base_leaf, head.depth - 1);
         let bytes = buffer.of_len(out.len());
-        depth = base(&BaseBlock { block, leaf, limit }, bytes)?.saturating_add(1);
-        if depth > head.depth {
-            return Err(deeper(depth, "what the frame says"));
+        let found = base(&BaseBlock { block, leaf, limit }, bytes)?.saturating_add(1);
+        if found > head.depth {
+            return Err(deeper(found, "what the frame says"));
         }
+        depth = head.depth;
         decoder.decode_delta(bytes, compressed, out).map_err(at)?;
     } else {
         decoder.decode(header.codec, payload, out).map_err(at)?;
     }
     check_leaf(out, &entry.leaf, address)?;
     Ok(depth)
+}
+
+/// What the DELTA frame that `entry` names, and `frame` begins with, is a difference to. The frame
+/// is checked as far as that goes without decoding it.
+///
+/// # Errors
+/// [`Error::Corrupt`] when the frame is damaged, or is not the one of the entry.
+pub fn delta_head(frame: &[u8], entry: &IndexEntry) -> Result<DeltaHead> {
+    let (_, payload) = check_frame(frame, entry, entry.block)?;
+    if entry.kind != Kind::Delta {
+        return Err(Error::Misuse("the base of a block that is no difference"));
+    }
+    let split = DeltaHead::split(payload).map_err(|fault| fault.at(Section::Frame, entry.address));
+    split.map(|(head, _)| head)
 }
 
 /// Checks everything about the frame that `entry` names for `block` that can be checked without

@@ -75,7 +75,7 @@ pub struct DeltaBase<'b> {
     pub block: BlockIndex,
     /// Its leaf.
     pub leaf: Digest,
-    /// Differences that had to be undone to get its bytes.
+    /// Its depth, as reading it tells.
     pub depth: u8,
     /// Its bytes.
     pub bytes: &'b [u8],
@@ -324,8 +324,15 @@ impl Decoder {
     }
 }
 
-/// Compresses a META section; small and written once, so at a level that saves space.
+/// META sections below this stay as they are: a few KiB are no saving, and making a decoder for
+/// them is a quarter of what opening an increment costs.
+const META_COMPRESSED_MIN: usize = 16 << 10;
+
+/// Compresses a META section that is worth it; written once, so at a level that saves space.
 pub(crate) fn compress_meta(plain: &[u8]) -> (u8, Vec<u8>) {
+    if plain.len() < META_COMPRESSED_MIN {
+        return (CODEC_NONE, plain.to_vec());
+    }
     match zstd::bulk::compress(plain, 9) {
         Ok(out) if out.len() < plain.len() => (CODEC_ZSTD, out),
         _ => (CODEC_NONE, plain.to_vec()),

@@ -99,6 +99,12 @@ impl Image {
         &self.damage
     }
 
+    /// The bytes of the file, for copying frames as they are.
+    #[must_use]
+    pub fn file(&self) -> &dyn ReadAt {
+        &*self.file
+    }
+
     /// The index entry that covers `block`; `None` when the image does not decide it.
     ///
     /// # Errors
@@ -123,16 +129,15 @@ pub(crate) fn read_page(file: &dyn ReadAt, offset: u64) -> Result<[u8; PAGE_SIZE
 /// The superblock at the start of `file`, whether or not the image was finished; `None` when
 /// there is no sound one.
 #[must_use]
-pub fn peek_superblock(file: &dyn ReadAt) -> Option<Superblock> {
+pub fn peek(file: &dyn ReadAt) -> Option<Superblock> {
     let page = read_page(file, 0).ok()?;
     Superblock::from_bytes(&page, Section::Superblock, 0).ok()
 }
 
-/// The set named by the superblock at the start of `file`, whether or not the image was
-/// finished; `None` when there is no sound superblock.
+/// The set named by the superblock at the start of `file`: see [`peek`].
 #[must_use]
 pub fn peek_set(file: &dyn ReadAt) -> Option<SetId> {
-    peek_superblock(file).map(|superblock| superblock.set)
+    peek(file).map(|superblock| superblock.set)
 }
 
 /// Reads the superblock, or its copy when the first is damaged.

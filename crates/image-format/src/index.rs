@@ -17,6 +17,8 @@ use crate::limits::{INDEX_LEVELS_MAX, PAGE_SIZE};
 
 /// Pages kept in memory: about 24 MiB decoded, the index of 21 GiB of used 64 KiB blocks.
 const CACHED_PAGES_MAX: usize = 4096;
+/// Pages an image with a parent keeps: a chain has many of them, and most are smaller than this.
+const CACHED_PAGES_OF_CHILD_MAX: usize = 32;
 
 enum Page {
     Leaf(Vec<IndexEntry>),
@@ -32,6 +34,7 @@ pub(crate) struct Index {
     /// Feature bits of the image, which allow kinds of entries.
     incompat: u64,
     root: Digest,
+    cached_pages_max: usize,
     /// First page and number of pages of each level, leaves first.
     levels: Vec<(u64, u64)>,
     cache: Mutex<HashMap<u64, Arc<Page>>>,
@@ -59,6 +62,10 @@ impl Index {
             frames_end: trailer.frames_end,
             incompat: superblock.features.incompat,
             root: trailer.index_root,
+            cached_pages_max: match superblock.parent {
+                None => CACHED_PAGES_MAX,
+                Some(_) => CACHED_PAGES_OF_CHILD_MAX,
+            },
             levels,
             cache: Mutex::new(HashMap::new()),
         })
@@ -113,7 +120,7 @@ impl Index {
         };
         let page = Arc::new(page);
         let mut cache = self.lock();
-        if cache.len() >= CACHED_PAGES_MAX {
+        if cache.len() >= self.cached_pages_max {
             // Rare and cheap: a sequential scan never comes back, a random one refills fast.
             cache.clear();
         }

@@ -30,7 +30,7 @@ mod tree_pages;
 mod verify;
 mod writer;
 
-pub use block::{BaseBlock, BaseReader, BlockReader, Scratch};
+pub use block::{BaseBlock, BaseReader, BlockReader, Scratch, delta_head};
 pub use codec::{Compression, DELTA_DEPTH_WRITTEN, Decoder, DeltaBase, EncodedBlock, Encoder};
 pub use dump::dump;
 pub use error::{Corrupt, Error, Foreign, Result, Section, Unsupported};
@@ -39,14 +39,15 @@ pub use hash::{GroupNode, Roots};
 pub use ids::{
     BlockIndex, BlockSize, Digest, Geometry, GroupId, ImageId, PointId, SessionTag, SetId,
 };
-pub use image::{Image, peek_set, peek_superblock};
+pub use image::{Image, peek, peek_set};
 pub use index::Entries;
 pub use layout::{
-    Features, FrameKind, ImageKind, IndexEntry, Kind, ParentLink, Superblock, Totals, Trailer,
+    DeltaHead, Features, FrameKind, ImageKind, IndexEntry, Kind, ParentLink, Superblock, Totals,
+    Trailer,
 };
 pub use parent::ParentState;
 pub use verify::{Depth, VerifyReport};
-pub use writer::{BlockPlace, ImageSummary, ImageWriter, RunKind};
+pub use writer::{BlockPlace, ImageSummary, ImageWriter, RowItem, RunKind};
 
 /// Major version of the format; zero until the bytes are frozen.
 pub const MAJOR: u16 = 0;

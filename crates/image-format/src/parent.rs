@@ -29,7 +29,8 @@ pub trait ParentState: Send + Sync {
     fn nodes(&self) -> Box<dyn Iterator<Item = Result<GroupNode>> + Send + '_>;
 
     /// Reads a block, checked against its leaf, into `out` of exactly its length, and returns
-    /// how many differences had to be undone for it: zero when it is stored whole.
+    /// its depth: how many differences its frame says have to be undone for it, zero when it is
+    /// stored whole.
     ///
     /// # Errors
     /// Damage and failures of the files it comes from.

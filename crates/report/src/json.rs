@@ -203,6 +203,12 @@ fn point(point: &Point) -> Value {
         "problem": (!point.is_restorable()).then(|| point.state.to_string()),
         "other_files": point.other_files,
         "damage": lines(words::damage(point)),
+        "damaged_by": point.damaged_by,
+        "verified": point.verified.map(|v| json!({
+            "time": time(v.time_unix_ms),
+            "depth": words::depth(v.depth),
+            "ok": v.sound,
+        })),
         "state_root": point.state_root.to_string(),
         "content_root": point.content_root.to_string(),
         "comment": point.comment,
@@ -230,6 +236,9 @@ pub fn verification(images: &[Checked]) -> Value {
             "damage_count": report.map_or(1, |r| r.damage_count),
             "blocks_checked": report.map_or(0, |r| r.blocks_checked),
             "bytes_checked": report.map_or(0, |r| r.bytes_checked),
+            "proven": image.is_proven(),
+            "skipped": image.skipped.map(|v| time(v.time_unix_ms)),
+            "points_affected": lines(&image.points_affected),
         })
     };
     json!({

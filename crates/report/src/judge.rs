@@ -137,6 +137,23 @@ fn judge_chain(error: &aiv_chain::Error) -> Option<Verdict> {
             hint: "put the missing image back into the folder, or use an older point: `aiv list \
                    DIR` shows which can be restored",
         }),
+        Error::Busy { .. } => failed("busy", "wait until the other merge or copy is done"),
+        Error::NoSpace { .. } => failed(
+            DISK_FULL,
+            "nothing was removed and nothing was published: make room, or keep more points",
+        ),
+        Error::ReadBack { .. } => failed(
+            "read_back",
+            "nothing was published; the destination returns other bytes than it was given",
+        ),
+        Error::Changed { .. } => failed("changed", "run it again"),
+        Error::InDoubt { .. } => {
+            failed("in_doubt", "nothing was removed: mend or move that file away, then try again")
+        }
+        Error::Needed { .. } => {
+            refused("point_needed", "nothing was written: copy instead, or move the whole folder")
+        }
+        Error::SameFolder => refused("same_folder", "choose another folder"),
         Error::NoSuchPoint { .. } => {
             failed("no_such_point", "`aiv list DIR` shows what the folder holds")
         }

@@ -8,6 +8,7 @@
 //! - [`Outcome`]: what there is to say about a command that went well.
 //! - [`json`]: results with stable field names. Fields are added, never renamed.
 //! - [`text`]: the same results for people, safe to print.
+//! - [`chains`]: both for what merges, copies and moves images.
 //! - [`Remarks`]: notes and warnings of plans and reports as sentences.
 //! - [`parse`]: words of the user as typed values.
 //! - [`words`]: sizes, times, ids, and text from a disk made safe.
@@ -22,6 +23,7 @@
 //!
 //! Pure functions: nothing here does I/O, and nothing fails.
 
+pub mod chains;
 mod failure;
 pub mod json;
 mod judge;

@@ -1,5 +1,5 @@
 use aiv_backup_engine::{BackupReport, LostPoint, PlanNote};
-use aiv_chain::{Folder, Image, Stray, StrayKind};
+use aiv_chain::{Checked, Folder, Image, Stray, StrayKind};
 use aiv_image_format::{Corrupt, Section};
 use aiv_restore_engine::Note;
 use aiv_volume_io::Extent;
@@ -105,10 +105,17 @@ impl Remarks {
         for point in folder.sets.iter().flat_map(|set| &set.points) {
             let parts = damage(point).iter();
             remarks.warnings.extend(parts.map(|part| format!("{}: {part}", point.file)));
+            if let Some(file) = &point.damaged_by {
+                let id = point.id;
+                remarks.warnings.push(format!("point {id} is damaged: see `aiv verify`: {file}"));
+            }
             if !point.is_restorable() {
                 let (id, file, why) = (point.id, &point.file, &point.state);
                 remarks.warnings.push(format!("point {id} cannot be restored: {file}: {why}"));
             }
+        }
+        for lost in &folder.vanished {
+            remarks.notes.push(format!("point {} is gone with its file {}", lost.point, lost.file));
         }
         for file in &folder.strays {
             let line = stray_line(file);
@@ -120,10 +127,27 @@ impl Remarks {
         remarks
     }
 
-    /// Remarks on files that could not be verified.
+    /// Remarks on what a verification could not prove, and on files that it could not look at.
     #[must_use]
-    pub fn on_unverified(strays: &[Stray]) -> Self {
+    pub fn on_unverified(images: &[Checked], strays: &[Stray]) -> Self {
         let mut remarks = Self::default();
+        for image in images {
+            if image.is_sound() && !image.is_proven() {
+                remarks.warnings.push(format!(
+                    "{}: what it stores is sound; the rest needs an image that is missing or \
+                     damaged",
+                    image.file
+                ));
+            }
+            if let [first, rest @ ..] = image.points_affected.as_slice() {
+                let more = match rest.len() {
+                    0 => String::new(),
+                    more => format!(" and {more} more"),
+                };
+                let file = &image.file;
+                remarks.warnings.push(format!("{file}: affects point {first}{more}"));
+            }
+        }
         for file in strays {
             match file.kind {
                 StrayKind::Unfinished => remarks.notes.push(stray_line(file)),
@@ -178,7 +202,7 @@ mod tests {
             file("b.aiv", StrayKind::Foreign("begins with other bytes".to_owned())),
             file("c.aiv.part", StrayKind::Unfinished),
         ];
-        let unverified = Remarks::on_unverified(&strays);
+        let unverified = Remarks::on_unverified(&[], &strays);
         assert_eq!((unverified.notes.len(), unverified.warnings.len()), (1, 2));
         let remarks = Remarks::on_folder(&Folder { strays, ..Folder::default() });
         assert_eq!(remarks.warnings, ["a.aiv: unusable: cut off"]);

@@ -168,6 +168,9 @@ pub fn verification(images: &[Checked]) -> String {
 fn checked(image: &Checked) -> String {
     let file = clean(&image.file);
     match &image.outcome {
+        Ok(_) if let Some(verified) = image.skipped => {
+            format!("{file}: proven {}, unchanged\n", time(verified.time_unix_ms))
+        }
         Ok(report) if report.is_sound() => {
             let (blocks, bytes) = (report.blocks_checked, size(report.bytes_checked));
             format!("{file}: sound, {blocks} blocks and {bytes} checked\n")

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use aiv_chain::meta::{DiskInfo, RegionInfo, RegionKind};
-use aiv_chain::{Point, PointState, StrayKind};
+use aiv_chain::{Depth, Point, PointState, StrayKind};
 use aiv_image_format::Corrupt;
 use aiv_volume_io::Step;
 
@@ -52,10 +52,20 @@ pub const fn step(step: Step) -> &'static str {
     match step {
         Step::ReadSource => "reading the source",
         Step::SealImage => "finishing the image",
+        Step::CopyImage => "copying",
         Step::VerifyImage => "checking the image",
         Step::WriteTarget => "writing the target",
         Step::VerifyTarget => "checking the target",
         _ => "working",
+    }
+}
+
+/// How thorough a verification was.
+pub(crate) const fn depth(depth: Depth) -> &'static str {
+    match depth {
+        Depth::Quick => "quick",
+        Depth::Stored => "stored",
+        Depth::Data => "data",
     }
 }
 

@@ -3,7 +3,11 @@
 //! The one place that reads the clock, asks for random bytes, draws on the terminal and listens
 //! to Ctrl-C. Libraries below take all of these as arguments.
 
+mod answer;
+mod folders;
 mod progress;
 mod session;
 
+pub use answer::print;
+pub use folders::{merge_ids, open_folder, open_or_create_folder, remember};
 pub use session::{Session, SystemClock, now_unix_ms, random};

@@ -86,6 +86,13 @@ pub fn random<const N: usize>() -> Result<[u8; N], Failure> {
     Ok(bytes)
 }
 
+/// Bytes for one more use out of a `seed` that [`random`] gave, which is another one afterwards.
+pub(crate) fn stretch(seed: &mut [u8; 32], out: &mut [u8]) {
+    let mut stream = blake3::Hasher::new_keyed(seed).finalize_xof();
+    stream.fill(seed);
+    stream.fill(out);
+}
+
 /// Time since the start of the program.
 #[derive(Clone, Copy)]
 pub struct SystemClock(Instant);

@@ -58,6 +58,8 @@ pub enum Step {
     ReadSource,
     /// Building index, trees and trailers at the end of an image; bytes of image.
     SealImage,
+    /// Copying stored blocks, or images as a whole, into another file; bytes of image.
+    CopyImage,
     /// Reading an image back to prove it; bytes of image.
     VerifyImage,
     /// Writing a restore target; bytes of the disk covered.

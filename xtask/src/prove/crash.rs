@@ -1,5 +1,5 @@
-//! The power goes at every operation of random scenarios: no acknowledged point is lost, none
-//! reads wrong, none is orphaned.
+//! The power goes at every operation of random scenarios of backups, merges, archives, moves and
+//! removals: no acknowledged point is lost, none reads wrong, none is orphaned.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -33,7 +33,7 @@ pub(crate) fn run(seed: u64) -> Result<Tried, String> {
     let start = scenario.begin(2)?;
     let crash = CrashStorage::starting_from(&start);
     let long_ago = scenario.promised.clone();
-    operations(&mut scenario, &crash, 3)?;
+    operations(&mut scenario, &crash, 4)?;
     let mut tried = Tried::default();
     for (number, state) in crash.crash_states(seed, PER_OPERATION).enumerate() {
         let promised = promised_in(&state, &long_ago);
@@ -73,8 +73,25 @@ fn crash_again(
 /// point, a mark `-ID` gives one up.
 fn operations(scenario: &mut Scenario, crash: &CrashStorage, count: usize) -> Result<(), String> {
     for _ in 0..count {
-        let point = scenario.back_up(crash)?;
-        crash.mark(format!("+{point}"));
+        match scenario.random.below(8) {
+            0..4 => {
+                let point = scenario.back_up(crash)?;
+                crash.mark(format!("+{point}"));
+            }
+            4..6 => scenario.consolidate(crash, &|point| crash.mark(format!("-{point}")))?,
+            6 => scenario.archive(crash)?,
+            _ => {
+                // Points of another folder arrive; they are promised when they have.
+                let mut elsewhere = Scenario::new(scenario.random.next());
+                let from = elsewhere.begin(2)?;
+                scenario.take_over(&from, crash)?;
+                for point in elsewhere.promised {
+                    crash.mark(format!("+{point}"));
+                    scenario.promised.insert(point);
+                }
+                scenario.oracle.absorb(elsewhere.oracle);
+            }
+        }
     }
     Ok(())
 }

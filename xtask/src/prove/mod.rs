@@ -79,7 +79,7 @@ fn crashes(first: u64, wanted: u64) -> Outcome {
         let tried = crash::run(seed).map_err(|why| format!("crash seed {seed}: {why}"))?;
         total.states += tried.states;
         total.double_crashes += tried.double_crashes;
-        if seed % 10 == 0 {
+        if seed.is_multiple_of(10) {
             println!("crash: seed {seed}, {total}, {} s", started.elapsed().as_secs());
         }
         seed += 1;

@@ -24,6 +24,11 @@ impl Oracle {
         self.points.insert(point, (bytes, state_root));
     }
 
+    /// Takes over what another oracle knows.
+    pub(crate) fn absorb(&mut self, other: Self) {
+        self.points.extend(other.points);
+    }
+
     /// Checks one state. `promised` points must be restorable; any other may be there or not;
     /// none may be there and wrong, and none may have its file there and miss another one.
     pub(crate) fn check(

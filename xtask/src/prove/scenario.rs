@@ -1,12 +1,15 @@
 //! A folder that lives through random operations, with the model beside it.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use aiv_backup_engine::{
     BackupIds, BackupOptions, BackupPlan, BackupReport, Basis, BlockSize, Compression, Sectors,
     SourceFacts,
 };
-use aiv_chain::PointId;
+use aiv_chain::{
+    ConsolidateOptions, ConsolidationPlan, Folder, Keep, MergeIds, PointId, archive, move_set,
+};
 use aiv_image_format::GroupId;
 use aiv_image_format::meta::Inventory;
 use aiv_testkit::{MemStorage, Random};
@@ -62,6 +65,18 @@ impl Maker {
     }
 }
 
+/// Ids of merged and copied files, from the bytes a maker gives.
+pub(crate) fn merge_ids(maker: &mut Maker) -> impl FnMut() -> MergeIds {
+    move || {
+        let random = maker.random();
+        MergeIds::new(&random, maker.now_unix_ms())
+    }
+}
+
+/// How points are merged in programs.
+pub(crate) const CONSOLIDATE: ConsolidateOptions =
+    ConsolidateOptions { compression: Compression::Zstd(1), patience: Duration::ZERO };
+
 /// Options of a random backup.
 pub(crate) fn random_options(random: &mut Random) -> BackupOptions {
     let codecs = [Compression::Zstd(1), Compression::Lz4, Compression::None];
@@ -106,6 +121,52 @@ impl Scenario {
         self.oracle.learn(point, self.disk.clone(), report.state_root);
         self.promised.insert(point);
         Ok(point)
+    }
+
+    /// Merges points so that a few of the newest stay. The points that go are given up before
+    /// the first write: from then on they may be there or not.
+    pub(crate) fn consolidate(
+        &mut self,
+        storage: &dyn Storage,
+        give_up: &dyn Fn(PointId),
+    ) -> Result<(), String> {
+        let folder = Folder::scan(storage, Job::silent()).map_err(|e| said(&e))?;
+        let Some(set) = folder.sets.first() else { return Ok(()) };
+        let keep = Keep { newest: 1 + self.random.below(3), ..Keep::default() };
+        let plan = ConsolidationPlan::new(storage, set, &keep, Job::silent());
+        let plan = plan.map_err(|e| said(&e))?;
+        let drops = plan.runs.iter().flat_map(|run| &run.drops).chain(&plan.leftovers);
+        for point in drops.map(|dropped| dropped.link.point) {
+            self.promised.remove(&point);
+            give_up(point);
+        }
+        let mut ids = merge_ids(&mut self.maker);
+        let done = plan.apply(storage, &CONSOLIDATE, &mut ids, Job::silent());
+        done.map(drop).map_err(|e| said(&e))
+    }
+
+    /// Makes a full image of a point beside its others.
+    pub(crate) fn archive(&mut self, storage: &dyn Storage) -> Result<(), String> {
+        let folder = Folder::scan(storage, Job::silent()).map_err(|e| said(&e))?;
+        let Some(set) = folder.sets.first() else { return Ok(()) };
+        let point = &set.points[self.random.below(set.points.len())];
+        let mut ids = merge_ids(&mut self.maker);
+        let codec = Compression::Zstd(1);
+        let done = archive(storage, set, point, storage, codec, &mut ids, Job::silent());
+        done.map(drop).map_err(|e| said(&e))
+    }
+
+    /// Moves all points from the folder of an earlier life into this one.
+    pub(crate) fn take_over(
+        &mut self,
+        from: &MemStorage,
+        storage: &dyn Storage,
+    ) -> Result<(), String> {
+        let folder = Folder::scan(from, Job::silent()).map_err(|e| said(&e))?;
+        let Some(set) = folder.sets.first() else { return Ok(()) };
+        let mut ids = merge_ids(&mut self.maker);
+        let done = move_set(from, set, storage, Duration::ZERO, &mut ids, Job::silent());
+        done.map(drop).map_err(|e| said(&e))
     }
 
     /// A durable chain of so many points to begin with.

@@ -124,3 +124,17 @@ pub(crate) fn damage(storage: &MemStorage, file: &str, at: usize) {
     bytes[at] ^= 0x10;
     storage.insert(file, bytes);
 }
+
+/// Everything in a folder, proven in depth: the images, and what is none.
+pub(crate) fn verify_all(
+    storage: &dyn Storage,
+) -> (Vec<aiv_chain::Checked>, Vec<aiv_chain::Stray>) {
+    let options = aiv_chain::VerifyOptions {
+        depth: aiv_chain::Depth::Data,
+        not_verified_since: None,
+        now_unix_ms: 0,
+        set: None,
+    };
+    let done = aiv_chain::verify_folder(storage, &options, aiv_volume_io::Job::silent()).unwrap();
+    (done.images, done.strays)
+}

@@ -2,7 +2,22 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
+mod catalogue;
+mod chain_maker;
+mod chains;
 mod common;
+mod consolidate;
+mod described;
+mod doubles;
+mod forge;
+mod hostile_chains;
+mod merge_crashes;
+mod merge_deltas;
+mod merge_faults;
+mod merge_planted;
 mod scan;
 mod select;
+mod transfers;
+mod verify_chains;
 mod view;
+mod wrappers;

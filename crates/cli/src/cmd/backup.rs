@@ -15,8 +15,7 @@ use serde_json::{Value, json};
 
 use super::ROOT;
 use crate::args::Backup;
-use crate::print;
-use aiv_terminal::{Session, now_unix_ms, random};
+use aiv_terminal::{Session, now_unix_ms, open_or_create_folder, print, random};
 
 /// A consolidation removes what it merged within moments.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -27,8 +26,7 @@ pub(crate) fn run(args: &Backup, session: &Session) -> Result<Outcome, Failure> 
         let verdict = Verdict { code: "usage", exit: Exit::Usage, hint };
         return Err(Failure::new(verdict, "--name and --source-id are for a single source"));
     }
-    let failed = Failure::io(format!("cannot open the folder {}", args.to.display()));
-    let storage = DirStorage::open_or_create(&args.to).map_err(failed)?;
+    let storage = open_or_create_folder(&args.to)?;
     let group = GroupId(random()?);
     let json = json!({"folder": json::path(&args.to), "group": group.to_string()});
     let mut all = Outcome::report(json, String::new());
@@ -109,6 +107,8 @@ fn one(
     let limit = args.rate_limit.map(|rate| RateLimit { bytes_per_second: rate, clock });
     let machine = machine_inventory(root);
     let report = plan.apply(&source, storage, &ids, &machine, limit, session.job())?;
+    // A folder without it is only slower to look through.
+    let _ = report.remember(storage, session.job());
     let elapsed = clock.now().saturating_sub(started);
     let mut json = json::backup(storage.path(), &plan, &report, elapsed);
     json["source"] = json::path(path);

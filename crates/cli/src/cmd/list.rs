@@ -4,14 +4,12 @@ use std::path::Path;
 
 use aiv_chain::Folder;
 use aiv_report::{Failure, Outcome, Remarks, json, text};
-use aiv_volume_io::DirStorage;
 use serde_json::json;
 
-use aiv_terminal::Session;
+use aiv_terminal::{Session, open_folder};
 
 pub(crate) fn run(dir: &Path, session: &Session) -> Result<Outcome, Failure> {
-    let failed = Failure::io(format!("cannot open the folder {}", dir.display()));
-    let folder = Folder::scan(&DirStorage::open(dir).map_err(failed)?, session.job())?;
+    let folder = Folder::scan(&open_folder(dir)?, session.job())?;
     let (sets, strays) = (json::sets(&folder.sets), json::strays(&folder.strays));
     let json = json!({"folder": json::path(dir), "sets": sets, "strays": strays});
     let text = match folder.sets.as_slice() {

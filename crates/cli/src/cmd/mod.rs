@@ -1,6 +1,7 @@
 //! One file per command: parse, call, render.
 
 mod backup;
+mod chains;
 mod devices;
 mod info;
 mod list;
@@ -25,8 +26,12 @@ pub(crate) fn run(command: Command, session: &Session) -> Result<Outcome, Failur
         Command::Backup(args) => backup::run(&args, session),
         Command::List { dir } => list::run(&dir, session),
         Command::Info { image } => info::run(&image, session),
-        Command::Verify { target, depth } => verify::run(&target, depth, session),
+        Command::Verify(args) => verify::run(&args, session),
         Command::Restore(args) => restore::run(&args, session),
+        Command::Consolidate(args) => chains::consolidate(&args, session),
+        Command::Archive(args) => chains::archive(&args, session),
+        Command::Copy(args) => chains::transfer(&args, false, session),
+        Command::Move(args) => chains::transfer(&args, true, session),
         Command::Dump { image } => text::dump(&image, session),
         Command::FormatSpec => Ok(text::format_spec()),
         Command::Completions { shell } => Ok(text::completions(shell)),

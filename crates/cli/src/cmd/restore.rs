@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::thread::available_parallelism;
 
-use aiv_chain::{locate, open_view};
+use aiv_chain::locate_view;
 use aiv_report::{Exit, Failure, Outcome, Remarks, Verdict, json, text, words};
 use aiv_restore_engine::{RestoreOptions, RestorePlan, RestoreReport, TargetFacts, View};
 use aiv_volume_io::{FileDisk, device};
@@ -16,8 +16,7 @@ use crate::args::Restore;
 use aiv_terminal::Session;
 
 pub(crate) fn run(args: &Restore, session: &Session) -> Result<Outcome, Failure> {
-    let path = locate(&args.image, session.job())?;
-    let view = open_view(&path, session.job())?;
+    let (path, view) = locate_view(&args.image, session.job())?;
     let of_image = Remarks::on_image(view.image());
     let target = TargetFacts::gather(Path::new(ROOT), &args.to, &path)?;
     let options = RestoreOptions {

@@ -1,19 +1,31 @@
 //! `aiv verify`: proof that images are readable.
 
-use std::path::Path;
-
-use aiv_chain::{Checked, Depth, locate, verify_file, verify_folder};
+use aiv_chain::{
+    Checked, Depth, Folder, VerifyOptions, find_set, locate, verify_file, verify_folder,
+};
 use aiv_report::{Exit, Failure, Outcome, Remarks, json, text};
-use aiv_volume_io::DirStorage;
+use aiv_terminal::{Session, now_unix_ms, open_folder};
 use serde_json::json;
 
-use aiv_terminal::Session;
+use crate::args::Verify;
 
-pub(crate) fn run(target: &Path, depth: Depth, session: &Session) -> Result<Outcome, Failure> {
+pub(crate) fn run(args: &Verify, session: &Session) -> Result<Outcome, Failure> {
+    const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+    let (target, depth) = (&args.target, args.depth);
     let (images, strays) = if target.is_dir() {
-        let failed = Failure::io(format!("cannot open the folder {}", target.display()));
-        let storage = DirStorage::open(target).map_err(failed)?;
-        verify_folder(&storage, depth, session.job())?
+        let storage = open_folder(target)?;
+        let now_unix_ms = now_unix_ms();
+        let ago = |days: u64| now_unix_ms.saturating_sub(days.saturating_mul(DAY_MS));
+        let set = match &args.set {
+            Some(word) => Some(find_set(&Folder::scan(&storage, session.job())?, word)?.id),
+            None => None,
+        };
+        let not_verified_since = args.skip_verified.map(ago);
+        let options = VerifyOptions { depth, not_verified_since, now_unix_ms, set };
+        let verified = verify_folder(&storage, &options, session.job())?;
+        // On a medium that cannot be written, the next verification skips nothing.
+        let _ = verified.record(&storage, session.job());
+        (verified.images, verified.strays)
     } else {
         let path = locate(target, session.job())?;
         (vec![verify_file(&path, depth, session.job())?], Vec::new())
@@ -25,7 +37,8 @@ pub(crate) fn run(target: &Path, depth: Depth, session: &Session) -> Result<Outc
         [] => format!("no images in {}\n", target.display()),
         images => text::verification(images),
     };
-    let outcome = Outcome::report(json, text).with(Remarks::on_unverified(&strays));
+    let remarks = Remarks::on_unverified(&images, &strays);
+    let outcome = Outcome::report(json, text).with(remarks);
     if images.iter().all(Checked::is_sound) {
         return Ok(outcome);
     }

@@ -124,7 +124,9 @@ fn a_lost_image_is_named_and_the_chain_goes_on() {
     let done = aiv_json(&["backup", &disk, "--to", &images]).ended(3).json();
     let image = &done["images"][0];
     assert_eq!(image["parent"], made[1]["recovery_point"]);
-    assert_eq!(image["lost"][0]["recovery_point"], made[3]["recovery_point"]);
+    let lost = image["lost"].as_array().unwrap();
+    let lost: Vec<&Value> = lost.iter().map(|lost| &lost["recovery_point"]).collect();
+    assert_eq!(lost, [&made[2]["recovery_point"], &made[3]["recovery_point"]]);
     restored(&scratch, &latest, 3);
 
     // The file comes back, and with it the point.
@@ -169,4 +171,140 @@ fn what_a_deleted_file_used_is_free_in_the_next_point() {
     assert!((40..=60).contains(&unused), "{}", info["blocks"]);
     assert!(done["bytes_stored"].as_u64().unwrap() < MIB, "{done}");
     restored(&scratch, &format!("{images}@latest"), 1);
+}
+
+fn ids(made: &[Value]) -> Vec<String> {
+    made.iter().map(|m| m["recovery_point"].as_str().unwrap().to_owned()).collect()
+}
+
+fn points(folder: &str) -> Vec<String> {
+    let json = aiv_json(&["list", folder]).ended(0).json();
+    let points = json["sets"][0]["points"].as_array().cloned().unwrap_or_default();
+    ids(&points)
+}
+
+#[test]
+fn consolidation_keeps_the_newest_points_and_they_restore() {
+    let scratch = Scratch::new();
+    let (disk, made) = four_days(&scratch);
+    let (images, all) = (scratch.arg("images"), ids(&made));
+    let before = scratch.images();
+    let dry = ["consolidate", &images, "--keep", "2", "--dry-run"];
+    let plan = aiv_json(&dry).ended(0).json();
+    assert_eq!(plan["plan"][0]["merge"].as_array().unwrap().len(), 2, "{plan}");
+    assert!(plan["plan"][0]["bytes_max"].as_u64().unwrap() > 0);
+    assert_eq!(scratch.images(), before, "a dry run writes nothing");
+
+    let done = aiv_json(&["consolidate", &images, "--keep", "2"]).ended(0).json();
+    assert_eq!(done["kept"], serde_json::json!([all[2], all[3]]));
+    assert_eq!(done["removed"].as_array().unwrap().len(), 3, "{done}");
+    let created = &done["created"][0];
+    assert_eq!(
+        (&created["kind"], &created["recovery_point"]),
+        (&"full".into(), &made[2]["recovery_point"])
+    );
+    assert_eq!(created["state_root"], made[2]["state_root"]);
+    assert_eq!(points(&images), all[2..]);
+    aiv(&["verify", &images]).ended(0);
+    restored(&scratch, &format!("{images}@latest"), 3);
+    restored(&scratch, &format!("{images}@latest~1"), 2);
+
+    // The chain goes on, and what was dropped on purpose is not taken for lost.
+    a_day_passes(&disk, 4);
+    fs::copy(&disk, scratch.path("day4.raw")).unwrap();
+    let next = backup(&disk, &images, &[]);
+    assert_eq!((&next["kind"], &next["lost"]), (&"incremental".into(), &serde_json::json!([])));
+    let again = aiv_json(&["consolidate", &images]).ended(0).json();
+    assert_eq!(again["created"].as_array().unwrap().len(), 1);
+    assert_eq!(scratch.images().len(), 1, "one image is left: {:?}", scratch.images());
+    restored(&scratch, &format!("{images}@latest"), 4);
+    aiv(&["consolidate", &images]).ended(0);
+}
+
+#[test]
+fn a_point_named_to_be_kept_is_kept() {
+    let scratch = Scratch::new();
+    let (_, made) = four_days(&scratch);
+    let (images, all) = (scratch.arg("images"), ids(&made));
+    aiv(&["consolidate", &images, "--keep", "1", "--keep-point", &all[1][..8]]).ended(0);
+    assert_eq!(points(&images), [all[1].clone(), all[3].clone()]);
+    restored(&scratch, &format!("{images}@{}", all[1]), 1);
+    restored(&scratch, &format!("{images}@latest"), 3);
+    let unknown = ["consolidate", &images, "--keep-point", "ffffffffffff"];
+    aiv_json(&unknown).failed(1, "no_such_point");
+}
+
+#[test]
+fn an_archive_needs_nothing_else() {
+    let scratch = Scratch::new();
+    let (_, made) = four_days(&scratch);
+    let (images, file) = (scratch.arg("images"), scratch.arg("one file.aiv"));
+    let point = format!("{images}@latest~1");
+    let done = aiv_json(&["archive", &point, "--to", &file]).ended(0).json();
+    assert_eq!(done["recovery_point"], made[2]["recovery_point"]);
+    assert_eq!(done["state_root"], made[2]["state_root"]);
+    let taken = aiv_json(&["archive", &point, "--to", &file]).error();
+    assert_eq!((taken.0, taken.1.as_str()), (1, "exists"), "{}", taken.2);
+    fs::remove_dir_all(&images).unwrap();
+    aiv(&["verify", &file]).ended(0);
+    assert_eq!(aiv_json(&["info", &file]).ended(0).json()["kind"], "full");
+    restored(&scratch, &file, 2);
+}
+
+#[test]
+fn a_copied_folder_restores_and_a_moved_one_leaves_nothing_behind() {
+    let scratch = Scratch::new();
+    let (_, made) = four_days(&scratch);
+    let (images, second, third) =
+        (scratch.arg("images"), scratch.arg("second"), scratch.arg("third"));
+    // A point takes along what it needs.
+    let point = format!("{images}@latest~2");
+    let done = aiv_json(&["copy", &point, "--to", &second]).ended(0).json();
+    assert_eq!(done["copied"].as_array().unwrap().len(), 2, "{done}");
+    assert_eq!(points(&second), ids(&made)[..2]);
+    // The rest comes later, and what is there is not copied again.
+    let done = aiv_json(&["copy", &images, "--to", &second]).ended(0).json();
+    assert_eq!(done["copied"].as_array().unwrap().len(), 2, "{done}");
+    assert_eq!(done["present"].as_array().unwrap().len(), 2, "{done}");
+    for image in [&made[0], &made[3]] {
+        let path = Path::new(image["image"].as_str().unwrap());
+        let copy = Path::new(&second).join(path.file_name().unwrap());
+        run("cmp", &[path, copy.as_path()]);
+    }
+    let message = aiv_json(&["move", &point, "--to", &third]).failed(5, "point_needed");
+    assert!(message.contains(&ids(&made)[1]), "{message}");
+    let done = aiv_json(&["move", &images, "--to", &third]).ended(0).json();
+    assert_eq!(done["removed"].as_array().unwrap().len(), 4, "{done}");
+    assert_eq!(scratch.images(), [""; 0]);
+    fs::remove_dir_all(&second).unwrap();
+    restored(&scratch, &format!("{third}@latest"), 3);
+    restored(&scratch, &format!("{third}@latest~3"), 0);
+    // A folder has all of its own points already, and cannot be moved onto itself.
+    let done = aiv_json(&["copy", &third, "--to", &third]).ended(0).json();
+    assert_eq!(done["copied"], serde_json::json!([]));
+    aiv_json(&["move", &third, "--to", &third]).failed(5, "same_folder");
+    assert_eq!(points(&third).len(), 4);
+}
+
+#[test]
+fn what_was_proven_lately_is_not_read_again() {
+    let scratch = Scratch::new();
+    let (_, made) = four_days(&scratch);
+    let images = scratch.arg("images");
+    aiv(&["verify", &images]).ended(0);
+    let json = aiv_json(&["verify", &images, "--skip-verified", "7"]).ended(0).json();
+    let skipped = |json: &Value| {
+        let images = json["images"].as_array().unwrap().iter();
+        images.filter(|image| !image["skipped"].is_null()).count()
+    };
+    assert_eq!(skipped(&json), 4, "{json}");
+    let listed = aiv_json(&["list", &images]).ended(0).json();
+    assert_eq!(listed["sets"][0]["points"][0]["verified"]["ok"], true, "{listed}");
+    // A file that changed is read, whatever was found before.
+    let newest = made[3]["image"].as_str().unwrap();
+    let file = File::options().write(true).open(newest).unwrap();
+    file.write_all_at(b"rotten", fs::metadata(newest).unwrap().len() / 3).unwrap();
+    let json = aiv_json(&["verify", &images, "--skip-verified", "7"]).ended(4).json();
+    assert_eq!(skipped(&json), 3, "{json}");
+    assert_eq!(json["images"][3]["points_affected"][0], made[3]["recovery_point"], "{json}");
 }

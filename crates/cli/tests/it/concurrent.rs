@@ -46,7 +46,7 @@ fn two_backups_of_one_source_exclude_each_other() {
     let scratch = Scratch::new();
     let disk = scratch.disk("disk.raw", 6 * MIB);
     let images = scratch.arg("images");
-    let first = start(&["backup", &disk, "--to", &images, "--rate-limit", "2M"]);
+    let first = start(&["backup", &disk, "--to", &images, "--rate-limit", "1M"]);
     wait_for_part(images.as_ref());
     let message = aiv_json(&["backup", &disk, "--to", &images]).failed(1, "busy");
     assert!(message.contains("another backup of path:"), "{message}");

@@ -4,13 +4,17 @@ use std::collections::BTreeSet;
 
 use crate::support::{Scratch, aiv, aiv_json, names_in, run};
 
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 14] = [
     "devices",
     "backup",
     "list",
     "info",
     "verify",
     "restore",
+    "consolidate",
+    "archive",
+    "copy",
+    "move",
     "dump",
     "format-spec",
     "completions",

@@ -144,7 +144,7 @@ impl Scratch {
         self.back_up(&disk)
     }
 
-    /// Names in the folder of images, temporary files and all, without leases.
+    /// Names in the folder of images, temporary files and all, without leases and catalogue.
     pub(crate) fn images(&self) -> Vec<String> {
         names_in(&self.path("images"))
     }
@@ -153,7 +153,7 @@ impl Scratch {
 pub(crate) fn names_in(folder: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<String> = names.filter(|name| !name.starts_with(".aiv-lease-")).collect();
+    let mut names: Vec<String> = names.filter(|name| !name.starts_with(".aiv-")).collect();
     names.sort();
     names
 }

@@ -14,7 +14,7 @@ record! {
 
 /// What a DELTA frame is a difference to: a block of the parent's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct DeltaHead {
+pub struct DeltaHead {
     /// Number of the block.
     pub base_block: BlockIndex,
     /// Its leaf: whatever has these bytes will do.

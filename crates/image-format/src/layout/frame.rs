@@ -43,7 +43,7 @@ pub enum FrameKind {
     Meta,
     /// Parity over the stripe before it; the subject is its number.
     Parity,
-    /// Zeros up to the next 4 KiB boundary.
+    /// Zeros, so that what follows lies where its writer wants it.
     Pad,
 }
 

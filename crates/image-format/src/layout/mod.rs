@@ -13,7 +13,7 @@ mod superblock;
 mod trailer;
 
 pub(crate) use checkpoint::{Checkpoint, CheckpointHead, ORIGIN_SIZE};
-pub(crate) use delta::DeltaHead;
+pub use delta::DeltaHead;
 pub use entry::{IndexEntry, Kind};
 pub use frame::FrameKind;
 pub(crate) use frame::{FRAME_HEADER_SIZE, FrameHeader, frame_size};

@@ -8,6 +8,8 @@ mod copy;
 mod pages;
 mod sections;
 
+pub use copy::RowItem;
+
 use aiv_volume_io::AppendFile;
 
 use crate::appender::Appender;
@@ -76,6 +78,8 @@ pub struct ImageWriter {
     next_seq: u64,
     /// Sessions whose frames the image holds, its own first.
     origins: Vec<SessionTag>,
+    /// The one of them that the frame copied last is of.
+    last_origin: SessionTag,
     /// Entries since the last checkpoint; the last one may still grow when it is a run.
     pending: Vec<IndexEntry>,
     checkpoints: Vec<u64>,
@@ -103,6 +107,7 @@ impl ImageWriter {
             last_checkpoint_end: file.position(),
             file,
             origins: vec![superblock.session],
+            last_origin: superblock.session,
             superblock,
             next_block: 0,
             next_unlisted: 0,
@@ -436,11 +441,16 @@ impl ImageWriter {
     /// Fills up to the next 4 KiB boundary with a PAD frame.
     fn pad_to_page(&mut self) -> Result<()> {
         let past = in_memory(self.file.position() % PAGE_SIZE as u64);
-        if past == 0 {
+        self.pad((PAGE_SIZE - past) % PAGE_SIZE)
+    }
+
+    /// Appends a PAD frame of `count` bytes, header included: a multiple of 64, as all positions
+    /// are, and less than a page.
+    fn pad(&mut self, count: usize) -> Result<()> {
+        if count == 0 {
             return Ok(());
         }
-        // Positions are multiples of 64, so there is always room for the header.
-        let payload = vec![0; PAGE_SIZE - past - FRAME_HEADER_SIZE];
+        let payload = vec![0; count - FRAME_HEADER_SIZE];
         let len = u32::try_from(payload.len()).expect("less than a page");
         self.append_frame(&NewFrame::plain(FrameKind::Pad, 0, len), &payload)?;
         Ok(())

@@ -113,13 +113,13 @@ fn a_base_that_is_a_deeper_difference_than_the_frame_says_is_refused() {
 }
 
 #[test]
-fn a_base_that_is_less_deep_than_the_frame_says_will_do() {
+fn a_base_that_is_less_deep_than_the_frame_says_will_do_and_what_it_says_goes_on_to_count() {
     let old = old();
     for depth in [1, 2, 8] {
         let forged = with_payload(|payload| payload[40] = depth).seal();
         let image = open(&forged).unwrap();
         assert!(image.verify_on(&old, Depth::Data, Job::silent()).unwrap().is_sound());
-        assert_eq!(read_block(&image, Some(&old), 0, &mut [0; 16 << 10]).unwrap(), 1);
+        assert_eq!(read_block(&image, Some(&old), 0, &mut [0; 16 << 10]).unwrap(), depth);
     }
 }
 

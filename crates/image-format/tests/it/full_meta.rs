@@ -48,7 +48,8 @@ pub(crate) fn full_meta(
         },
         source_errors,
         origins: Vec::new(),
-        specification: "A short text in the place of the specification.\n".into(),
+        // Long enough to be worth compressing, as the real one is.
+        specification: "A text in the place of the specification, as long as one.\n".repeat(320),
     }
 }
 

@@ -29,3 +29,4 @@ mod patched;
 mod recipe;
 mod refusals;
 mod round_trip;
+mod rows;

@@ -1,0 +1,209 @@
+//! Carries a plan out. Nothing is removed before what takes its place is written, proven,
+//! published and durable.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use aiv_image_format::{Compression, Depth, Digest, ImageKind, ParentLink, PointId, SetId};
+use aiv_volume_io::{Job, Lease, Storage};
+
+use super::{ConsolidationPlan, PlannedPoint, PlannedRun};
+use crate::ancestry::Node;
+use crate::census::Census;
+use crate::error::{Error, Result};
+use crate::folder::{Folder, Point, Set};
+use crate::merge::{Merge, NewIds, remove_stale, take_lease};
+use crate::open::{Head, open};
+use crate::removal::{LeftFile, LeftReason, Removal, Removed};
+use crate::view::View;
+
+/// How to consolidate.
+#[derive(Debug, Clone, Copy)]
+pub struct ConsolidateOptions {
+    /// For the few blocks that have to be stored anew.
+    pub compression: Compression,
+    /// Time to wait for a running backup to end before the old files are left alone.
+    pub patience: Duration,
+}
+
+/// What a consolidation did.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct ConsolidationReport {
+    /// Images that were written, oldest first.
+    pub merged: Vec<MergedImage>,
+    /// Files that were removed, in this order.
+    pub removed: Vec<String>,
+    /// Files that were to be removed and are still there. Nothing is wrong with that; the next
+    /// consolidation removes them.
+    pub left: Vec<LeftFile>,
+    /// Whether some were left because a backup of the set runs, or was interrupted.
+    pub waiting_for_backup: bool,
+    /// Files of merges that a crash interrupted.
+    pub stale_removed: Vec<String>,
+}
+
+/// An image that takes the place of several.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct MergedImage {
+    /// Name of the file in the folder.
+    pub file: String,
+    /// The point it provides.
+    pub point: PointId,
+    /// Full, incremental or differential.
+    pub kind: ImageKind,
+    /// Name of the state.
+    pub state_root: Digest,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// The points it took in and no longer provides, oldest first.
+    pub dropped: Vec<PointId>,
+}
+
+/// The lease that keeps others from merging and copying images of a set in a folder.
+struct Folding<'a> {
+    set: SetId,
+    storage: &'a dyn Storage,
+    lease: Box<dyn Lease>,
+    patience: Duration,
+    report: ConsolidationReport,
+    job: Job<'a>,
+}
+
+impl ConsolidationPlan {
+    /// Writes the merged images and removes what they took in.
+    ///
+    /// When this returns `Ok`, every point of [`ConsolidationPlan::kept`] is provided by files
+    /// that are durable and were proven. Files that could not be removed safely, also because a
+    /// backup runs, are named in the report and do no harm. On an error every point that could
+    /// be restored before still can be, and another consolidation goes on from there.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when somebody else merges or copies images of the set, [`Error::NoSpace`],
+    /// [`Error::Changed`] when the folder is no longer what was planned for, [`Error::InDoubt`]
+    /// when it holds a file that nobody can look into, [`Error::Image`] and
+    /// [`Error::NotRestorable`] when an image is damaged, [`Error::ReadBack`], [`Error::Io`],
+    /// [`Error::Canceled`].
+    pub fn apply(
+        &self,
+        storage: &dyn Storage,
+        options: &ConsolidateOptions,
+        new_ids: &mut NewIds<'_>,
+        job: Job<'_>,
+    ) -> Result<ConsolidationReport> {
+        let lease = take_lease(storage, self.set)?;
+        let report = ConsolidationReport {
+            stale_removed: remove_stale(storage, self.set)?,
+            ..ConsolidationReport::default()
+        };
+        // Better known before anything is written than when nothing can be removed for it.
+        Census::default().take(storage, job)?.check_doubts(storage, self.set)?;
+        let (set, patience) = (self.set, options.patience);
+        let mut folding = Folding { set, storage, lease, patience, report, job };
+        folding.finish(&self.leftovers)?;
+        for run in &self.runs {
+            folding.merge(run, options.compression, new_ids)?;
+        }
+        let report = &mut folding.report;
+        report.waiting_for_backup = report.left.iter().any(|left| left.why == LeftReason::Backup);
+        Ok(folding.report)
+    }
+}
+
+impl Folding<'_> {
+    /// Removes what earlier consolidations left.
+    fn finish(&mut self, leftovers: &[PlannedPoint]) -> Result<()> {
+        if leftovers.is_empty() {
+            return Ok(());
+        }
+        let dropped: HashSet<Node> = leftovers.iter().map(|p| self.node(p.link)).collect();
+        // What took their place was proven before it was published. It must still be as good:
+        // where two files provide a point, one of them is about to go.
+        let folder = Folder::scan(self.storage, self.job)?;
+        let set = self.set(&folder)?;
+        let stays = |point: &&Point| !dropped.contains(&self.node(point.link()));
+        let replaced = |file: &String| {
+            let image = open(self.storage, file, Head::Read).ok();
+            let link = image.and_then(|image| image.superblock().parent);
+            link.is_some_and(|link| dropped.contains(&self.node(link)))
+        };
+        for point in set.points.iter().filter(stays) {
+            if point.is_restorable() && point.other_files.iter().any(replaced) {
+                let view = View::of_point(self.storage, set, point)?;
+                view.prove_newest(Depth::Stored, self.job)?;
+            }
+        }
+        self.remove(&dropped)
+    }
+
+    fn merge(
+        &mut self,
+        run: &PlannedRun,
+        compression: Compression,
+        new_ids: &mut NewIds<'_>,
+    ) -> Result<()> {
+        // Again for each run: the one before changed it.
+        let folder = Folder::scan(self.storage, self.job)?;
+        let set = self.set(&folder)?;
+        let changed = |what: &str| {
+            let what = format!("point {} {what}", run.result.link.point);
+            Error::Changed { what }
+        };
+        let point = set.points.iter().find(|point| point.link() == run.result.link);
+        let point = point.ok_or_else(|| changed("is gone"))?;
+        let chain = set.chain(point)?;
+        let count = run.drops.len() + 1;
+        let drops = run.drops.iter().rev().map(|drop| drop.link);
+        let in_between = chain.iter().skip(1).take(run.drops.len()).map(|point| point.link());
+        let oldest = chain.get(count - 1);
+        if !drops.eq(in_between) || oldest.is_none_or(|oldest| oldest.parent != run.parent) {
+            return Err(changed("builds on other points"));
+        }
+        let free = self.storage.free_bytes().map_err(Error::io("asking for free space"))?;
+        if let Some(free) = free.filter(|&free| free < run.bytes_max) {
+            return Err(Error::NoSpace { needed: run.bytes_max, free });
+        }
+        let view = View::of_point(self.storage, set, point)?;
+        let merge =
+            Merge { view: &view, count, compression, ids: new_ids(), name: None, job: self.job };
+        let merged = merge.write(self.storage, &|| {
+            self.lease.check().map_err(Error::io("checking the lease before publishing"))
+        })?;
+        self.report.merged.push(MergedImage {
+            file: merged.file,
+            point: run.result.link.point,
+            kind: run.kind,
+            state_root: merged.trailer.state_root,
+            bytes: merged.trailer.file_len,
+            dropped: run.drops.iter().map(|drop| drop.link.point).collect(),
+        });
+        let dropped: HashSet<Node> = run.drops.iter().map(|p| self.node(p.link)).collect();
+        self.remove(&dropped)
+    }
+
+    fn remove(&mut self, dropped: &HashSet<Node>) -> Result<()> {
+        let removal = Removal {
+            storage: self.storage,
+            set: self.set,
+            lease: &*self.lease,
+            dropped,
+            only: None,
+            also: &|_| Ok(()),
+            job: self.job,
+        };
+        let Removed { removed, left } = removal.run(&mut self.patience)?;
+        self.report.removed.extend(removed);
+        self.report.left.extend(left);
+        Ok(())
+    }
+
+    fn set<'f>(&self, folder: &'f Folder) -> Result<&'f Set> {
+        let gone = || Error::Changed { what: format!("set {} is gone", self.set) };
+        folder.set(self.set).ok_or_else(gone)
+    }
+
+    fn node(&self, link: ParentLink) -> Node {
+        (self.set, link.point, link.state_root)
+    }
+}

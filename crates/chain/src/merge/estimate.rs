@@ -1,0 +1,77 @@
+//! How large a merged image may become, found by walking over the indexes of its parts.
+
+use std::collections::HashSet;
+
+use aiv_image_format::limits::{FRAME_ALIGN, PAGE_SIZE, PIECE_SIZE, TRAILER_GAP};
+use aiv_image_format::{IndexEntry, Kind};
+
+use crate::layers::ImageResult;
+use crate::merge::REMEMBERED_MAX;
+use crate::merge::run::{Origin, Run};
+use crate::view::View;
+
+/// Bytes of a frame beside the payload: header, and padding at most.
+const FRAME_OVERHEAD: u64 = 64 + FRAME_ALIGN;
+
+/// Bytes per entry: once in a full index page with its share of the pages above (4096 / 84 and a
+/// little), once in a checkpoint; and two tree nodes, those of the groups a run begins and ends
+/// in.
+const ENTRY: u64 = 50 + 48 + 2 * 82;
+
+/// Padding in front of rows, of at least 1 MiB, whose storage is shared: one page for each, and
+/// one part in so many of all frames.
+const PADDING_SHARE: u64 = 256;
+
+/// What does not depend on the number of blocks: superblocks, tail, the specification and other
+/// META beside source errors, and areas rounded up to pages.
+const FIXED: u64 = (512 << 10) + TRAILER_GAP + 16 * PAGE_SIZE as u64;
+
+/// An upper bound of the size of the image that the newest `count` images of a chain merge
+/// into.
+pub(crate) fn bytes_max(view: &View, count: usize) -> ImageResult<u64> {
+    let run = Run { layers: &view.layers, count };
+    let has_parent = view.layers.len() > count;
+    let geometry = *view.geometry();
+    let anew = |entry: &IndexEntry| u64::from(geometry.block_len(entry.block)) + FRAME_OVERHEAD;
+    let mut seen: HashSet<(usize, u64)> = HashSet::new();
+    let (mut frames, mut entries) = (0u64, 0u64);
+    for decision in run.decisions() {
+        let Some((layer, entry)) = decision?.by else { continue };
+        entries += 1;
+        let own = |layer: usize, entry: &IndexEntry| {
+            let size = view.layers.get(layer).image.frame_size(entry);
+            size.map_err(|e| view.layers.in_layer(layer, e))
+        };
+        let mut shared = |layer: usize, entry: &IndexEntry| {
+            let is_new = seen.len() >= REMEMBERED_MAX || seen.insert((layer, entry.address));
+            if is_new { own(layer, entry) } else { Ok(0) }
+        };
+        frames += match entry.kind {
+            Kind::Zero | Kind::Unused | Kind::Excluded => 0,
+            Kind::Unreadable if !entry.has_frame() => 0,
+            Kind::Data | Kind::Unreadable => own(layer, &entry)?,
+            Kind::Ref => shared(layer, &entry)?,
+            // Below the oldest image nothing changes.
+            Kind::Delta if has_parent && layer + 1 == count => own(layer, &entry)?,
+            Kind::Delta => anew(&entry).max(own(layer, &entry)?),
+            Kind::Parent => match run.follow(layer, &entry)? {
+                Origin::Parent(_) => 0,
+                Origin::Entry(from, found) => match found.kind {
+                    Kind::Zero | Kind::Unused | Kind::Excluded => 0,
+                    Kind::Data | Kind::Ref => shared(from, &found)?,
+                    Kind::Delta | Kind::Unreadable | Kind::Parent => anew(&entry),
+                },
+            },
+        };
+    }
+    let layers = || view.layers.iter().take(count);
+    let origins: u64 =
+        layers().map(|l| 1 + l.image.meta().origins.len() as u64).sum::<u64>().min(16_384);
+    let meta = view.image().trailer().meta_len;
+    let body = frames + frames / PADDING_SHARE + entries * ENTRY + meta + origins * 20 + FIXED;
+    // Every 64 MiB, and every 65,536 entries, a checkpoint lists the sessions.
+    let checkpoints = body / (64 << 20) + entries / (1 << 16) + 2;
+    let body = body + checkpoints * (origins * 16 + 2 * PAGE_SIZE as u64);
+    // Hashes of pieces, in checkpoints and in the stored list.
+    Ok(body + body / PIECE_SIZE as u64 * 64 + 2 * PAGE_SIZE as u64)
+}

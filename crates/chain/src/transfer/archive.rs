@@ -1,0 +1,112 @@
+//! One point as one full image that needs no other.
+
+use std::io;
+
+use aiv_image_format::{Compression, Digest, ImageKind, PointId};
+use aiv_volume_io::{Job, Storage};
+
+use super::check_room;
+use crate::ancestry::{Ancestry, node};
+use crate::census::Census;
+use crate::error::{Error, Result};
+use crate::folder::{Point, Set};
+use crate::merge::{Merge, MergeIds, NewIds, bytes_max, remove_stale, take_lease};
+use crate::view::View;
+
+/// What archiving a point did.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ArchiveReport {
+    /// Name of the full image in the destination.
+    pub file: String,
+    /// The point it provides.
+    pub point: PointId,
+    /// Name of the state.
+    pub state_root: Digest,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Whether it was there already, and nothing was written.
+    pub was_there: bool,
+}
+
+/// Writes `point` of `set`, which a scan of `from` found, as one full image into `to`. It provides
+/// the same point with the same state; nothing is removed.
+///
+/// # Errors
+/// [`Error::Busy`], [`Error::NoSpace`], [`Error::NotRestorable`] and [`Error::Image`] when the
+/// chain of the point cannot be read, [`Error::ReadBack`], [`Error::Io`], [`Error::Canceled`].
+/// After an error there is no new image in `to`, or after one of the last step, the sync of the
+/// folder, a complete one that may not survive a power cut.
+pub fn archive(
+    from: &dyn Storage,
+    set: &Set,
+    point: &Point,
+    to: &dyn Storage,
+    compression: Compression,
+    new_ids: &mut NewIds<'_>,
+    job: Job<'_>,
+) -> Result<ArchiveReport> {
+    let lease = take_lease(to, set.id)?;
+    remove_stale(to, set.id)?;
+    let there = Census::default().take(to, job)?;
+    let ancestry = Ancestry::of(&there.all);
+    let state = (set.id, point.id, point.state_root);
+    let full = there.all.iter().find(|facts| {
+        node(facts) == state && facts.kind == ImageKind::Full && facts.damage.is_empty()
+    });
+    if let Some(facts) = full.filter(|_| ancestry.has(state, true)) {
+        return Ok(ArchiveReport {
+            file: facts.file.clone(),
+            point: point.id,
+            state_root: point.state_root,
+            bytes: facts.size_stored,
+            was_there: true,
+        });
+    }
+    let view = View::of_point(from, set, point)?;
+    let count = view.images().len();
+    check_room(to, bytes_max(&view, count).map_err(|e| view.layers.explain(e))?)?;
+    let merge = Merge { view: &view, count, compression, ids: new_ids(), name: None, job };
+    let merged = merge
+        .write(to, &|| lease.check().map_err(Error::io("checking the lease before publishing")))?;
+    Ok(ArchiveReport {
+        file: merged.file,
+        point: point.id,
+        state_root: merged.trailer.state_root,
+        bytes: merged.trailer.file_len,
+        was_there: false,
+    })
+}
+
+/// Writes the point of `view` as one full image called `file` into `to`.
+///
+/// # Errors
+/// As [`archive`]; [`Error::Io`] with [`io::ErrorKind::AlreadyExists`] when the name is taken.
+pub fn archive_as(
+    view: &View,
+    to: &dyn Storage,
+    file: &str,
+    compression: Compression,
+    ids: MergeIds,
+    job: Job<'_>,
+) -> Result<ArchiveReport> {
+    if to.open(file).is_ok() {
+        // Publishing would refuse it, too, after all the work.
+        return Err(Error::io(format!("creating {file}"))(io::ErrorKind::AlreadyExists.into()));
+    }
+    let set = view.image().superblock().set;
+    let lease = take_lease(to, set)?;
+    remove_stale(to, set)?;
+    let count = view.images().len();
+    check_room(to, bytes_max(view, count).map_err(|e| view.layers.explain(e))?)?;
+    let merge = Merge { view, count, compression, ids, name: Some(file), job };
+    let merged = merge
+        .write(to, &|| lease.check().map_err(Error::io("checking the lease before publishing")))?;
+    Ok(ArchiveReport {
+        file: merged.file,
+        point: view.point(),
+        state_root: merged.trailer.state_root,
+        bytes: merged.trailer.file_len,
+        was_there: false,
+    })
+}

@@ -1,0 +1,174 @@
+//! Points that move from one folder to another: copied, and removed only when the destination is
+//! proven to have them.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashSet};
+use std::time::Duration;
+
+use aiv_image_format::Depth;
+use aiv_volume_io::{Job, Storage};
+
+use super::copy::{CopyReport, Copying};
+use crate::ancestry::{Ancestry, Node, node, parent_node};
+use crate::census::Census;
+use crate::error::{Error, Result};
+use crate::facts::Facts;
+use crate::folder::{Folder, Point, Set, list};
+use crate::merge::{MERGE_PART, NewIds, take_lease};
+use crate::removal::{LeftFile, LeftReason, Removal, Removed};
+use crate::view::View;
+
+/// What a move did.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct MoveReport {
+    /// What was copied.
+    pub copy: CopyReport,
+    /// Files that were removed from the source, in this order.
+    pub removed: Vec<String>,
+    /// Files that are still in the source, although the destination has what they provide.
+    pub left: Vec<LeftFile>,
+    /// Whether some were left because a backup of the set runs, or was interrupted.
+    pub waiting_for_backup: bool,
+}
+
+/// Copies `point` of `set`, which a scan of `from` found, into `to` as [`super::copy_point`] does,
+/// and removes its files from `from`. What it builds on stays there, too. A backup that runs is
+/// waited for until `patience` ends.
+///
+/// # Errors
+/// Before anything is written: [`Error::Needed`] when another point of `from` builds on it,
+/// [`Error::SameFolder`], [`Error::InDoubt`]. Else as [`super::copy_point`]; every point can be
+/// restored from one of the folders at least.
+pub fn move_point(
+    from: &dyn Storage,
+    set: &Set,
+    point: &Point,
+    to: &dyn Storage,
+    patience: Duration,
+    new_ids: &mut NewIds<'_>,
+    job: Job<'_>,
+) -> Result<MoveReport> {
+    Moving { from, set, to, patience, job }.run(&[point], new_ids)
+}
+
+/// Moves every point of `set`, which a scan of `from` found, into `to`.
+///
+/// # Errors
+/// As [`move_point`].
+pub fn move_set(
+    from: &dyn Storage,
+    set: &Set,
+    to: &dyn Storage,
+    patience: Duration,
+    new_ids: &mut NewIds<'_>,
+    job: Job<'_>,
+) -> Result<MoveReport> {
+    let points = set.points.iter().filter(|point| point.is_restorable());
+    let mut report =
+        Moving { from, set, to, patience, job }.run(&points.collect::<Vec<_>>(), new_ids)?;
+    let left_out = set.points.iter().filter(|point| !point.is_restorable());
+    report.copy.left_out = left_out.map(|point| point.id).collect();
+    Ok(report)
+}
+
+struct Moving<'a> {
+    from: &'a dyn Storage,
+    set: &'a Set,
+    to: &'a dyn Storage,
+    patience: Duration,
+    job: Job<'a>,
+}
+
+impl Moving<'_> {
+    fn run(mut self, wanted: &[&Point], new_ids: &mut NewIds<'_>) -> Result<MoveReport> {
+        self.refuse_same_folder(new_ids)?;
+        let source = take_lease(self.from, self.set.id)?;
+        let destination = take_lease(self.to, self.set.id)?;
+        let moved: HashSet<Node> = wanted.iter().map(|point| self.node(point)).collect();
+        let now = Census::default().take(self.from, self.job)?;
+        now.check_doubts(self.from, self.set.id)?;
+        refuse_needed(&now.all, &moved)?;
+        // Only files that are there now: what appears later is somebody else's.
+        let going = now.all.iter().filter(|facts| moved.contains(&node(facts)));
+        let going: BTreeSet<String> = going.map(|facts| facts.file.clone()).collect();
+
+        let (from, set, to, lease, job) = (self.from, self.set, self.to, &*destination, self.job);
+        let copy = Copying { from, set, to, lease, job }.run(wanted, new_ids)?;
+        self.prove_present(&copy)?;
+
+        let census = RefCell::new(Census::default());
+        let removal = Removal {
+            storage: self.from,
+            set: self.set.id,
+            lease: &*source,
+            dropped: &moved,
+            only: Some(&going),
+            also: &|facts| {
+                destination.check().map_err(Error::io("checking the lease before a removal"))?;
+                let there = census.borrow_mut().take(self.to, self.job)?;
+                if Ancestry::of(&there.all).has(node(facts), true) {
+                    return Ok(());
+                }
+                let what = format!("the destination has no point {} any more", facts.point);
+                Err(Error::Changed { what })
+            },
+            job: self.job,
+        };
+        let mut patience = std::mem::take(&mut self.patience);
+        let Removed { removed, left } = removal.run(&mut patience)?;
+        let waiting_for_backup = left.iter().any(|left| left.why == LeftReason::Backup);
+        Ok(MoveReport { copy, removed, left, waiting_for_backup })
+    }
+
+    fn node(&self, point: &Point) -> Node {
+        (self.set.id, point.id, point.state_root)
+    }
+
+    /// Proves what was there already and not copied now: its only other copy is about to go.
+    fn prove_present(&self, copy: &CopyReport) -> Result<()> {
+        if copy.were_there.is_empty() {
+            return Ok(());
+        }
+        let folder = Folder::scan(self.to, self.job)?;
+        let gone = || Error::Changed { what: format!("set {} is gone", self.set.id) };
+        let set = folder.set(self.set.id).ok_or_else(gone)?;
+        let mut proven: HashSet<String> = HashSet::new();
+        for id in &copy.were_there {
+            let point = set.point(*id).ok_or_else(gone)?;
+            let mut next = Some(View::of_point(self.to, set, point)?);
+            while let Some(view) = next.filter(|view| proven.insert(view.file().to_owned())) {
+                view.prove_newest(Depth::Stored, self.job)?;
+                next = view.parent();
+            }
+        }
+        Ok(())
+    }
+
+    /// A file that one folder gets must not be seen in the other: neither are they the same, nor
+    /// does one lie in the other.
+    fn refuse_same_folder(&self, new_ids: &mut NewIds<'_>) -> Result<()> {
+        let probe = format!("probe-{}-{}{MERGE_PART}", self.set.id, new_ids().suffix());
+        for (here, there) in [(self.to, self.from), (self.from, self.to)] {
+            drop(here.create(&probe).map_err(Error::io(format!("creating {probe}")))?);
+            let seen = list(there);
+            here.remove(&probe).map_err(Error::io(format!("removing {probe}")))?;
+            let is_probe = |name: &str| name.rsplit('/').next() == Some(&probe);
+            if seen?.iter().any(|entry| is_probe(&entry.name)) {
+                return Err(Error::SameFolder);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Refuses to take away what others build on that stay, whatever is wrong with them.
+fn refuse_needed(all: &[Facts], moved: &HashSet<Node>) -> Result<()> {
+    let stays = all.iter().filter(|facts| !moved.contains(&node(facts)));
+    for facts in stays {
+        if let Some(parent) = parent_node(facts).filter(|parent| moved.contains(parent)) {
+            return Err(Error::Needed { point: parent.1, by: facts.point });
+        }
+    }
+    Ok(())
+}

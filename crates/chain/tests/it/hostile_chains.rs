@@ -1,0 +1,186 @@
+//! Chains no writer makes: cycles, gaps, copies and differences that lie.
+
+use aiv_chain::{Error, ParentLink, PointState, View};
+use aiv_image_format::{
+    BlockIndex, BlockSize, Compression, DeltaBase, Digest, Encoder, Error as ImageError, Geometry,
+    GroupNode, ImageWriter, IndexEntry, ParentState, RunKind, hash,
+};
+use aiv_testkit::MemStorage;
+use aiv_testkit::disks::Content;
+use aiv_volume_io::{Job, ReadAt, Storage};
+
+use crate::chain_maker::{Step, point};
+use crate::chains::{bytes_of, chain_of, of_point, open, scan, states, the_set};
+use crate::common::BLOCK;
+use crate::forge;
+
+/// The state of a view under another name.
+struct Alias<'v>(&'v View, ParentLink);
+
+impl ParentState for Alias<'_> {
+    fn link(&self) -> ParentLink {
+        self.1
+    }
+    fn geometry(&self) -> Geometry {
+        ParentState::geometry(self.0)
+    }
+    fn stretches(
+        &self,
+        first: BlockIndex,
+    ) -> Box<dyn Iterator<Item = Result<IndexEntry, ImageError>> + Send + '_> {
+        ParentState::stretches(self.0, first)
+    }
+    fn nodes(&self) -> Box<dyn Iterator<Item = Result<GroupNode, ImageError>> + Send + '_> {
+        ParentState::nodes(self.0)
+    }
+    fn read(&self, block: BlockIndex, out: &mut [u8]) -> Result<u8, ImageError> {
+        ParentState::read(self.0, block, out)
+    }
+}
+
+/// An image that changes nothing, of the state of `view`, with `parent` as the point below.
+fn idle(storage: &MemStorage, view: &View, number: u16, parent: u16) {
+    let link = ParentLink { point: point(parent), ..view.link() };
+    let alias = Alias(view, link);
+    let step = Step::new(number, bytes_of(view));
+    let superblock = step.superblock(Some(link));
+    let file = storage.create(&format!("{number:02}")).unwrap();
+    let mut writer = ImageWriter::create(file, superblock).unwrap();
+    writer.inherit(view.geometry().blocks()).unwrap();
+    writer.finish_on(step.meta(view.geometry()), Some(&alias)).unwrap();
+}
+
+#[test]
+fn images_that_name_each_other_as_parents_are_told_and_refused() {
+    let storage = chain_of(&states(1));
+    let view = open(&storage, "01");
+    for (number, parent) in [(2, 3), (3, 2), (4, 3), (5, 1)] {
+        idle(&storage, &view, number, parent);
+    }
+    let folder = scan(&storage);
+    let points = the_set(&folder).points.iter();
+    let states: Vec<_> = points.map(|p| (p.file.as_str(), &p.state)).collect();
+    let (circular, fine) = (&PointState::Circular, &PointState::Restorable);
+    let expected =
+        [("01", fine), ("02", circular), ("03", circular), ("04", circular), ("05", fine)];
+    assert_eq!(states, expected);
+    for file in ["02", "03", "04"] {
+        let error = View::open(&storage, file, Job::silent()).err().unwrap();
+        let Error::NotRestorable { state, .. } = &error else { panic!("{error:?}") };
+        assert_eq!(*state, PointState::Circular);
+    }
+    open(&storage, "05");
+}
+
+#[test]
+fn a_chain_that_holds_a_point_twice_is_told_and_refused() {
+    let all = states(4);
+    let storage = chain_of(&all[..2]);
+    let view = open(&storage, "02");
+    let again = Step { point: point(1), ..Step::new(3, all[2].clone()) };
+    again.write(&storage, "03", Some(&view));
+    let folder = scan(&storage);
+    let states: Vec<_> = the_set(&folder).points.iter().map(|p| &p.state).collect();
+    assert_eq!(states, [&PointState::Restorable, &PointState::Restorable, &PointState::Circular]);
+    let error = View::open(&storage, "03", Job::silent()).err().unwrap();
+    assert!(matches!(error, Error::NotRestorable { state: PointState::Circular, .. }), "{error:?}");
+}
+
+#[test]
+fn a_block_that_nobody_has_is_an_error_that_names_the_file() {
+    let all = states(3);
+    let storage = chain_of(&all);
+    let longer = forge::of_length(&storage.contents("03").unwrap(), 6 * BLOCK as u64);
+    storage.insert("03", longer);
+    let view = open(&storage, "03");
+    assert_eq!(view.geometry().blocks(), 6);
+    let mut block = vec![0xEE; BLOCK];
+    view.reader().read(3, &mut block).unwrap();
+    assert!(block == all[2][3 * BLOCK..]);
+    for number in [4, 5] {
+        block.fill(0xEE);
+        let error = view.reader().read(number, &mut block).unwrap_err();
+        assert!(
+            matches!(&error, Error::Image { file, source: ImageError::Corrupt(_) } if file == "03")
+        );
+        assert!(block.iter().all(|&b| b == 0xEE));
+    }
+    assert!(view.read_exact_at(&mut vec![0; 6 * BLOCK], 0).is_err());
+    let last = view.stretches(0).last().unwrap();
+    assert!(matches!(last, Err(Error::Image { file, .. }) if file == "03"), "no silent end");
+}
+
+/// An increment with one block, decided by `decide`, on top of the view of `02`.
+fn hostile(decide: impl FnOnce(&mut ImageWriter, &View)) -> MemStorage {
+    let storage = chain_of(&states(2));
+    let view = open(&storage, "02");
+    let step = Step::new(3, bytes_of(&view));
+    let file = storage.create("03").unwrap();
+    let mut writer = ImageWriter::create(file, step.superblock(Some(view.link()))).unwrap();
+    decide(&mut writer, &view);
+    writer.inherit(3).unwrap();
+    writer.finish_on(step.meta(view.geometry()), Some(&view)).unwrap();
+    storage
+}
+
+#[test]
+fn a_copy_of_a_block_with_other_bytes_is_refused() {
+    for block in [0, 1, 2, 3, 4, 1 << 30] {
+        let wrong = Digest([9; 32]);
+        let storage = hostile(|writer, _| writer.push_parent(block, wrong).unwrap());
+        let view = open(&storage, "03");
+        let mut out = vec![0xEE; BLOCK];
+        let error = view.reader().read(0, &mut out).unwrap_err();
+        assert!(matches!(&error, Error::Image { file, .. } if file == "03"), "{error:?}");
+        view.reader().read(1, &mut out).unwrap();
+    }
+}
+
+#[test]
+fn differences_that_lie_about_their_depth_are_not_followed() {
+    let mut bytes = Content::Random(5).bytes(2 * BLOCK);
+    let storage = MemStorage::new();
+    Step::new(1, bytes.clone()).write(&storage, "01", None);
+    for number in 2..14u16 {
+        let view = open(&storage, &format!("{:02}", number - 1));
+        let below = bytes[..BLOCK].to_vec();
+        bytes[usize::from(number)] ^= 1;
+        let step = Step::new(number, bytes.clone());
+        let file = storage.create(&format!("{number:02}")).unwrap();
+        let mut writer = ImageWriter::create(file, step.superblock(Some(view.link()))).unwrap();
+        // Always said to be a difference to a block stored whole.
+        let base = DeltaBase { block: 0, leaf: hash::leaf(&below), depth: 0, bytes: &below };
+        let mut encoder = Encoder::new(Compression::Zstd(1), true);
+        let leaf = hash::leaf(&bytes[..BLOCK]);
+        writer.push_block(&encoder.encode_against(&bytes[..BLOCK], leaf, &base).unwrap()).unwrap();
+        writer.inherit(1).unwrap();
+        writer.finish_on(step.meta(view.geometry()), Some(&view)).unwrap();
+        let view = open(&storage, &format!("{number:02}"));
+        let mut out = vec![0; BLOCK];
+        let read = view.reader().read(0, &mut out);
+        if number == 2 {
+            read.unwrap();
+            assert!(out == bytes[..BLOCK]);
+        } else {
+            // Named is the file whose difference reaches deeper than the one above it said.
+            assert!(matches!(read, Err(Error::Image { .. })), "{number}: {read:?}");
+        }
+    }
+}
+
+#[test]
+fn the_block_size_of_a_chain_never_changes() {
+    let storage = chain_of(&states(1));
+    let view = open(&storage, "01");
+    let step = Step::new(2, bytes_of(&view));
+    let mut superblock = step.superblock(Some(view.link()));
+    let block_size = BlockSize::new(2 * u32::try_from(BLOCK).unwrap()).unwrap();
+    superblock.geometry = Geometry::new(superblock.geometry.len(), block_size, 512).unwrap();
+    let geometry = superblock.geometry;
+    let mut writer = ImageWriter::create(storage.create("02").unwrap(), superblock).unwrap();
+    writer.push_run(RunKind::Zero, geometry.blocks()).unwrap();
+    if writer.finish_on(step.meta(&geometry), Some(&view)).is_ok() {
+        let state = of_point(&scan(&storage), 2).state.clone();
+        assert_eq!(state, PointState::ParentDiffers { point: point(1) });
+    }
+}

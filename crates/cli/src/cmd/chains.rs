@@ -1,0 +1,107 @@
+//! `consolidate`, `archive`, `copy`, `move`: the life of chains.
+
+use std::path::Path;
+use std::time::Duration;
+
+use aiv_backup_engine::Compression;
+use aiv_chain::{
+    ConsolidateOptions, ConsolidationPlan, Folder, Keep, Point, Selector, Set, archive_as,
+    copy_point, copy_set, find_set, locate_point, locate_view, move_point, move_set, storage_of,
+};
+use aiv_report::{Failure, Outcome, Remarks, chains};
+use aiv_terminal::{Session, merge_ids, open_folder, open_or_create_folder, remember};
+use aiv_volume_io::DirStorage;
+
+use crate::args::{Archive, Consolidate, Transfer};
+
+/// For the few blocks a merge stores anew.
+const COMPRESSION: Compression = Compression::Zstd(1);
+/// Time to wait for a backup to end before old files are left to the next run.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) fn consolidate(args: &Consolidate, session: &Session) -> Result<Outcome, Failure> {
+    let storage = open_folder(&args.dir)?;
+    let folder = Folder::scan(&storage, session.job())?;
+    let mut keep = Keep { newest: args.keep.get(), ..Keep::default() };
+    for id in &args.keep_point {
+        keep.points.insert(id.parse::<Selector>()?.find(&folder)?.1.id);
+    }
+    let mut outcome =
+        Outcome::report(chains::consolidation_json(&args.dir, args.dry_run), String::new());
+    let sets: Vec<&Set> = match &args.set {
+        Some(word) => vec![find_set(&folder, word)?],
+        None => folder.sets.iter().collect(),
+    };
+    for set in sets {
+        let plan = ConsolidationPlan::new(&storage, set, &keep, session.job())?;
+        chains::add_plan(&mut outcome.json, set, &plan);
+        outcome.text += &chains::plan_text(set, &plan);
+        if args.dry_run || plan.is_empty() {
+            continue;
+        }
+        let options = ConsolidateOptions { compression: COMPRESSION, patience: PATIENCE };
+        let mut ids = merge_ids()?;
+        let report = plan.apply(&storage, &options, &mut ids, session.job())?;
+        chains::add_consolidation(&mut outcome.json, &args.dir, &report);
+        outcome.text += &chains::consolidation_text(&report);
+        outcome = outcome.with(Remarks::on_consolidation(&report));
+    }
+    outcome.is_report = !args.dry_run;
+    remember(&storage, session.job());
+    Ok(outcome)
+}
+
+pub(crate) fn archive(args: &Archive, session: &Session) -> Result<Outcome, Failure> {
+    let (path, view) = locate_view(&args.image, session.job())?;
+    let (to, name) = storage_of(&args.to)?;
+    let report = archive_as(&view, &to, name, COMPRESSION, merge_ids()?(), session.job())?;
+    let json = chains::archive_json(&path, &args.to, &report);
+    Ok(Outcome::report(json, chains::archive_text(&path, &args.to, &report)))
+}
+
+/// `copy`, or with `leaving` `move`.
+pub(crate) fn transfer(
+    args: &Transfer,
+    leaving: bool,
+    session: &Session,
+) -> Result<Outcome, Failure> {
+    let mut outcome = Outcome::report(chains::transfer_json(&args.to), String::new());
+    let (wanted, mut ids) = (wanted(&args.what, session)?, merge_ids()?);
+    let to = open_or_create_folder(&args.to)?;
+    for (from, set, point) in &wanted {
+        let job = session.job();
+        if leaving {
+            let report = match point {
+                Some(point) => move_point(from, set, point, &to, PATIENCE, &mut ids, job)?,
+                None => move_set(from, set, &to, PATIENCE, &mut ids, job)?,
+            };
+            chains::add_move(&mut outcome.json, &args.to, &report);
+            outcome.text += &chains::move_text(set, &report);
+            outcome = outcome.with(Remarks::on_move(&report));
+        } else {
+            let report = match point {
+                Some(point) => copy_point(from, set, point, &to, &mut ids, job)?,
+                None => copy_set(from, set, &to, &mut ids, job)?,
+            };
+            chains::add_copy(&mut outcome.json, &args.to, &report);
+            outcome.text += &chains::copy_text(set, &report);
+            outcome = outcome.with(Remarks::on_copy(&report));
+        }
+    }
+    remember(&to, session.job());
+    Ok(outcome)
+}
+
+/// What to take: one point, or each set of a folder.
+fn wanted(
+    what: &Path,
+    session: &Session,
+) -> Result<Vec<(DirStorage, Set, Option<Point>)>, Failure> {
+    if what.is_dir() {
+        let folder = Folder::scan(&open_folder(what)?, session.job())?;
+        let each = |set: Set| Ok((open_folder(what)?, set, None));
+        return folder.sets.into_iter().map(each).collect();
+    }
+    let (from, set, point) = locate_point(what, session.job())?;
+    Ok(vec![(from, set, Some(point))])
+}
