@@ -1,7 +1,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use aiv_image_format::{BlockSize, Compression};
+use aiv_image_format::{BlockSize, Compression, DELTA_DEPTH_WRITTEN};
 
 /// What the caller knows about a source besides its bytes.
 #[derive(Debug, Clone, Default)]
@@ -59,6 +59,8 @@ pub struct BackupOptions {
     pub basis: Basis,
     /// Store changed blocks as differences to the parent's where that is clearly smaller.
     pub deltas: bool,
+    /// Differences a reader may have to undo for one block.
+    pub delta_depth: u8,
     /// How new blocks are compressed.
     pub compression: Compression,
     /// Bytes per block; `None` for what the format recommends, or what the chain has that the
@@ -85,6 +87,7 @@ impl Default for BackupOptions {
             sectors: Sectors::Used,
             basis: Basis::Newest,
             deltas: true,
+            delta_depth: DELTA_DEPTH_WRITTEN,
             compression: Compression::Zstd(1),
             block_size: None,
             threads: NonZeroUsize::MIN,

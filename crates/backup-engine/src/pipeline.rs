@@ -15,12 +15,16 @@ use crate::pace::Pacer;
 use crate::parent::Parent;
 use crate::plan::BackupPlan;
 use crate::read::read_around_bad_sectors;
-use crate::section::Section;
+use crate::section::{self, Section};
 use crate::spans::{SpanKind, Spans};
 use crate::workshop::{Batch, Block, Workshop};
 
 /// Bytes read at a time: large enough for any disk, small enough for the cache.
 const STRIDE: u64 = 1 << 20;
+
+/// Bytes that may wait for a worker or the writer: an increment works in larger pieces, and a
+/// machine may have many threads.
+const WAITING_BYTES_MAX: u64 = 64 << 20;
 
 /// What was read.
 #[derive(Debug, Clone)]
@@ -51,6 +55,17 @@ pub(crate) struct Capture<'a> {
     pub job: Job<'a>,
 }
 
+impl Capture<'_> {
+    /// Blocks of the largest piece of work.
+    pub(crate) fn blocks_per_work(&self) -> u64 {
+        let block_size = u64::from(self.geometry.block_size().get());
+        match self.parent {
+            None => (STRIDE / block_size).max(1),
+            Some(_) => section::blocks_per_section(block_size),
+        }
+    }
+}
+
 /// Work for the pool.
 pub(crate) enum Work {
     Batch(Batch),
@@ -72,10 +87,12 @@ pub(crate) fn run(
         .num_threads(threads)
         .build()
         .map_err(|e| Error::Examine(Box::new(e)))?;
-    // Each waiting item may hold a stride, and each worker one more.
-    let (items, ordered) = bounded::<Item>(2 * threads + 2);
-    let workshop =
-        Workshop::new(capture.geometry, plan.options.compression, plan.options.self_check);
+    // Each waiting item may hold a piece of work, and so do the reader and the writer. What the
+    // workers have is among what waits for the writer.
+    let whole = capture.blocks_per_work() * u64::from(capture.geometry.block_size().get());
+    let waiting = in_memory(WAITING_BYTES_MAX / whole).clamp(2, 2 * threads + 2);
+    let (items, ordered) = bounded::<Item>(waiting);
+    let workshop = Workshop::new(capture.geometry, &plan.options, in_memory(whole));
     job.progress.begin(Step::ReadSource, plan.used_bytes());
     let outcome = std::thread::scope(|threads| {
         // The receiver moves along, so that it hangs up when the writer gives up.
@@ -127,8 +144,7 @@ impl Reader<'_> {
         let Capture { geometry, plan, source, job, .. } = self.capture;
         let mut captured = self.nothing_captured();
         let used = &plan.used;
-        let block = u64::from(geometry.block_size().get());
-        let per_batch = (STRIDE / block).max(1);
+        let per_batch = self.capture.blocks_per_work();
         let mut spans = Spans::new(source, used, geometry);
         while let Some(span) = next_span(&mut spans)? {
             let extent = blocks_extent(&geometry, span.first, span.count);
@@ -199,8 +215,7 @@ impl Reader<'_> {
         let Capture { plan, source, geometry, job, .. } = self.capture;
         let keep: Vec<Extent> = plan.used.within(extent).collect();
         // What an earlier batch left in the buffer is read over or masked.
-        let mut bytes = self.workshop.buffer();
-        bytes.resize(in_memory(extent.len), 0);
+        let mut bytes = self.workshop.buffer(in_memory(extent.len));
         let sector = u64::from(geometry.sector_size());
         let mut unreadable = Vec::new();
         if let (Some(head), Some(tail)) = (keep.first(), keep.last()) {

@@ -17,6 +17,12 @@ const GROUP: u64 = FAN_OUT as u64;
 /// compared block by block.
 const SECTION_BYTES_MAX: u64 = 16 << 20;
 
+/// Blocks of a section. Like those of a group a power of two, so that sections never cross the
+/// border of a group.
+pub(crate) fn blocks_per_section(block_size: u64) -> u64 {
+    GROUP.min(SECTION_BYTES_MAX / block_size).max(1)
+}
+
 /// A whole group of blocks, or as much of one as is kept in memory at a time.
 pub(crate) struct Section {
     pub first: BlockIndex,
@@ -77,9 +83,7 @@ impl Reader<'_> {
         captured: &mut Captured,
     ) -> std::result::Result<(), Stop> {
         let Capture { geometry, plan, source, job, .. } = self.capture;
-        let block_size = u64::from(geometry.block_size().get());
-        // Both are powers of two, so sections never cross the border of a group.
-        let per_section = GROUP.min(SECTION_BYTES_MAX / block_size).max(1);
+        let per_section = self.capture.blocks_per_work();
         let blocks = geometry.blocks();
         let mut old = OldGroups::new(parent, &ConstantLeaves::new(geometry));
         let mut spans = Spans::new(source, &plan.used, geometry);
@@ -148,14 +152,17 @@ impl Reader<'_> {
         to: BlockIndex,
     ) -> std::result::Result<(), Stop> {
         let mut at = from;
+        // Groups that are as they were, not yet told: an empty disk has millions.
+        let mut inherited = 0;
         while at < to {
             let group_end = ((at / GROUP + 1) * GROUP).min(to);
             let whole = at.is_multiple_of(GROUP) && group_end - at == GROUP;
             if whole && group_end <= parent.shared() && old.is_all(at / GROUP, kind)? {
-                self.send(Item::Inherited(GROUP))?;
+                inherited += GROUP;
                 at = group_end;
                 continue;
             }
+            self.tell_inherited(&mut inherited)?;
             for stretch in parent.stretches(at, group_end).map_err(broken)? {
                 let end = stretch.block().saturating_add(stretch.run()).min(group_end);
                 let end = end.min(parent.shared());
@@ -170,7 +177,14 @@ impl Reader<'_> {
                 at = group_end;
             }
         }
-        Ok(())
+        Ok(self.tell_inherited(&mut inherited)?)
+    }
+
+    fn tell_inherited(&self, count: &mut u64) -> std::result::Result<(), HungUp> {
+        match std::mem::take(count) {
+            0 => Ok(()),
+            count => self.send(Item::Inherited(count)),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use aiv_image_format::{Compression, EncodedBlock, Encoder, Geometry};
 use aiv_volume_io::Extent;
 
 use crate::dedup::SeenBlocks;
+use crate::facts::BackupOptions;
 use crate::pipeline::{blocks_extent, in_memory};
 
 /// What became of one block.
@@ -42,26 +43,59 @@ pub(crate) struct Workshop {
     pub constants: ConstantLeaves,
     compression: Compression,
     self_check: bool,
+    delta_depth: u8,
     pub seen: SeenBlocks,
     encoders: Mutex<Vec<Encoder>>,
-    buffers: Mutex<Vec<Vec<u8>>>,
+    buffers: Buffers,
+}
+
+/// Buffers to use again: the kernel hands out new memory at a fraction of the speed of a read.
+///
+/// Only those that more than half of the work at hand fills are kept, so that work has one of
+/// them at most: many small parts in large buffers would outgrow any bound.
+struct Buffers {
+    /// Bytes of the largest piece of work.
+    whole: usize,
+    spare: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Buffers {
+    /// A buffer of `len` bytes with anything in it.
+    fn take(&self, len: usize) -> Vec<u8> {
+        if len <= self.whole / 2 {
+            return vec![0; len];
+        }
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut buffer = spare.unwrap_or_else(|| Vec::with_capacity(self.whole.max(len)));
+        buffer.resize(len, 0);
+        buffer
+    }
+
+    fn give_back(&self, buffer: Vec<u8>) {
+        if buffer.len() > self.whole / 2 {
+            self.spare.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+        }
+    }
 }
 
 impl Workshop {
-    pub(crate) fn new(geometry: Geometry, compression: Compression, self_check: bool) -> Self {
+    /// `whole` is what the largest piece of work holds of the disk, in bytes.
+    pub(crate) fn new(geometry: Geometry, options: &BackupOptions, whole: usize) -> Self {
         Self {
             geometry,
             constants: ConstantLeaves::new(geometry),
-            compression,
-            self_check,
+            compression: options.compression,
+            self_check: options.self_check,
+            delta_depth: options.delta_depth,
             seen: SeenBlocks::default(),
             encoders: Mutex::default(),
-            buffers: Mutex::default(),
+            buffers: Buffers { whole, spare: Mutex::default() },
         }
     }
 
-    pub(crate) fn buffer(&self) -> Vec<u8> {
-        self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    /// A buffer of `len` bytes with anything in it.
+    pub(crate) fn buffer(&self, len: usize) -> Vec<u8> {
+        self.buffers.take(len)
     }
 
     /// Masks, hashes and compresses the blocks of a batch.
@@ -81,7 +115,9 @@ impl Workshop {
     /// An encoder for one thread, to be given back.
     pub(crate) fn encoder(&self) -> Encoder {
         let spare = self.encoders.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        spare.unwrap_or_else(|| Encoder::new(self.compression, self.self_check))
+        spare.unwrap_or_else(|| {
+            Encoder::new(self.compression, self.self_check).with_delta_depth(self.delta_depth)
+        })
     }
 
     pub(crate) fn give_back(&self, encoder: Encoder) {
@@ -89,7 +125,7 @@ impl Workshop {
     }
 
     pub(crate) fn give_back_buffer(&self, buffer: Vec<u8>) {
-        self.buffers.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+        self.buffers.give_back(buffer);
     }
 
     fn judge_block(
@@ -139,4 +175,22 @@ pub(crate) fn is_zero(bytes: &[u8]) -> bool {
 /// Whether nothing of a block could be read.
 pub(crate) fn is_fill(bytes: &[u8]) -> bool {
     bytes.iter().zip(hash::FILL_PATTERN.iter().cycle()).all(|(a, b)| a == b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_small_parts_never_hold_large_buffers() {
+        let buffers = Buffers { whole: 1000, spare: Mutex::default() };
+        let large = buffers.take(501);
+        buffers.give_back(large);
+        let parts: Vec<Vec<u8>> = (0..100).map(|_| buffers.take(10)).collect();
+        assert!(parts.iter().all(|part| part.len() == 10 && part.capacity() < 100));
+        parts.into_iter().for_each(|part| buffers.give_back(part));
+        let again = buffers.take(1000);
+        assert_eq!((again.len(), again.capacity()), (1000, 1000));
+        assert_eq!(buffers.spare.lock().expect("not poisoned").len(), 0);
+    }
 }

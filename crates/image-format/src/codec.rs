@@ -7,6 +7,7 @@ use crate::error::{Error, Fault, Result, Section};
 use crate::hash;
 use crate::ids::{BlockIndex, Digest};
 use crate::layout::{DeltaHead, FrameKind};
+use crate::limits::DELTA_DEPTH_MAX;
 
 /// How new blocks are compressed; each block says for itself how it was stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +81,7 @@ pub struct DeltaBase<'b> {
     pub bytes: &'b [u8],
 }
 
-/// Differences a reader has to undo for one block of images we write: a random read costs at
+/// Differences a reader has to undo for one block of images we write by default: a random read costs at
 /// most this many decompressions more than in a full image. Measured in `docs/performance.md`.
 pub const DELTA_DEPTH_WRITTEN: u8 = 2;
 
@@ -102,6 +103,7 @@ const WINDOW_LOG_MIN: u32 = 10;
 /// Compresses blocks; keeps the working memory of one thread.
 pub struct Encoder {
     compression: Compression,
+    delta_depth: u8,
     zstd: Option<zstd::bulk::Compressor<'static>>,
     decoder: Option<Decoder>,
     check: Vec<u8>,
@@ -116,7 +118,20 @@ impl Encoder {
             Compression::Zstd(level) => zstd::bulk::Compressor::new(level).ok(),
             _ => None,
         };
-        Self { compression, zstd, decoder: self_check.then(Decoder::new), check: Vec::new() }
+        Self {
+            compression,
+            delta_depth: DELTA_DEPTH_WRITTEN,
+            zstd,
+            decoder: self_check.then(Decoder::new),
+            check: Vec::new(),
+        }
+    }
+
+    /// The same, but a reader of its differences may have to undo up to `depth` of them, at most
+    /// [`DELTA_DEPTH_MAX`].
+    #[must_use]
+    pub fn with_delta_depth(self, depth: u8) -> Self {
+        Self { delta_depth: depth.min(DELTA_DEPTH_MAX), ..self }
     }
 
     /// Encodes `block`, whose leaf hash is `leaf`, as far as that is worthwhile.
@@ -153,7 +168,7 @@ impl Encoder {
             Compression::Lz4 => 1,
             Compression::Zstd(level) => level,
         };
-        if base.depth >= DELTA_DEPTH_WRITTEN || base.bytes.len() != block.len() {
+        if base.depth >= self.delta_depth || base.bytes.len() != block.len() {
             return self.encode(block, leaf);
         }
         let frame = compress_delta(level, block, base.bytes)?;

@@ -185,6 +185,12 @@ impl Limits {
         }
     }
 
+    /// An increment must read and hash everything in use, whatever changed: the slower of the
+    /// two, as if reading cost no processor, and both, as it does when memory holds the disk.
+    pub(super) fn of_increment(self) -> (Spent, Spent) {
+        (self.read.slower_of(self.blake3), self.read.plus(self.blake3))
+    }
+
     pub(super) fn to_json(self) -> Value {
         let entry = |(name, spent): (&str, Spent)| {
             (name.to_owned(), json!({ "wall_s": spent.wall_s, "cpu_s": spent.cpu_s }))

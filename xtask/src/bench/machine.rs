@@ -11,7 +11,7 @@ pub(super) struct Machine {
     memory_bytes: u64,
     kernel: String,
     /// Filesystem of the work folder.
-    filesystem: String,
+    pub(super) filesystem: String,
     /// Processes that wanted to run in the last minute, when we began.
     load: String,
 }

@@ -6,6 +6,7 @@
 
 mod build;
 mod disk;
+mod increments;
 mod limits;
 mod looped;
 mod machine;
@@ -18,6 +19,7 @@ mod place;
 mod report;
 mod round;
 mod stats;
+mod study;
 mod table;
 mod tool;
 mod used;
@@ -25,14 +27,16 @@ mod used;
 use std::path::Path;
 use std::time::Instant;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::Outcome;
+use limits::Limits;
 use looped::Looped;
 use machine::Machine;
-use options::{Only, Options};
+use options::Options;
 use place::Place;
 use round::{Record, Stage};
+use study::{Findings, Study};
 use tool::{AIVORY, Side, Tool};
 use used::UsedDisk;
 
@@ -48,6 +52,9 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
         return measure::measure(rest);
     }
     let options = Options::parse(arguments)?;
+    if cfg!(debug_assertions) {
+        return build::run_optimised(arguments);
+    }
     let place = Place::prepare(&options)?;
     let machine = Machine::of(&place.folder);
     println!("bench: {machine}");
@@ -55,109 +62,128 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
         Some(aiv) => aiv.clone(),
         None => build::aiv()?,
     };
-    if options.only == Only::Memory {
-        // The huge source needs no disk beside it.
-        return measure_memory(&options, &place, &machine, &aiv);
-    }
-    disk::ensure(&place, options.size_gib)?;
-    let disk = UsedDisk::open(&place.disk(), disk::root_extent(&place.disk())?)?;
-    println!("bench: {} MiB of the disk are in use", disk.used.total_len() >> 20);
-    measure_all(&options, &place, &machine, &aiv, &disk)
+    let bench = Bench { options: &options, place: &place, machine: &machine, aiv: &aiv };
+    bench.measure_all()
 }
 
-fn measure_memory(options: &Options, place: &Place, machine: &Machine, aiv: &Path) -> Outcome {
-    let figures = memory::measure(place, aiv)?;
-    print!("\n{}", figures.text());
-    let memory = figures.to_json();
-    save(options, &json!({ "machine": machine.to_json(), "memory": memory }))?;
-    figures.check()
-}
-
-fn measure_all(
-    options: &Options,
-    place: &Place,
-    machine: &Machine,
-    aiv: &Path,
-    disk: &UsedDisk,
-) -> Outcome {
-    let wanted = |tool: &&Tool| {
-        Record::is_wanted(tool, options.only) && (options.with_peers || tool.side != Side::Peer)
-    };
-    let tools = AIVORY.iter().chain(peers::PEERS).filter(wanted);
-    let mut records: Vec<Record> = tools.map(|tool| Record::new(*tool)).collect();
-    let needs_volume =
-        |record: &Record| record.tool.full.contains("{root}") && record.is_installed();
-    let root = match records.iter().any(needs_volume) {
-        true => Some(Looped::read_only(&place.disk(), disk.root)?),
-        false => None,
-    };
-    let stage = stage(options, place, machine, aiv, disk, root.as_ref());
-    records.iter_mut().for_each(|record| stage.ask_version(record));
-
-    let mut limits = Vec::new();
-    for round in 1..=options.runs {
-        let begun = Instant::now();
-        limits.push(limits::measure(disk)?);
-        for record in &mut records {
-            eprintln!("bench: round {round} of {}: {}", options.runs, record.tool.name);
-            stage.run(record);
-        }
-        println!("bench: round {round} took {:.0} s", begun.elapsed().as_secs_f64());
-    }
-    let figures = report::Figures { records: &records, limits: &limits, only: options.only };
-    print!("\n{}\n{}", figures.tables(), figures.limits_text());
-    let mut problems = figures.our_problems();
-    let mut memory = Value::Null;
-    if options.only.wants_memory() {
-        let figures = memory::measure(place, aiv)?;
-        print!("\n{}", figures.text());
-        problems.extend(figures.check().err());
-        memory = figures.to_json();
-    }
-    println!("\n{machine}\n{CAVEATS}");
-    let result = json!({
-        "machine": machine.to_json(),
-        "disk": {
-            "size_bytes": disk.len,
-            "used_bytes": disk.used.total_len(),
-        },
-        "rounds": options.runs,
-        "measured": figures.to_json(),
-        "memory": memory,
-    });
-    save(options, &result)?;
-    if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
-}
-
-fn stage<'a>(
-    options: &Options,
+/// What everything measured shares.
+#[derive(Clone, Copy)]
+struct Bench<'a> {
+    options: &'a Options,
     place: &'a Place,
-    machine: &Machine,
-    aiv: &Path,
-    disk: &'a UsedDisk,
-    root: Option<&Looped>,
-) -> Stage<'a> {
-    let text = |path: &Path| path.to_string_lossy().into_owned();
-    let home = text(&place.run("home"));
-    Stage {
-        place,
-        disk,
-        only: options.only,
-        places: vec![
-            ("{aiv}", text(aiv)),
-            ("{disk}", text(&place.disk())),
-            ("{root}", root.map(|root| text(root.device())).unwrap_or_default()),
-            ("{threads}", machine.threads.to_string()),
-        ],
-        variables: vec![
+    machine: &'a Machine,
+    aiv: &'a Path,
+}
+
+impl Bench<'_> {
+    fn measure_all(&self) -> Outcome {
+        let only = self.options.only;
+        let mut result = Map::new();
+        result.insert("machine".into(), self.machine.to_json());
+        result.insert("rounds".into(), self.options.runs.into());
+        let mut problems = Vec::new();
+        let mut limits = Vec::new();
+        if only.wants_jobs() || only.wants_study(Study::Increments) {
+            disk::ensure(self.place, self.options.size_gib)?;
+        }
+        if only.wants_jobs() {
+            let found = self.measure_jobs(&mut limits, &mut result)?;
+            problems.extend(found);
+        }
+        for study in Study::ALL.into_iter().filter(|study| only.wants_study(*study)) {
+            let findings = match study {
+                Study::Increments => increments::measure(self, &limits),
+                Study::Scattered => increments::measure_scattered(self),
+                Study::Depth => increments::measure_depth(self),
+                Study::Chain => increments::measure_chain(self),
+            };
+            let Findings { text, json, problems: found } =
+                findings.map_err(|failure| format!("{study}: {failure}"))?;
+            println!("\n{text}");
+            result.insert(study.to_string(), json);
+            problems.extend(found);
+        }
+        if only.wants_memory() {
+            // The huge source needs no disk beside it.
+            let figures = memory::measure(self.place, self.aiv)?;
+            print!("\n{}", figures.text());
+            problems.extend(figures.check().err());
+            result.insert("memory".into(), figures.to_json());
+        }
+        println!("\n{}\n{CAVEATS}", self.machine);
+        save(self.options, &Value::Object(result))?;
+        if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
+    }
+
+    /// Full images of the disk: what they cost, and what it costs to use them. Returns what
+    /// went wrong.
+    fn measure_jobs(
+        &self,
+        limits: &mut Vec<Limits>,
+        result: &mut Map<String, Value>,
+    ) -> Result<Vec<String>, String> {
+        let (options, place) = (self.options, self.place);
+        let disk = UsedDisk::open(&place.disk(), disk::root_extent(&place.disk())?)?;
+        println!("bench: {} MiB of the disk are in use", disk.used.total_len() >> 20);
+        let wanted = |tool: &&Tool| {
+            Record::is_wanted(tool, options.only) && (options.with_peers || tool.side != Side::Peer)
+        };
+        let tools = AIVORY.iter().chain(peers::PEERS).filter(wanted);
+        let mut records: Vec<Record> = tools.map(|tool| Record::new(*tool)).collect();
+        let needs_volume =
+            |record: &Record| record.tool.full.contains("{root}") && record.is_installed();
+        let root = match records.iter().any(needs_volume) {
+            true => Some(Looped::read_only(&place.disk(), disk.root)?),
+            false => None,
+        };
+        let device = root.as_ref().map(|root| text(root.device())).unwrap_or_default();
+        let mut places = self.places();
+        places.push(("{root}", device));
+        let variables = self.variables();
+        let stage = Stage { place, disk: &disk, only: options.only, places, variables };
+        records.iter_mut().for_each(|record| stage.ask_version(record));
+        for round in 1..=options.runs {
+            let begun = Instant::now();
+            limits.push(limits::measure(&disk)?);
+            for record in &mut records {
+                eprintln!("bench: round {round} of {}: {}", options.runs, record.tool.name);
+                stage.run(record);
+            }
+            println!("bench: round {round} took {:.0} s", begun.elapsed().as_secs_f64());
+        }
+        let figures = report::Figures { records: &records, limits, only: options.only };
+        print!("\n{}\n{}", figures.tables(), figures.limits_text());
+        let facts = json!({ "size_bytes": disk.len, "used_bytes": disk.used.total_len() });
+        result.insert("disk".into(), facts);
+        result.insert("measured".into(), figures.to_json());
+        Ok(figures.our_problems())
+    }
+
+    /// Values of the places in command lines that do not depend on the tool.
+    fn places(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("{aiv}", text(self.aiv)),
+            ("{disk}", text(&self.place.disk())),
+            ("{threads}", self.machine.threads.to_string()),
+        ]
+    }
+
+    /// Set for every program.
+    fn variables(&self) -> Vec<(&'static str, String)> {
+        let home = text(&self.place.run("home"));
+        vec![
             ("BORG_BASE_DIR", home.clone()),
             ("BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK", "yes".into()),
             ("RESTIC_CACHE_DIR", home),
             ("RESTIC_PASSWORD", "benchmark".into()),
             // partclone asks the terminal database even when it stays quiet.
             ("TERM", "linux".into()),
-        ],
+        ]
     }
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
 }
 
 fn save(options: &Options, result: &Value) -> Outcome {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::study::Study;
 use super::tool::Job;
 use crate::process;
 
@@ -11,7 +12,8 @@ usage: cargo xtask bench [OPTION]...
                  folder for temporary files)
   --size-gib N   size of the disk, 1 to 64 (default 8); smaller ones hold a part of the files
   --runs N       rounds to take medians of (default 3)
-  --only JOB     one job: full-zstd, restore-lz4, verify-none, quick-zstd, ... or memory
+  --only JOB     one job: full-zstd, restore-lz4, verify-none, quick-zstd, ..., increments,
+                 scattered, depth, chain, or memory
   --no-peers     Aivory and the limits alone
   --aiv PATH     measure this program instead of building one
   --json FILE    where the figures go (default target/bench.json)";
@@ -32,6 +34,7 @@ pub(super) struct Options {
 pub(super) enum Only {
     Everything,
     Job(Job),
+    Study(Study),
     /// The huge sparse source.
     Memory,
 }
@@ -39,6 +42,15 @@ pub(super) enum Only {
 impl Only {
     pub(super) fn wants(self, job: Job) -> bool {
         self == Self::Everything || self == Self::Job(job)
+    }
+
+    pub(super) fn wants_study(self, study: Study) -> bool {
+        self == Self::Everything || self == Self::Study(study)
+    }
+
+    /// Whether full images of the disk are made for their own sake.
+    pub(super) fn wants_jobs(self) -> bool {
+        matches!(self, Self::Everything | Self::Job(_))
     }
 
     pub(super) fn wants_memory(self) -> bool {
@@ -97,9 +109,11 @@ fn only(value: &str) -> Result<Only, String> {
     if value == "memory" {
         return Ok(Only::Memory);
     }
+    let study = Study::ALL.into_iter().find(|study| study.to_string() == value);
     let job = Job::all().find(|job| job.to_string() == value);
-    job.map(Only::Job).ok_or_else(|| {
-        let names: Vec<String> = Job::all().map(|job| job.to_string()).collect();
+    study.map(Only::Study).or(job.map(Only::Job)).ok_or_else(|| {
+        let studies = Study::ALL.iter().map(Study::to_string);
+        let names: Vec<String> = studies.chain(Job::all().map(|job| job.to_string())).collect();
         format!("there is no job '{value}'; there are memory, {}", names.join(", "))
     })
 }
@@ -137,7 +151,8 @@ mod tests {
         assert!(failure("--dir").starts_with("--dir needs a value\n"));
         assert_eq!(failure("--runs 0"), "--runs takes 1 to 99, not '0'");
         assert!(
-            failure("--only full").starts_with("there is no job 'full'; there are memory, full-")
+            failure("--only full")
+                .starts_with("there is no job 'full'; there are memory, increments, ")
         );
     }
 
@@ -148,6 +163,9 @@ mod tests {
             Job::all().filter(|job| only.wants(*job)).map(|job| job.to_string()).collect();
         assert_eq!(wanted, ["full-zstd"]);
         assert!(!only.wants_memory());
+        let study = parse("--only chain").unwrap().only;
+        assert!(study.wants_study(Study::Chain) && !study.wants_study(Study::Depth));
+        assert!(!study.wants_jobs() && !study.wants_memory());
         assert!(parse("").unwrap().only.wants_memory());
     }
 }

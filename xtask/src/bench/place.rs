@@ -9,9 +9,10 @@ use super::options::Options;
 
 const MEMORY_FOLDER: &str = "/dev/shm";
 const NAME: &str = "aiv-bench";
-/// Room for the disk, an image of it and its restored copy, as a share of the disk's size in
-/// percent: about 45 % of the disk is allocated, and not every tool restores holes.
-const ROOM_PERCENT: u64 = 200;
+/// Room for the disk, its second state, an image of it and its restored copy, as a share of the
+/// disk's size in percent: about 45 % of the disk is allocated, and not every tool restores
+/// holes.
+const ROOM_PERCENT: u64 = 250;
 
 /// A folder that only its owner may enter: the disk holds copies of this machine's settings.
 #[derive(Debug)]
@@ -36,7 +37,8 @@ impl Place {
         check_ours(&folder)?;
         let place = Self { folder };
         place.reset_run()?;
-        let has = free_bytes(&place.folder)? + allocated(&place.disk());
+        let has =
+            free_bytes(&place.folder)? + allocated(&place.disk()) + allocated(&place.second());
         if has < needed {
             let (has, needed) = (has >> 30, needed >> 30);
             let folder = place.folder.display();
@@ -53,6 +55,16 @@ impl Place {
     /// Says that the disk is complete, and how it was made.
     pub(super) fn disk_marker(&self) -> PathBuf {
         self.folder.join("disk.json")
+    }
+
+    /// The disk some time later.
+    pub(super) fn second(&self) -> PathBuf {
+        self.folder.join("second.raw")
+    }
+
+    /// Says that the second state is complete.
+    pub(super) fn second_marker(&self) -> PathBuf {
+        self.folder.join("second.json")
     }
 
     /// A folder of one tool's run.
@@ -82,8 +94,8 @@ impl Drop for Place {
 
 fn default_folder(needed: u64) -> PathBuf {
     let in_memory = Path::new(MEMORY_FOLDER).join(NAME);
-    let has =
-        free_bytes(Path::new(MEMORY_FOLDER)).unwrap_or(0) + allocated(&in_memory.join("disk.raw"));
+    let ours = ["disk.raw", "second.raw"].map(|name| allocated(&in_memory.join(name)));
+    let has = free_bytes(Path::new(MEMORY_FOLDER)).unwrap_or(0) + ours.iter().sum::<u64>();
     if has >= needed { in_memory } else { std::env::temp_dir().join(NAME) }
 }
 

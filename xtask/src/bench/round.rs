@@ -48,7 +48,7 @@ impl Record {
     pub(super) fn is_wanted(tool: &Tool, only: Only) -> bool {
         let can = |job: Job| job.codec == tool.codec && tool.line(job.step).is_some();
         match tool.side {
-            Side::Limit => only != Only::Memory,
+            Side::Limit => only.wants_jobs(),
             _ => Job::all().any(|job| can(job) && only.wants(job)),
         }
     }

@@ -15,6 +15,10 @@ pub(super) struct Row {
     pub(super) remark: String,
 }
 
+const MIB: f64 = 1_048_576.0;
+/// From here on whole MiB are exact enough.
+const SMALL_MAX: u64 = 400 << 20;
+
 const HEAD: [&str; 8] =
     ["tool", "wall s", "x aiv", "x limit", "CPU s", "RSS MiB", "size MiB", "remark"];
 
@@ -49,6 +53,11 @@ impl Row {
         let mib = |bytes: Option<u64>| {
             bytes.map_or_else(|| "-".into(), |bytes| (bytes >> 20).to_string())
         };
+        // Increments are small, and a hundredth of a MiB matters when nothing changed.
+        let stored = match self.stored_bytes {
+            Some(bytes) if bytes < SMALL_MAX => number(Some(bytes as f64 / MIB), 2),
+            bytes => mib(bytes),
+        };
         [
             self.name.clone(),
             number(self.wall_s, 2),
@@ -56,7 +65,7 @@ impl Row {
             number(self.x_limit, 2),
             number(self.cpu_s, 2),
             mib(self.peak_rss),
-            mib(self.stored_bytes),
+            stored,
             self.remark.clone(),
         ]
     }

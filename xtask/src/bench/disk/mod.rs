@@ -1,6 +1,7 @@
 //! The disk everything is measured with: a GPT, an EFI system partition, and an ext4 root with
 //! this machine's own programs, incompressible files, and deleted files in its free space.
 
+mod change;
 mod mounted;
 mod tree;
 
@@ -14,10 +15,12 @@ use serde_json::{Value, json};
 
 use super::place::Place;
 use crate::{Outcome, process};
+pub(super) use change::records;
 use mounted::Mounted;
 
 /// Changes whenever a disk made by an older recipe would not be comparable.
 const RECIPE: u64 = 1;
+const SECOND_RECIPE: u64 = 1;
 const MIB: u64 = 1 << 20;
 const ESP_START: u64 = MIB;
 const ESP_MIB: u64 = 256;
@@ -36,18 +39,51 @@ const ROOT_UUID: &str = "11111111-2222-3333-4444-555555555555";
 /// Makes the disk unless a complete one of this size is there.
 pub(super) fn ensure(place: &Place, size_gib: u64) -> Outcome {
     let facts = json!({ "recipe": RECIPE, "size_gib": size_gib });
-    let marker = place.disk_marker();
-    let known = std::fs::read_to_string(&marker).ok();
-    if known.and_then(|text| serde_json::from_str::<Value>(&text).ok()).as_ref() == Some(&facts) {
+    if is_made(&place.disk_marker(), &facts) {
         println!("bench: using the disk in {}", place.folder.display());
         return Ok(());
     }
     println!("bench: making a disk of {size_gib} GiB in {}", place.folder.display());
-    if marker.exists() {
-        std::fs::remove_file(&marker).map_err(|e| format!("{}: {e}", marker.display()))?;
+    // The second state is one of the disk that goes away.
+    forget(&place.second_marker())?;
+    make_marked(&place.disk_marker(), &facts, || make(place, size_gib))
+}
+
+/// Makes the state of the disk some time later, unless it is there.
+pub(super) fn ensure_second(place: &Place, size_gib: u64) -> Outcome {
+    let facts = json!({ "recipe": SECOND_RECIPE, "size_gib": size_gib });
+    if is_made(&place.second_marker(), &facts) {
+        return Ok(());
     }
-    make(place, size_gib)?;
-    std::fs::write(&marker, facts.to_string()).map_err(|e| format!("{}: {e}", marker.display()))
+    println!("bench: changing the disk");
+    make_marked(&place.second_marker(), &facts, || {
+        run("cp", &["--sparse=always"], &place.disk(), &[&place.second().to_string_lossy()])?;
+        let root = root_extent(&place.second())?;
+        let mount = Mounted::at(&place.second(), root, &place.folder.join("mnt"))?;
+        change::change(mount.folder(), size_gib)?;
+        mount.unmount()
+    })
+}
+
+fn is_made(marker: &Path, facts: &Value) -> bool {
+    let known = std::fs::read_to_string(marker).ok();
+    known.and_then(|text| serde_json::from_str::<Value>(&text).ok()).as_ref() == Some(facts)
+}
+
+/// A marker says that what it stands for is complete, so it goes first and comes back last.
+fn make_marked(marker: &Path, facts: &Value, make: impl FnOnce() -> Outcome) -> Outcome {
+    forget(marker)?;
+    make()?;
+    std::fs::write(marker, facts.to_string()).map_err(|e| format!("{}: {e}", marker.display()))
+}
+
+fn forget(marker: &Path) -> Outcome {
+    match std::fs::remove_file(marker) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(format!("{}: {e}", marker.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn make(place: &Place, size_gib: u64) -> Outcome {
@@ -123,6 +159,16 @@ fn write_noise(path: &Path, seed: u64, len: u64) -> Outcome {
         left -= count as u64;
     }
     Ok(())
+}
+
+/// A raw file of real programs and documents, for jobs that need no filesystem.
+pub(super) fn make_files(path: &Path, bytes: u64) -> Outcome {
+    let files = tree::choose(bytes)?;
+    tree::concatenate(&files, path, bytes)?;
+    // Rounding and files that vanished leave it a little short.
+    let file = File::options().write(true).open(path);
+    let sized = file.and_then(|file| file.set_len(bytes));
+    sized.map_err(|e| format!("{}: {e}", path.display()))
 }
 
 /// Where the root partition lies on the disk.

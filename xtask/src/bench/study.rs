@@ -1,0 +1,45 @@
+//! What is measured besides full images of one disk, and what comes of it.
+
+use std::fmt;
+
+use serde_json::Value;
+
+/// A question with tables of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Study {
+    /// Later images of the disk, against peers.
+    Increments,
+    /// Single pages written all over a file, against peers.
+    Scattered,
+    /// Differences to differences: what each step saves, and what it costs to read.
+    Depth,
+    /// Hundreds of increments: opening them, and reading through them.
+    Chain,
+}
+
+impl Study {
+    /// A study of merges belongs behind these: ten increments of the disk into one image,
+    /// against copying as many bytes.
+    pub(super) const ALL: [Self; 4] = [Self::Increments, Self::Scattered, Self::Depth, Self::Chain];
+}
+
+impl fmt::Display for Study {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Increments => "increments",
+            Self::Scattered => "scattered",
+            Self::Depth => "depth",
+            Self::Chain => "chain",
+        })
+    }
+}
+
+/// What a study found out.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    /// Tables for people.
+    pub(super) text: String,
+    pub(super) json: Value,
+    /// What went wrong with Aivory.
+    pub(super) problems: Vec<String>,
+}
