@@ -9,7 +9,7 @@ use crate::hash;
 use crate::ids::{BlockIndex, Digest};
 use crate::image::Image;
 use crate::layout::{DeltaHead, FRAME_HEADER_SIZE, FrameHeader, FrameKind, IndexEntry, Kind};
-use crate::limits::DELTA_DEPTH_MAX;
+use crate::limits::DELTA_STEPS_MAX;
 
 impl Image {
     /// A reader with working memory of its own, for one thread.
@@ -19,8 +19,8 @@ impl Image {
     }
 
     /// Reads `block`, which `entry` of this image covers, into `out` of exactly its length, and
-    /// returns its depth, at most `limit`: how many differences its frame says have to be undone
-    /// for it, zero when it is stored whole. `base` provides blocks of the parent's state: it
+    /// returns its depth: how many differences have to be undone for it, zero when it is stored
+    /// whole. More than `limit` of them are not followed. `base` provides blocks of the parent's state: it
     /// fills the buffer with the block that is asked for and says its depth. What is returned
     /// has been checked against the leaf.
     ///
@@ -195,7 +195,7 @@ impl BlockReader<'_> {
         block: BlockIndex,
         out: &mut [u8],
     ) -> Result<()> {
-        let limit = DELTA_DEPTH_MAX;
+        let limit = DELTA_STEPS_MAX;
         self.image.read_entry(&mut self.scratch, entry, block, limit, out, &mut no_parent)?;
         Ok(())
     }
@@ -218,9 +218,9 @@ pub(crate) fn frame_header(frame: &[u8], address: u64) -> Result<FrameHeader> {
 }
 
 /// Decodes the frame in `frame` (header, payload, padding) as `block` into `out`, checks it
-/// against the entry that names it, and returns the depth its frame states, at most `limit`. A
-/// merge may have made the base shallower since; who builds on this block must still go by what
-/// is stated, because that is what readers compare with their limit.
+/// against the entry that names it, and returns its depth: what its frame states, or what was
+/// undone when that is more. The two differ when other files provide the parent's state than its
+/// writer saw; what ends a row of hostile frames is `limit`, which falls with every one.
 pub(crate) fn decode_frame(
     Working { decoder, buffer }: Working<'_>,
     frame: &[u8],
@@ -240,20 +240,14 @@ pub(crate) fn decode_frame(
     let mut depth = 0;
     if header.kind == FrameKind::Delta {
         let (head, compressed) = DeltaHead::split(payload).map_err(at)?;
-        let deeper = |found: u8, allowed| {
-            at(Fault::Value { field: "delta depth", found: found.into(), allowed })
-        };
         // Before the base is read: a row of hostile frames must not be followed.
-        if head.depth > limit {
-            return Err(deeper(head.depth, "less than that of the block it is the base of"));
-        }
-        let (block, leaf, limit) = (head.base_block, head.base_leaf, head.depth - 1);
+        let Some(limit) = limit.checked_sub(1) else {
+            let (field, found) = ("differences to undo", u64::from(DELTA_STEPS_MAX) + 1);
+            return Err(at(Fault::Value { field, found, allowed: "at most 32" }));
+        };
+        let (block, leaf) = (head.base_block, head.base_leaf);
         let bytes = buffer.of_len(out.len());
-        let found = base(&BaseBlock { block, leaf, limit }, bytes)?.saturating_add(1);
-        if found > head.depth {
-            return Err(deeper(found, "what the frame says"));
-        }
-        depth = head.depth;
+        depth = base(&BaseBlock { block, leaf, limit }, bytes)?.saturating_add(1).max(head.depth);
         decoder.decode_delta(bytes, compressed, out).map_err(at)?;
     } else {
         decoder.decode(header.codec, payload, out).map_err(at)?;

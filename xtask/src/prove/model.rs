@@ -382,7 +382,8 @@ impl Known {
         if view.len() != bytes.len() as u64 {
             return Err(format!("point {} has {} bytes", point.id, view.len()));
         }
-        view.read_exact_at(&mut bytes, 0).map_err(|e| format!("point {}: {}", point.id, said(&e)))?;
+        view.read_exact_at(&mut bytes, 0)
+            .map_err(|e| format!("point {}: {}", point.id, said(&e)))?;
         match bytes == self.bytes {
             true => Ok(()),
             false => Err(format!("point {} reads otherwise", point.id)),
@@ -397,7 +398,8 @@ mod tests {
     #[test]
     fn programs_of_200_operations_keep_every_point() {
         let mut total = Counts::default();
-        for seed in 1..=3 {
+        // 162: a copied folder and a merged one differ in how deep a base is stored.
+        for seed in [1, 2, 3, 162] {
             total = total + run(seed).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
         }
         assert!(total.points_read > 1000 && total.merges > 10 && total.copies > 10, "{total}");
