@@ -61,7 +61,7 @@ impl Geometry {
         let cluster_size = cluster_size(boot[13], sector_size)?;
         let record_size = record_size(array::<1>(boot, 64)[0], cluster_size)?;
         let sectors = le64(boot, 40);
-        let filesystem = sectors.checked_mul(sector_size.into()).unwrap_or(u64::MAX);
+        let filesystem = sectors.saturating_mul(sector_size.into());
         if filesystem > volume_len {
             return Err(NtfsReason::LargerThanVolume { filesystem, volume: volume_len });
         }

@@ -13,6 +13,7 @@ mod mft;
 mod reason;
 mod record;
 mod runlist;
+mod shadow;
 mod stop;
 mod stream;
 mod used;

@@ -79,6 +79,9 @@ pub enum NtfsReason {
     /// Windows is hibernated and holds newer records in memory that is saved in a file.
     #[error("Windows is hibernated on this volume (hiberfil.sys)")]
     Hibernated,
+    /// Earlier states of the volume need clusters that are free now.
+    #[error("the volume has shadow copies, which refer to clusters that are free now")]
+    ShadowCopies,
     /// `$Bitmap` has another size than the clusters of the volume need.
     #[error("$Bitmap has {found} bytes, {expected} are needed")]
     BitmapSize {

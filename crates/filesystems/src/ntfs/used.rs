@@ -8,6 +8,7 @@ use super::log;
 use super::mft::Mft;
 use super::reason::NtfsReason;
 use super::record::{VOLUME_INFORMATION, Value};
+use super::shadow;
 use super::stop::Stop;
 use super::stream::Disk;
 use super::walk;
@@ -31,6 +32,7 @@ pub(super) fn read(volume: &dyn ReadAt, job: Job<'_>) -> Result<UsedMap, Stop> {
         let what = "does not begin with the volume";
         return Err(NtfsReason::SystemFile { record: BOOT, what }.into());
     }
+    shadow::check_none(&disk)?;
     let mut bitmap = bitmap(&mft, job)?;
     let allocated = walk::allocated(&mft, &bitmap, job)?;
     let missing = bitmap.add(&allocated);
