@@ -81,15 +81,19 @@ impl<'a> Mft<'a> {
     /// The first records are kept twice. A difference says that one of the two is old.
     fn compare_mirror(&self, job: Job<'_>) -> Result<(), Stop> {
         let geometry = &self.disk.geometry;
-        if self.system_file(MIRROR, job)?.first_lcn() != Some(geometry.mirror_lcn) {
-            let what = "does not begin where the boot sector says";
-            return Err(NtfsReason::SystemFile { record: MIRROR, what }.into());
+        let mirror = self.system_file(MIRROR, job)?;
+        let wrong = |what| NtfsReason::SystemFile { record: MIRROR, what };
+        if mirror.first_lcn() != Some(geometry.mirror_lcn) {
+            return Err(wrong("does not begin where the boot sector says").into());
+        }
+        if mirror.initialised < MIRRORED_RECORDS * u64::from(geometry.record_size) {
+            return Err(wrong("has too few records").into());
         }
         let mut ours = Vec::new();
         let mut theirs = vec![0; geometry.record_size as usize];
         for number in 0..MIRRORED_RECORDS {
-            let at = geometry.offset_of(geometry.mirror_lcn) + number * theirs.len() as u64;
-            self.disk.read("read mirror of file records", at, &mut theirs)?;
+            let at = number * theirs.len() as u64;
+            mirror.read(self.disk, "read mirror of file records", at, &mut theirs)?;
             let differs = NtfsReason::MirrorDiffers { record: number };
             let ours = self.system_record(number, &mut ours)?;
             match Record::parse(&mut theirs, number) {
