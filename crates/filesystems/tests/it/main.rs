@@ -9,6 +9,7 @@ mod ext_tools;
 mod hostile;
 mod ntfs_hostile;
 mod ntfs_maps;
+mod ntfs_records;
 mod ntfs_refusals;
 mod ntfs_tools;
 mod recognition;

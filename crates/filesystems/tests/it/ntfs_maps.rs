@@ -87,12 +87,21 @@ fn clusters_of_4_kib_and_compression() {
 
 #[test]
 fn clusters_of_64_kib() {
-    check(160, "-c 65536", 65_536);
+    check(96, "-c 65536", 65_536);
 }
 
 #[test]
 fn clusters_of_128_kib_whose_size_is_a_negative_power() {
-    check(300, "-c 131072", 131_072);
+    check(160, "-c 131072", 131_072);
+}
+
+/// The largest there are. The volume is too large for a copy full of noise.
+#[test]
+fn clusters_of_2_mib() {
+    let volume = mkntfs(1024 * MIB, "-c 2097152");
+    let (used, cluster_size, notes) = used_bytes(&volume);
+    assert_eq!((cluster_size, notes), (2 << 20, vec![]));
+    assert_eq!(complement(&used, 1024 * MIB), free_by_ntfscat(&volume));
 }
 
 #[test]

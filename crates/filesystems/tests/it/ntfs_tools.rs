@@ -2,11 +2,16 @@
 
 use std::os::unix::fs::FileExt;
 
+use aiv_filesystems::{NtfsReason, WholeReason};
 use aiv_volume_io::{Extent, ExtentSet, ReadAt};
 
+use crate::ext_tools::{MIB, used_bytes, whole_reason};
 use crate::tools::{Files, Mounted, Volume, files_below, run};
 
-pub(crate) const RECORD: usize = 1024;
+const RECORD: usize = 1024;
+pub(crate) const CLUSTER: u64 = 4096;
+pub(crate) const DATA: u32 = 0x80;
+pub(crate) const VOLUME_INFORMATION: u32 = 0x70;
 
 pub(crate) fn mkntfs(len: u64, options: &str) -> Volume {
     Volume::made_by(len, "mkntfs", &format!("-q -Q -F {options}"))
@@ -145,4 +150,23 @@ pub(crate) fn first_cluster(volume: &Volume, number: u64) -> u64 {
 pub(crate) fn edit_bitmap(volume: &Volume, cluster: u64, edit: impl FnOnce(u8) -> u8) {
     let at = first_cluster(volume, 6) * Boot::of(volume).cluster_size + cluster / 8;
     volume.patch(at, &[edit(bytes_at(volume, at, 1)[0])]);
+}
+
+/// A small fresh volume that has a map.
+pub(crate) fn plain() -> Volume {
+    let volume = mkntfs(16 * MIB, "-c 4096");
+    assert_eq!(used_bytes(&volume).2, []);
+    volume
+}
+
+/// The reason why an NTFS volume has no map.
+pub(crate) fn ntfs(volume: &Volume) -> NtfsReason {
+    match whole_reason(volume) {
+        WholeReason::Ntfs(reason) => reason,
+        other => panic!("{other}"),
+    }
+}
+
+pub(crate) fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
+    bytes[at..at + value.len()].copy_from_slice(value);
 }
