@@ -77,7 +77,8 @@ pub enum MapNote {
 /// Reads the allocation records only: about one byte in 32,768 of an ext4 volume with 4 KiB
 /// blocks, and the journal where one waits to be replayed. Takes about 120 bytes of memory for
 /// each group (128 MiB of such a volume), 16 for each run of the map, and never more than a few
-/// hundred MiB. The volume must not change until it has been copied.
+/// hundred MiB. Of NTFS the table of files, `$Bitmap` and the start of the log are read; the map
+/// takes two bits for each cluster. The volume must not change until it has been copied.
 ///
 /// # Errors
 /// [`Error::Io`](crate::Error::Io) when the medium fails, [`Error::Canceled`](crate::Error)

@@ -29,6 +29,9 @@ pub(super) struct Geometry {
     pub(super) record_size: u32,
     pub(super) mft_lcn: u64,
     pub(super) mirror_lcn: u64,
+    /// Byte offset of the sector in the middle: NT 3.51 kept the copy of the boot sector there
+    /// (ntfsfix still looks for it).
+    pub(super) middle: u64,
 }
 
 impl Geometry {
@@ -75,6 +78,7 @@ impl Geometry {
             record_size,
             mft_lcn: le64(boot, 48),
             mirror_lcn: le64(boot, 56),
+            middle: sectors / 2 * u64::from(sector_size),
         };
         geometry.check_place("first cluster of $MFT", geometry.mft_lcn)?;
         geometry.check_place("first cluster of $MFTMirr", geometry.mirror_lcn)?;

@@ -75,6 +75,10 @@ impl Stream {
             if run.lcn.is_none() {
                 return Err(wrong("has holes"));
             }
+            // No cluster twice, so that reading it never costs more than the volume.
+            if self.clusters().saturating_add(run.len) > disk.geometry.clusters {
+                return Err(wrong("has more clusters than the volume"));
+            }
             if self.runs.len() >= RUNS_MAX {
                 return Err(wrong("has too many fragments"));
             }

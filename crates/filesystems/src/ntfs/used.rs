@@ -40,6 +40,7 @@ pub(super) fn read(volume: &dyn ReadAt, job: Job<'_>) -> Result<UsedMap, Stop> {
     if missing > 0 {
         notes.push(MapNote::NotInBitmap { clusters: missing });
     }
+    keep_middle(&disk, &mut bitmap)?;
     let used = used_bytes(&disk, &bitmap, job)?;
     Ok(UsedMap::Used { used, cluster_size: disk.geometry.cluster_size, notes })
 }
@@ -107,6 +108,23 @@ fn bitmap(mft: &Mft<'_>, job: Job<'_>) -> Result<Bitmap, Stop> {
         at += piece.len() as u64;
     }
     if bitmap.is_padded() { Ok(bitmap) } else { Err(NtfsReason::Padding.into()) }
+}
+
+/// A copy of the boot sector in the middle of the volume belongs to no file.
+fn keep_middle(disk: &Disk<'_>, bitmap: &mut Bitmap) -> Result<(), Stop> {
+    let mut boot = [0; BOOT_SECTOR_SIZE];
+    let mut middle = [0; BOOT_SECTOR_SIZE];
+    disk.read("read boot sector", 0, &mut boot)?;
+    let at = disk.geometry.middle;
+    // A sector may be smaller than a boot sector; half of a volume is not.
+    disk.read("read middle boot sector", at, &mut middle)?;
+    if boot == middle {
+        let cluster_size = u64::from(disk.geometry.cluster_size);
+        let first = at / cluster_size;
+        let end = (at + boot.len() as u64).div_ceil(cluster_size).min(disk.geometry.clusters);
+        bitmap.claim(first, end.saturating_sub(first));
+    }
+    Ok(())
 }
 
 fn used_bytes(disk: &Disk<'_>, bitmap: &Bitmap, job: Job<'_>) -> Result<ExtentSet, Stop> {

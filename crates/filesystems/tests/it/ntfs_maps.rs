@@ -7,7 +7,9 @@ use std::path::Path;
 use aiv_volume_io::{Extent, ReadAt};
 
 use crate::ext_tools::{MIB, churn, complement, copy_of_used, used_bytes};
-use crate::ntfs_tools::{Boot, assert_sound, bytes_at, files_in, free_by_ntfscat, mkntfs, mount};
+use crate::ntfs_tools::{
+    Boot, assert_sound, bytes_at, edit_bitmap, files_in, free_by_ntfscat, mkntfs, mount,
+};
 use crate::tools::{Files, Volume, files_below, noise, run};
 
 /// The map is what `$Bitmap` says, and a volume of noise with only the used bytes in it is a
@@ -126,6 +128,22 @@ fn the_backup_boot_sector_behind_the_last_cluster_is_kept() {
         assert!(tail.len >= sector_size);
         assert_eq!(used.within(tail).collect::<Vec<_>>(), [tail]);
     }
+}
+
+/// As Windows NT 3.51 left it. No file owns that cluster.
+#[test]
+fn a_backup_boot_sector_in_the_middle_is_kept_too() {
+    let volume = mkntfs(16 * MIB, "-c 4096");
+    // mkntfs puts the mirror in the middle: eight clusters less move that.
+    volume.patch(40, &(32_767u64 - 64).to_le_bytes());
+    edit_bitmap(&volume, 4087, |byte| byte | 0x80);
+    edit_bitmap(&volume, 4088, |_| 0xff);
+    let middle = Extent::new(16_351 * 512, 512);
+    let before = used_bytes(&volume).0;
+    volume.patch(middle.start, &bytes_at(&volume, 0, 512));
+    let used = used_bytes(&volume).0;
+    assert_eq!(used.within(middle).next(), Some(middle));
+    assert_eq!(used.total_len(), before.total_len() + 4096);
 }
 
 #[test]

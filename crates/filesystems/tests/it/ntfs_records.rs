@@ -190,6 +190,13 @@ fn system_files_that_are_not_what_they_have_to_be() {
     assert_system_file(6, "has an impossible size", set(56, 513));
     assert_system_file(6, "has an impossible size", set(48, 4097));
     assert_system_file(6, "has more or fewer clusters than it says", set(40, 8192));
+    assert_system_file(2, "has more clusters than the volume", |record| {
+        let at = data(record);
+        put(record, at + 24, &7999u64.to_le_bytes());
+        // The same 4000 clusters twice.
+        let at = run_list(record, DATA);
+        put(record, at, &[0x12, 0xa0, 0x0f, 0, 0x12, 0xa0, 0x0f, 0]);
+    });
     assert_system_file(0, "ends within a record", set(56, 20_000));
     assert_system_file(0, "has too few records", set(56, 15 * 1024));
     assert_system_file(1, "has too few records", set(56, 3 * 1024));
