@@ -272,3 +272,78 @@ impl<'a> Attribute<'a> {
         Some((Self { kind, name, flags: le16(header, 12), value }, rest))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A record of 1024 bytes with these attributes, as it is on a volume.
+    fn record(attributes: &[u8]) -> Vec<u8> {
+        let mut record = vec![0; 1024];
+        record[..8].copy_from_slice(b"FILE\x30\0\x03\0");
+        record[20..24].copy_from_slice(&[56, 0, 1, 0]);
+        record[24..32].copy_from_slice(&[0, 4, 0, 0, 0, 4, 0, 0]);
+        record[44] = 7;
+        record[56..56 + attributes.len()].copy_from_slice(attributes);
+        for (own, last) in [(50, 510), (52, 1022)] {
+            let bytes = [record[last], record[last + 1]];
+            record[own..own + 2].copy_from_slice(&bytes);
+            record[last..last + 2].fill(0);
+        }
+        record
+    }
+
+    #[test]
+    fn a_torn_record_is_not_believed_and_a_whole_one_gets_its_bytes_back() {
+        let attributes: Vec<u8> = (0..968).map(|n| u8::try_from(n % 251).unwrap()).collect();
+        let mut whole = record(&attributes);
+        let mut torn = whole.clone();
+        fix_up(&mut whole).unwrap();
+        assert_eq!(whole[56..], attributes);
+        torn[510] ^= 1;
+        assert_eq!(fix_up(&mut torn), Err("was not written completely"));
+        for (at, value) in [(4, 6), (4, 49), (4, 0xff), (5, 0x02), (6, 2), (6, 4)] {
+            let mut wrong = record(&attributes);
+            wrong[at] = value;
+            assert!(fix_up(&mut wrong).is_err(), "{at} {value}");
+        }
+        assert!(fix_up(&mut [0; 511]).is_err());
+        assert!(fix_up(&mut []).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_attributes_are_walked_to_an_end(
+            pieces in prop::collection::vec(
+                (
+                    any::<u8>(), 0u8..20, prop_oneof![Just(0u8), Just(1), any::<u8>()],
+                    prop::collection::vec(prop_oneof![Just(0), Just(0x11), any::<u8>()], 160),
+                ),
+                1..6,
+            ),
+        ) {
+            let mut attributes = Vec::new();
+            for (kind, words, form, mut bytes) in pieces {
+                bytes[..9].copy_from_slice(&[kind, 0, 0, 0, words * 8, 0, 0, 0, form]);
+                bytes.truncate(usize::from(words).max(2) * 8);
+                attributes.extend(bytes);
+            }
+            attributes.extend([0xff; 8]);
+            let mut record = record(&attributes);
+            let record = Record::parse(&mut record, 7).unwrap().unwrap();
+            let mut count = 0;
+            for attribute in record.attributes().flatten() {
+                count += 1;
+                if let Value::Mapped(mapped) = attribute.value {
+                    for run in mapped.runs(7, 1000).flatten() {
+                        prop_assert!(run.len > 0 && run.lcn.is_none_or(|lcn| lcn + run.len <= 1000));
+                    }
+                }
+            }
+            prop_assert!(count <= 1024 / 16);
+            prop_assert!(record.find(DATA, &[], 0).is_ok_and(|found| found.is_none_or(|a| a.kind == DATA))
+                || record.attributes().any(|attribute| attribute.is_err()));
+        }
+    }
+}

@@ -7,7 +7,7 @@ use super::runlist::Run;
 use super::stop::Stop;
 use crate::Error;
 
-/// Runs one of the filesystem's own files may have: 24 MiB of memory. `$MFT` of a very
+/// Runs one of the filesystem's own files may have: 32 MiB of memory. `$MFT` of a very
 /// fragmented volume has thousands.
 const RUNS_MAX: usize = 1 << 20;
 

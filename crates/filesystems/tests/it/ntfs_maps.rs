@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use aiv_volume_io::{Extent, ReadAt};
@@ -62,6 +63,10 @@ fn check(mib: u64, options: &str, cluster_size: u32) {
     let files = {
         let mounted = mount(&volume, "compression,streams_interface=windows");
         fill(mounted.path(), mib * MIB / 2);
+        let blocks = |name| fs::metadata(mounted.path().join(name)).unwrap().blocks();
+        assert!(blocks("hole") < 1000, "not sparse");
+        // mkntfs -C: the root directory hands compression down.
+        assert_eq!(blocks("compressible") < 600, options.contains("-C"), "compressed");
         files_below(mounted.path())
     };
     check_map(&volume, cluster_size, &files);
