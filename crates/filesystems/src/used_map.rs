@@ -78,7 +78,9 @@ pub enum MapNote {
 /// blocks, and the journal where one waits to be replayed. Takes about 120 bytes of memory for
 /// each group (128 MiB of such a volume), 16 for each run of the map, and never more than a few
 /// hundred MiB. Of NTFS the table of files, `$Bitmap` and the start of the log are read; the map
-/// takes two bits for each cluster. The volume must not change until it has been copied.
+/// takes two bits for each cluster (1 GiB for 16 TiB in clusters of 4 KiB).
+///
+/// The volume must not change until it has been copied.
 ///
 /// # Errors
 /// [`Error::Io`](crate::Error::Io) when the medium fails, [`Error::Canceled`](crate::Error)
