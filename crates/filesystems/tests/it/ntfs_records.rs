@@ -247,8 +247,34 @@ fn an_attribute_list_that_does_not_fit() {
     let volume = original.duplicate();
     volume.patch(entry + 16, &[0xff, 0xff, 0xff]);
     assert_eq!(ntfs(&volume), NtfsReason::SystemFile { record: 0, what: "is too short" });
+    // A piece that begins one cluster late, in the list and in its record.
+    let volume = original.duplicate();
+    let at = usize::try_from(entry - list).unwrap();
+    let (vcn, number) = (u64_at(&bytes, at + 8), u64_at(&bytes, at + 16) & 0xffff_ffff);
+    volume.patch(entry + 8, &(vcn + 1).to_le_bytes());
+    edit_record(&volume, number, |record| {
+        let at = attribute(record, DATA, true);
+        put(record, at + 16, &(vcn + 1).to_le_bytes());
+    });
+    let what = "has pieces that do not fit together";
+    assert_eq!(ntfs(&volume), NtfsReason::SystemFile { record: 0, what });
+    for (offset, value, what) in [
+        (48, 300_000u64, "has an attribute list that is too long"),
+        (56, 32, "has an attribute list that is not written"),
+    ] {
+        let volume = original.duplicate();
+        edit_record(&volume, 0, |record| {
+            let at = attribute(record, 0x20, true);
+            put(record, at + offset, &value.to_le_bytes());
+        });
+        assert_eq!(ntfs(&volume), NtfsReason::SystemFile { record: 0, what });
+    }
     let volume = original.duplicate();
     volume.patch(entry, &[0x90]);
     let what = "has more or fewer clusters than it says";
     assert_eq!(ntfs(&volume), NtfsReason::SystemFile { record: 0, what });
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
 }
