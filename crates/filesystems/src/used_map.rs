@@ -1,6 +1,7 @@
 use aiv_volume_io::{ExtentSet, Job, ReadAt};
 
 use crate::ext::{self, ExtReason};
+use crate::ntfs::{self, NtfsReason};
 use crate::{FilesystemKind, Recognised, Result};
 
 /// Which bytes of a volume a backup has to keep.
@@ -11,7 +12,7 @@ pub enum UsedMap {
         /// Bytes that matter. Everything outside is free space of the filesystem; the area
         /// before the first and after the last cluster of the filesystem counts as used.
         used: ExtentSet,
-        /// The filesystem's unit of allocation in bytes: a power of two, 1 KiB to 1 GiB.
+        /// The filesystem's unit of allocation in bytes: a power of two, 256 bytes to 1 GiB.
         cluster_size: u32,
         /// What the user should know about the state the map was read in.
         notes: Vec<MapNote>,
@@ -47,6 +48,9 @@ pub enum WholeReason {
     /// An ext2, ext3 or ext4 filesystem that cannot be trusted or is not understood.
     #[error("ext filesystem: {0}")]
     Ext(ExtReason),
+    /// An NTFS filesystem that cannot be trusted or is not understood.
+    #[error("NTFS: {0}")]
+    Ntfs(NtfsReason),
 }
 
 /// Something the user should know about a map.
@@ -61,6 +65,11 @@ pub enum MapNote {
     },
     /// Multi-mount protection says that some computer has the filesystem mounted right now.
     MountedElsewhere,
+    /// NTFS files occupy clusters that `$Bitmap` calls free. They are in the map.
+    NotInBitmap {
+        /// How many.
+        clusters: u64,
+    },
 }
 
 /// Reads which bytes of `volume` matter, in clusters of the filesystem `recognised`.
@@ -68,7 +77,10 @@ pub enum MapNote {
 /// Reads the allocation records only: about one byte in 32,768 of an ext4 volume with 4 KiB
 /// blocks, and the journal where one waits to be replayed. Takes about 120 bytes of memory for
 /// each group (128 MiB of such a volume), 16 for each run of the map, and never more than a few
-/// hundred MiB. The volume must not change until it has been copied.
+/// hundred MiB. Of NTFS the table of files, `$Bitmap` and the start of the log are read; the map
+/// takes two bits for each cluster (1 GiB for 16 TiB in clusters of 4 KiB).
+///
+/// The volume must not change until it has been copied.
 ///
 /// # Errors
 /// [`Error::Io`](crate::Error::Io) when the medium fails, [`Error::Canceled`](crate::Error)
@@ -82,6 +94,7 @@ pub fn used_map(volume: &dyn ReadAt, recognised: &Recognised, job: Job<'_>) -> R
         FilesystemKind::Ext2 | FilesystemKind::Ext3 | FilesystemKind::Ext4 => {
             ext::used_map(volume, job)
         }
+        FilesystemKind::Ntfs => ntfs::used_map(volume, job),
         FilesystemKind::Unknown => Ok(UsedMap::Whole { reason: WholeReason::UnknownFilesystem }),
         kind => Ok(UsedMap::Whole { reason: WholeReason::NoMap { kind } }),
     }

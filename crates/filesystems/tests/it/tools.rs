@@ -107,6 +107,15 @@ impl Mounted {
         Self { dir }
     }
 
+    /// Mounts with a driver that the kernel would not choose itself.
+    pub(crate) fn of_type(driver: &str, volume: &Volume, options: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let options = format!("loop,{options}");
+        let target = dir.path().to_str().unwrap();
+        run("mount", &["-t", driver, "-o", &options, volume.path(), target]);
+        Self { dir }
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }

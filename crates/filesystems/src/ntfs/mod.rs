@@ -1,0 +1,34 @@
+//! Which clusters of an NTFS filesystem are in use.
+//!
+//! Facts: Linux-NTFS project, "NTFS documentation"; where it is silent, what ntfs-3g and Windows
+//! were seen to do. The answer is `$Bitmap`, believed after everything that could contradict it
+//! was read: the boot sector, the mirror of `$MFT`, `$Volume`, `$LogFile`, and the run lists of
+//! all files. A volume that was not cleanly unmounted is kept whole: its log describes changes
+//! of pages, not of clusters, and is not followed.
+
+mod bitmap;
+mod boot;
+mod log;
+mod mft;
+mod reason;
+mod record;
+mod runlist;
+mod shadow;
+mod stop;
+mod stream;
+mod used;
+mod walk;
+
+use aiv_volume_io::{Job, ReadAt};
+
+use crate::{Result, UsedMap, WholeReason};
+pub use reason::{NtfsLogReason, NtfsReason};
+
+/// Reads the used-cluster map of an NTFS filesystem.
+pub(crate) fn used_map(volume: &dyn ReadAt, job: Job<'_>) -> Result<UsedMap> {
+    match used::read(volume, job) {
+        Ok(map) => Ok(map),
+        Err(stop::Stop::Whole(reason)) => Ok(UsedMap::Whole { reason: WholeReason::Ntfs(reason) }),
+        Err(stop::Stop::Failed(error)) => Err(error),
+    }
+}

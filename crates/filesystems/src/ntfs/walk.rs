@@ -1,0 +1,110 @@
+//! One pass over `$MFT`: which clusters the files say are theirs.
+
+use aiv_volume_io::Job;
+
+use super::bitmap::Bitmap;
+use super::mft::Mft;
+use super::reason::NtfsReason;
+use super::record::{Attribute, DATA, FILE_NAME, Record, Value, number_of};
+use super::stop::Stop;
+use crate::bytes::le64;
+
+const STRIDE: usize = 1 << 20;
+/// Records below are the filesystem's own files ("NTFS documentation", system files; 11 is
+/// `$Extend`).
+const SYSTEM_RECORDS: u64 = 12;
+/// Record of the root directory.
+const ROOT: u64 = 5;
+
+/// The clusters of all files. Fails when two files share one, or when `bitmap` calls a cluster
+/// of a system file free.
+pub(super) fn allocated(mft: &Mft<'_>, bitmap: &Bitmap, job: Job<'_>) -> Result<Bitmap, Stop> {
+    let clusters = mft.disk.geometry.clusters;
+    let mut walk = Walk { clusters, bitmap, seen: Bitmap::empty(clusters), hibernation: None };
+    let record_size = mft.disk.geometry.record_size as usize;
+    let per_stride = (STRIDE / record_size) as u64;
+    let mut buffer = vec![0; STRIDE];
+    let mut first = 0;
+    while first < mft.records {
+        job.check()?;
+        let count = per_stride.min(mft.records - first);
+        let len = usize::try_from(count).unwrap_or(0) * record_size;
+        mft.read(first, &mut buffer[..len])?;
+        for (number, bytes) in (first..).zip(buffer[..len].chunks_exact_mut(record_size)) {
+            if let Some(record) = Record::parse(bytes, number)? {
+                walk.record(&record)?;
+            }
+        }
+        first += count;
+    }
+    let Walk { seen, hibernation, .. } = walk;
+    check_awake(mft, hibernation)?;
+    Ok(seen)
+}
+
+struct Walk<'a> {
+    clusters: u64,
+    bitmap: &'a Bitmap,
+    seen: Bitmap,
+    /// Where the file begins that Windows saves its memory in.
+    hibernation: Option<u64>,
+}
+
+impl Walk<'_> {
+    fn record(&mut self, record: &Record<'_>) -> Result<(), NtfsReason> {
+        let mut saves_memory = false;
+        for attribute in record.attributes() {
+            let attribute = attribute?;
+            saves_memory |= is_hibernation_file(&attribute);
+            let Value::Mapped(mapped) = attribute.value else { continue };
+            for run in mapped.runs(record.number, self.clusters) {
+                let run = run?;
+                // A hole of a sparse or compressed file, or of the list of bad clusters.
+                let Some(lcn) = run.lcn else { continue };
+                self.claim(record, lcn, run.len)?;
+                if saves_memory && attribute.kind == DATA && run.vcn == 0 {
+                    self.hibernation = Some(lcn);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn claim(&mut self, record: &Record<'_>, lcn: u64, len: u64) -> Result<(), NtfsReason> {
+        if let Some(cluster) = self.seen.claim(lcn, len) {
+            return Err(NtfsReason::Overlap { record: record.number, cluster });
+        }
+        let file = record.file();
+        if file < SYSTEM_RECORDS
+            && let Some(cluster) = self.bitmap.first_clear(lcn, len)
+        {
+            return Err(NtfsReason::SystemFree { record: file, cluster });
+        }
+        Ok(())
+    }
+}
+
+/// Whether an attribute is the name `hiberfil.sys` in the root directory. Names come before
+/// contents in a record.
+fn is_hibernation_file(attribute: &Attribute<'_>) -> bool {
+    const NAME: &[u8] = b"hiberfil.sys";
+    let Value::Resident(value) = attribute.value else { return false };
+    if attribute.kind != FILE_NAME || value.len() != 66 + 2 * NAME.len() {
+        return false;
+    }
+    let name = value[66..].chunks_exact(2);
+    number_of(le64(value, 0)) == ROOT
+        && name.zip(NAME).all(|(unit, byte)| unit[1] == 0 && unit[0].eq_ignore_ascii_case(byte))
+}
+
+/// While Windows is hibernated the file begins with a signature (the one ntfs-3g looks for).
+fn check_awake(mft: &Mft<'_>, file: Option<u64>) -> Result<(), Stop> {
+    let Some(lcn) = file else { return Ok(()) };
+    let mut signature = [0; 4];
+    let at = mft.disk.geometry.offset_of(lcn);
+    mft.disk.read("read hiberfil.sys", at, &mut signature)?;
+    if signature.eq_ignore_ascii_case(b"hibr") {
+        return Err(NtfsReason::Hibernated.into());
+    }
+    Ok(())
+}
