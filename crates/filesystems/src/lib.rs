@@ -33,9 +33,11 @@ mod kind;
 mod recognise;
 mod runs;
 mod used_map;
+mod xfs;
 
 pub use error::{Error, Result};
 pub use ext::{ExtReason, FeatureClass, JournalReason};
 pub use kind::FilesystemKind;
 pub use recognise::{Recognised, recognise};
 pub use used_map::{MapNote, UsedMap, WholeReason, used_map};
+pub use xfs::{LogState as XfsLogState, XfsReason};

@@ -1,6 +1,7 @@
 use aiv_volume_io::{ExtentSet, Job, ReadAt};
 
 use crate::ext::{self, ExtReason};
+use crate::xfs::{self, XfsReason};
 use crate::{FilesystemKind, Recognised, Result};
 
 /// Which bytes of a volume a backup has to keep.
@@ -11,7 +12,7 @@ pub enum UsedMap {
         /// Bytes that matter. Everything outside is free space of the filesystem; the area
         /// before the first and after the last cluster of the filesystem counts as used.
         used: ExtentSet,
-        /// The filesystem's unit of allocation in bytes: a power of two, 1 KiB to 1 GiB.
+        /// The filesystem's unit of allocation in bytes: a power of two, 512 bytes to 1 GiB.
         cluster_size: u32,
         /// What the user should know about the state the map was read in.
         notes: Vec<MapNote>,
@@ -47,6 +48,9 @@ pub enum WholeReason {
     /// An ext2, ext3 or ext4 filesystem that cannot be trusted or is not understood.
     #[error("ext filesystem: {0}")]
     Ext(ExtReason),
+    /// An XFS filesystem that cannot be trusted or is not understood.
+    #[error("XFS filesystem: {0}")]
+    Xfs(XfsReason),
 }
 
 /// Something the user should know about a map.
@@ -82,6 +86,7 @@ pub fn used_map(volume: &dyn ReadAt, recognised: &Recognised, job: Job<'_>) -> R
         FilesystemKind::Ext2 | FilesystemKind::Ext3 | FilesystemKind::Ext4 => {
             ext::used_map(volume, job)
         }
+        FilesystemKind::Xfs => xfs::used_map(volume, job),
         FilesystemKind::Unknown => Ok(UsedMap::Whole { reason: WholeReason::UnknownFilesystem }),
         kind => Ok(UsedMap::Whole { reason: WholeReason::NoMap { kind } }),
     }

@@ -9,3 +9,5 @@ mod ext_tools;
 mod hostile;
 mod recognition;
 mod tools;
+mod xfs_maps;
+mod xfs_tools;
