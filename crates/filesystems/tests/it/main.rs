@@ -10,4 +10,5 @@ mod hostile;
 mod recognition;
 mod tools;
 mod xfs_maps;
+mod xfs_refusals;
 mod xfs_tools;
