@@ -9,6 +9,7 @@ mod ext_tools;
 mod hostile;
 mod recognition;
 mod tools;
+mod xfs_hostile;
 mod xfs_maps;
 mod xfs_refusals;
 mod xfs_tools;
