@@ -32,6 +32,8 @@ pub(super) struct Geometry {
     pub(super) group_blocks: u32,
     pub(super) groups: u32,
     pub(super) log: LogPlace,
+    /// Group, and block in it, of the root directory's inode.
+    pub(super) root_inode: (u32, u32),
 }
 
 /// The internal log: consecutive blocks of one group.
@@ -158,14 +160,15 @@ fn geometry(sector: &[u8], volume_len: u64) -> Result<Geometry, XfsReason> {
     if u32::from(sector[124]) != group_log {
         return Err(field("sb_agblklog", sector[124].into(), group_log));
     }
-    let placeless = LogPlace { group: 0, block: 0, blocks: 0 };
+    let log = LogPlace { group: 0, block: 0, blocks: 0 };
     let mut geometry =
-        Geometry { block_size, sector_size, blocks, group_blocks, groups, log: placeless };
+        Geometry { block_size, sector_size, blocks, group_blocks, groups, log, root_inode: (0, 0) };
     let last = geometry.blocks_of(groups - 1);
     if last < GROUP_BLOCKS_MIN {
         return Err(field("sb_dblocks", blocks, "64 blocks or more in the last group"));
     }
     geometry.log = log_place(sector, &geometry, group_log)?;
+    geometry.root_inode = root_inode(sector, &geometry, group_log)?;
     Ok(geometry)
 }
 
@@ -178,17 +181,35 @@ fn log_place(sector: &[u8], geometry: &Geometry, group_log: u32) -> Result<LogPl
     if !(LOG_BYTES_MIN..=LOG_BYTES_MAX).contains(&bytes) {
         return Err(field("sb_logblocks", blocks.into(), "64 KiB to 2 GiB"));
     }
-    // Block addresses of XFS have the group above and the block in the group below.
-    let group = u32::try_from(start >> group_log).unwrap_or(u32::MAX);
-    let in_group = start & ((1 << group_log) - 1);
-    let end = in_group + u64::from(blocks);
-    let inside = group < geometry.groups
-        && in_group >= geometry.header_blocks().into()
-        && end <= geometry.blocks_of(group).into();
-    match u32::try_from(in_group) {
-        Ok(block) if inside => Ok(LogPlace { group, block, blocks }),
-        _ => Err(field("sb_logstart", start, "inside one group, behind its headers")),
+    match place(start, blocks, geometry, group_log) {
+        Some((group, block)) => Ok(LogPlace { group, block, blocks }),
+        None => Err(field("sb_logstart", start, "inside one group, behind its headers")),
     }
+}
+
+/// The block of the root directory's inode; an inode number is a block address with the place
+/// in the block below.
+fn root_inode(sector: &[u8], geometry: &Geometry, group_log: u32) -> Result<(u32, u32), XfsReason> {
+    let (inode, per_block_log) = (be64(sector, 56), sector[123]);
+    // Inodes of 256 to 2048 bytes, two or more in a block.
+    let expected = sector[120].wrapping_sub(sector[122]);
+    if !(8..=11).contains(&sector[122]) || per_block_log != expected || !(1..=8).contains(&expected)
+    {
+        return Err(field("sb_inopblog", per_block_log.into(), "block size by inode size"));
+    }
+    place(inode >> per_block_log, 1, geometry, group_log)
+        .ok_or_else(|| field("sb_rootino", inode, "inside a group, behind its headers"))
+}
+
+/// Block addresses of XFS have the group above and the block in the group below. `None` when
+/// `blocks` from there on are not all inside a group and behind its headers.
+fn place(start: u64, blocks: u32, geometry: &Geometry, group_log: u32) -> Option<(u32, u32)> {
+    let group = u32::try_from(start >> group_log).ok()?;
+    let block = u32::try_from(start & ((1 << group_log) - 1)).ok()?;
+    let inside = group < geometry.groups
+        && block >= geometry.header_blocks()
+        && block.checked_add(blocks)? <= geometry.blocks_of(group);
+    inside.then_some((group, block))
 }
 
 fn field(field: &'static str, found: u64, allowed: impl ToString) -> XfsReason {

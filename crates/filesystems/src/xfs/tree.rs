@@ -18,15 +18,24 @@ use crate::bytes::{array, be16, be32, be64};
 
 /// `XFS_BTREE_MAXLEVELS`.
 pub(super) const LEVELS_MAX: u32 = 9;
-/// Blocks of one level. The largest group, full of single free blocks, needs about this many;
-/// half-empty leaves of 4 KiB still hold 250 million records in them.
-const LEVEL_BLOCKS_MAX: usize = 1 << 20;
-/// Records that are kept: 64 MiB. A group of 1 TiB has a free extent every 128 KiB then.
-const RECORDS_MAX: usize = 1 << 23;
 const NO_SIBLING: u32 = u32::MAX;
 const CRC_AT: usize = 52;
 const RECORD_LEN: usize = 8;
 const POINTER_LEN: usize = 4;
+
+/// What a tree may need of memory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) records: usize,
+    /// Of one level.
+    pub(super) blocks: usize,
+}
+
+impl Limits {
+    /// 64 MiB of records: the largest group, 1 TiB, may have a free extent every 128 KiB. They
+    /// fit many times into that many leaves, however empty.
+    pub(super) const DEFAULT: Self = Self { records: 1 << 23, blocks: 1 << 20 };
+}
 
 /// A run of free blocks of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +109,7 @@ pub(super) struct TreeReader<'a> {
     pub(super) superblock: &'a Superblock,
     pub(super) group: u32,
     pub(super) order: Order,
+    pub(super) limits: Limits,
     pub(super) job: Job<'a>,
 }
 
@@ -219,8 +229,10 @@ impl TreeReader<'_> {
         if count > self.room() / RECORD_LEN || count == 0 && !alone {
             return Err(self.fault(block, "its number of records is out of range"));
         }
-        if tree.extents.len() + count > RECORDS_MAX {
-            return Err(XfsReason::TooMany { group: self.group, allowed: RECORDS_MAX }.into());
+        if tree.extents.len() + count > self.limits.records {
+            return Err(
+                XfsReason::TooMany { group: self.group, allowed: self.limits.records }.into()
+            );
         }
         let group_blocks = self.superblock.geometry.blocks_of(self.group);
         let records = &bytes[self.header_len()..][..count * RECORD_LEN];
@@ -252,8 +264,10 @@ impl TreeReader<'_> {
         if count > count_max || count == 0 {
             return Err(self.fault(block, "its number of children is out of range"));
         }
-        if below.len() + count > LEVEL_BLOCKS_MAX {
-            return Err(XfsReason::TooMany { group: self.group, allowed: LEVEL_BLOCKS_MAX }.into());
+        if below.len() + count > self.limits.blocks {
+            return Err(
+                XfsReason::TooMany { group: self.group, allowed: self.limits.blocks }.into()
+            );
         }
         let keys = &bytes[self.header_len()..];
         let pointers = &keys[count_max * RECORD_LEN..];
@@ -265,5 +279,86 @@ impl TreeReader<'_> {
             below.push(Child { block: be32(pointers, n * POINTER_LEN), key: Some(key) });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aiv_volume_io::MemDisk;
+
+    use super::super::features::Features;
+    use super::super::superblock::{Geometry, LogPlace};
+    use super::*;
+
+    /// A group of version 4 with blocks of 512 bytes: a node in block 4, leaves in 5 and 6 with
+    /// three free extents.
+    fn read(order: Order, limits: Limits) -> Result<Tree, Stop> {
+        let mut disk = vec![0; 64 * 512];
+        let mut write = |block: usize, level: u16, siblings: [u32; 2], content: &[(usize, u32)]| {
+            let bytes = &mut disk[block * 512..][..512];
+            bytes[..4].copy_from_slice(&order.magic(false));
+            bytes[4..6].copy_from_slice(&level.to_be_bytes());
+            bytes[8..12].copy_from_slice(&siblings[0].to_be_bytes());
+            bytes[12..16].copy_from_slice(&siblings[1].to_be_bytes());
+            for &(at, value) in content {
+                bytes[16 + at..][..4].copy_from_slice(&value.to_be_bytes());
+            }
+            let records = content.iter().filter(|(at, _)| at % 8 == 0 && *at < 300).count();
+            bytes[7] = u8::try_from(records).unwrap();
+        };
+        let pointers = 496 / 12 * 8;
+        let keys = [(0, 10), (4, 2), (8, 30), (12, 4), (pointers, 5), (pointers + 4, 6)];
+        write(4, 1, [NO_SIBLING; 2], &keys);
+        write(5, 0, [NO_SIBLING, 6], &[(0, 10), (4, 2), (8, 20), (12, 3)]);
+        write(6, 0, [5, NO_SIBLING], &[(0, 30), (4, 4)]);
+        let superblock = Superblock {
+            geometry: Geometry {
+                block_size: 512,
+                sector_size: 512,
+                blocks: 64,
+                group_blocks: 64,
+                groups: 1,
+                log: LogPlace { group: 0, block: 0, blocks: 0 },
+                root_inode: (0, 0),
+            },
+            features: Features {
+                self_describing: false,
+                lazy_counts: true,
+                finobt: false,
+                rmapbt: false,
+                reflink: false,
+                meta_uuid: false,
+            },
+            uuid: [0; 16],
+            meta_uuid: [0; 16],
+            free_blocks: 9,
+        };
+        let (volume, job) = (MemDisk::from_bytes(disk), Job::silent());
+        let superblock = &superblock;
+        TreeReader { volume: &volume, superblock, group: 0, order, limits, job }
+            .read(Root { block: 4, levels: 2 })
+    }
+
+    #[test]
+    fn a_tree_of_two_levels_names_its_extents_and_its_blocks() {
+        for order in [Order::Block, Order::Size] {
+            let tree = read(order, Limits::DEFAULT).unwrap();
+            let extents: Vec<_> = tree.extents.iter().map(|e| (e.start, e.blocks)).collect();
+            assert_eq!(extents, [(10, 2), (20, 3), (30, 4)]);
+            assert_eq!(tree.blocks, [4, 5, 6]);
+        }
+    }
+
+    #[test]
+    fn more_records_or_blocks_than_memory_is_set_aside_for() {
+        for (records, blocks, allowed) in [(2, 2, 2), (3, 1, 1)] {
+            match read(Order::Block, Limits { records, blocks }) {
+                Err(Stop::Whole(reason)) => {
+                    assert_eq!(reason, XfsReason::TooMany { group: 0, allowed });
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        read(Order::Block, Limits { records: 3, blocks: 2 }).unwrap();
     }
 }

@@ -7,7 +7,7 @@ use super::log;
 use super::reason::XfsReason;
 use super::stop::Stop;
 use super::superblock::Superblock;
-use super::tree::{FreeExtent, Order, Tree, TreeReader};
+use super::tree::{FreeExtent, Limits, Order, Tree, TreeReader};
 use crate::UsedMap;
 use crate::runs::{RUNS_MAX, RunCollector};
 
@@ -61,7 +61,14 @@ impl FreeSpace {
         job: Job<'_>,
     ) -> Result<Self, Stop> {
         let group = Group::read(volume, superblock, index)?;
-        let reader = |order| TreeReader { volume, superblock, group: index, order, job };
+        let reader = |order| TreeReader {
+            volume,
+            superblock,
+            group: index,
+            order,
+            limits: Limits::DEFAULT,
+            job,
+        };
         let by_block = reader(Order::Block).read(group.by_block)?;
         let by_size = reader(Order::Size).read(group.by_size)?;
         check_same(index, &by_block, &by_size)?;
@@ -115,6 +122,9 @@ fn check_metadata(
     let mut owned = vec![(0, geometry.header_blocks())];
     if geometry.log.group == group.index {
         owned.push((geometry.log.block, geometry.log.blocks));
+    }
+    if geometry.root_inode.0 == group.index {
+        owned.push((geometry.root_inode.1, 1));
     }
     let singles = [&by_block.blocks, &by_size.blocks, &group.set_aside, &group.other_roots];
     owned.extend(singles.into_iter().flatten().map(|&block| (block, 1)));

@@ -10,6 +10,7 @@ mod hostile;
 mod recognition;
 mod tools;
 mod xfs_hostile;
+mod xfs_logs;
 mod xfs_maps;
 mod xfs_refusals;
 mod xfs_tools;

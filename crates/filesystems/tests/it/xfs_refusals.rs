@@ -1,15 +1,16 @@
 //! What is not understood, or contradicts itself, means the whole volume, with the reason.
 
-use std::fs;
+use std::sync::atomic::AtomicUsize;
 
-use aiv_filesystems::{UsedMap, WholeReason, XfsLogState, XfsReason, recognise, used_map};
-use aiv_volume_io::{Job, ReadAt};
+use aiv_filesystems::{Error, UsedMap, WholeReason, XfsReason, recognise, used_map};
+use aiv_volume_io::{Cancel, Job, ReadAt};
 
+use crate::ext_refusals::Failing;
 use crate::ext_tools::{MIB, used_bytes, whole_reason};
-use crate::tools::{Mounted, Volume, run};
-use crate::xfs_tools::{MOUNT, field, fragment, mkfs};
+use crate::tools::{Mounted, Volume};
+use crate::xfs_tools::{MOUNT, field, fragment, log_at, mkfs};
 
-fn xfs(volume: &Volume) -> XfsReason {
+pub(crate) fn xfs(volume: &Volume) -> XfsReason {
     match whole_reason(volume) {
         WholeReason::Xfs(reason) => reason,
         other => panic!("{other}"),
@@ -31,7 +32,7 @@ fn fragmented() -> Volume {
     volume
 }
 
-fn bytes_of<const N: usize>(volume: &Volume, at: u64) -> [u8; N] {
+pub(crate) fn bytes_of<const N: usize>(volume: &Volume, at: u64) -> [u8; N] {
     let mut bytes = [0; N];
     volume.open().read_exact_at(&mut bytes, at).unwrap();
     bytes
@@ -158,6 +159,10 @@ fn superblock_fields_out_of_range_are_named() {
         (124, &[15], "sb_agblklog"),
         (96, &[0, 0, 0, 1], "sb_logblocks"),
         (96, &[0x70, 0, 0, 0], "sb_logblocks"),
+        (56, &[0xff; 8], "sb_rootino"),
+        (56, &[0, 0, 0, 0, 0, 0, 0, 1], "sb_rootino"),
+        (122, &[7], "sb_inopblog"),
+        (123, &[7], "sb_inopblog"),
         (48, &[0, 0, 0, 0, 0, 0, 0x10, 0], "sb_logstart"),
         (48, &[0, 0, 0, 0, 0, 0, 0x0f, 0xff], "sb_logstart"),
         (48, &[0, 0, 0, 9, 0, 0, 0, 8], "sb_logstart"),
@@ -367,6 +372,10 @@ fn trees_that_agree_to_call_metadata_free() {
         move_free_space(&forged, block);
         assert_eq!(xfs(&forged), XfsReason::Metadata { group: 2, block, what });
     }
+    // The root directory.
+    let forged = volume.duplicate();
+    forged.patch(56, &((2u64 << 12 | 2000) << 4).to_be_bytes());
+    assert_eq!(xfs(&forged), XfsReason::Metadata { group: 2, block: 2000, what });
     // The log, copied to where the trees have free space.
     let place = log_at(&volume);
     let len = field(&volume, "sb 0", "logblocks") * 4096;
@@ -388,106 +397,34 @@ fn blocks_with_two_owners() {
     assert_eq!(xfs(&volume), XfsReason::Metadata { group: 0, block, what });
 }
 
-fn log_at(volume: &Volume) -> u64 {
-    let [start, bits, group_blocks, block_size] =
-        ["logstart", "agblklog", "agblocks", "blocksize"].map(|name| field(volume, "sb 0", name));
-    ((start >> bits) * group_blocks + (start & ((1 << bits) - 1))) * block_size
-}
-
-fn log_state(volume: &Volume) -> XfsLogState {
-    match xfs(volume) {
-        XfsReason::LogDirty(state) => state,
-        other => panic!("{other}"),
-    }
+#[test]
+fn a_canceled_xfs_map_is_an_error() {
+    let volume = plain();
+    let source = volume.open();
+    let recognised = recognise(&source).unwrap();
+    let cancel = Cancel::new();
+    cancel.cancel();
+    let job = Job { cancel: &cancel, ..Job::silent() };
+    assert!(matches!(used_map(&source, &recognised, job), Err(Error::Canceled(_))));
 }
 
 #[test]
-fn a_mounted_or_frozen_filesystem_and_a_snapshot_of_one() {
-    let volume = mkfs(48 * MIB, "-d agcount=2");
-    let mounted = Mounted::new(&volume, MOUNT);
-    fragment(mounted.path(), 100);
-    run("sync", &["-f", mounted.path().to_str().unwrap()]);
-    assert_eq!(log_state(&volume.duplicate()), XfsLogState::NotUnmounted);
-    let path = mounted.path().to_str().unwrap();
-    run("fsfreeze", &["-f", path]);
-    let frozen = volume.duplicate();
-    run("fsfreeze", &["-u", path]);
-    assert_eq!(log_state(&frozen), XfsLogState::NotUnmounted);
-    assert!(xfs(&frozen).to_string().starts_with("the log is dirty: "));
-    drop(mounted);
-    used_bytes(&volume);
-}
-
-#[test]
-fn every_moment_of_a_mounted_filesystem_is_dirty() {
-    let volume = mkfs(48 * MIB, "-d agcount=2");
-    let mounted = Mounted::new(&volume, MOUNT);
-    for n in 0..20 {
-        fs::write(mounted.path().join(format!("file{n}")), [1; 5000]).unwrap();
-        run("sync", &["-f", mounted.path().to_str().unwrap()]);
-        assert_eq!(log_state(&volume.duplicate()), XfsLogState::NotUnmounted, "{n}");
+fn a_medium_that_fails_under_xfs_is_an_error_and_never_a_map() {
+    let volume = fragmented();
+    let source = volume.open();
+    let expected = used_bytes(&volume).0;
+    for reads in 0.. {
+        let failing = Failing { volume: &source, reads_left: AtomicUsize::new(reads) };
+        let answer = recognise(&failing)
+            .and_then(|recognised| used_map(&failing, &recognised, Job::silent()));
+        match answer {
+            Err(Error::Io { .. }) => assert!(reads < 100, "no end of reads"),
+            Ok(UsedMap::Used { used, .. }) => {
+                assert_eq!(used, expected);
+                assert!(reads > 20, "there were more than {reads} reads");
+                break;
+            }
+            other => panic!("after {reads} reads: {other:?}"),
+        }
     }
-}
-
-#[test]
-fn logs_that_do_not_end_where_they_should() {
-    let volume = mkfs(32 * MIB, "-d agcount=2");
-    let mounted = Mounted::new(&volume, MOUNT);
-    fragment(mounted.path(), 10);
-    drop(mounted);
-    used_bytes(&volume);
-    let log = log_at(&volume);
-    let len = field(&volume, "sb 0", "logblocks") * 8;
-    // Blocks of the lap before may look like records, too: the kernel stamps them so.
-    let magic = 0xfeed_babe_u32.to_be_bytes();
-    let cycle = |block: u64| {
-        let bytes: [u8; 8] = bytes_of(&volume, log + block * 512);
-        if bytes[..4] == magic { bytes[7] } else { bytes[3] }
-    };
-    let head = (0..len).find(|&block| cycle(block) == 0).unwrap();
-    let head32 = u32::try_from(head).unwrap();
-    let last = (0..head).rfind(|block| bytes_of(&volume, log + block * 512) == magic).unwrap();
-    let block = u32::try_from(last).unwrap();
-
-    let damaged = |at: u64, bytes: &[u8]| {
-        let damaged = volume.duplicate();
-        damaged.patch(log + at, bytes);
-        log_state(&damaged)
-    };
-    // The first block, one in the middle, and one behind the head.
-    assert_eq!(damaged(0, &[0; 8]), XfsLogState::Cycles { block: 0 });
-    assert_eq!(damaged(512, &[0, 0, 0, 7]), XfsLogState::Cycles { block: 1 });
-    let behind = XfsLogState::Cycles { block: head32 + 3 };
-    assert_eq!(damaged((head + 3) * 512, &[0, 0, 0, 1]), behind);
-    let end = (len - 1) * 512;
-    let cycle_at_end = XfsLogState::Cycles { block: u32::try_from(len - 1).unwrap() };
-    assert_eq!(damaged(end, &[0, 0, 0, 9]), cycle_at_end);
-    // The last record.
-    let at = last * 512;
-    for (field, bytes, what) in [
-        (8, &[0, 0, 0, 9][..], "version or length"),
-        (12, &[0x7f], "version or length"),
-        (12, &[0; 4], "version or length"),
-        (20, &[1], "its number is not its place"),
-        (304, &[1, 2, 3], "it belongs to another filesystem"),
-        (100, &[1, 2, 3], "checksum"),
-        (512 + 20, &[0x55], "checksum"),
-    ] {
-        assert_eq!(damaged(at + field, bytes), XfsLogState::Damaged { block, what });
-    }
-    // Without its checksum, as old kernels write it.
-    let unsummed = volume.duplicate();
-    unsummed.patch(log + at + 32, &[0; 4]);
-    used_bytes(&unsummed);
-    for (field, bytes) in [(40, &[0, 0, 0, 2][..]), (512 + 9, &[0]), (12, &[0, 0, 4, 0])] {
-        let forged = unsummed.duplicate();
-        forged.patch(log + at + field, bytes);
-        assert_eq!(log_state(&forged), XfsLogState::NotUnmounted);
-    }
-    // No record at all, only cycles.
-    let empty = volume.duplicate();
-    for block in 0..head {
-        empty.patch(log + block * 512, &[0, 0, 0, 1]);
-    }
-    assert_eq!(log_state(&empty), XfsLogState::NoRecord { head: head32 });
 }

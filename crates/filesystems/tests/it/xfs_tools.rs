@@ -122,3 +122,10 @@ fn agfl(volume: &Volume, group: u64, first: u64, count: u64) -> Vec<u64> {
         })
         .collect()
 }
+
+/// Byte offset of the log.
+pub(crate) fn log_at(volume: &Volume) -> u64 {
+    let [start, bits, group_blocks, block_size] =
+        ["logstart", "agblklog", "agblocks", "blocksize"].map(|name| field(volume, "sb 0", name));
+    ((start >> bits) * group_blocks + (start & ((1 << bits) - 1))) * block_size
+}
