@@ -19,6 +19,14 @@
 //! filesystem, and a snapshot of a mounted one, have no such record. Replaying a log in memory
 //! would need all of the kernel's recovery and is not done.
 //!
+//! Tools that rewrite the log, `xfs_admin -U` among them, may leave a stretch of
+//! zeros behind its head, which looks like missing writes; such a filesystem has a map again
+//! after it was mounted once.
+//!
+//! # Cost
+//! Read are four sectors of each group, both trees, and at most 4 MiB of the log. Memory is
+//! 16 bytes for each free extent of one group, at most 128 MiB, and the map.
+//!
 //! Facts: "XFS Algorithms & Data Structures", 3rd edition; the kernel's `xfs_format.h`,
 //! `xfs_log_format.h` and `xfs_log_recover.c`. All numbers are big endian except checksums.
 
