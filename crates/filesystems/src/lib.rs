@@ -34,6 +34,7 @@ mod ntfs;
 mod recognise;
 mod runs;
 mod used_map;
+mod xfs;
 
 pub use error::{Error, Result};
 pub use ext::{ExtReason, FeatureClass, JournalReason};
@@ -41,3 +42,4 @@ pub use kind::FilesystemKind;
 pub use ntfs::{NtfsLogReason, NtfsReason};
 pub use recognise::{Recognised, recognise};
 pub use used_map::{MapNote, UsedMap, WholeReason, used_map};
+pub use xfs::{LogState as XfsLogState, XfsReason};

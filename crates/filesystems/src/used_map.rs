@@ -2,6 +2,7 @@ use aiv_volume_io::{ExtentSet, Job, ReadAt};
 
 use crate::ext::{self, ExtReason};
 use crate::ntfs::{self, NtfsReason};
+use crate::xfs::{self, XfsReason};
 use crate::{FilesystemKind, Recognised, Result};
 
 /// Which bytes of a volume a backup has to keep.
@@ -51,6 +52,9 @@ pub enum WholeReason {
     /// An NTFS filesystem that cannot be trusted or is not understood.
     #[error("NTFS: {0}")]
     Ntfs(NtfsReason),
+    /// An XFS filesystem that cannot be trusted or is not understood.
+    #[error("XFS filesystem: {0}")]
+    Xfs(XfsReason),
 }
 
 /// Something the user should know about a map.
@@ -95,6 +99,7 @@ pub fn used_map(volume: &dyn ReadAt, recognised: &Recognised, job: Job<'_>) -> R
             ext::used_map(volume, job)
         }
         FilesystemKind::Ntfs => ntfs::used_map(volume, job),
+        FilesystemKind::Xfs => xfs::used_map(volume, job),
         FilesystemKind::Unknown => Ok(UsedMap::Whole { reason: WholeReason::UnknownFilesystem }),
         kind => Ok(UsedMap::Whole { reason: WholeReason::NoMap { kind } }),
     }

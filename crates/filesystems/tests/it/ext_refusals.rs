@@ -206,9 +206,9 @@ fn a_canceled_map_is_an_error() {
 }
 
 /// A medium on which the n-th read fails.
-struct Failing<'a> {
-    volume: &'a FileVolume,
-    reads_left: AtomicUsize,
+pub(crate) struct Failing<'a> {
+    pub(crate) volume: &'a FileVolume,
+    pub(crate) reads_left: AtomicUsize,
 }
 
 impl ReadAt for Failing<'_> {

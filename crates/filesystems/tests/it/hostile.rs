@@ -14,10 +14,10 @@ use crate::ext_tools::{MIB, mke2fs};
 use crate::tools::{Mounted, Volume};
 
 /// A volume with some bytes changed, which also counts what is read.
-struct Mutated<'a> {
-    volume: &'a MemDisk,
-    changes: &'a HashMap<u64, u8>,
-    bytes_read: AtomicU64,
+pub(crate) struct Mutated<'a> {
+    pub(crate) volume: &'a MemDisk,
+    pub(crate) changes: &'a HashMap<u64, u8>,
+    pub(crate) bytes_read: AtomicU64,
 }
 
 impl ReadAt for Mutated<'_> {
@@ -38,13 +38,13 @@ impl ReadAt for Mutated<'_> {
     }
 }
 
-struct Seed {
-    volume: MemDisk,
+pub(crate) struct Seed {
+    pub(crate) volume: MemDisk,
     /// The ranges a map is read from.
-    metadata: Vec<Extent>,
+    pub(crate) metadata: Vec<Extent>,
 }
 
-fn seed(volume: &Volume) -> Seed {
+pub(crate) fn seed(volume: &Volume) -> Seed {
     let recorder = Recorder { volume: volume.open(), seen: std::sync::Mutex::default() };
     let recognised = recognise(&recorder).unwrap();
     recorder.seen.lock().unwrap().clear();

@@ -14,3 +14,8 @@ mod ntfs_refusals;
 mod ntfs_tools;
 mod recognition;
 mod tools;
+mod xfs_hostile;
+mod xfs_logs;
+mod xfs_maps;
+mod xfs_refusals;
+mod xfs_tools;
