@@ -1,6 +1,9 @@
 use aiv_volume_io::{ExtentSet, Job, ReadAt};
 
+use crate::exfat::{self, ExFatReason};
 use crate::ext::{self, ExtReason};
+use crate::fat::{self, FatReason};
+use crate::swap::{self, SwapReason};
 use crate::{FilesystemKind, Recognised, Result};
 
 /// Which bytes of a volume a backup has to keep.
@@ -11,7 +14,7 @@ pub enum UsedMap {
         /// Bytes that matter. Everything outside is free space of the filesystem; the area
         /// before the first and after the last cluster of the filesystem counts as used.
         used: ExtentSet,
-        /// The filesystem's unit of allocation in bytes: a power of two, 1 KiB to 1 GiB.
+        /// The filesystem's unit of allocation in bytes: a power of two, 512 bytes to 1 GiB.
         cluster_size: u32,
         /// What the user should know about the state the map was read in.
         notes: Vec<MapNote>,
@@ -47,6 +50,15 @@ pub enum WholeReason {
     /// An ext2, ext3 or ext4 filesystem that cannot be trusted or is not understood.
     #[error("ext filesystem: {0}")]
     Ext(ExtReason),
+    /// A FAT filesystem that cannot be trusted or is not understood.
+    #[error("FAT filesystem: {0}")]
+    Fat(FatReason),
+    /// An exFAT filesystem that cannot be trusted or is not understood.
+    #[error("exFAT filesystem: {0}")]
+    ExFat(ExFatReason),
+    /// Swap space that may hold something, or is not understood.
+    #[error("swap space: {0}")]
+    Swap(SwapReason),
 }
 
 /// Something the user should know about a map.
@@ -61,14 +73,22 @@ pub enum MapNote {
     },
     /// Multi-mount protection says that some computer has the filesystem mounted right now.
     MountedElsewhere,
+    /// The filesystem was not unmounted and has no journal. The map holds all that its records
+    /// call used; a repair of the restored volume may find clusters nobody needs.
+    NotUnmounted,
+    /// The filesystem's driver met errors of the medium some time ago.
+    MediaFailed,
+    /// The backup of the boot region is not its equal.
+    BackupBootDiffers,
 }
 
 /// Reads which bytes of `volume` matter, in clusters of the filesystem `recognised`.
 ///
 /// Reads the allocation records only: about one byte in 32,768 of an ext4 volume with 4 KiB
-/// blocks, and the journal where one waits to be replayed. Takes about 120 bytes of memory for
-/// each group (128 MiB of such a volume), 16 for each run of the map, and never more than a few
-/// hundred MiB. The volume must not change until it has been copied.
+/// blocks, and the journal where one waits to be replayed; the tables of a FAT volume; the bitmap
+/// of an exFAT volume. Takes about 120 bytes of memory for each group of ext4 (128 MiB of such a
+/// volume), a bit or two for each cluster of FAT, 16 bytes for each run of the map, and never
+/// more than a few hundred MiB. The volume must not change until it has been copied.
 ///
 /// # Errors
 /// [`Error::Io`](crate::Error::Io) when the medium fails, [`Error::Canceled`](crate::Error)
@@ -82,6 +102,11 @@ pub fn used_map(volume: &dyn ReadAt, recognised: &Recognised, job: Job<'_>) -> R
         FilesystemKind::Ext2 | FilesystemKind::Ext3 | FilesystemKind::Ext4 => {
             ext::used_map(volume, job)
         }
+        FilesystemKind::Fat12 | FilesystemKind::Fat16 | FilesystemKind::Fat32 => {
+            fat::used_map(volume, job)
+        }
+        FilesystemKind::ExFat => exfat::used_map(volume, job),
+        FilesystemKind::Swap | FilesystemKind::SwapSuspended => swap::used_map(volume),
         FilesystemKind::Unknown => Ok(UsedMap::Whole { reason: WholeReason::UnknownFilesystem }),
         kind => Ok(UsedMap::Whole { reason: WholeReason::NoMap { kind } }),
     }
