@@ -78,11 +78,12 @@ fn page_size(head: &[u8]) -> std::result::Result<usize, SwapReason> {
 
 /// Checks the first page, and returns the byte after the last one.
 fn check_header(page: &[u8], volume_len: u64) -> std::result::Result<u64, SwapReason> {
-    let read32 = if le32(page, INFO_AT) == 1 { le32 } else { be32 };
-    let version = read32(page, INFO_AT);
-    if version != 1 {
-        return Err(SwapReason::Field { field: "version", found: version, allowed: "1" });
-    }
+    // The machine that made it may have had either byte order.
+    let read32 = match (le32(page, INFO_AT), be32(page, INFO_AT)) {
+        (1, _) => le32,
+        (_, 1) => be32,
+        (found, _) => return Err(SwapReason::Field { field: "version", found, allowed: "1" }),
+    };
     let last_page = read32(page, INFO_AT + 4);
     if last_page == 0 {
         return Err(SwapReason::Field { field: "last_page", found: 0, allowed: "1 or more" });

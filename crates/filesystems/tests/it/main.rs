@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod exfat_maps;
+mod exfat_refusals;
+mod exfat_tools;
 mod ext_journal;
 mod ext_maps;
 mod ext_refusals;
@@ -10,5 +13,7 @@ mod fat_maps;
 mod fat_refusals;
 mod fat_tools;
 mod hostile;
+mod hostile_fat;
 mod recognition;
+mod swap;
 mod tools;
