@@ -16,7 +16,12 @@ impl Bitmap {
 
     /// The first `len` bits of `bytes`, which has at least as many.
     pub(crate) fn new(bytes: &[u8], len: u32) -> Self {
-        let mut bitmap = Self { bytes: bytes[..(len as usize).div_ceil(8)].to_vec(), len };
+        Self::of_bytes(bytes[..(len as usize).div_ceil(8)].to_vec(), len)
+    }
+
+    /// The first `len` bits of `bytes`, which has no byte more than that takes.
+    pub(crate) fn of_bytes(bytes: Vec<u8>, len: u32) -> Self {
+        let mut bitmap = Self { bytes, len };
         if !len.is_multiple_of(8)
             && let Some(last) = bitmap.bytes.last_mut()
         {

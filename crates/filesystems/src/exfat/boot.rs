@@ -21,7 +21,9 @@ const VOLATILE: [usize; 3] = [106, 107, 112];
 const SECTOR_SHIFTS: RangeInclusive<u8> = 9..=12;
 /// Clusters are 32 MiB at most.
 const CLUSTER_SHIFT_MAX: u8 = 25;
-const CLUSTERS_MAX: u64 = 0xffff_fff5;
+/// Allowed are four times as many. These, the size of cards and disks in the field, take two
+/// bits of memory each: 256 MiB.
+const CLUSTERS_MAX: u64 = 1 << 30;
 
 const ACTIVE_FAT: u16 = 0x1;
 const VOLUME_DIRTY: u16 = 0x2;
@@ -38,6 +40,7 @@ pub(super) struct Geometry {
     /// Number of clusters; the last one is `clusters + 1`.
     pub(super) clusters: u32,
     pub(super) root_cluster: u32,
+    pub(super) marked_dirty: bool,
     pub(super) media_failed: bool,
     /// The backup of the boot region is not its equal.
     pub(super) backup_differs: bool,
@@ -90,16 +93,17 @@ impl Geometry {
             1 | 2 => return Err(ExFatReason::TexFat),
             tables => return Err(field("NumberOfFats", tables, "1")),
         }
-        if flags & VOLUME_DIRTY != 0 {
-            return Err(ExFatReason::NotClean);
-        }
         let cluster_shift = region[109];
         if cluster_shift > CLUSTER_SHIFT_MAX - sector_shift {
             let allowed = format!("0 to {}", CLUSTER_SHIFT_MAX - sector_shift);
             return Err(field("SectorsPerClusterShift", cluster_shift, allowed));
         }
         let geometry = Self::areas(region, sector_shift, cluster_shift, volume_len)?;
-        Ok(Self { media_failed: flags & MEDIA_FAILURE != 0, ..geometry })
+        Ok(Self {
+            marked_dirty: flags & VOLUME_DIRTY != 0,
+            media_failed: flags & MEDIA_FAILURE != 0,
+            ..geometry
+        })
     }
 
     fn areas(
@@ -145,6 +149,7 @@ impl Geometry {
             heap_at: heap_first << sector_shift,
             clusters: u32::try_from(clusters).expect("it was read from 32 bits"),
             root_cluster,
+            marked_dirty: false,
             media_failed: false,
             backup_differs: false,
         })

@@ -13,33 +13,55 @@ const END: u32 = 0xffff_ffff;
 /// Bytes of the table read in one go.
 const STRIDE: u32 = 1 << 20;
 
+/// Bytes of the table kept for the next step along a chain. A chain that jumps costs no more
+/// than its clusters, which are not smaller.
+const WINDOW: usize = 512;
+
 pub(super) struct Table<'a> {
     volume: &'a dyn ReadAt,
     geometry: &'a Geometry,
+    window: [u8; WINDOW],
+    window_at: Option<u64>,
 }
 
 impl<'a> Table<'a> {
     /// The table, if it begins as every table does: media type f8h and ones.
     pub(super) fn open(volume: &'a dyn ReadAt, geometry: &'a Geometry) -> Result<Self, Stop> {
         const FIRST_ENTRIES: u64 = 0xffff_ffff_ffff_fff8;
-        let table = Self { volume, geometry };
-        let mut bytes = [0; 8];
-        table.read(0, &mut bytes)?;
-        match le64(&bytes, 0) {
+        let mut table = Self { volume, geometry, window: [0; WINDOW], window_at: None };
+        table.entry(0)?;
+        match le64(&table.window, 0) {
             FIRST_ENTRIES => Ok(table),
             found => Err(ExFatReason::FirstEntries { found }.into()),
         }
     }
 
     /// The cluster after `cluster`, `None` after the last one.
-    pub(super) fn next(&self, section: &'static str, cluster: u32) -> Result<Option<u32>, Stop> {
-        let mut bytes = [0; 4];
-        self.read(cluster, &mut bytes)?;
-        match le32(&bytes, 0) {
+    pub(super) fn next(
+        &mut self,
+        section: &'static str,
+        cluster: u32,
+    ) -> Result<Option<u32>, Stop> {
+        match self.entry(cluster)? {
             END => Ok(None),
             next if self.geometry.has(next) => Ok(Some(next)),
             _ => Err(ExFatReason::Chain { section, cluster }.into()),
         }
+    }
+
+    fn entry(&mut self, cluster: u32) -> Result<u32, Error> {
+        let byte = u64::from(cluster) * 4;
+        let window_at = byte - byte % WINDOW as u64;
+        if self.window_at != Some(window_at) {
+            self.window_at = None;
+            // Tables are whole sectors, and so is the window.
+            let at = self.geometry.table_at + window_at;
+            let failed = Error::io("read file allocation table", at);
+            self.volume.read_exact_at(&mut self.window, at).map_err(failed)?;
+            self.window_at = Some(window_at);
+        }
+        let index = usize::try_from(byte - window_at).expect("a window is small");
+        Ok(le32(&self.window, index))
     }
 
     /// The clusters of a structure of `count` clusters from `first` on, which has to be in one

@@ -33,10 +33,10 @@ impl Structures {
     pub(super) fn find(
         volume: &dyn ReadAt,
         geometry: &Geometry,
+        table: &mut Table<'_>,
         job: Job<'_>,
     ) -> Result<Self, Stop> {
-        let table = Table::open(volume, geometry)?;
-        let root = Root::read(volume, geometry, &table, job)?;
+        let root = Root::read(volume, geometry, table, job)?;
         let bitmap = root.bitmap.one(BITMAP)?;
         let bitmap_bytes = u64::from(geometry.clusters.div_ceil(8));
         bitmap.check_size(BITMAP, bitmap_bytes..=bitmap_bytes)?;
@@ -113,7 +113,7 @@ impl Root {
     fn read(
         volume: &dyn ReadAt,
         geometry: &Geometry,
-        table: &Table<'_>,
+        table: &mut Table<'_>,
         job: Job<'_>,
     ) -> Result<Self, Stop> {
         let max = DIRECTORY_BYTES_MAX / u64::from(geometry.cluster_size);

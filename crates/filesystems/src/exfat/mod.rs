@@ -7,8 +7,11 @@
 //! those of the root directory and those of the up-case table used, or the whole volume is
 //! kept. Everything before the cluster heap and after the last cluster is used.
 //!
-//! A volume marked dirty is kept whole: nothing beside the bitmap tells which clusters are used
-//! short of walking all directories, so what a crash left undone in it would not be noticed.
+//! No checksum or count protects the bitmap, and the clusters of most files are in no table
+//! either: nothing but the directories contradicts a bitmap that is wrong. So all of them are
+//! read, and every cluster of every file has to be used and to belong to that file alone. A
+//! volume that was not unmounted passes the same test before its map is believed;
+//! [`MapNote::NotUnmounted`](crate::MapNote) says so.
 //!
 //! Facts: Microsoft "exFAT file system specification", revision 1.00.
 
@@ -16,7 +19,9 @@ mod bitmap;
 mod boot;
 mod chain;
 mod directory;
+mod entry_set;
 mod reason;
+mod walk;
 
 use aiv_volume_io::{Job, ReadAt};
 

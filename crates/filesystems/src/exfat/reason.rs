@@ -29,9 +29,6 @@ pub enum ExFatReason {
     /// Two tables and two bitmaps: transaction-safe exFAT.
     #[error("it is a transaction-safe exFAT with two file allocation tables")]
     TexFat,
-    /// The volume was not unmounted.
-    #[error("the volume was not unmounted; run fsck.exfat or chkdsk")]
-    NotClean,
     /// The file allocation table does not begin as every table does.
     #[error("the file allocation table begins with {found:#018x}")]
     FirstEntries {
@@ -72,7 +69,27 @@ pub enum ExFatReason {
         /// The cluster.
         cluster: u32,
     },
-    /// Two structures share a cluster.
-    #[error("root directory, allocation bitmap or up-case table share clusters")]
-    MetadataOverlap,
+    /// The bitmap calls a cluster free that a file or folder has.
+    #[error("the allocation bitmap calls cluster {cluster} of a file or folder free")]
+    FileFree {
+        /// The cluster.
+        cluster: u32,
+    },
+    /// A cluster belongs to two files, folders or structures, or twice to one.
+    #[error("cluster {cluster} belongs to two files or folders")]
+    SharedCluster {
+        /// The cluster.
+        cluster: u32,
+    },
+    /// A directory entry that is damaged or not understood.
+    #[error("the directory entry at byte {offset} {what}")]
+    DirectoryEntry {
+        /// Byte offset in the volume.
+        offset: u64,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// More folders than are followed.
+    #[error("there are too many folders to follow them all")]
+    TooManyFolders,
 }

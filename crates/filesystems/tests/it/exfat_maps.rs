@@ -109,3 +109,12 @@ fn flags_and_percentage_that_only_the_main_boot_sector_has_are_no_difference() {
     volume.patch(112, &[77]);
     assert_eq!(used_bytes(&volume).2, []);
 }
+
+#[test]
+fn a_volume_that_was_not_unmounted_is_noted() {
+    let volume = mkfs_exfat(16 * MIB, "");
+    fill_exfat(&volume, 12 * MIB);
+    let (used, cluster_size, _) = used_bytes(&volume);
+    volume.patch(106, &[2, 0]);
+    assert_eq!(used_bytes(&volume), (used, cluster_size, vec![MapNote::NotUnmounted]));
+}

@@ -3,8 +3,8 @@
 use aiv_filesystems::{ExFatReason, UsedMap, WholeReason, recognise, used_map};
 use aiv_volume_io::{Job, MemDisk, ReadAt};
 
-use crate::exfat_tools::{field_by_dump_exfat, mkfs_exfat, patch_boot};
-use crate::ext_tools::{MIB, whole_reason};
+use crate::exfat_tools::{Fused, field_by_dump_exfat, mkfs_exfat, patch_boot};
+use crate::ext_tools::{MIB, used_bytes, whole_reason};
 use crate::tools::Volume;
 
 fn exfat(volume: &Volume) -> ExFatReason {
@@ -157,13 +157,6 @@ fn two_tables_or_two_bitmaps() {
 }
 
 #[test]
-fn a_volume_that_was_not_unmounted() {
-    let volume = plain();
-    volume.patch(106, &[2, 0]);
-    assert_eq!(exfat(&volume), ExFatReason::NotClean);
-}
-
-#[test]
 fn a_table_that_begins_with_something_else() {
     for at in [0, 3, 4, 7] {
         let volume = plain();
@@ -286,7 +279,131 @@ fn structures_that_share_clusters() {
     let volume = plain();
     let places = Places::of(&volume);
     let (at, _) = places.root_entry(&volume, 0x82);
-    volume.patch(at + 20, &u32::try_from(places.root).unwrap().to_le_bytes());
+    let cluster = u32::try_from(places.root).unwrap();
+    volume.patch(at + 20, &cluster.to_le_bytes());
     volume.patch(at + 24, &512u64.to_le_bytes());
-    assert_eq!(exfat(&volume), ExFatReason::MetadataOverlap);
+    assert_eq!(exfat(&volume), ExFatReason::SharedCluster { cluster });
+}
+
+/// A volume with a file of three clusters in the root directory and one in a folder.
+fn with_files() -> Volume {
+    let volume = plain();
+    let mounted = Fused::new(&volume, "rw");
+    std::fs::create_dir(mounted.path().join("folder")).unwrap();
+    for name in ["folder/inner", "outer"] {
+        std::fs::write(mounted.path().join(name), [7; 1500]).unwrap();
+    }
+    drop(mounted);
+    assert!(matches!(used_bytes(&volume), (_, 512, _)));
+    volume
+}
+
+/// The entry set of "outer", the last in the root directory, and where it is.
+fn outer(volume: &Volume) -> (u64, Vec<u8>) {
+    let places = Places::of(volume);
+    let mut entries = vec![0; 512];
+    volume.open().read_exact_at(&mut entries, places.cluster(places.root)).unwrap();
+    let n = entries.chunks(32).rposition(|entry| entry[0] == 0x85).unwrap();
+    (places.cluster(places.root) + n as u64 * 32, entries[n * 32..][..96].to_vec())
+}
+
+/// Changes the set of "outer" and gives it the checksum it then has.
+fn change_outer(volume: &Volume, change: impl FnOnce(&mut [u8])) -> u64 {
+    let (at, mut set) = outer(volume);
+    change(&mut set);
+    let summed = set.iter().enumerate().filter(|(n, _)| ![2, 3].contains(n));
+    let sum = summed.fold(0u16, |sum, (_, &b)| sum.rotate_right(1).wrapping_add(b.into()));
+    set[2..4].copy_from_slice(&sum.to_le_bytes());
+    volume.patch(at, &set);
+    at
+}
+
+fn first_of(set: &[u8]) -> u32 {
+    u32::from_le_bytes(set[32 + 20..][..4].try_into().unwrap())
+}
+
+#[test]
+fn a_bitmap_that_calls_a_cluster_of_a_file_free() {
+    let volume = with_files();
+    let places = Places::of(&volume);
+    let cluster = first_of(&outer(&volume).1) + 1;
+    let bit = u64::from(cluster) - 2;
+    let byte_at = places.cluster(places.bitmap) + bit / 8;
+    let mut byte = [0];
+    volume.open().read_exact_at(&mut byte, byte_at).unwrap();
+    volume.patch(byte_at, &[byte[0] & !(1 << (bit % 8))]);
+    assert_eq!(exfat(&volume), ExFatReason::FileFree { cluster });
+    // Whether it was unmounted or not.
+    volume.patch(106, &[2, 0]);
+    assert_eq!(exfat(&volume), ExFatReason::FileFree { cluster });
+}
+
+#[test]
+fn files_that_share_clusters() {
+    let volume = with_files();
+    let cluster = u32::try_from(Places::of(&volume).upcase).unwrap();
+    change_outer(&volume, |set| {
+        set[33] |= 2;
+        set[32 + 20..][..4].copy_from_slice(&cluster.to_le_bytes());
+    });
+    assert_eq!(exfat(&volume), ExFatReason::SharedCluster { cluster });
+}
+
+#[test]
+fn a_file_whose_chain_is_too_short_or_leads_outside() {
+    let volume = with_files();
+    let cluster = first_of(&outer(&volume).1);
+    let places = Places::of(&volume);
+    change_outer(&volume, |set| set[33] &= !2);
+    for entry in [1u32, 0xffff_ffff] {
+        volume.patch(places.entry(cluster.into()), &entry.to_le_bytes());
+        let expected = ExFatReason::Chain { section: "a file or folder", cluster };
+        assert_eq!(exfat(&volume), expected);
+    }
+}
+
+#[test]
+fn a_file_with_a_size_or_place_it_cannot_have() {
+    for (first, len) in [(0u32, 5u64), (1, 5), (100, 0), (0xffff_0000, 5), (100, u64::MAX)] {
+        let volume = with_files();
+        let at = change_outer(&volume, |set| {
+            set[32 + 20..][..4].copy_from_slice(&first.to_le_bytes());
+            set[32 + 24..][..8].copy_from_slice(&len.to_le_bytes());
+        });
+        let what = "has a size or first cluster it cannot have";
+        let expected = ExFatReason::DirectoryEntry { offset: at + 32, what };
+        assert_eq!(exfat(&volume), expected, "{first} {len}");
+    }
+}
+
+#[test]
+fn directory_entries_that_are_damaged_or_not_understood() {
+    let entry = |change: &dyn Fn(&Volume) -> u64| {
+        let volume = with_files();
+        let at = change(&volume);
+        match exfat(&volume) {
+            ExFatReason::DirectoryEntry { offset, what } => (offset - at, what),
+            other => panic!("{other}"),
+        }
+    };
+    let checksum = entry(&|volume| {
+        let (at, _) = outer(volume);
+        volume.patch(at + 8, &[0x5a]);
+        at
+    });
+    assert_eq!(checksum, (0, "does not match its checksum"));
+    let count = entry(&|volume| change_outer(volume, |set| set[1] = 1));
+    assert_eq!(count, (0, "has a number of further entries it cannot have"));
+    let ends = entry(&|volume| change_outer(volume, |set| set[1] = 3));
+    assert_eq!(ends, (96, "is not the further entry of a file that it should be"));
+    let order = entry(&|volume| change_outer(volume, |set| set[64] = 0xc0));
+    assert_eq!(order, (0, "has its further entries in a wrong order"));
+    let kind = entry(&|volume| change_outer(volume, |set| set[0] = 0x86));
+    assert_eq!(kind, (0, "is of an unknown kind, or belongs to no file"));
+}
+
+#[test]
+fn more_clusters_than_are_followed() {
+    let reason = changed(92, &(1u32 << 30 | 1).to_le_bytes());
+    assert!(matches!(reason, ExFatReason::Field { field: "ClusterCount", .. }));
 }

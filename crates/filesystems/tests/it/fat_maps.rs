@@ -48,7 +48,7 @@ fn a_table_of_several_strides() {
     let volume = mkfs_fat(200 * MIB, "-F 32 -s 1");
     fill_fat(&volume, 30 * MIB);
     let big = volume.dir.path().join("big");
-    std::fs::write(&big, crate::tools::noise(5, 160 * MIB as usize)).unwrap();
+    std::fs::write(&big, crate::tools::noise(5, 160 << 20)).unwrap();
     run("mcopy", &["-i", volume.path(), big.to_str().unwrap(), "::/"]);
     std::fs::remove_file(big).unwrap();
     check_fat(&volume, 512);

@@ -17,7 +17,12 @@ pub(crate) fn fill_fat(volume: &Volume, bytes: u64) {
     let copy_in = |rounds: std::ops::Range<u64>| {
         let files = tempfile::tempdir().unwrap();
         for round in rounds.clone() {
-            let len = [17, unit, unit * 2 + 311, unit / 3][round as usize % 4];
+            let len = match round % 4 {
+                0 => 17,
+                1 => unit,
+                2 => unit * 2 + 311,
+                _ => unit / 3,
+            };
             let dir = files.path().join(format!("a folder {}", round % 3));
             fs::create_dir_all(&dir).unwrap();
             fs::write(dir.join(format!("file number {round}")), noise(round, len)).unwrap();
