@@ -44,6 +44,8 @@ pub(super) struct Geometry {
     pub(super) table_len: u64,
     /// 1 or 2.
     pub(super) tables: u8,
+    /// Byte offset of the root directory of FAT12 and FAT16.
+    pub(super) root_at: u64,
     /// Byte offset of the first cluster.
     pub(super) data_at: u64,
     /// Number of clusters; the last one is `clusters + 1`.
@@ -111,6 +113,7 @@ impl Geometry {
             table_at: reserved * sector_size,
             table_len,
             tables,
+            root_at: (data_sector - root_sectors) * sector_size,
             data_at: data_sector * sector_size,
             clusters,
             root_cluster: if fat32 { Some(fat32_fields(boot, reserved, clusters)?) } else { None },

@@ -86,4 +86,27 @@ pub enum FatReason {
         /// Its first cluster.
         cluster: u32,
     },
+    /// The first cluster of a file or folder is called free.
+    #[error("cluster {cluster} of a file or folder is free in the table")]
+    FileFree {
+        /// The cluster.
+        cluster: u32,
+    },
+    /// A directory entry leads outside the volume.
+    #[error("the directory entry at byte {offset} names cluster {cluster}, which is none")]
+    DirectoryEntry {
+        /// Byte offset in the volume.
+        offset: u64,
+        /// What it names.
+        cluster: u32,
+    },
+    /// Two folders share a cluster, or one has it twice.
+    #[error("cluster {cluster} belongs to two folders")]
+    SharedFolder {
+        /// The cluster.
+        cluster: u32,
+    },
+    /// More folders than are followed.
+    #[error("there are too many folders to follow them all")]
+    TooManyFolders,
 }

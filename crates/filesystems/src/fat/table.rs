@@ -4,6 +4,7 @@ use aiv_volume_io::{Extent, Job, ReadAt};
 
 use super::boot::{BOOT_SECTOR_SIZE, FIRST_CLUSTER, Geometry, Width};
 use super::reason::FatReason;
+use super::walk::Walk;
 use crate::bitmap::Bitmap;
 use crate::bytes::{le16, le32};
 use crate::runs::{RUNS_MAX, RunCollector};
@@ -18,6 +19,7 @@ pub(super) fn read(volume: &dyn ReadAt, job: Job<'_>) -> Result<UsedMap, Stop> {
     let geometry = geometry(volume)?;
     let table = Table::read(volume, &geometry, job)?;
     table.check_links(&geometry)?;
+    Walk::new(volume, &geometry, &table).check(job)?;
     let mut runs = RunCollector::new(RUNS_MAX);
     runs.push(Extent::between(0, geometry.data_at));
     for run in table.used.runs() {
@@ -46,9 +48,9 @@ fn geometry(volume: &dyn ReadAt) -> Result<Geometry, Stop> {
 }
 
 /// What the table says, one bit for each cluster from cluster 2 on: at most 64 MiB.
-struct Table {
+pub(super) struct Table {
     /// The entry is not zero.
-    used: Bitmap,
+    pub(super) used: Bitmap,
     /// Some entry leads here.
     linked: Bitmap,
     marked_dirty: bool,
@@ -138,11 +140,11 @@ impl Table {
 }
 
 /// Values with a meaning of their own.
-struct Marks {
+pub(super) struct Marks {
     /// The bits of an entry; the upper four of FAT32 are reserved.
-    mask: u32,
+    pub(super) mask: u32,
     /// A bad cluster. What is larger ends a chain.
-    bad: u32,
+    pub(super) bad: u32,
     /// Of entry 1: set when the volume was unmounted. FAT12 has no such bit.
     clean: u32,
     /// Of entry 1: set when no disk errors were met.
@@ -150,7 +152,7 @@ struct Marks {
 }
 
 impl Marks {
-    const fn of(width: Width) -> Self {
+    pub(super) const fn of(width: Width) -> Self {
         match width {
             Width::Fat12 => Self { mask: 0xfff, bad: 0xff7, clean: 0, no_errors: 0 },
             Width::Fat16 => Self { mask: 0xffff, bad: 0xfff7, clean: 0x8000, no_errors: 0x4000 },
@@ -179,7 +181,7 @@ fn read_stride(volume: &dyn ReadAt, at: u64, len: usize, out: &mut Vec<u8>) -> R
 }
 
 /// Entry `index` of a stride that begins with a whole entry.
-fn entry(width: Width, bytes: &[u8], index: u32) -> u32 {
+pub(super) fn entry(width: Width, bytes: &[u8], index: u32) -> u32 {
     let index = index as usize;
     match width {
         // Three bytes hold two entries, the lower one first.

@@ -112,7 +112,7 @@ pub(crate) fn patch_region(volume: &Volume, first_sector: u64, at: u64, bytes: &
     let mut sum = 0u32;
     for (n, &byte) in region.iter().enumerate() {
         if ![106, 107, 112].contains(&n) {
-            sum = (sum << 31 | sum >> 1).wrapping_add(byte.into());
+            sum = sum.rotate_right(1).wrapping_add(byte.into());
         }
     }
     volume.patch(start + 11 * sector as u64, &sum.to_le_bytes().repeat(sector / 4));

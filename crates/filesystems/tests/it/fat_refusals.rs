@@ -6,7 +6,7 @@ use aiv_volume_io::{Extent, Job, MemDisk};
 use crate::ext_tools::{MIB, whole_reason};
 use crate::fat_maps::set_entry16;
 use crate::fat_tools::{bytes_at, fill_fat, mkfs_fat};
-use crate::tools::Volume;
+use crate::tools::{Volume, run};
 
 fn fat(volume: &Volume) -> FatReason {
     match whole_reason(volume) {
@@ -195,4 +195,60 @@ fn a_root_directory_that_is_free() {
     let volume = mkfs_fat(36 * MIB, "-F 32 -s 1 -f 1");
     volume.patch(32 * 512 + 8, &[0; 4]);
     assert_eq!(fat(&volume), FatReason::RootFree { cluster: 2 });
+}
+
+/// A FAT16 volume, where a directory entry of its root is, and the entry.
+fn with_folder() -> (Volume, u64, [u8; 32]) {
+    let volume = fat16();
+    run("mmd", &["-i", volume.path(), "::/FOLDER"]);
+    let boot = bytes_at(&volume, Extent::new(0, 512));
+    let word = |at: usize| u64::from(u16::from_le_bytes([boot[at], boot[at + 1]]));
+    let root = (word(14) + 2 * word(22)) * 512;
+    let entry = bytes_at(&volume, Extent::new(root, 32));
+    (volume, root, entry.try_into().unwrap())
+}
+
+#[test]
+fn a_file_or_folder_whose_first_cluster_is_free() {
+    for attributes in [0x20, 0x10] {
+        let (volume, root, mut entry) = with_folder();
+        entry[0] = b'X';
+        entry[11] = attributes;
+        entry[26..28].copy_from_slice(&777u16.to_le_bytes());
+        volume.patch(root + 32, &entry);
+        assert_eq!(fat(&volume), FatReason::FileFree { cluster: 777 });
+        // In a folder as well, whether the volume was unmounted or not.
+        volume.patch(root + 32, &[0; 32]);
+        let folder = u32::from(u16::from_le_bytes([with_folder().2[26], with_folder().2[27]]));
+        let boot_sectors = root + 512 * 32;
+        volume.patch(boot_sectors + u64::from(folder - 2) * 2048 + 64, &entry);
+        volume.patch(37, &[1]);
+        assert_eq!(fat(&volume), FatReason::FileFree { cluster: 777 });
+    }
+}
+
+#[test]
+fn a_directory_entry_that_names_no_cluster() {
+    for (attributes, cluster) in [(0x20, 1), (0x20, 0xffff), (0x10, 0), (0x10, 0xfff8)] {
+        let (volume, root, mut entry) = with_folder();
+        entry[0] = b'X';
+        entry[11] = attributes;
+        entry[26..28].copy_from_slice(&u16::to_le_bytes(cluster));
+        volume.patch(root + 32, &entry);
+        let (offset, cluster) = (root + 32, cluster.into());
+        assert_eq!(fat(&volume), FatReason::DirectoryEntry { offset, cluster });
+    }
+}
+
+#[test]
+fn two_folders_in_one_place_and_one_that_does_not_end() {
+    let (volume, root, mut entry) = with_folder();
+    let cluster = u16::from_le_bytes([entry[26], entry[27]]);
+    entry[0] = b'X';
+    volume.patch(root + 32, &entry);
+    assert_eq!(fat(&volume), FatReason::SharedFolder { cluster: cluster.into() });
+
+    let (volume, ..) = with_folder();
+    set_entry16(&volume, cluster.into(), cluster);
+    assert_eq!(fat(&volume), FatReason::SharedFolder { cluster: cluster.into() });
 }
