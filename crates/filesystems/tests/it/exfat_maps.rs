@@ -5,9 +5,11 @@ use aiv_filesystems::MapNote;
 use aiv_volume_io::{Extent, ReadAt};
 
 use crate::exfat_tools::{
-    check_exfat, exfat_files, field_by_dump_exfat, fill_exfat, mkfs_exfat, patch_boot, patch_region,
+    Fused, check_exfat, exfat_files, field_by_dump_exfat, fill_exfat, free_by_dump_exfat,
+    mkfs_exfat, patch_boot, patch_region,
 };
 use crate::ext_tools::{MIB, used_bytes};
+use crate::tools::noise;
 
 fn check(len: u64, options: &str, cluster_size: u32) {
     let volume = mkfs_exfat(len, options);
@@ -35,7 +37,7 @@ fn a_bitmap_of_several_clusters_and_strides() {
 #[test]
 fn a_root_directory_of_several_clusters_that_are_not_neighbours() {
     let volume = mkfs_exfat(16 * MIB, "-c 512");
-    let mounted = crate::exfat_tools::Fused::new(&volume, "rw");
+    let mounted = Fused::new(&volume, "rw");
     for n in 0..60 {
         let name = format!("a long name for a file in the root directory {n}");
         std::fs::write(mounted.path().join(name), [7; 600]).unwrap();
@@ -117,4 +119,20 @@ fn a_volume_that_was_not_unmounted_is_noted() {
     let (used, cluster_size, _) = used_bytes(&volume);
     volume.patch(106, &[2, 0]);
     assert_eq!(used_bytes(&volume), (used, cluster_size, vec![MapNote::NotUnmounted]));
+}
+
+#[test]
+fn a_full_volume_is_used_to_its_last_cluster() {
+    for (len, options) in [(16 * MIB, "-c 512"), (16 * MIB + 5 * 4096, "-c 4096")] {
+        let volume = mkfs_exfat(len, options);
+        let (used, cluster_size, _) = used_bytes(&volume);
+        let bytes = free_by_dump_exfat(&volume) * u64::from(cluster_size);
+        assert_eq!(bytes, len - used.total_len());
+        let mounted = Fused::new(&volume, "rw");
+        let file = noise(3, usize::try_from(bytes).unwrap());
+        std::fs::write(mounted.path().join("file"), file).unwrap();
+        drop(mounted);
+        assert_eq!(free_by_dump_exfat(&volume), 0, "{options}");
+        assert_eq!(used_bytes(&volume).0.runs(), [Extent::new(0, len)], "{options}");
+    }
 }

@@ -1,11 +1,13 @@
 //! Maps of healthy FAT volumes: what fsck.fat counts, and enough for it and for mtools.
 
+use std::fs;
+
 use aiv_filesystems::{FilesystemKind, MapNote, recognise};
 use aiv_volume_io::Extent;
 
 use crate::ext_tools::{MIB, complement, used_bytes};
 use crate::fat_tools::{bytes_at, check_fat, fat_files, fill_fat, free_by_fsck_fat, mkfs_fat};
-use crate::tools::run;
+use crate::tools::{noise, run};
 
 fn check(len: u64, options: &str, kind: FilesystemKind, cluster_size: u32) {
     let volume = mkfs_fat(len, options);
@@ -48,9 +50,9 @@ fn a_table_of_several_strides() {
     let volume = mkfs_fat(200 * MIB, "-F 32 -s 1");
     fill_fat(&volume, 30 * MIB);
     let big = volume.dir.path().join("big");
-    std::fs::write(&big, crate::tools::noise(5, 160 << 20)).unwrap();
+    fs::write(&big, noise(5, 160 << 20)).unwrap();
     run("mcopy", &["-i", volume.path(), big.to_str().unwrap(), "::/"]);
-    std::fs::remove_file(big).unwrap();
+    fs::remove_file(big).unwrap();
     check_fat(&volume, 512);
 }
 
@@ -128,4 +130,23 @@ fn reserved_bits_of_an_entry_make_a_cluster_used() {
     let (used, ..) = used_bytes(&volume);
     volume.patch(32 * 512 + 4 * 1000, &0x1000_0000_u32.to_le_bytes());
     assert_eq!(used_bytes(&volume).0.total_len(), used.total_len() + 512);
+}
+
+#[test]
+fn a_full_volume_is_used_to_its_last_cluster() {
+    for (len, options, cluster_size) in [
+        (2 * MIB, "-F 12", 2048),
+        (2 * MIB + 4096, "-F 12 -s 1", 512),
+        (2 * MIB + 512, "-F 12 -s 1", 512),
+        (20 * MIB, "-F 16 -s 4", 2048),
+        (36 * MIB, "-F 32 -s 1", 512),
+    ] {
+        let volume = mkfs_fat(len, options);
+        let bytes = free_by_fsck_fat(&volume) * cluster_size;
+        let file = volume.dir.path().join("file");
+        fs::write(&file, noise(3, usize::try_from(bytes).unwrap())).unwrap();
+        run("mcopy", &["-i", volume.path(), file.to_str().unwrap(), "::/"]);
+        assert_eq!(free_by_fsck_fat(&volume), 0, "{options}");
+        assert_eq!(used_bytes(&volume).0.runs(), [Extent::new(0, len)], "{options}");
+    }
 }
