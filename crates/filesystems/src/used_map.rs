@@ -85,10 +85,11 @@ pub enum MapNote {
 /// Reads which bytes of `volume` matter, in clusters of the filesystem `recognised`.
 ///
 /// Reads the allocation records only: about one byte in 32,768 of an ext4 volume with 4 KiB
-/// blocks, and the journal where one waits to be replayed; the tables or bitmap, and all
-/// directories, of a FAT or exFAT volume. Takes about 120 bytes of memory for each group of ext4 (128 MiB of such a
-/// volume), a bit or two for each cluster of FAT, 16 bytes for each run of the map, and never
-/// more than a few hundred MiB. The volume must not change until it has been copied.
+/// blocks, and the journal where one waits to be replayed; the tables or the bitmap, and all
+/// directories, of a FAT or exFAT volume; the front of a swap space. Takes about 120 bytes of
+/// memory for each group of ext4 (128 MiB of such a volume), three bits for each cluster of FAT
+/// and exFAT, 16 bytes for each run of the map, and never more than a few hundred MiB. The
+/// volume must not change until it has been copied.
 ///
 /// # Errors
 /// [`Error::Io`](crate::Error::Io) when the medium fails, [`Error::Canceled`](crate::Error)

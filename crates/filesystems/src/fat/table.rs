@@ -47,7 +47,8 @@ fn geometry(volume: &dyn ReadAt) -> Result<Geometry, Stop> {
     Ok(Geometry::parse(&boot, volume.len())?)
 }
 
-/// What the table says, one bit for each cluster from cluster 2 on: at most 64 MiB.
+/// What the table says, one bit for each cluster from cluster 2 on: at most 32 MiB
+/// each.
 pub(super) struct Table {
     /// The entry is not zero.
     pub(super) used: Bitmap,
