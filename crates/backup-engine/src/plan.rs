@@ -37,15 +37,12 @@ pub struct BackupPlan {
 pub enum PlanNote {
     /// The partition table contradicts itself.
     Table(String),
-    /// A filesystem was not unmounted cleanly; both states of its journal are captured.
-    JournalPending {
+    /// The state a filesystem's allocation records were found in.
+    Filesystem {
         /// First byte of the volume on the disk.
         volume: u64,
-    },
-    /// Some computer has a filesystem of the source mounted.
-    MountedElsewhere {
-        /// First byte of the volume on the disk.
-        volume: u64,
+        /// What was found.
+        note: MapNote,
     },
     /// The source may change while it is read, and the user said to go on.
     Live(String),
@@ -230,7 +227,9 @@ fn examine_region(
                 about.cluster_size = cluster_size;
                 about.used_bytes = used.total_len();
                 keep = used.shifted(extent.start).runs().to_vec();
-                notes.extend(map_notes.iter().map(|note| map_note(note, extent.start)));
+                let volume = extent.start;
+                let found = map_notes.into_iter().map(|note| PlanNote::Filesystem { volume, note });
+                notes.extend(found);
             }
             Ok(UsedMap::Whole { reason }) => about.reason = reason.to_string(),
             Err(error) => about.reason = unreadable_records(error)?,
@@ -249,13 +248,6 @@ fn unreadable_records(error: aiv_filesystems::Error) -> Result<String> {
             Ok(format!("bad sectors in its own records: {op} at byte {offset}: {source}"))
         }
         error => Err(examine(error)),
-    }
-}
-
-fn map_note(note: &MapNote, volume: u64) -> PlanNote {
-    match note {
-        MapNote::JournalPending { .. } => PlanNote::JournalPending { volume },
-        _ => PlanNote::MountedElsewhere { volume },
     }
 }
 

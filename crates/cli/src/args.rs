@@ -101,9 +101,9 @@ Examples:
 /// can be restored, and are full again when there is none. Points that were lost are listed, and
 /// the exit code is 3.
 ///
-/// Free space of filesystems is left out where their own records of it can be trusted (ext2,
-/// ext3, ext4); all else is captured whole. The source is never written. An image appears in
-/// the folder only after it was written, synced and read back.
+/// Free space is left out where a filesystem's own records of it can be trusted (ext2, ext3, ext4,
+/// XFS, NTFS, FAT, exFAT, swap); all else is captured whole. The source is never written. An image
+/// appears in the folder only after it was written, synced and read back.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

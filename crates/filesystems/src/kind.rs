@@ -28,6 +28,8 @@ pub enum FilesystemKind {
     Btrfs,
     /// Linux swap space.
     Swap,
+    /// Linux swap space that holds a sleeping system (suspend to disk).
+    SwapSuspended,
     /// Flash-friendly filesystem.
     F2fs,
     /// Read-only compressed SquashFS, version 4.
@@ -72,6 +74,7 @@ impl FilesystemKind {
             Self::Xfs => "xfs",
             Self::Btrfs => "btrfs",
             Self::Swap => "swap",
+            Self::SwapSuspended => "swsuspend",
             Self::F2fs => "f2fs",
             Self::Squashfs => "squashfs",
             Self::Erofs => "erofs",

@@ -26,20 +26,28 @@
 //! the volume from the first read of the map to the last read of the copy: a snapshot, a frozen
 //! or a not mounted filesystem. This crate cannot see whether that holds.
 
+mod bitmap;
 mod bytes;
 mod error;
+mod exfat;
 mod ext;
+mod fat;
 mod kind;
 mod ntfs;
 mod recognise;
 mod runs;
+mod stop;
+mod swap;
 mod used_map;
 mod xfs;
 
 pub use error::{Error, Result};
+pub use exfat::ExFatReason;
 pub use ext::{ExtReason, FeatureClass, JournalReason};
+pub use fat::FatReason;
 pub use kind::FilesystemKind;
 pub use ntfs::{NtfsLogReason, NtfsReason};
 pub use recognise::{Recognised, recognise};
+pub use swap::SwapReason;
 pub use used_map::{MapNote, UsedMap, WholeReason, used_map};
 pub use xfs::{LogState as XfsLogState, XfsReason};

@@ -1,7 +1,10 @@
 use aiv_volume_io::{ExtentSet, Job, ReadAt};
 
+use crate::exfat::{self, ExFatReason};
 use crate::ext::{self, ExtReason};
+use crate::fat::{self, FatReason};
 use crate::ntfs::{self, NtfsReason};
+use crate::swap::{self, SwapReason};
 use crate::xfs::{self, XfsReason};
 use crate::{FilesystemKind, Recognised, Result};
 
@@ -55,6 +58,15 @@ pub enum WholeReason {
     /// An XFS filesystem that cannot be trusted or is not understood.
     #[error("XFS filesystem: {0}")]
     Xfs(XfsReason),
+    /// A FAT filesystem that cannot be trusted or is not understood.
+    #[error("FAT filesystem: {0}")]
+    Fat(FatReason),
+    /// An exFAT filesystem that cannot be trusted or is not understood.
+    #[error("exFAT filesystem: {0}")]
+    ExFat(ExFatReason),
+    /// Swap space that may hold something, or is not understood.
+    #[error("swap space: {0}")]
+    Swap(SwapReason),
 }
 
 /// Something the user should know about a map.
@@ -74,15 +86,25 @@ pub enum MapNote {
         /// How many.
         clusters: u64,
     },
+    /// The filesystem was not unmounted and has no journal. The map holds all that its records
+    /// call used; a repair of the restored volume may find clusters nobody needs.
+    NotUnmounted,
+    /// The filesystem's driver met errors of the medium some time ago.
+    MediaFailed,
+    /// The backup of the boot region is not its equal.
+    BackupBootDiffers,
 }
 
 /// Reads which bytes of `volume` matter, in clusters of the filesystem `recognised`.
 ///
 /// Reads the allocation records only: about one byte in 32,768 of an ext4 volume with 4 KiB
-/// blocks, and the journal where one waits to be replayed. Takes about 120 bytes of memory for
-/// each group (128 MiB of such a volume), 16 for each run of the map, and never more than a few
-/// hundred MiB. Of NTFS the table of files, `$Bitmap` and the start of the log are read; the map
-/// takes two bits for each cluster (1 GiB for 16 TiB in clusters of 4 KiB).
+/// blocks, and the journal where one waits to be replayed; the table of files, `$Bitmap` and the
+/// start of the log of NTFS; the free-space trees of XFS and the end of its log; the tables or the
+/// bitmap, and all directories, of a FAT or exFAT volume; the front of a swap space.
+///
+/// Takes 16 bytes of memory for each run of the map, and beside them about 120 bytes for each
+/// group of ext4 (128 MiB of such a volume), two bits for each cluster of NTFS (1 GiB for 16 TiB
+/// in clusters of 4 KiB), three bits for each cluster of FAT and exFAT.
 ///
 /// The volume must not change until it has been copied.
 ///
@@ -100,6 +122,11 @@ pub fn used_map(volume: &dyn ReadAt, recognised: &Recognised, job: Job<'_>) -> R
         }
         FilesystemKind::Ntfs => ntfs::used_map(volume, job),
         FilesystemKind::Xfs => xfs::used_map(volume, job),
+        FilesystemKind::Fat12 | FilesystemKind::Fat16 | FilesystemKind::Fat32 => {
+            fat::used_map(volume, job)
+        }
+        FilesystemKind::ExFat => exfat::used_map(volume, job),
+        FilesystemKind::Swap | FilesystemKind::SwapSuspended => swap::used_map(volume),
         FilesystemKind::Unknown => Ok(UsedMap::Whole { reason: WholeReason::UnknownFilesystem }),
         kind => Ok(UsedMap::Whole { reason: WholeReason::NoMap { kind } }),
     }

@@ -1,4 +1,4 @@
-use aiv_backup_engine::{BackupReport, LostPoint, PlanNote};
+use aiv_backup_engine::{BackupReport, LostPoint, MapNote, PlanNote};
 use aiv_chain::{Checked, Folder, Image, Stray, StrayKind};
 use aiv_image_format::{Corrupt, Section};
 use aiv_restore_engine::Note;
@@ -41,13 +41,7 @@ impl Remarks {
     fn take_plan_note(&mut self, note: &PlanNote) {
         match note {
             PlanNote::Table(problem) => self.notes.push(format!("partition table: {problem}")),
-            PlanNote::JournalPending { volume } => self.notes.push(format!(
-                "the filesystem at byte {volume} was not unmounted; its journal is replayed when \
-                 it is mounted after a restore"
-            )),
-            PlanNote::MountedElsewhere { volume } => self.warnings.push(format!(
-                "another computer may be writing to the filesystem at byte {volume}"
-            )),
+            PlanNote::Filesystem { volume, note } => self.take_map_note(*volume, note),
             PlanNote::Live(uses) => self.warnings.push(format!(
                 "the source was in use while it was read, the point is inconsistent: {uses}"
             )),
@@ -55,6 +49,35 @@ impl Remarks {
                 "earlier images of this name are of another disk ({before}); a new set begins"
             )),
             other => self.warnings.push(format!("{other:?}")),
+        }
+    }
+
+    /// Only what makes the point doubtful is a warning; the rest was so before the backup, and the
+    /// image holds it as it is.
+    fn take_map_note(&mut self, volume: u64, note: &MapNote) {
+        let at = format!("the filesystem at byte {volume}");
+        match note {
+            MapNote::JournalPending { .. } => self.notes.push(format!(
+                "{at} was not unmounted; its journal is replayed when it is mounted after a restore"
+            )),
+            MapNote::MountedElsewhere => {
+                self.warnings.push(format!("another computer may be writing to {at}"));
+            }
+            MapNote::NotInBitmap { clusters } => self.notes.push(format!(
+                "{at} has files in {clusters} clusters that it calls free; they are in the image, \
+                 and a check of the filesystem repairs its records"
+            )),
+            MapNote::NotUnmounted => self.notes.push(format!(
+                "{at} was not unmounted; check it after a restore, it has no journal"
+            )),
+            MapNote::MediaFailed => self
+                .notes
+                .push(format!("{at} remembers errors of its medium; the disk may be failing")),
+            MapNote::BackupBootDiffers => self.notes.push(format!(
+                "{at} has a backup boot region that is not the equal of the first; both are in \
+                 the image as they are"
+            )),
+            other => self.warnings.push(format!("{at}: {other:?}")),
         }
     }
 

@@ -4,9 +4,9 @@ use aiv_volume_io::{Extent, ExtentSet, Job};
 
 use super::blocks::{Blocks, STRIDE};
 use super::reason::ExtReason;
-use super::stop::Stop;
 use super::superblock::{Geometry, Superblock};
 use crate::bytes::{le16, le32};
+use crate::stop::Stop;
 
 /// `bg_flags`: the block bitmap was never written; nothing but metadata is used.
 const BLOCK_UNINIT: u16 = 0x2;

@@ -23,7 +23,6 @@
 //! reachable. Fast commits, which describe changes without copies of blocks, and external
 //! journals are not followed: the whole volume is kept.
 
-mod bitmap;
 mod blocks;
 mod checksum;
 pub(crate) mod features;
@@ -31,21 +30,17 @@ mod groups;
 mod journal;
 mod layout;
 mod reason;
-mod stop;
 mod superblock;
 mod used;
 
 use aiv_volume_io::{Job, ReadAt};
 
-use crate::{Result, UsedMap, WholeReason};
+use crate::stop::Stop;
+use crate::{Result, UsedMap};
 pub use reason::{ExtReason, FeatureClass, JournalReason};
 pub(crate) use superblock::{SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE};
 
 /// Reads the used-block map of an ext filesystem.
 pub(crate) fn used_map(volume: &dyn ReadAt, job: Job<'_>) -> Result<UsedMap> {
-    match used::read(volume, job) {
-        Ok(map) => Ok(map),
-        Err(stop::Stop::Whole(reason)) => Ok(UsedMap::Whole { reason: WholeReason::Ext(reason) }),
-        Err(stop::Stop::Failed(error)) => Err(error),
-    }
+    Stop::answer(used::read(volume, job))
 }

@@ -4,16 +4,16 @@ use std::collections::HashMap;
 
 use aiv_volume_io::{Extent, ExtentSet, Job, ReadAt};
 
-use super::bitmap::Bitmap;
 use super::blocks::{Blocks, JournalCopy, STRIDE};
 use super::checksum::crc32c;
 use super::groups::{Group, metadata_blocks};
 use super::journal;
 use super::reason::{ExtReason, JournalReason};
-use super::stop::Stop;
 use super::superblock::{Geometry, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Superblock};
+use crate::bitmap::Bitmap;
 use crate::bytes::le32;
 use crate::runs::{RUNS_MAX, RunCollector};
+use crate::stop::Stop;
 use crate::{Error, MapNote, UsedMap};
 
 pub(super) fn read(volume: &dyn ReadAt, job: Job<'_>) -> Result<UsedMap, Stop> {

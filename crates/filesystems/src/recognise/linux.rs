@@ -1,7 +1,7 @@
 use super::head::Head;
 use super::{Recognised, text};
 use crate::bytes::{array, be32, be64, le32, le64};
-use crate::{FilesystemKind, Result};
+use crate::{FilesystemKind, Result, swap};
 
 pub(super) fn xfs(head: &Head<'_>) -> Result<Option<Recognised>> {
     let Some(sb) = head.with_magic(0, 512, 0, b"XFSB") else { return Ok(None) };
@@ -40,9 +40,8 @@ pub(super) fn f2fs(head: &Head<'_>) -> Result<Option<Recognised>> {
 /// Swap space of Linux 2.2 and later. Its magic ends the first page, and pages differ by
 /// machine.
 pub(super) fn swap(head: &Head<'_>) -> Result<Option<Recognised>> {
-    for log_page_size in 12..=16 {
-        let page_size = 1usize << log_page_size;
-        if head.with_magic(page_size - 10, 10, 0, b"SWAPSPACE2").is_none() {
+    for page_size in swap::PAGE_SIZES {
+        if head.with_magic(page_size - 10, 10, 0, swap::MAGIC).is_none() {
             continue;
         }
         let Some(info) = head.get(1024, 512) else { continue };
@@ -50,13 +49,31 @@ pub(super) fn swap(head: &Head<'_>) -> Result<Option<Recognised>> {
         if ![1, 1u32.swap_bytes()].contains(&le32(info, 0)) {
             continue;
         }
-        let last_page = if le32(info, 0) == 1 { le32(info, 4) } else { be32(info, 4) };
-        let mut found = Recognised::new(FilesystemKind::Swap);
-        found.uuid = text::uuid(array(info, 12));
-        found.label = text::label(&array::<16>(info, 28));
-        found.block_size = Some(1 << log_page_size);
-        found.size = Some((u64::from(last_page) + 1) << log_page_size);
-        return Ok(Some(found));
+        return Ok(Some(swap_info(FilesystemKind::Swap, info, page_size)));
     }
     Ok(None)
+}
+
+/// Swap space whose magic was replaced when the system was suspended to it.
+pub(super) fn swap_suspended(head: &Head<'_>) -> Result<Option<Recognised>> {
+    for page_size in swap::PAGE_SIZES {
+        let Some(end) = head.get(page_size - 10, 10) else { continue };
+        let Some(info) = head.get(1024, 512) else { continue };
+        if swap::SUSPENDED.iter().any(|magic| end.starts_with(magic)) {
+            return Ok(Some(swap_info(FilesystemKind::SwapSuspended, info, page_size)));
+        }
+    }
+    Ok(None)
+}
+
+fn swap_info(kind: FilesystemKind, info: &[u8], page_size: usize) -> Recognised {
+    let page_size = u32::try_from(page_size).unwrap_or(u32::MAX);
+    let little = le32(info, 0) != 1u32.swap_bytes();
+    let last_page = if little { le32(info, 4) } else { be32(info, 4) };
+    let mut found = Recognised::new(kind);
+    found.uuid = text::uuid(array(info, 12));
+    found.label = text::label(&array::<16>(info, 28));
+    found.block_size = Some(page_size);
+    found.size = Some((u64::from(last_page) + 1) * u64::from(page_size));
+    found
 }

@@ -69,6 +69,7 @@ const PROBES: &[Probe] = &[
     ext::ext,
     linux::f2fs,
     linux::swap,
+    linux::swap_suspended,
     read_only::squashfs,
     read_only::erofs,
     read_only::iso9660,

@@ -95,6 +95,9 @@ pub(crate) fn complement(set: &ExtentSet, len: u64) -> ExtentSet {
     set.gaps_within(Extent::new(0, len)).into_iter().collect()
 }
 
+/// Noise at either end of a gap: all of it but for gaps of huge sparse volumes.
+const NOISE_MAX: u64 = 64 * MIB;
+
 /// A volume of noise with only the used bytes of `original` in it.
 pub(crate) fn copy_of_used(original: &Volume, used: &ExtentSet) -> Volume {
     let source = original.open();
@@ -107,6 +110,9 @@ pub(crate) fn copy_of_used(original: &Volume, used: &ExtentSet) -> Volume {
             let len = usize::try_from((gap.end() - at).min(1 << 20)).unwrap();
             target.write_all_at(&filler[..len], at).unwrap();
             at += len as u64;
+            if at == gap.start + NOISE_MAX {
+                at = at.max(gap.end().saturating_sub(NOISE_MAX));
+            }
         }
     }
     for run in used.runs() {

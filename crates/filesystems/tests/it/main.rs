@@ -2,17 +2,25 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod exfat_maps;
+mod exfat_refusals;
+mod exfat_tools;
 mod ext_journal;
 mod ext_maps;
 mod ext_refusals;
 mod ext_tools;
+mod fat_maps;
+mod fat_refusals;
+mod fat_tools;
 mod hostile;
+mod hostile_fat;
 mod ntfs_hostile;
 mod ntfs_maps;
 mod ntfs_records;
 mod ntfs_refusals;
 mod ntfs_tools;
 mod recognition;
+mod swap;
 mod tools;
 mod xfs_hostile;
 mod xfs_logs;

@@ -6,10 +6,10 @@ use super::super::blocks::Blocks;
 use super::super::checksum::crc32c;
 use super::super::groups::Group;
 use super::super::reason::JournalReason;
-use super::super::stop::Stop;
 use super::super::superblock::Superblock;
 use crate::Error;
 use crate::bytes::{array, le16, le32};
+use crate::stop::Stop;
 
 /// 16 GiB of journal with 4 KiB blocks; `mke2fs` makes at most 40 GiB on request and 1 GiB by
 /// itself. Bounds the memory for what the journal holds to about 200 MiB.

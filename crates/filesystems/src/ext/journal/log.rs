@@ -6,11 +6,11 @@ use aiv_volume_io::Job;
 
 use super::super::blocks::JournalCopy;
 use super::super::reason::JournalReason;
-use super::super::stop::Stop;
 use super::Log;
 use super::file::JournalFile;
 use super::records::{RecordKind, kind_of};
 use super::superblock::JournalSuperblock;
+use crate::stop::Stop;
 
 /// Revoked blocks kept in memory, about 64 MiB. A journal of 1 GiB that holds more would have
 /// to consist of little else.

@@ -13,8 +13,8 @@ use aiv_volume_io::Job;
 
 use super::blocks::{Blocks, JournalCopy};
 use super::reason::JournalReason;
-use super::stop::Stop;
 use super::superblock::Superblock;
+use crate::stop::Stop;
 use file::JournalFile;
 use superblock::JournalSuperblock;
 

@@ -1,8 +1,8 @@
 use std::ops::Range;
 
-/// The bits of one group: bit `n` of byte `n / 8`, lowest first; set means used.
+/// Which clusters are used: bit `n` of byte `n / 8`, lowest first; set means used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Bitmap {
+pub(crate) struct Bitmap {
     bytes: Vec<u8>,
     /// Bits that stand for clusters of the filesystem.
     len: u32,
@@ -10,13 +10,18 @@ pub(super) struct Bitmap {
 
 impl Bitmap {
     /// All clear: `len` clusters.
-    pub(super) fn empty(len: u32) -> Self {
+    pub(crate) fn empty(len: u32) -> Self {
         Self { bytes: vec![0; (len as usize).div_ceil(8)], len }
     }
 
     /// The first `len` bits of `bytes`, which has at least as many.
-    pub(super) fn new(bytes: &[u8], len: u32) -> Self {
-        let mut bitmap = Self { bytes: bytes[..(len as usize).div_ceil(8)].to_vec(), len };
+    pub(crate) fn new(bytes: &[u8], len: u32) -> Self {
+        Self::of_bytes(bytes[..(len as usize).div_ceil(8)].to_vec(), len)
+    }
+
+    /// The first `len` bits of `bytes`, which has no byte more than that takes.
+    pub(crate) fn of_bytes(bytes: Vec<u8>, len: u32) -> Self {
+        let mut bitmap = Self { bytes, len };
         if !len.is_multiple_of(8)
             && let Some(last) = bitmap.bytes.last_mut()
         {
@@ -25,16 +30,16 @@ impl Bitmap {
         bitmap
     }
 
-    pub(super) fn count_clear(&self) -> u32 {
+    pub(crate) fn count_clear(&self) -> u32 {
         self.len - self.bytes.iter().map(|byte| byte.count_ones()).sum::<u32>()
     }
 
-    pub(super) fn is_set(&self, bit: u32) -> bool {
+    pub(crate) fn is_set(&self, bit: u32) -> bool {
         self.bytes[(bit / 8) as usize] & 1 << (bit % 8) != 0
     }
 
     /// Sets the bits of `range`, which lies inside the bitmap.
-    pub(super) fn set(&mut self, range: Range<u32>) {
+    pub(crate) fn set(&mut self, range: Range<u32>) {
         let mut bit = range.start;
         while bit < range.end {
             if bit.is_multiple_of(8) && range.end - bit >= 8 {
@@ -48,12 +53,20 @@ impl Bitmap {
     }
 
     /// Sets every bit that is set in `other`, which has the same length.
-    pub(super) fn union(&mut self, other: &Self) {
+    pub(crate) fn union(&mut self, other: &Self) {
         self.bytes.iter_mut().zip(&other.bytes).for_each(|(a, b)| *a |= b);
     }
 
+    /// The first bit that is set here and clear in `other`, which has the same length.
+    pub(crate) fn first_not_in(&self, other: &Self) -> Option<u32> {
+        let mut bytes = self.bytes.iter().zip(&other.bytes).map(|(a, b)| a & !b);
+        let at = bytes.position(|byte| byte != 0)?;
+        let bit = (self.bytes[at] & !other.bytes[at]).trailing_zeros();
+        Some(u32::try_from(at).ok()?.saturating_mul(8).saturating_add(bit))
+    }
+
     /// Runs of set bits, ascending, none touching the next.
-    pub(super) fn runs(&self) -> impl Iterator<Item = Range<u32>> + '_ {
+    pub(crate) fn runs(&self) -> impl Iterator<Item = Range<u32>> + '_ {
         let mut at = 0;
         std::iter::from_fn(move || {
             let start = self.next(at, true);
