@@ -38,10 +38,14 @@ const NEEDS: &[Need] = &[
     need("fsck.fat", "dosfstools", "the second opinion on FAT maps"),
     need("mcopy", "mtools", "files on FAT volumes without a mount"),
     need("mkfs.ntfs", "ntfs-3g", "NTFS volumes"),
+    need("ntfsclone", "ntfs-3g", "the second opinion on NTFS maps"),
+    need("partclone.ntfs", "partclone", "the third opinion on NTFS maps"),
     need("mkfs.xfs", "xfsprogs", "XFS volumes"),
+    need("xfs_db", "xfsprogs", "the second opinion on XFS maps"),
     need("mkfs.btrfs", "btrfs-progs", "Btrfs volumes"),
     need("mkfs.exfat", "exfatprogs", "exFAT volumes, and the second opinion on their maps"),
     need("mount.exfat-fuse", "exfat-fuse", "files on exFAT volumes, whatever the kernel knows"),
+    need("mksquashfs", "squashfs-tools", "SquashFS volumes"),
     need("mkfs.f2fs", "f2fs-tools", "F2FS volumes"),
     need("cryptsetup", "cryptsetup-bin", "LUKS volumes"),
     need("strace", "strace", "proof that sources are only read"),
@@ -62,8 +66,6 @@ const BENCH: &str = "--bench";
 
 const BENCH_NEEDS: &[Need] = &[
     need("lz4", "lz4", "comparison"),
-    need("partclone.ext4", "partclone", "comparison"),
-    need("mksquashfs", "squashfs-tools", "comparison"),
     need("borg", "borgbackup", "comparison"),
     need("restic", "restic", "comparison"),
 ];
