@@ -1,6 +1,6 @@
 //! Reads blocks of a view: follows copies and differences through the chain.
 
-use aiv_image_format::limits::DELTA_STEPS_MAX;
+use aiv_image_format::limits::DELTA_DEPTH_MAX;
 use aiv_image_format::{BaseBlock, BlockIndex, Error as ImageError, IndexEntry, Kind, Scratch};
 
 use crate::error::Result;
@@ -55,7 +55,7 @@ impl Blocks {
         block: BlockIndex,
         out: &mut [u8],
     ) -> std::result::Result<u8, ImageError> {
-        self.read_within(layers, found, block, DELTA_STEPS_MAX, out)
+        self.read_within(layers, found, block, DELTA_DEPTH_MAX, out)
     }
 
     /// Recursion is bounded by `limit`, which falls with every difference.

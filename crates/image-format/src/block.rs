@@ -9,7 +9,7 @@ use crate::hash;
 use crate::ids::{BlockIndex, Digest};
 use crate::image::Image;
 use crate::layout::{DeltaHead, FRAME_HEADER_SIZE, FrameHeader, FrameKind, IndexEntry, Kind};
-use crate::limits::DELTA_STEPS_MAX;
+use crate::limits::DELTA_DEPTH_MAX;
 
 impl Image {
     /// A reader with working memory of its own, for one thread.
@@ -19,10 +19,10 @@ impl Image {
     }
 
     /// Reads `block`, which `entry` of this image covers, into `out` of exactly its length, and
-    /// returns its depth: how many differences have to be undone for it, zero when it is stored
-    /// whole. More than `limit` of them are not followed. `base` provides blocks of the parent's state: it
-    /// fills the buffer with the block that is asked for and says its depth. What is returned
-    /// has been checked against the leaf.
+    /// returns its depth: how many differences may have to be undone for it, by whichever images
+    /// its state is provided. More than `limit` of them are not followed. `base` provides blocks
+    /// of the parent's state: it fills the buffer with the block that is asked for and says its
+    /// depth. What is returned has been checked against the leaf.
     ///
     /// # Errors
     /// [`Error::Corrupt`] when the frame is damaged, [`Error::Io`]; [`Error::Misuse`] when `out`
@@ -195,7 +195,7 @@ impl BlockReader<'_> {
         block: BlockIndex,
         out: &mut [u8],
     ) -> Result<()> {
-        let limit = DELTA_STEPS_MAX;
+        let limit = DELTA_DEPTH_MAX;
         self.image.read_entry(&mut self.scratch, entry, block, limit, out, &mut no_parent)?;
         Ok(())
     }
@@ -219,8 +219,9 @@ pub(crate) fn frame_header(frame: &[u8], address: u64) -> Result<FrameHeader> {
 
 /// Decodes the frame in `frame` (header, payload, padding) as `block` into `out`, checks it
 /// against the entry that names it, and returns its depth: what its frame states, or what was
-/// undone when that is more. The two differ when other files provide the parent's state than its
-/// writer saw; what ends a row of hostile frames is `limit`, which falls with every one.
+/// undone when that is more. It may be less where a merge has stored a base whole, and is more
+/// only where a frame lies; what ends a row of hostile frames is `limit`, which falls with every
+/// one.
 pub(crate) fn decode_frame(
     Working { decoder, buffer }: Working<'_>,
     frame: &[u8],
@@ -237,13 +238,13 @@ pub(crate) fn decode_frame(
         let (field, found) = ("plain length", header.plain_len.into());
         return Err(at(Fault::Value { field, found, allowed: "the block length" }));
     }
-    let mut depth = 0;
+    let mut depth = header.depth;
     if header.kind == FrameKind::Delta {
         let (head, compressed) = DeltaHead::split(payload).map_err(at)?;
         // Before the base is read: a row of hostile frames must not be followed.
         let Some(limit) = limit.checked_sub(1) else {
-            let (field, found) = ("differences to undo", u64::from(DELTA_STEPS_MAX) + 1);
-            return Err(at(Fault::Value { field, found, allowed: "at most 32" }));
+            let (field, found) = ("differences to undo", u64::from(DELTA_DEPTH_MAX) + 1);
+            return Err(at(Fault::Value { field, found, allowed: "at most 8" }));
         };
         let (block, leaf) = (head.base_block, head.base_leaf);
         let bytes = buffer.of_len(out.len());

@@ -48,6 +48,8 @@ pub struct EncodedBlock {
     /// DATA or DELTA.
     pub(crate) kind: FrameKind,
     pub(crate) codec: u8,
+    /// Of a DATA frame; a difference has it in its payload.
+    pub(crate) depth: u8,
     pub(crate) plain_len: u32,
     pub(crate) payload: Vec<u8>,
     /// Leaf hash of the block.
@@ -59,6 +61,20 @@ impl EncodedBlock {
     #[must_use]
     pub fn payload_len(&self) -> usize {
         self.payload.len()
+    }
+
+    /// The same, stating the `depth`, at most [`DELTA_DEPTH_MAX`], that the block has in the image
+    /// this one will take the place of. Depth belongs to a block of a *state*: images that build
+    /// on it count from there, and are read on top of either image.
+    #[must_use]
+    pub fn standing_for(mut self, depth: u8) -> Self {
+        let depth = depth.min(DELTA_DEPTH_MAX);
+        if self.is_delta() {
+            DeltaHead::raise(&mut self.payload, depth);
+        } else {
+            self.depth = depth;
+        }
+        self
     }
 
     /// Whether the payload is a difference to a block of the parent's state.
@@ -149,7 +165,7 @@ impl Encoder {
                 return Err(Error::Misuse("a compressed block that does not decode to itself"));
             }
         }
-        Ok(EncodedBlock { kind: FrameKind::Data, codec, plain_len, payload, leaf })
+        Ok(EncodedBlock { kind: FrameKind::Data, codec, depth: 0, plain_len, payload, leaf })
     }
 
     /// Encodes `block` as a difference to `base` where that is clearly smaller than the block by
@@ -192,7 +208,8 @@ impl Encoder {
         payload.extend_from_slice(&head.to_bytes());
         payload.extend_from_slice(&frame);
         let plain_len = u32::try_from(block.len()).map_err(|_| Error::Misuse("a huge block"))?;
-        Ok(EncodedBlock { kind: FrameKind::Delta, codec: CODEC_ZSTD, plain_len, payload, leaf })
+        let (kind, codec) = (FrameKind::Delta, CODEC_ZSTD);
+        Ok(EncodedBlock { kind, codec, depth: 0, plain_len, payload, leaf })
     }
 
     fn compress(&mut self, block: &[u8]) -> Result<(u8, Vec<u8>)> {

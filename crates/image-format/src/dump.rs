@@ -173,9 +173,15 @@ impl Dump<'_> {
             FrameKind::Delta => self.delta(&header, at),
             FrameKind::Data => {
                 let damaged = if header.is_damaged { ", damaged" } else { "" };
+                let depth = match header.depth {
+                    0 => String::new(),
+                    depth => format!(", in place of depth {depth}"),
+                };
                 self.line(
                     size,
-                    format_args!("{name} block {subject}, {codec} {plain} -> {stored}{damaged}"),
+                    format_args!(
+                        "{name} block {subject}, {codec} {plain} -> {stored}{damaged}{depth}"
+                    ),
                 )
             }
             FrameKind::Meta => {

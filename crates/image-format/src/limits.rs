@@ -65,14 +65,10 @@ pub const REGIONS_MAX: usize = 8_192;
 /// inventory has hundreds; each costs a reader several times its bytes in memory.
 pub const FACTS_MAX: usize = 65_536;
 
-/// The largest depth a frame may state: how many differences its writer had to undo. Writers stay
-/// at two, so that a random read costs at most two decompressions more than in a full image.
+/// Differences a reader undoes for one block before it meets one stored whole, and the largest
+/// depth a frame may state: bounds the recursion of a reader and its memory. Writers stay at two,
+/// so that a random read costs at most two decompressions more than in a full image.
 pub const DELTA_DEPTH_MAX: u8 = 8;
-
-/// Differences a reader undoes for one block before it gives up: bounds its recursion and its
-/// memory. More than a frame may state, because a base is a block of a state: after a merge, or in
-/// a folder copied elsewhere, another file may provide it, and store it as a deeper difference.
-pub const DELTA_STEPS_MAX: u8 = 32;
 
 /// Frame payloads are padded to this; addresses count in it.
 pub const FRAME_ALIGN: u64 = 64;

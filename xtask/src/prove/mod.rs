@@ -10,6 +10,9 @@ mod scenario;
 use std::process::Stdio;
 use std::time::Instant;
 
+use aiv_chain::{ParentState, View};
+use aiv_image_format::DELTA_DEPTH_WRITTEN;
+
 use crate::{Outcome, process};
 
 /// Seeds of the full tier of the model test.
@@ -86,6 +89,22 @@ fn crashes(first: u64, wanted: u64) -> Outcome {
     }
     println!("crash: seeds {first}..{seed}, {total}, 0 points lost");
     Ok(())
+}
+
+/// All bytes of a point. However its images came together, a block takes at most as many
+/// differences as writers allow.
+fn read(view: &View) -> Result<Vec<u8>, String> {
+    let geometry = *view.geometry();
+    let mut bytes = Vec::new();
+    for block in 0..geometry.blocks() {
+        let start = bytes.len();
+        bytes.resize(start + geometry.block_len(block) as usize, 0);
+        let depth = view.read(block, &mut bytes[start..]).map_err(|e| said(&e))?;
+        if depth > DELTA_DEPTH_WRITTEN {
+            return Err(format!("block {block} takes {depth} differences"));
+        }
+    }
+    Ok(bytes)
 }
 
 /// An error with everything behind it, in one line.

@@ -12,11 +12,11 @@ use aiv_chain::{
     VerifyOptions, View, archive, copy_point, copy_set, move_set, verify_folder,
 };
 use aiv_testkit::{MemStorage, Random};
-use aiv_volume_io::{Job, ReadAt, Storage};
+use aiv_volume_io::{Job, Storage};
 
 use super::disk::{change, new_disk};
-use super::said;
 use super::scenario::{CONSOLIDATE, Maker, merge_ids, random_options};
+use super::{read, said};
 
 /// Operations of one program.
 const STEPS: usize = 200;
@@ -378,13 +378,7 @@ impl Known {
             return Err(format!("point {} has other roots", point.id));
         }
         let view = View::of_point(folder, set, point).map_err(|e| said(&e))?;
-        let mut bytes = vec![0; self.bytes.len()];
-        if view.len() != bytes.len() as u64 {
-            return Err(format!("point {} has {} bytes", point.id, view.len()));
-        }
-        view.read_exact_at(&mut bytes, 0)
-            .map_err(|e| format!("point {}: {}", point.id, said(&e)))?;
-        match bytes == self.bytes {
+        match read(&view).map_err(|why| format!("point {}: {why}", point.id))? == self.bytes {
             true => Ok(()),
             false => Err(format!("point {} reads otherwise", point.id)),
         }

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use aiv_chain::{Digest, Folder, PointId, StrayKind, View};
 use aiv_testkit::MemStorage;
-use aiv_volume_io::{Job, ReadAt};
+use aiv_volume_io::Job;
 
-use super::said;
+use super::{read, said};
 
 /// The points a scenario makes, known by other means than by reading images.
 #[derive(Default)]
@@ -73,12 +73,8 @@ impl Oracle {
         let known = self.points.get(&point.id);
         let (bytes, root) = known.ok_or_else(|| format!("a point nobody made: {}", point.id))?;
         let view = View::of_point(folder, set, point).map_err(|e| said(&e))?;
-        let mut read = vec![0; bytes.len()];
-        if view.len() != bytes.len() as u64 {
-            return Err(format!("{} has another length", point.file));
-        }
-        view.read_exact_at(&mut read, 0).map_err(|e| format!("{}: {e}", point.file))?;
-        match read == *bytes && point.state_root == *root {
+        let found = read(&view).map_err(|why| format!("{}: {why}", point.file))?;
+        match found == *bytes && point.state_root == *root {
             true => Ok(()),
             false => Err(format!("{} reads otherwise", point.file)),
         }

@@ -298,12 +298,15 @@ impl Storing<'_> {
         {
             let mut old = vec![0; len as usize];
             let base_depth = ParentState::read(parent, block, &mut old)?;
-            // Images that build on this point allow the depth the block has, and not more.
+            // Images that build on this point count from the depth the block has, and others are
+            // read on top of the images that are merged here: it must not become more, and is
+            // stated even where it becomes less.
             if base_depth < depth {
                 let base = DeltaBase { block, leaf: base_leaf, depth: base_depth, bytes: &old };
-                return encoder.encode_against(&bytes, leaf, &base);
+                let encoded = encoder.encode_against(&bytes, leaf, &base)?;
+                return Ok(encoded.standing_for(depth));
             }
         }
-        encoder.encode(&bytes, leaf)
+        Ok(encoder.encode(&bytes, leaf)?.standing_for(depth))
     }
 }

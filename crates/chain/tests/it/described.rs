@@ -5,8 +5,9 @@ use aiv_chain::{Folder, Kind, ParentLink, ParentState, PointId, Set, View};
 use aiv_image_format::hash::{fill_unreadable, leaf};
 use aiv_image_format::meta::{DiskInfo, Inventory, Manifest, Meta};
 use aiv_image_format::{
-    BlockPlace, BlockSize, Compression, DeltaBase, Digest, Encoder, Features, Geometry, Image,
-    ImageId, ImageKind, ImageWriter, RunKind, SPECIFICATION, SessionTag, SetId, Superblock,
+    BlockPlace, BlockSize, Compression, DELTA_DEPTH_WRITTEN, DeltaBase, Digest, Encoder, Features,
+    Geometry, Image, ImageId, ImageKind, ImageWriter, RunKind, SPECIFICATION, SessionTag, SetId,
+    Superblock,
 };
 use aiv_testkit::MemStorage;
 use aiv_testkit::disks::Content;
@@ -170,6 +171,18 @@ pub(crate) fn read_all(view: &View) -> Vec<u8> {
     bytes
 }
 
+/// The most differences that have to be undone for a block.
+fn depth(view: &View) -> Option<u8> {
+    let geometry = *view.geometry();
+    let blocks = 0..geometry.blocks();
+    blocks
+        .map(|block| {
+            let mut bytes = vec![0; geometry.block_len(block) as usize];
+            ParentState::read(view, block, &mut bytes).unwrap()
+        })
+        .max()
+}
+
 /// What is wrong with a point as the folder has it now, if anything.
 pub(crate) fn wrong(storage: &dyn Storage, built: &Built) -> Option<String> {
     let folder = scan(storage);
@@ -190,6 +203,9 @@ pub(crate) fn wrong(storage: &dyn Storage, built: &Built) -> Option<String> {
     if bytes != built.bytes {
         let at = bytes.iter().zip(&built.bytes).position(|(a, b)| a != b);
         return Some(format!("point {} reads other bytes at {at:?}", built.id));
+    }
+    if let Some(depth) = depth(&view).filter(|depth| *depth > DELTA_DEPTH_WRITTEN) {
+        return Some(format!("point {} takes {depth} differences for a block", built.id));
     }
     if point.content_root != built.content_root {
         return Some(format!("point {} has another content root", built.id));

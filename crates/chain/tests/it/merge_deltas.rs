@@ -5,6 +5,7 @@ use aiv_chain::Kind;
 use crate::common::BLOCK;
 use crate::consolidate::{consolidate, frame, keep};
 use crate::described::{Chain, Change, Step, entries, wrong};
+use crate::transfers::copy_all;
 
 #[test]
 fn differences_are_copied_while_their_base_is_there_and_stored_anew_when_it_is_not() {
@@ -105,4 +106,21 @@ fn a_difference_to_a_block_that_came_back_to_what_the_parent_has_is_copied() {
     let new = entries(&chain.storage, file)[0];
     assert!(frame(&chain.storage, file, &new) == old);
     assert_eq!(wrong(&chain.storage, &chain.points[2]), None);
+}
+
+#[test]
+fn a_folder_that_keeps_all_points_of_one_that_keeps_only_the_newest_never_reads_deeper() {
+    let len = 2 * BLOCK as u64;
+    let mut chain = Chain::of(&[Step::full(len, &[(Change::New(1), 2)])]);
+    let archive = aiv_testkit::MemStorage::new();
+    for patch in 1..12 {
+        chain.add(&Step::on(1, len, &[(Change::Patch(patch), 1)]));
+        copy_all(&chain.storage, &archive).unwrap();
+        // The next backup builds on a full image, the copy of it on all the increments.
+        consolidate(&chain.storage, &keep(1, &[])).unwrap();
+    }
+    for point in &chain.points {
+        assert_eq!(wrong(&archive, point), None);
+    }
+    assert_eq!(wrong(&chain.storage, &chain.points[11]), None);
 }

@@ -19,8 +19,8 @@ pub struct DeltaHead {
     pub base_block: BlockIndex,
     /// Its leaf: whatever has these bytes will do.
     pub base_leaf: Digest,
-    /// Differences to undo from here to a block stored whole, this one included; a base that is
-    /// itself a difference has a smaller depth.
+    /// Differences to undo from here to a block stored whole, this one included, by whichever
+    /// images the state is provided; a base that is itself a difference has a smaller depth.
     pub depth: u8,
 }
 
@@ -46,6 +46,13 @@ impl DeltaHead {
         let head =
             Self { base_block: raw.base_block, base_leaf: Digest(raw.base_leaf), depth: raw.depth };
         Ok((head, frame))
+    }
+
+    /// Makes the depth in a payload that was just made at least `depth`.
+    pub(crate) fn raise(payload: &mut [u8], depth: u8) {
+        let Ok((head, _)) = Self::split(payload) else { return };
+        let raised = Self { depth: head.depth.max(depth), ..head };
+        payload[..Self::SIZE].copy_from_slice(&raised.to_bytes());
     }
 
     pub(crate) fn to_bytes(self) -> [u8; Self::SIZE] {

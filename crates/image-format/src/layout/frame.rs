@@ -1,7 +1,7 @@
 use super::{record, salted_crc};
 use crate::error::{Fault, Result, Section};
 use crate::ids::SessionTag;
-use crate::limits::{FRAME_ALIGN, STORED_LEN_MAX};
+use crate::limits::{DELTA_DEPTH_MAX, FRAME_ALIGN, STORED_LEN_MAX};
 
 record! {
     /// Precedes every payload in the frame stream.
@@ -10,6 +10,7 @@ record! {
         4 => kind: u8,
         5 => codec: u8,
         6 => flags: u8,
+        7 => depth: u8,
         8 => session_tag: [u8; 12],
         20 => nonce_salt: u32,
         24 => seq: u64,
@@ -92,6 +93,9 @@ pub(crate) struct FrameHeader {
     pub codec: u8,
     /// Some places of the block could not be read and hold the fill pattern.
     pub is_damaged: bool,
+    /// Of a block that a merge stored whole: its depth in the images that were merged. Zero in
+    /// every other frame; differences say theirs in their payload.
+    pub depth: u8,
     pub session: SessionTag,
     pub seq: u64,
     pub subject: u64,
@@ -135,6 +139,9 @@ impl FrameHeader {
         if raw.flags & !FLAG_DAMAGED != 0 || (raw.flags != 0 && kind != FrameKind::Data) {
             return Err(value("flags", raw.flags.into(), "0, or 1 (damaged) for DATA"));
         }
+        if raw.depth > DELTA_DEPTH_MAX || (raw.depth != 0 && kind != FrameKind::Data) {
+            return Err(value("depth", raw.depth.into(), "0, or up to 8 for DATA"));
+        }
         let holds_block = matches!(kind, FrameKind::Data | FrameKind::Delta);
         if !holds_block && raw.leaf_prefix != [0; 8] {
             return Err(Fault::Reserved { at: 52 });
@@ -152,6 +159,7 @@ impl FrameHeader {
             kind,
             codec: raw.codec,
             is_damaged: raw.flags & FLAG_DAMAGED != 0,
+            depth: raw.depth,
             session: SessionTag(raw.session_tag),
             seq: raw.seq,
             subject: raw.subject,
@@ -168,6 +176,7 @@ impl FrameHeader {
             kind: self.kind.code(),
             codec: self.codec,
             flags: if self.is_damaged { FLAG_DAMAGED } else { 0 },
+            depth: self.depth,
             session_tag: self.session.0,
             nonce_salt: 0,
             seq: self.seq,
@@ -216,6 +225,7 @@ mod tests {
             kind: FrameKind::Data,
             codec: 2,
             is_damaged: false,
+            depth: 2,
             session: SessionTag([9; 12]),
             seq: 77,
             subject: 12345,
@@ -246,7 +256,8 @@ mod tests {
         assert!(refused(|b| b[4] = 0).contains("frame type is 0"));
         assert!(refused(|b| b[5] = 3).contains("codec is 3"));
         assert!(refused(|b| b[6] = 2).contains("flags is 2"));
-        assert!(refused(|b| b[7] = 1).contains("reserved byte 7"));
+        assert!(refused(|b| b[7] = 9).contains("depth is 9"));
+        assert!(refused(|b| b[4] = 2).contains("depth is 2"));
         assert!(refused(|b| b[20] = 1).contains("nonce salt"));
         assert!(refused(|b| b[43] = 2).contains("plain length"));
         assert!(refused(|b| b[47] = 2).contains("stored length"));

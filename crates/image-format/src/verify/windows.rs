@@ -9,7 +9,7 @@ use crate::hash;
 use crate::image::Image;
 use crate::index::Entries;
 use crate::layout::{IndexEntry, Kind};
-use crate::limits::{DELTA_STEPS_MAX, PAGE_SIZE, PIECE_SIZE};
+use crate::limits::{DELTA_DEPTH_MAX, PAGE_SIZE, PIECE_SIZE};
 use crate::parent::{ParentState, failed};
 
 /// Bytes of the file one unit of parallel work covers.
@@ -132,7 +132,7 @@ impl<'a> WindowChecker<'a> {
                 Some(state) => read_base(state, wanted, out, place),
                 None => no_parent(wanted, out),
             };
-            let limit = DELTA_STEPS_MAX;
+            let limit = DELTA_DEPTH_MAX;
             let on_parent = matches!(entry.kind, Kind::Delta | Kind::Parent);
             let decodes = self.depth == Depth::Data && (parent.is_some() || !on_parent);
             let result = match inside {

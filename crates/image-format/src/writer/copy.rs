@@ -266,6 +266,7 @@ impl ImageWriter {
             kind: header.kind,
             codec: header.codec,
             is_damaged: header.is_damaged,
+            depth: header.depth,
             subject: header.subject,
             plain_len: header.plain_len,
             leaf_prefix: header.leaf_prefix,

@@ -177,6 +177,7 @@ impl ImageWriter {
             kind: block.kind,
             codec: block.codec,
             is_damaged: kind == Kind::Unreadable,
+            depth: block.depth,
             subject: self.next_block,
             plain_len: block.plain_len,
             leaf_prefix,
@@ -301,6 +302,7 @@ impl ImageWriter {
             kind: about.kind,
             codec: about.codec,
             is_damaged: about.is_damaged,
+            depth: about.depth,
             session: self.superblock.session,
             seq: self.next_seq,
             subject: about.subject,
@@ -484,6 +486,7 @@ struct NewFrame {
     kind: FrameKind,
     codec: u8,
     is_damaged: bool,
+    depth: u8,
     subject: u64,
     plain_len: u32,
     leaf_prefix: [u8; 8],
@@ -492,6 +495,7 @@ struct NewFrame {
 impl NewFrame {
     /// A frame that holds no block, stored as it is.
     fn plain(kind: FrameKind, subject: u64, plain_len: u32) -> Self {
-        Self { kind, codec: 0, is_damaged: false, subject, plain_len, leaf_prefix: [0; 8] }
+        let leaf_prefix = [0; 8];
+        Self { kind, codec: 0, is_damaged: false, depth: 0, subject, plain_len, leaf_prefix }
     }
 }

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use aiv_image_format::hash::leaf;
 use aiv_image_format::limits::{CHECKPOINT_ENTRIES_MAX, ORIGINS_MAX};
 use aiv_image_format::{
-    BlockPlace, Compression, Depth, Error, Features, Image, ImageId, ImageKind, ImageSummary,
-    ImageWriter, IndexEntry, Kind, ParentState, PointId, RunKind, Section, SessionTag, Superblock,
+    BlockPlace, Compression, Depth, Encoder, Error, Features, Image, ImageId, ImageKind,
+    ImageSummary, ImageWriter, IndexEntry, Kind, ParentState, PointId, RunKind, Section,
+    SessionTag, Superblock,
 };
 use aiv_testkit::MemStorage;
 use aiv_volume_io::{Job, Storage};
@@ -14,8 +16,9 @@ use crate::areas::Areas;
 use crate::change::{Change, Increment, full_image};
 use crate::forge::Forgery;
 use crate::increments::noisy;
-use crate::parents::Files;
+use crate::parents::{Files, read_block};
 use crate::recipe::{Block, Fill, Recipe, open, read_all};
+use crate::round_trip::check_dump;
 
 /// A new image of the same disk, in another session.
 fn superblock(of: &Superblock) -> Superblock {
@@ -440,4 +443,29 @@ fn session_header(frame: &[u8], number: u64) -> Vec<u8> {
     let crc = crc32c::crc32c_append(crc32c::crc32c(b"aiv.fram"), &frame[..60]);
     frame[60..64].copy_from_slice(&crc.to_le_bytes());
     frame
+}
+
+#[test]
+fn a_block_stored_whole_in_place_of_a_difference_counts_as_deep_as_that_was_in_copies_too() {
+    let recipe = Recipe::new(&[(Block::Data(Fill::Words(1)), 1)]);
+    let source = recipe.open();
+    let plain = Fill::Words(7).bytes(source.geometry().block_len(0) as usize);
+    for (depth, stated) in [(0, 0), (1, 1), (8, 8), (255, 8)] {
+        let mut encoder = Encoder::new(Compression::Zstd(1), true);
+        let encoded = encoder.encode(&plain, leaf(&plain)).unwrap().standing_for(depth);
+        let mut target = Target::new(superblock(source.superblock()));
+        target.writer.push_block(&encoded).unwrap();
+        let (bytes, _) = target.finish(&source, None);
+        let all = entries(&open(&bytes).unwrap());
+        let mut target = Target::new(superblock(source.superblock()));
+        target.writer.copy_frames(&all, stretch(&bytes, &all)).unwrap();
+        let (copy, _) = target.finish(&source, None);
+        for bytes in [&bytes, &copy] {
+            let image = open(bytes).unwrap();
+            assert_eq!(read_block(&image, None, 0, &mut plain.clone()).unwrap(), stated);
+            assert_eq!(image.verify(Depth::Data, Job::silent()).unwrap().damage, []);
+            let text = check_dump(&image, bytes.len() as u64);
+            assert_eq!(text.contains(&format!("in place of depth {stated}")), stated > 0);
+        }
+    }
 }
