@@ -96,6 +96,7 @@ impl Bench<'_> {
                 Study::Scattered => increments::measure_scattered(self),
                 Study::Depth => increments::measure_depth(self),
                 Study::Chain => increments::measure_chain(self),
+                Study::Merge => increments::measure_merge(self),
             };
             let Findings { text, json, problems: found } =
                 findings.map_err(|failure| format!("{study}: {failure}"))?;

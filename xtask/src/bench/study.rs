@@ -15,12 +15,13 @@ pub(super) enum Study {
     Depth,
     /// Hundreds of increments: opening them, and reading through them.
     Chain,
+    /// Images that become one, against copying as many bytes.
+    Merge,
 }
 
 impl Study {
-    /// A study of merges belongs behind these: ten increments of the disk into one image,
-    /// against copying as many bytes.
-    pub(super) const ALL: [Self; 4] = [Self::Increments, Self::Scattered, Self::Depth, Self::Chain];
+    pub(super) const ALL: [Self; 5] =
+        [Self::Increments, Self::Scattered, Self::Depth, Self::Chain, Self::Merge];
 }
 
 impl fmt::Display for Study {
@@ -30,6 +31,7 @@ impl fmt::Display for Study {
             Self::Scattered => "scattered",
             Self::Depth => "depth",
             Self::Chain => "chain",
+            Self::Merge => "merge",
         })
     }
 }

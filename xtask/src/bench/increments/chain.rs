@@ -7,9 +7,9 @@ use std::path::Path;
 use std::time::Instant;
 
 use aiv_backup_engine::{BackupOptions, Basis, BlockSize, Sectors};
-use aiv_chain::View;
+use aiv_chain::{Folder, View};
 use aiv_testkit::Random;
-use aiv_volume_io::{DirStorage, ReadAt};
+use aiv_volume_io::{DirStorage, Job, ReadAt};
 use serde_json::{Value, json};
 
 use super::super::Bench;
@@ -66,7 +66,10 @@ pub(in super::super) fn measure(bench: &Bench<'_>) -> Result<Findings, String> {
     disk::make_files(&source, len)?;
     let (chain, full) = (folder.path().join("chain"), folder.path().join("full"));
     let made_s = make(&source, len, &chain, &full, bench.machine.threads)?;
-    let rows = [row("chain", bench, &chain, &source)?, row("full", bench, &full, &source)?];
+    let mut rows = vec![row("chain", bench, &chain, &source)?];
+    catalogue(&chain)?;
+    rows.push(row("chain, catalogue", bench, &chain, &source)?);
+    rows.push(row("full", bench, &full, &source)?);
     let filesystem = Machine::of(folder.path()).filesystem;
     bench.place.reset_run()?;
     let text = text(&rows, len, made_s, &filesystem);
@@ -109,6 +112,13 @@ fn make(source: &Path, len: u64, chain: &Path, full: &Path, threads: usize) -> R
     let whole = BackupOptions { basis: Basis::Nothing, ..options };
     Maker::new(full)?.back_up(source, whole)?;
     Ok(made_s)
+}
+
+/// Writes the catalogue of a folder, as the program does after each backup.
+fn catalogue(folder: &Path) -> Result<(), String> {
+    let storage = DirStorage::open(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let (_, catalogue) = Folder::scan_with(&storage, Job::silent()).map_err(|e| e.to_string())?;
+    catalogue.write(&storage).map(drop).map_err(|e| e.to_string())
 }
 
 fn row(name: &'static str, bench: &Bench<'_>, folder: &Path, source: &Path) -> Result<Row, String> {
@@ -225,7 +235,7 @@ fn text(rows: &[Row], len: u64, made_s: f64, filesystem: &str) -> String {
     let mut text = format!(
         "chain: {IMAGES} increments of {} MiB, {PAGES} pages of 4 KiB each, images on {filesystem}; \
          one increment takes {:.0} ms\n  \
-         folder  images  MiB stored  warm ms: scan + open + read  cold ms: scan + open + read  \
+         folder            images  MiB stored  warm ms: scan + open + read  cold ms: scan + open + read  \
          4 KiB read us   p99  restore s  RSS MiB\n",
         len >> 20,
         made_s / IMAGES as f64 * 1e3,
@@ -236,7 +246,7 @@ fn text(rows: &[Row], len: u64, made_s: f64, filesystem: &str) -> String {
             format!("{scan:.1} + {open:.1} + {read:.2} = {:.1}", opening.total())
         };
         text += &format!(
-            "  {:<6}  {:>6}  {:>10.1}  {:>27}  {:>27}  {:>13.0}  {:>4.0}  {:>9.2}  {:>7}\n",
+            "  {:<16}  {:>6}  {:>10.1}  {:>27}  {:>27}  {:>13.0}  {:>4.0}  {:>9.2}  {:>7}\n",
             row.name,
             row.images,
             row.stored as f64 / 1_048_576.0,
