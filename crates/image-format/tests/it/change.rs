@@ -68,7 +68,7 @@ enum Way {
     Ref(u64),
 }
 
-/// The largest block of the parent's state that fits `wanted`, wrapped around.
+/// The block of a state that `wanted`, which may be any number, stands for.
 fn wrapped(wanted: u64, blocks: u64) -> u64 {
     wanted % blocks
 }

@@ -11,7 +11,7 @@ use crate::damage::{Flipping, bits_of, for_each, is_read_once};
 use crate::forge::Forgery;
 use crate::increments::{BLOCK, noisy, state};
 use crate::memory::peak_of;
-use crate::mutants::{Dice, MEMORY_MAX, mutate, value};
+use crate::mutants::{Dice, MEMORY_MAX, check_groups, mutate, value};
 use crate::naive;
 use crate::parents::{Cell, Remembered, read_block};
 use crate::patched::Patched;
@@ -172,6 +172,7 @@ fn judge(
     image.verify(Depth::Data, Job::silent()).unwrap_or_else(|e| panic!("{e:?} ({what})"));
     let mut text = String::new();
     dump(&image, &mut text).unwrap_or_else(|error| panic!("{error:?} ({what})"));
+    check_groups(&image, what);
     let blocks = image.geometry().blocks();
     let mut read: Vec<Option<Cell>> = Vec::new();
     for block in 0..blocks.min(20) {

@@ -1,7 +1,8 @@
 //! Whatever changed since the parent's state: image and parent together give the new state.
 
+use aiv_image_format::hash::FAN_OUT;
 use aiv_image_format::{
-    BlockSize, Compression, Depth, Digest, Geometry, Image, Kind, ParentState, PointId,
+    BlockSize, Compression, Depth, Digest, Geometry, GroupNode, Image, Kind, ParentState, PointId,
 };
 use aiv_volume_io::Job;
 use proptest::prelude::*;
@@ -24,7 +25,7 @@ pub(crate) fn state(changes: &[(Change, u64)], len: u64) -> Model {
     Increment { len, id: 8, ..Increment::new(changes) }.state(&zero)
 }
 
-/// A model of what `parent` provides, whichever way it does.
+/// Verifying at any depth finds nothing, with `parent` and without it.
 fn verify(image: &Image, parent: &dyn ParentState) {
     for depth in [Depth::Quick, Depth::Stored, Depth::Data] {
         let report = image.verify_on(parent, depth, Job::silent()).expect("memory reads");
@@ -57,9 +58,35 @@ fn check(increment: &Increment, old: &Model, parent: &dyn ParentState) -> (Image
     assert_eq!(full.trailer().state_root, roots.state, "a full image of the same state");
     assert_eq!(full.trailer().content_root, roots.content);
     assert_eq!(full.trailer().map_root, roots.map);
+    check_groups(&full, &geometry(1), &new);
     verify(&image, parent);
+    check_groups(&image, &old.geometry, &new);
     check_dump(&image, bytes.len() as u64);
     (image, new)
+}
+
+/// The image knows the nodes of the groups it touches, and of those that gained or lost blocks,
+/// and of no others.
+fn check_groups(image: &Image, old: &Geometry, new: &Model) {
+    let end = |of: &Geometry, group: u64| {
+        let end = ((group + 1) * FAN_OUT as u64).min(of.blocks());
+        (end, of.block_len(end - 1))
+    };
+    let entries: Vec<_> = image.entries(0).map(Result::unwrap).collect();
+    let is_touched = |group: u64| {
+        let first = group * FAN_OUT as u64;
+        let (next, _) = end(&new.geometry, group);
+        entries.iter().any(|entry| entry.block < next && entry.end() > first)
+            || first >= old.blocks()
+            || end(old, group) != end(&new.geometry, group)
+    };
+    let nodes = (0..).zip(new.nodes()).map(|(group, node)| (group, node.unwrap()));
+    let wanted: Vec<(u64, GroupNode)> = nodes.filter(|(group, _)| is_touched(*group)).collect();
+    let spans = image.groups().map(Result::unwrap);
+    let found: Vec<(u64, GroupNode)> = spans
+        .flat_map(|span| (span.first..span.first + span.count).map(move |group| (group, span.node)))
+        .collect();
+    assert_eq!(found, wanted);
 }
 
 fn change() -> impl Strategy<Value = (Change, u64)> {
@@ -258,6 +285,22 @@ fn a_group_that_constant_entries_do_not_wholly_cover_is_in_the_tree_section() {
     let is_of = |(line, group): (&&str, u64)| line.contains(&format!("group {group}: "));
     assert_eq!(listed.len(), 2, "{listed:?}");
     assert!(listed.iter().zip([0, 2]).all(is_of), "{listed:?}");
+}
+
+#[test]
+fn runs_over_several_groups_give_each_of_them_its_nodes() {
+    // The last group is short, and so is its last block.
+    let old = state(&[(Change::Unused, 900)], 900 * BLOCK - 512);
+    let changes: [&[(Change, u64)]; 5] = [
+        &[(Change::Zero, 900)],
+        &[(Change::Keep, 100), (Change::Zero, 700), (Change::New(1), 1), (Change::Unused, 99)],
+        &[(Change::New(1), 1), (Change::Excluded, 700), (Change::Zero, 199)],
+        &[(Change::Keep, 128), (Change::Zero, 256), (Change::Unreadable, 300), (Change::New(1), 1)],
+        &[(Change::Zero, 50), (Change::Unused, 300), (Change::Keep, 300), (Change::Unused, 250)],
+    ];
+    for changes in changes {
+        check(&Increment::new(changes), &old, &old);
+    }
 }
 
 #[test]

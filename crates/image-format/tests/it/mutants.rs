@@ -230,6 +230,7 @@ fn judge(bytes: &Arc<Vec<u8>>, truth: &[(IndexEntry, Vec<u8>)], what: &str) -> b
         assert!(entry.block >= end && entry.end() <= image.geometry().blocks(), "{what}");
         end = entry.end();
     }
+    check_groups(&image, what);
     let read = read_some(&image, truth, what);
     if report.is_sound() && image.geometry().blocks() <= BLOCKS_MAX {
         let read: Option<Vec<(Kind, Vec<u8>)>> = read.into_iter().collect();
@@ -237,6 +238,17 @@ fn judge(bytes: &Arc<Vec<u8>>, truth: &[(IndexEntry, Vec<u8>)], what: &str) -> b
         assert_eq!(roots.state, image.trailer().state_root, "{what}");
     }
     true
+}
+
+/// The groups an image names ascend, and exist; walking them ends.
+pub(crate) fn check_groups(image: &Image, what: &str) {
+    let groups = image.geometry().blocks().div_ceil(hash::FAN_OUT as u64);
+    let mut end = 0;
+    for span in image.groups().take(ENTRIES_MAX).map_while(Result::ok) {
+        assert!(span.first >= end && span.count > 0, "{what}");
+        end = span.first + span.count;
+        assert!(end <= groups, "{what}");
+    }
 }
 
 fn read_some(
