@@ -140,10 +140,13 @@ impl Catalogue {
         Self { entries, vanished, read_from: before.read_from }
     }
 
-    /// A set as it was when the catalogue was written.
+    /// A set as it was when the catalogue was written, without the files in which there was
+    /// damage: the folder may have better ones by now.
     pub(crate) fn into_folder(self, set: SetId) -> Folder {
-        let of_set = |entry: &Entry| entry.facts.set == set && !entry.flawed;
-        let entries = self.entries.into_iter().filter(of_set);
+        let is_of_use = |entry: &Entry| {
+            entry.facts.set == set && !entry.flawed && !entry.facts.is_known_damaged()
+        };
+        let entries = self.entries.into_iter().filter(is_of_use);
         let facts: Vec<Facts> = entries.map(|entry| entry.facts).collect();
         Folder::assemble(&facts, true, Vec::new())
     }
