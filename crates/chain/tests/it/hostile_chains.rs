@@ -189,8 +189,9 @@ fn the_block_size_of_a_chain_never_changes() {
     let geometry = superblock.geometry;
     let mut writer = ImageWriter::create(storage.create("02").unwrap(), superblock).unwrap();
     writer.push_run(RunKind::Zero, geometry.blocks()).unwrap();
-    if writer.finish_on(step.meta(&geometry), Some(&view)).is_ok() {
-        let state = of_point(&scan(&storage), 2).state.clone();
-        assert_eq!(state, PointState::ParentDiffers { point: point(1) });
-    }
+    writer.finish_on(step.meta(&geometry), Some(&view)).unwrap();
+    let differs = PointState::ParentDiffers { point: point(1) };
+    assert_eq!(of_point(&scan(&storage), 2).state, differs);
+    let error = View::open(&storage, "02", Job::silent()).err().unwrap();
+    assert!(matches!(&error, Error::NotRestorable { state, .. } if *state == differs), "{error:?}");
 }
