@@ -8,6 +8,8 @@
 mod bytes;
 mod records;
 
+use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::io;
 
 use aiv_image_format::{Depth, PointId, SetId};
@@ -115,7 +117,7 @@ impl Catalogue {
         before: Self,
         unreadable: &dyn Fn(&str) -> bool,
     ) -> Self {
-        let here: std::collections::HashSet<(SetId, PointId)> =
+        let here: HashSet<(SetId, PointId)> =
             entries.iter().map(|e| (e.facts.set, e.facts.point)).collect();
         let mut vanished = before.vanished;
         let mut unread = Vec::new();
@@ -134,8 +136,10 @@ impl Catalogue {
             entries.sort_by(|a, b| a.facts.file.cmp(&b.facts.file));
         }
         vanished.retain(|v| !here.contains(&(v.set, v.point)));
-        vanished.sort_by_key(|v| (v.time_unix_ms, v.set, v.point));
+        // Of several files that provided one point, one without META does not know its time.
+        vanished.sort_by_key(|v| (v.set, v.point, Reverse(v.time_unix_ms)));
         vanished.dedup_by_key(|v| (v.set, v.point));
+        vanished.sort_by_key(|v| (v.time_unix_ms, v.set, v.point));
         vanished.drain(..vanished.len().saturating_sub(VANISHED_MAX));
         Self { entries, vanished, read_from: before.read_from }
     }
@@ -194,7 +198,7 @@ impl Catalogue {
     pub(crate) fn keep_vanished_of(&mut self, other: &Self) {
         let points = other.entries.iter().map(|e| (e.facts.set, e.facts.point));
         let vanished = other.vanished.iter().map(|v| (v.set, v.point));
-        let known: std::collections::HashSet<_> = points.chain(vanished).collect();
+        let known: HashSet<_> = points.chain(vanished).collect();
         self.vanished.retain(|v| known.contains(&(v.set, v.point)));
     }
 
