@@ -1,6 +1,6 @@
 use std::{fmt, io};
 
-use aiv_image_format::{BlockIndex, Error as ImageError, PointId, SetId};
+use aiv_image_format::{Error as ImageError, PointId, SetId};
 use aiv_volume_io::Canceled;
 
 use crate::folder::PointState;
@@ -38,14 +38,6 @@ pub enum Error {
         point: PointId,
         /// Why not.
         state: PointState,
-    },
-    /// An image leaves a block to its parent that the parent's state does not have.
-    #[error("{file} leaves block {block} to a parent that does not have it")]
-    Uncovered {
-        /// Name of the file in its folder.
-        file: String,
-        /// Number of the block.
-        block: BlockIndex,
     },
     /// No recovery point matches what was asked for.
     #[error("no recovery point matches {wanted:?}")]

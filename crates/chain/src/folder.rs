@@ -1,4 +1,4 @@
-//! What a folder holds, found by looking into every file.
+//! What a folder holds: sets of points, and files that are no usable image.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -70,7 +70,7 @@ pub fn verify_file(path: &Path, depth: Depth, job: Job<'_>) -> Result<Checked> {
             let view = View::with_parents(&storage, Arc::clone(&image), name, job);
             on_parent(view, &image, name, depth, job)
         }
-        Ok(image) => image.verify(depth, job).map_err(|e| in_file(&file, e)),
+        Ok(image) => image.verify(depth, job).map_err(|e| Error::in_file(&file, e)),
         Err(error) => Err(error),
     };
     let checked = answer(file, verified)?;
@@ -92,7 +92,7 @@ pub(crate) fn of_view(view: &View, depth: Depth, job: Job<'_>) -> Result<VerifyR
             verified => verified,
         },
     };
-    report.map_err(|e| in_file(view.file(), e))
+    report.map_err(|e| Error::in_file(view.file(), e))
 }
 
 /// Verifies an image on top of what it builds on, as far as that is there: when the view of its
@@ -107,7 +107,7 @@ fn on_parent(
     match view {
         Ok(view) => of_view(&view, depth, job),
         Err(Error::Canceled(canceled)) => Err(canceled.into()),
-        Err(_) => image.verify(depth, job).map_err(|e| in_file(file, e)),
+        Err(_) => image.verify(depth, job).map_err(|e| Error::in_file(file, e)),
     }
 }
 
@@ -122,13 +122,6 @@ pub(crate) fn verify_alone(
     let image = Arc::new(open::open(storage, file, Head::Read)?);
     let view = View::open_in(storage, folder, Arc::clone(&image), file);
     on_parent(view, &image, file, depth, job)
-}
-
-fn in_file(file: &str, source: ImageError) -> Error {
-    match source {
-        ImageError::Canceled(canceled) => canceled.into(),
-        source => Error::Image { file: file.to_owned(), source },
-    }
 }
 
 /// Turns damage that prevented the opening into an answer.

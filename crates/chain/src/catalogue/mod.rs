@@ -8,6 +8,8 @@
 mod bytes;
 mod records;
 
+use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::io;
 
 use aiv_image_format::{Depth, PointId, SetId};
@@ -115,7 +117,7 @@ impl Catalogue {
         before: Self,
         unreadable: &dyn Fn(&str) -> bool,
     ) -> Self {
-        let here: std::collections::HashSet<(SetId, PointId)> =
+        let here: HashSet<(SetId, PointId)> =
             entries.iter().map(|e| (e.facts.set, e.facts.point)).collect();
         let mut vanished = before.vanished;
         let mut unread = Vec::new();
@@ -134,16 +136,21 @@ impl Catalogue {
             entries.sort_by(|a, b| a.facts.file.cmp(&b.facts.file));
         }
         vanished.retain(|v| !here.contains(&(v.set, v.point)));
-        vanished.sort_by_key(|v| (v.time_unix_ms, v.set, v.point));
+        // Of several files that provided one point, one without META does not know its time.
+        vanished.sort_by_key(|v| (v.set, v.point, Reverse(v.time_unix_ms)));
         vanished.dedup_by_key(|v| (v.set, v.point));
+        vanished.sort_by_key(|v| (v.time_unix_ms, v.set, v.point));
         vanished.drain(..vanished.len().saturating_sub(VANISHED_MAX));
         Self { entries, vanished, read_from: before.read_from }
     }
 
-    /// A set as it was when the catalogue was written.
+    /// A set as it was when the catalogue was written, without the files in which there was
+    /// damage: the folder may have better ones by now.
     pub(crate) fn into_folder(self, set: SetId) -> Folder {
-        let of_set = |entry: &Entry| entry.facts.set == set && !entry.flawed;
-        let entries = self.entries.into_iter().filter(of_set);
+        let is_of_use = |entry: &Entry| {
+            entry.facts.set == set && !entry.flawed && !entry.facts.is_known_damaged()
+        };
+        let entries = self.entries.into_iter().filter(is_of_use);
         let facts: Vec<Facts> = entries.map(|entry| entry.facts).collect();
         Folder::assemble(&facts, true, Vec::new())
     }
@@ -191,7 +198,7 @@ impl Catalogue {
     pub(crate) fn keep_vanished_of(&mut self, other: &Self) {
         let points = other.entries.iter().map(|e| (e.facts.set, e.facts.point));
         let vanished = other.vanished.iter().map(|v| (v.set, v.point));
-        let known: std::collections::HashSet<_> = points.chain(vanished).collect();
+        let known: HashSet<_> = points.chain(vanished).collect();
         self.vanished.retain(|v| known.contains(&(v.set, v.point)));
     }
 

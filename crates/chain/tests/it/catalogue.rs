@@ -163,6 +163,20 @@ fn points_that_vanish_are_told_until_they_are_forgotten() {
 }
 
 #[test]
+fn a_point_that_vanishes_with_several_files_is_told_once_and_by_what_the_best_of_them_said() {
+    let (storage, _) = catalogued();
+    storage.insert("02 copy", storage.contents("02").unwrap());
+    let at = open(&storage, "02").image().trailer().meta_offset;
+    damage(&storage, "02", usize::try_from(at).unwrap() + 70);
+    scan(&storage).1.write(&storage).unwrap();
+    storage.remove("02").unwrap();
+    storage.remove("02 copy").unwrap();
+    let vanished = scan(&storage).0.vanished;
+    let [lost] = vanished.as_slice() else { panic!("{vanished:?}") };
+    assert_eq!((lost.point, lost.set_name.as_str(), lost.time_unix_ms), (point(2), "set1", 2000));
+}
+
+#[test]
 fn points_that_somebody_removes_on_purpose_during_a_scan_have_not_vanished() {
     let (storage, _) = catalogued();
     let busy = Stampless(storage.clone(), |storage| {

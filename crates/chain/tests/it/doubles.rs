@@ -4,35 +4,20 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use aiv_testkit::MemStorage;
-use aiv_volume_io::{AppendFile, FileEntry, Lease, ReadAt, Storage};
+use aiv_volume_io::{FileEntry, ReadAt, Storage};
+
+use crate::wrappers::pass_on;
 
 /// A storage without stamps, in which something may happen before a listing.
 pub(crate) struct Stampless(pub(crate) MemStorage, pub(crate) fn(&MemStorage));
 
 impl Storage for Stampless {
-    fn create(&self, name: &str) -> io::Result<Box<dyn AppendFile>> {
-        self.0.create(name)
-    }
-    fn open(&self, name: &str) -> io::Result<Arc<dyn ReadAt>> {
-        self.0.open(name)
-    }
-    fn publish(&self, from: &str, to: &str) -> io::Result<()> {
-        self.0.publish(from, to)
-    }
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.0.remove(name)
-    }
     fn list(&self) -> io::Result<Vec<FileEntry>> {
         self.1(&self.0);
         let list = self.0.list()?.into_iter();
         Ok(list.map(|entry| FileEntry { stamp: 0, ..entry }).collect())
     }
-    fn sync_dir(&self) -> io::Result<()> {
-        self.0.sync_dir()
-    }
-    fn lease(&self, name: &str) -> io::Result<Box<dyn Lease>> {
-        self.0.lease(name)
-    }
+    pass_on!(0: create, open, publish, remove, sync_dir, lease);
 }
 
 /// A storage that counts the files that are open.
@@ -59,9 +44,6 @@ impl Drop for Counted {
 }
 
 impl Storage for Counting {
-    fn create(&self, name: &str) -> io::Result<Box<dyn AppendFile>> {
-        self.0.create(name)
-    }
     fn open(&self, name: &str) -> io::Result<Arc<dyn ReadAt>> {
         let file = self.0.open(name)?;
         let mut count = self.1.lock().unwrap();
@@ -69,19 +51,5 @@ impl Storage for Counting {
         count.1 = count.1.max(count.0);
         Ok(Arc::new(Counted(file, Arc::clone(&self.1))))
     }
-    fn publish(&self, from: &str, to: &str) -> io::Result<()> {
-        self.0.publish(from, to)
-    }
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.0.remove(name)
-    }
-    fn list(&self) -> io::Result<Vec<FileEntry>> {
-        self.0.list()
-    }
-    fn sync_dir(&self) -> io::Result<()> {
-        self.0.sync_dir()
-    }
-    fn lease(&self, name: &str) -> io::Result<Box<dyn Lease>> {
-        self.0.lease(name)
-    }
+    pass_on!(0: create, publish, remove, list, sync_dir, lease);
 }

@@ -110,9 +110,12 @@ fn a_block_that_nobody_has_is_an_error_that_names_the_file() {
     assert!(matches!(last, Err(Error::Image { file, .. }) if file == "03"), "no silent end");
 }
 
-/// An increment with one block, decided by `decide`, on top of the view of `02`.
+/// An increment with one block, decided by `decide`, on top of the view of `02`, whose third block
+/// is zeros.
 fn hostile(decide: impl FnOnce(&mut ImageWriter, &View)) -> MemStorage {
-    let storage = chain_of(&states(2));
+    let mut below = states(2);
+    below.iter_mut().for_each(|bytes| bytes[2 * BLOCK..3 * BLOCK].fill(0));
+    let storage = chain_of(&below);
     let view = open(&storage, "02");
     let step = Step::new(3, bytes_of(&view));
     let file = storage.create("03").unwrap();
@@ -132,8 +135,12 @@ fn a_copy_of_a_block_with_other_bytes_is_refused() {
         let mut out = vec![0xEE; BLOCK];
         let error = view.reader().read(0, &mut out).unwrap_err();
         assert!(matches!(&error, Error::Image { file, .. } if file == "03"), "{error:?}");
+        assert!(out.iter().all(|&b| b == 0xEE), "block {block}");
         view.reader().read(1, &mut out).unwrap();
     }
+    let zeros = hash::leaf(&[0; BLOCK]);
+    let storage = hostile(|writer, _| writer.push_parent(2, zeros).unwrap());
+    assert!(bytes_of(&open(&storage, "03"))[..BLOCK].iter().all(|&b| b == 0));
 }
 
 #[test]
@@ -182,8 +189,9 @@ fn the_block_size_of_a_chain_never_changes() {
     let geometry = superblock.geometry;
     let mut writer = ImageWriter::create(storage.create("02").unwrap(), superblock).unwrap();
     writer.push_run(RunKind::Zero, geometry.blocks()).unwrap();
-    if writer.finish_on(step.meta(&geometry), Some(&view)).is_ok() {
-        let state = of_point(&scan(&storage), 2).state.clone();
-        assert_eq!(state, PointState::ParentDiffers { point: point(1) });
-    }
+    writer.finish_on(step.meta(&geometry), Some(&view)).unwrap();
+    let differs = PointState::ParentDiffers { point: point(1) };
+    assert_eq!(of_point(&scan(&storage), 2).state, differs);
+    let error = View::open(&storage, "02", Job::silent()).err().unwrap();
+    assert!(matches!(&error, Error::NotRestorable { state, .. } if *state == differs), "{error:?}");
 }

@@ -1,10 +1,13 @@
 //! What a scan finds, whatever the files are called.
 
+use std::io;
+
 use aiv_chain::{Error, Folder, PointState, StrayKind, View};
 use aiv_testkit::{Fault, FaultPlan, FaultStorage, MemStorage};
-use aiv_volume_io::{Cancel, Job, Progress, Storage};
+use aiv_volume_io::{Cancel, FileEntry, Job, Progress, Storage};
 
 use crate::common::{Spec, damage, two_sets};
+use crate::wrappers::pass_on;
 
 fn scan(storage: &MemStorage) -> Folder {
     Folder::scan(storage, Job::silent()).unwrap()
@@ -166,34 +169,15 @@ fn a_scan_can_be_stopped() {
 
 #[test]
 fn a_file_that_vanishes_during_the_scan_is_not_missed() {
-    use aiv_volume_io::{AppendFile, FileEntry, Lease, ReadAt};
-    use std::{io, sync::Arc};
     /// Lists a file that is gone.
     struct Late(MemStorage);
     impl Storage for Late {
-        fn create(&self, name: &str) -> io::Result<Box<dyn AppendFile>> {
-            self.0.create(name)
-        }
-        fn open(&self, name: &str) -> io::Result<Arc<dyn ReadAt>> {
-            self.0.open(name)
-        }
-        fn publish(&self, from: &str, to: &str) -> io::Result<()> {
-            self.0.publish(from, to)
-        }
-        fn remove(&self, name: &str) -> io::Result<()> {
-            self.0.remove(name)
-        }
         fn list(&self) -> io::Result<Vec<FileEntry>> {
             let mut entries = self.0.list()?;
             entries.push(FileEntry { name: "gone.aiv".to_owned(), len: 100_000, stamp: 0 });
             Ok(entries)
         }
-        fn sync_dir(&self) -> io::Result<()> {
-            self.0.sync_dir()
-        }
-        fn lease(&self, name: &str) -> io::Result<Box<dyn Lease>> {
-            self.0.lease(name)
-        }
+        pass_on!(0: create, open, publish, remove, sync_dir, lease);
     }
     let folder = Folder::scan(&Late(two_sets()), Job::silent()).unwrap();
     assert_eq!((folder.sets.len(), folder.strays.len()), (2, 0));

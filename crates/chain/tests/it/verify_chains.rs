@@ -10,7 +10,7 @@ use aiv_testkit::{FaultStorage, MemStorage, Op};
 use aiv_volume_io::{CATALOGUE_NAME, Cancel, Job, Progress, Storage};
 
 use crate::chain_maker::{Step, point};
-use crate::chains::{chain_of, open, states};
+use crate::chains::{bytes_of, chain_of, open, states};
 use crate::common::{BLOCK, damage};
 use crate::doubles::Counting;
 use crate::forge::lie;
@@ -156,6 +156,19 @@ fn a_file_beside_a_damaged_one_is_taken_in_its_place() {
     assert!([1, 2, 3].iter().all(|&n| of_point(&folder, n).damaged_by.is_none()));
     let found = verify(&storage, &ALL);
     assert!(checked(&found, "02").points_affected.is_empty(), "nothing is read through it now");
+}
+
+#[test]
+fn a_sound_copy_that_came_after_the_verification_is_read_in_place_of_the_damaged_file() {
+    let all = states(3);
+    let storage = chain_of(&all);
+    let sound = storage.contents("02").unwrap();
+    damage_data(&storage, "02");
+    recorded(&storage, &ALL);
+    storage.insert("02 copy", sound);
+    let view = open(&storage, "03");
+    assert_eq!(view.images().map(|(_, file)| file).collect::<Vec<_>>(), ["03", "02 copy", "01"]);
+    assert!(bytes_of(&view) == all[2]);
 }
 
 #[test]

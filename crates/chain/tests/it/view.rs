@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use crate::common::{BLOCK, Spec, damage};
 
-/// A view of `bytes`, of which the blocks in `zeros` are free space.
+/// A view of a full image of `bytes`.
 fn view_of(bytes: &[u8]) -> View {
     let storage = MemStorage::new();
     Spec { bytes: bytes.to_vec(), ..Spec::new(1, 1) }.write(&storage, "image");
