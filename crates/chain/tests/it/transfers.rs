@@ -201,6 +201,18 @@ fn a_move_does_not_trust_a_damaged_copy_that_was_there_before() {
 }
 
 #[test]
+fn a_move_does_not_put_a_point_on_a_damaged_one_that_was_there_before() {
+    let chain = line();
+    let to = MemStorage::new();
+    copy_one(&chain.storage, 4, &to).unwrap();
+    let entry = entries(&to, "p003.aii").into_iter().find(|e| e.has_frame()).unwrap();
+    damage(&to, "p003.aii", usize::try_from(entry.address).unwrap() + 80);
+    let error = move_one(&chain.storage, 5, &to).unwrap_err();
+    assert!(matches!(&error, Error::Image { file, .. } if file == "p003.aii"), "{error:?}");
+    assert_eq!(chain.storage.names().len(), 5);
+}
+
+#[test]
 fn what_is_known_to_be_damaged_in_the_destination_is_copied_again() {
     let chain = line();
     let to = MemStorage::new();
