@@ -283,6 +283,11 @@ fn points_that_cannot_be_restored_are_left_out_of_a_copy() {
     let report = copy_all(&chain.storage, &to).unwrap();
     assert_eq!(report.left_out, [2, 3, 4, 5].map(point_id));
     assert_eq!(to.names(), ["p006.aiv"]);
+    // Nor are they moved, which is no error where there is nothing else.
+    chain.storage.remove("p006.aiv").unwrap();
+    let report = move_all(&chain.storage, &MemStorage::new()).unwrap();
+    assert_eq!((report.removed, report.copy.left_out.len()), (vec![], 4));
+    assert_eq!(chain.storage.names().len(), 4);
 }
 
 #[test]
