@@ -299,6 +299,22 @@ fn a_removal_that_was_interrupted_is_finished_by_the_next_consolidation() {
 }
 
 #[test]
+fn a_point_is_not_taken_for_merged_into_one_that_cannot_be_restored() {
+    let chain = line();
+    let (before, folder) = (chain.storage.fork(), MemStorage::new());
+    archive_point(&before, 2, &folder).unwrap();
+    folder.insert("p003.aii", before.contents("p003.aii").unwrap());
+    // An image of the second to the fourth point, without the first, on which it builds.
+    let merged = consolidate(&chain.storage, &keep(1, &[1, 4])).unwrap().merged.remove(0).file;
+    folder.insert(&merged, chain.storage.contents(&merged).unwrap());
+    // The newest point that can be restored is the third.
+    let planned = plan(&folder, &keep(0, &[])).unwrap();
+    assert_eq!(planned.leftovers, []);
+    consolidate(&folder, &keep(0, &[])).unwrap();
+    assert_eq!(wrong(&folder, &chain.points[2]), None);
+}
+
+#[test]
 fn what_a_removal_left_stays_when_it_is_wanted_by_then() {
     let chain = line();
     let old = chain.storage.fork();
