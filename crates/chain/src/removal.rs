@@ -78,6 +78,9 @@ impl Removal<'_> {
             return Ok(done);
         };
         self.forget();
+        // What takes the place of these files may have been published by somebody who was stopped
+        // before its name was durable.
+        self.storage.sync_dir().map_err(Error::io("making durable what stays"))?;
         loop {
             let snapshot = census.take(self.storage, self.job)?;
             let candidates = self.candidates(&snapshot);

@@ -8,12 +8,12 @@ use aiv_image_format::{Compression, Depth, Digest, ImageKind, ParentLink, PointI
 use aiv_volume_io::{Job, Lease, Storage};
 
 use super::{ConsolidationPlan, PlannedPoint, PlannedRun};
-use crate::ancestry::Node;
+use crate::ancestry::{Node, node};
 use crate::census::Census;
 use crate::error::{Error, Result};
-use crate::folder::{Folder, Point, Set};
+use crate::facts::Facts;
+use crate::folder::{Folder, Set};
 use crate::merge::{Merge, NewIds, remove_stale, take_lease};
-use crate::open::{Head, open};
 use crate::removal::{LeftFile, LeftReason, Removal, Removed};
 use crate::view::View;
 
@@ -118,23 +118,41 @@ impl Folding<'_> {
             return Ok(());
         }
         let dropped: HashSet<Node> = leftovers.iter().map(|p| self.node(p.link)).collect();
-        // What took their place was proven before it was published. It must still be as good:
-        // where two files provide a point, one of them is about to go.
-        let folder = Folder::scan(self.storage, self.job)?;
-        let set = self.set(&folder)?;
-        let stays = |point: &&Point| !dropped.contains(&self.node(point.link()));
-        let replaced = |file: &String| {
-            let image = open(self.storage, file, Head::Read).ok();
-            let link = image.and_then(|image| image.superblock().parent);
-            link.is_some_and(|link| dropped.contains(&self.node(link)))
-        };
-        for point in set.points.iter().filter(stays) {
-            if point.is_restorable() && point.other_files.iter().any(replaced) {
-                let view = View::of_point(self.storage, set, point)?;
-                view.prove_newest(Depth::Stored, self.job)?;
-            }
-        }
+        self.prove_what_stays(&dropped, None)?;
         self.remove(&dropped)
+    }
+
+    /// Where two files provide a point that stays and one of them is about to go, proves the
+    /// other: it was right when it was published, which may be long ago. Not that of `written`,
+    /// which was written just now.
+    fn prove_what_stays(&self, dropped: &HashSet<Node>, written: Option<ParentLink>) -> Result<()> {
+        let now = Census::default().take(self.storage, self.job)?;
+        let going = now.going(dropped);
+        let links = going.iter().map(|facts| node(facts)).filter(|node| !dropped.contains(node));
+        let links = links.map(|(_, point, state_root)| ParentLink { point, state_root });
+        let mut links: Vec<ParentLink> = links.filter(|&link| Some(link) != written).collect();
+        links.sort_by_key(|link| (link.point, link.state_root.0));
+        links.dedup();
+        if links.is_empty() {
+            return Ok(());
+        }
+        // A copy that is known to be damaged is not what the point is read from.
+        let (_, catalogue) = Folder::scan_with(self.storage, self.job)?;
+        let files: HashSet<&str> = going.iter().map(|facts| facts.file.as_str()).collect();
+        let stays = now.all.iter().filter(|facts| !files.contains(facts.file.as_str()));
+        let verified =
+            |facts: &Facts| Facts { verified: catalogue.verified(&facts.file), ..facts.clone() };
+        let stays: Vec<Facts> = stays.map(verified).collect();
+        let folder = Folder::assemble(&stays, false, Vec::new());
+        for link in links {
+            let what = || format!("point {} builds on one that goes", link.point);
+            let found = folder.any_set(self.set).and_then(|set| Some((set, set.provider(link)?)));
+            let found = found.filter(|(_, point)| point.is_restorable());
+            let (set, point) = found.ok_or_else(|| Error::Changed { what: what() })?;
+            let view = View::of_point_whole(self.storage, set, point)?;
+            view.prove_newest(Depth::Stored, self.job)?;
+        }
+        Ok(())
     }
 
     fn merge(
@@ -179,6 +197,7 @@ impl Folding<'_> {
             dropped: run.drops.iter().map(|drop| drop.link.point).collect(),
         });
         let dropped: HashSet<Node> = run.drops.iter().map(|p| self.node(p.link)).collect();
+        self.prove_what_stays(&dropped, Some(run.result.link))?;
         self.remove(&dropped)
     }
 

@@ -18,8 +18,8 @@ pub(super) struct Traces<'a> {
     job: Job<'a>,
     /// States that a file builds on whose own point is read from another file.
     replaced: OnceLock<HashSet<State>>,
-    /// For each session, the newest of the points whose image names it as an origin, and for
-    /// each point the session that began its image.
+    /// For each session, the newest of the restorable points whose image names it as an origin,
+    /// and for each of them the session that began its image.
     sessions: OnceLock<Sessions>,
 }
 
@@ -45,7 +45,9 @@ impl<'a> Traces<'a> {
     }
 
     fn sessions(&self) -> Sessions {
-        let points: Vec<(usize, &Point)> = self.set.points.iter().enumerate().collect();
+        // What cannot be restored has taken nobody's place.
+        let points = self.set.points.iter().enumerate().filter(|(_, point)| point.is_restorable());
+        let points: Vec<(usize, &Point)> = points.collect();
         let look = |&(at, point): &(usize, &Point)| {
             self.job.check()?;
             // A file that cannot be read is evidence of nothing.

@@ -5,9 +5,8 @@ use std::io;
 use aiv_image_format::{Compression, Digest, ImageKind, PointId};
 use aiv_volume_io::{Job, Storage};
 
-use super::check_room;
+use super::{census_of_durable, check_room};
 use crate::ancestry::{Ancestry, node};
-use crate::census::Census;
 use crate::error::{Error, Result};
 use crate::folder::{Point, Set};
 use crate::merge::{Merge, MergeIds, NewIds, bytes_max, remove_stale, take_lease};
@@ -48,7 +47,7 @@ pub fn archive(
 ) -> Result<ArchiveReport> {
     let lease = take_lease(to, set.id)?;
     remove_stale(to, set.id)?;
-    let there = Census::default().take(to, job)?;
+    let there = census_of_durable(to, job)?;
     let ancestry = Ancestry::of(&there.all);
     let state = (set.id, point.id, point.state_root);
     let full = there.all.iter().find(|facts| {

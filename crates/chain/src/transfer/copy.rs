@@ -7,9 +7,8 @@ use std::io;
 use aiv_image_format::{Image, PointId};
 use aiv_volume_io::{Job, Lease, Step, Storage};
 
-use super::check_room;
+use super::{census_of_durable, check_room};
 use crate::ancestry::{Ancestry, Node};
-use crate::census::Census;
 use crate::error::{Error, Result};
 use crate::folder::{Folder, Point, PointState, Set, list};
 use crate::merge::{MERGE_PART, NewIds, prove, remove_stale, take_lease};
@@ -117,7 +116,7 @@ impl Copying<'_> {
         wanted: &[&'s Point],
         report: &mut CopyReport,
     ) -> Result<Vec<&'s Point>> {
-        let there = Census::default().take(self.to, self.job)?;
+        let there = census_of_durable(self.to, self.job)?;
         let there = Ancestry::of(&there.all);
         let node = |point: &Point| -> Node { (self.set.id, point.id, point.state_root) };
         // What a verification found to be damaged is worth another copy.

@@ -95,7 +95,7 @@ impl Moving<'_> {
 
         let (from, set, to, lease, job) = (self.from, self.set, self.to, &*destination, self.job);
         let copy = Copying { from, set, to, lease, job }.run(wanted, new_ids)?;
-        self.prove_present(&copy)?;
+        self.prove_present(wanted, &copy)?;
 
         let census = RefCell::new(Census::default());
         let removal = Removal {
@@ -125,20 +125,29 @@ impl Moving<'_> {
         (self.set.id, point.id, point.state_root)
     }
 
-    /// Proves what was there already and not copied now: its only other copy is about to go.
-    fn prove_present(&self, copy: &CopyReport) -> Result<()> {
-        if copy.were_there.is_empty() {
+    /// Proves what was there already of what the points are read from and was not copied now: the
+    /// only file that is sure to be good is about to go.
+    fn prove_present(&self, wanted: &[&Point], copy: &CopyReport) -> Result<()> {
+        if wanted.is_empty() {
             return Ok(());
         }
+        let copied: HashSet<&str> = copy.copied.iter().map(|copied| copied.file.as_str()).collect();
         let folder = Folder::scan(self.to, self.job)?;
         let gone = || Error::Changed { what: format!("set {} is gone", self.set.id) };
         let set = folder.set(self.set.id).ok_or_else(gone)?;
-        let mut proven: HashSet<String> = HashSet::new();
-        for id in &copy.were_there {
-            let point = set.point(*id).ok_or_else(gone)?;
+        let mut seen: HashSet<String> = HashSet::new();
+        // The newest first: the chain of each holds many of the others.
+        for wanted in wanted.iter().rev() {
+            let point = set.points.iter().find(|point| point.link() == wanted.link());
+            let point = point.ok_or_else(gone)?;
+            if seen.contains(&point.file) {
+                continue;
+            }
             let mut next = Some(View::of_point(self.to, set, point)?);
-            while let Some(view) = next.filter(|view| proven.insert(view.file().to_owned())) {
-                view.prove_newest(Depth::Stored, self.job)?;
+            while let Some(view) = next.filter(|view| seen.insert(view.file().to_owned())) {
+                if !copied.contains(view.file()) {
+                    view.prove_newest(Depth::Stored, self.job)?;
+                }
                 next = view.parent();
             }
         }

@@ -18,6 +18,7 @@ use crate::common::{BLOCK, damage, verify_all};
 use crate::described::{
     Chain, Change, SET, Step, arb_steps, entries, point_id, read_all, set_of, view, wrong,
 };
+use crate::transfers::archive_point;
 
 pub(crate) fn options() -> ConsolidateOptions {
     ConsolidateOptions { compression: Compression::Zstd(1), patience: Duration::ZERO }
@@ -298,6 +299,22 @@ fn a_removal_that_was_interrupted_is_finished_by_the_next_consolidation() {
 }
 
 #[test]
+fn a_point_is_not_taken_for_merged_into_one_that_cannot_be_restored() {
+    let chain = line();
+    let (before, folder) = (chain.storage.fork(), MemStorage::new());
+    archive_point(&before, 2, &folder).unwrap();
+    folder.insert("p003.aii", before.contents("p003.aii").unwrap());
+    // An image of the second to the fourth point, without the first, on which it builds.
+    let merged = consolidate(&chain.storage, &keep(1, &[1, 4])).unwrap().merged.remove(0).file;
+    folder.insert(&merged, chain.storage.contents(&merged).unwrap());
+    // The newest point that can be restored is the third.
+    let planned = plan(&folder, &keep(0, &[])).unwrap();
+    assert_eq!(planned.leftovers, []);
+    consolidate(&folder, &keep(0, &[])).unwrap();
+    assert_eq!(wrong(&folder, &chain.points[2]), None);
+}
+
+#[test]
 fn what_a_removal_left_stays_when_it_is_wanted_by_then() {
     let chain = line();
     let old = chain.storage.fork();
@@ -431,6 +448,38 @@ fn a_copy_of_a_dropped_file_goes_with_it_and_a_copy_of_a_kept_one_stays() {
     assert_eq!(chain.storage.names().len(), 3);
     let view: View = view(&chain.storage, point_id(5));
     assert!(read_all(&view) == chain.points[4].bytes);
+}
+
+#[test]
+fn a_file_beside_an_older_archive_goes_only_when_the_archive_is_proven() {
+    let len = 2 * BLOCK as u64;
+    let new = |n| vec![(Change::New(n), 1)];
+    let steps = [Step::full(len, &new(1)), Step::on(1, len, &new(2)), Step::on(1, len, &new(3))];
+    for is_damaged in [true, false] {
+        let mut chain = Chain::of(&steps);
+        chain.add(&Step::on(2, len, &new(4)));
+        let archive = archive_point(&chain.storage, 4, &chain.storage.clone()).unwrap().file;
+        if is_damaged {
+            let entry = entries(&chain.storage, &archive).into_iter().find(IndexEntry::has_frame);
+            damage(&chain.storage, &archive, usize::try_from(entry.unwrap().address).unwrap() + 80);
+        }
+        // The second point goes into the third. The file of the fourth builds on it, too, and
+        // nobody reads that one since the archive is there.
+        let done = consolidate(&chain.storage, &keep(2, &[]));
+        if is_damaged {
+            assert!(
+                matches!(&done, Err(Error::Image { file, .. }) if *file == archive),
+                "{done:?}"
+            );
+            chain.storage.remove(&archive).unwrap();
+        } else {
+            assert_eq!(done.unwrap().removed.len(), 4);
+            assert_eq!(chain.storage.names().len(), 2);
+        }
+        for at in [2, 3] {
+            assert_eq!(wrong(&chain.storage, &chain.points[at]), None);
+        }
+    }
 }
 
 #[test]

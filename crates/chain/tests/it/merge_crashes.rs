@@ -11,8 +11,8 @@ use aiv_volume_io::{Job, Storage};
 use crate::consolidate::{consolidate, consolidate_with, keep};
 use crate::described::{Built, Chain, SET, wrong};
 use crate::merge_faults::{KEPT, small};
-use crate::transfers::{archive_point, copy_all, move_all};
-use crate::wrappers::{Below, InSteps};
+use crate::transfers::{archive_point, copy_all, copy_one, move_all};
+use crate::wrappers::{Below, InSteps, Stopped};
 
 /// How many states are tried: the seed they come from, and states of each prefix of a history.
 #[derive(Clone, Copy)]
@@ -181,6 +181,49 @@ fn finishing(tier: Tier) -> Result<usize, String> {
     })
 }
 
+/// Those before were stopped when the names of their images were not durable yet, and what they
+/// left is taken for finished: by a consolidation, by a move.
+fn going_on(tier: Tier) -> Result<usize, String> {
+    let chain = small();
+    let crash = CrashStorage::starting_from(&chain.storage);
+    consolidate(&Stopped::new(crash.clone()), &keep(1, &[2])).unwrap_err();
+    consolidate_with(&crash, &keep(1, &[2]), 0xa1).unwrap();
+    let mut oracle = Oracle::new(&chain, &KEPT);
+    let merged = check_states(crash.crash_states(tier.seed, tier.per_prefix), |state| {
+        oracle.check(&state.storage)
+    })?;
+    let interrupted = |crash: CrashStorage| -> Box<dyn Storage> {
+        let (from, to) = (Below(&crash, "a/"), Stopped::new(crash.clone()));
+        for _ in 0..chain.points.len() {
+            copy_all(&from, &Below(&to, "b/")).unwrap_err();
+        }
+        Box::new(crash)
+    };
+    moving(tier, interrupted).map(|moved| merged + moved)
+}
+
+/// A copy and an archive say that a point is there that somebody published who was stopped then.
+fn found_there(tier: Tier) -> Result<usize, String> {
+    let chain = small();
+    let crash = CrashStorage::new();
+    archive_point(&chain.storage, 2, &Stopped::new(crash.clone())).unwrap_err();
+    if !archive_point(&chain.storage, 2, &crash).unwrap().was_there {
+        return Err("it was archived again".to_owned());
+    }
+    crash.mark("archived");
+    copy_all(&chain.storage, &Stopped::new(crash.clone())).unwrap_err();
+    let report = copy_one(&chain.storage, 1, &crash).unwrap();
+    if !report.copied.is_empty() {
+        return Err(format!("it was copied again: {report:?}"));
+    }
+    crash.mark("copied");
+    let kept: [&[usize]; 3] = [&[], &[1], &[0, 1]];
+    let mut oracles = kept.map(|kept| Oracle::new(&chain, kept));
+    check_states(crash.crash_states(tier.seed, tier.per_prefix), |state| {
+        oracles[state.acknowledged.len()].check(&state.storage)
+    })
+}
+
 /// A set is copied into an empty folder, and a point archived there.
 fn copying(tier: Tier) -> Result<usize, String> {
     let chain = small();
@@ -250,11 +293,13 @@ pub(crate) fn moving(
     })
 }
 
-fn all(tier: Tier) -> [(&'static str, Result<usize, String>); 5] {
+fn all(tier: Tier) -> [(&'static str, Result<usize, String>); 7] {
     [
         ("merging", merging(tier, false)),
         ("merging with a catalogue", merging(tier, true)),
         ("finishing", finishing(tier)),
+        ("going on", going_on(tier)),
+        ("found there", found_there(tier)),
         ("copying", copying(tier)),
         ("moving", moving(tier, |crash| Box::new(InSteps(crash)))),
     ]

@@ -201,6 +201,18 @@ fn a_move_does_not_trust_a_damaged_copy_that_was_there_before() {
 }
 
 #[test]
+fn a_move_does_not_put_a_point_on_a_damaged_one_that_was_there_before() {
+    let chain = line();
+    let to = MemStorage::new();
+    copy_one(&chain.storage, 4, &to).unwrap();
+    let entry = entries(&to, "p003.aii").into_iter().find(|e| e.has_frame()).unwrap();
+    damage(&to, "p003.aii", usize::try_from(entry.address).unwrap() + 80);
+    let error = move_one(&chain.storage, 5, &to).unwrap_err();
+    assert!(matches!(&error, Error::Image { file, .. } if file == "p003.aii"), "{error:?}");
+    assert_eq!(chain.storage.names().len(), 5);
+}
+
+#[test]
 fn what_is_known_to_be_damaged_in_the_destination_is_copied_again() {
     let chain = line();
     let to = MemStorage::new();
@@ -271,6 +283,11 @@ fn points_that_cannot_be_restored_are_left_out_of_a_copy() {
     let report = copy_all(&chain.storage, &to).unwrap();
     assert_eq!(report.left_out, [2, 3, 4, 5].map(point_id));
     assert_eq!(to.names(), ["p006.aiv"]);
+    // Nor are they moved, which is no error where there is nothing else.
+    chain.storage.remove("p006.aiv").unwrap();
+    let report = move_all(&chain.storage, &MemStorage::new()).unwrap();
+    assert_eq!((report.removed, report.copy.left_out.len()), (vec![], 4));
+    assert_eq!(chain.storage.names().len(), 4);
 }
 
 #[test]

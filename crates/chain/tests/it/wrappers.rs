@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use aiv_volume_io::{AppendFile, FileEntry, Lease, ReadAt, Storage};
 
@@ -73,6 +74,32 @@ impl<S: Storage> Storage for InSteps<S> {
         Ok(Box::new(StepFile(self.0.create(name)?)))
     }
     pass_on!(0: open, publish, remove, list, sync_dir, lease);
+}
+
+/// A storage in which whoever publishes is stopped before the folder is synced.
+pub(crate) struct Stopped<S> {
+    inner: S,
+    published: AtomicBool,
+}
+
+impl<S> Stopped<S> {
+    pub(crate) fn new(inner: S) -> Self {
+        Self { inner, published: AtomicBool::new(false) }
+    }
+}
+
+impl<S: Storage> Storage for Stopped<S> {
+    fn publish(&self, from: &str, to: &str) -> io::Result<()> {
+        self.published.store(true, Ordering::Relaxed);
+        self.inner.publish(from, to)
+    }
+    fn sync_dir(&self) -> io::Result<()> {
+        match self.published.swap(false, Ordering::Relaxed) {
+            true => Err(io::ErrorKind::Other.into()),
+            false => self.inner.sync_dir(),
+        }
+    }
+    pass_on!(inner: create, open, remove, list, lease);
 }
 
 /// A part of a folder as a folder of its own: the names that begin with a prefix, without it.
