@@ -119,7 +119,7 @@ pub(crate) fn run(
         });
         let written = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         match written {
-            Err(source) => Err(Error::Image { image: image.to_owned(), source }),
+            Err(source) => Err(Error::of_image(image, source)),
             Ok(()) => reading,
         }
     });
