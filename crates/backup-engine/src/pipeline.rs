@@ -103,7 +103,9 @@ pub(crate) fn run(
                 let workshop = &workshop;
                 scope.spawn(move |_| {
                     let outcome = match (work, capture.parent) {
-                        (Work::Section(section), Some(parent)) => section.judge(workshop, parent),
+                        (Work::Section(section), Some(parent)) => {
+                            section.judge(workshop, parent, job)
+                        }
                         (Work::Batch(batch), _) => workshop.judge(batch),
                         (Work::Section(_), None) => Ok(Vec::new()),
                     };
