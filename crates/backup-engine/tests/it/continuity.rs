@@ -5,6 +5,7 @@ use std::sync::Arc;
 use aiv_backup_engine::{BackupOptions, BackupReport, Basis, Error};
 use aiv_chain::{Folder, ImageKind, PointState, View};
 use aiv_testkit::MemStorage;
+use aiv_testkit::disks::CountingDisk;
 use aiv_volume_io::{Job, Storage};
 
 use crate::common::{BLOCK, all_sectors, disk, numbered_blocks, read_all, try_backup};
@@ -132,8 +133,12 @@ fn damage_that_only_the_comparison_of_a_block_meets_starts_a_new_chain_too() {
     for count in [1, 3] {
         let storage = storage.fork();
         let options = BackupOptions { threads: crate::common::threads(count), ..all_sectors() };
-        let report = try_backup(&disk(&bytes), &storage, options, 9).unwrap();
+        let source = CountingDisk::new(disk(&bytes));
+        let report = try_backup(&source, &storage, options, 9).unwrap();
         assert_eq!(report.kind, ImageKind::Full);
+        // Not once for every point that is read through the damaged file.
+        let len = bytes.len() as u64;
+        assert!(source.bytes_read() < len * 5 / 2, "{} of {len}", source.bytes_read());
         let lost: Vec<_> = report.lost.iter().map(|lost| lost.id).collect();
         let points: Vec<_> = reports.iter().rev().map(|made| Some(made.recovery_point)).collect();
         assert_eq!(lost, points);
