@@ -97,8 +97,8 @@ pub struct BackupReport {
     pub verified: bool,
     /// What the plan wanted the user to know.
     pub notes: Vec<PlanNote>,
-    /// Points of this source that are newer than the one the image builds on, and can no longer
-    /// be relied on.
+    /// Points of this source that can no longer be relied on: those newer than the one the image
+    /// builds on, and all whose file is gone or cannot be opened.
     pub lost: Vec<LostPoint>,
     /// Damage met in the chain the image builds on: blocks that are the same as then cannot be
     /// restored where it is. Verify the folder.

@@ -34,7 +34,8 @@ const CANDIDATES_MAX: usize = 64;
 pub(crate) struct Bases<'f> {
     set: Option<&'f Set>,
     candidates: Vec<&'f Point>,
-    /// Points that are lost, newer than the candidate that is tried next.
+    /// Points that are lost: newer than the candidate that is tried next, or without a file that
+    /// can be opened.
     pub lost: Vec<LostPoint>,
     pub full_number: u32,
     pub increment_number: u32,

@@ -143,6 +143,9 @@ fn damage_that_only_the_comparison_of_a_block_meets_starts_a_new_chain_too() {
         let points: Vec<_> = reports.iter().rev().map(|made| Some(made.recovery_point)).collect();
         assert_eq!(lost, points);
         assert!(report.lost[0].why.contains(&reports[0].image), "{}", report.lost[0].why);
+        // The image that was begun and given up had frames of a session already.
+        let view = View::open(&storage, &report.image, Job::silent()).unwrap();
+        assert_ne!(view.image().superblock().session.0, [9; 12]);
         restores(&storage, &report, &bytes);
     }
 }
