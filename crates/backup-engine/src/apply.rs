@@ -97,8 +97,8 @@ pub struct BackupReport {
     pub verified: bool,
     /// What the plan wanted the user to know.
     pub notes: Vec<PlanNote>,
-    /// Points of this source that are newer than the one the image builds on, and can no longer
-    /// be relied on.
+    /// Points of this source that can no longer be relied on: those newer than the one the image
+    /// builds on, and all whose file is gone or cannot be opened.
     pub lost: Vec<LostPoint>,
     /// Damage met in the chain the image builds on: blocks that are the same as then cannot be
     /// restored where it is. Verify the folder.
@@ -255,7 +255,7 @@ impl BackupPlan {
             .map_err(|source| Error::Destination { op: format!("creating {part}"), source })?;
         let writer = ImageWriter::create(file, self.superblock(ids, &base));
         let outcome = writer
-            .map_err(|e| image_error(&image, e))
+            .map_err(|e| Error::of_image(&image, e))
             .and_then(|writer| self.write(inputs, writer, ids, base, &image));
         if outcome.is_err() {
             // Best effort: the first error is the one that matters, and a leftover is harmless.
@@ -290,7 +290,7 @@ impl BackupPlan {
     ) -> Result<BackupReport> {
         let Inputs { source, storage, inventory, limit, job, .. } = *inputs;
         let part = format!("{image}{PART}");
-        let in_image = |source| image_error(image, source);
+        let in_image = |source| Error::of_image(image, source);
         let pacer = limit.map(Pacer::new);
         let manifest = self.manifest(ids, &base);
         let Base { geometry, parent, kind, .. } = base;
@@ -411,14 +411,6 @@ struct Base {
     kind: ImageKind,
     full_number: u32,
     increment_number: u32,
-}
-
-pub(crate) fn image_error(image: &str, source: aiv_image_format::Error) -> Error {
-    match source {
-        aiv_image_format::Error::Canceled(canceled) => canceled.into(),
-        source @ aiv_image_format::Error::Parent { .. } => Error::Parent(source),
-        source => Error::Image { image: image.to_owned(), source },
-    }
 }
 
 /// A file that cannot be read now may hold the newest point of the set: a backup that did not

@@ -1,7 +1,7 @@
 //! Finds the point an increment builds on, and the points that are lost.
 
 use aiv_chain::{Depth, Folder, Point, PointState, Set, StrayKind, View};
-use aiv_image_format::{BlockSize, ImageKind, PointId, SetId, peek};
+use aiv_image_format::{BlockSize, Error as ImageError, ImageKind, PointId, SetId, peek};
 use aiv_volume_io::{Job, Storage};
 
 use crate::error::Result;
@@ -34,7 +34,8 @@ const CANDIDATES_MAX: usize = 64;
 pub(crate) struct Bases<'f> {
     set: Option<&'f Set>,
     candidates: Vec<&'f Point>,
-    /// Points that are lost, newer than the candidate that is tried next.
+    /// Points that are lost: newer than the candidate that is tried next, or without a file that
+    /// can be opened.
     pub lost: Vec<LostPoint>,
     pub full_number: u32,
     pub increment_number: u32,
@@ -104,10 +105,22 @@ impl<'f> Bases<'f> {
         Ok(None)
     }
 
-    /// The point of `view` turned out to be damaged while it was used.
-    pub(crate) fn gave_up(&mut self, view_point: PointId, error: &dyn std::error::Error) {
-        let point = self.set.and_then(|set| set.point(view_point));
-        if let Some(point) = point {
+    /// The point `tried` turned out to be damaged while it was used. What else is read through
+    /// the same file is not tried: a disk would be read once for each.
+    pub(crate) fn gave_up(&mut self, tried: PointId, error: &ImageError) {
+        let Some(set) = self.set else { return };
+        let damaged = match error {
+            ImageError::Parent { file, .. } => Some(file.as_str()),
+            _ => None,
+        };
+        let needs_it = |point: &&Point| {
+            let chain = set.chain(point).unwrap_or_default();
+            chain.iter().any(|image| Some(image.file.as_str()) == damaged)
+        };
+        let (lost, left) = std::mem::take(&mut self.candidates).into_iter().partition(needs_it);
+        self.candidates = left;
+        let lost: Vec<&Point> = lost;
+        for point in set.point(tried).into_iter().chain(lost) {
             self.lose(point, error);
         }
     }

@@ -3,6 +3,7 @@
 use aiv_chain::{Stretch, ViewReader};
 use aiv_image_format::hash;
 use aiv_image_format::{BlockIndex, DeltaBase, Digest, EncodedBlock, Encoder, GroupNode, RunKind};
+use aiv_volume_io::Job;
 
 use crate::parent::Parent;
 use crate::pipeline::{Outcome, blocks_extent};
@@ -44,7 +45,7 @@ impl Content<'_> {
 
 impl Section {
     /// What becomes of each block.
-    pub(crate) fn judge(mut self, workshop: &Workshop, parent: &Parent) -> Outcome {
+    pub(crate) fn judge(mut self, workshop: &Workshop, parent: &Parent, job: Job<'_>) -> Outcome {
         for part in &mut self.parts {
             if let Part::Read(batch) = part {
                 mask(batch, workshop.geometry);
@@ -56,7 +57,7 @@ impl Section {
         let judged = if self.is_unchanged(&now) {
             Ok(vec![Block::Inherited(self.end - self.first)])
         } else {
-            let mut comparison = Comparison::new(workshop, parent);
+            let mut comparison = Comparison::new(workshop, parent, job);
             let judged = comparison.judge(self.first, self.end, &now);
             workshop.give_back(comparison.encoder);
             judged
@@ -117,6 +118,7 @@ fn blocks_of<'s>(part: &'s Part, workshop: &'s Workshop) -> Box<dyn Iterator<Ite
 struct Comparison<'w> {
     workshop: &'w Workshop,
     parent: &'w Parent,
+    job: Job<'w>,
     encoder: Encoder,
     reader: ViewReader<'w>,
     base: Vec<u8>,
@@ -125,9 +127,9 @@ struct Comparison<'w> {
 }
 
 impl<'w> Comparison<'w> {
-    fn new(workshop: &'w Workshop, parent: &'w Parent) -> Self {
+    fn new(workshop: &'w Workshop, parent: &'w Parent, job: Job<'w>) -> Self {
         let (encoder, reader) = (workshop.encoder(), parent.view.reader());
-        Self { workshop, parent, encoder, reader, base: Vec::new(), guess: None }
+        Self { workshop, parent, job, encoder, reader, base: Vec::new(), guess: None }
     }
 
     fn judge(&mut self, first: BlockIndex, end: BlockIndex, now: &[Now<'_>]) -> Outcome {
@@ -172,7 +174,7 @@ impl<'w> Comparison<'w> {
     ) -> ImageResult<Block> {
         let len = self.workshop.geometry.block_len(block);
         let guess = self.guess.take();
-        if let Some(from) = self.parent.find_moved(&leaf, len, guess)? {
+        if let Some(from) = self.parent.find_moved(&leaf, len, guess, self.job)? {
             self.guess = Some(from + 1);
             return Ok(Block::Moved(from, leaf));
         }

@@ -73,6 +73,18 @@ pub enum Error {
     Canceled(#[from] Canceled),
 }
 
+impl Error {
+    /// What the format layer says about the new image `name`. What it says about the parent is
+    /// no fault of the new image: an older point may do.
+    pub(crate) fn of_image(name: &str, source: aiv_image_format::Error) -> Self {
+        match source {
+            aiv_image_format::Error::Canceled(canceled) => canceled.into(),
+            source @ aiv_image_format::Error::Parent { .. } => Self::Parent(source),
+            source => Self::Image { image: name.to_owned(), source },
+        }
+    }
+}
+
 /// Why a backup was refused before it began.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

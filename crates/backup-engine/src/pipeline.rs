@@ -16,7 +16,7 @@ use crate::parent::Parent;
 use crate::plan::BackupPlan;
 use crate::read::read_around_bad_sectors;
 use crate::section::{self, Section};
-use crate::spans::{SpanKind, Spans};
+use crate::spans::{Span, Spans};
 use crate::workshop::{Batch, Block, Workshop};
 
 /// Bytes read at a time: large enough for any disk, small enough for the cache.
@@ -103,7 +103,9 @@ pub(crate) fn run(
                 let workshop = &workshop;
                 scope.spawn(move |_| {
                     let outcome = match (work, capture.parent) {
-                        (Work::Section(section), Some(parent)) => section.judge(workshop, parent),
+                        (Work::Section(section), Some(parent)) => {
+                            section.judge(workshop, parent, job)
+                        }
                         (Work::Batch(batch), _) => workshop.judge(batch),
                         (Work::Section(_), None) => Ok(Vec::new()),
                     };
@@ -119,7 +121,7 @@ pub(crate) fn run(
         });
         let written = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         match written {
-            Err(source) => Err(Error::Image { image: image.to_owned(), source }),
+            Err(source) => Err(Error::of_image(image, source)),
             Ok(()) => reading,
         }
     });
@@ -148,12 +150,7 @@ impl Reader<'_> {
         let mut spans = Spans::new(source, used, geometry);
         while let Some(span) = next_span(&mut spans)? {
             let extent = blocks_extent(&geometry, span.first, span.count);
-            let run = match span.kind {
-                SpanKind::Unused => Some(RunKind::Unused),
-                SpanKind::Zero => Some(RunKind::Zero),
-                SpanKind::Read => None,
-            };
-            if let Some(kind) = run {
+            if let Some(kind) = section::run_kind(span.kind) {
                 job.check()?;
                 if self.send(Item::Run(kind, span.count)).is_err() {
                     return Ok(captured);
@@ -238,7 +235,7 @@ impl Reader<'_> {
 }
 
 /// The next span; failing to ask for holes is a failure of the source.
-pub(crate) fn next_span(spans: &mut Spans<'_>) -> Result<Option<crate::spans::Span>> {
+pub(crate) fn next_span(spans: &mut Spans<'_>) -> Result<Option<Span>> {
     spans.next().map_err(|source| Error::Source { offset: 0, source })
 }
 

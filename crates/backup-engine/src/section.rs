@@ -88,15 +88,14 @@ impl Reader<'_> {
         let mut old = OldGroups::new(parent, &ConstantLeaves::new(geometry));
         let mut spans = Spans::new(source, &plan.used, geometry);
         let mut span = next_span(&mut spans)?;
-        let mut at = 0;
+        let mut at: BlockIndex = 0;
         while let Some(current) = span {
+            debug_assert!(at.is_multiple_of(per_section), "a section after the other");
             job.check().map_err(Error::from)?;
             let span_end = current.first + current.count;
             let section_end = (at / per_section + 1).saturating_mul(per_section).min(blocks);
             let kind = run_kind(current.kind);
-            if let Some(kind) =
-                kind.filter(|_| at.is_multiple_of(per_section) && span_end >= section_end)
-            {
+            if let Some(kind) = kind.filter(|_| span_end >= section_end) {
                 // Nothing to read in whole sections: as many as there are.
                 let end =
                     if span_end == blocks { blocks } else { span_end / per_section * per_section };

@@ -5,14 +5,20 @@ use std::sync::Arc;
 use aiv_backup_engine::{BackupOptions, BackupReport, Basis, Error};
 use aiv_chain::{Folder, ImageKind, PointState, View};
 use aiv_testkit::MemStorage;
+use aiv_testkit::disks::CountingDisk;
 use aiv_volume_io::{Job, Storage};
 
 use crate::common::{BLOCK, all_sectors, disk, numbered_blocks, read_all, try_backup};
 
 /// A full image and three increments of a disk that changes a little each time.
 fn chain() -> (MemStorage, Vec<BackupReport>, Vec<u8>) {
+    chain_of(200)
+}
+
+/// As [`chain`], of a disk of so many blocks; what lies behind the first 128 never changes.
+fn chain_of(blocks: usize) -> (MemStorage, Vec<BackupReport>, Vec<u8>) {
     let storage = MemStorage::new();
-    let mut bytes = numbered_blocks(200);
+    let mut bytes = numbered_blocks(blocks);
     let mut reports = Vec::new();
     for n in 1..5 {
         bytes[usize::from(n) * 10 * BLOCK + 50] ^= 0x80;
@@ -113,6 +119,35 @@ fn damage_of_an_older_image_met_while_comparing_starts_a_new_chain() {
     assert_eq!(report.kind, ImageKind::Full);
     assert_eq!(report.lost.len(), 4, "{:?}", report.lost);
     restores(&storage, &report, &bytes);
+}
+
+#[test]
+fn damage_that_only_the_comparison_of_a_block_meets_starts_a_new_chain_too() {
+    let (storage, reports, mut bytes) = chain_of(600);
+    // The index page with block 500 of the full image. No increment touched its group, so
+    // looking at them does not read it.
+    let view = View::open(&storage, &reports[0].image, Job::silent()).unwrap();
+    let page = usize::try_from(view.image().trailer().index_offset).unwrap() + 500 / 84 * 4096;
+    damage(&storage, &reports[0].image, page + 100);
+    bytes[500 * BLOCK] ^= 1;
+    for count in [1, 3] {
+        let storage = storage.fork();
+        let options = BackupOptions { threads: crate::common::threads(count), ..all_sectors() };
+        let source = CountingDisk::new(disk(&bytes));
+        let report = try_backup(&source, &storage, options, 9).unwrap();
+        assert_eq!(report.kind, ImageKind::Full);
+        // Not once for every point that is read through the damaged file.
+        let len = bytes.len() as u64;
+        assert!(source.bytes_read() < len * 5 / 2, "{} of {len}", source.bytes_read());
+        let lost: Vec<_> = report.lost.iter().map(|lost| lost.id).collect();
+        let points: Vec<_> = reports.iter().rev().map(|made| Some(made.recovery_point)).collect();
+        assert_eq!(lost, points);
+        assert!(report.lost[0].why.contains(&reports[0].image), "{}", report.lost[0].why);
+        // The image that was begun and given up had frames of a session already.
+        let view = View::open(&storage, &report.image, Job::silent()).unwrap();
+        assert_ne!(view.image().superblock().session.0, [9; 12]);
+        restores(&storage, &report, &bytes);
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 mod bad_sectors;
 mod blocks;
 mod common;
+mod compared;
 mod continuity;
 mod crashes;
 mod faults;

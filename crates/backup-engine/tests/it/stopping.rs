@@ -72,11 +72,21 @@ fn canceling_does_not_wait_for_a_rate_limit() {
 
 #[test]
 fn canceling_at_any_moment_publishes_nothing_and_leaves_earlier_images_intact() {
-    let source = disk(&numbered_blocks(300));
+    cancel_everywhere(Basis::Nothing);
+}
+
+#[test]
+fn canceling_an_increment_at_any_moment_publishes_nothing_either() {
+    cancel_everywhere(Basis::Newest);
+}
+
+fn cancel_everywhere(basis: Basis) {
+    let mut bytes = numbered_blocks(600);
     let storage = MemStorage::new();
-    let first = try_backup(&source, &storage, options(), 1).unwrap();
+    let first = try_backup(&disk(&bytes), &storage, options(), 1).unwrap();
     let kept = storage.contents(&first.image).unwrap();
-    let basis = Basis::Nothing;
+    bytes.chunks_mut(7 * BLOCK).for_each(|part| part[99] ^= 1);
+    let source = disk(&bytes);
     let verify = BackupOptions { verify: true, threads: threads(2), basis, ..options() };
     let plan = plan(&source, verify);
     let mut canceled = 0;
@@ -96,6 +106,7 @@ fn canceling_at_any_moment_publishes_nothing_and_leaves_earlier_images_intact() 
             Ok(report) => {
                 // Stopped too late to matter: then it is a backup like any other.
                 let view = View::open(&storage, &report.image, Job::silent()).unwrap();
+                assert!(crate::common::read_all(&view) == bytes);
                 let found = view.image().verify(Depth::Data, Job::silent()).unwrap();
                 assert_eq!(found.damage, []);
                 if cancel.check().is_ok() {
