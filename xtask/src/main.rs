@@ -59,7 +59,7 @@ const COMMANDS: &[Command] = &[
     Command {
         name: "prove",
         run: prove::run,
-        help: "long campaigns with recorded seeds: prove model [--seeds N] [--first SEED]",
+        help: "long campaigns with recorded seeds: prove model|crash [OPTION]...",
     },
     Command { name: "ci", run: ci::run, help: "everything a change must pass, in order, timed" },
 ];

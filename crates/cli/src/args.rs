@@ -66,7 +66,24 @@ pub(crate) enum Command {
     Restore(Restore),
     Consolidate(Consolidate),
     Archive(Archive),
+    /// Take points, with all the images they need, to another folder
+    ///
+    /// Every file is read back and proven there. What the other folder has already is not written
+    /// again, and nothing is removed from the first one.
+    #[command(after_help = "\
+Examples:
+  aiv copy /mnt/backup --to /mnt/second
+  aiv copy /mnt/backup@latest --to /mnt/usb")]
     Copy(Transfer),
+    /// Take points to another folder as `copy` does, then remove them from the first
+    ///
+    /// Removed is what no point that stays needs, newest first, after everything was read back
+    /// and proven in the other folder. Refuses to begin when a point that stays builds on one
+    /// that goes.
+    #[command(after_help = "\
+Examples:
+  aiv move /mnt/backup --to /mnt/archive
+  aiv move /mnt/backup@latest --to /mnt/archive")]
     Move(Transfer),
     /// Print a readable account of every byte of an image file
     #[command(after_help = "Examples:\n  aiv dump disk.aiv | less\n  aiv dump /mnt/backup@latest")]
@@ -271,17 +288,8 @@ pub(crate) struct Archive {
     pub to: PathBuf,
 }
 
-/// Take points, with all the images they need, to another folder
-///
-/// Every file is read back and proven there. What the other folder has already is not written
-/// again. `move` then removes from the first folder what no point left there needs, newest
-/// first, and refuses to begin when a point that stays builds on one that goes.
+// No documentation here: it would replace that of the commands.
 #[derive(clap::Args)]
-#[command(after_help = "\
-Examples:
-  aiv copy /mnt/backup --to /mnt/second
-  aiv copy /mnt/backup@latest --to /mnt/usb
-  aiv move /mnt/backup --to /mnt/archive")]
 pub(crate) struct Transfer {
     /// A folder with all its sets, or a point: a file, DIR@latest, DIR@ID, DIR@NAME:latest
     #[arg(value_name = "IMAGE|DIR")]

@@ -3,6 +3,7 @@ use std::io;
 
 use serde_json::{Value, json};
 
+use crate::Outcome;
 use crate::judge::judge;
 
 /// How a command ended, from the best to the worst.
@@ -58,15 +59,15 @@ pub struct Failure {
     pub verdict: Verdict,
     /// What happened, with all causes, in one line. May contain text from a disk.
     pub message: String,
-    /// JSON of what was done all the same; an object.
-    pub done: Box<Value>,
+    /// What was done all the same.
+    pub done: Option<Box<Outcome>>,
 }
 
 impl Failure {
     /// A failure a frontend found by itself.
     #[must_use]
     pub fn new(verdict: Verdict, message: impl Into<String>) -> Self {
-        Self { verdict, message: message.into(), done: Box::new(json!({})) }
+        Self { verdict, message: message.into(), done: None }
     }
 
     /// The failure an error of any library, or of the system, is.
@@ -93,11 +94,17 @@ impl Failure {
         Self { message: format!("{what}: {}", self.message), ..self }
     }
 
+    /// The same after something was done, which is told as well.
+    #[must_use]
+    pub fn after(self, done: Outcome) -> Self {
+        Self { done: Some(Box::new(done)), ..self }
+    }
+
     /// What was done, and an object `error` with `code`, `message` and `hint`.
     #[must_use]
     pub fn to_json(&self) -> Value {
         let Verdict { code, hint, .. } = self.verdict;
-        let mut json = Value::clone(&self.done);
+        let mut json = self.done.as_ref().map_or_else(|| json!({}), |done| done.to_json());
         json["error"] = json!({"code": code, "message": self.message, "hint": hint});
         json
     }

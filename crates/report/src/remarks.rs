@@ -200,6 +200,34 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_state_of_a_filesystem_is_told_with_its_place_and_what_to_do() {
+        let told = |note: MapNote| {
+            let mut remarks = Remarks::default();
+            remarks.take_plan_note(&PlanNote::Filesystem { volume: 1 << 20, note });
+            remarks
+        };
+        for (note, words) in [
+            (MapNote::JournalPending { transactions: 3 }, "its journal is replayed when"),
+            (
+                MapNote::NotInBitmap { clusters: 7 },
+                "in 7 clusters that it calls free; they are in the image, and a check",
+            ),
+            (MapNote::NotUnmounted, "was not unmounted; check it after a restore"),
+            (MapNote::MediaFailed, "errors of its medium; the disk may be failing"),
+            (MapNote::BackupBootDiffers, "backup boot region that is not the equal of the first"),
+        ] {
+            let Remarks { notes, warnings } = told(note);
+            assert_eq!((notes.len(), warnings.len()), (1, 0), "{notes:?} {warnings:?}");
+            assert!(notes[0].starts_with("the filesystem at byte 1048576 "), "{notes:?}");
+            assert!(notes[0].contains(words), "{notes:?}");
+        }
+        // The one that makes the point doubtful.
+        let text = "another computer may be writing to the filesystem at byte 1048576".to_owned();
+        let doubt = Remarks { notes: Vec::new(), warnings: vec![text] };
+        assert_eq!(told(MapNote::MountedElsewhere), doubt);
+    }
+
+    #[test]
     fn lost_bytes_are_a_warning_with_their_place() {
         let lost = [Extent::new(4096, 512), Extent::new(8192, 1024)];
         let remarks = Remarks::on_restore(&[], &lost);

@@ -24,13 +24,15 @@ impl Session {
         Ok(outcome.exit)
     }
 
-    /// Says what was not done, and what to do next.
+    /// Says what was done all the same, what was not, and what to do next.
     #[must_use]
     pub fn complain(&self, failure: &Failure) -> Exit {
         if self.json {
             // When standard output is gone, the exit status still tells.
             let _ = print(&format!("{}\n", failure.to_json()));
         } else {
+            // As above.
+            let _ = failure.done.as_ref().map(|done| self.show(done));
             self.say(&format!("aiv: {}", clean(&failure.message)));
             self.say(&format!("     {}", failure.verdict.hint));
         }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::ROOT;
 use crate::args::Backup;
-use aiv_terminal::{Session, now_unix_ms, open_or_create_folder, print, random};
+use aiv_terminal::{Session, now_unix_ms, open_or_create_folder, random};
 
 /// A consolidation removes what it merged within moments.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -56,14 +56,11 @@ pub(crate) fn run(args: &Backup, session: &Session) -> Result<Outcome, Failure> 
     all.json["images"] = Value::from(images);
     failures.sort_by_key(|failure| failure.verdict.exit);
     let Some(worst) = failures.pop() else { return Ok(all) };
-    // The worst failure is the caller's to tell; all else is told here.
-    if !session.json {
-        print(if session.quiet { "" } else { &all.text })?;
-        let others = failures.iter().map(|failure| format!("aiv: {}", failure.message));
-        let warnings = all.warnings.iter().map(|warning| format!("warning: {warning}"));
-        others.chain(warnings).for_each(|line| session.say(&words::clean(&line)));
+    // The worst failure is the caller's to tell.
+    for failure in failures.iter().filter(|_| !session.json) {
+        session.say(&words::clean(&format!("aiv: {}", failure.message)));
     }
-    Err(Failure { done: all.json.into(), ..worst })
+    Err(worst.after(all))
 }
 
 fn one(

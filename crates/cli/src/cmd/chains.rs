@@ -32,23 +32,26 @@ pub(crate) fn consolidate(args: &Consolidate, session: &Session) -> Result<Outco
         Some(word) => vec![find_set(&folder, word)?],
         None => folder.sets.iter().collect(),
     };
-    for set in sets {
+    let done = sets.into_iter().try_for_each(|set| -> Result<(), Failure> {
         let plan = ConsolidationPlan::new(&storage, set, &keep, session.job())?;
         chains::add_plan(&mut outcome.json, set, &plan);
         outcome.text += &chains::plan_text(set, &plan);
         if args.dry_run || plan.is_empty() {
-            continue;
+            return Ok(());
         }
         let options = ConsolidateOptions { compression: COMPRESSION, patience: PATIENCE };
         let mut ids = merge_ids()?;
         let report = plan.apply(&storage, &options, &mut ids, session.job())?;
         chains::add_consolidation(&mut outcome.json, &args.dir, &report);
         outcome.text += &chains::consolidation_text(&report);
-        outcome = outcome.with(Remarks::on_consolidation(&report));
-    }
+        outcome.add(Remarks::on_consolidation(&report));
+        Ok(())
+    });
     outcome.is_report = !args.dry_run;
-    remember(&storage, session.job());
-    Ok(outcome)
+    if !args.dry_run {
+        remember(&storage, session.job());
+    }
+    outcome.ended(done)
 }
 
 pub(crate) fn archive(args: &Archive, session: &Session) -> Result<Outcome, Failure> {
@@ -68,7 +71,7 @@ pub(crate) fn transfer(
     let mut outcome = Outcome::report(chains::transfer_json(&args.to), String::new());
     let (wanted, mut ids) = (wanted(&args.what, session)?, merge_ids()?);
     let to = open_or_create_folder(&args.to)?;
-    for (from, set, point) in &wanted {
+    let done = wanted.iter().try_for_each(|(from, set, point)| -> Result<(), Failure> {
         let job = session.job();
         if leaving {
             let report = match point {
@@ -77,7 +80,7 @@ pub(crate) fn transfer(
             };
             chains::add_move(&mut outcome.json, &args.to, &report);
             outcome.text += &chains::move_text(set, &report);
-            outcome = outcome.with(Remarks::on_move(&report));
+            outcome.add(Remarks::on_move(&report));
         } else {
             let report = match point {
                 Some(point) => copy_point(from, set, point, &to, &mut ids, job)?,
@@ -85,11 +88,12 @@ pub(crate) fn transfer(
             };
             chains::add_copy(&mut outcome.json, &args.to, &report);
             outcome.text += &chains::copy_text(set, &report);
-            outcome = outcome.with(Remarks::on_copy(&report));
+            outcome.add(Remarks::on_copy(&report));
         }
-    }
+        Ok(())
+    });
     remember(&to, session.job());
-    Ok(outcome)
+    outcome.ended(done)
 }
 
 /// What to take: one point, or each set of a folder.

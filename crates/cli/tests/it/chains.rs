@@ -189,11 +189,14 @@ fn consolidation_keeps_the_newest_points_and_they_restore() {
     let (disk, made) = four_days(&scratch);
     let (images, all) = (scratch.arg("images"), ids(&made));
     let before = scratch.images();
+    let catalogue = scratch.path("images/.aiv-catalogue");
+    fs::remove_file(&catalogue).unwrap();
     let dry = ["consolidate", &images, "--keep", "2", "--dry-run"];
     let plan = aiv_json(&dry).ended(0).json();
     assert_eq!(plan["plan"][0]["merge"].as_array().unwrap().len(), 2, "{plan}");
     assert!(plan["plan"][0]["bytes_max"].as_u64().unwrap() > 0);
     assert_eq!(scratch.images(), before, "a dry run writes nothing");
+    assert!(!catalogue.exists(), "not even a catalogue");
 
     let done = aiv_json(&["consolidate", &images, "--keep", "2"]).ended(0).json();
     assert_eq!(done["kept"], serde_json::json!([all[2], all[3]]));
@@ -284,6 +287,31 @@ fn a_copied_folder_restores_and_a_moved_one_leaves_nothing_behind() {
     assert_eq!(done["copied"], serde_json::json!([]));
     aiv_json(&["move", &third, "--to", &third]).failed(5, "same_folder");
     assert_eq!(points(&third).len(), 4);
+}
+
+#[test]
+fn a_set_that_cannot_be_copied_does_not_hide_what_was() {
+    let scratch = Scratch::new();
+    let images = scratch.arg("images");
+    for name in ["a.raw", "b.raw"] {
+        let disk = scratch.disk(name, 2 * MIB);
+        scratch.back_up(&disk);
+    }
+    let sets = aiv_json(&["list", &images]).ended(0).json()["sets"].clone();
+    let [first, second] = [0, 1].map(|n| sets[n]["points"][0]["image"].as_str().unwrap());
+    let file = File::options().write(true).open(scratch.path("images").join(second)).unwrap();
+    file.write_all_at(b"rotten", MIB).unwrap();
+    let run = aiv(&["copy", &images, "--to", &scratch.arg("in words")]).ended(4);
+    assert!(run.stdout.contains("copied") && run.stderr.contains(second), "{}", run.stderr);
+    for command in ["copy", "move"] {
+        let to = scratch.arg(command);
+        let run = aiv_json(&[command, &images, "--to", &to]);
+        run.failed(4, "damaged");
+        let copied = &run.json()["copied"];
+        assert_eq!(copied[0]["from"], first, "{copied}");
+        assert_eq!(copied.as_array().unwrap().len(), 1, "{copied}");
+    }
+    assert_eq!(scratch.images(), [second], "the first set was moved");
 }
 
 #[test]

@@ -37,6 +37,16 @@ fn the_help_lists_the_commands_of_the_contract() {
     let list = text.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
     let listed: Vec<&str> = list.lines().filter_map(|l| l.split_whitespace().next()).collect();
     assert_eq!(listed, COMMANDS);
+    let says = list.lines().filter_map(|line| line.trim().split_once(' '));
+    let says: BTreeSet<&str> = says.map(|(_, words)| words.trim()).collect();
+    assert_eq!(says.len(), COMMANDS.len(), "each says what it does, and no two the same: {list}");
+}
+
+#[test]
+fn copy_and_move_are_told_apart() {
+    let (copy, moved) = (help("copy"), help("move"));
+    assert!(!copy.contains("aiv move") && !moved.contains("aiv copy"), "{copy}{moved}");
+    assert!(copy.contains("nothing is removed") && moved.contains("Refuses"), "{copy}{moved}");
 }
 
 #[test]

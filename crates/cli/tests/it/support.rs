@@ -234,7 +234,18 @@ impl Mount {
 }
 
 impl Drop for Mount {
+    /// Until a program that another test starts is under way, the new process has every file open
+    /// that any test had, closed meanwhile or not: a mount is busy that nobody uses.
     fn drop(&mut self) {
-        run("umount", &[self.path()]);
+        for _ in 0..200 {
+            let mut umount = Command::new("umount");
+            let tried = umount.arg(self.path()).env("LC_ALL", "C").output().unwrap();
+            if !String::from_utf8_lossy(&tried.stderr).contains("busy") {
+                assert!(tried.status.success(), "umount: {tried:?}");
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("{} stays busy", self.path().display());
     }
 }
