@@ -5,9 +5,9 @@ use aiv_volume_io::Job;
 use super::boot::MIRRORED_RECORDS;
 use super::reason::NtfsReason;
 use super::record::{ATTRIBUTE_LIST, DATA, Record, Value, number_of};
-use super::stop::Stop;
 use super::stream::{Disk, Stream};
 use crate::bytes::{le16, le32, le64};
+use crate::stop::Stop;
 
 /// Windows' limit of an attribute list ("NTFS documentation": 256 KiB).
 const LIST_SIZE_MAX: u64 = 256 << 10;

@@ -9,11 +9,11 @@ use super::mft::Mft;
 use super::reason::NtfsReason;
 use super::record::{VOLUME_INFORMATION, Value};
 use super::shadow;
-use super::stop::Stop;
 use super::stream::Disk;
 use super::walk;
 use crate::bytes::le16;
 use crate::runs::{RUNS_MAX, RunCollector};
+use crate::stop::Stop;
 use crate::{Error, MapNote, UsedMap};
 
 const LOG: u64 = 2;

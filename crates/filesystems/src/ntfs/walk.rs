@@ -6,8 +6,8 @@ use super::bitmap::Bitmap;
 use super::mft::Mft;
 use super::reason::NtfsReason;
 use super::record::{Attribute, FILE_NAME, Record, Value, number_of};
-use super::stop::Stop;
 use crate::bytes::le64;
+use crate::stop::Stop;
 
 const STRIDE: usize = 1 << 20;
 /// Records below are the filesystem's own files ("NTFS documentation", system files; 11 is
