@@ -1,7 +1,9 @@
 use crate::exfat::ExFatReason;
 use crate::ext::{ExtReason, JournalReason};
 use crate::fat::FatReason;
+use crate::ntfs::{NtfsLogReason, NtfsReason};
 use crate::swap::SwapReason;
+use crate::xfs::XfsReason;
 use crate::{Error, Result, UsedMap, WholeReason};
 
 /// Why the reading of a map ended early: a reason to keep everything, or a failure.
@@ -43,6 +45,24 @@ impl From<FatReason> for Stop {
 impl From<ExFatReason> for Stop {
     fn from(reason: ExFatReason) -> Self {
         Self::Whole(WholeReason::ExFat(reason))
+    }
+}
+
+impl From<NtfsReason> for Stop {
+    fn from(reason: NtfsReason) -> Self {
+        Self::Whole(WholeReason::Ntfs(reason))
+    }
+}
+
+impl From<NtfsLogReason> for Stop {
+    fn from(reason: NtfsLogReason) -> Self {
+        NtfsReason::Log(reason).into()
+    }
+}
+
+impl From<XfsReason> for Stop {
+    fn from(reason: XfsReason) -> Self {
+        Self::Whole(WholeReason::Xfs(reason))
     }
 }
 

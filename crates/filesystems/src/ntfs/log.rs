@@ -8,9 +8,9 @@ use aiv_volume_io::Job;
 
 use super::reason::NtfsLogReason;
 use super::record::fix_up;
-use super::stop::Stop;
 use super::stream::{Disk, Stream};
 use crate::bytes::{array, le16, le32};
+use crate::stop::Stop;
 
 const STRIDE: u64 = 1 << 20;
 /// How much of an empty log is looked through: Windows makes none larger by itself.

@@ -5,9 +5,9 @@ use aiv_volume_io::Job;
 use super::boot::MIRRORED_RECORDS;
 use super::reason::NtfsReason;
 use super::record::{ATTRIBUTE_LIST, DATA, Record, Value, number_of};
-use super::stop::Stop;
 use super::stream::{Disk, Stream};
 use crate::bytes::{le16, le32, le64};
+use crate::stop::Stop;
 
 /// Windows' limit of an attribute list ("NTFS documentation": 256 KiB).
 const LIST_SIZE_MAX: u64 = 256 << 10;
@@ -56,7 +56,7 @@ impl<'a> Mft<'a> {
     }
 
     /// Reads record `number` into `buffer`; it must be in use and continue no other.
-    pub(super) fn system_record<'b>(
+    pub(super) fn base_record<'b>(
         &self,
         number: u64,
         buffer: &'b mut Vec<u8>,
@@ -71,17 +71,17 @@ impl<'a> Mft<'a> {
         Ok(record)
     }
 
-    /// The unnamed contents of system file `number`.
-    pub(super) fn system_file(&self, number: u64, job: Job<'_>) -> Result<Stream, Stop> {
+    /// The unnamed contents of file `number`, which has clusters.
+    pub(super) fn file(&self, number: u64, job: Job<'_>) -> Result<Stream, Stop> {
         let mut buffer = Vec::new();
-        let record = self.system_record(number, &mut buffer)?;
+        let record = self.base_record(number, &mut buffer)?;
         gather(self.disk, Some(&self.stream), &record, job)
     }
 
     /// The first records are kept twice. A difference says that one of the two is old.
     fn compare_mirror(&self, job: Job<'_>) -> Result<(), Stop> {
         let geometry = &self.disk.geometry;
-        let mirror = self.system_file(MIRROR, job)?;
+        let mirror = self.file(MIRROR, job)?;
         let wrong = |what| NtfsReason::SystemFile { record: MIRROR, what };
         if mirror.first_lcn() != Some(geometry.mirror_lcn) {
             return Err(wrong("does not begin where the boot sector says").into());
@@ -95,7 +95,7 @@ impl<'a> Mft<'a> {
             let at = number * theirs.len() as u64;
             mirror.read(self.disk, "read mirror of file records", at, &mut theirs)?;
             let differs = NtfsReason::MirrorDiffers { record: number };
-            let ours = self.system_record(number, &mut ours)?;
+            let ours = self.base_record(number, &mut ours)?;
             match Record::parse(&mut theirs, number) {
                 Ok(Some(mirror)) if mirror.content() == ours.content() => {}
                 _ => return Err(differs.into()),

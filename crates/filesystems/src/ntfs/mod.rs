@@ -14,21 +14,17 @@ mod reason;
 mod record;
 mod runlist;
 mod shadow;
-mod stop;
 mod stream;
 mod used;
 mod walk;
 
 use aiv_volume_io::{Job, ReadAt};
 
-use crate::{Result, UsedMap, WholeReason};
+use crate::stop::Stop;
+use crate::{Result, UsedMap};
 pub use reason::{NtfsLogReason, NtfsReason};
 
 /// Reads the used-cluster map of an NTFS filesystem.
 pub(crate) fn used_map(volume: &dyn ReadAt, job: Job<'_>) -> Result<UsedMap> {
-    match used::read(volume, job) {
-        Ok(map) => Ok(map),
-        Err(stop::Stop::Whole(reason)) => Ok(UsedMap::Whole { reason: WholeReason::Ntfs(reason) }),
-        Err(stop::Stop::Failed(error)) => Err(error),
-    }
+    Stop::answer(used::read(volume, job))
 }

@@ -76,8 +76,9 @@ pub enum NtfsReason {
     /// `$LogFile` does not say that everything was written.
     #[error("$LogFile {0}")]
     Log(NtfsLogReason),
-    /// Windows is hibernated and holds newer records in memory that is saved in a file.
-    #[error("Windows is hibernated on this volume (hiberfil.sys)")]
+    /// Windows is hibernated, or may be, and holds newer records in memory that is saved in a
+    /// file, on this volume or another.
+    #[error("Windows is hibernated, or may be (hiberfil.sys)")]
     Hibernated,
     /// Earlier states of the volume need clusters that are free now.
     #[error("the volume has shadow copies, which refer to clusters that are free now")]

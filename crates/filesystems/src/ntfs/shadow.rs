@@ -6,9 +6,9 @@
 //! present loses them, and nothing would say so later.
 
 use super::reason::NtfsReason;
-use super::stop::Stop;
 use super::stream::Disk;
 use crate::bytes::{le32, le64};
+use crate::stop::Stop;
 
 const IDENTIFIER: [u8; 16] = [
     0x6b, 0x87, 0x08, 0x38, 0x76, 0xc1, 0x48, 0x4e, 0xb7, 0xae, 0x04, 0x04, 0x6e, 0x6c, 0xc7, 0x52,

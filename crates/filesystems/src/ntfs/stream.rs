@@ -4,8 +4,8 @@ use super::boot::Geometry;
 use super::reason::NtfsReason;
 use super::record::{Attribute, Mapped, Value};
 use super::runlist::Run;
-use super::stop::Stop;
 use crate::Error;
+use crate::stop::Stop;
 
 /// Runs one of the filesystem's own files may have: 32 MiB of memory. `$MFT` of a very
 /// fragmented volume has thousands.

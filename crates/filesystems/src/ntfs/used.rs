@@ -9,11 +9,11 @@ use super::mft::Mft;
 use super::reason::NtfsReason;
 use super::record::{VOLUME_INFORMATION, Value};
 use super::shadow;
-use super::stop::Stop;
 use super::stream::Disk;
 use super::walk;
 use crate::bytes::le16;
 use crate::runs::{RUNS_MAX, RunCollector};
+use crate::stop::Stop;
 use crate::{Error, MapNote, UsedMap};
 
 const LOG: u64 = 2;
@@ -27,8 +27,8 @@ pub(super) fn read(volume: &dyn ReadAt, job: Job<'_>) -> Result<UsedMap, Stop> {
     let disk = Disk { volume, geometry: geometry(volume)? };
     let mft = Mft::open(&disk, job)?;
     check_volume(&mft)?;
-    log::check_clean(&disk, &mft.system_file(LOG, job)?, job)?;
-    if mft.system_file(BOOT, job)?.first_lcn() != Some(0) {
+    log::check_clean(&disk, &mft.file(LOG, job)?, job)?;
+    if mft.file(BOOT, job)?.first_lcn() != Some(0) {
         let what = "does not begin with the volume";
         return Err(NtfsReason::SystemFile { record: BOOT, what }.into());
     }
@@ -63,7 +63,7 @@ fn check_volume(mft: &Mft<'_>) -> Result<(), Stop> {
     /// name in any source; every volume that Windows 10 mounted carries it.
     const KNOWN: u16 = DIRTY | 0x80be;
     let mut buffer = Vec::new();
-    let record = mft.system_record(VOLUME, &mut buffer)?;
+    let record = mft.base_record(VOLUME, &mut buffer)?;
     let wrong = NtfsReason::SystemFile { record: VOLUME, what: "has no volume information" };
     let Some(Value::Resident(value)) =
         record.find(VOLUME_INFORMATION, &[], 0)?.map(|attribute| attribute.value)
@@ -87,7 +87,7 @@ fn check_volume(mft: &Mft<'_>) -> Result<(), Stop> {
 
 /// `$Bitmap` as it is on the volume.
 fn bitmap(mft: &Mft<'_>, job: Job<'_>) -> Result<Bitmap, Stop> {
-    let stream = mft.system_file(BITMAP, job)?;
+    let stream = mft.file(BITMAP, job)?;
     let clusters = mft.disk.geometry.clusters;
     let expected = Bitmap::stored_len(clusters);
     if stream.size != expected {

@@ -5,9 +5,9 @@ use aiv_volume_io::Job;
 use super::bitmap::Bitmap;
 use super::mft::Mft;
 use super::reason::NtfsReason;
-use super::record::{Attribute, DATA, FILE_NAME, Record, Value, number_of};
-use super::stop::Stop;
+use super::record::{Attribute, FILE_NAME, Record, Value, number_of};
 use crate::bytes::le64;
+use crate::stop::Stop;
 
 const STRIDE: usize = 1 << 20;
 /// Records below are the filesystem's own files ("NTFS documentation", system files; 11 is
@@ -38,7 +38,7 @@ pub(super) fn allocated(mft: &Mft<'_>, bitmap: &Bitmap, job: Job<'_>) -> Result<
         first += count;
     }
     let Walk { seen, hibernation, .. } = walk;
-    check_awake(mft, hibernation)?;
+    check_awake(mft, hibernation, job)?;
     Ok(seen)
 }
 
@@ -46,25 +46,23 @@ struct Walk<'a> {
     clusters: u64,
     bitmap: &'a Bitmap,
     seen: Bitmap,
-    /// Where the file begins that Windows saves its memory in.
+    /// The file that Windows saves its memory in.
     hibernation: Option<u64>,
 }
 
 impl Walk<'_> {
     fn record(&mut self, record: &Record<'_>) -> Result<(), NtfsReason> {
-        let mut saves_memory = false;
         for attribute in record.attributes() {
             let attribute = attribute?;
-            saves_memory |= is_hibernation_file(&attribute);
+            if is_hibernation_file(&attribute) {
+                self.hibernation = Some(record.file());
+            }
             let Value::Mapped(mapped) = attribute.value else { continue };
             for run in mapped.runs(record.number, self.clusters) {
                 let run = run?;
                 // A hole of a sparse or compressed file, or of the list of bad clusters.
                 let Some(lcn) = run.lcn else { continue };
                 self.claim(record, lcn, run.len)?;
-                if saves_memory && attribute.kind == DATA && run.vcn == 0 {
-                    self.hibernation = Some(lcn);
-                }
             }
         }
         Ok(())
@@ -84,8 +82,7 @@ impl Walk<'_> {
     }
 }
 
-/// Whether an attribute is the name `hiberfil.sys` in the root directory. Names come before
-/// contents in a record.
+/// Whether an attribute is the name `hiberfil.sys` in the root directory.
 fn is_hibernation_file(attribute: &Attribute<'_>) -> bool {
     const NAME: &[u8] = b"hiberfil.sys";
     let Value::Resident(value) = attribute.value else { return false };
@@ -97,14 +94,22 @@ fn is_hibernation_file(attribute: &Attribute<'_>) -> bool {
         && name.zip(NAME).all(|(unit, byte)| unit[1] == 0 && unit[0].eq_ignore_ascii_case(byte))
 }
 
-/// While Windows is hibernated the file begins with a signature (the one ntfs-3g looks for).
-fn check_awake(mft: &Mft<'_>, file: Option<u64>) -> Result<(), Stop> {
-    let Some(lcn) = file else { return Ok(()) };
+/// While Windows is hibernated the file begins with a signature, and other volumes of the same
+/// computer have one that is too short for a header (both are what ntfs-3g looks for). A file
+/// that cannot be read proves nothing, so it counts as the former.
+fn check_awake(mft: &Mft<'_>, file: Option<u64>, job: Job<'_>) -> Result<(), Stop> {
+    const HEADER_SIZE: u64 = 4096;
+    let Some(file) = file else { return Ok(()) };
+    let contents = match mft.file(file, job) {
+        Err(Stop::Whole(_)) => return Err(NtfsReason::Hibernated.into()),
+        contents => contents?,
+    };
     let mut signature = [0; 4];
-    let at = mft.disk.geometry.offset_of(lcn);
-    mft.disk.read("read hiberfil.sys", at, &mut signature)?;
-    if signature.eq_ignore_ascii_case(b"hibr") {
-        return Err(NtfsReason::Hibernated.into());
+    if contents.size >= HEADER_SIZE {
+        contents.read(mft.disk, "read hiberfil.sys", 0, &mut signature)?;
+        if !signature.eq_ignore_ascii_case(b"hibr") {
+            return Ok(());
+        }
     }
-    Ok(())
+    Err(NtfsReason::Hibernated.into())
 }

@@ -4,8 +4,8 @@
 //! Facts: `xfs_format.h`, `XFS_SB_VERSION_*` and `XFS_SB_FEAT_*`.
 
 use super::reason::XfsReason;
-use super::stop::Stop;
 use crate::bytes::{be16, be32};
+use crate::stop::Stop;
 
 const VERSION_NUMBER: u16 = 0xf;
 /// Attributes, 32-bit link counts, quota, aligned inodes, stripe alignment, log version 2,

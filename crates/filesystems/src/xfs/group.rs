@@ -7,11 +7,11 @@ use aiv_volume_io::ReadAt;
 
 use super::checksum;
 use super::reason::XfsReason;
-use super::stop::Stop;
 use super::superblock::{self, Superblock};
 use super::tree::{LEVELS_MAX, Root};
 use crate::Error;
 use crate::bytes::{array, be32};
+use crate::stop::Stop;
 
 const SUPERBLOCK: &str = "superblock copy";
 const AGF: &str = "AGF";

@@ -11,10 +11,10 @@
 use aiv_volume_io::ReadAt;
 
 use super::reason::{LogState, XfsReason};
-use super::stop::Stop;
 use super::superblock::{LogPlace, Superblock};
 use crate::Error;
 use crate::bytes::{array, be32, be64, le32};
+use crate::stop::Stop;
 
 const BLOCK: usize = 512;
 /// `XLOG_HEADER_MAGIC_NUM`, which is no valid cycle.

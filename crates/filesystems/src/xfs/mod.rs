@@ -35,21 +35,17 @@ mod features;
 mod group;
 mod log;
 mod reason;
-mod stop;
 mod superblock;
 mod tree;
 mod used;
 
 use aiv_volume_io::{Job, ReadAt};
 
-use crate::{Result, UsedMap, WholeReason};
+use crate::stop::Stop;
+use crate::{Result, UsedMap};
 pub use reason::{LogState, XfsReason};
 
 /// Reads the used-block map of an XFS filesystem.
 pub(crate) fn used_map(volume: &dyn ReadAt, job: Job<'_>) -> Result<UsedMap> {
-    match used::read(volume, job) {
-        Ok(map) => Ok(map),
-        Err(stop::Stop::Whole(reason)) => Ok(UsedMap::Whole { reason: WholeReason::Xfs(reason) }),
-        Err(stop::Stop::Failed(error)) => Err(error),
-    }
+    Stop::answer(used::read(volume, job))
 }

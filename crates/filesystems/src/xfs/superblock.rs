@@ -5,9 +5,9 @@ use aiv_volume_io::ReadAt;
 use super::checksum;
 use super::features::Features;
 use super::reason::XfsReason;
-use super::stop::Stop;
 use crate::Error;
 use crate::bytes::{array, be16, be32, be64};
+use crate::stop::Stop;
 
 pub(super) const MAGIC: [u8; 4] = *b"XFSB";
 pub(super) const SECTOR_SIZE_MAX: u16 = 32_768;

@@ -11,10 +11,10 @@ use aiv_volume_io::{Job, ReadAt};
 
 use super::checksum;
 use super::reason::XfsReason;
-use super::stop::Stop;
 use super::superblock::Superblock;
 use crate::Error;
 use crate::bytes::{array, be16, be32, be64};
+use crate::stop::Stop;
 
 /// `XFS_BTREE_MAXLEVELS`.
 pub(super) const LEVELS_MAX: u32 = 9;
@@ -289,6 +289,7 @@ mod tests {
     use super::super::features::Features;
     use super::super::superblock::{Geometry, LogPlace};
     use super::*;
+    use crate::WholeReason;
 
     /// A group of version 4 with blocks of 512 bytes: a node in block 4, leaves in 5 and 6 with
     /// three free extents.
@@ -354,7 +355,8 @@ mod tests {
         for (records, blocks, allowed) in [(2, 2, 2), (3, 1, 1)] {
             match read(Order::Block, Limits { records, blocks }) {
                 Err(Stop::Whole(reason)) => {
-                    assert_eq!(reason, XfsReason::TooMany { group: 0, allowed });
+                    let expected = XfsReason::TooMany { group: 0, allowed };
+                    assert_eq!(reason, WholeReason::Xfs(expected));
                 }
                 other => panic!("{other:?}"),
             }

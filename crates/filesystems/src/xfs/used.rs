@@ -5,11 +5,11 @@ use aiv_volume_io::{Extent, Job, ReadAt};
 use super::group::Group;
 use super::log;
 use super::reason::XfsReason;
-use super::stop::Stop;
 use super::superblock::Superblock;
 use super::tree::{FreeExtent, Limits, Order, Tree, TreeReader};
 use crate::UsedMap;
 use crate::runs::{RUNS_MAX, RunCollector};
+use crate::stop::Stop;
 
 pub(super) fn read(volume: &dyn ReadAt, job: Job<'_>) -> Result<UsedMap, Stop> {
     job.check()?;

@@ -1,16 +1,10 @@
 //! What is not understood, or contradicts itself, means the whole volume, with the reason.
 
-use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
-use aiv_filesystems::{
-    Error, ExtReason, FeatureClass, FilesystemKind, MapNote, UsedMap, WholeReason, recognise,
-    used_map,
-};
-use aiv_volume_io::{Cancel, Job, ReadAt};
+use aiv_filesystems::{ExtReason, FeatureClass, FilesystemKind, MapNote, WholeReason};
+use aiv_volume_io::ReadAt;
 
 use crate::ext_tools::{MIB, mke2fs, used_bytes, whole_reason};
-use crate::tools::{FileVolume, Volume, run};
+use crate::tools::{Volume, run};
 
 fn ext(volume: &Volume) -> ExtReason {
     match whole_reason(volume) {
@@ -192,55 +186,4 @@ fn kinds_without_a_map_say_so() {
     }
     assert_eq!(whole_reason(&Volume::new(MIB)), WholeReason::UnknownFilesystem);
     assert_eq!(whole_reason(&Volume::new(0)), WholeReason::UnknownFilesystem);
-}
-
-#[test]
-fn a_canceled_map_is_an_error() {
-    let volume = plain();
-    let source = volume.open();
-    let recognised = recognise(&source).unwrap();
-    let cancel = Cancel::new();
-    cancel.cancel();
-    let job = Job { cancel: &cancel, ..Job::silent() };
-    assert!(matches!(used_map(&source, &recognised, job), Err(Error::Canceled(_))));
-}
-
-/// A medium on which the n-th read fails.
-pub(crate) struct Failing<'a> {
-    pub(crate) volume: &'a FileVolume,
-    pub(crate) reads_left: AtomicUsize,
-}
-
-impl ReadAt for Failing<'_> {
-    fn len(&self) -> u64 {
-        self.volume.len()
-    }
-
-    fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
-        let left = self.reads_left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1));
-        left.map_err(|_| io::Error::other("bad sector"))?;
-        self.volume.read_exact_at(out, offset)
-    }
-}
-
-#[test]
-fn a_medium_that_fails_is_an_error_and_never_a_map() {
-    let volume = mke2fs(20 * MIB, "-t ext4 -b 1024");
-    run("debugfs", &["-w", "-R", "feature needs_recovery", volume.path()]);
-    let source = volume.open();
-    let expected = used_bytes(&volume).0;
-    for reads in 0.. {
-        let failing = Failing { volume: &source, reads_left: AtomicUsize::new(reads) };
-        let answer = recognise(&failing)
-            .and_then(|recognised| used_map(&failing, &recognised, Job::silent()));
-        match answer {
-            Err(Error::Io { .. }) => assert!(reads < 50, "no end of reads"),
-            Ok(UsedMap::Used { used, .. }) => {
-                assert_eq!(used, expected);
-                assert!(reads > 5, "there were more than {reads} reads");
-                break;
-            }
-            other => panic!("after {reads} reads: {other:?}"),
-        }
-    }
 }

@@ -3,8 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{LazyLock, Mutex};
 
 use aiv_filesystems::{UsedMap, recognise, used_map};
 use aiv_volume_io::{Extent, Job, MemDisk, ReadAt};
@@ -13,11 +12,22 @@ use proptest::prelude::*;
 use crate::ext_tools::{MIB, mke2fs};
 use crate::tools::{Mounted, Volume};
 
-/// A volume with some bytes changed, which also counts what is read.
+/// A volume with some bytes changed, which records what is read.
 pub(crate) struct Mutated<'a> {
-    pub(crate) volume: &'a MemDisk,
-    pub(crate) changes: &'a HashMap<u64, u8>,
-    pub(crate) bytes_read: AtomicU64,
+    volume: &'a MemDisk,
+    changes: &'a HashMap<u64, u8>,
+    seen: Mutex<Vec<Extent>>,
+}
+
+impl<'a> Mutated<'a> {
+    pub(crate) fn new(volume: &'a MemDisk, changes: &'a HashMap<u64, u8>) -> Self {
+        Self { volume, changes, seen: Mutex::default() }
+    }
+
+    /// The reads since the last call, in their order.
+    pub(crate) fn take_reads(&self) -> Vec<Extent> {
+        std::mem::take(&mut *self.seen.lock().unwrap())
+    }
 }
 
 impl ReadAt for Mutated<'_> {
@@ -26,7 +36,7 @@ impl ReadAt for Mutated<'_> {
     }
 
     fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
-        self.bytes_read.fetch_add(out.len() as u64, Ordering::Relaxed);
+        self.seen.lock().unwrap().push(Extent::new(offset, out.len() as u64));
         self.volume.read_exact_at(out, offset)?;
         for (&at, &value) in self.changes {
             let index = at.checked_sub(offset).and_then(|index| usize::try_from(index).ok());
@@ -38,6 +48,11 @@ impl ReadAt for Mutated<'_> {
     }
 }
 
+/// Bytes of all reads, those read twice counted twice.
+pub(crate) fn total_len(reads: &[Extent]) -> u64 {
+    reads.iter().map(|read| read.len).sum()
+}
+
 pub(crate) struct Seed {
     pub(crate) volume: MemDisk,
     /// The ranges a map is read from.
@@ -45,28 +60,15 @@ pub(crate) struct Seed {
 }
 
 pub(crate) fn seed(volume: &Volume) -> Seed {
-    let recorder = Recorder { volume: volume.open(), seen: std::sync::Mutex::default() };
+    let volume = MemDisk::from_bytes(std::fs::read(&volume.path).unwrap());
+    let unchanged = HashMap::new();
+    let recorder = Mutated::new(&volume, &unchanged);
     let recognised = recognise(&recorder).unwrap();
-    recorder.seen.lock().unwrap().clear();
-    used_map(&recorder, &recognised, Job::silent()).unwrap();
-    let metadata = recorder.seen.into_inner().unwrap();
-    Seed { volume: MemDisk::from_bytes(std::fs::read(&volume.path).unwrap()), metadata }
-}
-
-struct Recorder<R> {
-    volume: R,
-    seen: std::sync::Mutex<Vec<Extent>>,
-}
-
-impl<R: ReadAt> ReadAt for Recorder<R> {
-    fn len(&self) -> u64 {
-        self.volume.len()
-    }
-
-    fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
-        self.seen.lock().unwrap().push(Extent::new(offset, out.len() as u64));
-        self.volume.read_exact_at(out, offset)
-    }
+    recorder.take_reads();
+    let map = used_map(&recorder, &recognised, Job::silent()).unwrap();
+    assert!(matches!(map, UsedMap::Used { .. }), "{map:?}");
+    let metadata = recorder.take_reads();
+    Seed { volume, metadata }
 }
 
 fn hot(options: &str) -> Volume {
@@ -115,11 +117,10 @@ proptest! {
             };
             (range.start + at % range.len, value)
         }).collect();
-        let mutated =
-            Mutated { volume: &seed.volume, changes: &changes, bytes_read: AtomicU64::new(0) };
+        let mutated = Mutated::new(&seed.volume, &changes);
         let recognised = recognise(&mutated).unwrap();
         let map = used_map(&mutated, &recognised, Job::silent()).unwrap();
-        let read = mutated.bytes_read.into_inner();
+        let read = total_len(&mutated.take_reads());
         prop_assert!(read <= 2 * seed.volume.len(), "{read} bytes read");
         if let UsedMap::Used { used, .. } = map {
             let superblock = Extent::new(0, 2048);

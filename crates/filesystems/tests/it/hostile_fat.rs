@@ -2,9 +2,7 @@
 //! map that leaves out what it was read from.
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use aiv_filesystems::{Recognised, UsedMap, recognise, used_map};
 use aiv_volume_io::{Extent, Job, MemDisk, ReadAt};
@@ -13,6 +11,7 @@ use proptest::prelude::*;
 use crate::exfat_tools::{fill_exfat, mkfs_exfat};
 use crate::ext_tools::MIB;
 use crate::fat_tools::{fill_fat, mkfs_fat};
+use crate::hostile::{Mutated, total_len};
 use crate::tools::Volume;
 
 /// A sound volume, and where its map is read from.
@@ -30,7 +29,7 @@ impl Seed {
         let recorder = Mutated::new(&disk, &none);
         let map = used_map(&recorder, &recognised, Job::silent()).unwrap();
         assert!(matches!(map, UsedMap::Used { .. }), "{map:?}");
-        let records = recorder.seen.into_inner().unwrap();
+        let records = recorder.take_reads();
         Self { disk, recognised, records }
     }
 
@@ -39,54 +38,20 @@ impl Seed {
         let mutated = Mutated::new(&self.disk, changes);
         recognise(&mutated).unwrap();
         // Signatures and labels are no records of the map.
-        mutated.seen.lock().unwrap().clear();
-        mutated.bytes_read.store(0, Relaxed);
+        mutated.take_reads();
         let map = used_map(&mutated, &self.recognised, Job::silent()).unwrap();
-        let read = mutated.bytes_read.load(Relaxed);
+        let reads = mutated.take_reads();
+        let read = total_len(&reads);
         assert!(read <= 4 * self.disk.len(), "{read} bytes read");
         let UsedMap::Used { used, cluster_size, .. } = map else { return false };
         assert!(cluster_size.is_power_of_two() && cluster_size >= 512);
         assert!(used.runs().last().unwrap().end() <= self.disk.len());
-        for seen in mutated.seen.into_inner().unwrap() {
+        for seen in reads {
             // The front of a swap space is read for signatures as well.
             let seen = if seen.start == 0 { Extent::new(0, 512) } else { seen };
             assert_eq!(used.within(seen).next(), Some(seen), "a record is not in the map");
         }
         true
-    }
-}
-
-/// A volume with some bytes changed, which notes what is read.
-struct Mutated<'a> {
-    disk: &'a MemDisk,
-    changes: &'a HashMap<u64, u8>,
-    bytes_read: AtomicU64,
-    seen: std::sync::Mutex<Vec<Extent>>,
-}
-
-impl<'a> Mutated<'a> {
-    fn new(disk: &'a MemDisk, changes: &'a HashMap<u64, u8>) -> Self {
-        Self { disk, changes, bytes_read: AtomicU64::new(0), seen: std::sync::Mutex::default() }
-    }
-}
-
-impl ReadAt for Mutated<'_> {
-    fn len(&self) -> u64 {
-        self.disk.len()
-    }
-
-    fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
-        let extent = Extent::new(offset, out.len() as u64);
-        self.bytes_read.fetch_add(extent.len, Relaxed);
-        self.disk.read_exact_at(out, offset)?;
-        self.seen.lock().unwrap().push(extent);
-        for (&at, &value) in self.changes {
-            let index = at.checked_sub(offset).and_then(|index| usize::try_from(index).ok());
-            if let Some(byte) = index.and_then(|index| out.get_mut(index)) {
-                *byte = value;
-            }
-        }
-        Ok(())
     }
 }
 

@@ -1,4 +1,5 @@
-//! Judged by other people's tools: e2fsprogs, util-linux, and the kernel's own filesystems.
+//! Judged by other people's tools: e2fsprogs, xfsprogs, ntfs-3g, partclone, dosfstools, mtools,
+//! exfatprogs, exfat-fuse, util-linux, and the kernel's own filesystems.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -14,6 +15,7 @@ mod fat_refusals;
 mod fat_tools;
 mod hostile;
 mod hostile_fat;
+mod media;
 mod ntfs_hostile;
 mod ntfs_maps;
 mod ntfs_records;

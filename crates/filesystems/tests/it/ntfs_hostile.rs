@@ -2,77 +2,32 @@
 //! out what it was read from.
 
 use std::collections::HashMap;
-use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{LazyLock, Mutex};
+use std::sync::LazyLock;
 
 use aiv_filesystems::{UsedMap, recognise, used_map};
 use aiv_volume_io::{Extent, ExtentSet, Job, MemDisk, ReadAt};
 use proptest::prelude::*;
 
 use crate::ext_tools::MIB;
+use crate::hostile::{self, Mutated, Seed, total_len};
 use crate::ntfs_maps::fragmented_table;
 use crate::ntfs_tools::{mkntfs, mount};
 use crate::tools::{Volume, noise};
 
-/// A volume with some bytes changed, which records what is read.
-struct Mutated<'a> {
-    volume: &'a MemDisk,
-    changes: HashMap<u64, u8>,
-    bytes_read: AtomicU64,
-    seen: Mutex<Vec<Extent>>,
-}
-
-impl<'a> Mutated<'a> {
-    fn new(volume: &'a MemDisk, changes: HashMap<u64, u8>) -> Self {
-        Self { volume, changes, bytes_read: AtomicU64::new(0), seen: Mutex::default() }
-    }
-}
-
-impl ReadAt for Mutated<'_> {
-    fn len(&self) -> u64 {
-        self.volume.len()
-    }
-
-    fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
-        self.bytes_read.fetch_add(out.len() as u64, Ordering::Relaxed);
-        self.seen.lock().unwrap().push(Extent::new(offset, out.len() as u64));
-        self.volume.read_exact_at(out, offset)?;
-        for (&at, &value) in &self.changes {
-            let index = at.checked_sub(offset).and_then(|index| usize::try_from(index).ok());
-            if let Some(byte) = index.and_then(|index| out.get_mut(index)) {
-                *byte = value;
-            }
-        }
-        Ok(())
-    }
-}
-
-struct Seed {
-    volume: MemDisk,
-    /// The file records in use, and the other ranges a map is read from, but for the log.
-    metadata: Vec<Extent>,
-}
-
+/// In pieces of 512 bytes, but for those of an empty log (all ones) and of zeros.
 fn seed(volume: &Volume) -> Seed {
-    let volume = MemDisk::from_bytes(std::fs::read(&volume.path).unwrap());
-    let recorder = Mutated::new(&volume, HashMap::new());
-    let recognised = recognise(&recorder).unwrap();
-    recorder.seen.lock().unwrap().clear();
-    let map = used_map(&recorder, &recognised, Job::silent()).unwrap();
-    assert!(matches!(map, UsedMap::Used { .. }), "{map:?}");
-    let seen = recorder.seen.into_inner().unwrap();
-    let mut metadata = Vec::new();
-    for extent in seen.into_iter().collect::<ExtentSet>().runs() {
+    let Seed { volume, metadata } = hostile::seed(volume);
+    let mut pieces = Vec::new();
+    for extent in metadata.into_iter().collect::<ExtentSet>().runs() {
         for at in (extent.start..extent.end()).step_by(512) {
             let mut bytes = [0; 512];
             volume.read_exact_at(&mut bytes, at).unwrap();
             if bytes != [0xff; 512] && bytes != [0; 512] {
-                metadata.push(Extent::new(at, 512));
+                pieces.push(Extent::new(at, 512));
             }
         }
     }
-    Seed { volume, metadata }
+    Seed { volume, metadata: pieces }
 }
 
 static SEEDS: LazyLock<Vec<Seed>> = LazyLock::new(|| {
@@ -89,22 +44,23 @@ static SEEDS: LazyLock<Vec<Seed>> = LazyLock::new(|| {
     vec![filled("-c 512"), filled("-c 4096"), filled("-s 4096"), seed(&fragmented_table())]
 });
 
-fn check(seed: &Seed, changes: HashMap<u64, u8>) -> Result<bool, TestCaseError> {
+fn check(seed: &Seed, changes: &HashMap<u64, u8>) -> Result<(), TestCaseError> {
     let mutated = Mutated::new(&seed.volume, changes);
     let recognised = recognise(&mutated).unwrap();
-    mutated.seen.lock().unwrap().clear();
+    let recognising = mutated.take_reads();
     let map = used_map(&mutated, &recognised, Job::silent()).unwrap();
-    let read = mutated.bytes_read.into_inner();
+    let reads = mutated.take_reads();
+    let read = total_len(&recognising) + total_len(&reads);
     prop_assert!(read <= 4 * MIB + 2 * seed.volume.len(), "{read} bytes read");
-    let UsedMap::Used { used, .. } = map else { return Ok(false) };
+    let UsedMap::Used { used, .. } = map else { return Ok(()) };
     prop_assert!(used.runs().last().unwrap().end() <= seed.volume.len());
-    for extent in mutated.seen.into_inner().unwrap() {
+    for extent in reads {
         // Looked for at places no file owns: shadow copies, and an old boot sector.
         if extent != Extent::new(7680, 128) && extent.len != 512 {
             prop_assert_eq!(used.within(extent).next(), Some(extent));
         }
     }
-    Ok(true)
+    Ok(())
 }
 
 proptest! {
@@ -131,7 +87,7 @@ proptest! {
                 _ => (range + at, value),
             }
         }).collect();
-        check(seed, changes)?;
+        check(seed, &changes)?;
     }
 
     #[test]
@@ -173,8 +129,8 @@ proptest! {
 #[test]
 fn one_wrong_byte_is_refused_or_loses_nothing() {
     let seed = &SEEDS[1];
-    let used = |changes| {
-        let mutated = Mutated::new(&seed.volume, changes);
+    let used = |changes: HashMap<u64, u8>| {
+        let mutated = Mutated::new(&seed.volume, &changes);
         let recognised = recognise(&mutated).unwrap();
         match used_map(&mutated, &recognised, Job::silent()).unwrap() {
             UsedMap::Used { used, .. } => Some(used),

@@ -3,14 +3,13 @@
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
-use std::sync::atomic::AtomicU64;
 
 use aiv_filesystems::{UsedMap, recognise, used_map};
 use aiv_volume_io::{Extent, ExtentSet, Job, MemDisk, ReadAt};
 use proptest::prelude::*;
 
 use crate::ext_tools::{MIB, used_bytes};
-use crate::hostile::{Mutated, Seed, seed};
+use crate::hostile::{Mutated, Seed, seed, total_len};
 use crate::tools::{Mounted, Volume};
 use crate::xfs_tools::{MOUNT, fragment, mkfs};
 
@@ -82,8 +81,7 @@ fn mend(target: &Target, changes: &mut HashMap<u64, u8>) {
         if !changes.keys().any(|&at| at >= record.start && at < record.end()) {
             continue;
         }
-        let mutated =
-            Mutated { volume: &target.seed.volume, changes, bytes_read: AtomicU64::new(0) };
+        let mutated = Mutated::new(&target.seed.volume, changes);
         let mut bytes = vec![0; usize::try_from(record.len).unwrap()];
         mutated.read_exact_at(&mut bytes, record.start).unwrap();
         let at = usize::try_from(crc_at).unwrap();
@@ -124,14 +122,10 @@ proptest! {
         if mended && which >= 2 {
             mend(target, &mut changes);
         }
-        let mutated = Mutated {
-            volume: &target.seed.volume,
-            changes: &changes,
-            bytes_read: AtomicU64::new(0),
-        };
+        let mutated = Mutated::new(&target.seed.volume, &changes);
         let recognised = recognise(&mutated).unwrap();
         let map = used_map(&mutated, &recognised, Job::silent()).unwrap();
-        let read = mutated.bytes_read.into_inner();
+        let read = total_len(&mutated.take_reads());
         prop_assert!(read <= target.seed.volume.len(), "{read} bytes read");
         if let UsedMap::Used { used, .. } = map {
             prop_assert_eq!(&used, &target.used);
@@ -154,11 +148,7 @@ proptest! {
         let mut changes: HashMap<u64, u8> =
             replaced.map(|at| range.start + at).zip(bytes).collect();
         mend(target, &mut changes);
-        let mutated = Mutated {
-            volume: &target.seed.volume,
-            changes: &changes,
-            bytes_read: AtomicU64::new(0),
-        };
+        let mutated = Mutated::new(&target.seed.volume, &changes);
         let recognised = recognise(&mutated).unwrap();
         let map = used_map(&mutated, &recognised, Job::silent()).unwrap();
         if let UsedMap::Used { used, .. } = map {

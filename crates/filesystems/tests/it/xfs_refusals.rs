@@ -1,12 +1,9 @@
 //! What is not understood, or contradicts itself, means the whole volume, with the reason.
 
-use std::sync::atomic::AtomicUsize;
+use aiv_filesystems::{UsedMap, WholeReason, XfsReason, recognise, used_map};
+use aiv_volume_io::{Job, ReadAt};
 
-use aiv_filesystems::{Error, UsedMap, WholeReason, XfsReason, recognise, used_map};
-use aiv_volume_io::{Cancel, Job, ReadAt};
-
-use crate::ext_refusals::Failing;
-use crate::ext_tools::{MIB, used_bytes, whole_reason};
+use crate::ext_tools::{MIB, whole_reason};
 use crate::tools::{Mounted, Volume};
 use crate::xfs_tools::{MOUNT, field, fragment, log_at, mkfs};
 
@@ -23,7 +20,7 @@ fn plain() -> Volume {
 }
 
 /// Version 5 with trees of two levels.
-fn fragmented() -> Volume {
+pub(crate) fn fragmented() -> Volume {
     let volume = mkfs(32 * MIB, "-b size=1024 -d agcount=1 -m rmapbt=1");
     let mounted = Mounted::new(&volume, MOUNT);
     fragment(mounted.path(), 1000);
@@ -395,36 +392,4 @@ fn blocks_with_two_owners() {
     let block = u32::try_from(root).unwrap();
     let what = "used for two purposes";
     assert_eq!(xfs(&volume), XfsReason::Metadata { group: 0, block, what });
-}
-
-#[test]
-fn a_canceled_xfs_map_is_an_error() {
-    let volume = plain();
-    let source = volume.open();
-    let recognised = recognise(&source).unwrap();
-    let cancel = Cancel::new();
-    cancel.cancel();
-    let job = Job { cancel: &cancel, ..Job::silent() };
-    assert!(matches!(used_map(&source, &recognised, job), Err(Error::Canceled(_))));
-}
-
-#[test]
-fn a_medium_that_fails_under_xfs_is_an_error_and_never_a_map() {
-    let volume = fragmented();
-    let source = volume.open();
-    let expected = used_bytes(&volume).0;
-    for reads in 0.. {
-        let failing = Failing { volume: &source, reads_left: AtomicUsize::new(reads) };
-        let answer = recognise(&failing)
-            .and_then(|recognised| used_map(&failing, &recognised, Job::silent()));
-        match answer {
-            Err(Error::Io { .. }) => assert!(reads < 100, "no end of reads"),
-            Ok(UsedMap::Used { used, .. }) => {
-                assert_eq!(used, expected);
-                assert!(reads > 20, "there were more than {reads} reads");
-                break;
-            }
-            other => panic!("after {reads} reads: {other:?}"),
-        }
-    }
 }
