@@ -10,6 +10,8 @@ pub(super) const FIRST_CLUSTER: u32 = 2;
 
 /// Fewest clusters of FAT16 and of FAT32 ("FAT Type Determination").
 const FAT16_CLUSTERS_MIN: u64 = 4085;
+/// Windows begins FAT16 here (`FatIndexBitSize` of `fastfat`), Linux where the specification does.
+const FAT16_CLUSTERS_AGREED: u64 = 4087;
 const FAT32_CLUSTERS_MIN: u64 = 65_525;
 /// The last cluster has to stay below the mark of bad clusters, 0x0ffffff7.
 const FAT32_CLUSTERS_MAX: u64 = 0x0fff_fff5;
@@ -164,7 +166,8 @@ fn width(fat32: bool, clusters: u64) -> Result<Width, FatReason> {
         FAT32_CLUSTERS_MIN..=FAT32_CLUSTERS_MAX if fat32 => Ok(Width::Fat32),
         ..FAT32_CLUSTERS_MIN if fat32 => Err(FatReason::TooFewForFat32 { clusters }),
         1..FAT16_CLUSTERS_MIN => Ok(Width::Fat12),
-        FAT16_CLUSTERS_MIN..FAT32_CLUSTERS_MIN => Ok(Width::Fat16),
+        FAT16_CLUSTERS_MIN..FAT16_CLUSTERS_AGREED => Err(FatReason::TwoWidths { clusters }),
+        FAT16_CLUSTERS_AGREED..FAT32_CLUSTERS_MIN => Ok(Width::Fat16),
         _ => {
             let max = if fat32 { FAT32_CLUSTERS_MAX } else { FAT32_CLUSTERS_MIN - 1 };
             Err(field("CountofClusters", clusters, format!("1 to {max}")))

@@ -38,6 +38,12 @@ pub enum FatReason {
         /// Number of clusters.
         clusters: u64,
     },
+    /// So few clusters more than FAT12 has that drivers differ in the width of an entry.
+    #[error("{clusters} clusters are FAT12 to some drivers and FAT16 to others")]
+    TwoWidths {
+        /// Number of clusters.
+        clusters: u64,
+    },
     /// The table has no room for an entry of each cluster.
     #[error("a file allocation table of {bytes} bytes is too small for {clusters} clusters")]
     TableTooSmall {

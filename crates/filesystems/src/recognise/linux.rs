@@ -40,6 +40,9 @@ pub(super) fn f2fs(head: &Head<'_>) -> Result<Option<Recognised>> {
 /// Swap space of Linux 2.2 and later. Its magic ends the first page, and pages differ by
 /// machine.
 pub(super) fn swap(head: &Head<'_>) -> Result<Option<Recognised>> {
+    if sleeps_by_tuxonice(head) {
+        return Ok(None);
+    }
     for page_size in swap::PAGE_SIZES {
         if head.with_magic(page_size - 10, 10, 0, swap::MAGIC).is_none() {
             continue;
@@ -54,16 +57,22 @@ pub(super) fn swap(head: &Head<'_>) -> Result<Option<Recognised>> {
     Ok(None)
 }
 
-/// Swap space whose magic was replaced when the system was suspended to it.
+/// Swap space that was marked when the system was suspended to it: in place of its magic, or at
+/// its beginning.
 pub(super) fn swap_suspended(head: &Head<'_>) -> Result<Option<Recognised>> {
     for page_size in swap::PAGE_SIZES {
         let Some(end) = head.get(page_size - 10, 10) else { continue };
         let Some(info) = head.get(1024, 512) else { continue };
-        if swap::SUSPENDED.iter().any(|magic| end.starts_with(magic)) {
+        let replaced = swap::SUSPENDED.iter().any(|magic| end.starts_with(magic));
+        if replaced || sleeps_by_tuxonice(head) && end == swap::MAGIC {
             return Ok(Some(swap_info(FilesystemKind::SwapSuspended, info, page_size)));
         }
     }
     Ok(None)
+}
+
+fn sleeps_by_tuxonice(head: &Head<'_>) -> bool {
+    head.with_magic(0, swap::TUXONICE.len(), 0, swap::TUXONICE).is_some()
 }
 
 fn swap_info(kind: FilesystemKind, info: &[u8], page_size: usize) -> Recognised {

@@ -27,10 +27,12 @@ pub use reason::SwapReason;
 /// The last ten bytes of the first page.
 pub(crate) const MAGIC: &[u8; 10] = b"SWAPSPACE2";
 
-/// What takes the place of the magic while a system sleeps: the kernel's own, `uswsusp`, the
-/// older kernel's, hibernation of some phones, and TuxOnIce.
-pub(crate) const SUSPENDED: [&[u8]; 5] =
-    [b"S1SUSPEND", b"S2SUSPEND", b"ULSUSPEND", b"LINHIB0001", b"\xed\xc3\x02\xe9\x98\x56\xe5\x0c"];
+/// What takes the place of the magic while a system sleeps: the kernel's own, the older
+/// kernel's, `uswsusp`, and hibernation of some phones.
+pub(crate) const SUSPENDED: [&[u8]; 4] = [b"S1SUSPEND", b"S2SUSPEND", b"ULSUSPEND", b"LINHIB0001"];
+
+/// How the first page begins while a system sleeps by TuxOnIce, which leaves the magic in place.
+pub(crate) const TUXONICE: &[u8; 8] = b"\xed\xc3\x02\xe9\x98\x56\xe5\x0c";
 
 /// Sizes a page has on some machine, smallest first.
 pub(crate) const PAGE_SIZES: [usize; 5] = [4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10];
@@ -63,6 +65,9 @@ fn read(volume: &dyn ReadAt) -> std::result::Result<UsedMap, Stop> {
 
 /// The page size whose first page ends with the magic, if there is only one.
 fn page_size(head: &[u8]) -> std::result::Result<usize, SwapReason> {
+    if head.starts_with(TUXONICE) {
+        return Err(SwapReason::Suspended);
+    }
     let mut found = None;
     for page_size in PAGE_SIZES {
         let Some(end) = head.get(page_size - MAGIC.len()..page_size) else { continue };

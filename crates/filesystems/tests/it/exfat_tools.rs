@@ -15,6 +15,7 @@ pub(crate) fn mkfs_exfat(len: u64, options: &str) -> Volume {
 /// A volume mounted through FUSE, which asks for a block device.
 pub(crate) struct Fused {
     dir: TempDir,
+    file: String,
     device: String,
 }
 
@@ -26,7 +27,7 @@ impl Fused {
             attach.push("--read-only");
         }
         let device = run("losetup", &attach).trim().to_owned();
-        let mounted = Self { dir, device };
+        let mounted = Self { dir, file: volume.path().to_owned(), device };
         let at = mounted.dir.path().to_str().unwrap();
         run("mount.exfat-fuse", &["-o", options, &mounted.device, at]);
         mounted
@@ -41,9 +42,11 @@ impl Drop for Fused {
     fn drop(&mut self) {
         try_run("umount", &[self.dir.path().to_str().unwrap()]);
         try_run("losetup", &["--detach", &self.device]);
-        // The server writes its last blocks after the mount is gone, and keeps the device.
+        // The server writes its last blocks after the mount is gone, and keeps the device. The
+        // file is asked for, because somebody else may have got the device since.
         for _ in 0..500 {
-            if !try_run("losetup", &[&self.device]).status.success() {
+            let devices = try_run("losetup", &["--associated", &self.file]);
+            if devices.status.success() && devices.stdout.is_empty() {
                 return;
             }
             std::thread::sleep(std::time::Duration::from_millis(20));

@@ -134,6 +134,27 @@ fn fat32_with_the_number_of_clusters_of_fat16() {
 }
 
 #[test]
+fn numbers_of_clusters_that_drivers_read_with_entries_of_different_widths() {
+    let volume = mkfs_fat(3 * MIB, "-F 16 -s 1 -f 1");
+    let boot = bytes_at(&volume, Extent::new(0, 512));
+    let word = |at: usize| u16::from_le_bytes([boot[at], boot[at + 1]]);
+    let first = word(14) + word(22) + word(17) / 16;
+    let map = |clusters: u16| {
+        volume.patch(19, &(first + clusters).to_le_bytes());
+        let recognised = recognise(&volume.open()).unwrap();
+        used_map(&volume.open(), &recognised, Job::silent()).unwrap()
+    };
+    for clusters in [4085, 4086] {
+        let reason = FatReason::TwoWidths { clusters: clusters.into() };
+        assert_eq!(map(clusters), UsedMap::Whole { reason: WholeReason::Fat(reason) });
+    }
+    assert!(matches!(map(4087), UsedMap::Used { .. }));
+    // An empty table reads the same either way, but for the mark at its front.
+    volume.patch(u64::from(word(14)) * 512, &[0xf8, 0xff, 0xff, 0]);
+    assert!(matches!(map(4084), UsedMap::Used { .. }));
+}
+
+#[test]
 fn a_table_too_small_for_its_clusters() {
     let volume = fat16();
     volume.patch(22, &[9, 0]);

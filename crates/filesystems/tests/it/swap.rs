@@ -58,9 +58,15 @@ fn a_header_of_the_other_byte_order() {
 
 #[test]
 fn a_system_that_was_suspended_to_disk() {
-    for magic in [&b"S1SUSPEND\0"[..], b"S2SUSPEND\0", b"ULSUSPEND\0", b"LINHIB0001"] {
+    for (at, magic) in [
+        (4086, &b"S1SUSPEND\0"[..]),
+        (4086, b"S2SUSPEND\0"),
+        (4086, b"ULSUSPEND\0"),
+        (4086, b"LINHIB0001"),
+        (0, b"\xed\xc3\x02\xe9\x98\x56\xe5\x0c"),
+    ] {
         let volume = mkswap("-L sleeps");
-        volume.patch(4086, magic);
+        volume.patch(at, magic);
         let recognised = recognise(&volume.open()).unwrap();
         assert_eq!(recognised.kind, FilesystemKind::SwapSuspended);
         assert_eq!(recognised.kind.name(), blkid(&volume)["TYPE"]);
