@@ -84,7 +84,9 @@ pub(super) fn copy(entries: &[Entry], target: &Path) -> Outcome {
 
 /// Copies the files that any filesystem keeps, with their folders and times.
 pub(super) fn copy_portable(entries: &[Entry], target: &Path) -> Outcome {
-    let portable: Vec<Entry> = entries.iter().filter(|e| is_portable(&e.path)).cloned().collect();
+    // Links take no bytes.
+    let is_kept = |entry: &&Entry| entry.bytes > 0 && is_portable(&entry.path);
+    let portable: Vec<Entry> = entries.iter().filter(is_kept).cloned().collect();
     rsync(&portable, &["-rt", "--inplace"], target)
 }
 

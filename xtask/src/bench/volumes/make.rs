@@ -68,7 +68,7 @@ pub(super) const KINDS: [Kind; 6] = [
     Kind {
         name: "exFAT",
         clone: "partclone.exfat",
-        mkfs: &["mkfs.exfat", "-q"],
+        mkfs: &["mkfs.exfat"],
         keeps_any_name: false,
         way: Way::Mounted("mount.exfat-fuse"),
     },
