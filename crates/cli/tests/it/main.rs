@@ -15,6 +15,7 @@ mod bad_targets;
 mod chains;
 mod concurrent;
 mod help;
+mod many_disks;
 mod output;
 mod real_disk;
 mod shapes;
