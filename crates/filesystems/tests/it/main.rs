@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod btrfs_maps;
+mod btrfs_tools;
 mod exfat_maps;
 mod exfat_refusals;
 mod exfat_tools;

@@ -1,0 +1,87 @@
+//! The root tree: where all other trees begin.
+
+use super::key::{Item, kind};
+use super::reason::BtrfsReason;
+use super::superblock::{LEVELS_MAX, Root, Superblock};
+use super::tree::{Tree, Visited};
+use crate::bytes::le64;
+use crate::stop::Stop;
+
+/// Trees, one for each snapshot: 64 MiB of memory.
+const ROOTS_MAX: usize = 1 << 21;
+/// The item before it got times and identities of subvolumes.
+const LEN_MIN: usize = 239;
+
+/// Where a tree begins, by its item in the root tree or in that of the log.
+pub(super) fn parse(item: Item<'_>, tree: Tree, generation_max: u64) -> Result<Root, BtrfsReason> {
+    let fault = |what| BtrfsReason::Tree { tree: tree.name, block: item.leaf, what };
+    let data = item.data;
+    if data.len() < LEN_MIN {
+        return Err(fault("it has a root item that is too short"));
+    }
+    let root = Root { logical: le64(data, 176), generation: le64(data, 160), level: data[238] };
+    if root.level >= LEVELS_MAX {
+        return Err(fault("it has a root item with too many levels"));
+    }
+    if root.generation > generation_max {
+        return Err(fault("it has a root item of a commit to come"));
+    }
+    Ok(root)
+}
+
+/// What the root tree names.
+#[derive(Debug, Default)]
+pub(super) struct Roots {
+    extent: Option<Root>,
+    device: Option<Root>,
+    block_group: Option<Root>,
+    /// The first blocks of all trees.
+    pub(super) blocks: Vec<u64>,
+}
+
+impl Roots {
+    pub(super) fn take(&mut self, superblock: &Superblock, item: Item<'_>) -> Result<(), Stop> {
+        if item.key.kind != kind::ROOT_ITEM {
+            return Ok(());
+        }
+        let root = parse(item, Tree::ROOT, superblock.generation)?;
+        for (tree, place) in [
+            (Tree::EXTENT, &mut self.extent),
+            (Tree::DEVICE, &mut self.device),
+            (Tree::BLOCK_GROUP, &mut self.block_group),
+        ] {
+            if item.key.object == tree.owner && place.replace(root).is_some() {
+                let what = "it names one of the trees twice";
+                return Err(BtrfsReason::Tree { tree: "root", block: item.leaf, what }.into());
+            }
+        }
+        if self.blocks.len() == ROOTS_MAX {
+            return Err(BtrfsReason::TooMany { what: "trees", allowed: ROOTS_MAX as u64 }.into());
+        }
+        self.blocks.push(root.logical);
+        Ok(())
+    }
+
+    pub(super) fn extent(&self) -> Result<Root, BtrfsReason> {
+        self.extent.ok_or(BtrfsReason::NoTree { tree: "extent" })
+    }
+
+    pub(super) fn device(&self) -> Result<Root, BtrfsReason> {
+        self.device.ok_or(BtrfsReason::NoTree { tree: "device" })
+    }
+
+    /// Present exactly when the superblock says so.
+    pub(super) fn block_group(&self, superblock: &Superblock) -> Result<Option<Root>, BtrfsReason> {
+        match (superblock.features.block_group_tree, self.block_group) {
+            (true, None) => Err(BtrfsReason::NoTree { tree: "block-group" }),
+            (true, Some(root)) => Ok(Some(root)),
+            // One that a conversion left behind is a tree like any other.
+            (false, _) => Ok(None),
+        }
+    }
+
+    pub(super) fn visited(&self) -> impl Iterator<Item = Visited> + '_ {
+        let tree = "root of a tree";
+        self.blocks.iter().map(move |&logical| Visited { tree, logical })
+    }
+}
