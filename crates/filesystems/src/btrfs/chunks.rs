@@ -173,6 +173,13 @@ impl Chunks {
         (end <= chunk.extent().end()).then_some((n, chunk))
     }
 
+    /// Whether a part of `space` is in any chunk.
+    pub(super) fn touch(&self, space: Extent) -> bool {
+        let after = self.list.partition_point(|chunk| chunk.logical < space.end());
+        let last = after.checked_sub(1).map(|n| self.list[n].extent());
+        last.is_some_and(|chunk| chunk.end() > space.start)
+    }
+
     /// The number of the chunk that begins at `logical`.
     pub(super) fn starting_at(&self, logical: u64) -> Option<usize> {
         self.list.binary_search_by_key(&logical, |chunk| chunk.logical).ok()

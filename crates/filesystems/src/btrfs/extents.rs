@@ -185,6 +185,17 @@ impl Extents<'_> {
         }
     }
 
+    /// Whether an extent touches `space`. Never, when there are more runs than are held exactly.
+    pub(super) fn occupy(&self, space: Extent) -> bool {
+        self.used.runs().len() < RUNS_MAX / 2 && self.used.within(space).next().is_some()
+    }
+
+    /// Bytes of the chunk with this number that no extent occupies.
+    pub(super) fn free_in(&self, chunk: usize) -> u64 {
+        // Extents lie in it and do not overlap.
+        self.chunks.list()[chunk].len - self.usage[chunk].counted
+    }
+
     /// What was read of a committed state is part of it.
     pub(super) fn check_has(
         &self,

@@ -15,9 +15,11 @@ const INCOMPAT_KNOWN: u64 = INCOMPAT_MIXED_BACKREF | INCOMPAT_METADATA_UUID | IN
 const INCOMPAT_REFUSED: [(u64, &str); 3] =
     [(1 << 12, "zoned"), (1 << 13, "extent-tree-v2"), (1 << 14, "raid-stripe-tree")];
 
+/// There is a free-space tree, and no kernel that does not know it wrote since.
+const COMPAT_RO_FREE_SPACE_TREE: u64 = 0x3;
 const COMPAT_RO_BLOCK_GROUP_TREE: u64 = 1 << 3;
-/// The free-space tree and its validity, and checksums of file contents (verity).
-const COMPAT_RO_KNOWN: u64 = 0x7 | COMPAT_RO_BLOCK_GROUP_TREE;
+/// Also checksums of file contents (verity).
+const COMPAT_RO_KNOWN: u64 = COMPAT_RO_FREE_SPACE_TREE | 0x4 | COMPAT_RO_BLOCK_GROUP_TREE;
 
 /// What of the features matters here; no bit is set that this reader does not understand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +28,8 @@ pub(super) struct Features {
     pub(super) metadata_uuid: bool,
     /// Block groups have a tree of their own.
     pub(super) block_group_tree: bool,
+    /// Free space has a tree of its own, and it can be compared.
+    pub(super) free_space_tree: bool,
 }
 
 impl Features {
@@ -46,6 +50,7 @@ impl Features {
         }
         Ok(Self {
             metadata_uuid: incompat & INCOMPAT_METADATA_UUID != 0,
+            free_space_tree: compat_ro & COMPAT_RO_FREE_SPACE_TREE == COMPAT_RO_FREE_SPACE_TREE,
             block_group_tree: compat_ro & COMPAT_RO_BLOCK_GROUP_TREE != 0,
         })
     }

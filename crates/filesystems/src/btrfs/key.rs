@@ -16,6 +16,9 @@ pub(super) mod kind {
     pub(in super::super) const SHARED_BLOCK_REF: u8 = 182;
     pub(in super::super) const SHARED_DATA_REF: u8 = 184;
     pub(in super::super) const BLOCK_GROUP_ITEM: u8 = 192;
+    pub(in super::super) const FREE_SPACE_INFO: u8 = 198;
+    pub(in super::super) const FREE_SPACE_EXTENT: u8 = 199;
+    pub(in super::super) const FREE_SPACE_BITMAP: u8 = 200;
     pub(in super::super) const DEV_EXTENT: u8 = 204;
     pub(in super::super) const DEV_ITEM: u8 = 216;
     pub(in super::super) const CHUNK_ITEM: u8 = 228;

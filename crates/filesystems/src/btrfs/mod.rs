@@ -14,8 +14,11 @@
 //! Every tree block carries a checksum, its own address, the identity of the filesystem, a
 //! generation and its level; all are compared with what its parent says, its keys with those of
 //! its neighbours. Where metadata lie on the device twice, the second copy stands in for a first
-//! that is damaged; both stay in the map. Free-space caches and the free-space tree only repeat
-//! the extent tree, and are not believed in its place.
+//! that is damaged; both stay in the map. A free-space tree that is valid has to call free exactly
+//! what the extent tree leaves; neither it nor a free-space cache is believed in its place.
+//!
+//! A filesystem whose files refer to extents that all these records agree to call free is
+//! damaged in a way that only `btrfs check` finds. Such extents are not in the map.
 //!
 //! Kept beside the extents: the first MiB, all superblocks, and what lies behind the filesystem.
 //!
@@ -28,8 +31,8 @@
 //! Trees of earlier commits, which the superblock remembers for `usebackuproot`, are not kept.
 //!
 //! # Cost
-//! Read are the superblocks and the chunk, root, device, block-group, extent and log trees. No
-//! tree block is read twice but for its second copy, and no more of them than the device has
+//! Read are the superblocks and the chunk, root, device, block-group, extent, free-space and log
+//! trees. No tree block is read twice but for its second copy, and no more of them than the device has
 //! room for. Memory: at most 256 MiB for runs and lists (all have a limit), 48 bytes for each
 //! chunk, and one bit for each sector of the chunks that hold metadata.
 //!
@@ -42,6 +45,7 @@ mod chunks;
 mod device;
 mod extents;
 mod features;
+mod free_space;
 mod key;
 mod log;
 mod reason;

@@ -35,6 +35,7 @@ pub(super) struct Roots {
     extent: Option<Root>,
     device: Option<Root>,
     block_group: Option<Root>,
+    free_space: Option<Root>,
     /// The first blocks of all trees.
     pub(super) blocks: Vec<u64>,
 }
@@ -49,6 +50,7 @@ impl Roots {
             (Tree::EXTENT, &mut self.extent),
             (Tree::DEVICE, &mut self.device),
             (Tree::BLOCK_GROUP, &mut self.block_group),
+            (Tree::FREE_SPACE, &mut self.free_space),
         ] {
             if item.key.object == tree.owner && place.replace(root).is_some() {
                 let what = "it names one of the trees twice";
@@ -70,18 +72,31 @@ impl Roots {
         self.device.ok_or(BtrfsReason::NoTree { tree: "device" })
     }
 
-    /// Present exactly when the superblock says so.
+    /// Present when the superblock says so.
     pub(super) fn block_group(&self, superblock: &Superblock) -> Result<Option<Root>, BtrfsReason> {
-        match (superblock.features.block_group_tree, self.block_group) {
-            (true, None) => Err(BtrfsReason::NoTree { tree: "block-group" }),
-            (true, Some(root)) => Ok(Some(root)),
-            // One that a conversion left behind is a tree like any other.
-            (false, _) => Ok(None),
-        }
+        optional("block-group", superblock.features.block_group_tree, self.block_group)
+    }
+
+    /// Present when the superblock says so.
+    pub(super) fn free_space(&self, superblock: &Superblock) -> Result<Option<Root>, BtrfsReason> {
+        optional("free-space", superblock.features.free_space_tree, self.free_space)
     }
 
     pub(super) fn visited(&self) -> impl Iterator<Item = Visited> + '_ {
         let tree = "root of a tree";
         self.blocks.iter().map(move |&logical| Visited { tree, logical })
+    }
+}
+
+/// One that nobody announced, left behind by a conversion, is a tree like any other.
+fn optional(
+    tree: &'static str,
+    announced: bool,
+    root: Option<Root>,
+) -> Result<Option<Root>, BtrfsReason> {
+    match (announced, root) {
+        (true, None) => Err(BtrfsReason::NoTree { tree }),
+        (true, root) => Ok(root),
+        (false, _) => Ok(None),
     }
 }

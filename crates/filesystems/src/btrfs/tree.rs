@@ -31,6 +31,8 @@ impl Tree {
     pub(super) const DEVICE: Self = Self { name: "device", block_name: "device tree", owner: 4 };
     pub(super) const BLOCK_GROUP: Self =
         Self { name: "block-group", block_name: "block-group tree", owner: 11 };
+    pub(super) const FREE_SPACE: Self =
+        Self { name: "free-space", block_name: "free-space tree", owner: 10 };
     /// All log trees and the tree of their roots: number -6.
     pub(super) const LOG: Self =
         Self { name: "log", block_name: "log tree", owner: 6u64.wrapping_neg() };

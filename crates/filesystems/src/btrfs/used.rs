@@ -5,6 +5,7 @@ use aiv_volume_io::{Extent, ExtentSet, Job, ReadAt};
 use super::chunks::{ChunkTree, Chunks};
 use super::device::{DeviceTree, Piece};
 use super::extents::{ExtentTree, Extents};
+use super::free_space::FreeSpaceTree;
 use super::log::Log;
 use super::reason::BtrfsReason;
 use super::roots::Roots;
@@ -52,6 +53,13 @@ pub(super) fn read(volume: &dyn ReadAt, job: Job<'_>) -> Result<UsedMap, Stop> {
     let blocks = reader.walk(chunks, Tree::EXTENT, root, &mut |item| extents.take(item))?;
     note_blocks(Tree::EXTENT, blocks);
     let extents = extents.finish()?;
+    if let Some(root) = roots.free_space(superblock)? {
+        let mut free = FreeSpaceTree::new(superblock, chunks, &extents);
+        let tree = Tree::FREE_SPACE;
+        let blocks = reader.walk(chunks, tree, root, &mut |item| free.take(item))?;
+        note_blocks(tree, blocks);
+        free.finish()?;
+    }
     extents.check_has(visited)?;
     extents.check_has(roots.visited())?;
 
