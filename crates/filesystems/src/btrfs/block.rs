@@ -77,9 +77,11 @@ impl Block {
                     return Ok(Found { after_damage: first_failure.is_some() });
                 }
                 // A medium that fails is told of rather than what was read elsewhere.
-                Err(failure) => match first_failure {
-                    Some(Stop::Failed(_)) => {}
-                    _ => first_failure = Some(failure),
+                Err(failure) => match (&first_failure, &failure) {
+                    (None, _) | (Some(Stop::Whole(_)), Stop::Failed(_)) => {
+                        first_failure = Some(failure);
+                    }
+                    _ => {}
                 },
             }
         }

@@ -7,7 +7,7 @@ use super::chunks::{Chunk, Chunks};
 use super::key::{Item, kind};
 use super::reason::BtrfsReason;
 use super::superblock::Superblock;
-use super::tree::{Tree, Visited};
+use super::tree::Tree;
 use crate::bitmap::Bitmap;
 use crate::bytes::le64;
 use crate::runs::{RUNS_MAX, RunCollector};
@@ -196,15 +196,10 @@ impl Extents<'_> {
         self.chunks.list()[chunk].len - self.usage[chunk].counted
     }
 
-    /// What was read of a committed state is part of it.
-    pub(super) fn check_has(
-        &self,
-        visited: impl IntoIterator<Item = Visited>,
-    ) -> Result<(), BtrfsReason> {
-        match visited.into_iter().find(|block| !self.has_tree_block(block.logical)) {
-            Some(Visited { tree, logical: block }) => {
-                Err(BtrfsReason::NotInExtentTree { tree, block })
-            }
+    /// Blocks of a committed state that were read, or are the roots of others, are part of it.
+    pub(super) fn check_has(&self, tree: &'static str, blocks: &[u64]) -> Result<(), BtrfsReason> {
+        match blocks.iter().find(|&&block| !self.has_tree_block(block)) {
+            Some(&block) => Err(BtrfsReason::NotInExtentTree { tree, block }),
             None => Ok(()),
         }
     }

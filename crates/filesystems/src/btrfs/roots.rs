@@ -3,7 +3,7 @@
 use super::key::{Item, kind};
 use super::reason::BtrfsReason;
 use super::superblock::{LEVELS_MAX, Root, Superblock};
-use super::tree::{Tree, Visited};
+use super::tree::Tree;
 use crate::bytes::le64;
 use crate::stop::Stop;
 
@@ -80,11 +80,6 @@ impl Roots {
     /// Present when the superblock says so.
     pub(super) fn free_space(&self, superblock: &Superblock) -> Result<Option<Root>, BtrfsReason> {
         optional("free-space", superblock.features.free_space_tree, self.free_space)
-    }
-
-    pub(super) fn visited(&self) -> impl Iterator<Item = Visited> + '_ {
-        let tree = "root of a tree";
-        self.blocks.iter().map(move |&logical| Visited { tree, logical })
     }
 }
 

@@ -38,18 +38,12 @@ impl Tree {
         Self { name: "log", block_name: "log tree", owner: 6u64.wrapping_neg() };
 }
 
-/// A tree block that was read, and is therefore in use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Visited {
-    pub(super) tree: &'static str,
-    pub(super) logical: u64,
-}
-
 pub(super) struct TreeReader<'a> {
     volume: &'a dyn ReadAt,
     superblock: &'a Superblock,
     job: Job<'a>,
-    blocks_left: u64,
+    blocks_max: u64,
+    blocks: u64,
     /// Blocks whose first copy is damaged.
     pub(super) damaged_copies: u64,
 }
@@ -57,8 +51,8 @@ pub(super) struct TreeReader<'a> {
 impl<'a> TreeReader<'a> {
     pub(super) fn new(volume: &'a dyn ReadAt, superblock: &'a Superblock, job: Job<'a>) -> Self {
         let room = superblock.device.total_bytes / u64::from(superblock.node_size);
-        let blocks_left = room.min(BLOCKS_MAX);
-        Self { volume, superblock, job, blocks_left, damaged_copies: 0 }
+        let blocks_max = room.min(BLOCKS_MAX);
+        Self { volume, superblock, job, blocks_max, blocks: 0, damaged_copies: 0 }
     }
 
     /// Hands every item of a tree to `take`, in order, and returns the tree's blocks.
@@ -111,14 +105,14 @@ impl<'a> TreeReader<'a> {
         tree: Tree,
         expected: Expected,
     ) -> Result<(), Stop> {
-        if self.blocks_left.is_multiple_of(64) {
+        if self.blocks.is_multiple_of(64) {
             self.job.check()?;
         }
-        let Some(left) = self.blocks_left.checked_sub(1) else {
-            let allowed = BLOCKS_MAX;
-            return Err(BtrfsReason::TooMany { what: "tree blocks, or than fit", allowed }.into());
-        };
-        self.blocks_left = left;
+        if self.blocks == self.blocks_max {
+            let allowed = self.blocks_max;
+            return Err(BtrfsReason::TooMany { what: "tree blocks", allowed }.into());
+        }
+        self.blocks += 1;
         let found = block.read(self.volume, self.superblock, chunks, tree, expected)?;
         self.damaged_copies += u64::from(found.after_damage);
         Ok(())

@@ -10,7 +10,7 @@ use super::log::Log;
 use super::reason::BtrfsReason;
 use super::roots::Roots;
 use super::superblock::{RESERVED, Superblock};
-use super::tree::{Tree, TreeReader, Visited};
+use super::tree::{Tree, TreeReader};
 use crate::runs::{RUNS_MAX, RunCollector};
 use crate::stop::Stop;
 use crate::{MapNote, UsedMap};
@@ -19,49 +19,48 @@ pub(super) fn read(volume: &dyn ReadAt, job: Job<'_>) -> Result<UsedMap, Stop> {
     job.check()?;
     let superblock = &Superblock::read(volume)?;
     let mut reader = TreeReader::new(volume, superblock, job);
+    // Blocks that were read, which the extent tree must have.
     let mut visited = Vec::new();
-    let mut note_blocks = |tree: Tree, blocks: Vec<u64>| {
-        let tree = tree.block_name;
-        visited.extend(blocks.into_iter().map(|logical| Visited { tree, logical }));
-    };
 
     let bootstrap = Chunks::of_superblock(superblock)?;
+    let (tree, root) = (Tree::CHUNK, superblock.chunk_root);
     let mut chunk_tree = ChunkTree::new(superblock);
-    let root = superblock.chunk_root;
-    let blocks = reader.walk(&bootstrap, Tree::CHUNK, root, &mut |item| chunk_tree.take(item))?;
-    note_blocks(Tree::CHUNK, blocks);
+    let blocks = reader.walk(&bootstrap, tree, root, &mut |item| chunk_tree.take(item))?;
+    visited.push((tree, blocks));
     let chunks = &chunk_tree.finish(&bootstrap)?;
 
+    let (tree, root) = (Tree::ROOT, superblock.root);
     let mut roots = Roots::default();
-    let root = superblock.root;
-    let blocks = reader.walk(chunks, Tree::ROOT, root, &mut |item| roots.take(superblock, item))?;
-    note_blocks(Tree::ROOT, blocks);
+    let blocks = reader.walk(chunks, tree, root, &mut |item| roots.take(superblock, item))?;
+    visited.push((tree, blocks));
 
+    let (tree, root) = (Tree::DEVICE, roots.device()?);
     let mut device = DeviceTree::new(superblock, chunks);
-    let root = roots.device()?;
-    let blocks = reader.walk(chunks, Tree::DEVICE, root, &mut |item| device.take(item))?;
-    note_blocks(Tree::DEVICE, blocks);
+    let blocks = reader.walk(chunks, tree, root, &mut |item| device.take(item))?;
+    visited.push((tree, blocks));
     let pieces = device.finish()?;
 
     let mut extents = ExtentTree::new(superblock, chunks);
     if let Some(root) = roots.block_group(superblock)? {
         let tree = Tree::BLOCK_GROUP;
         let blocks = reader.walk(chunks, tree, root, &mut |item| extents.take_group(tree, item))?;
-        note_blocks(tree, blocks);
+        visited.push((tree, blocks));
     }
-    let root = roots.extent()?;
-    let blocks = reader.walk(chunks, Tree::EXTENT, root, &mut |item| extents.take(item))?;
-    note_blocks(Tree::EXTENT, blocks);
+    let (tree, root) = (Tree::EXTENT, roots.extent()?);
+    let blocks = reader.walk(chunks, tree, root, &mut |item| extents.take(item))?;
+    visited.push((tree, blocks));
     let extents = extents.finish()?;
     if let Some(root) = roots.free_space(superblock)? {
-        let mut free = FreeSpaceTree::new(superblock, chunks, &extents);
         let tree = Tree::FREE_SPACE;
+        let mut free = FreeSpaceTree::new(superblock, chunks, &extents);
         let blocks = reader.walk(chunks, tree, root, &mut |item| free.take(item))?;
-        note_blocks(tree, blocks);
+        visited.push((tree, blocks));
         free.finish()?;
     }
-    extents.check_has(visited)?;
-    extents.check_has(roots.visited())?;
+    for (tree, blocks) in visited {
+        extents.check_has(tree.block_name, &blocks)?;
+    }
+    extents.check_has("root of a tree", &roots.blocks)?;
 
     let log = match superblock.log_root {
         Some(root) => Log::read(&mut reader, superblock, chunks, root)?,

@@ -10,7 +10,7 @@ use aiv_volume_io::{Extent, ExtentSet, ReadAt};
 use crate::ext_tools::{MIB, churn};
 use crate::tools::{Files, Mounted, Volume, files_below, noise, run, try_run};
 
-pub(crate) const MOUNT: &str = "rw,discard=async,commit=600";
+pub(crate) const MOUNT: &str = "rw,discard=async,commit=300";
 
 pub(crate) fn mkfs(len: u64, options: &str) -> Volume {
     Volume::made_by(len, "mkfs.btrfs", &format!("-q -f {options}"))
@@ -81,8 +81,11 @@ fn number_after(line: &str, word: &str) -> Option<u64> {
     words.nth(1)?.trim_end_matches(')').parse().ok()
 }
 
-/// Chunks as `btrfs inspect-internal` prints them: their logical addresses, and where they lie.
-fn chunks_by_dump(volume: &Volume) -> BTreeMap<u64, (u64, Vec<u64>)> {
+/// Chunks by their logical addresses: how long they are, and where they lie.
+pub(crate) type ChunksByDump = BTreeMap<u64, (u64, Vec<u64>)>;
+
+/// Chunks as `btrfs inspect-internal` prints them.
+pub(crate) fn chunks_by_dump(volume: &Volume) -> ChunksByDump {
     let mut chunks = BTreeMap::new();
     let mut last = 0;
     for line in dump_tree(volume, "chunk").lines() {
