@@ -142,22 +142,6 @@ fn a_frozen_filesystem_reads_like_one_that_was_unmounted() {
     check_map(&frozen, &files);
 }
 
-/// A balance moves every block group to another place, and leaves old copies everywhere.
-#[test]
-fn after_a_balance_and_a_resize() {
-    let volume = mkfs(384 * MIB, "-b 256M");
-    let files = fill(&volume, MOUNT, 4 * MIB);
-    let mounted = Mounted::new(&volume, MOUNT);
-    let path = mounted.path().to_str().unwrap();
-    run("btrfs", &["balance", "start", "--full-balance", path]);
-    run("btrfs", &["filesystem", "resize", "320M", path]);
-    drop(mounted);
-    check_map(&volume, &files);
-    let used = used_bytes(&volume).0;
-    let behind = Extent::between(320 * MIB, 384 * MIB);
-    assert_eq!(used.within(behind).next(), Some(behind), "what follows the filesystem");
-}
-
 /// partclone made images of such filesystems that had lost the root of the chunk tree, and could
 /// not be restored.
 #[test]

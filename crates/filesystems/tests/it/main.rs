@@ -5,6 +5,7 @@
 
 mod btrfs_extents;
 mod btrfs_forge;
+mod btrfs_histories;
 mod btrfs_hostile;
 mod btrfs_live;
 mod btrfs_maps;
