@@ -27,6 +27,7 @@
 //! or a not mounted filesystem. This crate cannot see whether that holds.
 
 mod bitmap;
+mod btrfs;
 mod bytes;
 mod error;
 mod exfat;
@@ -41,6 +42,7 @@ mod swap;
 mod used_map;
 mod xfs;
 
+pub use btrfs::BtrfsReason;
 pub use error::{Error, Result};
 pub use exfat::ExFatReason;
 pub use ext::{ExtReason, FeatureClass, JournalReason};

@@ -1,3 +1,4 @@
+use crate::btrfs::BtrfsReason;
 use crate::exfat::ExFatReason;
 use crate::ext::{ExtReason, JournalReason};
 use crate::fat::FatReason;
@@ -63,6 +64,12 @@ impl From<NtfsLogReason> for Stop {
 impl From<XfsReason> for Stop {
     fn from(reason: XfsReason) -> Self {
         Self::Whole(WholeReason::Xfs(reason))
+    }
+}
+
+impl From<BtrfsReason> for Stop {
+    fn from(reason: BtrfsReason) -> Self {
+        Self::Whole(WholeReason::Btrfs(reason))
     }
 }
 

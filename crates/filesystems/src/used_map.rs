@@ -1,5 +1,6 @@
 use aiv_volume_io::{ExtentSet, Job, ReadAt};
 
+use crate::btrfs::{self, BtrfsReason};
 use crate::exfat::{self, ExFatReason};
 use crate::ext::{self, ExtReason};
 use crate::fat::{self, FatReason};
@@ -58,6 +59,9 @@ pub enum WholeReason {
     /// An XFS filesystem that cannot be trusted or is not understood.
     #[error("XFS filesystem: {0}")]
     Xfs(XfsReason),
+    /// A Btrfs filesystem that cannot be trusted or is not understood.
+    #[error("Btrfs filesystem: {0}")]
+    Btrfs(BtrfsReason),
     /// A FAT filesystem that cannot be trusted or is not understood.
     #[error("FAT filesystem: {0}")]
     Fat(FatReason),
@@ -93,18 +97,31 @@ pub enum MapNote {
     MediaFailed,
     /// The backup of the boot region is not its equal.
     BackupBootDiffers,
+    /// Files of a Btrfs filesystem were synced since its last commit. The map holds its log, and
+    /// what the log refers to; the first mount of the restored volume replays it.
+    LogPending,
+    /// Tree blocks of a Btrfs filesystem were read from their second copy, as the first is
+    /// damaged. Both copies are in the map.
+    DamagedCopies {
+        /// How many of the blocks that were read. There may be more.
+        blocks: u64,
+    },
+    /// A copy of the superblock is damaged or older than the first.
+    SuperblockCopiesDiffer,
 }
 
 /// Reads which bytes of `volume` matter, in clusters of the filesystem `recognised`.
 ///
 /// Reads the allocation records only: about one byte in 32,768 of an ext4 volume with 4 KiB
 /// blocks, and the journal where one waits to be replayed; the table of files, `$Bitmap` and the
-/// start of the log of NTFS; the free-space trees of XFS and the end of its log; the tables or the
-/// bitmap, and all directories, of a FAT or exFAT volume; the front of a swap space.
+/// start of the log of NTFS; the free-space trees of XFS and the end of its log; the chunk, root,
+/// device, extent and log trees of Btrfs; the tables or the bitmap, and all directories, of a FAT or
+/// exFAT volume; the front of a swap space.
 ///
 /// Takes 16 bytes of memory for each run of the map, and beside them about 120 bytes for each
 /// group of ext4 (128 MiB of such a volume), two bits for each cluster of NTFS (1 GiB for 16 TiB
-/// in clusters of 4 KiB), three bits for each cluster of FAT and exFAT.
+/// in clusters of 4 KiB), three bits for each cluster of FAT and exFAT; for Btrfs as many bytes for
+/// each run again, and one bit for each sector of its chunks of metadata.
 ///
 /// The volume must not change until it has been copied.
 ///
@@ -122,6 +139,7 @@ pub fn used_map(volume: &dyn ReadAt, recognised: &Recognised, job: Job<'_>) -> R
         }
         FilesystemKind::Ntfs => ntfs::used_map(volume, job),
         FilesystemKind::Xfs => xfs::used_map(volume, job),
+        FilesystemKind::Btrfs => btrfs::used_map(volume, job),
         FilesystemKind::Fat12 | FilesystemKind::Fat16 | FilesystemKind::Fat32 => {
             fat::used_map(volume, job)
         }

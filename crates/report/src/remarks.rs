@@ -77,6 +77,17 @@ impl Remarks {
                 "{at} has a backup boot region that is not the equal of the first; both are in \
                  the image as they are"
             )),
+            MapNote::LogPending => self.notes.push(format!(
+                "{at} was not unmounted; its log is replayed when it is mounted after a restore"
+            )),
+            MapNote::DamagedCopies { blocks } => self.notes.push(format!(
+                "{at} has {blocks} blocks of metadata with one damaged copy; both are in the \
+                 image, and `btrfs scrub` mends them"
+            )),
+            MapNote::SuperblockCopiesDiffer => self.notes.push(format!(
+                "{at} has a copy of its superblock that is damaged or old; all are in the image, \
+                 and the next mount for writing renews it"
+            )),
             other => self.warnings.push(format!("{at}: {other:?}")),
         }
     }
@@ -215,6 +226,9 @@ mod tests {
             (MapNote::NotUnmounted, "was not unmounted; check it after a restore"),
             (MapNote::MediaFailed, "errors of its medium; the disk may be failing"),
             (MapNote::BackupBootDiffers, "backup boot region that is not the equal of the first"),
+            (MapNote::LogPending, "was not unmounted; its log is replayed when it is mounted"),
+            (MapNote::DamagedCopies { blocks: 3 }, "3 blocks of metadata with one damaged copy"),
+            (MapNote::SuperblockCopiesDiffer, "copy of its superblock that is damaged or old"),
         ] {
             let Remarks { notes, warnings } = told(note);
             assert_eq!((notes.len(), warnings.len()), (1, 0), "{notes:?} {warnings:?}");

@@ -3,6 +3,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod btrfs_extents;
+mod btrfs_forge;
+mod btrfs_histories;
+mod btrfs_hostile;
+mod btrfs_live;
+mod btrfs_maps;
+mod btrfs_refusals;
+mod btrfs_tools;
 mod exfat_maps;
 mod exfat_refusals;
 mod exfat_tools;
