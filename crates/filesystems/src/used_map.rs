@@ -3,6 +3,7 @@ use aiv_volume_io::{ExtentSet, Job, ReadAt};
 use crate::exfat::{self, ExFatReason};
 use crate::ext::{self, ExtReason};
 use crate::fat::{self, FatReason};
+use crate::lvm::{self, LogicalVolumeReason, LvmReason};
 use crate::ntfs::{self, NtfsReason};
 use crate::swap::{self, SwapReason};
 use crate::xfs::{self, XfsReason};
@@ -67,6 +68,12 @@ pub enum WholeReason {
     /// Swap space that may hold something, or is not understood.
     #[error("swap space: {0}")]
     Swap(SwapReason),
+    /// An LVM2 physical volume that cannot be trusted or is not understood.
+    #[error("LVM2 physical volume: {0}")]
+    Lvm(LvmReason),
+    /// A logical volume of LVM2 whose bytes are not in one piece, or not its own.
+    #[error(transparent)]
+    LogicalVolume(LogicalVolumeReason),
 }
 
 /// Something the user should know about a map.
@@ -93,6 +100,26 @@ pub enum MapNote {
     MediaFailed,
     /// The backup of the boot region is not its equal.
     BackupBootDiffers,
+    /// A logical volume lies in the volume. There is one such note for each.
+    LogicalVolume {
+        /// `GROUP/NAME`.
+        name: String,
+        /// What it holds, [`Unknown`](FilesystemKind::Unknown) also when nobody looked.
+        filesystem: FilesystemKind,
+        /// Bytes of it that lie in the volume.
+        len: u64,
+        /// Those of them that are kept.
+        used: u64,
+        /// Why all of them are kept; none when the filesystem in it has a map.
+        reason: Option<Box<WholeReason>>,
+    },
+    /// Something about a filesystem in a logical volume.
+    Within {
+        /// `GROUP/NAME`, names of nested volumes behind each other.
+        name: String,
+        /// What.
+        note: Box<MapNote>,
+    },
 }
 
 /// Reads which bytes of `volume` matter, in clusters of the filesystem `recognised`.
@@ -100,7 +127,8 @@ pub enum MapNote {
 /// Reads the allocation records only: about one byte in 32,768 of an ext4 volume with 4 KiB
 /// blocks, and the journal where one waits to be replayed; the table of files, `$Bitmap` and the
 /// start of the log of NTFS; the free-space trees of XFS and the end of its log; the tables or the
-/// bitmap, and all directories, of a FAT or exFAT volume; the front of a swap space.
+/// bitmap, and all directories, of a FAT or exFAT volume; the front of a swap space; the metadata
+/// of an LVM2 physical volume, and all of this for each filesystem in its logical volumes.
 ///
 /// Takes 16 bytes of memory for each run of the map, and beside them about 120 bytes for each
 /// group of ext4 (128 MiB of such a volume), two bits for each cluster of NTFS (1 GiB for 16 TiB
@@ -112,6 +140,16 @@ pub enum MapNote {
 /// [`Error::Io`](crate::Error::Io) when the medium fails, [`Error::Canceled`](crate::Error)
 /// when `job` is stopped. Damaged or unknown content is [`UsedMap::Whole`] instead.
 pub fn used_map(volume: &dyn ReadAt, recognised: &Recognised, job: Job<'_>) -> Result<UsedMap> {
+    used_map_in(volume, recognised, 0, job)
+}
+
+/// The map of a volume inside `depth` others.
+pub(crate) fn used_map_in(
+    volume: &dyn ReadAt,
+    recognised: &Recognised,
+    depth: usize,
+    job: Job<'_>,
+) -> Result<UsedMap> {
     let kind = recognised.kind;
     if let Some(&other) = recognised.also.first() {
         return Ok(UsedMap::Whole { reason: WholeReason::Ambiguous { kind, other } });
@@ -127,6 +165,7 @@ pub fn used_map(volume: &dyn ReadAt, recognised: &Recognised, job: Job<'_>) -> R
         }
         FilesystemKind::ExFat => exfat::used_map(volume, job),
         FilesystemKind::Swap | FilesystemKind::SwapSuspended => swap::used_map(volume),
+        FilesystemKind::Lvm2Member => lvm::used_map(volume, depth, job),
         FilesystemKind::Unknown => Ok(UsedMap::Whole { reason: WholeReason::UnknownFilesystem }),
         kind => Ok(UsedMap::Whole { reason: WholeReason::NoMap { kind } }),
     }

@@ -108,19 +108,10 @@ fn an_lvm_physical_volume() {
     sector[24..32].copy_from_slice(b"LVM2 001");
     sector[32..64].copy_from_slice(b"V9N6H5MXloJmEETLHsKyAokLv5JL0RY7");
     sector[64..72].copy_from_slice(&(8 * MIB).to_le_bytes());
-    let sum = lvm_crc(&sector[20..]);
+    let sum = crate::lvm_tools::crc(&sector[20..]);
     sector[16..20].copy_from_slice(&sum.to_le_bytes());
     volume.patch(512, &sector);
     check(&volume, FilesystemKind::Lvm2Member);
-}
-
-/// CRC-32 without final inversion, from LVM's own start value.
-fn lvm_crc(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0xf597_a6cf, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
-            if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 }
-        })
-    })
 }
 
 #[test]
