@@ -40,6 +40,7 @@ mod runs;
 mod stop;
 mod swap;
 mod used_map;
+mod wrapped;
 mod xfs;
 
 pub use error::{Error, Result};

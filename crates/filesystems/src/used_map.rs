@@ -6,6 +6,7 @@ use crate::fat::{self, FatReason};
 use crate::lvm::{self, LogicalVolumeReason, LvmReason};
 use crate::ntfs::{self, NtfsReason};
 use crate::swap::{self, SwapReason};
+use crate::wrapped;
 use crate::xfs::{self, XfsReason};
 use crate::{FilesystemKind, Recognised, Result};
 
@@ -39,6 +40,29 @@ pub enum WholeReason {
     /// The kind is recognised, but its used blocks cannot be told.
     #[error("no used-block map for {kind} yet")]
     NoMap {
+        /// What was recognised.
+        kind: FilesystemKind,
+    },
+    /// Without the key, free space looks like data.
+    #[error(
+        "encrypted ({by}): every sector looks used; a backup of the unlocked volume is smaller, \
+         and not encrypted"
+    )]
+    Encrypted {
+        /// What encrypts it, by the name its users know.
+        by: &'static str,
+    },
+    /// The volume is one of several, or the lower side of another.
+    #[error("a part of {of}: which blocks are used can only be told from the whole{advice}")]
+    PartOf {
+        /// What, with its article.
+        of: &'static str,
+        /// What the user can do, beginning with a semicolon; empty when there is nothing.
+        advice: &'static str,
+    },
+    /// A read-only filesystem, which has no free blocks.
+    #[error("{kind} is read-only and has no free space")]
+    NoFreeSpace {
         /// What was recognised.
         kind: FilesystemKind,
     },
@@ -166,7 +190,6 @@ pub(crate) fn used_map_in(
         FilesystemKind::ExFat => exfat::used_map(volume, job),
         FilesystemKind::Swap | FilesystemKind::SwapSuspended => swap::used_map(volume),
         FilesystemKind::Lvm2Member => lvm::used_map(volume, depth, job),
-        FilesystemKind::Unknown => Ok(UsedMap::Whole { reason: WholeReason::UnknownFilesystem }),
-        kind => Ok(UsedMap::Whole { reason: WholeReason::NoMap { kind } }),
+        kind => wrapped::used_map(volume, kind),
     }
 }
