@@ -1,16 +1,15 @@
 //! LVM2 physical volumes of an attacker, every checksum right: no panic, no endless loop, and no
 //! map without the records it was read from.
 
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use aiv_filesystems::{UsedMap, recognise, used_map};
+use aiv_testkit::mutants::{Changes, Mutated, Sums, total_len};
 use aiv_volume_io::{Extent, Job, MemDisk, ReadAt};
 use proptest::prelude::*;
 
 use crate::ext_tools::{MIB, mke2fs};
-use crate::hostile::{Mutated, total_len};
-use crate::lvm_tools::{Lvm, crc};
+use crate::lvm_tools::Lvm;
 use crate::tools::Volume;
 
 struct Target {
@@ -36,22 +35,15 @@ static TARGET: LazyLock<Target> = LazyLock::new(|| {
 });
 
 /// Makes the checksums of the label, the header of the area and the text right.
-fn mend(changes: &mut HashMap<u64, u8>) {
-    let label = Extent::new(512 + 20, 492);
-    let header = Extent::new(4096 + 4, 508);
-    for (summed, at) in [(label, 512 + 16), (TARGET.text, 4096 + 56), (header, 4096)] {
-        let mutated = Mutated::new(&TARGET.disk, changes);
-        let mut bytes = vec![0; usize::try_from(summed.len).unwrap()];
-        mutated.read_exact_at(&mut bytes, summed.start).unwrap();
-        changes.extend((at..).zip(crc(&bytes).to_le_bytes()));
-    }
+fn mend(changes: &mut Changes) {
+    Sums::Lvm.mend(&TARGET.disk, &[], changes);
 }
 
-fn check(changes: &HashMap<u64, u8>) -> bool {
+fn check(changes: &Changes) -> bool {
     let target = &*TARGET;
     let mutated = Mutated::new(&target.disk, changes);
     let recognised = recognise(&mutated).unwrap();
-    mutated.take_reads();
+    let _ = mutated.take_reads();
     let map = used_map(&mutated, &recognised, Job::silent()).unwrap();
     let read = total_len(&mutated.take_reads());
     assert!(read <= 2 * target.disk.len(), "{read} bytes read");
@@ -66,7 +58,7 @@ fn check(changes: &HashMap<u64, u8>) -> bool {
 
 #[test]
 fn what_is_not_changed_has_a_map() {
-    let mut changes = HashMap::new();
+    let mut changes = Changes::new();
     assert!(check(&changes));
     mend(&mut changes);
     assert!(check(&changes));
