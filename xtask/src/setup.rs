@@ -48,6 +48,8 @@ const NEEDS: &[Need] = &[
     need("mount.exfat-fuse", "exfat-fuse", "files on exFAT volumes, whatever the kernel knows"),
     need("mksquashfs", "squashfs-tools", "SquashFS volumes"),
     need("mkfs.f2fs", "f2fs-tools", "F2FS volumes"),
+    need("make-bcache", "bcache-tools", "disks behind a cache"),
+    need("pvck", "lvm2", "LVM2 volume groups, and the second opinion on their metadata"),
     need("cryptsetup", "cryptsetup-bin", "LUKS volumes"),
     need("strace", "strace", "proof that sources are only read"),
     need("script", "bsdutils", "a terminal for the question before a restore"),

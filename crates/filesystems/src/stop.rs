@@ -2,6 +2,7 @@ use crate::btrfs::BtrfsReason;
 use crate::exfat::ExFatReason;
 use crate::ext::{ExtReason, JournalReason};
 use crate::fat::FatReason;
+use crate::lvm::LvmReason;
 use crate::ntfs::{NtfsLogReason, NtfsReason};
 use crate::swap::SwapReason;
 use crate::xfs::XfsReason;
@@ -70,6 +71,12 @@ impl From<XfsReason> for Stop {
 impl From<BtrfsReason> for Stop {
     fn from(reason: BtrfsReason) -> Self {
         Self::Whole(WholeReason::Btrfs(reason))
+    }
+}
+
+impl From<LvmReason> for Stop {
+    fn from(reason: LvmReason) -> Self {
+        Self::Whole(WholeReason::Lvm(reason))
     }
 }
 

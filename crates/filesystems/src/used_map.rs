@@ -4,8 +4,10 @@ use crate::btrfs::{self, BtrfsReason};
 use crate::exfat::{self, ExFatReason};
 use crate::ext::{self, ExtReason};
 use crate::fat::{self, FatReason};
+use crate::lvm::{self, LogicalVolumeReason, LvmReason};
 use crate::ntfs::{self, NtfsReason};
 use crate::swap::{self, SwapReason};
+use crate::wrapped;
 use crate::xfs::{self, XfsReason};
 use crate::{FilesystemKind, Recognised, Result};
 
@@ -42,6 +44,29 @@ pub enum WholeReason {
         /// What was recognised.
         kind: FilesystemKind,
     },
+    /// Without the key, free space looks like data.
+    #[error(
+        "encrypted ({by}): every sector looks used; a backup of the unlocked volume is smaller, \
+         and not encrypted"
+    )]
+    Encrypted {
+        /// What encrypts it, by the name its users know.
+        by: &'static str,
+    },
+    /// The volume is one of several, or the lower side of another.
+    #[error("a part of {of}: which blocks are used can only be told from the whole{advice}")]
+    PartOf {
+        /// What, with its article.
+        of: &'static str,
+        /// What the user can do, beginning with a semicolon; empty when there is nothing.
+        advice: &'static str,
+    },
+    /// A read-only filesystem, which has no free blocks.
+    #[error("{kind} is read-only and has no free space")]
+    NoFreeSpace {
+        /// What was recognised.
+        kind: FilesystemKind,
+    },
     /// Signatures of two kinds are present; one of them is a left-over.
     #[error("the volume carries signatures of both {kind} and {other}")]
     Ambiguous {
@@ -71,6 +96,12 @@ pub enum WholeReason {
     /// Swap space that may hold something, or is not understood.
     #[error("swap space: {0}")]
     Swap(SwapReason),
+    /// An LVM2 physical volume that cannot be trusted or is not understood.
+    #[error("LVM2 physical volume: {0}")]
+    Lvm(LvmReason),
+    /// A logical volume of LVM2 whose bytes are not in one piece, or not its own.
+    #[error(transparent)]
+    LogicalVolume(LogicalVolumeReason),
 }
 
 /// Something the user should know about a map.
@@ -108,6 +139,26 @@ pub enum MapNote {
     },
     /// A copy of the superblock is damaged or older than the first.
     SuperblockCopiesDiffer,
+    /// A logical volume lies in the volume. There is one such note for each.
+    LogicalVolume {
+        /// `GROUP/NAME`.
+        name: String,
+        /// What it holds, [`Unknown`](FilesystemKind::Unknown) also when nobody looked.
+        filesystem: FilesystemKind,
+        /// Bytes of it that lie in the volume.
+        len: u64,
+        /// Those of them that are kept.
+        used: u64,
+        /// Why all of them are kept; none when the filesystem in it has a map.
+        reason: Option<Box<WholeReason>>,
+    },
+    /// Something about a filesystem in a logical volume.
+    Within {
+        /// `GROUP/NAME`, names of nested volumes behind each other.
+        name: String,
+        /// What.
+        note: Box<MapNote>,
+    },
 }
 
 /// Reads which bytes of `volume` matter, in clusters of the filesystem `recognised`.
@@ -116,7 +167,8 @@ pub enum MapNote {
 /// blocks, and the journal where one waits to be replayed; the table of files, `$Bitmap` and the
 /// start of the log of NTFS; the free-space trees of XFS and the end of its log; the chunk, root,
 /// device, extent and log trees of Btrfs; the tables or the bitmap, and all directories, of a FAT or
-/// exFAT volume; the front of a swap space.
+/// exFAT volume; the front of a swap space; the metadata of an LVM2 physical volume, and all of this
+/// for each filesystem in its logical volumes.
 ///
 /// Takes 16 bytes of memory for each run of the map, and beside them about 120 bytes for each
 /// group of ext4 (128 MiB of such a volume), two bits for each cluster of NTFS (1 GiB for 16 TiB
@@ -129,6 +181,16 @@ pub enum MapNote {
 /// [`Error::Io`](crate::Error::Io) when the medium fails, [`Error::Canceled`](crate::Error)
 /// when `job` is stopped. Damaged or unknown content is [`UsedMap::Whole`] instead.
 pub fn used_map(volume: &dyn ReadAt, recognised: &Recognised, job: Job<'_>) -> Result<UsedMap> {
+    used_map_in(volume, recognised, 0, job)
+}
+
+/// The map of a volume inside `depth` others.
+pub(crate) fn used_map_in(
+    volume: &dyn ReadAt,
+    recognised: &Recognised,
+    depth: usize,
+    job: Job<'_>,
+) -> Result<UsedMap> {
     let kind = recognised.kind;
     if let Some(&other) = recognised.also.first() {
         return Ok(UsedMap::Whole { reason: WholeReason::Ambiguous { kind, other } });
@@ -145,7 +207,7 @@ pub fn used_map(volume: &dyn ReadAt, recognised: &Recognised, job: Job<'_>) -> R
         }
         FilesystemKind::ExFat => exfat::used_map(volume, job),
         FilesystemKind::Swap | FilesystemKind::SwapSuspended => swap::used_map(volume),
-        FilesystemKind::Unknown => Ok(UsedMap::Whole { reason: WholeReason::UnknownFilesystem }),
-        kind => Ok(UsedMap::Whole { reason: WholeReason::NoMap { kind } }),
+        FilesystemKind::Lvm2Member => lvm::used_map(volume, depth, job),
+        kind => wrapped::used_map(volume, kind),
     }
 }

@@ -1,10 +1,10 @@
 //! Btrfs volumes of an attacker: no panic, no endless loop, no unbounded memory, no map that
 //! leaves out what it was read from, or anything the right one has.
 
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use aiv_filesystems::{UsedMap, recognise, used_map};
+use aiv_testkit::mutants::{Changes, Mutated, total_len};
 use aiv_volume_io::{Extent, ExtentSet, Job, MemDisk, ReadAt};
 use proptest::prelude::*;
 
@@ -12,7 +12,7 @@ use crate::btrfs_forge::SUPERBLOCK;
 use crate::btrfs_live::with_log;
 use crate::btrfs_tools::{MOUNT, fill, mkfs};
 use crate::ext_tools::{MIB, used_bytes};
-use crate::hostile::{Mutated, Seed, seed, total_len};
+use crate::hostile::{Seed, seed};
 use crate::tools::Volume;
 
 struct Target {
@@ -51,7 +51,7 @@ static TARGETS: LazyLock<Vec<Target>> = LazyLock::new(|| {
 impl Target {
     /// Makes the checksums of changed records right again. All are CRC-32C of what follows 32
     /// bytes, and a record is what is read at once.
-    fn mend(&self, changes: &mut HashMap<u64, u8>) {
+    fn mend(&self, changes: &mut Changes) {
         for record in &self.seed.metadata {
             if !changes.keys().any(|&at| record.start <= at && at < record.end()) {
                 continue;
@@ -64,11 +64,11 @@ impl Target {
         }
     }
 
-    fn check(&self, changes: &HashMap<u64, u8>) {
+    fn check(&self, changes: &Changes) {
         let mutated = Mutated::new(&self.seed.volume, changes);
         let recognised = recognise(&mutated).unwrap();
         // Signatures and labels are no records of the map.
-        mutated.take_reads();
+        let _ = mutated.take_reads();
         let map = used_map(&mutated, &recognised, Job::silent()).unwrap();
         let reads = mutated.take_reads();
         assert!(total_len(&reads) <= 2 * self.seed.volume.len(), "{} reads", reads.len());
@@ -112,7 +112,7 @@ proptest! {
         mended in prop::bool::weighted(0.9),
     ) {
         let target = which.get(&TARGETS);
-        let mut changes: HashMap<u64, u8> = changes
+        let mut changes: Changes = changes
             .into_iter()
             .map(|(record, at, part, value)| {
                 (place(*record.get(&target.seed.metadata), at, part), value)
@@ -158,7 +158,7 @@ proptest! {
         let record = *record.get(&target.seed.metadata);
         // What identifies the record stays, in many of the cases.
         let bytes = crate::tools::noise(noise, usize::try_from(record.len).unwrap());
-        let mut changes: HashMap<u64, u8> =
+        let mut changes: Changes =
             (record.start..record.end()).zip(bytes).skip(usize::try_from(keep).unwrap()).collect();
         target.mend(&mut changes);
         target.check(&changes);
@@ -168,10 +168,10 @@ proptest! {
 #[test]
 fn the_btrfs_seeds_have_a_map_and_every_record_matters() {
     for target in TARGETS.iter() {
-        target.check(&HashMap::new());
+        target.check(&Changes::new());
         for record in &target.seed.metadata {
             // A checksum alone, of a record that may have a second copy.
-            let changes = HashMap::from([(record.start, 0x5a), (record.start + 1, 0xa5)]);
+            let changes = Changes::from([(record.start, 0x5a), (record.start + 1, 0xa5)]);
             let mutated = Mutated::new(&target.seed.volume, &changes);
             let recognised = recognise(&mutated).unwrap();
             let map = used_map(&mutated, &recognised, Job::silent()).unwrap();
