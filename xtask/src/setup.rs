@@ -52,6 +52,12 @@ const NEEDS: &[Need] = &[
     need("script", "bsdutils", "a terminal for the question before a restore"),
     // Debian 12 itself and its backports both carry this one; whichever apt prefers will do.
     need("qemu-img", "qemu-utils", "the second opinion on raw and qcow2 disks"),
+    need("qemu-io", "qemu-utils", "virtual disks of a chosen content"),
+    need(
+        "/usr/lib/python3/dist-packages/pyvhdi.cpython-311-x86_64-linux-gnu.so",
+        "python3-libvhdi",
+        "the second opinion on VHD and VHDX and their parents",
+    ),
     need("xz", "xz-utils", "stored test images"),
     need("zstd", "zstd", "stored test images"),
     need("bzip2", "bzip2", "stored test images"),
