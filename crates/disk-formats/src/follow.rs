@@ -115,3 +115,32 @@ impl Files {
 fn stays_below(name: &Path) -> bool {
     name.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
 }
+
+/// Where the parent may be: by the relative path, then beside the image under the last part of
+/// any path. Paths of Windows lead nowhere else.
+pub(crate) fn names_of_windows(paths: &[String]) -> Vec<PathBuf> {
+    let slashed: Vec<String> = paths.iter().map(|path| path.replace('\\', "/")).collect();
+    let is_relative = |path: &&String| !path.contains(':') && !path.starts_with('/');
+    let last = |path: &String| path.rsplit('/').next().unwrap_or_default().to_owned();
+    let all = slashed.iter().filter(is_relative).cloned().chain(slashed.iter().map(last));
+    let mut names: Vec<PathBuf> = Vec::new();
+    for name in all.filter(|name| !name.is_empty()).map(PathBuf::from) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_windows_become_names_beside_the_image() {
+        let paths = [".\\a\\b.vhdx", "\\\\?\\Volume{1}\\vm\\c.vhdx", "D:\\vm\\b.vhdx"];
+        let names = names_of_windows(&paths.map(str::to_owned));
+        let expected = ["./a/b.vhdx", "b.vhdx", "c.vhdx"].map(PathBuf::from);
+        assert_eq!(names, expected);
+    }
+}

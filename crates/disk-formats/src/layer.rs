@@ -14,7 +14,7 @@ const UNITS_KEPT: usize = 4;
 /// Where a run of bytes of the disk lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// The file says nothing about it: ask the parent, and without one it is zeros.
+    /// The file says nothing about it: ask the parent. Past its end there are zeros.
     Parent,
     /// Zeros, whatever the parent holds.
     Zero,
@@ -57,12 +57,12 @@ type Unit = (u64, Arc<[u8]>);
 /// A layer and what it lies on.
 pub(crate) struct Stacked {
     layer: Box<dyn Layer>,
-    parent: Option<Arc<dyn ReadAt>>,
+    parent: Arc<dyn ReadAt>,
     units: Mutex<Vec<Unit>>,
 }
 
 impl Stacked {
-    pub(crate) fn new(layer: Box<dyn Layer>, parent: Option<Arc<dyn ReadAt>>) -> Self {
+    pub(crate) fn new(layer: Box<dyn Layer>, parent: Arc<dyn ReadAt>) -> Self {
         Self { layer, parent, units: Mutex::default() }
     }
 
@@ -88,14 +88,14 @@ impl Stacked {
     }
 
     fn read_place(&self, out: &mut [u8], at: u64, place: Place) -> io::Result<()> {
-        match (place, &self.parent) {
-            (Place::Zero, _) | (Place::Parent, None) => out.fill(0),
-            (Place::Parent, Some(parent)) => read_or_zeros(parent, out, at)?,
-            (Place::Data { file, offset }, _) => {
+        match place {
+            Place::Zero => out.fill(0),
+            Place::Parent => read_or_zeros(&self.parent, out, at)?,
+            Place::Data { file, offset } => {
                 let file = self.layer.data(file).ok_or(io::ErrorKind::InvalidInput)?;
                 read_or_zeros(file, out, offset)?;
             }
-            (Place::Packed { unit }, _) => {
+            Place::Packed { unit } => {
                 let bytes = self.unit(unit)?;
                 let from = usize::try_from(at - unit).map_err(io::Error::other)?;
                 let found = bytes.get(from..).and_then(|rest| rest.get(..out.len()));
@@ -164,18 +164,18 @@ impl ReadAt for Stacked {
         while at < range.end() && holes.len() < HOLES_MAX {
             let (len, place) = self.run(at, range.end())?;
             let run = Extent::new(at, len);
-            match (place, &self.parent) {
-                (Place::Zero, _) | (Place::Parent, None) => push(&mut holes, run),
-                (Place::Parent, Some(parent)) => {
-                    let inside = Extent::between(at, run.end().min(parent.len()));
+            match place {
+                Place::Zero => push(&mut holes, run),
+                Place::Parent => {
+                    let inside = Extent::between(at, run.end().min(self.parent.len()));
                     if !inside.is_empty() {
-                        for hole in parent.holes(inside)? {
+                        for hole in self.parent.holes(inside)? {
                             push(&mut holes, hole);
                         }
                     }
-                    push(&mut holes, Extent::between(at.max(parent.len()), run.end()));
+                    push(&mut holes, Extent::between(at.max(self.parent.len()), run.end()));
                 }
-                _ => {}
+                Place::Data { .. } | Place::Packed { .. } => {}
             }
             at = run.end();
         }

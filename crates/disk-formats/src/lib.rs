@@ -41,6 +41,7 @@ mod open;
 mod pages;
 mod qcow2;
 mod vhd;
+mod vhdx;
 mod vmdk;
 
 pub use error::{Error, Result};

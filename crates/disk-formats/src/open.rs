@@ -3,11 +3,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aiv_volume_io::{Extent, FileKind, ReadAt};
+use aiv_volume_io::{Extent, FileKind, MemDisk, ReadAt};
 
 use crate::follow::{Files, Follow};
 use crate::layer::{Layer, Stacked};
-use crate::{Error, Format, Result, qcow2, vhd, vmdk};
+use crate::{Error, Format, Result, qcow2, vhd, vhdx, vmdk};
 
 /// Files a chain of parents may have, the image itself included.
 pub const CHAIN_MAX: usize = 64;
@@ -98,11 +98,9 @@ impl DiskImage {
         let mut seen: Vec<(u64, u64)> = id.into_iter().collect();
         let (mut path, mut file, mut at) = (path.to_path_buf(), file, format);
         let mut expected: Vec<Identity> = Vec::new();
-        let base = loop {
-            if at == Format::Raw {
-                break Some(file);
-            }
-            let found = understand(at, file, &path, &mut files).map_err(Error::within(&path))?;
+        let base: Arc<dyn ReadAt> = loop {
+            let found = understand(at, &file, &path, &mut files).map_err(Error::within(&path))?;
+            let Some(found) = found else { break file };
             check_identity(&expected, found.identity).map_err(Error::within(&path))?;
             let several = !layers.is_empty() || found.parent.is_some();
             notes.extend(found.notes.into_iter().map(|note| match several {
@@ -110,7 +108,8 @@ impl DiskImage {
                 false => note,
             }));
             layers.push(found.layer);
-            let Some(parent) = found.parent else { break None };
+            // What nobody says anything about is past the end of nothing, and that reads as zeros.
+            let Some(parent) = found.parent else { break Arc::new(MemDisk::default()) };
             if layers.len() >= CHAIN_MAX {
                 return Err(Error::TooMany { max: CHAIN_MAX });
             }
@@ -128,9 +127,8 @@ impl DiskImage {
         };
         let mut disk = base;
         for layer in layers.into_iter().rev() {
-            disk = Some(Arc::new(Stacked::new(layer, disk)));
+            disk = Arc::new(Stacked::new(layer, disk));
         }
-        let disk = disk.ok_or(Error::TooMany { max: 0 })?;
         Ok(Self { format, disk, files: files.opened, notes })
     }
 
@@ -185,18 +183,21 @@ fn agreed(path: &Path, file: &dyn ReadAt) -> Result<Format> {
     found.map_err(|found| Error::Ambiguous { path: path.to_path_buf(), found })
 }
 
+/// `None` for a raw file, of which there is nothing to understand.
 fn understand(
     format: Format,
-    file: Arc<dyn ReadAt>,
+    file: &Arc<dyn ReadAt>,
     path: &Path,
     files: &mut Files,
-) -> Result<Understood> {
-    match format {
-        Format::Qcow2 => qcow2::open(file, path, files),
-        Format::Vhd => vhd::open(file),
-        Format::Vmdk => vmdk::open(file, path, files),
-        _ => Err(Error::Unsupported { format, what: "not read yet".into() }),
-    }
+) -> Result<Option<Understood>> {
+    let file = file.clone();
+    Ok(Some(match format {
+        Format::Raw => return Ok(None),
+        Format::Qcow2 => qcow2::open(file, path, files)?,
+        Format::Vhd => vhd::open(file)?,
+        Format::Vhdx => vhdx::open(file)?,
+        Format::Vmdk => vmdk::open(file, path, files)?,
+    }))
 }
 
 fn check_identity(expected: &[Identity], found: Option<Identity>) -> Result<()> {

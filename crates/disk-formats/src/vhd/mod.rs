@@ -7,13 +7,13 @@
 mod footer;
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use aiv_volume_io::ReadAt;
 
-use self::footer::{Dynamic, Kind};
+use self::footer::Kind;
 use crate::bytes::be32;
+use crate::follow::names_of_windows;
 use crate::layer::{Layer, Place};
 use crate::open::{Identity, ParentRef, Understood};
 use crate::pages::Pages;
@@ -35,7 +35,7 @@ pub(crate) fn open(file: Arc<dyn ReadAt>) -> Result<Understood> {
     };
     let dynamic = footer::read_dynamic(&*file, at, &footer)?;
     let parent = (footer.kind == Kind::Differencing).then(|| ParentRef {
-        names: names(&dynamic),
+        names: names_of_windows(&dynamic.names),
         format: Some(Format::Vhd),
         expected: vec![Identity::Guid(dynamic.parent_id)],
     });
@@ -47,22 +47,6 @@ pub(crate) fn open(file: Arc<dyn ReadAt>) -> Result<Understood> {
         pages: Pages::new(file),
     });
     Ok(Understood { layer, parent, identity, notes })
-}
-
-/// Where the parent may be: relative to the image, then beside it under the last part of any of
-/// the names. Paths of Windows lead nowhere else.
-fn names(dynamic: &Dynamic) -> Vec<PathBuf> {
-    let mut names: Vec<PathBuf> = Vec::new();
-    let slashed: Vec<String> = dynamic.names.iter().map(|name| name.replace('\\', "/")).collect();
-    let last = |name: &String| name.rsplit('/').next().unwrap_or_default().to_owned();
-    let all = slashed.iter().filter(|name| !name.contains(':')).cloned();
-    for name in all.chain(slashed.iter().map(last)).filter(|name| !name.is_empty()) {
-        let name = PathBuf::from(name);
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    names
 }
 
 fn corrupt(section: &'static str, offset: u64, what: String) -> Error {

@@ -14,7 +14,7 @@ use aiv_volume_io::ReadAt;
 
 use self::descriptor::{Descriptor, ExtentKind};
 use self::sparse::Sparse;
-use crate::follow::Files;
+use crate::follow::{Files, names_of_windows};
 use crate::format::is_descriptor;
 use crate::layer::{Layer, Place};
 use crate::open::{Identity, ParentRef, Understood};
@@ -75,11 +75,10 @@ fn understood(
     notes: Vec<String>,
 ) -> Understood {
     let parent = descriptor.and_then(|d| d.parent.as_ref()).map(|(cid, hint)| {
-        // A path of Windows, or of another machine: then only its last part can help.
-        let slashed = hint.replace('\\', "/");
-        let last = PathBuf::from(slashed.rsplit('/').next().unwrap_or_default());
         let mut names = vec![PathBuf::from(hint)];
-        names.extend((names[0] != last).then_some(last));
+        for name in names_of_windows(std::slice::from_ref(hint)) {
+            names.extend((names[0] != name).then_some(name));
+        }
         ParentRef { names, format: Some(Format::Vmdk), expected: vec![Identity::Cid(*cid)] }
     });
     let identity = descriptor.map(|descriptor| Identity::Cid(descriptor.cid));

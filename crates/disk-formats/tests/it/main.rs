@@ -5,7 +5,11 @@
 
 mod tools;
 
+mod follow;
+mod hostile;
 mod qcow2;
 mod vhd;
 mod vhd_maker;
+mod vhdx;
+mod vhdx_maker;
 mod vmdk;
