@@ -58,6 +58,8 @@ const NEEDS: &[Need] = &[
         "python3-libvhdi",
         "the second opinion on VHD and VHDX and their parents",
     ),
+    need("qemu-nbd", "qemu-utils", "disks behind an NBD server"),
+    need("nbdkit", "nbdkit", "NBD servers with every manner of reply"),
     need("xz", "xz-utils", "stored test images"),
     need("zstd", "zstd", "stored test images"),
     need("bzip2", "bzip2", "stored test images"),
