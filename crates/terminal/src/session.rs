@@ -1,10 +1,13 @@
 //! What the outside world gives to a command: time, randomness, a terminal, Ctrl-C.
 
 use std::io;
+use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aiv_backup_engine::Clock;
+use aiv_jobs::World;
 use aiv_report::{Exit, Failure};
 use aiv_volume_io::{Cancel, Job};
 
@@ -67,6 +70,30 @@ impl Session {
     }
 }
 
+impl World for Session {
+    fn root(&self) -> &Path {
+        Path::new("/")
+    }
+
+    fn clock(&self) -> &dyn Clock {
+        &self.clock
+    }
+
+    fn now_unix_ms(&self) -> u64 {
+        now_unix_ms()
+    }
+
+    fn fill_random(&self, bytes: &mut [u8]) -> io::Result<()> {
+        getrandom::fill(bytes).map_err(|e| io::Error::other(e.to_string()))
+    }
+}
+
+/// One thread per processor.
+#[must_use]
+pub fn threads() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
 /// Milliseconds since 1970 UTC.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "frontends read the clock, here and nowhere else")]
@@ -79,7 +106,7 @@ pub fn now_unix_ms() -> u64 {
 ///
 /// # Errors
 /// When the system has none.
-pub fn random<const N: usize>() -> Result<[u8; N], Failure> {
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], Failure> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes)
         .map_err(|e| Failure::io("no random numbers")(io::Error::other(e.to_string())))?;

@@ -17,13 +17,10 @@ use aiv_report::{Failure, Outcome};
 use crate::args::Command;
 use aiv_terminal::Session;
 
-/// Where `/sys` and `/proc` are.
-const ROOT: &str = "/";
-
 pub(crate) fn run(command: Command, session: &Session) -> Result<Outcome, Failure> {
     match command {
         Command::Devices => devices::run(session),
-        Command::Backup(args) => backup::run(&args, session),
+        Command::Backup(args) => backup::run(args, session),
         Command::List { dir } => list::run(&dir, session),
         Command::Info { image } => info::run(&image, session),
         Command::Verify(args) => verify::run(&args, session),
