@@ -5,15 +5,23 @@
 //! harm, gathers the facts, plans, applies and remembers. The command line runs one job and
 //! ends; a service runs the same job on a clock.
 //!
+//! A source in use is refused, read as it is, or held still: its filesystems are frozen while it
+//! is read, and a second process sees to it that they are thawed whatever happens.
+//!
 //! What the outside world gives, time, randomness and the place of `/sys` and `/proc`, comes in
 //! through [`World`]. Nothing here prints, and nothing reads the environment.
 
 mod backup;
 mod error;
+mod freeze;
+mod hooks;
+mod programs;
 mod source;
 mod world;
 
-pub use backup::{BackupDone, BackupJob, Backups};
-pub use error::{Error, Refusal, Result};
+pub use backup::{BackupDone, BackupJob, Backups, Still, StillReport};
+pub use error::{Error, FreezeError, Refusal, Result};
+pub use freeze::freeze_guard;
+pub use hooks::{Hook, HookReport, Hooks};
 pub use source::Source;
 pub use world::World;

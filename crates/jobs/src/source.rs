@@ -23,8 +23,11 @@ impl Source {
     /// [`crate::Error::Volume`] when it cannot be opened, [`crate::Error::Backup`] when the
     /// machine cannot be asked about it.
     pub fn open(root: &Path, word: &Path) -> Result<Self> {
-        let disk = Box::new(FileDisk::open_source(word)?);
+        let mut disk = FileDisk::open_source(word)?;
         let facts = SourceFacts::gather(root, word)?;
-        Ok(Self { disk, facts, made_of: vec![word.to_path_buf()] })
+        if !facts.writers.is_empty() {
+            disk = FileDisk::open_source_direct(word)?;
+        }
+        Ok(Self { disk: Box::new(disk), facts, made_of: vec![word.to_path_buf()] })
     }
 }

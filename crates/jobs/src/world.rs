@@ -1,5 +1,7 @@
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
 use aiv_backup_engine::Clock;
 
@@ -19,4 +21,9 @@ pub trait World: Sync {
     /// # Errors
     /// When the system has none.
     fn fill_random(&self, bytes: &mut [u8]) -> io::Result<()>;
+
+    /// The command for a process that does nothing but call [`crate::freeze_guard`] with this
+    /// limit and these mounts, its standard input and its standard output. No signal meant for
+    /// the caller's process may end it.
+    fn guard(&self, limit: Duration, mounts: &[PathBuf]) -> Command;
 }

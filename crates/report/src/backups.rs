@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use aiv_jobs::{BackupDone, Backups};
+use aiv_jobs::{BackupDone, Backups, HookReport, StillReport};
 use serde_json::{Value, json};
 
+use crate::words::clean;
 use crate::{Failure, Outcome, Remarks, json, text};
 
 /// Results of a backup of `sources`, in order; those behind the last result were not begun.
@@ -47,9 +48,39 @@ fn named(failure: Failure, source: &Path) -> Failure {
 }
 
 fn backup(folder: &Path, source: &Path, done: &BackupDone) -> Outcome {
-    let BackupDone { plan, report, elapsed, .. } = done;
+    let BackupDone { plan, report, elapsed, still } = done;
     let mut json = json::backup(folder, plan, report, *elapsed);
     json["source"] = json::path(source);
     let text = text::backup(source, folder, plan, report, *elapsed);
-    Outcome::report(json, text).with(Remarks::on_backup(report))
+    let mut outcome = Outcome::report(json, text);
+    if let Some(still) = still {
+        add_still(&mut outcome, still);
+    }
+    outcome.with(Remarks::on_backup(report))
+}
+
+/// How the source was kept from changing, and what the commands around that did.
+fn add_still(outcome: &mut Outcome, still: &StillReport) {
+    let ms = u64::try_from(still.elapsed.as_millis()).unwrap_or(u64::MAX);
+    let mounts: Vec<String> = still.frozen.iter().map(|path| path.display().to_string()).collect();
+    let names = clean(&mounts.join(", "));
+    outcome.text += &format!("frozen for {}.{} s: {names}\n", ms / 1000, ms % 1000 / 100);
+    outcome.json["frozen"] = Value::from(mounts);
+    outcome.json["frozen_ms"] = Value::from(ms);
+    outcome.json["hooks"] = still.hooks.iter().map(hook).collect();
+    let failed = |hook: &HookReport| {
+        let failure = hook.failure.as_ref()?;
+        Some(format!("the {} command failed: {failure}", hook.hook.name()))
+    };
+    let warnings: Vec<String> = still.hooks.iter().filter_map(failed).collect();
+    outcome.add(Remarks { notes: Vec::new(), warnings });
+}
+
+fn hook(report: &HookReport) -> Value {
+    json!({
+        "hook": report.hook.name(),
+        "command": report.command,
+        "elapsed_ms": u64::try_from(report.elapsed.as_millis()).unwrap_or(u64::MAX),
+        "failure": report.failure,
+    })
 }

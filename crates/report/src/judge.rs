@@ -59,6 +59,48 @@ fn judge_job(error: &aiv_jobs::Error) -> Option<Verdict> {
         Error::Refused(Refusal::DestinationOnSource) => {
             refused("destination_on_source", "choose a folder on another disk")
         }
+        Error::Refused(Refusal::FreezesRoot) => refused(
+            "freezes_root",
+            "the whole machine would wait; back it up from a rescue system, or with --live",
+        ),
+        Error::Refused(Refusal::WritesThere { .. }) => {
+            refused("freezes_itself", "send messages and reports to another filesystem")
+        }
+        Error::Refused(Refusal::OnSeveral { .. }) => refused(
+            "on_several_devices",
+            "unmount it: an image of a part is only useful with images of all parts",
+        ),
+        Error::Refused(Refusal::Covered { .. }) => {
+            refused("mount_covered", "unmount what covers it, or unmount it")
+        }
+        Error::Freeze(error) => judge_freeze(error),
+        Error::Hook { .. } => failed(
+            "hook_failed",
+            "nothing was read, and no image was made; mend the command, or leave it out",
+        ),
+        Error::HookToo { source, .. } => Some(judge(&**source)),
+        _ => None,
+    }
+}
+
+fn judge_freeze(error: &aiv_jobs::FreezeError) -> Option<Verdict> {
+    use aiv_jobs::FreezeError;
+    match error {
+        FreezeError::Cannot { .. } => failed(
+            "cannot_freeze",
+            "everything is thawed again; unmount the filesystem or mount it read-only (FAT and \
+             most network filesystems cannot be frozen)",
+        ),
+        FreezeError::Expired { .. } => failed(
+            "freeze_expired",
+            "there is no image; allow more time with --freeze-limit, or read less: an increment \
+             and a faster destination take less time",
+        ),
+        FreezeError::ThawedByOthers | FreezeError::GuardEnded => failed(
+            "freeze_lost",
+            "there is no image, and everything is thawed; find out who thawed it, and try again",
+        ),
+        FreezeError::MountsChanged => failed("mounts_changed", "run it again"),
         _ => None,
     }
 }
@@ -88,7 +130,7 @@ fn judge_backup(error: &aiv_backup_engine::Error) -> Option<Verdict> {
         Error::Refused(Refusal::InUse { .. }) => refused(
             "source_in_use",
             "unmount it or mount it read-only; with --live it is read as it is, and the point \
-             is marked inconsistent",
+             is marked inconsistent; with --freeze nobody writes meanwhile",
         ),
         Error::Refused(Refusal::Empty) => refused("source_empty", "check the source"),
         Error::Refused(_) => refused("block_size", "leave the block size to Aivory"),

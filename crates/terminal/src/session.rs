@@ -2,7 +2,9 @@
 
 use std::io;
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -86,6 +88,24 @@ impl World for Session {
     fn fill_random(&self, bytes: &mut [u8]) -> io::Result<()> {
         getrandom::fill(bytes).map_err(|e| io::Error::other(e.to_string()))
     }
+
+    fn guard(&self, limit: Duration, mounts: &[PathBuf]) -> Command {
+        // This program, even when another one has its name by now.
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("aiv").arg(GUARD).arg(limit.as_secs().to_string()).args(mounts);
+        command
+    }
+}
+
+/// The command of a frontend that calls [`guard_frozen`]: `freeze-guard SECONDS MOUNT...`.
+pub const GUARD: &str = "freeze-guard";
+
+/// Freezes filesystems, and thaws them when standard input ends or `limit` has passed. Signals
+/// that ask a program to end do not keep it from that.
+pub fn guard_frozen(limit: Duration, mounts: &[PathBuf]) {
+    let _ = ctrlc::try_set_handler(|| {});
+    let clock = SystemClock::start();
+    aiv_jobs::freeze_guard(limit, mounts, &clock, io::stdin(), &mut io::stdout());
 }
 
 /// One thread per processor.

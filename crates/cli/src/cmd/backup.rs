@@ -1,9 +1,10 @@
 //! `aiv backup`: one image per source, all in one group.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use aiv_backup_engine::{BackupOptions, Basis};
-use aiv_jobs::BackupJob;
+use aiv_jobs::{BackupJob, Hooks, Still};
 use aiv_report::{Failure, Outcome, backups};
 use aiv_terminal::{Session, threads};
 
@@ -30,8 +31,11 @@ pub(crate) fn run(args: Backup, session: &Session) -> Result<Outcome, Failure> {
         comment: args.comment,
         ..BackupOptions::default()
     };
-    let Backup { sources, to, name, source_id, rate_limit, .. } = args;
-    let backup = BackupJob { name, source_id, options, rate_limit };
+    let seconds = |limit: NonZeroU64| Duration::from_secs(limit.get());
+    let still = args.freeze.then(|| Still::Freeze(seconds(args.freeze_limit)));
+    let Backup { sources, to, name, source_id, rate_limit, pre_freeze, post_thaw, .. } = args;
+    let hooks = Hooks { pre_freeze, post_thaw, limit: seconds(args.hook_limit) };
+    let backup = BackupJob { name, source_id, options, rate_limit, still, hooks };
     let done = backup.run(&sources, &to, session, session.job())?;
     let (outcome, others) = backups(&sources, &done);
     // The worst failure is the caller's to tell.

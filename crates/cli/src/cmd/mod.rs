@@ -10,12 +10,14 @@ mod text;
 mod verify;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use aiv_chain::{Image, locate, open_image};
 use aiv_report::{Failure, Outcome};
 
 use crate::args::Command;
-use aiv_terminal::Session;
+use aiv_terminal::{Session, guard_frozen};
+use serde_json::Value;
 
 pub(crate) fn run(command: Command, session: &Session) -> Result<Outcome, Failure> {
     match command {
@@ -33,6 +35,10 @@ pub(crate) fn run(command: Command, session: &Session) -> Result<Outcome, Failur
         Command::FormatSpec => Ok(text::format_spec()),
         Command::Completions { shell } => Ok(text::completions(shell)),
         Command::Man { to } => text::man(to.as_deref()),
+        Command::FreezeGuard { seconds, mounts } => {
+            guard_frozen(Duration::from_secs(seconds), &mounts);
+            Ok(Outcome::answer(Value::Null, String::new()))
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! The outside world, as tests give it to jobs.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use aiv_backup_engine::{BackupOptions, Clock};
-use aiv_jobs::{BackupJob, World};
+use aiv_jobs::{BackupJob, Hooks, World};
 
 /// This machine, with a clock of its own and numbers that are random enough: never twice.
 pub(crate) struct Outside {
@@ -50,8 +51,20 @@ impl World for Outside {
         }
         Ok(())
     }
+
+    /// Nothing is frozen here: that takes a program, and is tested with the real one.
+    fn guard(&self, _: Duration, _: &[PathBuf]) -> Command {
+        Command::new("false")
+    }
 }
 
 pub(crate) fn plain_job() -> BackupJob {
-    BackupJob { name: None, source_id: None, options: BackupOptions::default(), rate_limit: None }
+    BackupJob {
+        name: None,
+        source_id: None,
+        options: BackupOptions::default(),
+        rate_limit: None,
+        still: None,
+        hooks: Hooks::default(),
+    }
 }
