@@ -30,6 +30,7 @@ const NEEDS: &[Need] = &[
     need("losetup", "mount", "disks and partitions as devices"),
     need("mount", "mount", "the kernel's opinion on restored volumes"),
     need("blkid", "util-linux", "the second opinion on kind, UUID and label"),
+    need("fsfreeze", "util-linux", "freezing the filesystems of a source"),
     need("mkswap", "util-linux", "swap volumes"),
     need("swaplabel", "util-linux", "the second opinion on swap headers"),
     need("sfdisk", "fdisk", "MBR and GPT tables"),

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::io;
 
-use aiv_image_format::{Image, PointId};
+use aiv_image_format::{Depth, Error as ImageError, Image, PointId};
 use aiv_volume_io::{Job, Lease, Step, Storage};
 
 use super::{census_of_durable, check_room};
@@ -52,8 +52,8 @@ pub struct CopiedFile {
 ///
 /// # Errors
 /// [`Error::Busy`], [`Error::NoSpace`], [`Error::NotRestorable`], [`Error::Image`] when a file
-/// cannot be read, [`Error::ReadBack`] when it is damaged or its copy does not read back,
-/// [`Error::Io`], [`Error::Canceled`]. After an error the copies finished so far stay.
+/// cannot be read or is damaged, [`Error::ReadBack`] when the copy of a sound one does not read
+/// back, [`Error::Io`], [`Error::Canceled`]. After an error the copies finished so far stay.
 pub fn copy_point(
     from: &dyn Storage,
     set: &Set,
@@ -215,7 +215,17 @@ impl Copying<'_> {
             self.job.progress.advance(Step::CopyImage, now);
         }
         created.sync().map_err(Error::io(format!("making {part} durable")))?;
-        prove(self.to, part, part.trim_end_matches(MERGE_PART), image.trailer(), None, self.job)
+        let file = part.trim_end_matches(MERGE_PART);
+        let proven = prove(self.to, part, file, image.trailer(), None, self.job);
+        if let Err(Error::ReadBack { .. }) = proven {
+            // A true copy of a damaged file is no fault of the folder it was written to.
+            let in_source = |error| Error::in_file(from, error);
+            let report = image.verify(Depth::Stored, self.job).map_err(in_source)?;
+            if let Some(damage) = report.damage.into_iter().next() {
+                return Err(in_source(ImageError::Corrupt(damage)));
+            }
+        }
+        proven
     }
 
     /// Publishes under the name it has in the other folder, or one with other random characters

@@ -6,7 +6,7 @@ use aiv_chain::{
     ArchiveReport, CopyReport, Depth, Error, LeftReason, MERGE_PART, MoveReport, Result,
     VerifyOptions, archive, copy_point, copy_set, move_point, move_set, verify_folder,
 };
-use aiv_image_format::{Compression, Image, ImageKind, SPECIFICATION};
+use aiv_image_format::{Compression, Error as ImageError, Image, ImageKind, SPECIFICATION};
 use aiv_testkit::MemStorage;
 use aiv_volume_io::{DirStorage, Job, Storage};
 use proptest::prelude::*;
@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use crate::common::{BLOCK, damage, verify_all};
 use crate::consolidate::{consolidate, ids, keep, line, options, plan};
 use crate::described::{Chain, Change, SET, Step, arb_steps, entries, point_id, set_of, wrong};
-use crate::wrappers::Below;
+use crate::wrappers::{Below, Forgetful};
 
 pub(crate) fn archive_point(
     from: &dyn Storage,
@@ -150,13 +150,36 @@ fn a_damaged_file_is_not_copied_and_neither_is_what_builds_on_it() {
     let entry = entries(&chain.storage, "p002.aii").into_iter().find(|e| e.has_frame()).unwrap();
     damage(&chain.storage, "p002.aii", usize::try_from(entry.address).unwrap() + 80);
     let to = MemStorage::new();
+    // Told of the file that is damaged, not of the folder that got a true copy.
+    let is_it = |error: &Error| match error {
+        Error::Image { file, source } => {
+            file == "p002.aii" && matches!(source, ImageError::Corrupt(_))
+        }
+        _ => false,
+    };
     let error = copy_all(&chain.storage, &to).unwrap_err();
-    assert!(matches!(&error, Error::ReadBack { file, .. } if file == "p002.aii"), "{error:?}");
+    assert!(is_it(&error), "{error:?}");
     assert_eq!(to.names(), ["p001.aiv"]);
-    assert!(matches!(move_all(&chain.storage, &to), Err(Error::ReadBack { .. })));
+    let error = move_all(&chain.storage, &to).unwrap_err();
+    assert!(is_it(&error), "{error:?}");
     assert_eq!(chain.storage.names().len(), 5);
     let error = archive_point(&chain.storage, 5, &MemStorage::new()).unwrap_err();
     assert!(matches!(&error, Error::Image { file, .. } if file == "p002.aii"), "{error:?}");
+}
+
+#[test]
+fn a_folder_that_returns_other_bytes_than_it_was_given_gets_no_copy() {
+    let chain = line();
+    for leaving in [false, true] {
+        let to = Forgetful(MemStorage::new());
+        let error = match leaving {
+            false => copy_all(&chain.storage, &to).unwrap_err(),
+            true => move_all(&chain.storage, &to).unwrap_err(),
+        };
+        assert!(matches!(&error, Error::ReadBack { file, .. } if file == "p001.aiv"), "{error:?}");
+        assert_eq!(to.0.names(), [""; 0]);
+        assert_eq!(chain.storage.names().len(), 5);
+    }
 }
 
 #[test]
