@@ -30,6 +30,7 @@ const NEEDS: &[Need] = &[
     need("losetup", "mount", "disks and partitions as devices"),
     need("mount", "mount", "the kernel's opinion on restored volumes"),
     need("blkid", "util-linux", "the second opinion on kind, UUID and label"),
+    need("fsfreeze", "util-linux", "freezing the filesystems of a source"),
     need("mkswap", "util-linux", "swap volumes"),
     need("swaplabel", "util-linux", "the second opinion on swap headers"),
     need("sfdisk", "fdisk", "MBR and GPT tables"),
@@ -55,6 +56,14 @@ const NEEDS: &[Need] = &[
     need("script", "bsdutils", "a terminal for the question before a restore"),
     // Debian 12 itself and its backports both carry this one; whichever apt prefers will do.
     need("qemu-img", "qemu-utils", "the second opinion on raw and qcow2 disks"),
+    need("qemu-io", "qemu-utils", "virtual disks of a chosen content"),
+    need(
+        "/usr/lib/python3/dist-packages/pyvhdi.cpython-311-x86_64-linux-gnu.so",
+        "python3-libvhdi",
+        "the second opinion on VHD and VHDX and their parents",
+    ),
+    need("qemu-nbd", "qemu-utils", "disks behind an NBD server"),
+    need("nbdkit", "nbdkit", "NBD servers with every manner of reply"),
     need("xz", "xz-utils", "stored test images"),
     need("zstd", "zstd", "stored test images"),
     need("bzip2", "bzip2", "stored test images"),

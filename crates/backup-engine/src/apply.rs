@@ -1,6 +1,7 @@
 //! Carries a plan out: one image, proven before it is published.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aiv_chain::{Folder, ImageName, MERGE_PART, StrayKind, image_name, suffix};
@@ -14,6 +15,7 @@ use aiv_volume_io::{Extent, Job, Lease, ReadAt, Storage};
 use crate::base::{Bases, LostPoint, causes};
 use crate::error::{Error, Refusal, Result};
 use crate::facts::{Basis, Sectors};
+use crate::hold::HeldSource;
 use crate::identity::set_id;
 use crate::pace::{Pacer, RateLimit};
 use crate::parent::Parent;
@@ -149,6 +151,25 @@ impl BackupPlan {
         limit: Option<RateLimit<'_>>,
         job: Job<'_>,
     ) -> Result<BackupReport> {
+        self.apply_held(source.into(), storage, ids, inventory, limit, job)
+    }
+
+    /// As [`apply`](Self::apply), of a source that something keeps from changing. It is let go as
+    /// soon as every byte was read and the image was sealed; damage of the chain that is only
+    /// found after that, while the image is read back, ends the backup, because the source cannot
+    /// be read again.
+    ///
+    /// # Errors
+    /// Those of [`apply`](Self::apply), [`Error::NotHeld`], and [`Error::Parent`].
+    pub fn apply_held(
+        &self,
+        source: HeldSource<'_>,
+        storage: &dyn Storage,
+        ids: &BackupIds,
+        inventory: &Inventory,
+        limit: Option<RateLimit<'_>>,
+        job: Job<'_>,
+    ) -> Result<BackupReport> {
         let set = set_id(&self.source_id);
         let lease = self.lease(storage, set, job)?;
         let leftovers_removed = remove_leftovers(storage, set)?;
@@ -156,7 +177,9 @@ impl BackupPlan {
         refuse_unreadable(&folder)?;
         let mut bases = Bases::find(&folder, storage, set, self);
         let new_identity = self.new_identity(&folder, set);
-        let inputs = Inputs { source, storage, inventory, limit, lease: &*lease, job };
+        let released = AtomicBool::new(false);
+        let released = &released;
+        let inputs = Inputs { source, released, storage, inventory, limit, lease: &*lease, job };
         let mut attempt = 0;
         loop {
             let base = self.base(&mut bases, storage, job)?;
@@ -164,7 +187,7 @@ impl BackupPlan {
             let made = self.make(&inputs, &ids.of_attempt(attempt), base);
             let report = match (made, point) {
                 // Damage of the chain: an older point may do, and a full image always does.
-                (Err(Error::Parent(error)), Some(point)) => {
+                (Err(Error::Parent(error)), Some(point)) if !released.load(Ordering::Relaxed) => {
                     bases.gave_up(point, &error);
                     // Bounded by the number of candidates, and the attempt without any is last.
                     attempt += 1;
@@ -288,13 +311,14 @@ impl BackupPlan {
         base: Base,
         image: &str,
     ) -> Result<BackupReport> {
-        let Inputs { source, storage, inventory, limit, job, .. } = *inputs;
+        let Inputs { source, released, storage, inventory, limit, job, .. } = *inputs;
         let part = format!("{image}{PART}");
         let in_image = |source| Error::of_image(image, source);
         let pacer = limit.map(Pacer::new);
         let manifest = self.manifest(ids, &base);
         let Base { geometry, parent, kind, .. } = base;
-        let capture = Capture { source, plan: self, geometry, parent: parent.as_ref(), job };
+        let disk = source.disk;
+        let capture = Capture { source: disk, plan: self, geometry, parent: parent.as_ref(), job };
         let captured = pipeline::run(capture, &mut writer, pacer, image)?;
         job.check()?;
         let unreadable = captured.unreadable.into_runs();
@@ -312,6 +336,8 @@ impl BackupPlan {
         };
         let state = parent.as_ref().map(|parent| &parent.view as &dyn ParentState);
         let trailer = writer.finish_on(meta, state).map_err(in_image)?.trailer;
+        source.release()?;
+        released.store(source.hold.is_some(), Ordering::Relaxed);
 
         let file = storage
             .open(&part)
@@ -395,7 +421,9 @@ impl BackupPlan {
 /// What every attempt at an image needs.
 #[derive(Clone, Copy)]
 struct Inputs<'a> {
-    source: &'a dyn ReadAt,
+    source: HeldSource<'a>,
+    /// Whether the hold on the source was given up.
+    released: &'a AtomicBool,
     storage: &'a dyn Storage,
     inventory: &'a Inventory,
     limit: Option<RateLimit<'a>>,

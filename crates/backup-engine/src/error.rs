@@ -25,6 +25,9 @@ pub enum Error {
         /// Bytes it had.
         len: u64,
     },
+    /// What should have kept the source from changing did not; nothing was published.
+    #[error("the source was not kept from changing while it was read")]
+    NotHeld(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The partition table or a filesystem could not be examined.
     #[error("examining the source failed")]
     Examine(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -26,6 +26,12 @@ pub struct SourceFacts {
     pub wwn: String,
     /// Who could change its bytes while they are read, in words: mounted read-write, swap.
     pub writers: Vec<String>,
+    /// What keeps those who could from doing so, in words, if anything does: frozen filesystems,
+    /// a snapshot. The point is crash-consistent then.
+    pub held: Option<String>,
+    /// Swap in use on a held source, in words. Its content goes on changing, and means nothing
+    /// after a restore.
+    pub swap: Vec<String>,
 }
 
 /// Which sectors are captured.

@@ -46,6 +46,8 @@ pub enum PlanNote {
     },
     /// The source may change while it is read, and the user said to go on.
     Live(String),
+    /// The source is held still, except for swap in use on it.
+    Swap(String),
     /// The folder has images of a source of this name and host with another identity: this is
     /// another disk, or one with a new partition table, and begins a set of its own.
     NewIdentity {
@@ -68,6 +70,10 @@ impl BackupPlan {
     ) -> Result<Self> {
         let mut notes = Vec::new();
         let consistency = match facts.writers.as_slice() {
+            [] if facts.held.is_some() => {
+                notes.extend(facts.swap.iter().cloned().map(PlanNote::Swap));
+                Consistency::Crash
+            }
             [] => Consistency::Offline,
             writers if options.live => {
                 notes.push(PlanNote::Live(writers.join(", ")));

@@ -7,6 +7,7 @@ use aiv_backup_engine::{BlockSize, Compression, Sectors};
 use aiv_chain::Depth;
 use aiv_report::parse;
 use aiv_restore_engine::Unused;
+use aiv_terminal::GUARD;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
@@ -94,6 +95,11 @@ Examples:
     /// Print the specification of the image format
     #[command(after_help = "Examples:\n  aiv format-spec | less\n  aiv format-spec > format.md")]
     FormatSpec,
+    #[command(name = GUARD, hide = true)]
+    FreezeGuard {
+        seconds: u64,
+        mounts: Vec<PathBuf>,
+    },
     /// Print a completion script for a shell
     #[command(after_help = "\
 Examples:
@@ -126,6 +132,8 @@ Examples:
 Examples:
   aiv backup /dev/sda --to /mnt/backup
   aiv backup /dev/sda --to /mnt/backup --differential
+  aiv backup /dev/sdb1 --to /mnt/backup --freeze --pre-freeze 'systemctl stop db' \
+    --post-thaw 'systemctl start db'
   aiv backup /dev/sda /dev/sdb --to /mnt/backup --rate-limit 100M --comment 'before upgrade'
   aiv backup disk.img --to . --sectors all --compress zstd:9 --verify")]
 pub(crate) struct Backup {
@@ -161,8 +169,23 @@ pub(crate) struct Backup {
     #[arg(long, value_name = "SIZE", value_parser = parse::rate)]
     pub rate_limit: Option<NonZeroU64>,
     /// Go on although the source is in use; the point is marked inconsistent
-    #[arg(long)]
+    #[arg(long, group = "use")]
     pub live: bool,
+    /// Freeze the mounted filesystems of the source while it is read
+    #[arg(long, group = "use")]
+    pub freeze: bool,
+    /// Seconds after which they are thawed in any case, and the backup fails
+    #[arg(long, value_name = "SECONDS", default_value = "60", requires = "freeze")]
+    pub freeze_limit: NonZeroU64,
+    /// Shell command to run before anything is frozen; there is no backup when it fails
+    #[arg(long, value_name = "COMMAND", requires = "freeze")]
+    pub pre_freeze: Option<String>,
+    /// Shell command to run when all is thawed, whatever happened since --pre-freeze
+    #[arg(long, value_name = "COMMAND", requires = "freeze")]
+    pub post_thaw: Option<String>,
+    /// Seconds after which such a command is killed
+    #[arg(long, value_name = "SECONDS", default_value = "60", requires = "freeze")]
+    pub hook_limit: NonZeroU64,
     /// Read every block of the finished image back and compare
     #[arg(long)]
     pub verify: bool,

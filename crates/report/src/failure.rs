@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::Outcome;
 use crate::judge::judge;
+use crate::words::clean;
 
 /// How a command ended, from the best to the worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,6 +87,12 @@ impl Failure {
     pub fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |error| Self::of(&error).about(what)
+    }
+
+    /// The message as a line for people.
+    #[must_use]
+    pub fn line(&self) -> String {
+        clean(&format!("aiv: {}", self.message))
     }
 
     /// The same about something, which is put in front of the message.

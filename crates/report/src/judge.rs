@@ -30,7 +30,8 @@ const fn refused(code: &'static str, hint: &'static str) -> Option<Verdict> {
 
 /// The word of the outermost layer that has one.
 pub(crate) fn judge(error: &(dyn Error + 'static)) -> Verdict {
-    None.or_else(|| error.downcast_ref().and_then(judge_backup))
+    None.or_else(|| error.downcast_ref().and_then(judge_job))
+        .or_else(|| error.downcast_ref().and_then(judge_backup))
         .or_else(|| error.downcast_ref().and_then(judge_restore))
         .or_else(|| error.downcast_ref().and_then(judge_chain))
         .or_else(|| error.downcast_ref().and_then(judge_image))
@@ -43,6 +44,65 @@ fn judge_source(error: &(dyn Error + 'static)) -> Verdict {
     let unknown =
         || Verdict { code: "failed", exit: Exit::Failed, hint: "the message names the cause" };
     error.source().map_or_else(unknown, judge)
+}
+
+fn judge_job(error: &aiv_jobs::Error) -> Option<Verdict> {
+    use aiv_jobs::{Error, Refusal};
+    match error {
+        Error::Volume(error) => Some(judge(error)),
+        Error::Backup(error) => Some(judge(error)),
+        Error::Refused(Refusal::OneNameForMany) => Some(Verdict {
+            code: "usage",
+            exit: Exit::Usage,
+            hint: "back the sources up one by one",
+        }),
+        Error::Refused(Refusal::DestinationOnSource) => {
+            refused("destination_on_source", "choose a folder on another disk")
+        }
+        Error::Refused(Refusal::FreezesRoot) => refused(
+            "freezes_root",
+            "the whole machine would wait; back it up from a rescue system, or with --live",
+        ),
+        Error::Refused(Refusal::WritesThere { .. }) => {
+            refused("freezes_itself", "send messages and reports to another filesystem")
+        }
+        Error::Refused(Refusal::OnSeveral { .. }) => refused(
+            "on_several_devices",
+            "unmount it: an image of a part is only useful with images of all parts",
+        ),
+        Error::Refused(Refusal::Covered { .. }) => {
+            refused("mount_covered", "unmount what covers it, or unmount it")
+        }
+        Error::Freeze(error) => judge_freeze(error),
+        Error::Hook { .. } => failed(
+            "hook_failed",
+            "nothing was read, and no image was made; mend the command, or leave it out",
+        ),
+        Error::HookToo { source, .. } => Some(judge(&**source)),
+        _ => None,
+    }
+}
+
+fn judge_freeze(error: &aiv_jobs::FreezeError) -> Option<Verdict> {
+    use aiv_jobs::FreezeError;
+    match error {
+        FreezeError::Cannot { .. } => failed(
+            "cannot_freeze",
+            "everything is thawed again; unmount the filesystem or mount it read-only (FAT and \
+             most network filesystems cannot be frozen)",
+        ),
+        FreezeError::Expired { .. } => failed(
+            "freeze_expired",
+            "there is no image; allow more time with --freeze-limit, or read less: an increment \
+             and a faster destination take less time",
+        ),
+        FreezeError::ThawedByOthers | FreezeError::GuardEnded => failed(
+            "freeze_lost",
+            "there is no image, and everything is thawed; find out who thawed it, and try again",
+        ),
+        FreezeError::MountsChanged => failed("mounts_changed", "run it again"),
+        _ => None,
+    }
 }
 
 fn judge_backup(error: &aiv_backup_engine::Error) -> Option<Verdict> {
@@ -70,7 +130,7 @@ fn judge_backup(error: &aiv_backup_engine::Error) -> Option<Verdict> {
         Error::Refused(Refusal::InUse { .. }) => refused(
             "source_in_use",
             "unmount it or mount it read-only; with --live it is read as it is, and the point \
-             is marked inconsistent",
+             is marked inconsistent; with --freeze nobody writes meanwhile",
         ),
         Error::Refused(Refusal::Empty) => refused("source_empty", "check the source"),
         Error::Refused(_) => refused("block_size", "leave the block size to Aivory"),
@@ -303,6 +363,21 @@ mod tests {
             source: io(ErrorKind::StorageFull),
         };
         assert_eq!(Failure::of(&creating).verdict, failure.verdict);
+    }
+
+    #[test]
+    fn what_a_job_passes_on_from_below_keeps_its_meaning() {
+        let busy = backup::Error::Busy { source_id: "gpt:1".to_owned() };
+        assert_eq!(of(aiv_jobs::Error::from(busy)), ("busy", 1));
+        let refusal = backup::Refusal::InUse { uses: "swap".to_owned() };
+        let refused = aiv_jobs::Error::from(backup::Error::from(refusal));
+        assert_eq!(of(refused), ("source_in_use", 5));
+        assert_eq!(of(aiv_jobs::Error::from(backup::Error::Canceled(Canceled))).1, 130);
+        let source = io(ErrorKind::NotFound);
+        let missing = aiv_volume_io::Error::Path { op: "open", path: "/x".into(), source };
+        assert_eq!(of(aiv_jobs::Error::from(missing)), ("not_found", 1));
+        let many = aiv_jobs::Refusal::OneNameForMany;
+        assert_eq!(of(aiv_jobs::Error::from(many)), ("usage", 2));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Floor 5 of Aivory: the words all frontends share.
+//! Floor 6 of Aivory: the words all frontends share.
 //!
 //! Libraries return typed values and never text. This crate turns them into what people and
 //! scripts see, once for the command line, the agent and whatever comes later:
@@ -6,6 +6,7 @@
 //! - [`Failure`]: an error as a stable code, an exit status, one line that tells the whole
 //!   story, and the next step.
 //! - [`Outcome`]: what there is to say about a command that went well.
+//! - [`backups`]: what became of the sources of one backup.
 //! - [`json`]: results with stable field names. Fields are added, never renamed.
 //! - [`text`]: the same results for people, safe to print.
 //! - [`chains`]: both for what merges, copies and moves images.
@@ -23,6 +24,7 @@
 //!
 //! Pure functions: nothing here does I/O, and nothing fails.
 
+mod backups;
 pub mod chains;
 mod failure;
 pub mod json;
@@ -33,6 +35,7 @@ mod remarks;
 pub mod text;
 pub mod words;
 
+pub use backups::backups;
 pub use failure::{Exit, Failure, Verdict};
 pub use outcome::Outcome;
 pub use remarks::Remarks;

@@ -45,6 +45,9 @@ impl Remarks {
             PlanNote::Live(uses) => self.warnings.push(format!(
                 "the source was in use while it was read, the point is inconsistent: {uses}"
             )),
+            PlanNote::Swap(uses) => self.notes.push(format!(
+                "{uses}; what it holds is not kept from changing, and means nothing after a restore"
+            )),
             PlanNote::NewIdentity { before } => self.notes.push(format!(
                 "earlier images of this name are of another disk ({before}); a new set begins"
             )),

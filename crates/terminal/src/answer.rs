@@ -33,7 +33,7 @@ impl Session {
         } else {
             // As above.
             let _ = failure.done.as_ref().map(|done| self.show(done));
-            self.say(&format!("aiv: {}", clean(&failure.message)));
+            self.say(&failure.line());
             self.say(&format!("     {}", failure.verdict.hint));
         }
         failure.verdict.exit

@@ -1,4 +1,4 @@
-//! Floor 6 of Aivory: what the outside world gives to a command of any frontend.
+//! Floor 7 of Aivory: what the outside world gives to a command of any frontend.
 //!
 //! The one place that reads the clock, asks for random bytes, draws on the terminal and listens
 //! to Ctrl-C. Libraries below take all of these as arguments.
@@ -10,4 +10,4 @@ mod session;
 
 pub use answer::print;
 pub use folders::{merge_ids, open_folder, open_or_create_folder, remember};
-pub use session::{Session, SystemClock, now_unix_ms, random};
+pub use session::{GUARD, Session, SystemClock, guard_frozen, now_unix_ms, threads};

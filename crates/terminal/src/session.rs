@@ -1,10 +1,15 @@
 //! What the outside world gives to a command: time, randomness, a terminal, Ctrl-C.
 
 use std::io;
+use std::num::NonZeroUsize;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aiv_backup_engine::Clock;
+use aiv_jobs::World;
 use aiv_report::{Exit, Failure};
 use aiv_volume_io::{Cancel, Job};
 
@@ -67,6 +72,48 @@ impl Session {
     }
 }
 
+impl World for Session {
+    fn root(&self) -> &Path {
+        Path::new("/")
+    }
+
+    fn clock(&self) -> &dyn Clock {
+        &self.clock
+    }
+
+    fn now_unix_ms(&self) -> u64 {
+        now_unix_ms()
+    }
+
+    fn fill_random(&self, bytes: &mut [u8]) -> io::Result<()> {
+        getrandom::fill(bytes).map_err(|e| io::Error::other(e.to_string()))
+    }
+
+    fn guard(&self, limit: Duration, mounts: &[PathBuf]) -> Command {
+        // This program, even when another one has its name by now.
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("aiv").arg(GUARD).arg(limit.as_secs().to_string()).args(mounts);
+        command
+    }
+}
+
+/// The command of a frontend that calls [`guard_frozen`]: `freeze-guard SECONDS MOUNT...`.
+pub const GUARD: &str = "freeze-guard";
+
+/// Freezes filesystems, and thaws them when standard input ends or `limit` has passed. Signals
+/// that ask a program to end do not keep it from that.
+pub fn guard_frozen(limit: Duration, mounts: &[PathBuf]) {
+    let _ = ctrlc::try_set_handler(|| {});
+    let clock = SystemClock::start();
+    aiv_jobs::freeze_guard(limit, mounts, &clock, io::stdin(), &mut io::stdout());
+}
+
+/// One thread per processor.
+#[must_use]
+pub fn threads() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
 /// Milliseconds since 1970 UTC.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "frontends read the clock, here and nowhere else")]
@@ -79,7 +126,7 @@ pub fn now_unix_ms() -> u64 {
 ///
 /// # Errors
 /// When the system has none.
-pub fn random<const N: usize>() -> Result<[u8; N], Failure> {
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], Failure> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes)
         .map_err(|e| Failure::io("no random numbers")(io::Error::other(e.to_string())))?;

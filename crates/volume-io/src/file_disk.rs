@@ -11,6 +11,7 @@ use crate::page_cache::{Ahead, ReadBehind, WriteBehind};
 use crate::read_at::check_range;
 use crate::{Error, Extent, ReadAt, Result};
 
+mod direct;
 mod target;
 
 /// Holes named by one call of [`ReadAt::holes`] at most: 1 MiB of memory, so that a file of
@@ -37,6 +38,8 @@ pub struct FileDisk {
     write_behind: WriteBehind,
     /// Whether the kernel can read this file without waiting; cleared when it says it cannot.
     nowait: AtomicBool,
+    /// Read past the page cache, which takes whole sectors and aligned memory.
+    direct: bool,
     writable: bool,
     failed: AtomicBool,
 }
@@ -57,9 +60,30 @@ impl FileDisk {
     /// # Errors
     /// [`Error::NotADisk`], or [`Error::Path`] with what the system said.
     pub fn open_source(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_reading(path.as_ref(), OFlags::empty())
+    }
+
+    /// Opens a device for reading past the page cache, and a file as
+    /// [`open_source`](Self::open_source) does. What a mounted filesystem writes into files
+    /// reaches the medium, but not the cache of the device: what anybody read from the device
+    /// earlier would hide it. So this is how a device is read whose filesystems are mounted.
+    ///
+    /// # Errors
+    /// As [`open_source`](Self::open_source).
+    pub fn open_source_direct(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
+        let flags = match kind_at(path)? {
+            FileKind::BlockDevice => OFlags::DIRECT,
+            FileKind::RegularFile => OFlags::empty(),
+        };
+        let mut disk = Self::open_reading(path, flags)?;
+        disk.direct = flags == OFlags::DIRECT;
+        Ok(disk)
+    }
+
+    fn open_reading(path: &Path, more: OFlags) -> Result<Self> {
         kind_at(path)?;
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | more;
         // Only the owner of a file may leave its access time alone.
         let opened = match fs::open(path, flags | OFlags::NOATIME, Mode::empty()) {
             Err(Errno::PERM) => fs::open(path, flags, Mode::empty()),
@@ -94,6 +118,7 @@ impl FileDisk {
             read_behind: ReadBehind::default(),
             write_behind: WriteBehind::default(),
             nowait: AtomicBool::new(true),
+            direct: false,
             writable,
             failed: AtomicBool::new(false),
         })
@@ -165,6 +190,9 @@ impl ReadAt for FileDisk {
 
     fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
         check_range(out.len(), offset, self.len())?;
+        if self.direct {
+            return direct::read_exact_at(&self.file, self.len(), out, offset);
+        }
         let range = Extent::new(offset, out.len() as u64);
         let resident = self.read_resident(out, offset);
         if resident < out.len() {

@@ -10,6 +10,7 @@ mod continuity;
 mod crashes;
 mod faults;
 mod filesystems;
+mod held;
 mod holes;
 mod identity;
 mod increments;

@@ -1,18 +1,16 @@
 //! `aiv devices`: what could be backed up, or restored to.
 
-use std::path::Path;
-
 use aiv_backup_engine::{BackupOptions, BackupPlan, Sectors, SourceFacts};
+use aiv_jobs::World;
 use aiv_report::{Failure, Outcome, json, text};
 use aiv_volume_io::FileDisk;
 use aiv_volume_io::device::{self, BlockDevice};
 use serde_json::json;
 
-use super::ROOT;
 use aiv_terminal::Session;
 
 pub(crate) fn run(session: &Session) -> Result<Outcome, Failure> {
-    let found = device::list(Path::new(ROOT))?.into_iter().filter(|device| device.size > 0);
+    let found = device::list(session.root())?.into_iter().filter(|device| device.size > 0);
     let devices: Vec<_> = found
         .map(|device| {
             let examined = examine(&device, session);

@@ -10,20 +10,19 @@ mod text;
 mod verify;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use aiv_chain::{Image, locate, open_image};
 use aiv_report::{Failure, Outcome};
 
 use crate::args::Command;
-use aiv_terminal::Session;
-
-/// Where `/sys` and `/proc` are.
-const ROOT: &str = "/";
+use aiv_terminal::{Session, guard_frozen};
+use serde_json::Value;
 
 pub(crate) fn run(command: Command, session: &Session) -> Result<Outcome, Failure> {
     match command {
         Command::Devices => devices::run(session),
-        Command::Backup(args) => backup::run(&args, session),
+        Command::Backup(args) => backup::run(args, session),
         Command::List { dir } => list::run(&dir, session),
         Command::Info { image } => info::run(&image, session),
         Command::Verify(args) => verify::run(&args, session),
@@ -36,6 +35,10 @@ pub(crate) fn run(command: Command, session: &Session) -> Result<Outcome, Failur
         Command::FormatSpec => Ok(text::format_spec()),
         Command::Completions { shell } => Ok(text::completions(shell)),
         Command::Man { to } => text::man(to.as_deref()),
+        Command::FreezeGuard { seconds, mounts } => {
+            guard_frozen(Duration::from_secs(seconds), &mounts);
+            Ok(Outcome::answer(Value::Null, String::new()))
+        }
     }
 }
 

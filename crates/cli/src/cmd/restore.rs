@@ -2,28 +2,26 @@
 
 use std::fs;
 use std::io::{self, IsTerminal};
-use std::num::NonZeroUsize;
 use std::path::Path;
-use std::thread::available_parallelism;
 
 use aiv_chain::locate_view;
+use aiv_jobs::World;
 use aiv_report::{Exit, Failure, Outcome, Remarks, Verdict, json, text, words};
 use aiv_restore_engine::{RestoreOptions, RestorePlan, RestoreReport, TargetFacts, View};
 use aiv_volume_io::{FileDisk, device};
 
-use super::ROOT;
 use crate::args::Restore;
-use aiv_terminal::Session;
+use aiv_terminal::{Session, threads};
 
 pub(crate) fn run(args: &Restore, session: &Session) -> Result<Outcome, Failure> {
     let (path, view) = locate_view(&args.image, session.job())?;
     let of_image = Remarks::on_image(view.image());
-    let target = TargetFacts::gather(Path::new(ROOT), &args.to, &path)?;
+    let target = TargetFacts::gather(session.root(), &args.to, &path)?;
     let options = RestoreOptions {
         partition: args.partition,
         delta: args.delta,
         unused: args.unused,
-        threads: available_parallelism().unwrap_or(NonZeroUsize::MIN),
+        threads: threads(),
     };
     let plan = RestorePlan::new(&view, &target, options, session.job())?;
     let remarks = Remarks::on_restore(plan.notes(), plan.unreadable());
@@ -51,7 +49,7 @@ fn confirm(path: &Path, len: u64, session: &Session) -> Result<(), Failure> {
     if session.json || !io::stdin().is_terminal() {
         return Err(refused("and nobody could be asked whether to overwrite it"));
     }
-    let serial = device::at(Path::new(ROOT), path)?.and_then(|device| device.serial);
+    let serial = device::at(session.root(), path)?.and_then(|device| device.serial);
     let (what, token) = serial.map_or(("size in bytes", len.to_string()), |s| ("serial number", s));
     session.say(&format!("{} with {} will be overwritten.", path.display(), words::size(len)));
     session.say(&format!("To go on, type its {what}: {token}"));

@@ -216,6 +216,13 @@ impl Mount {
         Self::with(&["-t", "tmpfs", "-o", &format!("size={bytes}"), "none"])
     }
 
+    /// One whose filesystem is a program.
+    pub(crate) fn program(program: &str, device: &str) -> Self {
+        let at = tempfile::tempdir().unwrap();
+        run(program, &[device, at.path().to_str().unwrap()]);
+        Self(at)
+    }
+
     fn with(args: &[&str]) -> Self {
         let at = tempfile::tempdir().unwrap();
         let mut args = args.to_vec();

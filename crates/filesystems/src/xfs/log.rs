@@ -1,4 +1,5 @@
-//! Whether the log is empty: it ends in an unmount record.
+//! Whether the log is empty, or as good as empty: it ends in an unmount record, or a replay would
+//! write nothing but the superblock.
 //!
 //! The log is a ring of 512-byte blocks. Each write stamps the number of the lap ("cycle") into
 //! the first word of every block; a block that begins a record has a magic there and the cycle
@@ -7,8 +8,15 @@
 //! found by bisection, and the log is clean if the last record before the head ends at the head
 //! and holds one operation, with the unmount flag. Where the kernel goes on to look for the
 //! newest sound record among interrupted writes, this reader gives up.
+//!
+//! A filesystem that is frozen, which every snapshot does for a moment, writes all its metadata
+//! to its place and then *covers* the log: it logs the superblock, twice at most, so that the
+//! newest record says that nothing before these records is needed (`xfs_log_cover` of
+//! `xfs_log.c`). Whether it is so is read from the records, see [`covered`].
 
 use aiv_volume_io::ReadAt;
+
+mod covered;
 
 use super::reason::{LogState, XfsReason};
 use super::superblock::{LogPlace, Superblock};
@@ -30,8 +38,19 @@ const UNMOUNT_FLAG: u8 = 0x20;
 const HEADER_SUMMED: [usize; 2] = [328, 324];
 const EXTENSION_SUMMED: usize = 260;
 const CRC_AT: usize = 32;
+/// Records a covered log is read back through. The kernel writes two.
+const COVER_RECORDS_MAX: usize = 4;
 
-pub(super) fn check_is_clean(volume: &dyn ReadAt, superblock: &Superblock) -> Result<(), Stop> {
+/// Why nothing has to be replayed before the records of a filesystem can be believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LogEnd {
+    /// It was unmounted.
+    Unmounted,
+    /// It is mounted, or was; all that the log holds is the superblock, as it is in its place.
+    Covered,
+}
+
+pub(super) fn check_is_empty(volume: &dyn ReadAt, superblock: &Superblock) -> Result<LogEnd, Stop> {
     let geometry = &superblock.geometry;
     let LogPlace { group, block, blocks } = geometry.log;
     let len = u64::from(blocks) * u64::from(geometry.block_size) / BLOCK as u64;
@@ -116,23 +135,58 @@ impl Log<'_> {
         check_cycles(&blocks, head, cycle - 1)
     }
 
+    /// Walks the records in front of the head backwards: the newest is an unmount record, or all
+    /// that a replay would begin with cover the log.
     fn check_unmounted(
         &self,
         head: u32,
         cycle: u32,
         window: &[u8],
         uuid: &[u8; 16],
-    ) -> Result<(), Stop> {
+    ) -> Result<LogEnd, Stop> {
+        let newest = self.record_before(window.len() / BLOCK, head, cycle, window, uuid)?;
+        if newest.is_unmount() {
+            return Ok(LogEnd::Unmounted);
+        }
+        let mut superblock = [0; BLOCK];
+        self.volume.read_exact_at(&mut superblock, 0).map_err(Error::io("read superblock", 0))?;
+        let tail = newest.tail();
+        let mut record = newest;
+        for _ in 0..COVER_RECORDS_MAX {
+            if !covered::logs_superblock_only(record.header, record.body, &superblock) {
+                break;
+            }
+            if record.number == tail {
+                return Ok(LogEnd::Covered);
+            }
+            record = self.record_before(record.at, head, cycle, window, uuid)?;
+        }
+        Err(dirty(LogState::NotUnmounted))
+    }
+
+    /// The last record of the window that begins before its block `end`, where it has to end.
+    fn record_before<'a>(
+        &self,
+        end: usize,
+        head: u32,
+        cycle: u32,
+        window: &'a [u8],
+        uuid: &[u8; 16],
+    ) -> Result<Record<'a>, Stop> {
         let blocks = window.as_chunks::<BLOCK>().0;
-        let Some(at) = blocks.iter().rposition(|block| be32(block, 0) == RECORD_MAGIC) else {
+        let Some(at) = blocks[..end].iter().rposition(|block| be32(block, 0) == RECORD_MAGIC)
+        else {
             return Err(dirty(LogState::NoRecord { head }));
         };
         let header = &blocks[at];
         let body_len = be32(header, 12);
-        let left = u32::try_from(blocks.len() - at).unwrap_or(u32::MAX);
+        let before_head = u32::try_from(blocks.len() - at).unwrap_or(u32::MAX);
         // A record that began at the end of the log in the lap before may end in this one.
-        let (block, lap) =
-            if left <= head { (head - left, cycle) } else { (self.len + head - left, cycle - 1) };
+        let (block, lap) = if before_head <= head {
+            (head - before_head, cycle)
+        } else {
+            (self.len + head - before_head, cycle - 1)
+        };
         let damaged = |what| Err(dirty(LogState::Damaged { block, what }));
         let version = be32(header, 8);
         if !(1..=3).contains(&version) || body_len == 0 || body_len > RECORD_MAX {
@@ -142,25 +196,44 @@ impl Log<'_> {
         let extended = version & 2 != 0 && size > HEADER_COVERS;
         let header_blocks = if extended { size.div_ceil(HEADER_COVERS) } else { 1 };
         let body_blocks = body_len.div_ceil(512);
-        if u64::from(header_blocks) + u64::from(body_blocks) != u64::from(left) {
+        if u64::from(header_blocks) + u64::from(body_blocks) != (end - at) as u64 {
             return Err(dirty(LogState::NotUnmounted));
         }
-        if be64(header, 16) != u64::from(lap) << 32 | u64::from(block) {
+        let number = be64(header, 16);
+        if number != u64::from(lap) << 32 | u64::from(block) {
             return damaged("its number is not its place");
         }
         if ![[0; 16], *uuid].contains(&array(header, 304)) {
             return damaged("it belongs to another filesystem");
         }
-        let record = &window[at * BLOCK..];
+        let record = &window[at * BLOCK..end * BLOCK];
         let body = &record[header_blocks as usize * BLOCK..];
         if !sum_is_right(record, body, body_len as usize) {
             return damaged("checksum");
         }
-        let (operations, flags) = (be32(header, 40), body[9]);
-        if operations != 1 || flags & UNMOUNT_FLAG == 0 {
-            return Err(dirty(LogState::NotUnmounted));
-        }
-        Ok(())
+        Ok(Record { at, number, header, body })
+    }
+}
+
+/// A record whose place, length and sum are right.
+struct Record<'a> {
+    /// Its first block in the window.
+    at: usize,
+    /// Its log sequence number: lap and block.
+    number: u64,
+    header: &'a [u8; BLOCK],
+    /// As it lies in the log: the first word of every block is a cycle number.
+    body: &'a [u8],
+}
+
+impl Record<'_> {
+    fn is_unmount(&self) -> bool {
+        be32(self.header, 40) == 1 && self.body[9] & UNMOUNT_FLAG != 0
+    }
+
+    /// The record a replay begins with.
+    fn tail(&self) -> u64 {
+        be64(self.header, 24)
     }
 }
 

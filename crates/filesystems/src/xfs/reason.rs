@@ -136,8 +136,8 @@ pub enum XfsReason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LogState {
-    /// The newest record is not an unmount record: the usual sight of a mounted filesystem, a
-    /// snapshot of one, and after a crash.
+    /// The newest record is not an unmount record, and a replay would write more than the
+    /// superblock: the usual sight of a mounted filesystem, and after a crash.
     #[error("the filesystem was not unmounted")]
     NotUnmounted,
     /// The blocks of the log do not carry two successive cycle numbers, older after newer:

@@ -3,7 +3,7 @@
 use aiv_volume_io::{Extent, Job, ReadAt};
 
 use super::group::Group;
-use super::log;
+use super::log::{self, LogEnd};
 use super::reason::XfsReason;
 use super::superblock::Superblock;
 use super::tree::{FreeExtent, Limits, Order, Tree, TreeReader};
@@ -14,7 +14,7 @@ use crate::stop::Stop;
 pub(super) fn read(volume: &dyn ReadAt, job: Job<'_>) -> Result<UsedMap, Stop> {
     job.check()?;
     let superblock = Superblock::read(volume)?;
-    log::check_is_clean(volume, &superblock)?;
+    let end = log::check_is_empty(volume, &superblock)?;
     let geometry = &superblock.geometry;
     let mut runs = RunCollector::new(RUNS_MAX);
     let mut free_blocks = 0;
@@ -35,7 +35,13 @@ pub(super) fn read(volume: &dyn ReadAt, job: Job<'_>) -> Result<UsedMap, Stop> {
             geometry.offset_of(index, geometry.blocks_of(index)),
         ));
     }
-    if free_blocks != superblock.free_blocks {
+    // As long as it is mounted, what groups may still need for their trees is taken off the count
+    // in the superblock, and nothing is ever added to it.
+    let is_right = match end {
+        LogEnd::Covered if superblock.features.lazy_counts => superblock.free_blocks <= free_blocks,
+        LogEnd::Covered | LogEnd::Unmounted => superblock.free_blocks == free_blocks,
+    };
+    if !is_right {
         let superblock = superblock.free_blocks;
         return Err(XfsReason::GlobalCount { superblock, groups: free_blocks }.into());
     }

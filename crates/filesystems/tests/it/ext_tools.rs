@@ -62,7 +62,7 @@ pub(crate) fn whole_reason(volume: &Volume) -> WholeReason {
     }
 }
 
-fn map(volume: &Volume) -> UsedMap {
+pub(crate) fn map(volume: &Volume) -> UsedMap {
     let source = volume.open();
     let recognised = recognise(&source).unwrap();
     used_map(&source, &recognised, Job::silent()).unwrap()

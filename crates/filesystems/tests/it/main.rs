@@ -36,6 +36,7 @@ mod ntfs_tools;
 mod recognition;
 mod swap;
 mod tools;
+mod xfs_frozen;
 mod xfs_hostile;
 mod xfs_logs;
 mod xfs_maps;

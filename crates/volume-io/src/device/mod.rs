@@ -26,10 +26,12 @@ use rustix::fs::{major, minor};
 use crate::Result;
 
 mod attributes;
+mod filesystems;
 mod inventory;
 mod mounts;
 mod uses;
 
+pub use filesystems::{Filesystem, written_filesystems};
 pub use uses::{Use, holds_path, same_file, uses_of};
 
 /// One block device.

@@ -14,6 +14,8 @@ const LIST_MAX: u64 = 64 << 20;
 /// One line of mountinfo.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct MountLine {
+    /// The kernel's number of the mount; never two at a time.
+    pub(super) id: u64,
     pub(super) major: u32,
     pub(super) minor: u32,
     pub(super) mount: Mount,
@@ -50,8 +52,9 @@ fn read_lines(path: &Path) -> Result<Vec<Vec<u8>>> {
 /// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue`
 fn parse_mount(line: &[u8]) -> Option<MountLine> {
     let mut words = line.split(|&b| b == b' ');
+    let id = std::str::from_utf8(words.next()?).ok()?.parse().ok()?;
     let mut number = words
-        .nth(2)?
+        .nth(1)?
         .splitn(2, |&b| b == b':')
         .map(|n| std::str::from_utf8(n).ok()?.parse::<u32>().ok());
     let (major, minor) = (number.next()??, number.next()??);
@@ -63,6 +66,7 @@ fn parse_mount(line: &[u8]) -> Option<MountLine> {
     let super_options = words.next().unwrap_or_default();
     let read_only = has_option(options, b"ro") || has_option(super_options, b"ro");
     Some(MountLine {
+        id,
         major,
         minor,
         mount: Mount { path, read_only, fstype },
@@ -103,7 +107,7 @@ mod tests {
         let before = br"36 35 98:0 /mnt1 /my\040disk\134x ro,noatime master:1 shared:2 - ";
         let line = [&before[..], b"ext3 /dev/root rw,errors=continue"].concat();
         let mount = parse_mount(&line).unwrap();
-        assert_eq!((mount.major, mount.minor), (98, 0));
+        assert_eq!((mount.id, mount.major, mount.minor), (36, 98, 0));
         assert_eq!(mount.mount.path, Path::new(r"/my disk\x"));
         assert!(mount.mount.read_only);
         assert_eq!(mount.mount.fstype, "ext3");

@@ -88,7 +88,17 @@ pub fn uses_of(root: &Path, path: &Path) -> Result<Vec<Use>> {
         id => id.map_err(examine(path))?,
     };
     let inventory = Inventory::read(root)?;
-    let mut survey = Survey { inventory: &inventory, seen: BTreeSet::new(), uses: BTreeSet::new() };
+    Ok(survey(&inventory, id).uses.into_iter().collect())
+}
+
+/// Names of all devices that show bytes of `path`: itself, its parts, and what is stacked on
+/// any of these.
+pub(super) fn devices_above(inventory: &Inventory, path: &Path) -> Result<BTreeSet<String>> {
+    Ok(survey(inventory, FileId::of(path).map_err(examine(path))?).seen)
+}
+
+fn survey(inventory: &Inventory, id: FileId) -> Survey<'_> {
+    let mut survey = Survey { inventory, seen: BTreeSet::new(), uses: BTreeSet::new() };
     match id {
         FileId::Device { major, minor } => {
             if let Some(device) = inventory.numbered(major, minor) {
@@ -97,13 +107,13 @@ pub fn uses_of(root: &Path, path: &Path) -> Result<Vec<Use>> {
             }
         }
         FileId::File { .. } => {
-            if inventory.swaps.iter().any(|swap| id.is_at(&below(root, swap))) {
+            if inventory.swaps.iter().any(|swap| id.is_at(&below(&inventory.root, swap))) {
                 survey.uses.insert(Use::Swap { device: None });
             }
             survey.loops_on(id);
         }
     }
-    Ok(survey.uses.into_iter().collect())
+    survey
 }
 
 /// See [`super::at`].

@@ -3,7 +3,9 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use aiv_volume_io::Error;
-use aiv_volume_io::device::{self, BlockDevice, DeviceKind, Mount, Use, holds_path, uses_of};
+use aiv_volume_io::device::{
+    self, BlockDevice, DeviceKind, Mount, Use, holds_path, uses_of, written_filesystems,
+};
 
 use crate::machine::{Loop, Mounted, run, sparse};
 
@@ -354,6 +356,40 @@ fn a_real_loop_device_is_seen_with_all_that_uses_it() {
     run("swapoff", &[&upper.path]);
     assert_eq!(swapping.unwrap(), [Use::Swap { device: Some(upper.name()) }]);
     assert!(listed_swap);
+}
+
+#[test]
+fn a_filesystem_that_can_write_to_a_source_is_found_once_by_a_mount_that_leads_to_it() {
+    let root = Path::new("/");
+    let folder = tempfile::tempdir().unwrap();
+    let folder = fs::canonicalize(folder.path()).map(|path| (folder, path)).unwrap();
+    let image = folder.1.join("image");
+    let [first, second] = ["first", "second"].map(|name| folder.1.join(name));
+    for at in [&first, &second] {
+        fs::create_dir(at).unwrap();
+    }
+    sparse(&image, 16 << 20);
+    let device = Loop::on(&image, &[]);
+    run("mkfs.ext4", &[Path::new("-q"), &device.path]);
+    let written = |source: &Path| written_filesystems(root, source).unwrap();
+    assert_eq!(written(&device.path), []);
+    let mount = Mounted::new(&[], &device.path, &first);
+    let again = Mounted::new(&["--bind"], &first, &second);
+    for source in [&image, &device.path] {
+        let [found] = &written(source)[..] else { panic!("{source:?}") };
+        assert_eq!((found.kind.as_str(), &found.devices), ("ext4", &vec![device.name()]));
+        assert_eq!(found.mounts, [first.clone(), second.clone()]);
+        assert_eq!((&found.path, found.elsewhere.len()), (&Some(first.clone()), 0));
+    }
+    // Whoever opens the first folder now meets another filesystem.
+    let over = Mounted::tmpfs("1M", &first);
+    assert_eq!(written(&device.path)[0].path.as_ref(), Some(&second));
+    drop(again);
+    assert_eq!(written(&device.path)[0].path, None);
+    drop(over);
+    run("mount", &["-o", "remount,ro", first.to_str().unwrap()]);
+    assert_eq!(written(&device.path), []);
+    drop(mount);
 }
 
 #[test]

@@ -383,6 +383,36 @@ fn a_restore_does_not_fill_the_page_cache() {
 }
 
 #[test]
+fn a_device_read_past_the_cache_shows_every_byte_wherever_it_lies() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("image");
+    // The last page is not whole.
+    let bytes = patterned((3 << 20) + 512);
+    fs::write(&path, &bytes).unwrap();
+    let device = Loop::on(&path, &[]);
+    for source in [&device.path, &path] {
+        let disk = FileDisk::open_source_direct(source).unwrap();
+        assert_eq!(disk.len(), bytes.len() as u64);
+        for (offset, len) in [
+            (0, bytes.len()),
+            (1, 1),
+            (4095, 2),
+            (512, 4096),
+            ((1 << 20) - 1, (1 << 20) + 2),
+            (bytes.len() - 512, 512),
+            (bytes.len() - 1, 1),
+            (7, 0),
+        ] {
+            let mut out = vec![0; len];
+            disk.read_exact_at(&mut out, offset as u64).unwrap();
+            assert!(out == bytes[offset..offset + len], "{len} bytes at {offset}");
+        }
+        let past = disk.read_exact_at(&mut [0; 2], bytes.len() as u64 - 1).unwrap_err();
+        assert_eq!(past.kind(), io::ErrorKind::UnexpectedEof);
+    }
+}
+
+#[test]
 fn a_read_only_device_is_a_source_and_no_target() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("image");

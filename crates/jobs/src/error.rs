@@ -1,0 +1,145 @@
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::hooks::Hook;
+
+/// Result of every fallible function of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong, by what the caller can do about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A source, or what the kernel tells about it, cannot be read.
+    #[error(transparent)]
+    Volume(#[from] aiv_volume_io::Error),
+    /// The backup itself failed.
+    #[error(transparent)]
+    Backup(#[from] aiv_backup_engine::Error),
+    /// The folder for the images cannot be opened.
+    #[error("cannot open the folder {}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The filesystems of the source could not be frozen, or not for long enough; no image was
+    /// left.
+    #[error(transparent)]
+    Freeze(#[from] FreezeError),
+    /// A command of the user failed before anything was read; there is no image.
+    #[error("the {} command failed: {failure}", hook.name())]
+    Hook {
+        /// Which one.
+        hook: Hook,
+        /// How.
+        failure: String,
+    },
+    /// A command of the user failed after something else had failed.
+    #[error("the {} command failed as well: {failure}; before that", hook.name())]
+    HookToo {
+        /// Which one.
+        hook: Hook,
+        /// How.
+        failure: String,
+        /// What failed first.
+        source: Box<Error>,
+    },
+    /// Random bytes for new ids are missing.
+    #[error("no random numbers")]
+    Random(#[source] io::Error),
+    /// Going on would not be safe, or would not mean anything; nothing was written.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+impl Error {
+    /// Whether the caller's stop button ended it.
+    #[must_use]
+    pub fn is_canceled(&self) -> bool {
+        use aiv_backup_engine::Error as Backup;
+        use aiv_volume_io::Error as Volume;
+        match self {
+            Self::HookToo { source, .. } => source.is_canceled(),
+            Self::Volume(Volume::Canceled(_)) | Self::Backup(Backup::Canceled(_)) => true,
+            _ => false,
+        }
+    }
+}
+
+/// Why a job was refused before it began.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Name and identity were given for several sources at once.
+    #[error("--name and --source-id are for a single source")]
+    OneNameForMany,
+    /// Images would be written onto what they are made of.
+    #[error("the folder for the images lies on the source itself")]
+    DestinationOnSource,
+    /// The machine would stand still.
+    #[error("the root filesystem lies on the source, and cannot be frozen")]
+    FreezesRoot,
+    /// This program writes to a file on what would be frozen, and would wait for itself.
+    #[error("{} lies on the source, and is written meanwhile", file.display())]
+    WritesThere {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Only a part of the filesystem is on the source.
+    #[error("the filesystem at {} lies on {elsewhere} too", mount.display())]
+    OnSeveral {
+        /// Where it is mounted.
+        mount: PathBuf,
+        /// The other devices.
+        elsewhere: String,
+    },
+    /// Other mounts cover every way to the filesystem.
+    #[error("the filesystem at {} cannot be reached, another one is mounted over it", mount.display())]
+    Covered {
+        /// Where it is mounted.
+        mount: PathBuf,
+    },
+}
+
+/// Why a source was not kept from changing by freezing its filesystems.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FreezeError {
+    /// The process that thaws whatever happens could not be started; nothing was frozen.
+    #[error("cannot start the process that thaws")]
+    Guard {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A filesystem refused, or writes under way did not end in time.
+    #[error("cannot freeze {what}")]
+    Cannot {
+        /// Where it is mounted, and why.
+        what: String,
+    },
+    /// The time limit passed before everything was read.
+    #[error("the source was thawed after {} s, before it was read", limit.as_secs())]
+    Expired {
+        /// The time limit.
+        limit: Duration,
+    },
+    /// Somebody else thawed a filesystem.
+    #[error("somebody else thawed the source before it was read")]
+    ThawedByOthers,
+    /// The process that thaws ended early.
+    #[error("the process that thaws ended before the source was read")]
+    GuardEnded,
+    /// Something was mounted on the source just before everything else was frozen.
+    #[error("mounts on the source changed while it was frozen")]
+    MountsChanged,
+}
+
+impl FreezeError {
+    /// What a hold says that was made of this crate's freezing.
+    pub(crate) fn from_hold(why: Box<dyn std::error::Error + Send + Sync>) -> Self {
+        why.downcast::<Self>().map_or(Self::GuardEnded, |error| *error)
+    }
+}

@@ -1,0 +1,27 @@
+//! Floor 5 of Aivory: whole pieces of work, as every frontend runs them.
+//!
+//! The engines below know one source, opened, and one storage. A frontend knows words: paths and
+//! options. Between the two stands a job: it opens what the words name, refuses what would do
+//! harm, gathers the facts, plans, applies and remembers. The command line runs one job and
+//! ends; a service runs the same job on a clock.
+//!
+//! A source in use is refused, read as it is, or held still: its filesystems are frozen while it
+//! is read, and a second process sees to it that they are thawed whatever happens.
+//!
+//! What the outside world gives, time, randomness and the place of `/sys` and `/proc`, comes in
+//! through [`World`]. Nothing here prints, and nothing reads the environment.
+
+mod backup;
+mod error;
+mod freeze;
+mod hooks;
+mod programs;
+mod source;
+mod world;
+
+pub use backup::{BackupDone, BackupJob, Backups, Still, StillReport};
+pub use error::{Error, FreezeError, Refusal, Result};
+pub use freeze::freeze_guard;
+pub use hooks::{Hook, HookReport, Hooks};
+pub use source::Source;
+pub use world::World;

@@ -1,0 +1,24 @@
+//! Programs of the system that jobs call.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// Where a system keeps the programs of its administrator. A search path that a service or a
+/// timer was started with often lacks some of them, and must not decide what runs as root.
+const FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
+/// The program `name` of the system, to be run with messages in English and nothing to read.
+pub(crate) fn program(name: &str) -> Command {
+    let places = FOLDERS.map(|folder| Path::new(folder).join(name));
+    let found = places.into_iter().find(|place| place.is_file());
+    let mut command = Command::new(found.unwrap_or_else(|| name.into()));
+    command.env("LC_ALL", "C").stdin(Stdio::null());
+    command
+}
+
+/// What a finished program said on standard error, in one line, or how it ended.
+pub(crate) fn said(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr);
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.is_empty() { output.status.to_string() } else { line }
+}

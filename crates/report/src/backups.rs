@@ -1,0 +1,86 @@
+//! What became of the sources of one backup.
+
+use std::path::{Path, PathBuf};
+
+use aiv_jobs::{BackupDone, Backups, HookReport, StillReport};
+use serde_json::{Value, json};
+
+use crate::words::clean;
+use crate::{Failure, Outcome, Remarks, json, text};
+
+/// Results of a backup of `sources`, in order; those behind the last result were not begun.
+/// The failure is the worst there was, and tells what was done all the same; all others are in
+/// the second value, for people. For scripts they are in the object.
+pub fn backups(sources: &[PathBuf], found: &Backups) -> (Result<Outcome, Failure>, Vec<Failure>) {
+    let Backups { folder, group, results } = found;
+    let json = json!({"folder": json::path(folder), "group": group.to_string()});
+    let mut all = Outcome::report(json, String::new());
+    let (mut images, mut failures) = (Vec::new(), Vec::new());
+    for (source, result) in sources.iter().zip(results) {
+        match result {
+            Ok(done) => {
+                let one = backup(folder, source, done);
+                images.push(one.json);
+                all.text += &one.text;
+                all.warnings.extend(one.warnings);
+                all.exit = all.exit.max(one.exit);
+            }
+            Err(error) => {
+                let failure = named(Failure::of(error), source);
+                let error = failure.to_json()["error"].take();
+                images.push(json!({"source": json::path(source), "error": error}));
+                failures.push(failure);
+            }
+        }
+    }
+    all.json["images"] = Value::from(images);
+    failures.sort_by_key(|failure| failure.verdict.exit);
+    match failures.pop() {
+        None => (Ok(all), failures),
+        Some(worst) => (Err(worst.after(all)), failures),
+    }
+}
+
+/// Puts the source in front of a message that does not name it.
+fn named(failure: Failure, source: &Path) -> Failure {
+    let name = source.display().to_string();
+    if failure.message.contains(&name) { failure } else { failure.about(name) }
+}
+
+fn backup(folder: &Path, source: &Path, done: &BackupDone) -> Outcome {
+    let BackupDone { plan, report, elapsed, still } = done;
+    let mut json = json::backup(folder, plan, report, *elapsed);
+    json["source"] = json::path(source);
+    let text = text::backup(source, folder, plan, report, *elapsed);
+    let mut outcome = Outcome::report(json, text);
+    if let Some(still) = still {
+        add_still(&mut outcome, still);
+    }
+    outcome.with(Remarks::on_backup(report))
+}
+
+/// How the source was kept from changing, and what the commands around that did.
+fn add_still(outcome: &mut Outcome, still: &StillReport) {
+    let ms = u64::try_from(still.elapsed.as_millis()).unwrap_or(u64::MAX);
+    let mounts: Vec<String> = still.frozen.iter().map(|path| path.display().to_string()).collect();
+    let names = clean(&mounts.join(", "));
+    outcome.text += &format!("frozen for {}.{} s: {names}\n", ms / 1000, ms % 1000 / 100);
+    outcome.json["frozen"] = Value::from(mounts);
+    outcome.json["frozen_ms"] = Value::from(ms);
+    outcome.json["hooks"] = still.hooks.iter().map(hook).collect();
+    let failed = |hook: &HookReport| {
+        let failure = hook.failure.as_ref()?;
+        Some(format!("the {} command failed: {failure}", hook.hook.name()))
+    };
+    let warnings: Vec<String> = still.hooks.iter().filter_map(failed).collect();
+    outcome.add(Remarks { notes: Vec::new(), warnings });
+}
+
+fn hook(report: &HookReport) -> Value {
+    json!({
+        "hook": report.hook.name(),
+        "command": report.command,
+        "elapsed_ms": u64::try_from(report.elapsed.as_millis()).unwrap_or(u64::MAX),
+        "failure": report.failure,
+    })
+}
