@@ -31,6 +31,7 @@ const NEEDS: &[Need] = &[
     need("mount", "mount", "the kernel's opinion on restored volumes"),
     need("blkid", "util-linux", "the second opinion on kind, UUID and label"),
     need("mkswap", "util-linux", "swap volumes"),
+    need("partx", "util-linux", "a third opinion on partition tables"),
     need("swaplabel", "util-linux", "the second opinion on swap headers"),
     need("sfdisk", "fdisk", "MBR and GPT tables"),
     need("sgdisk", "gdisk", "GPT tables, and the second opinion on them"),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use aiv_backup_engine::{BlockSize, Compression, Sectors};
 use aiv_chain::Depth;
 use aiv_report::parse;
-use aiv_restore_engine::Unused;
+use aiv_restore_engine::{TableMode, Unused};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
@@ -235,6 +235,10 @@ pub(crate) struct Restore {
     #[arg(value_parser = choice(&[
         ("leave", Unused::Leave), ("zero", Unused::Zero), ("discard", Unused::Discard)]))]
     pub unused: Unused,
+    /// On a target of another size: fit the partition table to it, or keep its bytes
+    #[arg(long, default_value = "fit")]
+    #[arg(value_parser = choice(&[("fit", TableMode::Fit), ("keep", TableMode::Keep)]))]
+    pub table: TableMode,
     /// Print what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,

@@ -84,6 +84,7 @@ fn judge_restore(error: &aiv_restore_engine::Error) -> Option<Verdict> {
         Error::Canceled(_) => Some(CANCELED),
         Error::Target(error) => Some(judge(error)),
         Error::View(error) => Some(judge(error)),
+        Error::Table(error) => Some(judge(error)),
         Error::Undecided { .. } => Some(DAMAGED),
         Error::Mismatch { .. } => {
             failed("read_back", "the target returns other bytes than it was given; use another")
@@ -110,10 +111,16 @@ fn judge_refusal(refusal: &Refusal) -> Option<Verdict> {
         Refusal::ReadOnly { .. } => {
             refused("target_read_only", "make the target writable, or choose another one")
         }
-        Refusal::TooSmall { .. } => {
+        Refusal::TooSmall { .. } | Refusal::PartitionTooFar { .. } => {
             refused("target_too_small", "choose a target of at least that size")
         }
-        Refusal::SectorSize { .. } => {
+        Refusal::Table { .. } => {
+            refused("table_unfit", "choose a target like the source disk, or restore partitions")
+        }
+        Refusal::OtherLength { .. } => {
+            refused("target_changed", "the target changed its size meanwhile: start again")
+        }
+        Refusal::SectorSize { .. } | Refusal::Sectors { .. } => {
             refused("sector_size", "choose a target with sectors of that size")
         }
         _ => refused("refused", "the message names the cause"),
@@ -316,6 +323,17 @@ mod tests {
             Refusal::TooSmall { target: target(), needed: 2, len: 1 },
             Refusal::SectorSize { target: target(), needed: 512, found: 4096 },
             Refusal::OverlappingPartition { number: 1 },
+            Refusal::PartitionTooFar { target: target(), number: 1, end: 3, needed: 4, len: 2 },
+            Refusal::Table { target: target(), unfit: restore::Unfit::Hybrid },
+            Refusal::OtherLength { target: target(), planned: 2, len: 1 },
+            Refusal::Sectors {
+                target: target(),
+                needed: 512,
+                found: 4096,
+                number: 1,
+                holds: "vfat".to_owned(),
+                why: restore::Unusable::Stated,
+            },
         ] {
             assert_eq!(of(restore::Error::Refused(refusal)).1, 5);
         }

@@ -100,6 +100,25 @@ impl Remarks {
                 "the backup partition table is not at the end of the target; `sgdisk -e` moves it"
                     .to_owned(),
             ),
+            Note::TableFitted => self.notes.push(
+                "the partition table was made for the target; `--table keep` keeps its bytes"
+                    .to_owned(),
+            ),
+            Note::TableKept(unfit) => self
+                .warnings
+                .push(format!("the partition table was not made for the target: {unfit}")),
+            Note::TailCut { rest } => self.notes.push(format!(
+                "the last {} bytes of the disk belong to no partition and are left out",
+                rest.len
+            )),
+            Note::OldBackupCleared { extent } => self.notes.push(format!(
+                "an older backup partition table at byte {} of the target is zeroed",
+                extent.start
+            )),
+            Note::SectorsConverted { source, target } => self.warnings.push(format!(
+                "the partition table was converted from sectors of {source} bytes to {target}; \
+                 a boot loader may count in the old ones"
+            )),
             Note::OtherSectorSize { source, target } => self.warnings.push(format!(
                 "imaged with sectors of {source} bytes, the target has {target}: it may not mount"
             )),
@@ -241,6 +260,12 @@ mod tests {
         let larger = Note::TargetLarger { rest: Extent::new(0, 7) };
         let remarks = Remarks::on_restore(&[larger, Note::BackupHeaderNotAtEnd], &[]);
         assert_eq!((remarks.notes.len(), remarks.warnings.len()), (2, 0));
+        let moved = [Note::TableFitted, Note::TailCut { rest: Extent::new(7, 7) }];
+        assert_eq!(Remarks::on_restore(&moved, &[]).notes.len(), 2);
+        let converted = Note::SectorsConverted { source: 512, target: 4096 };
+        assert_eq!(Remarks::on_restore(&[converted], &[]).warnings.len(), 1);
+        let kept = Note::TableKept(aiv_restore_engine::Unfit::Hybrid);
+        assert_eq!(Remarks::on_restore(&[kept], &[]).warnings.len(), 1);
         let sectors = Note::OtherSectorSize { source: 512, target: 4096 };
         assert_eq!(Remarks::on_restore(&[sectors], &[]).warnings.len(), 1);
     }

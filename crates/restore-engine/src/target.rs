@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use aiv_image_format::{Error as ImageError, Image};
 use aiv_volume_io::device::{self, Use};
-use aiv_volume_io::{FileDisk, FileKind, ReadAt};
+use aiv_volume_io::{Extent, FileDisk, FileKind, ReadAt};
 
 use crate::error::{Error, Refusal, Result};
 
@@ -31,6 +31,8 @@ pub struct TargetFacts {
     pub holds_image: bool,
     /// Whether it is an Aivory image itself.
     pub is_image: bool,
+    /// The header of a backup GPT in its last sector, sound or not.
+    pub old_backup: Option<Extent>,
 }
 
 impl TargetFacts {
@@ -51,6 +53,7 @@ impl TargetFacts {
         let uses = device::uses_of(root, path).map_err(Error::Target)?;
         let is_it = device::same_file(path, image).map_err(examine(image))?;
         let holds_it = is_it || device::holds_path(root, path, image).map_err(Error::Target)?;
+        let old_backup = old_backup(&disk);
         let (refuses_writes, is_image) = match kind {
             FileKind::RegularFile => (refuses_writes(path)?, is_image(disk)?),
             // The kernel tells about devices, and what lies on one is not what the device is.
@@ -66,6 +69,7 @@ impl TargetFacts {
             uses,
             holds_image: holds_it,
             is_image,
+            old_backup,
         })
     }
 
@@ -82,6 +86,7 @@ impl TargetFacts {
             uses: Vec::new(),
             holds_image: false,
             is_image: false,
+            old_backup: None,
         }
     }
 
@@ -111,6 +116,24 @@ impl TargetFacts {
             FileKind::BlockDevice => u64::MAX,
         }
     }
+}
+
+/// Whether the last sector begins as a GPT header does. A file may be that of a disk with any
+/// sectors; an unreadable last sector tells nobody anything.
+fn old_backup(disk: &FileDisk) -> Option<Extent> {
+    let sizes: &[u64] = match disk.kind() {
+        FileKind::BlockDevice => &[disk.logical_sector_size().into()],
+        FileKind::RegularFile => &[512, 4096],
+    };
+    for &size in sizes {
+        let Some(start) = disk.len().checked_sub(size) else { continue };
+        let mut signature = [0; 8];
+        let read = disk.read_exact_at(&mut signature, start);
+        if read.is_ok() && &signature == b"EFI PART" {
+            return Some(Extent::new(start, size));
+        }
+    }
+    None
 }
 
 fn forbids_writes(found: &Use) -> bool {

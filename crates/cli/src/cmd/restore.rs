@@ -1,6 +1,5 @@
 //! `aiv restore`: plan, ask, apply.
 
-use std::fs;
 use std::io::{self, IsTerminal};
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -8,8 +7,8 @@ use std::thread::available_parallelism;
 
 use aiv_chain::locate_view;
 use aiv_report::{Exit, Failure, Outcome, Remarks, Verdict, json, text, words};
-use aiv_restore_engine::{RestoreOptions, RestorePlan, RestoreReport, TargetFacts, View};
-use aiv_volume_io::{FileDisk, device};
+use aiv_restore_engine::{RestoreOptions, RestorePlan, TargetFacts};
+use aiv_volume_io::device;
 
 use super::ROOT;
 use crate::args::Restore;
@@ -23,6 +22,7 @@ pub(crate) fn run(args: &Restore, session: &Session) -> Result<Outcome, Failure>
         partition: args.partition,
         delta: args.delta,
         unused: args.unused,
+        table: args.table,
         threads: available_parallelism().unwrap_or(NonZeroUsize::MIN),
     };
     let plan = RestorePlan::new(&view, &target, options, session.job())?;
@@ -34,7 +34,8 @@ pub(crate) fn run(args: &Restore, session: &Session) -> Result<Outcome, Failure>
         if target.exists && !args.yes {
             confirm(&args.to, target.len, session)?;
         }
-        let report = apply(plan, &view, &args.to, session)?;
+        let applied = plan.apply_at(&view, &args.to, session.job());
+        let report = applied.map_err(|failed| Failure::of_restore(&failed))?;
         Outcome::report(json::restore(&report), title + &text::restore(&report))
     };
     (outcome.json["image"], outcome.json["target"]) = (json::path(&path), json::path(&args.to));
@@ -57,30 +58,4 @@ fn confirm(path: &Path, len: u64, session: &Session) -> Result<(), Failure> {
     session.say(&format!("To go on, type its {what}: {token}"));
     let answer = session.read_line().map_err(Failure::io("cannot read the answer"))?;
     if answer.trim() == token { Ok(()) } else { Err(refused("and the answer was another one")) }
-}
-
-/// Applies the plan. A file that was created for it does not outlive a failure.
-fn apply(
-    plan: RestorePlan,
-    view: &View,
-    path: &Path,
-    session: &Session,
-) -> Result<RestoreReport, Failure> {
-    let (needed, exists) = (plan.target_len_needed(), plan.target().exists);
-    let target = if exists {
-        FileDisk::open_target(path, true)?
-    } else {
-        FileDisk::create_target(path, needed)?
-    };
-    if plan.extends_target() {
-        target.set_len(needed).map_err(Failure::io(format!("cannot extend {}", path.display())))?;
-    }
-    plan.apply(view, &target, session.job()).map_err(|error| {
-        let failure = Failure::of(&error);
-        let what_is_left = match exists {
-            false if fs::remove_file(path).is_ok() => "the new file was removed",
-            _ => "the target holds part of a disk and must not be used",
-        };
-        Failure { message: format!("{} ({what_is_left})", failure.message), ..failure }
-    })
 }
