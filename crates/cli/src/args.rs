@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use aiv_backup_engine::{BlockSize, Compression, Sectors};
 use aiv_chain::Depth;
 use aiv_report::parse;
-use aiv_restore_engine::{TableMode, Unused};
+use aiv_restore_engine::{Grow, TableMode, Unused};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
@@ -239,6 +239,9 @@ pub(crate) struct Restore {
     #[arg(long, default_value = "fit")]
     #[arg(value_parser = choice(&[("fit", TableMode::Fit), ("keep", TableMode::Keep)]))]
     pub table: TableMode,
+    /// Partitions that grow, with their filesystems: none, last, or numbers like 2,5
+    #[arg(long, value_name = "WHICH", default_value = "none")]
+    pub grow: Grow,
     /// Print what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,

@@ -114,6 +114,7 @@ fn judge_refusal(refusal: &Refusal) -> Option<Verdict> {
         Refusal::TooSmall { .. } | Refusal::PartitionTooFar { .. } => {
             refused("target_too_small", "choose a target of at least that size")
         }
+        Refusal::NothingToGrow(_) => refused("nothing_to_grow", "leave the option away"),
         Refusal::Table { .. } => {
             refused("table_unfit", "choose a target like the source disk, or restore partitions")
         }
@@ -325,6 +326,7 @@ mod tests {
             Refusal::OverlappingPartition { number: 1 },
             Refusal::PartitionTooFar { target: target(), number: 1, end: 3, needed: 4, len: 2 },
             Refusal::Table { target: target(), unfit: restore::Unfit::Hybrid },
+            Refusal::NothingToGrow("a single partition"),
             Refusal::OtherLength { target: target(), planned: 2, len: 1 },
             Refusal::Sectors {
                 target: target(),

@@ -198,6 +198,12 @@ pub enum Refusal {
         /// Why that cannot be used there.
         why: Unusable,
     },
+    /// Partitions were to grow where none can.
+    #[error("no partition can grow in the restore of {0}")]
+    NothingToGrow(
+        /// What is restored.
+        &'static str,
+    ),
     /// The target has another length than the plan was made for.
     #[error("{target} has {len} bytes, the plan is for {planned}")]
     OtherLength {

@@ -19,7 +19,7 @@
 //!     let options = RestoreOptions::new(NonZeroUsize::MIN);
 //!     let plan = RestorePlan::new(&view, &facts, options, Job::silent())?;
 //!
-//!     assert!(plan.apply_at(&view, to, Job::silent())?.verified);
+//!     assert!(plan.apply_at(&view, to, None, Job::silent())?.verified);
 //!     Ok(())
 //! }
 //! ```
@@ -33,7 +33,8 @@
 //! # Other lengths and sectors
 //! A whole disk with a sound partition table also goes onto a larger target, onto a smaller one
 //! as far as its partitions fit, and onto one with other sectors: the table is made for the
-//! target ([`RestorePlan::table`]), all else stays where it was.
+//! target ([`RestorePlan::table`]), all else stays where it was. Partitions may grow into free
+//! space behind them ([`Grow`]), and their filesystems with them, by their own tools.
 //!
 //! # Errors
 //! [`Error::Refused`] before the first write; after it, any error means that the target holds
@@ -46,6 +47,7 @@ mod apply;
 mod batch;
 mod check;
 mod error;
+mod grow;
 mod head;
 mod options;
 mod pieces;
@@ -59,10 +61,12 @@ mod source;
 mod steps;
 mod table;
 mod target;
+mod tools;
 mod write;
 mod zeros;
 
 pub use error::{Error, Refusal, Result};
+pub use grow::{Grow, Numbers};
 pub use options::{RestoreOptions, TableMode, Unused};
 pub use plan::{Amounts, RestorePlan};
 pub use report::{Note, RestoreReport};
@@ -71,6 +75,7 @@ pub use sectors::Unusable;
 pub use steps::PlanStep;
 pub use table::{NewTable, TableRow};
 pub use target::TargetFacts;
+pub use tools::{SystemTools, ToolRun, Tools};
 
 pub use aiv_chain::{View, meta};
 pub use aiv_volume_io::device::Use;

@@ -1,5 +1,7 @@
 use std::num::NonZeroUsize;
 
+use crate::grow::Grow;
+
 /// What to restore, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RestoreOptions {
@@ -11,6 +13,8 @@ pub struct RestoreOptions {
     pub unused: Unused,
     /// What becomes of the partition table on a target unlike the source disk.
     pub table: TableMode,
+    /// Which partitions grow into the free space behind them.
+    pub grow: Grow,
     /// Threads that decode and write.
     pub threads: NonZeroUsize,
 }
@@ -24,6 +28,7 @@ impl RestoreOptions {
             delta: false,
             unused: Unused::Leave,
             table: TableMode::Fit,
+            grow: Grow::None,
             threads,
         }
     }

@@ -6,6 +6,7 @@ use aiv_volume_io::partition::Patch;
 use aiv_volume_io::{Extent, ExtentSet, FileKind, Job};
 
 use crate::error::{Refusal, Result};
+use crate::grow::Grow;
 use crate::options::RestoreOptions;
 use crate::pieces::{Piece, Pieces};
 use crate::region;
@@ -95,6 +96,9 @@ impl RestorePlan {
         let sectors = view.geometry().sector_size();
         let layout = if partition.is_some() {
             check_length(facts, region.len)?;
+            if options.grow != Grow::None {
+                return Err(Refusal::NothingToGrow("a single partition").into());
+            }
             Layout::of_partition(region.len, facts)
         } else {
             Layout::of_disk(view, facts, &options)?

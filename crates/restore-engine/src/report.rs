@@ -77,6 +77,36 @@ pub enum Note {
         /// Bytes per logical sector of the target.
         target: u32,
     },
+    /// The last partition was to grow, and is of a kind that is never scaled by itself.
+    NotScaled {
+        /// Its number.
+        number: u32,
+        /// What it is: `"swap space"`.
+        what: &'static str,
+    },
+    /// There is less than 1 MiB free behind a partition that was to grow.
+    NoRoomToGrow {
+        /// Its number.
+        number: u32,
+    },
+    /// A filesystem was grown to the length of its partition, and checked.
+    FilesystemGrown {
+        /// Number of the partition.
+        number: u32,
+        /// What it is.
+        filesystem: String,
+    },
+    /// A filesystem was not grown and is shorter than its partition.
+    FilesystemNotGrown {
+        /// Number of the partition.
+        number: u32,
+        /// What it is; empty when not known.
+        filesystem: String,
+        /// Why.
+        why: String,
+        /// What does it by hand; empty when nothing is known.
+        by_hand: &'static str,
+    },
     /// A partition went onto a device with other sectors. Some filesystems cannot be mounted
     /// there.
     OtherSectorSize {

@@ -10,6 +10,7 @@ use aiv_volume_io::{FileDisk, Job};
 use crate::error::{Error, Result};
 use crate::plan::RestorePlan;
 use crate::report::RestoreReport;
+use crate::tools::{Tools, grow_filesystems};
 
 /// What a restore that failed left at its target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +48,9 @@ impl RestorePlan {
     /// for. It is claimed meanwhile: nobody can mount it, or restore to it as well. A file that
     /// is created for the plan does not outlive a failure.
     ///
+    /// With `tools`, filesystems in partitions that grew are grown as well when all is proven.
+    /// That does not fail the restore: it is in the notes of the report.
+    ///
     /// # Errors
     /// What [`RestorePlan::apply`] fails with, and [`Error::Target`] when the target cannot be
     /// opened, claimed or created.
@@ -54,13 +58,20 @@ impl RestorePlan {
         self,
         view: &View,
         path: &Path,
+        tools: Option<&dyn Tools>,
         job: Job<'_>,
     ) -> std::result::Result<RestoreReport, Failed> {
         let untouched = |error| Failed { error, left: Left::Untouched };
         let exists = self.target.exists;
         let target = self.open(path).map_err(untouched)?;
-        let result = self.apply(view, &target, job);
+        let sector_size = target.logical_sector_size();
+        let plan = self.clone();
+        let mut result = self.apply(view, &target, job);
+        // The tools need it for themselves.
         drop(target);
+        if let (Ok(report), Some(tools)) = (&mut result, tools) {
+            report.notes.extend(grow_filesystems(&plan, path, sector_size, tools));
+        }
         result.map_err(|error| {
             let left = match &error {
                 _ if !exists && fs::remove_file(path).is_ok() => Left::NoFile,

@@ -8,6 +8,7 @@ use aiv_volume_io::partition::{
 use aiv_volume_io::{Extent, ExtentSet, FileKind};
 
 use crate::error::{Error, Refusal, Result};
+use crate::grow::{self, Grow};
 use crate::options::{RestoreOptions, TableMode};
 use crate::report::Note;
 use crate::sectors;
@@ -73,6 +74,9 @@ impl Layout {
         options: &RestoreOptions,
     ) -> Result<Self> {
         let request = Request::new(view, facts, options);
+        if options.grow != Grow::None && options.table == TableMode::Keep {
+            return Err(Refusal::NothingToGrow("a table that keeps its bytes").into());
+        }
         let draft = read_draft(view, &request)?;
         let mut layout = match draft {
             Ok(draft) if request.asks_for_changes() => request.changed(draft)?,
@@ -109,6 +113,7 @@ struct Request<'a> {
     disk: &'a DiskInfo,
     facts: &'a TargetFacts,
     mode: TableMode,
+    grow: Grow,
     source_len: u64,
     source_sectors: u32,
     target_len: u64,
@@ -124,14 +129,24 @@ impl<'a> Request<'a> {
             // A file is extended, and has no sectors.
             FileKind::RegularFile => (facts.len.max(source_len), source_sectors),
         };
-        let (disk, mode) = (&view.image().meta().disk, options.table);
-        Self { view, disk, facts, mode, source_len, source_sectors, target_len, target_sectors }
+        let (disk, mode, grow) = (&view.image().meta().disk, options.table, options.grow);
+        Self {
+            view,
+            disk,
+            facts,
+            mode,
+            grow,
+            source_len,
+            source_sectors,
+            target_len,
+            target_sectors,
+        }
     }
 
     fn asks_for_changes(&self) -> bool {
         let other_place =
             (self.target_len, self.target_sectors) != (self.source_len, self.source_sectors);
-        self.mode == TableMode::Fit && other_place
+        self.mode == TableMode::Fit && (other_place || self.grow != Grow::None)
     }
 
     /// Refuses what only another table would make possible.
@@ -173,6 +188,9 @@ impl<'a> Request<'a> {
 
     fn without_draft(&self, unfit: Unfit) -> Result<Layout> {
         let mut layout = self.as_it_was()?;
+        if self.grow != Grow::None {
+            return Err(Refusal::Table { target: self.facts.label.clone(), unfit }.into());
+        }
         if self.asks_for_changes() && unfit != Unfit::NoTable {
             layout.notes.push(Note::TableKept(unfit));
         }
@@ -188,6 +206,9 @@ impl<'a> Request<'a> {
             self.check_fit()?;
         }
         self.check_filesystems()?;
+        let mut notes = Vec::new();
+        grow::grow(&mut draft, self.grow, &mut notes)
+            .map_err(|unfit| Refusal::Table { target: target(), unfit })?;
         let patches = draft.patches().map_err(|unfit| match unfit {
             Unfit::PastEnd { number, end, .. } if self.target_len < self.source_len => {
                 let (needed, len) = (draft.len_min(), self.target_len);
@@ -197,7 +218,6 @@ impl<'a> Request<'a> {
         })?;
         let len = self.source_len.min(self.target_len);
         let late: ExtentSet = patches.iter().filter(|p| p.is_backup).map(Patch::extent).collect();
-        let mut notes = Vec::new();
         if self.target_len < self.source_len {
             let rest = Extent::between(self.target_len, self.source_len);
             notes.push(Note::TailCut { rest });
@@ -212,7 +232,7 @@ impl<'a> Request<'a> {
         }
         let is_changed = !patches.is_empty();
         if is_changed {
-            notes.push(Note::TableFitted);
+            notes.insert(0, Note::TableFitted);
         }
         let table = Some(self.describe(&draft, is_changed));
         Ok(Layout { len, patches, late, table, notes })

@@ -7,7 +7,7 @@ use std::thread::available_parallelism;
 
 use aiv_chain::locate_view;
 use aiv_report::{Exit, Failure, Outcome, Remarks, Verdict, json, text, words};
-use aiv_restore_engine::{RestoreOptions, RestorePlan, TargetFacts};
+use aiv_restore_engine::{RestoreOptions, RestorePlan, SystemTools, TargetFacts};
 use aiv_volume_io::device;
 
 use super::ROOT;
@@ -23,10 +23,11 @@ pub(crate) fn run(args: &Restore, session: &Session) -> Result<Outcome, Failure>
         delta: args.delta,
         unused: args.unused,
         table: args.table,
+        grow: args.grow,
         threads: available_parallelism().unwrap_or(NonZeroUsize::MIN),
     };
     let plan = RestorePlan::new(&view, &target, options, session.job())?;
-    let remarks = Remarks::on_restore(plan.notes(), plan.unreadable());
+    let mut remarks = Remarks::on_restore(plan.notes(), plan.unreadable());
     let title = words::clean(&format!("{} -> {}", path.display(), args.to.display())) + "\n";
     let mut outcome = if args.dry_run {
         Outcome::answer(json::restore_plan(&plan), title + &text::restore_plan(&plan))
@@ -34,8 +35,10 @@ pub(crate) fn run(args: &Restore, session: &Session) -> Result<Outcome, Failure>
         if target.exists && !args.yes {
             confirm(&args.to, target.len, session)?;
         }
-        let applied = plan.apply_at(&view, &args.to, session.job());
+        let tools = SystemTools::new("/run");
+        let applied = plan.apply_at(&view, &args.to, Some(&tools), session.job());
         let report = applied.map_err(|failed| Failure::of_restore(&failed))?;
+        remarks = Remarks::on_restore(&report.notes, &report.unreadable);
         Outcome::report(json::restore(&report), title + &text::restore(&report))
     };
     (outcome.json["image"], outcome.json["target"]) = (json::path(&path), json::path(&args.to));

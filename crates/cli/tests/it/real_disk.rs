@@ -186,6 +186,15 @@ fn a_disk_goes_onto_a_larger_device_and_its_table_to_both_ends_of_it() {
     assert!(verdict.contains("No problems found"), "{verdict}");
     check_ext4(backing.as_ref());
     check_files(disk.as_ref(), backing.as_ref());
+    // The last partition takes the new space, and its filesystem with it.
+    {
+        let target = Loop::new(backing.as_ref(), &[]);
+        let args = ["restore", &latest, "--to", target.arg(), "--yes", "--grow", "last"];
+        let text = aiv(&args).ended(0).stdout;
+        assert!(text.contains("the ext4 filesystem of partition 2 was grown"), "{text}");
+    }
+    let grown = Loop::part(backing.as_ref(), (ROOT.0, DISK + 15 * MIB - ROOT.0), true);
+    run("e2fsck", &["-fn", grown.arg()]);
 }
 
 #[test]

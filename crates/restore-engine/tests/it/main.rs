@@ -8,6 +8,7 @@ mod delta;
 mod devices;
 mod failures;
 mod files;
+mod grow;
 mod plans;
 mod real;
 mod refusals;
