@@ -219,7 +219,7 @@ Examples:
   aiv restore /mnt/backup@latest --to disk.img
   aiv restore disk.aiv --to /dev/sdb2 --partition 2 --delta --yes")]
 pub(crate) struct Restore {
-    /// A file, DIR@latest, DIR@ID or DIR@NAME:latest
+    /// A file, DIR@latest, DIR@ID or DIR@NAME:latest, or a file made with --undo
     pub image: PathBuf,
     /// A block device, or a raw file, which is created when it does not exist
     #[arg(long, value_name = "TARGET")]
@@ -242,6 +242,9 @@ pub(crate) struct Restore {
     /// Partitions that grow, with their filesystems: none, last, or numbers like 2,5
     #[arg(long, value_name = "WHICH", default_value = "none")]
     pub grow: Grow,
+    /// Keep both ends of the target in this new file first; restore the file to put them back
+    #[arg(long, value_name = "FILE")]
+    pub undo: Option<PathBuf>,
     /// Print what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,

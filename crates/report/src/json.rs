@@ -7,7 +7,7 @@ use aiv_backup_engine::{BackupPlan, BackupReport, LostPoint};
 use aiv_chain::meta::{DiskInfo, RegionInfo};
 use aiv_chain::{Checked, Image, Point, Set, Stray};
 use aiv_image_format::{Corrupt, Error as ImageError, MAJOR, MINOR};
-use aiv_restore_engine::{NewTable, PlanStep, RestorePlan, RestoreReport, TableRow};
+use aiv_restore_engine::{NewTable, PlanStep, RestorePlan, RestoreReport, TableRow, UndoLog};
 use aiv_volume_io::Extent;
 use aiv_volume_io::device::{BlockDevice, DeviceKind};
 use serde_json::{Value, json};
@@ -312,6 +312,17 @@ pub fn restore_plan(plan: &RestorePlan) -> Value {
         "table": plan.table().map(new_table),
         "notes": remarks.notes,
         "warnings": remarks.warnings,
+    })
+}
+
+/// What an undo log has, and how many bytes of it were put back.
+#[must_use]
+pub fn undo(undo: &UndoLog, written: Option<u64>) -> Value {
+    json!({
+        "dry_run": written.is_none(),
+        "saved_unix_ms": undo.saved_unix_ms(),
+        "ranges": extents(&undo.extents()),
+        "bytes_written": written.unwrap_or(0),
     })
 }
 

@@ -85,7 +85,10 @@ fn judge_restore(error: &aiv_restore_engine::Error) -> Option<Verdict> {
         Error::Target(error) => Some(judge(error)),
         Error::View(error) => Some(judge(error)),
         Error::Table(error) => Some(judge(error)),
-        Error::Undecided { .. } => Some(DAMAGED),
+        Error::UndoDamaged { .. } | Error::Undecided { .. } => Some(DAMAGED),
+        Error::Undo { .. } => {
+            failed("undo_log", "choose a new file for the undo log; the target was not touched")
+        }
         Error::Mismatch { .. } => {
             failed("read_back", "the target returns other bytes than it was given; use another")
         }
@@ -113,6 +116,9 @@ fn judge_refusal(refusal: &Refusal) -> Option<Verdict> {
         }
         Refusal::TooSmall { .. } | Refusal::PartitionTooFar { .. } => {
             refused("target_too_small", "choose a target of at least that size")
+        }
+        Refusal::OtherTarget { .. } => {
+            refused("other_target", "the undo log goes only to the target it names")
         }
         Refusal::NothingToGrow(_) => refused("nothing_to_grow", "leave the option away"),
         Refusal::Table { .. } => {
@@ -327,6 +333,7 @@ mod tests {
             Refusal::PartitionTooFar { target: target(), number: 1, end: 3, needed: 4, len: 2 },
             Refusal::Table { target: target(), unfit: restore::Unfit::Hybrid },
             Refusal::NothingToGrow("a single partition"),
+            Refusal::OtherTarget { target: target(), saved_from: "/dev/sdc".to_owned() },
             Refusal::OtherLength { target: target(), planned: 2, len: 1 },
             Refusal::Sectors {
                 target: target(),

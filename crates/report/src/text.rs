@@ -8,7 +8,8 @@ use aiv_backup_engine::{BackupPlan, BackupReport};
 use aiv_chain::meta::{Capture, DiskInfo, Meta, RegionInfo};
 use aiv_chain::{Checked, Image, Point, Set};
 use aiv_image_format::Error as ImageError;
-use aiv_restore_engine::{NewTable, RestorePlan, RestoreReport, TableRow};
+use aiv_restore_engine::{NewTable, RestorePlan, RestoreReport, TableRow, UndoLog};
+use aiv_volume_io::Extent;
 use aiv_volume_io::device::BlockDevice;
 
 use crate::Failure;
@@ -238,6 +239,15 @@ pub fn backup(
 pub fn restore_plan(plan: &RestorePlan) -> String {
     let steps: String = plan.steps().iter().map(|step| format!("  {step}\n")).collect();
     plan.table().map_or(steps.clone(), |table| steps + "\n" + &new_table(table))
+}
+
+/// What an undo log puts back, or did.
+#[must_use]
+pub fn undo(undo: &UndoLog) -> String {
+    let ranges = undo.extents();
+    let range = |e: &Extent| format!("  bytes {} to {}\n", e.start, e.end());
+    let ranges: String = ranges.iter().map(range).collect();
+    format!("as they were on {}:\n{ranges}", time(undo.saved_unix_ms()))
 }
 
 /// One line per partition of the table a target gets.

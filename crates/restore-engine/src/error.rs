@@ -1,4 +1,5 @@
 use std::io;
+use std::path::PathBuf;
 
 use aiv_chain::PointId;
 use aiv_image_format::BlockIndex;
@@ -36,6 +37,20 @@ pub enum Error {
     /// length, or use an older point.
     #[error("the partition table of the recovery point cannot be read")]
     Table(#[source] aiv_volume_io::Error),
+    /// The undo log could not be written: nothing was done to the target.
+    #[error("cannot write the undo log {}", path.display())]
+    Undo {
+        /// The file.
+        path: PathBuf,
+        /// The error of the system.
+        source: io::Error,
+    },
+    /// The undo log is not what was written, or was never finished.
+    #[error("the undo log {} is damaged or was never finished", path.display())]
+    UndoDamaged {
+        /// The file.
+        path: PathBuf,
+    },
     /// The index of the image leaves a block out.
     #[error("the index of the image does not say what block {block} holds")]
     Undecided {
@@ -197,6 +212,14 @@ pub enum Refusal {
         holds: String,
         /// Why that cannot be used there.
         why: Unusable,
+    },
+    /// An undo log goes back only to where it was saved from.
+    #[error("{target} is not what the undo log was saved from: {saved_from}")]
+    OtherTarget {
+        /// The target's label.
+        target: String,
+        /// Path, serial number and length of the right one.
+        saved_from: String,
     },
     /// Partitions were to grow where none can.
     #[error("no partition can grow in the restore of {0}")]

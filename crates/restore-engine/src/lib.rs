@@ -10,7 +10,7 @@
 //! use std::path::Path;
 //!
 //! use aiv_chain::View;
-//! use aiv_restore_engine::{RestoreOptions, RestorePlan, TargetFacts};
+//! use aiv_restore_engine::{Around, RestoreOptions, RestorePlan, TargetFacts};
 //! use aiv_volume_io::{DirStorage, Job};
 //!
 //! fn restore(folder: &Path, file: &str, to: &Path) -> Result<(), Box<dyn std::error::Error>> {
@@ -19,7 +19,7 @@
 //!     let options = RestoreOptions::new(NonZeroUsize::MIN);
 //!     let plan = RestorePlan::new(&view, &facts, options, Job::silent())?;
 //!
-//!     assert!(plan.apply_at(&view, to, None, Job::silent())?.verified);
+//!     assert!(plan.apply_at(&view, to, Around::default(), Job::silent())?.verified);
 //!     Ok(())
 //! }
 //! ```
@@ -62,6 +62,7 @@ mod steps;
 mod table;
 mod target;
 mod tools;
+mod undo;
 mod write;
 mod zeros;
 
@@ -70,12 +71,13 @@ pub use grow::{Grow, Numbers};
 pub use options::{RestoreOptions, TableMode, Unused};
 pub use plan::{Amounts, RestorePlan};
 pub use report::{Note, RestoreReport};
-pub use run::{Failed, Left};
+pub use run::{Around, Failed, Left};
 pub use sectors::Unusable;
 pub use steps::PlanStep;
 pub use table::{NewTable, TableRow};
 pub use target::TargetFacts;
 pub use tools::{SystemTools, ToolRun, Tools};
+pub use undo::UndoLog;
 
 pub use aiv_chain::{View, meta};
 pub use aiv_volume_io::device::Use;

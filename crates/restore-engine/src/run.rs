@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::plan::RestorePlan;
 use crate::report::RestoreReport;
 use crate::tools::{Tools, grow_filesystems};
+use crate::undo::save;
 
 /// What a restore that failed left at its target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,33 +44,48 @@ pub struct Failed {
     pub left: Left,
 }
 
+/// What a restore may use beside image and target.
+#[derive(Clone, Copy, Default)]
+pub struct Around<'a> {
+    /// Where what is overwritten at the ends of an existing target is kept, a file that does not
+    /// exist yet, and the time, in milliseconds since 1970 UTC.
+    pub undo: Option<(&'a Path, u64)>,
+    /// What grows the filesystems of partitions that grew. Its failure does not fail the
+    /// restore: it is in the notes of the report.
+    pub tools: Option<&'a dyn Tools>,
+}
+
 impl RestorePlan {
     /// Restores `view` to the file or device at `path`, the one whose facts the plan was made
     /// for. It is claimed meanwhile: nobody can mount it, or restore to it as well. A file that
     /// is created for the plan does not outlive a failure.
     ///
-    /// With `tools`, filesystems in partitions that grew are grown as well when all is proven.
-    /// That does not fail the restore: it is in the notes of the report.
-    ///
     /// # Errors
     /// What [`RestorePlan::apply`] fails with, and [`Error::Target`] when the target cannot be
-    /// opened, claimed or created.
+    /// opened, claimed or created; [`Error::Undo`] when what it holds cannot be kept.
     pub fn apply_at(
         self,
         view: &View,
         path: &Path,
-        tools: Option<&dyn Tools>,
+        around: Around<'_>,
         job: Job<'_>,
     ) -> std::result::Result<RestoreReport, Failed> {
         let untouched = |error| Failed { error, left: Left::Untouched };
         let exists = self.target.exists;
         let target = self.open(path).map_err(untouched)?;
+        if let (Some((undo, now)), true) = (around.undo, exists) {
+            save(&self, &target, undo, now).map_err(untouched)?;
+        }
+        if self.extends_target() {
+            let extended = target.set_len(self.target_len_needed());
+            extended.map_err(Error::io("extending", self.target.len)).map_err(untouched)?;
+        }
         let sector_size = target.logical_sector_size();
         let plan = self.clone();
         let mut result = self.apply(view, &target, job);
         // The tools need it for themselves.
         drop(target);
-        if let (Ok(report), Some(tools)) = (&mut result, tools) {
+        if let (Ok(report), Some(tools)) = (&mut result, around.tools) {
             report.notes.extend(grow_filesystems(&plan, path, sector_size, tools));
         }
         result.map_err(|error| {
@@ -83,14 +99,10 @@ impl RestorePlan {
     }
 
     fn open(&self, path: &Path) -> Result<FileDisk> {
-        let needed = self.target_len_needed();
-        if !self.target.exists {
-            return FileDisk::create_target(path, needed).map_err(Error::Target);
-        }
-        let target = FileDisk::open_target(path, true).map_err(Error::Target)?;
-        if self.extends_target() {
-            target.set_len(needed).map_err(Error::io("extending", self.target.len))?;
-        }
-        Ok(target)
+        let opened = match self.target.exists {
+            false => FileDisk::create_target(path, self.target_len_needed()),
+            true => FileDisk::open_target(path, true),
+        };
+        opened.map_err(Error::Target)
     }
 }

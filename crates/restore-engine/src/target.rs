@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aiv_image_format::{Error as ImageError, Image};
-use aiv_volume_io::device::{self, Use};
+use aiv_volume_io::device::{self, DeviceKind, Use};
 use aiv_volume_io::{Extent, FileDisk, FileKind, ReadAt};
 
 use crate::error::{Error, Refusal, Result};
@@ -33,6 +33,12 @@ pub struct TargetFacts {
     pub is_image: bool,
     /// The header of a backup GPT in its last sector, sound or not.
     pub old_backup: Option<Extent>,
+    /// Serial number of the disk, where the system knows one.
+    pub serial: Option<String>,
+    /// World-wide name of the disk, where the system knows one.
+    pub wwn: Option<String>,
+    /// First byte on its disk, for a partition; else zero.
+    pub offset: u64,
 }
 
 impl TargetFacts {
@@ -50,6 +56,7 @@ impl TargetFacts {
         let disk = FileDisk::open_source(path).map_err(Error::Target)?;
         let (len, kind) = (disk.len(), disk.kind());
         let logical_sector_size = disk.logical_sector_size();
+        let found = device::at(root, path).map_err(Error::Target)?;
         let uses = device::uses_of(root, path).map_err(Error::Target)?;
         let is_it = device::same_file(path, image).map_err(examine(image))?;
         let holds_it = is_it || device::holds_path(root, path, image).map_err(Error::Target)?;
@@ -70,6 +77,12 @@ impl TargetFacts {
             holds_image: holds_it,
             is_image,
             old_backup,
+            offset: found.as_ref().map_or(0, |device| match device.kind {
+                DeviceKind::Partition { start, .. } => start,
+                _ => 0,
+            }),
+            serial: found.as_ref().and_then(|device| device.serial.clone()),
+            wwn: found.and_then(|device| device.wwn),
         })
     }
 
@@ -87,6 +100,9 @@ impl TargetFacts {
             holds_image: false,
             is_image: false,
             old_backup: None,
+            serial: None,
+            wwn: None,
+            offset: 0,
         }
     }
 

@@ -1,20 +1,21 @@
-//! `aiv restore`: plan, ask, apply.
+//! `aiv restore`: plan, ask, apply; or put back what an undo log has.
 
-use std::io::{self, IsTerminal};
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::thread::available_parallelism;
 
 use aiv_chain::locate_view;
-use aiv_report::{Exit, Failure, Outcome, Remarks, Verdict, json, text, words};
-use aiv_restore_engine::{RestoreOptions, RestorePlan, SystemTools, TargetFacts};
-use aiv_volume_io::device;
+use aiv_report::{Failure, Outcome, Remarks, json, text, words};
+use aiv_restore_engine::{Around, RestoreOptions, RestorePlan, SystemTools, TargetFacts, UndoLog};
+use aiv_terminal::{Session, now_unix_ms};
 
 use super::ROOT;
 use crate::args::Restore;
-use aiv_terminal::Session;
 
 pub(crate) fn run(args: &Restore, session: &Session) -> Result<Outcome, Failure> {
+    if let Some(undo) = UndoLog::open(&args.image)? {
+        return put_back(&undo, args, session);
+    }
     let (path, view) = locate_view(&args.image, session.job())?;
     let of_image = Remarks::on_image(view.image());
     let target = TargetFacts::gather(Path::new(ROOT), &args.to, &path)?;
@@ -32,11 +33,11 @@ pub(crate) fn run(args: &Restore, session: &Session) -> Result<Outcome, Failure>
     let mut outcome = if args.dry_run {
         Outcome::answer(json::restore_plan(&plan), title + &text::restore_plan(&plan))
     } else {
-        if target.exists && !args.yes {
-            confirm(&args.to, target.len, session)?;
-        }
+        confirm(args, &target, session)?;
         let tools = SystemTools::new("/run");
-        let applied = plan.apply_at(&view, &args.to, Some(&tools), session.job());
+        let undo = args.undo.as_deref().map(|file| (file, now_unix_ms()));
+        let around = Around { undo, tools: Some(&tools) };
+        let applied = plan.apply_at(&view, &args.to, around, session.job());
         let report = applied.map_err(|failed| Failure::of_restore(&failed))?;
         remarks = Remarks::on_restore(&report.notes, &report.unreadable);
         Outcome::report(json::restore(&report), title + &text::restore(&report))
@@ -45,20 +46,20 @@ pub(crate) fn run(args: &Restore, session: &Session) -> Result<Outcome, Failure>
     Ok(outcome.with(of_image).with(remarks))
 }
 
-/// Has the user type something only this target has.
-fn confirm(path: &Path, len: u64, session: &Session) -> Result<(), Failure> {
-    let refused = |message: &str| {
-        let hint = "add --yes to overwrite it";
-        let verdict = Verdict { code: "not_confirmed", exit: Exit::Refused, hint };
-        Failure::new(verdict, format!("{} exists, {message}", path.display()))
-    };
-    if session.json || !io::stdin().is_terminal() {
-        return Err(refused("and nobody could be asked whether to overwrite it"));
+fn confirm(args: &Restore, target: &TargetFacts, session: &Session) -> Result<(), Failure> {
+    if !target.exists || args.yes {
+        return Ok(());
     }
-    let serial = device::at(Path::new(ROOT), path)?.and_then(|device| device.serial);
-    let (what, token) = serial.map_or(("size in bytes", len.to_string()), |s| ("serial number", s));
-    session.say(&format!("{} with {} will be overwritten.", path.display(), words::size(len)));
-    session.say(&format!("To go on, type its {what}: {token}"));
-    let answer = session.read_line().map_err(Failure::io("cannot read the answer"))?;
-    if answer.trim() == token { Ok(()) } else { Err(refused("and the answer was another one")) }
+    session.confirm(&args.to, target.len, target.serial.as_deref())
+}
+
+fn put_back(undo: &UndoLog, args: &Restore, session: &Session) -> Result<Outcome, Failure> {
+    let target = TargetFacts::gather(Path::new(ROOT), &args.to, &args.image)?;
+    undo.check_target(&target, &args.to)?;
+    if args.dry_run {
+        return Ok(Outcome::answer(json::undo(undo, None), text::undo(undo)));
+    }
+    confirm(args, &target, session)?;
+    let written = undo.put_back_at(&args.to)?;
+    Ok(Outcome::report(json::undo(undo, Some(written)), text::undo(undo)))
 }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use aiv_restore_engine::{
-    Error, Grow, Note, Refusal, RestoreOptions, RestorePlan, SystemTools, TableMode, TargetFacts,
-    ToolRun, Tools, Unfit,
+    Around, Error, Grow, Note, Refusal, RestoreOptions, RestorePlan, SystemTools, TableMode,
+    TargetFacts, ToolRun, Tools, Unfit,
 };
 use aiv_testkit::MemStorage;
 use aiv_volume_io::partition::Partition;
@@ -50,7 +50,8 @@ fn restore(
     let target = Loop::whole(&path, disk.sector);
     let facts = TargetFacts::gather(Path::new("/"), &target.0, Path::new("/proc")).unwrap();
     let plan = plan(&image, &facts, options(grow)).unwrap();
-    let report = plan.apply_at(&view(&image), &target.0, Some(tools), Job::silent()).unwrap();
+    let around = Around { tools: Some(tools), ..Around::default() };
+    let report = plan.apply_at(&view(&image), &target.0, around, Job::silent()).unwrap();
     drop(target);
     let table = check_table(&path, disk.sector);
     (path, table, report.notes)

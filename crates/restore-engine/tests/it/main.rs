@@ -16,4 +16,5 @@ mod round_trip;
 mod sectors;
 mod tables;
 mod targets;
+mod undo;
 mod unused;
