@@ -53,6 +53,7 @@ const NEEDS: &[Need] = &[
     need("script", "bsdutils", "a terminal for the question before a restore"),
     // Debian 12 itself and its backports both carry this one; whichever apt prefers will do.
     need("qemu-img", "qemu-utils", "the second opinion on raw and qcow2 disks"),
+    need("busybox", "busybox-static", "unpacking what guests boot from, and their programs"),
     need("xz", "xz-utils", "stored test images"),
     need("zstd", "zstd", "stored test images"),
     need("bzip2", "bzip2", "stored test images"),
@@ -71,11 +72,25 @@ const BENCH_NEEDS: &[Need] = &[
     need("restic", "restic", "comparison"),
 ];
 
+/// Asks for what `cargo xtask guest` puts into its virtual machines, and runs them with.
+const GUEST: &str = "--guest";
+
+const GUEST_NEEDS: &[Need] = &[
+    need("qemu-system-x86_64", "qemu-system-x86", "virtual machines"),
+    need("lvm", "lvm2", "logical volumes, thin ones too"),
+    need("dmsetup", "dmsetup", "what the device mapper says"),
+    need("thin_check", "thin-provisioning-tools", "thin logical volumes"),
+];
+
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     match arguments {
         [flag] if flag == BENCH => {
             provide(NEEDS)?;
             provide(BENCH_NEEDS)
+        }
+        [flag] if flag == GUEST => {
+            provide(NEEDS)?;
+            provide(GUEST_NEEDS)
         }
         _ => {
             crate::no_arguments(arguments)?;
