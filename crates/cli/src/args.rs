@@ -125,8 +125,8 @@ Examples:
 /// the exit code is 3.
 ///
 /// Free space is left out where a filesystem's own records of it can be trusted (ext2, ext3, ext4,
-/// XFS, NTFS, FAT, exFAT, swap); all else is captured whole. The source is never written. An image
-/// appears in the folder only after it was written, synced and read back.
+/// XFS, Btrfs, NTFS, FAT, exFAT, swap); all else is captured whole. The source is never written. An
+/// image appears in the folder only after it was written, synced and read back.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

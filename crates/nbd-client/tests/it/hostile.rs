@@ -1,0 +1,150 @@
+//! Servers that say what they must not: true conversations with bytes changed.
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use aiv_nbd_client::{Address, NbdDisk, NbdOptions, Uri};
+use aiv_volume_io::{Extent, ReadAt};
+use proptest::prelude::*;
+
+use crate::tools::{MIB, Proxy, Scratch, options};
+
+/// What servers said to a client that connects, reads, and asks for holes.
+static SAID: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
+    let scratch = Scratch::new();
+    scratch.raw("disk.raw", MIB);
+    let servers = [
+        "nbdkit -f -U SOCKET -r file disk.raw",
+        "nbdkit -f -U SOCKET -r --no-sr file disk.raw",
+        "qemu-nbd -t -k SOCKET -r -e 8 -f raw disk.raw",
+    ];
+    servers
+        .iter()
+        .map(|line| {
+            let server = scratch.serve(line);
+            let proxy = Proxy::to(&server.socket);
+            let one = NbdOptions { connections: std::num::NonZeroUsize::MIN, ..options() };
+            let disk = NbdDisk::connect(proxy.uri(), one).unwrap();
+            assert!(talk(&disk), "{line}");
+            proxy.said.lock().unwrap().clone()
+        })
+        .collect()
+});
+
+/// Whether everything was answered.
+fn talk(disk: &NbdDisk) -> bool {
+    let len = disk.len();
+    let mut out = vec![0; 100_000.min(len as usize)];
+    if disk.read_exact_at(&mut out, 0).is_err() {
+        return false;
+    }
+    let Ok(holes) = disk.holes(Extent::new(0, len.min(MIB))) else { return false };
+    assert!(holes.iter().all(|hole| hole.end() <= len && !hole.is_empty()));
+    assert!(holes.windows(2).all(|pair| pair[0].end() < pair[1].start));
+    disk.read_exact_at(&mut [0; 512], len.saturating_sub(512)).is_ok()
+}
+
+/// Says the same to everybody, and hears nothing.
+struct Parrot {
+    socket: PathBuf,
+    text: Arc<Mutex<Vec<u8>>>,
+    is_over: Arc<AtomicBool>,
+    _scratch: Scratch,
+}
+
+impl Parrot {
+    fn new() -> Self {
+        let scratch = Scratch::new();
+        let socket = scratch.path("s");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let (text, is_over) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
+        let (words, over) = (text.clone(), is_over.clone());
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                if over.load(Ordering::Relaxed) {
+                    return;
+                }
+                let (mut client, text) = (client.unwrap(), words.lock().unwrap().clone());
+                thread::spawn(move || {
+                    let _ = client.write_all(&text);
+                    let _ = client.shutdown(Shutdown::Write);
+                    let _ = client.read_to_end(&mut Vec::new());
+                });
+            }
+        });
+        Self { socket, text, is_over, _scratch: scratch }
+    }
+
+    /// Says `text`, and returns whether somebody took it for a whole conversation.
+    fn say(&self, text: Vec<u8>) -> bool {
+        *self.text.lock().unwrap() = text;
+        let address = Address::Unix { socket: self.socket.clone() };
+        let uri = Uri { address, export: String::new() };
+        let timeout = Duration::from_secs(5);
+        match NbdDisk::connect(uri, NbdOptions { timeout, ..options() }) {
+            Ok(disk) => talk(&disk),
+            Err(_) => false,
+        }
+    }
+}
+
+impl Drop for Parrot {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        let _ = std::os::unix::net::UnixStream::connect(&self.socket);
+    }
+}
+
+static PARROT: LazyLock<Mutex<Parrot>> = LazyLock::new(|| Mutex::new(Parrot::new()));
+
+fn say(text: Vec<u8>) -> bool {
+    // After a failed assertion the parrot is as good as before.
+    PARROT.lock().unwrap_or_else(std::sync::PoisonError::into_inner).say(text)
+}
+
+fn value() -> impl Strategy<Value = u8> {
+    prop_oneof![Just(0), Just(1), Just(0x7f), Just(0x80), Just(0xff), any::<u8>()]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_changed_conversation_brings_nobody_down(
+        which in 0..3usize,
+        changes in prop::collection::vec(
+            (0u64..1 << 20, any::<bool>(), value()),
+            1..4,
+        ),
+    ) {
+        let mut text = SAID[which].clone();
+        for (at, front, value) in changes {
+            // What is no data lies at the front.
+            let len = if front { 400 } else { text.len() };
+            text[at as usize % len] = value;
+        }
+        say(text);
+    }
+
+    #[test]
+    fn a_conversation_that_is_cut_off_or_goes_on_with_noise_ends(
+        which in 0..3usize, kept in 0..600usize, noise in 0..3000usize, seed: u64,
+    ) {
+        let mut text = SAID[which][..kept].to_vec();
+        text.extend(crate::tools::noise(seed, noise));
+        prop_assert!(!say(text));
+    }
+}
+
+#[test]
+fn the_conversations_are_whole() {
+    for text in SAID.iter() {
+        assert!(say(text.clone()));
+    }
+}
