@@ -60,6 +60,7 @@ const NEEDS: &[Need] = &[
     need("script", "bsdutils", "a terminal for the question before a restore"),
     // Debian 12 itself and its backports both carry this one; whichever apt prefers will do.
     need("qemu-img", "qemu-utils", "the second opinion on raw and qcow2 disks"),
+    need("busybox", "busybox-static", "unpacking what guests boot from, and their programs"),
     need("qemu-io", "qemu-utils", "virtual disks of a chosen content"),
     need(
         "/usr/lib/python3/dist-packages/pyvhdi.cpython-311-x86_64-linux-gnu.so",
@@ -86,11 +87,25 @@ const BENCH_NEEDS: &[Need] = &[
     need("restic", "restic", "comparison"),
 ];
 
+/// Asks for what `cargo xtask guest` puts into its virtual machines, and runs them with.
+const GUEST: &str = "--guest";
+
+const GUEST_NEEDS: &[Need] = &[
+    need("qemu-system-x86_64", "qemu-system-x86", "virtual machines"),
+    need("lvm", "lvm2", "logical volumes, thin ones too"),
+    need("dmsetup", "dmsetup", "what the device mapper says"),
+    need("thin_check", "thin-provisioning-tools", "thin logical volumes"),
+];
+
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     match arguments {
         [flag] if flag == BENCH => {
             provide(NEEDS)?;
             provide(BENCH_NEEDS)
+        }
+        [flag] if flag == GUEST => {
+            provide(NEEDS)?;
+            provide(GUEST_NEEDS)
         }
         _ => {
             crate::no_arguments(arguments)?;

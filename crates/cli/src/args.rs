@@ -134,6 +134,7 @@ Examples:
   aiv backup /dev/sda --to /mnt/backup --differential
   aiv backup /dev/sdb1 --to /mnt/backup --freeze --pre-freeze 'systemctl stop db' \
     --post-thaw 'systemctl start db'
+  aiv backup /dev/vg/data --to /mnt/backup --snapshot
   aiv backup /dev/sda /dev/sdb --to /mnt/backup --rate-limit 100M --comment 'before upgrade'
   aiv backup disk.img --to . --sectors all --compress zstd:9 --verify")]
 pub(crate) struct Backup {
@@ -172,19 +173,25 @@ pub(crate) struct Backup {
     #[arg(long, group = "use")]
     pub live: bool,
     /// Freeze the mounted filesystems of the source while it is read
-    #[arg(long, group = "use")]
+    #[arg(long, groups = ["use", "still"])]
     pub freeze: bool,
     /// Seconds after which they are thawed in any case, and the backup fails
     #[arg(long, value_name = "SECONDS", default_value = "60", requires = "freeze")]
     pub freeze_limit: NonZeroU64,
-    /// Shell command to run before anything is frozen; there is no backup when it fails
-    #[arg(long, value_name = "COMMAND", requires = "freeze")]
+    /// Read a snapshot of the source, which has to be a logical volume of LVM
+    #[arg(long, groups = ["use", "still"])]
+    pub snapshot: bool,
+    /// Room for what is overwritten meanwhile [default: a tenth of the volume]
+    #[arg(long, value_name = "SIZE", requires = "snapshot", value_parser = parse::size)]
+    pub snapshot_size: Option<u64>,
+    /// Shell command to run before the freeze or snapshot; there is no backup when it fails
+    #[arg(long, value_name = "COMMAND", requires = "still")]
     pub pre_freeze: Option<String>,
-    /// Shell command to run when all is thawed, whatever happened since --pre-freeze
-    #[arg(long, value_name = "COMMAND", requires = "freeze")]
+    /// Shell command to run when writers can go on, whatever happened since --pre-freeze
+    #[arg(long, value_name = "COMMAND", requires = "still")]
     pub post_thaw: Option<String>,
     /// Seconds after which such a command is killed
-    #[arg(long, value_name = "SECONDS", default_value = "60", requires = "freeze")]
+    #[arg(long, value_name = "SECONDS", default_value = "60", requires = "still")]
     pub hook_limit: NonZeroU64,
     /// Read every block of the finished image back and compare
     #[arg(long)]

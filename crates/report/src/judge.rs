@@ -74,11 +74,31 @@ fn judge_job(error: &aiv_jobs::Error) -> Option<Verdict> {
             refused("mount_covered", "unmount what covers it, or unmount it")
         }
         Error::Freeze(error) => judge_freeze(error),
+        Error::Snapshot(error) => judge_snapshot(error),
         Error::Hook { .. } => failed(
             "hook_failed",
             "nothing was read, and no image was made; mend the command, or leave it out",
         ),
         Error::HookToo { source, .. } => Some(judge(&**source)),
+        _ => None,
+    }
+}
+
+fn judge_snapshot(error: &aiv_jobs::SnapshotError) -> Option<Verdict> {
+    use aiv_jobs::SnapshotError;
+    match error {
+        SnapshotError::NotLogical { .. } => {
+            refused("no_snapshots", "freeze its filesystems instead, with --freeze")
+        }
+        SnapshotError::Lvm(_) => failed(
+            "snapshot_failed",
+            "there is no image; `vgs` shows what is left, --snapshot-size asks for less or more",
+        ),
+        SnapshotError::Overflow { .. } => failed(
+            "snapshot_overflow",
+            "there is no image; give it more room with --snapshot-size, or back up when less is \
+             written",
+        ),
         _ => None,
     }
 }
@@ -130,7 +150,7 @@ fn judge_backup(error: &aiv_backup_engine::Error) -> Option<Verdict> {
         Error::Refused(Refusal::InUse { .. }) => refused(
             "source_in_use",
             "unmount it or mount it read-only; with --live it is read as it is, and the point \
-             is marked inconsistent; with --freeze nobody writes meanwhile",
+             is marked inconsistent; with --freeze or --snapshot it is kept from changing",
         ),
         Error::Refused(Refusal::Empty) => refused("source_empty", "check the source"),
         Error::Refused(_) => refused("block_size", "leave the block size to Aivory"),
