@@ -5,7 +5,7 @@ use aiv_volume_io::ReadAt;
 
 use crate::btrfs_tools::{MOUNT, assert_clean, files_in, fill, mkfs, super_field, used_by_dump};
 use crate::ext_tools::{MIB, complement, copy_of_used, used_bytes};
-use crate::tools::{Files, Volume};
+use crate::tools::{Files, Volume, try_run};
 
 /// The map is what btrfs-progs says, and a volume of noise with only the used bytes in it is a
 /// sound filesystem with the same files. Returns that volume.
@@ -58,6 +58,24 @@ fn raid0_over_one_device() {
 fn data_and_metadata_in_one_block_group() {
     check(100, "-M");
     check(256, "-M -m dup -d dup");
+}
+
+/// partclone counts in tree blocks: here as long as sectors, all of them once on the device.
+#[test]
+fn partclone_finds_the_same_amount_in_use() {
+    let volume = mkfs(100 * MIB, "-M -n 4096");
+    fill(&volume, MOUNT, 8 * MIB);
+    let [image, log] = ["image", "log"].map(|name| volume.dir.path().join(name));
+    let [image, log] = [&image, &log].map(|path| path.to_str().unwrap());
+    let words = ["-c", "-s", volume.path(), "-o", image, "-L", log];
+    let output = try_run("partclone.btrfs", &words);
+    assert!(output.status.success(), "{output:?}");
+    let said = std::fs::read_to_string(log).unwrap();
+    let line = said.lines().find(|line| line.contains("Space in use")).unwrap();
+    let blocks: u64 = line.split_whitespace().rev().nth(1).unwrap().parse().unwrap();
+    // It keeps the first MiB and the superblocks, too, but does not count them.
+    let kept = MIB + 4096;
+    assert_eq!(used_bytes(&volume).0.total_len(), kept + blocks * 4096, "{line}");
 }
 
 #[test]
