@@ -1,11 +1,11 @@
 //! Maps of healthy Btrfs filesystems: exactly what `btrfs inspect-internal` names, and enough
 //! for `btrfs check` and the kernel.
 
-use aiv_volume_io::ReadAt;
+use aiv_volume_io::{Extent, ExtentSet, ReadAt};
 
 use crate::btrfs_tools::{MOUNT, assert_clean, files_in, fill, mkfs, super_field, used_by_dump};
-use crate::ext_tools::{MIB, complement, copy_of_used, used_bytes};
-use crate::tools::{Files, Volume, try_run};
+use crate::ext_tools::{MIB, churn, complement, copy_of_used, used_bytes};
+use crate::tools::{Files, Volume, run, try_run};
 
 /// The map is what btrfs-progs says, and a volume of noise with only the used bytes in it is a
 /// sound filesystem with the same files. Returns that volume.
@@ -82,6 +82,29 @@ fn partclone_finds_the_same_amount_in_use() {
 fn tree_blocks_of_other_sizes() {
     check(64, "-n 4096 -m single");
     check(128, "-n 65536");
+}
+
+/// The kernel here mounts sectors of 4 KiB only; mkfs puts files in.
+#[test]
+fn sectors_of_other_sizes() {
+    let content = tempfile::tempdir().unwrap();
+    churn(content.path(), 4 * MIB);
+    for options in ["-s 8192", "-s 16384 -m single", "-s 65536 -n 65536 -m single"] {
+        let from = content.path().display();
+        let volume = Volume::new(128 * MIB + 512);
+        // The device ends in the middle of a sector.
+        let words = format!("-q -f {options} -r {from}");
+        run("mkfs.btrfs", &volume.with_path(&words));
+        let (used, cluster_size, notes) = used_bytes(&volume);
+        assert_eq!(u64::from(cluster_size), super_field(&volume, "sectorsize"));
+        assert_eq!(notes, []);
+        let sector = u64::from(cluster_size).max(4096);
+        let copy = Extent::new(64 * MIB, sector);
+        let expected = used_by_dump(&volume);
+        let expected: ExtentSet = expected.runs().iter().copied().chain([copy]).collect();
+        assert_eq!(used, expected, "{options}");
+        assert_clean(&copy_of_used(&volume, &used));
+    }
 }
 
 #[test]
