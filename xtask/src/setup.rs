@@ -49,6 +49,7 @@ const NEEDS: &[Need] = &[
     need("btrfs", "btrfs-progs", "Btrfs volumes that grow with their partition"),
     need("mkfs.btrfs", "btrfs-progs", "Btrfs volumes"),
     need("btrfs", "btrfs-progs", "the second opinion on Btrfs maps"),
+    need("partclone.btrfs", "partclone", "the third opinion on Btrfs maps"),
     need("mkfs.exfat", "exfatprogs", "exFAT volumes, and the second opinion on their maps"),
     need("mount.exfat-fuse", "exfat-fuse", "files on exFAT volumes, whatever the kernel knows"),
     need("mksquashfs", "squashfs-tools", "SquashFS volumes"),
