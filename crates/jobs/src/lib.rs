@@ -19,9 +19,10 @@ mod programs;
 mod source;
 mod world;
 
+pub use aiv_disk_formats::{Follow, Format, OpenOptions};
 pub use backup::{BackupDone, BackupJob, Backups, Still, StillReport};
 pub use error::{Error, FreezeError, Refusal, Result};
 pub use freeze::freeze_guard;
 pub use hooks::{Hook, HookReport, Hooks};
-pub use source::Source;
+pub use source::{SeenAs, Source};
 pub use world::World;

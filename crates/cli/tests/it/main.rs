@@ -19,3 +19,4 @@ mod help;
 mod output;
 mod real_disk;
 mod shapes;
+mod virtual_disks;
