@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use aiv_backup_engine::{BlockSize, Compression, Sectors};
 use aiv_chain::Depth;
+use aiv_jobs::{Follow, Format};
 use aiv_report::parse;
 use aiv_restore_engine::{Grow, TableMode, Unused};
 use aiv_terminal::GUARD;
@@ -118,7 +119,7 @@ Examples:
     },
 }
 
-/// Make an image of each of one or several disks, partitions or raw files
+/// Make an image of each of one or several disks, partitions, raw files or virtual disks
 ///
 /// The first image of a source is full; later ones hold what changed since the newest point that
 /// can be restored, and are full again when there is none. Points that were lost are listed, and
@@ -127,18 +128,20 @@ Examples:
 /// Free space is left out where a filesystem's own records of it can be trusted (ext2, ext3, ext4,
 /// XFS, Btrfs, NTFS, FAT, exFAT, swap); all else is captured whole. The source is never written. An
 /// image appears in the folder only after it was written, synced and read back.
+///
+/// A qcow2, VHD, VHDX or VMDK file is read as the disk it describes, and so is a disk behind an NBD
+/// server: nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   aiv backup /dev/sda --to /mnt/backup
-  aiv backup /dev/sda --to /mnt/backup --differential
   aiv backup /dev/sdb1 --to /mnt/backup --freeze --pre-freeze 'systemctl stop db' \
     --post-thaw 'systemctl start db'
   aiv backup /dev/vg/data --to /mnt/backup --snapshot
   aiv backup /dev/sda /dev/sdb --to /mnt/backup --rate-limit 100M --comment 'before upgrade'
-  aiv backup disk.img --to . --sectors all --compress zstd:9 --verify")]
+  aiv backup vm.qcow2 --follow folder --to . --sectors all --compress zstd:9 --verify")]
 pub(crate) struct Backup {
-    /// Block devices or raw disk files
+    /// Block devices, raw disk files, virtual disks, or nbd://HOST/EXPORT
     #[arg(required = true, value_name = "SOURCE")]
     pub sources: Vec<PathBuf>,
     /// Folder for the images; created when only its last part is missing
@@ -147,6 +150,13 @@ pub(crate) struct Backup {
     /// What to call the source [default: the name of its device or file]
     #[arg(long)]
     pub name: Option<String>,
+    /// What a file is, where its name and its content do not say the same
+    #[arg(long, value_name = "FORMAT", value_parser = choice(&Format::WORDS))]
+    pub source_format: Option<Format>,
+    /// Which other files a virtual disk may name: none but its own pieces, those in its folder,
+    /// or any
+    #[arg(long, value_name = "WHERE", default_value = "pieces", value_parser = choice(&Follow::WORDS))]
+    pub follow: Follow,
     /// Make a full image, which needs no other
     #[arg(long, group = "kind")]
     pub full: bool,

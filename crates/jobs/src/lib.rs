@@ -22,10 +22,11 @@ mod source;
 mod still;
 mod world;
 
+pub use aiv_disk_formats::{Follow, Format, OpenOptions};
 pub use backup::{BackupDone, BackupJob, Backups};
 pub use error::{Error, FreezeError, Refusal, Result, SnapshotError};
 pub use freeze::freeze_guard;
 pub use hooks::{Hook, HookReport, Hooks};
-pub use source::Source;
+pub use source::{SeenAs, Source};
 pub use still::{Still, StillReport};
 pub use world::World;

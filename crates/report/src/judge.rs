@@ -8,6 +8,8 @@ use aiv_restore_engine::Refusal;
 
 use crate::failure::{Exit, Verdict};
 
+mod sources;
+
 const CANCELED: Verdict = Verdict {
     code: "canceled",
     exit: Exit::Canceled,
@@ -35,6 +37,8 @@ pub(crate) fn judge(error: &(dyn Error + 'static)) -> Verdict {
         .or_else(|| error.downcast_ref().and_then(judge_restore))
         .or_else(|| error.downcast_ref().and_then(judge_chain))
         .or_else(|| error.downcast_ref().and_then(judge_image))
+        .or_else(|| error.downcast_ref().and_then(sources::judge_virtual_disk))
+        .or_else(|| error.downcast_ref().and_then(sources::judge_server))
         .or_else(|| error.downcast_ref().and_then(judge_volume))
         .or_else(|| error.downcast_ref().map(judge_io))
         .unwrap_or_else(|| judge_source(error))
@@ -73,6 +77,13 @@ fn judge_job(error: &aiv_jobs::Error) -> Option<Verdict> {
         Error::Refused(Refusal::Covered { .. }) => {
             refused("mount_covered", "unmount what covers it, or unmount it")
         }
+        Error::VirtualDisk(error) => Some(judge(error)),
+        Error::Address { .. } => Some(Verdict {
+            code: "bad_address",
+            exit: Exit::Usage,
+            hint: "write nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH",
+        }),
+        Error::Server(error) => Some(judge(error)),
         Error::Freeze(error) => judge_freeze(error),
         Error::Snapshot(error) => judge_snapshot(error),
         Error::Hook { .. } => failed(
@@ -295,6 +306,15 @@ fn judge_volume(error: &aiv_volume_io::Error) -> Option<Verdict> {
 }
 
 fn judge_io(error: &io::Error) -> Verdict {
+    // What reads found out about a virtual disk or a server travels inside.
+    let inner = error.get_ref().map(|inner| inner as &(dyn Error + 'static));
+    let known = inner.and_then(|inner| {
+        let disk = inner.downcast_ref().and_then(sources::judge_virtual_disk);
+        disk.or_else(|| inner.downcast_ref().and_then(sources::judge_server))
+    });
+    if let Some(verdict) = known {
+        return verdict;
+    }
     let (code, hint) = match error.kind() {
         ErrorKind::NotFound => ("not_found", "check the path; `aiv devices` lists disks"),
         ErrorKind::PermissionDenied => {
