@@ -120,6 +120,7 @@ fn judge_refusal(refusal: &Refusal) -> Option<Verdict> {
         Refusal::OtherTarget { .. } => {
             refused("other_target", "the undo log goes only to the target it names")
         }
+        Refusal::NoNewIdentity(_) => refused("no_new_identity", "leave the option away"),
         Refusal::NothingToGrow(_) => refused("nothing_to_grow", "leave the option away"),
         Refusal::Table { .. } => {
             refused("table_unfit", "choose a target like the source disk, or restore partitions")
@@ -206,6 +207,10 @@ fn judge_image(error: &ImageError) -> Option<Verdict> {
 fn judge_volume(error: &aiv_volume_io::Error) -> Option<Verdict> {
     match error {
         aiv_volume_io::Error::Canceled(_) => Some(CANCELED),
+        aiv_volume_io::Error::NotOneDevice { .. } => refused(
+            "no_such_device",
+            "`aiv devices` lists serial numbers; a path names one of several",
+        ),
         aiv_volume_io::Error::NotADisk { .. } => failed(
             "not_a_disk",
             "name a file or a block device; an image in a folder is called DIR@latest",
@@ -333,6 +338,7 @@ mod tests {
             Refusal::PartitionTooFar { target: target(), number: 1, end: 3, needed: 4, len: 2 },
             Refusal::Table { target: target(), unfit: restore::Unfit::Hybrid },
             Refusal::NothingToGrow("a single partition"),
+            Refusal::NoNewIdentity("a single partition"),
             Refusal::OtherTarget { target: target(), saved_from: "/dev/sdc".to_owned() },
             Refusal::OtherLength { target: target(), planned: 2, len: 1 },
             Refusal::Sectors {

@@ -221,6 +221,12 @@ pub enum Refusal {
         /// Path, serial number and length of the right one.
         saved_from: String,
     },
+    /// A new identity was asked for where there is none to change.
+    #[error("no identity can be changed in the restore of {0}")]
+    NoNewIdentity(
+        /// What is restored.
+        &'static str,
+    ),
     /// Partitions were to grow where none can.
     #[error("no partition can grow in the restore of {0}")]
     NothingToGrow(

@@ -49,6 +49,7 @@ mod check;
 mod error;
 mod grow;
 mod head;
+mod identity;
 mod options;
 mod pieces;
 mod plan;
@@ -68,6 +69,7 @@ mod zeros;
 
 pub use error::{Error, Refusal, Result};
 pub use grow::{Grow, Numbers};
+pub use identity::{Attached, Identity};
 pub use options::{RestoreOptions, TableMode, Unused};
 pub use plan::{Amounts, RestorePlan};
 pub use report::{Note, RestoreReport};
@@ -81,4 +83,4 @@ pub use undo::UndoLog;
 
 pub use aiv_chain::{View, meta};
 pub use aiv_volume_io::device::Use;
-pub use aiv_volume_io::partition::{TableKind, Unfit};
+pub use aiv_volume_io::partition::{DiskId, TableKind, Unfit};

@@ -7,6 +7,7 @@ use aiv_volume_io::{Extent, ExtentSet, FileKind, Job};
 
 use crate::error::{Refusal, Result};
 use crate::grow::Grow;
+use crate::identity::Identity;
 use crate::options::RestoreOptions;
 use crate::pieces::{Piece, Pieces};
 use crate::region;
@@ -99,6 +100,9 @@ impl RestorePlan {
             if options.grow != Grow::None {
                 return Err(Refusal::NothingToGrow("a single partition").into());
             }
+            if options.identity != Identity::Keep {
+                return Err(Refusal::NoNewIdentity("a single partition").into());
+            }
             Layout::of_partition(region.len, facts)
         } else {
             Layout::of_disk(view, facts, &options)?
@@ -132,6 +136,10 @@ impl RestorePlan {
         if partition.is_some() && is_device && facts.logical_sector_size != sectors {
             let target = facts.logical_sector_size;
             notes.push(Note::OtherSectorSize { source: sectors, target });
+        }
+        let is_source = |known: &Option<String>, imaged: &str| known.as_deref() == Some(imaged);
+        if !disk.serial.is_empty() && is_source(&facts.serial, &disk.serial) {
+            notes.push(Note::SourceDisk);
         }
         notes.extend(layout.notes);
         Ok(Self {

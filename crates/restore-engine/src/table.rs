@@ -9,6 +9,7 @@ use aiv_volume_io::{Extent, ExtentSet, FileKind};
 
 use crate::error::{Error, Refusal, Result};
 use crate::grow::{self, Grow};
+use crate::identity::{self, Identity};
 use crate::options::{RestoreOptions, TableMode};
 use crate::report::Note;
 use crate::sectors;
@@ -77,6 +78,9 @@ impl Layout {
         if options.grow != Grow::None && options.table == TableMode::Keep {
             return Err(Refusal::NothingToGrow("a table that keeps its bytes").into());
         }
+        if options.identity != Identity::Keep && options.table == TableMode::Keep {
+            return Err(Refusal::NoNewIdentity("a table that keeps its bytes").into());
+        }
         let draft = read_draft(view, &request)?;
         let mut layout = match draft {
             Ok(draft) if request.asks_for_changes() => request.changed(draft)?,
@@ -114,6 +118,8 @@ struct Request<'a> {
     facts: &'a TargetFacts,
     mode: TableMode,
     grow: Grow,
+    identity: Identity,
+    seed: [u8; 32],
     source_len: u64,
     source_sectors: u32,
     target_len: u64,
@@ -129,13 +135,16 @@ impl<'a> Request<'a> {
             // A file is extended, and has no sectors.
             FileKind::RegularFile => (facts.len.max(source_len), source_sectors),
         };
-        let (disk, mode, grow) = (&view.image().meta().disk, options.table, options.grow);
+        let disk = &view.image().meta().disk;
+        let RestoreOptions { table: mode, grow, identity, seed, .. } = *options;
         Self {
             view,
             disk,
             facts,
             mode,
             grow,
+            identity,
+            seed,
             source_len,
             source_sectors,
             target_len,
@@ -146,7 +155,8 @@ impl<'a> Request<'a> {
     fn asks_for_changes(&self) -> bool {
         let other_place =
             (self.target_len, self.target_sectors) != (self.source_len, self.source_sectors);
-        self.mode == TableMode::Fit && (other_place || self.grow != Grow::None)
+        let other_table = self.grow != Grow::None || self.identity != Identity::Keep;
+        self.mode == TableMode::Fit && (other_place || other_table)
     }
 
     /// Refuses what only another table would make possible.
@@ -183,12 +193,14 @@ impl<'a> Request<'a> {
         let areas = draft.before().areas.iter().filter(|area| is_backup(area.kind));
         let late = areas.map(|area| area.extent).collect();
         let table = Some(self.describe(draft, false));
-        Ok(Layout { late, table, ..self.as_it_was()? })
+        let mut layout = Layout { late, table, ..self.as_it_was()? };
+        layout.notes.extend(identity::collisions(draft.disk_id(), &self.facts.attached));
+        Ok(layout)
     }
 
     fn without_draft(&self, unfit: Unfit) -> Result<Layout> {
         let mut layout = self.as_it_was()?;
-        if self.grow != Grow::None {
+        if self.grow != Grow::None || self.identity != Identity::Keep {
             return Err(Refusal::Table { target: self.facts.label.clone(), unfit }.into());
         }
         if self.asks_for_changes() && unfit != Unfit::NoTable {
@@ -208,7 +220,9 @@ impl<'a> Request<'a> {
         self.check_filesystems()?;
         let mut notes = Vec::new();
         grow::grow(&mut draft, self.grow, &mut notes)
+            .and_then(|()| identity::change(&mut draft, self.identity, &self.seed, &mut notes))
             .map_err(|unfit| Refusal::Table { target: target(), unfit })?;
+        notes.extend(identity::collisions(draft.disk_id(), &self.facts.attached));
         let patches = draft.patches().map_err(|unfit| match unfit {
             Unfit::PastEnd { number, end, .. } if self.target_len < self.source_len => {
                 let (needed, len) = (draft.len_min(), self.target_len);

@@ -7,59 +7,68 @@ use std::thread::available_parallelism;
 use aiv_chain::locate_view;
 use aiv_report::{Failure, Outcome, Remarks, json, text, words};
 use aiv_restore_engine::{Around, RestoreOptions, RestorePlan, SystemTools, TargetFacts, UndoLog};
-use aiv_terminal::{Session, now_unix_ms};
+use aiv_terminal::{Session, now_unix_ms, random};
+use aiv_volume_io::device;
 
 use super::ROOT;
 use crate::args::Restore;
 
 pub(crate) fn run(args: &Restore, session: &Session) -> Result<Outcome, Failure> {
+    let to = &device::named(Path::new(ROOT), &args.to)?;
     if let Some(undo) = UndoLog::open(&args.image)? {
-        return put_back(&undo, args, session);
+        return put_back(&undo, args, to, session);
     }
     let (path, view) = locate_view(&args.image, session.job())?;
     let of_image = Remarks::on_image(view.image());
-    let target = TargetFacts::gather(Path::new(ROOT), &args.to, &path)?;
+    let target = TargetFacts::gather(Path::new(ROOT), to, &path)?;
     let options = RestoreOptions {
         partition: args.partition,
         delta: args.delta,
         unused: args.unused,
         table: args.table,
         grow: args.grow,
+        identity: args.identity,
+        seed: random()?,
         threads: available_parallelism().unwrap_or(NonZeroUsize::MIN),
     };
     let plan = RestorePlan::new(&view, &target, options, session.job())?;
     let mut remarks = Remarks::on_restore(plan.notes(), plan.unreadable());
-    let title = words::clean(&format!("{} -> {}", path.display(), args.to.display())) + "\n";
+    let title = words::clean(&format!("{} -> {}", path.display(), to.display())) + "\n";
     let mut outcome = if args.dry_run {
         Outcome::answer(json::restore_plan(&plan), title + &text::restore_plan(&plan))
     } else {
-        confirm(args, &target, session)?;
+        confirm(args, to, &target, session)?;
         let tools = SystemTools::new("/run");
         let undo = args.undo.as_deref().map(|file| (file, now_unix_ms()));
         let around = Around { undo, tools: Some(&tools) };
-        let applied = plan.apply_at(&view, &args.to, around, session.job());
+        let applied = plan.apply_at(&view, to, around, session.job());
         let report = applied.map_err(|failed| Failure::of_restore(&failed))?;
         remarks = Remarks::on_restore(&report.notes, &report.unreadable);
         Outcome::report(json::restore(&report), title + &text::restore(&report))
     };
-    (outcome.json["image"], outcome.json["target"]) = (json::path(&path), json::path(&args.to));
+    (outcome.json["image"], outcome.json["target"]) = (json::path(&path), json::path(to));
     Ok(outcome.with(of_image).with(remarks))
 }
 
-fn confirm(args: &Restore, target: &TargetFacts, session: &Session) -> Result<(), Failure> {
-    if !target.exists || args.yes {
+fn confirm(args: &Restore, to: &Path, at: &TargetFacts, session: &Session) -> Result<(), Failure> {
+    if !at.exists || args.yes {
         return Ok(());
     }
-    session.confirm(&args.to, target.len, target.serial.as_deref())
+    session.confirm(to, at.len, at.serial.as_deref())
 }
 
-fn put_back(undo: &UndoLog, args: &Restore, session: &Session) -> Result<Outcome, Failure> {
-    let target = TargetFacts::gather(Path::new(ROOT), &args.to, &args.image)?;
-    undo.check_target(&target, &args.to)?;
+fn put_back(
+    undo: &UndoLog,
+    args: &Restore,
+    to: &Path,
+    session: &Session,
+) -> Result<Outcome, Failure> {
+    let target = TargetFacts::gather(Path::new(ROOT), to, &args.image)?;
+    undo.check_target(&target, to)?;
     if args.dry_run {
         return Ok(Outcome::answer(json::undo(undo, None), text::undo(undo)));
     }
-    confirm(args, &target, session)?;
-    let written = undo.put_back_at(&args.to)?;
+    confirm(args, to, &target, session)?;
+    let written = undo.put_back_at(to)?;
     Ok(Outcome::report(json::undo(undo, Some(written)), text::undo(undo)))
 }

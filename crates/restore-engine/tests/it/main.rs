@@ -9,6 +9,7 @@ mod devices;
 mod failures;
 mod files;
 mod grow;
+mod identity;
 mod plans;
 mod real;
 mod refusals;
