@@ -85,6 +85,7 @@ fn judge_restore(error: &aiv_restore_engine::Error) -> Option<Verdict> {
         Error::Target(error) => Some(judge(error)),
         Error::View(error) => Some(judge(error)),
         Error::Table(error) => Some(judge(error)),
+        Error::Scratch { source, .. } | Error::Copy { source, .. } => Some(judge_io(source)),
         Error::UndoDamaged { .. } | Error::Undecided { .. } => Some(DAMAGED),
         Error::Undo { .. } => {
             failed("undo_log", "choose a new file for the undo log; the target was not touched")
@@ -114,9 +115,14 @@ fn judge_refusal(refusal: &Refusal) -> Option<Verdict> {
         Refusal::ReadOnly { .. } => {
             refused("target_read_only", "make the target writable, or choose another one")
         }
-        Refusal::TooSmall { .. } | Refusal::PartitionTooFar { .. } => {
+        Refusal::TooSmall { .. } | Refusal::CannotShrink { .. } => {
             refused("target_too_small", "choose a target of at least that size")
         }
+        Refusal::PartitionTooFar { .. } => refused(
+            "target_too_small",
+            "choose a target of that size; --shrink DIR makes the last filesystem smaller if it can",
+        ),
+        Refusal::OtherCopy { .. } => refused("plan_changed", "start again"),
         Refusal::OtherTarget { .. } => {
             refused("other_target", "the undo log goes only to the target it names")
         }
@@ -338,6 +344,15 @@ mod tests {
             Refusal::PartitionTooFar { target: target(), number: 1, end: 3, needed: 4, len: 2 },
             Refusal::Table { target: target(), unfit: restore::Unfit::Hybrid },
             Refusal::NothingToGrow("a single partition"),
+            Refusal::OtherCopy { target: target() },
+            Refusal::CannotShrink {
+                target: target(),
+                number: 1,
+                filesystem: String::new(),
+                from: 2,
+                to: 1,
+                why: "no tool".to_owned(),
+            },
             Refusal::NoNewIdentity("a single partition"),
             Refusal::OtherTarget { target: target(), saved_from: "/dev/sdc".to_owned() },
             Refusal::OtherLength { target: target(), planned: 2, len: 1 },

@@ -130,6 +130,9 @@ impl Remarks {
                      mounts by PARTUUID may refer to the old one"
                 ));
             }
+            Note::Shrunk { number, from, to } => self.notes.push(format!(
+                "partition {number} was made smaller with its filesystem: {to} of {from} bytes"
+            )),
             Note::SourceDisk => self.notes.push(
                 "the target is the disk that was imaged; what changed on it since is lost".to_owned(),
             ),

@@ -77,6 +77,15 @@ pub enum Note {
         /// Bytes per logical sector of the target.
         target: u32,
     },
+    /// A partition and its filesystem were made smaller.
+    Shrunk {
+        /// Its number.
+        number: u32,
+        /// Its bytes on the source disk.
+        from: u64,
+        /// Its bytes on the target.
+        to: u64,
+    },
     /// Another disk of this machine has the identity the target will have. Systems take the one
     /// for the other.
     SameIdentity {

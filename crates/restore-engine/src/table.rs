@@ -13,6 +13,7 @@ use crate::identity::{self, Identity};
 use crate::options::{RestoreOptions, TableMode};
 use crate::report::Note;
 use crate::sectors;
+use crate::shrink::ToShrink;
 use crate::target::TargetFacts;
 
 /// The partition table of the target after a restore of a whole disk.
@@ -73,6 +74,7 @@ impl Layout {
         view: &View,
         facts: &TargetFacts,
         options: &RestoreOptions,
+        shrunk: Option<&ToShrink>,
     ) -> Result<Self> {
         let request = Request::new(view, facts, options);
         if options.grow != Grow::None && options.table == TableMode::Keep {
@@ -83,7 +85,7 @@ impl Layout {
         }
         let draft = read_draft(view, &request)?;
         let mut layout = match draft {
-            Ok(draft) if request.asks_for_changes() => request.changed(draft)?,
+            Ok(draft) if request.asks_for_changes() => request.changed(draft, shrunk)?,
             Ok(draft) => request.unchanged(&draft)?,
             Err(unfit) => request.without_draft(unfit)?,
         };
@@ -112,7 +114,7 @@ impl Layout {
 }
 
 /// What is asked of the table.
-struct Request<'a> {
+pub(crate) struct Request<'a> {
     view: &'a View,
     disk: &'a DiskInfo,
     facts: &'a TargetFacts,
@@ -127,7 +129,7 @@ struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    fn new(view: &'a View, facts: &'a TargetFacts, options: &RestoreOptions) -> Self {
+    pub(crate) fn new(view: &'a View, facts: &'a TargetFacts, options: &RestoreOptions) -> Self {
         let source_len = view.geometry().len();
         let source_sectors = view.geometry().sector_size();
         let (target_len, target_sectors) = match facts.kind {
@@ -210,15 +212,24 @@ impl<'a> Request<'a> {
     }
 
     /// The table made for the target.
-    fn changed(&self, mut draft: Draft) -> Result<Layout> {
+    fn changed(&self, draft: Draft, shrunk: Option<&ToShrink>) -> Result<Layout> {
         let target = || self.facts.label.clone();
-        if let Some(size) = SectorSize::new(self.target_sectors) {
-            draft.place(size, self.target_len);
-        } else {
-            self.check_fit()?;
+        let Some(mut draft) = self.placed(draft) else {
+            let (needed, found) = (self.source_sectors, self.target_sectors);
+            return Err(Refusal::SectorSize { target: target(), needed, found }.into());
+        };
+        if let Some(shrunk) = shrunk {
+            draft
+                .set_end(shrunk.number, shrunk.after.end())
+                .map_err(|unfit| Refusal::Table { target: target(), unfit })?;
         }
         self.check_filesystems()?;
-        let mut notes = Vec::new();
+        let shrunk = shrunk.map(|what| Note::Shrunk {
+            number: what.number,
+            from: what.before.len,
+            to: what.after.len,
+        });
+        let mut notes = Vec::from_iter(shrunk);
         grow::grow(&mut draft, self.grow, &mut notes)
             .and_then(|()| identity::change(&mut draft, self.identity, &self.seed, &mut notes))
             .map_err(|unfit| Refusal::Table { target: target(), unfit })?;
@@ -265,17 +276,30 @@ impl<'a> Request<'a> {
         })
     }
 
+    /// Whether the target has fewer bytes than the source disk, and the table may change.
+    pub(crate) fn is_for_smaller(&self) -> bool {
+        self.mode == TableMode::Fit && self.target_len < self.source_len
+    }
+
+    /// The draft for the target; `None` when nobody counts in its sectors.
+    pub(crate) fn placed(&self, mut draft: Draft) -> Option<Draft> {
+        draft.place(SectorSize::new(self.target_sectors)?, self.target_len);
+        Some(draft)
+    }
+
+    /// What the partition of this number holds; empty when not known.
+    pub(crate) fn filesystem(&self, number: u32) -> String {
+        let is_it = |r: &&RegionInfo| r.partition.as_ref().is_some_and(|p| p.number == number);
+        let region = self.disk.regions.iter().find(is_it);
+        region.and_then(|r| Some(r.volume.as_ref()?.filesystem.clone())).unwrap_or_default()
+    }
+
     fn describe(&self, draft: &Draft, is_changed: bool) -> NewTable {
-        let filesystem = |number: u32| {
-            let is_it = |r: &&RegionInfo| r.partition.as_ref().is_some_and(|p| p.number == number);
-            let region = self.disk.regions.iter().find(is_it);
-            region.and_then(|r| Some(r.volume.as_ref()?.filesystem.clone())).unwrap_or_default()
-        };
         let row = |(before, after): (&Partition, &Partition)| TableRow {
             number: after.number,
             type_id: after.kind.to_string(),
             name: after.name.clone(),
-            filesystem: filesystem(after.number),
+            filesystem: self.filesystem(after.number),
             before: before.extent,
             after: after.extent,
         };
@@ -293,7 +317,10 @@ const GPT: &str = "gpt";
 const MBR: &str = "mbr";
 
 /// The table of the point, as far as it can be placed elsewhere.
-fn read_draft(view: &View, request: &Request<'_>) -> Result<std::result::Result<Draft, Unfit>> {
+pub(crate) fn read_draft(
+    view: &View,
+    request: &Request<'_>,
+) -> Result<std::result::Result<Draft, Unfit>> {
     let table = request.disk.table.as_str();
     let Some(size) = SectorSize::new(request.source_sectors).filter(|_| matches!(table, GPT | MBR))
     else {

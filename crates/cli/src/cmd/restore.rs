@@ -6,7 +6,9 @@ use std::thread::available_parallelism;
 
 use aiv_chain::locate_view;
 use aiv_report::{Failure, Outcome, Remarks, json, text, words};
-use aiv_restore_engine::{Around, RestoreOptions, RestorePlan, SystemTools, TargetFacts, UndoLog};
+use aiv_restore_engine::{
+    Around, RestoreOptions, RestorePlan, SystemTools, TargetFacts, ToShrink, UndoLog,
+};
 use aiv_terminal::{Session, now_unix_ms, random};
 use aiv_volume_io::device;
 
@@ -31,17 +33,20 @@ pub(crate) fn run(args: &Restore, session: &Session) -> Result<Outcome, Failure>
         seed: random()?,
         threads: available_parallelism().unwrap_or(NonZeroUsize::MIN),
     };
-    let plan = RestorePlan::new(&view, &target, options, session.job())?;
+    let (tools, job) = (SystemTools::new("/run"), session.job());
+    let settle = |dir| ToShrink::settle(&view, &target, &options, dir, &tools, job);
+    let shrunk = args.shrink.as_deref().map(settle).transpose()?.flatten();
+    let plan = RestorePlan::with(&view, &target, options, shrunk.as_ref(), job)?;
     let mut remarks = Remarks::on_restore(plan.notes(), plan.unreadable());
     let title = words::clean(&format!("{} -> {}", path.display(), to.display())) + "\n";
     let mut outcome = if args.dry_run {
         Outcome::answer(json::restore_plan(&plan), title + &text::restore_plan(&plan))
     } else {
-        confirm(args, to, &target, session)?;
-        let tools = SystemTools::new("/run");
+        let settled = args.yes || !target.exists;
+        session.confirm(settled, to, target.len, target.serial.as_deref())?;
         let undo = args.undo.as_deref().map(|file| (file, now_unix_ms()));
-        let around = Around { undo, tools: Some(&tools) };
-        let applied = plan.apply_at(&view, to, around, session.job());
+        let around = Around { undo, shrunk: shrunk.as_ref(), tools: Some(&tools) };
+        let applied = plan.apply_at(&view, to, around, job);
         let report = applied.map_err(|failed| Failure::of_restore(&failed))?;
         remarks = Remarks::on_restore(&report.notes, &report.unreadable);
         Outcome::report(json::restore(&report), title + &text::restore(&report))
@@ -50,25 +55,13 @@ pub(crate) fn run(args: &Restore, session: &Session) -> Result<Outcome, Failure>
     Ok(outcome.with(of_image).with(remarks))
 }
 
-fn confirm(args: &Restore, to: &Path, at: &TargetFacts, session: &Session) -> Result<(), Failure> {
-    if !at.exists || args.yes {
-        return Ok(());
-    }
-    session.confirm(to, at.len, at.serial.as_deref())
-}
-
-fn put_back(
-    undo: &UndoLog,
-    args: &Restore,
-    to: &Path,
-    session: &Session,
-) -> Result<Outcome, Failure> {
+fn put_back(undo: &UndoLog, args: &Restore, to: &Path, ask: &Session) -> Result<Outcome, Failure> {
     let target = TargetFacts::gather(Path::new(ROOT), to, &args.image)?;
     undo.check_target(&target, to)?;
     if args.dry_run {
         return Ok(Outcome::answer(json::undo(undo, None), text::undo(undo)));
     }
-    confirm(args, to, &target, session)?;
+    ask.confirm(args.yes, to, target.len, target.serial.as_deref())?;
     let written = undo.put_back_at(to)?;
     Ok(Outcome::report(json::undo(undo, Some(written)), text::undo(undo)))
 }

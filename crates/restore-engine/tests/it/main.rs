@@ -15,6 +15,7 @@ mod real;
 mod refusals;
 mod round_trip;
 mod sectors;
+mod shrink;
 mod tables;
 mod targets;
 mod undo;
