@@ -5,8 +5,9 @@
 //! to do by hand.
 
 use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -196,15 +197,17 @@ impl<'t> Session<'t> {
 
     fn mount(&self, device: &Device<'_>, options: &str) -> Done<Mounted<'t>> {
         let name = Path::new(&device.path).file_name().unwrap_or_default().to_string_lossy();
-        let at = self.tools.mount_root().join(format!("aiv-grow-{name}"));
-        fs::create_dir(&at).map_err(|e| format!("cannot create {}: {e}", at.display()))?;
-        let args = [OsStr::new("-o"), OsStr::new(options), &device.path, at.as_os_str()];
-        if let Err(why) = self.run("mount", &args, &[0]) {
-            // Best effort: an empty folder, and the reason matters more.
-            let _ = fs::remove_dir(&at);
-            return Err(why);
-        }
-        Ok(Mounted { tools: self.tools, at })
+        // What comes from an image is nobody's to look into, or to run, meanwhile.
+        let closed = self.tools.mount_root().join(format!("aiv-grow-{name}"));
+        let at = closed.join("volume");
+        let made = DirBuilder::new().mode(0o700).create(&closed).and_then(|()| fs::create_dir(&at));
+        made.map_err(|e| format!("cannot create {}: {e}", at.display()))?;
+        let mounted = Mounted { tools: self.tools, at };
+        let options = format!("nosuid,nodev,noexec,{options}");
+        let at = mounted.at.as_os_str();
+        let args = [OsStr::new("-o"), OsStr::new(&options), &device.path, at];
+        self.run("mount", &args, &[0])?;
+        Ok(mounted)
     }
 
     fn ext(&self, device: &Device<'t>) -> Done<()> {
@@ -302,6 +305,7 @@ impl Drop for Mounted<'_> {
         // Fails when it was unmounted before; what stays mounted keeps the folder.
         let _ = self.tools.run("umount", &[OsStr::new("--quiet"), self.at.as_os_str()]);
         let _ = fs::remove_dir(&self.at);
+        let _ = self.at.parent().map(fs::remove_dir);
     }
 }
 
