@@ -20,6 +20,7 @@ mod programs;
 mod snapshot;
 mod source;
 mod still;
+mod survey;
 mod world;
 
 pub use backup::{BackupDone, BackupJob, Backups};
@@ -28,4 +29,5 @@ pub use freeze::freeze_guard;
 pub use hooks::{Hook, HookReport, Hooks};
 pub use source::Source;
 pub use still::{Still, StillReport};
+pub use survey::survey;
 pub use world::World;

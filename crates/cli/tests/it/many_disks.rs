@@ -94,6 +94,6 @@ fn a_hundred_disks_of_24_partitions_are_one_job() {
         run("sgdisk", &["-p", new]).lines().count(),
         run("sgdisk", &["-p", old]).lines().count()
     );
-    let root = format!("{new}?offset={}", MIB);
+    let root = format!("{new}?offset={MIB}");
     run("e2fsck", &["-fn", &root]);
 }
