@@ -56,6 +56,7 @@ const NEEDS: &[Need] = &[
     need("mksquashfs", "squashfs-tools", "SquashFS volumes"),
     need("mkfs.f2fs", "f2fs-tools", "F2FS volumes"),
     need("make-bcache", "bcache-tools", "disks behind a cache"),
+    need("lvs", "lvm2", "logical volumes as sources"),
     need("pvck", "lvm2", "LVM2 volume groups, and the second opinion on their metadata"),
     need("cryptsetup", "cryptsetup-bin", "LUKS volumes"),
     need("strace", "strace", "proof that sources are only read"),
@@ -94,7 +95,6 @@ const GUEST: &str = "--guest";
 
 const GUEST_NEEDS: &[Need] = &[
     need("qemu-system-x86_64", "qemu-system-x86", "virtual machines"),
-    need("lvm", "lvm2", "logical volumes, thin ones too"),
     need("dmsetup", "dmsetup", "what the device mapper says"),
     need("thin_check", "thin-provisioning-tools", "thin logical volumes"),
 ];

@@ -135,9 +135,8 @@ Examples:
 #[command(after_help = "\
 Examples:
   aiv backup /dev/sda --to /mnt/backup
-  aiv backup /dev/sdb1 --to /mnt/backup --freeze --pre-freeze 'systemctl stop db' \
-    --post-thaw 'systemctl start db'
-  aiv backup /dev/vg/data --to /mnt/backup --snapshot
+  aiv backup /dev/sdb1 --to /mnt/backup --differential --freeze
+  aiv backup /dev/vg/db --to /mnt/backup --snapshot --pre-freeze 'db stop' --post-thaw 'db start'
   aiv backup /dev/sda /dev/sdb --to /mnt/backup --rate-limit 100M --comment 'before upgrade'
   aiv backup vm.qcow2 --follow folder --to . --sectors all --compress zstd:9 --verify")]
 pub(crate) struct Backup {

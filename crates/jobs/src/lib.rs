@@ -20,6 +20,7 @@ mod programs;
 mod snapshot;
 mod source;
 mod still;
+mod survey;
 mod world;
 
 pub use aiv_disk_formats::{Follow, Format, OpenOptions};
@@ -29,4 +30,5 @@ pub use freeze::freeze_guard;
 pub use hooks::{Hook, HookReport, Hooks};
 pub use source::{SeenAs, Source};
 pub use still::{Still, StillReport};
+pub use survey::survey;
 pub use world::World;

@@ -441,6 +441,19 @@ mod tests {
         let source = io(ErrorKind::NotFound);
         let missing = aiv_volume_io::Error::Path { op: "open", path: "/x".into(), source };
         assert_eq!(of(aiv_jobs::Error::from(missing)), ("not_found", 1));
+        let both = aiv_jobs::Error::HookToo {
+            hook: aiv_jobs::Hook::PostThaw,
+            failure: "exit status: 1".to_owned(),
+            source: Box::new(backup::Error::Canceled(Canceled).into()),
+        };
+        assert_eq!(of(both), ("canceled", 130));
+        let full = aiv_jobs::SnapshotError::Overflow { name: "vg/aiv-1".to_owned() };
+        assert_eq!(of(aiv_jobs::Error::from(full)), ("snapshot_overflow", 1));
+        let limit = std::time::Duration::from_secs(60);
+        let late = aiv_jobs::FreezeError::Expired { limit };
+        assert_eq!(of(aiv_jobs::Error::from(late)), ("freeze_expired", 1));
+        let root = aiv_jobs::Refusal::FreezesRoot;
+        assert_eq!(of(aiv_jobs::Error::from(root)), ("freezes_root", 5));
         let many = aiv_jobs::Refusal::OneNameForMany;
         assert_eq!(of(aiv_jobs::Error::from(many)), ("usage", 2));
     }
