@@ -132,7 +132,7 @@ pub enum MapNote {
     /// what the log refers to; the first mount of the restored volume replays it.
     LogPending,
     /// Tree blocks of a Btrfs filesystem were read from their second copy, as the first is
-    /// damaged. Both copies are in the map.
+    /// damaged or cannot be read. Both copies are in the map.
     DamagedCopies {
         /// How many of the blocks that were read. There may be more.
         blocks: u64,

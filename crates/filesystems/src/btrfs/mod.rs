@@ -33,8 +33,8 @@
 //! # Cost
 //! Read are the superblocks and the chunk, root, device, block-group, extent, free-space and log
 //! trees. No tree block is read twice but for its second copy, and no more of them than the device has
-//! room for. Memory: at most 256 MiB for runs and lists (all have a limit), 48 bytes for each
-//! chunk, and one bit for each sector of the chunks that hold metadata.
+//! room for. Memory: at most 256 MiB for runs and lists (all have a limit), about 150 bytes for
+//! each chunk, and one bit for each sector of the chunks that hold metadata.
 //!
 //! Facts: the Btrfs on-disk format of the kernel's documentation, `btrfs_tree.h`. All numbers are
 //! little endian.

@@ -3,9 +3,10 @@
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use aiv_filesystems::{Error, Result, UsedMap, recognise, used_map};
-use aiv_volume_io::{Cancel, Job, ReadAt};
+use aiv_filesystems::{Error, MapNote, Result, UsedMap, recognise, used_map};
+use aiv_volume_io::{Cancel, Extent, Job, ReadAt};
 
+use crate::btrfs_forge::{places_of, root_of};
 use crate::btrfs_tools::mkfs;
 use crate::exfat_tools::{fill_exfat, mkfs_exfat};
 use crate::ext_tools::{MIB, mke2fs, used_bytes};
@@ -99,6 +100,49 @@ fn btrfs() {
         check_failing(&volume, reads_min);
         check_canceled(&volume);
     }
+}
+
+/// A medium with a bad place.
+struct Bad {
+    volume: FileVolume,
+    place: Extent,
+}
+
+impl ReadAt for Bad {
+    fn len(&self) -> u64 {
+        self.volume.len()
+    }
+
+    fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
+        if self.place.intersect(Extent::new(offset, out.len() as u64)).is_some() {
+            return Err(io::Error::other("bad sector"));
+        }
+        self.volume.read_exact_at(out, offset)
+    }
+}
+
+#[test]
+fn btrfs_whose_first_copy_of_a_tree_block_cannot_be_read() {
+    let volume = mkfs(128 * MIB, "");
+    let places = places_of(&volume, root_of(&volume, 2));
+    let map = |place| {
+        let medium = Bad { volume: volume.open(), place: Extent::new(place, 512) };
+        used_map(&medium, &recognise(&medium).unwrap(), Job::silent())
+    };
+    match map(places[0]).unwrap() {
+        UsedMap::Used { used, notes, .. } => {
+            assert_eq!(notes, [MapNote::DamagedCopies { blocks: 1 }]);
+            assert_eq!(used, used_bytes(&volume).0);
+        }
+        whole => panic!("{whole:?}"),
+    }
+    // Neither, for two reasons: the medium is what the user has to know of.
+    volume.patch(places[1] + 5000, b"damage");
+    let answer = map(places[0]);
+    assert!(matches!(answer, Err(Error::Io { offset, .. }) if offset == places[0]), "{answer:?}");
+    volume.patch(places[0] + 5000, b"damage");
+    let answer = map(places[1]);
+    assert!(matches!(answer, Err(Error::Io { offset, .. }) if offset == places[1]), "{answer:?}");
 }
 
 #[test]
