@@ -28,9 +28,11 @@
 
 mod bitmap;
 mod bytes;
+mod crc32;
 mod error;
 mod exfat;
 mod ext;
+mod f2fs;
 mod fat;
 mod kind;
 mod lvm;
@@ -46,6 +48,7 @@ mod xfs;
 pub use error::{Error, Result};
 pub use exfat::ExFatReason;
 pub use ext::{ExtReason, FeatureClass, JournalReason};
+pub use f2fs::F2fsReason;
 pub use fat::FatReason;
 pub use kind::FilesystemKind;
 pub use lvm::{LogicalVolumeReason, LvmReason};

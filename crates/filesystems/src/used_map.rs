@@ -2,6 +2,7 @@ use aiv_volume_io::{ExtentSet, Job, ReadAt};
 
 use crate::exfat::{self, ExFatReason};
 use crate::ext::{self, ExtReason};
+use crate::f2fs::{self, F2fsReason};
 use crate::fat::{self, FatReason};
 use crate::lvm::{self, LogicalVolumeReason, LvmReason};
 use crate::ntfs::{self, NtfsReason};
@@ -83,6 +84,9 @@ pub enum WholeReason {
     /// An XFS filesystem that cannot be trusted or is not understood.
     #[error("XFS filesystem: {0}")]
     Xfs(XfsReason),
+    /// An F2FS filesystem that cannot be trusted or is not understood.
+    #[error("F2FS: {0}")]
+    F2fs(F2fsReason),
     /// A FAT filesystem that cannot be trusted or is not understood.
     #[error("FAT filesystem: {0}")]
     Fat(FatReason),
@@ -151,12 +155,13 @@ pub enum MapNote {
 /// Reads the allocation records only: about one byte in 32,768 of an ext4 volume with 4 KiB
 /// blocks, and the journal where one waits to be replayed; the table of files, `$Bitmap` and the
 /// start of the log of NTFS; the free-space trees of XFS and the end of its log; the tables or the
-/// bitmap, and all directories, of a FAT or exFAT volume; the front of a swap space; the metadata
-/// of an LVM2 physical volume, and all of this for each filesystem in its logical volumes.
+/// bitmap, and all directories, of a FAT or exFAT volume; the segment and node tables of F2FS; the
+/// front of a swap space; the metadata of an LVM2 physical volume, and all of this for each
+/// filesystem in its logical volumes.
 ///
 /// Takes 16 bytes of memory for each run of the map, and beside them about 120 bytes for each
 /// group of ext4 (128 MiB of such a volume), two bits for each cluster of NTFS (1 GiB for 16 TiB
-/// in clusters of 4 KiB), three bits for each cluster of FAT and exFAT.
+/// in clusters of 4 KiB), three bits for each cluster of FAT and exFAT, one for each block of F2FS.
 ///
 /// The volume must not change until it has been copied.
 ///
@@ -187,6 +192,7 @@ pub(crate) fn used_map_in(
         FilesystemKind::Fat12 | FilesystemKind::Fat16 | FilesystemKind::Fat32 => {
             fat::used_map(volume, job)
         }
+        FilesystemKind::F2fs => f2fs::used_map(volume, job),
         FilesystemKind::ExFat => exfat::used_map(volume, job),
         FilesystemKind::Swap | FilesystemKind::SwapSuspended => swap::used_map(volume),
         FilesystemKind::Lvm2Member => lvm::used_map(volume, depth, job),

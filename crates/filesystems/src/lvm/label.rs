@@ -51,7 +51,7 @@ fn label(sector: u64, bytes: &[u8; SECTOR]) -> Result<Label, LvmReason> {
     if le64(bytes, 8) != sector || bytes[24..32] != *b"LVM2 001" {
         return Err(LvmReason::NoLabel);
     }
-    if checksum::of(&bytes[SUMMED_FROM..]) != le32(bytes, 16) {
+    if checksum(&bytes[SUMMED_FROM..]) != le32(bytes, 16) {
         return Err(LvmReason::Checksum { section: "label", offset });
     }
     let header_at = usize::try_from(le32(bytes, 20)).unwrap_or(usize::MAX);
