@@ -13,6 +13,7 @@ mod filesystems;
 mod holes;
 mod identity;
 mod increments;
+mod logical_volumes;
 mod planted;
 mod round_trip;
 mod stopping;
