@@ -144,7 +144,9 @@ struct LogDump {
 }
 
 fn log_by_debugfs(volume: &Volume) -> LogDump {
-    let dump = run("debugfs", &["-R", "logdump", volume.path()]);
+    // Without the bitmaps: those on the volume need not match their checksums before a replay.
+    let dump = run("debugfs", &["-c", "-R", "logdump", volume.path()]);
+    assert!(dump.contains("Journal starts at block"), "{dump}");
     let commits: Vec<u32> = dump
         .lines()
         .filter(|line| line.starts_with("Found expected") && line.contains("(commit block)"))
