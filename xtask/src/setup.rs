@@ -54,7 +54,7 @@ const NEEDS: &[Need] = &[
     need("mkfs.exfat", "exfatprogs", "exFAT volumes, and the second opinion on their maps"),
     need("mount.exfat-fuse", "exfat-fuse", "files on exFAT volumes, whatever the kernel knows"),
     need("mksquashfs", "squashfs-tools", "SquashFS volumes"),
-    need("mkfs.f2fs", "f2fs-tools", "F2FS volumes"),
+    need("mkfs.f2fs", "f2fs-tools", "F2FS volumes, and the second opinion on their maps"),
     need("make-bcache", "bcache-tools", "disks behind a cache"),
     need("lvs", "lvm2", "logical volumes as sources"),
     need("pvck", "lvm2", "LVM2 volume groups, and the second opinion on their metadata"),

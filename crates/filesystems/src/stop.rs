@@ -1,6 +1,7 @@
 use crate::btrfs::BtrfsReason;
 use crate::exfat::ExFatReason;
 use crate::ext::{ExtReason, JournalReason};
+use crate::f2fs::F2fsReason;
 use crate::fat::FatReason;
 use crate::lvm::LvmReason;
 use crate::ntfs::{NtfsLogReason, NtfsReason};
@@ -35,6 +36,12 @@ impl From<ExtReason> for Stop {
 impl From<JournalReason> for Stop {
     fn from(reason: JournalReason) -> Self {
         ExtReason::Journal(reason).into()
+    }
+}
+
+impl From<F2fsReason> for Stop {
+    fn from(reason: F2fsReason) -> Self {
+        Self::Whole(WholeReason::F2fs(reason))
     }
 }
 

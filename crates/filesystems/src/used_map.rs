@@ -3,6 +3,7 @@ use aiv_volume_io::{ExtentSet, Job, ReadAt};
 use crate::btrfs::{self, BtrfsReason};
 use crate::exfat::{self, ExFatReason};
 use crate::ext::{self, ExtReason};
+use crate::f2fs::{self, F2fsReason};
 use crate::fat::{self, FatReason};
 use crate::lvm::{self, LogicalVolumeReason, LvmReason};
 use crate::ntfs::{self, NtfsReason};
@@ -87,6 +88,9 @@ pub enum WholeReason {
     /// A Btrfs filesystem that cannot be trusted or is not understood.
     #[error("Btrfs filesystem: {0}")]
     Btrfs(BtrfsReason),
+    /// An F2FS filesystem that cannot be trusted or is not understood.
+    #[error("F2FS: {0}")]
+    F2fs(F2fsReason),
     /// A FAT filesystem that cannot be trusted or is not understood.
     #[error("FAT filesystem: {0}")]
     Fat(FatReason),
@@ -167,13 +171,13 @@ pub enum MapNote {
 /// blocks, and the journal where one waits to be replayed; the table of files, `$Bitmap` and the
 /// start of the log of NTFS; the free-space trees of XFS and the end of its log; the chunk, root,
 /// device, extent and log trees of Btrfs; the tables or the bitmap, and all directories, of a FAT or
-/// exFAT volume; the front of a swap space; the metadata of an LVM2 physical volume, and all of this
-/// for each filesystem in its logical volumes.
+/// exFAT volume; the segment and node tables of F2FS; the front of a swap space; the metadata of an
+/// LVM2 physical volume, and all of this for each filesystem in its logical volumes.
 ///
 /// Takes 16 bytes of memory for each run of the map, and beside them about 120 bytes for each
 /// group of ext4 (128 MiB of such a volume), two bits for each cluster of NTFS (1 GiB for 16 TiB
-/// in clusters of 4 KiB), three bits for each cluster of FAT and exFAT; for Btrfs as many bytes for
-/// each run again, and one bit for each sector of its chunks of metadata.
+/// in clusters of 4 KiB), three bits for each cluster of FAT and exFAT, one for each block of F2FS;
+/// for Btrfs as many bytes for each run again, and one bit for each sector of its chunks of metadata.
 ///
 /// The volume must not change until it has been copied.
 ///
@@ -205,6 +209,7 @@ pub(crate) fn used_map_in(
         FilesystemKind::Fat12 | FilesystemKind::Fat16 | FilesystemKind::Fat32 => {
             fat::used_map(volume, job)
         }
+        FilesystemKind::F2fs => f2fs::used_map(volume, job),
         FilesystemKind::ExFat => exfat::used_map(volume, job),
         FilesystemKind::Swap | FilesystemKind::SwapSuspended => swap::used_map(volume),
         FilesystemKind::Lvm2Member => lvm::used_map(volume, depth, job),

@@ -14,6 +14,7 @@ mod held;
 mod holes;
 mod identity;
 mod increments;
+mod logical_volumes;
 mod planted;
 mod round_trip;
 mod stopping;

@@ -29,7 +29,7 @@ pub(super) fn read(volume: &dyn ReadAt, area: Extent) -> Result<Option<String>, 
     let mut header = [0; HEADER];
     let failed = Error::io("read header of LVM metadata area", offset);
     volume.read_exact_at(&mut header, offset).map_err(failed)?;
-    if checksum::of(&header[4..]) != le32(&header, 0) {
+    if checksum(&header[4..]) != le32(&header, 0) {
         return Err(LvmReason::Checksum { section: "header of the metadata area", offset }.into());
     }
     if header[4..20] != *MAGIC || le32(&header, 20) != 1 {
@@ -93,7 +93,7 @@ fn text(volume: &dyn ReadAt, area: Extent, text: Text) -> Result<String, Stop> {
         let at = area.start + at;
         volume.read_exact_at(part, at).map_err(Error::io("read LVM metadata", at))?;
     }
-    if checksum::of(&bytes) != text.checksum {
+    if checksum(&bytes) != text.checksum {
         let offset = area.start + text.offset;
         return Err(LvmReason::Checksum { section: "metadata", offset }.into());
     }

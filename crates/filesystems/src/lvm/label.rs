@@ -15,6 +15,8 @@ const SECTORS: usize = 4;
 const SUMMED_FROM: usize = 20;
 /// A label and its header fill one sector; more places than this are none of LVM's.
 const PLACES_MAX: usize = 16;
+/// LVM keeps at most two copies of the metadata on a disk; each is read into memory.
+const AREAS_MAX: usize = 2;
 
 /// What the header of a physical volume says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +53,7 @@ fn label(sector: u64, bytes: &[u8; SECTOR]) -> Result<Label, LvmReason> {
     if le64(bytes, 8) != sector || bytes[24..32] != *b"LVM2 001" {
         return Err(LvmReason::NoLabel);
     }
-    if checksum::of(&bytes[SUMMED_FROM..]) != le32(bytes, 16) {
+    if checksum(&bytes[SUMMED_FROM..]) != le32(bytes, 16) {
         return Err(LvmReason::Checksum { section: "label", offset });
     }
     let header_at = usize::try_from(le32(bytes, 20)).unwrap_or(usize::MAX);
@@ -84,6 +86,10 @@ fn label(sector: u64, bytes: &[u8; SECTOR]) -> Result<Label, LvmReason> {
         let found = data.len() as u64;
         return Err(LvmReason::Header { field: "data areas", found, allowed: "one to the end" });
     };
+    if areas.len() > AREAS_MAX {
+        let found = areas.len() as u64;
+        return Err(LvmReason::Header { field: "metadata areas", found, allowed: "0 to 2" });
+    }
     Ok(Label {
         id: array(bytes, header_at),
         device_len: le64(bytes, header_at + 32),

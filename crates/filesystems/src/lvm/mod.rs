@@ -30,7 +30,6 @@
 //! `lib/format_text/flags.c` of LVM2, and `pvck --dump`.
 
 mod area;
-mod checksum;
 mod group;
 mod label;
 mod pieces;
@@ -48,4 +47,9 @@ pub use reason::{LogicalVolumeReason, LvmReason};
 /// Reads the used-block map of a physical volume that lies inside `depth` others.
 pub(crate) fn used_map(volume: &dyn ReadAt, depth: usize, job: Job<'_>) -> Result<UsedMap> {
     Stop::answer(used::read(volume, depth, job))
+}
+
+/// The checksum of all records.
+fn checksum(bytes: &[u8]) -> u32 {
+    crate::crc32::crc32(0xf597_a6cf, bytes)
 }

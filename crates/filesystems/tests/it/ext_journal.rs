@@ -56,14 +56,25 @@ fn used_by_dumpe2fs(volume: &Volume, cluster_size: u32) -> ExtentSet {
 /// The map is the union of the bitmaps before and after a replay by debugfs, and a volume of
 /// noise with only the used bytes in it comes back with everything that was committed.
 fn check_hot(options: &str, mount_options: &str) {
-    let (volume, committed) = hot_volume(options, mount_options);
+    let after_replay = |volume: &Volume, cluster_size| {
+        let replayed = volume.duplicate();
+        run("debugfs", &["-w", "-R", "journal_run", replayed.path()]);
+        used_by_dumpe2fs(&replayed, cluster_size)
+    };
+    let (mut volume, mut committed) = hot_volume(options, mount_options);
+    // Anybody's `sync` writes the bitmaps to their places; such a volume would prove nothing.
+    for _ in 0..5 {
+        let cluster_size = used_bytes(&volume).1;
+        if used_by_dumpe2fs(&volume, cluster_size) != after_replay(&volume, cluster_size) {
+            break;
+        }
+        (volume, committed) = hot_volume(options, mount_options);
+    }
     let (used, cluster_size, notes) = used_bytes(&volume);
     let transactions = log_by_debugfs(&volume).commits;
     assert_eq!(notes, [MapNote::JournalPending { transactions }]);
     let before = used_by_dumpe2fs(&volume, cluster_size);
-    let replayed = volume.duplicate();
-    run("debugfs", &["-w", "-R", "journal_run", replayed.path()]);
-    let after = used_by_dumpe2fs(&replayed, cluster_size);
+    let after = after_replay(&volume, cluster_size);
     let both: ExtentSet = before.runs().iter().chain(after.runs()).copied().collect();
     assert_eq!(used, both);
     let all = Extent::new(0, volume.open().len());
@@ -144,7 +155,9 @@ struct LogDump {
 }
 
 fn log_by_debugfs(volume: &Volume) -> LogDump {
-    let dump = run("debugfs", &["-R", "logdump", volume.path()]);
+    // Without the bitmaps: those on the volume need not match their checksums before a replay.
+    let dump = run("debugfs", &["-c", "-R", "logdump", volume.path()]);
+    assert!(dump.contains("Journal starts at block"), "{dump}");
     let commits: Vec<u32> = dump
         .lines()
         .filter(|line| line.starts_with("Found expected") && line.contains("(commit block)"))

@@ -415,7 +415,17 @@ fn a_label_left_over_under_a_filesystem_or_a_filesystem_under_a_label() {
 fn labels_that_make_no_sense() {
     let lvm = with_root();
     type Edit = fn(&mut [u8]);
-    let edits: [(Edit, &str, u64); 5] = [
+    let edits: [(Edit, &str, u64); 6] = [
+        (
+            |label| {
+                let area = label[104..120].to_vec();
+                label[120..136].copy_from_slice(&area);
+                label[136..152].copy_from_slice(&area);
+                label[152..200].fill(0);
+            },
+            "metadata areas",
+            3,
+        ),
         (|label| label[20] = 31, "pv_header", 31),
         (|label| label[21] = 2, "pv_header", 512 + 32),
         (|label| label[136] = 3, "ext_version", 3),

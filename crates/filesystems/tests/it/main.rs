@@ -18,6 +18,8 @@ mod ext_journal;
 mod ext_maps;
 mod ext_refusals;
 mod ext_tools;
+mod f2fs_maps;
+mod f2fs_refusals;
 mod fat_maps;
 mod fat_refusals;
 mod fat_tools;

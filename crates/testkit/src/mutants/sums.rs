@@ -18,6 +18,8 @@ pub enum Sums {
     ExFat,
     /// The ends of sectors that NTFS keeps elsewhere: they are left alone.
     Ntfs,
+    /// The second superblock of F2FS, and the headers of both checkpoints.
+    F2fs,
     /// The label of LVM2 in sector 1, the metadata area at byte 4096 and its text.
     Lvm,
 }
@@ -35,6 +37,7 @@ impl Sums {
             Self::Xfs => mend_xfs(volume, records, changes),
             Self::ExFat => mend_exfat(volume, changes),
             Self::Ntfs => changes.retain(|at, _| at % 512 < 510),
+            Self::F2fs => mend_f2fs(volume, changes),
             Self::Lvm => mend_lvm(volume, changes),
         }
     }
@@ -173,14 +176,40 @@ fn mend_lvm(volume: &dyn ReadAt, changes: &mut Changes) {
     let label = Extent::new(512 + 20, 492);
     let area = Extent::new(AREA + 4, 508);
     for (summed, at) in [(label, 512 + 16), (text, AREA + 56), (area, AREA)] {
-        let sum = lvm_crc(&changed(volume, changes, summed));
+        let sum = crc32(0xf597_a6cf, &changed(volume, changes, summed));
         put(changes, at, &sum.to_le_bytes());
     }
 }
 
-/// CRC-32 without final inversion, from LVM's own start value.
-fn lvm_crc(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0xf597_a6cf, |sum, &byte| {
+/// Each checkpoint has a header at either end; in a newer one other bytes may differ from those
+/// of the older.
+fn mend_f2fs(volume: &dyn ReadAt, changes: &mut Changes) {
+    const BLOCK: u64 = 4096;
+    let superblock = changes.range(1024..BLOCK).map(|(&at, &byte)| (at + BLOCK, byte));
+    let twins: Vec<(u64, u8)> = superblock.collect();
+    changes.extend(twins);
+    let first = le32(&bytes(volume, Extent::new(1024 + 76, 4)), 0);
+    for pack in [first, first + 512] {
+        let len = le32(&bytes(volume, Extent::new(pack * BLOCK + 136, 4)), 0);
+        // What is changed in the first header is changed in the last one as well.
+        let [front, back] = [pack, pack + len - 1].map(|block| block * BLOCK);
+        let twins: Vec<(u64, u8)> = changes
+            .range(front..front + BLOCK)
+            .map(|(&at, &byte)| (at - front + back, byte))
+            .collect();
+        changes.extend(twins);
+        for header in [front, back] {
+            if changes.range(header..header + BLOCK).next().is_some() {
+                let summed = changed(volume, changes, Extent::new(header, BLOCK - 4));
+                put(changes, header + BLOCK - 4, &crc32(0xf2f5_2010, &summed).to_le_bytes());
+            }
+        }
+    }
+}
+
+/// CRC-32 without final inversion, from a start value of its user's.
+fn crc32(start: u32, bytes: &[u8]) -> u32 {
+    bytes.iter().fold(start, |sum, &byte| {
         (0..8).fold(sum ^ u32::from(byte), |sum, _| {
             if sum & 1 == 1 { sum >> 1 ^ 0xedb8_8320 } else { sum >> 1 }
         })

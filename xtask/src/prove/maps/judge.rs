@@ -50,6 +50,7 @@ impl Target {
             Family::Xfs => Sums::Xfs,
             Family::Ntfs => Sums::Ntfs,
             Family::ExFat => Sums::ExFat,
+            Family::F2fs => Sums::F2fs,
             Family::Lvm => Sums::Lvm,
             Family::Fat | Family::Swap => Sums::None,
         };
@@ -61,9 +62,15 @@ impl Target {
             return Err(format!("{name} has no map: {map:?}"));
         };
         let mut records = records(&disk, recorder.take_reads());
-        if family == Family::Swap {
-            // The fields, in a page of zeros.
-            records.insert(0, Extent::new(1024, 64));
+        match family {
+            // The fields, in pages that are zeros elsewhere.
+            Family::Swap => records.insert(0, Extent::new(1024, 64)),
+            Family::F2fs => {
+                // Most of the node table is empty, and would swallow most changes.
+                records.retain(|record| record.len != PIECE as u64 || !is_uniform(&disk, *record));
+                records.insert(0, Extent::new(1024, 108));
+            }
+            _ => {}
         }
         Ok(Self { name: name.to_owned(), disk, records, sums, family, recognised, used })
     }
@@ -79,9 +86,7 @@ fn records(disk: &MemDisk, reads: Vec<Extent>) -> Vec<Extent> {
         }
         for at in (read.start..read.end()).step_by(PIECE) {
             let piece = Extent::between(at, read.end().min(at + PIECE as u64));
-            let mut bytes = vec![0; usize::try_from(piece.len).unwrap_or(0)];
-            let is_read = disk.read_exact_at(&mut bytes, at).is_ok();
-            if is_read && bytes.iter().any(|&byte| byte != bytes[0]) {
+            if !is_uniform(disk, piece) {
                 records.push(piece);
             }
         }
@@ -89,6 +94,13 @@ fn records(disk: &MemDisk, reads: Vec<Extent>) -> Vec<Extent> {
     let mut seen = std::collections::HashSet::new();
     records.retain(|&record| seen.insert(record));
     records
+}
+
+/// Whether all bytes are the same.
+fn is_uniform(disk: &MemDisk, extent: Extent) -> bool {
+    let mut bytes = vec![0; usize::try_from(extent.len).unwrap_or(0)];
+    disk.read_exact_at(&mut bytes, extent.start).is_err()
+        || bytes.iter().all(|byte| Some(byte) == bytes.first())
 }
 
 /// Reads the map of a mutant, and judges it.

@@ -67,6 +67,14 @@ pub(super) fn of(family: Family) -> Result<Vec<Target>, String> {
                 add(options, Scratch::made(MIB, "mkswap", options)?.bytes()?)?;
             }
         }
+        Family::F2fs => {
+            let fresh = Scratch::made(64 * MIB, "mkfs.f2fs", "-q -f")?;
+            add("f2fs with a compact checkpoint", fresh.bytes()?)?;
+            let files = tempfile::tempdir().map_err(|e| e.to_string())?;
+            fragment(files.path(), 60, true).map_err(|e| e.to_string())?;
+            call("sload.f2fs", &format!("-f {} {}", files.path().display(), fresh.path.display()))?;
+            add("f2fs", fresh.bytes()?)?;
+        }
         Family::Lvm => {
             let root = ext("-t ext2 -b 1024")?;
             let swap = Scratch::made(MIB, "mkswap", "-q")?.bytes()?;
