@@ -261,8 +261,11 @@ pub(crate) struct Restore {
     /// A file, DIR@latest, DIR@ID or DIR@NAME:latest, or a file made with --undo
     pub image: PathBuf,
     /// A block device, serial:NUMBER, wwn:NAME, or a raw file, which is created if it is missing
-    #[arg(long, value_name = "TARGET")]
-    pub to: PathBuf,
+    #[arg(long, value_name = "TARGET", required_unless_present = "plan")]
+    pub to: Option<PathBuf>,
+    /// IMAGE is a JSON file: {"restores": [{"image": ..., "to": ..., ...}, ...]}
+    #[arg(long, conflicts_with_all = ["to", "partition", "undo"])]
+    pub plan: bool,
     /// Restore only the partition of this number
     #[arg(long, value_name = "N")]
     pub partition: Option<u32>,

@@ -176,6 +176,9 @@ fn judge_restore(error: &aiv_restore_engine::Error) -> Option<Verdict> {
         Error::Target(error) => Some(judge(error)),
         Error::View(error) => Some(judge(error)),
         Error::Table(error) => Some(judge(error)),
+        Error::PlanFile { .. } => {
+            failed("plan_file", "correct the file; the message says what is wrong where")
+        }
         Error::Scratch { source, .. } | Error::Copy { source, .. } => Some(judge_io(source)),
         Error::UndoDamaged { .. } | Error::Undecided { .. } => Some(DAMAGED),
         Error::Undo { .. } => {
@@ -213,6 +216,7 @@ fn judge_refusal(refusal: &Refusal) -> Option<Verdict> {
             "target_too_small",
             "choose a target of that size; --shrink DIR makes the last filesystem smaller if it can",
         ),
+        Refusal::SameTarget { .. } => refused("same_target", "give each restore its own target"),
         Refusal::OtherCopy { .. } => refused("plan_changed", "start again"),
         Refusal::OtherTarget { .. } => {
             refused("other_target", "the undo log goes only to the target it names")
@@ -473,6 +477,7 @@ mod tests {
             Refusal::Table { target: target(), unfit: restore::Unfit::Hybrid },
             Refusal::NothingToGrow("a single partition"),
             Refusal::OtherCopy { target: target() },
+            Refusal::SameTarget { target: target() },
             Refusal::CannotShrink {
                 target: target(),
                 number: 1,

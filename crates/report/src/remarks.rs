@@ -132,8 +132,8 @@ impl Remarks {
     fn take_restore_note(&mut self, note: &Note) {
         match note {
             Note::TargetLarger { rest } => self.notes.push(format!(
-                "the target is larger; its last {} bytes keep what they hold",
-                rest.len
+                "the target is larger; its {} bytes from byte {} on keep what they hold",
+                rest.len, rest.start
             )),
             Note::BackupHeaderNotAtEnd => self.notes.push(
                 "the backup partition table is not at the end of the target; `sgdisk -e` moves it"

@@ -37,6 +37,14 @@ pub enum Error {
     /// length, or use an older point.
     #[error("the partition table of the recovery point cannot be read")]
     Table(#[source] aiv_volume_io::Error),
+    /// A plan file is not what it should be.
+    #[error("{} is no plan of restores: {what}", path.display())]
+    PlanFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
     /// The copy in which a filesystem is made smaller could not be made.
     #[error("cannot make {}", path.display())]
     Scratch {
@@ -256,6 +264,12 @@ pub enum Refusal {
         to: u64,
         /// Why that is impossible, in words of the tool.
         why: String,
+    },
+    /// Two restores of one plan file write to the same device or file.
+    #[error("{target} is the target of two restores, or part of it")]
+    SameTarget {
+        /// The label of the second one.
+        target: String,
     },
     /// The plan was made with another smaller copy of a partition, or without one.
     #[error("the plan for {target} was made with another copy of the smaller partition")]

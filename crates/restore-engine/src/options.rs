@@ -1,4 +1,5 @@
 use std::num::NonZeroUsize;
+use std::str::FromStr;
 
 use crate::grow::Grow;
 use crate::identity::Identity;
@@ -63,4 +64,31 @@ pub enum TableMode {
     Fit,
     /// It keeps its bytes, and the target must have the sectors and the length for them.
     Keep,
+}
+
+impl FromStr for TableMode {
+    type Err = &'static str;
+
+    /// `fit` or `keep`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "fit" => Ok(Self::Fit),
+            "keep" => Ok(Self::Keep),
+            _ => Err("not one of fit, keep"),
+        }
+    }
+}
+
+impl FromStr for Unused {
+    type Err = &'static str;
+
+    /// `leave`, `zero` or `discard`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "leave" => Ok(Self::Leave),
+            "zero" => Ok(Self::Zero),
+            "discard" => Ok(Self::Discard),
+            _ => Err("not one of leave, zero, discard"),
+        }
+    }
 }

@@ -224,6 +224,7 @@ impl<'a> Request<'a> {
                 .map_err(|unfit| Refusal::Table { target: target(), unfit })?;
         }
         self.check_filesystems()?;
+        let is_shrunk = shrunk.is_some();
         let shrunk = shrunk.map(|what| Note::Shrunk {
             number: what.number,
             from: what.before.len,
@@ -243,7 +244,8 @@ impl<'a> Request<'a> {
         })?;
         let len = self.source_len.min(self.target_len);
         let late: ExtentSet = patches.iter().filter(|p| p.is_backup).map(Patch::extent).collect();
-        if self.target_len < self.source_len {
+        // Of a partition that was made smaller, nothing is left out.
+        if self.target_len < self.source_len && !is_shrunk {
             let rest = Extent::between(self.target_len, self.source_len);
             notes.push(Note::TailCut { rest });
         }

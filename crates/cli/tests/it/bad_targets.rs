@@ -233,3 +233,34 @@ fn a_serial_number_no_disk_has_is_refused() {
         assert!(!Path::new(name).exists());
     }
 }
+
+#[test]
+fn several_restores_are_one_file_and_all_are_refused_for_one() {
+    let setup = Setup::new();
+    let [first, second] = ["first.raw", "second.raw"].map(|name| setup.scratch.disk(name, 3 * MIB));
+    let plan = |targets: &[&str]| {
+        let entry = |to: &&str| serde_json::json!({"image": setup.image, "to": to});
+        let restores: Vec<_> = targets.iter().map(entry).collect();
+        let text = serde_json::json!({"restores": restores}).to_string();
+        setup.scratch.write("plan.json", text.as_bytes())
+    };
+    let before = fs::read(&first).unwrap();
+    let small = setup.device(MIB, &[]);
+    let refused = plan(&[&first, small.arg()]);
+    aiv_json(&["restore", "--plan", &refused, "--yes"]).failed(5, "target_too_small");
+    let twice = plan(&[&first, &first]);
+    aiv_json(&["restore", "--plan", &twice, "--yes"]).failed(5, "same_target");
+    assert_eq!(fs::read(&first).unwrap(), before);
+
+    let both = plan(&[&first, &second]);
+    let run = aiv_json(&["restore", "--plan", &both, "--dry-run"]).ended(0).json();
+    assert_eq!(run["restores"].as_array().unwrap().len(), 2, "{run}");
+    assert_eq!(fs::read(&first).unwrap(), before);
+    aiv_json(&["restore", "--plan", &both]).failed(5, "not_confirmed");
+    let json = aiv_json(&["restore", "--plan", &both, "--yes"]).ended(0).json();
+    assert_eq!(json["restores"][1]["target"], second.as_str());
+    for target in [&first, &second] {
+        assert_eq!(fs::read(target).unwrap()[..2 * MIB as usize], setup.source());
+    }
+    aiv_json(&["restore", "--plan", &first]).failed(1, "plan_file");
+}

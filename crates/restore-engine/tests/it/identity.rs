@@ -10,7 +10,7 @@ use aiv_testkit::MemStorage;
 use aiv_volume_io::Job;
 
 use crate::build::threads;
-use crate::real::{Loop, MIB, RealDisk, check_table, partitions, restore, run, view};
+use crate::real::{Loop, MIB, RealDisk, SERIAL, check_table, partitions, restore, run, view};
 use crate::targets::device;
 
 fn options(identity: &str) -> RestoreOptions {
@@ -47,6 +47,16 @@ fn another_disk_with_the_same_identity_is_told_and_none_with_a_new_one() {
         assert!(notes(&image, &facts, "keep").contains(&same));
         let renewed = notes(&image, &facts, "new");
         assert!(!renewed.contains(&same) && !notes(&image, &device(len), "keep").contains(&same));
+    }
+}
+
+#[test]
+fn a_restore_over_the_disk_that_was_imaged_is_told() {
+    let image = gpt().image();
+    for (serial, is_source) in [(Some(SERIAL), true), (Some("S4EV-2"), false), (None, false)] {
+        let facts = TargetFacts { serial: serial.map(str::to_owned), ..device(8 * MIB) };
+        let notes = notes(&image, &facts, "keep");
+        assert_eq!(notes.contains(&Note::SourceDisk), is_source, "{serial:?}");
     }
 }
 

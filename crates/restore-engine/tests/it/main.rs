@@ -10,6 +10,7 @@ mod failures;
 mod files;
 mod grow;
 mod identity;
+mod many;
 mod plans;
 mod real;
 mod refusals;

@@ -18,6 +18,9 @@ use crate::build::{FILE, superblock};
 
 pub(crate) const MIB: u64 = 1 << 20;
 
+/// Serial number of every disk that is imaged here.
+pub(crate) const SERIAL: &str = "S4EV-1";
+
 /// Runs a tool; its absence or failure fails the test.
 pub(crate) fn run(program: &str, args: &[&str]) -> String {
     let output =
@@ -213,6 +216,7 @@ impl RealDisk {
         };
         DiskInfo {
             len,
+            serial: SERIAL.to_owned(),
             logical_sector: self.sector,
             physical_sector: self.sector,
             table: word.to_owned(),

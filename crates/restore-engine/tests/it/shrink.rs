@@ -53,6 +53,8 @@ fn restore(disk: &RealDisk, len: u64, options: RestoreOptions) -> (PathBuf, Vec<
     let plan = RestorePlan::with(&view, &facts, options, Some(&shrunk), Job::silent()).unwrap();
     let is_told = |note: &Note| matches!(note, Note::Shrunk { number: 2, .. });
     assert!(plan.notes().iter().any(is_told), "{:?}", plan.notes());
+    let is_cut = |note: &Note| matches!(note, Note::TailCut { .. });
+    assert!(!plan.notes().iter().any(is_cut), "nothing is left out: {:?}", plan.notes());
     let around = Around { shrunk: Some(&shrunk), ..Around::default() };
     let report = plan.apply_at(&view, &target.0, around, Job::silent()).unwrap();
     assert!(report.verified);
