@@ -10,6 +10,7 @@
 mod bench;
 mod ci;
 mod demo;
+mod guest;
 mod images;
 mod process;
 mod prove;
@@ -60,6 +61,11 @@ const COMMANDS: &[Command] = &[
         name: "prove",
         run: prove::run,
         help: "long campaigns with recorded seeds: prove model|crash [OPTION]...",
+    },
+    Command {
+        name: "guest",
+        run: guest::run,
+        help: "what needs a kernel of its own, in a virtual machine: guest [SCENARIO]",
     },
     Command { name: "ci", run: ci::run, help: "everything a change must pass, in order, timed" },
 ];

@@ -44,15 +44,20 @@ const NEEDS: &[Need] = &[
     need("mkfs.xfs", "xfsprogs", "XFS volumes"),
     need("xfs_db", "xfsprogs", "the second opinion on XFS maps"),
     need("mkfs.btrfs", "btrfs-progs", "Btrfs volumes"),
+    need("btrfs", "btrfs-progs", "the second opinion on Btrfs maps"),
     need("mkfs.exfat", "exfatprogs", "exFAT volumes, and the second opinion on their maps"),
     need("mount.exfat-fuse", "exfat-fuse", "files on exFAT volumes, whatever the kernel knows"),
     need("mksquashfs", "squashfs-tools", "SquashFS volumes"),
     need("mkfs.f2fs", "f2fs-tools", "F2FS volumes"),
+    need("make-bcache", "bcache-tools", "disks behind a cache"),
+    need("lvs", "lvm2", "logical volumes as sources"),
+    need("pvck", "lvm2", "LVM2 volume groups, and the second opinion on their metadata"),
     need("cryptsetup", "cryptsetup-bin", "LUKS volumes"),
     need("strace", "strace", "proof that sources are only read"),
     need("script", "bsdutils", "a terminal for the question before a restore"),
     // Debian 12 itself and its backports both carry this one; whichever apt prefers will do.
     need("qemu-img", "qemu-utils", "the second opinion on raw and qcow2 disks"),
+    need("busybox", "busybox-static", "unpacking what guests boot from, and their programs"),
     need("qemu-io", "qemu-utils", "virtual disks of a chosen content"),
     need(
         "/usr/lib/python3/dist-packages/pyvhdi.cpython-311-x86_64-linux-gnu.so",
@@ -79,11 +84,24 @@ const BENCH_NEEDS: &[Need] = &[
     need("restic", "restic", "comparison"),
 ];
 
+/// Asks for what `cargo xtask guest` puts into its virtual machines, and runs them with.
+const GUEST: &str = "--guest";
+
+const GUEST_NEEDS: &[Need] = &[
+    need("qemu-system-x86_64", "qemu-system-x86", "virtual machines"),
+    need("dmsetup", "dmsetup", "what the device mapper says"),
+    need("thin_check", "thin-provisioning-tools", "thin logical volumes"),
+];
+
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     match arguments {
         [flag] if flag == BENCH => {
             provide(NEEDS)?;
             provide(BENCH_NEEDS)
+        }
+        [flag] if flag == GUEST => {
+            provide(NEEDS)?;
+            provide(GUEST_NEEDS)
         }
         _ => {
             crate::no_arguments(arguments)?;

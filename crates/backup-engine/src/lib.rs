@@ -41,5 +41,5 @@ pub use inventory::machine_inventory;
 pub use pace::{Clock, RateLimit};
 pub use plan::{BackupPlan, PlanNote};
 
-pub use aiv_filesystems::MapNote;
+pub use aiv_filesystems::{FilesystemKind, MapNote, WholeReason};
 pub use aiv_image_format::{BlockSize, Compression};

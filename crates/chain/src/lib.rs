@@ -41,7 +41,9 @@ pub use consolidate::{
 pub use error::{Error, Result};
 pub use folder::{Folder, Point, PointState, Set, Stray, StrayKind};
 pub use keep::Keep;
-pub use locate::{locate, locate_point, locate_view, open_image, open_view, storage_of};
+pub use locate::{
+    locate, locate_image, locate_point, locate_view, open_image, open_view, storage_of,
+};
 pub use merge::{MERGE_PART, MergeIds, NewIds};
 pub use names::{ImageName, image_name, suffix};
 pub use reader::ViewReader;

@@ -44,6 +44,16 @@ pub fn locate(argument: &Path, job: Job<'_>) -> Result<PathBuf> {
     })
 }
 
+/// Opens the image that `argument` names, as [`locate`] finds it, and none that it builds on.
+///
+/// # Errors
+/// Those of [`locate`] and [`open_image`].
+pub fn locate_image(argument: &Path, job: Job<'_>) -> Result<(PathBuf, Image)> {
+    let path = locate(argument, job)?;
+    let image = open_image(&path)?;
+    Ok((path, image))
+}
+
 /// Opens the point that `argument` names, as [`locate`] finds it, with the images it builds on:
 /// they are looked for in the folder of the argument, or in the one the file lies in.
 ///

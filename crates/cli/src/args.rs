@@ -126,8 +126,8 @@ Examples:
 /// the exit code is 3.
 ///
 /// Free space is left out where a filesystem's own records of it can be trusted (ext2, ext3, ext4,
-/// XFS, NTFS, FAT, exFAT, swap); all else is captured whole. The source is never written. An image
-/// appears in the folder only after it was written, synced and read back.
+/// XFS, Btrfs, NTFS, FAT, exFAT, swap); all else is captured whole. The source is never written. An
+/// image appears in the folder only after it was written, synced and read back.
 ///
 /// A qcow2, VHD, VHDX or VMDK file is read as the disk it describes, and so is a disk behind an NBD
 /// server: nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH.
@@ -135,9 +135,8 @@ Examples:
 #[command(after_help = "\
 Examples:
   aiv backup /dev/sda --to /mnt/backup
-  aiv backup /dev/sda --to /mnt/backup --differential
-  aiv backup /dev/sdb1 --to /mnt/backup --freeze --pre-freeze 'systemctl stop db' \
-    --post-thaw 'systemctl start db'
+  aiv backup /dev/sdb1 --to /mnt/backup --differential --freeze
+  aiv backup /dev/vg/db --to /mnt/backup --snapshot --pre-freeze 'db stop' --post-thaw 'db start'
   aiv backup /dev/sda /dev/sdb --to /mnt/backup --rate-limit 100M --comment 'before upgrade'
   aiv backup vm.qcow2 --follow folder --to . --sectors all --compress zstd:9 --verify")]
 pub(crate) struct Backup {
@@ -183,19 +182,25 @@ pub(crate) struct Backup {
     #[arg(long, group = "use")]
     pub live: bool,
     /// Freeze the mounted filesystems of the source while it is read
-    #[arg(long, group = "use")]
+    #[arg(long, groups = ["use", "still"])]
     pub freeze: bool,
     /// Seconds after which they are thawed in any case, and the backup fails
     #[arg(long, value_name = "SECONDS", default_value = "60", requires = "freeze")]
     pub freeze_limit: NonZeroU64,
-    /// Shell command to run before anything is frozen; there is no backup when it fails
-    #[arg(long, value_name = "COMMAND", requires = "freeze")]
+    /// Read a snapshot of the source, which has to be a logical volume of LVM
+    #[arg(long, groups = ["use", "still"])]
+    pub snapshot: bool,
+    /// Room for what is overwritten meanwhile [default: a tenth of the volume]
+    #[arg(long, value_name = "SIZE", requires = "snapshot", value_parser = parse::size)]
+    pub snapshot_size: Option<u64>,
+    /// Shell command to run before the freeze or snapshot; there is no backup when it fails
+    #[arg(long, value_name = "COMMAND", requires = "still")]
     pub pre_freeze: Option<String>,
-    /// Shell command to run when all is thawed, whatever happened since --pre-freeze
-    #[arg(long, value_name = "COMMAND", requires = "freeze")]
+    /// Shell command to run when writers can go on, whatever happened since --pre-freeze
+    #[arg(long, value_name = "COMMAND", requires = "still")]
     pub post_thaw: Option<String>,
     /// Seconds after which such a command is killed
-    #[arg(long, value_name = "SECONDS", default_value = "60", requires = "freeze")]
+    #[arg(long, value_name = "SECONDS", default_value = "60", requires = "still")]
     pub hook_limit: NonZeroU64,
     /// Read every block of the finished image back and compare
     #[arg(long)]

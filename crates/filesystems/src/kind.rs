@@ -54,6 +54,12 @@ pub enum FilesystemKind {
     BitLocker,
     /// Member of a Linux software RAID.
     MdRaidMember,
+    /// A disk with a cache in front of it, or the cache.
+    Bcache,
+    /// A device with a checksum for each sector.
+    DmIntegrity,
+    /// Storage under a volume that is compressed and deduplicated.
+    Vdo,
     /// None of the above.
     Unknown,
 }
@@ -87,11 +93,14 @@ impl FilesystemKind {
             Self::LuksContainer => "crypto_LUKS",
             Self::BitLocker => "BitLocker",
             Self::MdRaidMember => "linux_raid_member",
+            Self::Bcache => "bcache",
+            Self::DmIntegrity => "DM_integrity",
+            Self::Vdo => "vdo",
             Self::Unknown => "unknown",
         }
     }
 
-    /// Whether this is a wrapping for other volumes (RAID, LVM, encryption). What lies inside
+    /// Whether this is a wrapping for other volumes (RAID, LVM, encryption, caches). What lies inside
     /// may show its own signature at its usual place; that is no contradiction.
     #[must_use]
     pub const fn is_container(self) -> bool {
@@ -102,6 +111,9 @@ impl FilesystemKind {
                 | Self::BitLocker
                 | Self::MdRaidMember
                 | Self::Zfs
+                | Self::Bcache
+                | Self::DmIntegrity
+                | Self::Vdo
         )
     }
 }

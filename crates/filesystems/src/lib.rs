@@ -27,25 +27,30 @@
 //! or a not mounted filesystem. This crate cannot see whether that holds.
 
 mod bitmap;
+mod btrfs;
 mod bytes;
 mod error;
 mod exfat;
 mod ext;
 mod fat;
 mod kind;
+mod lvm;
 mod ntfs;
 mod recognise;
 mod runs;
 mod stop;
 mod swap;
 mod used_map;
+mod wrapped;
 mod xfs;
 
+pub use btrfs::BtrfsReason;
 pub use error::{Error, Result};
 pub use exfat::ExFatReason;
 pub use ext::{ExtReason, FeatureClass, JournalReason};
 pub use fat::FatReason;
 pub use kind::FilesystemKind;
+pub use lvm::{LogicalVolumeReason, LvmReason};
 pub use ntfs::{NtfsLogReason, NtfsReason};
 pub use recognise::{Recognised, recognise};
 pub use swap::SwapReason;

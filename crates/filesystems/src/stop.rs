@@ -1,6 +1,8 @@
+use crate::btrfs::BtrfsReason;
 use crate::exfat::ExFatReason;
 use crate::ext::{ExtReason, JournalReason};
 use crate::fat::FatReason;
+use crate::lvm::LvmReason;
 use crate::ntfs::{NtfsLogReason, NtfsReason};
 use crate::swap::SwapReason;
 use crate::xfs::XfsReason;
@@ -63,6 +65,18 @@ impl From<NtfsLogReason> for Stop {
 impl From<XfsReason> for Stop {
     fn from(reason: XfsReason) -> Self {
         Self::Whole(WholeReason::Xfs(reason))
+    }
+}
+
+impl From<BtrfsReason> for Stop {
+    fn from(reason: BtrfsReason) -> Self {
+        Self::Whole(WholeReason::Btrfs(reason))
+    }
+}
+
+impl From<LvmReason> for Stop {
+    fn from(reason: LvmReason) -> Self {
+        Self::Whole(WholeReason::Lvm(reason))
     }
 }
 

@@ -2,21 +2,20 @@
 
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use aiv_backup_engine::{
-    BackupIds, BackupOptions, BackupPlan, BackupReport, Clock, HeldSource, Hold, RateLimit,
-    SourceFacts, machine_inventory,
+    BackupIds, BackupOptions, BackupPlan, BackupReport, HeldSource, Hold, RateLimit, SourceFacts,
+    machine_inventory,
 };
 use aiv_disk_formats::OpenOptions;
 use aiv_image_format::GroupId;
 use aiv_volume_io::{DirStorage, Job, ReadAt, device};
 
-use crate::error::{Error, FreezeError, Refusal, Result};
-use crate::freeze::{Choice, Frozen, choose};
-use crate::hooks::{Around, HookReport, Hooks};
+use crate::error::{Error, Refusal, Result};
+use crate::hooks::Hooks;
 use crate::source::{SeenAs, Source};
+use crate::still::{Still, StillReport};
 use crate::world::World;
 
 /// A backup of one or several sources into one folder.
@@ -36,26 +35,6 @@ pub struct BackupJob {
     pub still: Option<Still>,
     /// Commands around the moment in which it is; they run only then.
     pub hooks: Hooks,
-}
-
-/// How a source is kept from changing while it is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Still {
-    /// Its mounted filesystems are frozen, for at most this time. A backup that takes longer
-    /// fails and leaves no image.
-    Freeze(Duration),
-}
-
-/// How a source was kept from changing while it was read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StillReport {
-    /// Mount points of the filesystems that were frozen.
-    pub frozen: Vec<PathBuf>,
-    /// How long.
-    pub elapsed: Duration,
-    /// The commands of the user.
-    pub hooks: Vec<HookReport>,
 }
 
 /// What became of all sources.
@@ -137,6 +116,7 @@ impl BackupJob {
         let run = Run { request: self, word, folder, group, world, job };
         let done = match self.still {
             Some(Still::Freeze(limit)) => run.frozen(source, limit),
+            Some(Still::Snapshot(space)) => run.of_snapshot(source, space),
             None => run.image(&*source.disk, source.facts, None),
         };
         let elapsed = world.clock().now().saturating_sub(started);
@@ -145,17 +125,17 @@ impl BackupJob {
 }
 
 /// One source on its way into an image.
-struct Run<'a> {
-    request: &'a BackupJob,
-    word: &'a Path,
+pub(crate) struct Run<'a> {
+    pub(crate) request: &'a BackupJob,
+    pub(crate) word: &'a Path,
     folder: &'a DirStorage,
     group: GroupId,
-    world: &'a dyn World,
-    job: Job<'a>,
+    pub(crate) world: &'a dyn World,
+    pub(crate) job: Job<'a>,
 }
 
 impl Run<'_> {
-    fn image(
+    pub(crate) fn image(
         &self,
         disk: &dyn ReadAt,
         mut facts: SourceFacts,
@@ -176,83 +156,10 @@ impl Run<'_> {
         let seen_as = SeenAs::default();
         Ok(BackupDone { seen_as, plan, report, elapsed: Duration::ZERO, still: None })
     }
-
-    /// Freezes what could write to `source`, if anything could.
-    fn frozen(&self, source: Source, limit: Duration) -> Result<BackupDone> {
-        let Self { request, word, world, job, .. } = *self;
-        let choice = choose(world.root(), &source.made_of)?;
-        if choice.mounts.is_empty() {
-            return self.image(&*source.disk, source.facts, None);
-        }
-        drop(source);
-        let around = Around::begin(&request.hooks, word, world.clock(), job)?;
-        let result = self.while_frozen(&choice, limit, &around);
-        let ((done, elapsed), hooks) = around.end(result)?;
-        let still = Some(StillReport { frozen: choice.mounts, elapsed, hooks });
-        Ok(BackupDone { still, ..done })
-    }
-
-    /// The image, and how long everything was frozen for it.
-    fn while_frozen(
-        &self,
-        choice: &Choice,
-        limit: Duration,
-        around: &Around<'_>,
-    ) -> Result<(BackupDone, Duration)> {
-        let Self { request, word, world, .. } = *self;
-        let began = world.clock().now();
-        let frozen = Frozen::freeze(choice.mounts.clone(), limit, world)?;
-        // Only what is read from now on counts: bytes, and who could still write.
-        let source = Source::open(world.root(), word, &request.open)?;
-        if choose(world.root(), &source.made_of)? != *choice {
-            return Err(FreezeError::MountsChanged.into());
-        }
-        let names: Vec<_> = choice.mounts.iter().map(|path| path.display().to_string()).collect();
-        let facts = SourceFacts {
-            writers: Vec::new(),
-            held: Some(format!("frozen: {}", names.join(", "))),
-            swap: choice.swap.clone(),
-            ..source.facts
-        };
-        let thawed = AtomicU64::new(0);
-        let then = Then { frozen: &frozen, around, clock: world.clock(), thawed: &thawed };
-        match self.image(&frozen.watch(&*source.disk), facts, Some(&then)) {
-            Ok(done) => {
-                let thawed = Duration::from_nanos(thawed.load(Ordering::Relaxed));
-                Ok((done, thawed.saturating_sub(began)))
-            }
-            Err(error) if error.is_canceled() => Err(error),
-            // Whatever failed because of it, this is the cause.
-            Err(error) if frozen.is_lost() => Err(frozen.thaw().err().map_or(error, Error::from)),
-            Err(Error::Backup(aiv_backup_engine::Error::NotHeld(why))) => {
-                Err(FreezeError::from_hold(why).into())
-            }
-            Err(error) => Err(error),
-        }
-    }
-}
-
-/// Thaws, and then runs the user's command.
-struct Then<'a> {
-    frozen: &'a Frozen,
-    around: &'a Around<'a>,
-    clock: &'a dyn Clock,
-    /// When, in nanoseconds of the clock.
-    thawed: &'a AtomicU64,
-}
-
-impl Hold for Then<'_> {
-    fn release(&self) -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let thawed = self.frozen.thaw();
-        let now = u64::try_from(self.clock.now().as_nanos()).unwrap_or(u64::MAX);
-        self.thawed.store(now, Ordering::Relaxed);
-        self.around.over();
-        Ok(thawed?)
-    }
 }
 
 /// Bytes that never come again.
-fn random<const N: usize>(world: &dyn World) -> Result<[u8; N]> {
+pub(crate) fn random<const N: usize>(world: &dyn World) -> Result<[u8; N]> {
     let mut bytes = [0; N];
     world.fill_random(&mut bytes).map_err(Error::Random)?;
     Ok(bytes)

@@ -43,6 +43,9 @@ pub enum Error {
     /// left.
     #[error(transparent)]
     Freeze(#[from] FreezeError),
+    /// There was no snapshot of the source, or it was lost; no image was left.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// A command of the user failed before anything was read; there is no image.
     #[error("the {} command failed: {failure}", hook.name())]
     Hook {
@@ -80,6 +83,28 @@ impl From<aiv_disk_formats::Error> for Error {
 }
 
 impl Error {
+    /// What a hold says that was made of this crate's freezing or snapshots.
+    pub(crate) fn of_hold(why: Box<dyn std::error::Error + Send + Sync>) -> Self {
+        match why.downcast::<FreezeError>() {
+            Ok(error) => Self::Freeze(*error),
+            Err(why) => match why.downcast::<SnapshotError>() {
+                Ok(error) => Self::Snapshot(*error),
+                Err(why) => Self::Backup(aiv_backup_engine::Error::NotHeld(why)),
+            },
+        }
+    }
+
+    /// The message, and those of all causes.
+    pub(crate) fn in_one_line(&self) -> String {
+        let mut line = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(error) = source {
+            line = format!("{line}: {error}");
+            source = error.source();
+        }
+        line
+    }
+
     /// Whether the caller's stop button ended it.
     #[must_use]
     pub fn is_canceled(&self) -> bool {
@@ -161,9 +186,23 @@ pub enum FreezeError {
     MountsChanged,
 }
 
-impl FreezeError {
-    /// What a hold says that was made of this crate's freezing.
-    pub(crate) fn from_hold(why: Box<dyn std::error::Error + Send + Sync>) -> Self {
-        why.downcast::<Self>().map_or(Self::GuardEnded, |error| *error)
-    }
+/// Why a source was not kept from changing by a snapshot.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SnapshotError {
+    /// Snapshots are made of logical volumes.
+    #[error("{} is no logical volume of LVM", device.display())]
+    NotLogical {
+        /// The source.
+        device: PathBuf,
+    },
+    /// A program of LVM failed.
+    #[error("LVM failed")]
+    Lvm(#[source] io::Error),
+    /// More was overwritten than there was space for.
+    #[error("the space for what is overwritten ran over: {name}")]
+    Overflow {
+        /// The snapshot, or the thin pool.
+        name: String,
+    },
 }

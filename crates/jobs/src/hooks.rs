@@ -1,7 +1,6 @@
 //! Commands of the user, around the moment in which a source is held still.
 
 use std::io::Read;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -152,7 +151,6 @@ impl<'a> Around<'a> {
             .arg(text)
             .env("AIV_HOOK", hook.name())
             .env("AIV_SOURCE", source)
-            .process_group(0)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

@@ -6,7 +6,8 @@
 //! ends; a service runs the same job on a clock.
 //!
 //! A source in use is refused, read as it is, or held still: its filesystems are frozen while it
-//! is read, and a second process sees to it that they are thawed whatever happens.
+//! is read, and a second process sees to it that they are thawed whatever happens; or a snapshot
+//! is read in its place.
 //!
 //! What the outside world gives, time, randomness and the place of `/sys` and `/proc`, comes in
 //! through [`World`]. Nothing here prints, and nothing reads the environment.
@@ -16,13 +17,18 @@ mod error;
 mod freeze;
 mod hooks;
 mod programs;
+mod snapshot;
 mod source;
+mod still;
+mod survey;
 mod world;
 
 pub use aiv_disk_formats::{Follow, Format, OpenOptions};
-pub use backup::{BackupDone, BackupJob, Backups, Still, StillReport};
-pub use error::{Error, FreezeError, Refusal, Result};
+pub use backup::{BackupDone, BackupJob, Backups};
+pub use error::{Error, FreezeError, Refusal, Result, SnapshotError};
 pub use freeze::freeze_guard;
 pub use hooks::{Hook, HookReport, Hooks};
 pub use source::{SeenAs, Source};
+pub use still::{Still, StillReport};
+pub use survey::survey;
 pub use world::World;

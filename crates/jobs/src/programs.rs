@@ -1,5 +1,7 @@
 //! Programs of the system that jobs call.
 
+use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -8,11 +10,12 @@ use std::process::{Command, Output, Stdio};
 const FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 /// The program `name` of the system, to be run with messages in English and nothing to read.
+/// Ctrl-C does not reach it: nothing of what is done here should end halfway.
 pub(crate) fn program(name: &str) -> Command {
     let places = FOLDERS.map(|folder| Path::new(folder).join(name));
     let found = places.into_iter().find(|place| place.is_file());
     let mut command = Command::new(found.unwrap_or_else(|| name.into()));
-    command.env("LC_ALL", "C").stdin(Stdio::null());
+    command.env("LC_ALL", "C").stdin(Stdio::null()).process_group(0);
     command
 }
 
@@ -21,4 +24,18 @@ pub(crate) fn said(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr);
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if line.is_empty() { output.status.to_string() } else { line }
+}
+
+/// Runs a program to its end. It must succeed.
+///
+/// # Errors
+/// That it cannot be started, or what it said when it failed.
+pub(crate) fn run(name: &str, args: &[&str]) -> io::Result<String> {
+    let failed = |error: io::Error| io::Error::new(error.kind(), format!("{name}: {error}"));
+    let output = program(name).args(args).output().map_err(failed)?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(io::Error::other(format!("{name}: {}", said(&output))))
+    }
 }

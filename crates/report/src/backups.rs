@@ -78,18 +78,37 @@ fn add_seen_as(outcome: &mut Outcome, seen: &SeenAs) {
 /// How the source was kept from changing, and what the commands around that did.
 fn add_still(outcome: &mut Outcome, still: &StillReport) {
     let ms = u64::try_from(still.elapsed.as_millis()).unwrap_or(u64::MAX);
-    let mounts: Vec<String> = still.frozen.iter().map(|path| path.display().to_string()).collect();
-    let names = clean(&mounts.join(", "));
-    outcome.text += &format!("frozen for {}.{} s: {names}\n", ms / 1000, ms % 1000 / 100);
-    outcome.json["frozen"] = Value::from(mounts);
-    outcome.json["frozen_ms"] = Value::from(ms);
+    let time = format!("{}.{} s", ms / 1000, ms % 1000 / 100);
     outcome.json["hooks"] = still.hooks.iter().map(hook).collect();
+    if let Some(name) = &still.snapshot {
+        outcome.text += &format!("of snapshot {}, made in {time}\n", clean(name));
+        outcome.json["snapshot"] = Value::from(name.as_str());
+        outcome.json["snapshot_ms"] = Value::from(ms);
+    } else {
+        let mounts = still.frozen.iter().map(|path| path.display().to_string());
+        let mounts: Vec<String> = mounts.collect();
+        outcome.text += &format!("frozen for {time}: {}\n", clean(&mounts.join(", ")));
+        outcome.json["frozen"] = Value::from(mounts);
+        outcome.json["frozen_ms"] = Value::from(ms);
+    }
     let failed = |hook: &HookReport| {
         let failure = hook.failure.as_ref()?;
         Some(format!("the {} command failed: {failure}", hook.hook.name()))
     };
-    let warnings: Vec<String> = still.hooks.iter().filter_map(failed).collect();
-    outcome.add(Remarks { notes: Vec::new(), warnings });
+    let mut remarks = Remarks::default();
+    remarks.warnings.extend(still.hooks.iter().filter_map(failed));
+    remarks.warnings.extend(still.left_behind.iter().map(|why| {
+        format!("the snapshot could not be removed, the next backup tries again: {why}")
+    }));
+    let removed =
+        |name: &String| format!("removed snapshot {name}, which an interrupted backup left");
+    remarks.notes.extend(still.leftovers_removed.iter().map(removed));
+    for (field, sentences) in [("notes", &remarks.notes), ("warnings", &remarks.warnings)] {
+        if let Some(all) = outcome.json[field].as_array_mut() {
+            all.extend(sentences.iter().map(|sentence| Value::from(sentence.as_str())));
+        }
+    }
+    outcome.add(remarks);
 }
 
 fn hook(report: &HookReport) -> Value {

@@ -85,11 +85,31 @@ fn judge_job(error: &aiv_jobs::Error) -> Option<Verdict> {
         }),
         Error::Server(error) => Some(judge(error)),
         Error::Freeze(error) => judge_freeze(error),
+        Error::Snapshot(error) => judge_snapshot(error),
         Error::Hook { .. } => failed(
             "hook_failed",
             "nothing was read, and no image was made; mend the command, or leave it out",
         ),
         Error::HookToo { source, .. } => Some(judge(&**source)),
+        _ => None,
+    }
+}
+
+fn judge_snapshot(error: &aiv_jobs::SnapshotError) -> Option<Verdict> {
+    use aiv_jobs::SnapshotError;
+    match error {
+        SnapshotError::NotLogical { .. } => {
+            refused("no_snapshots", "freeze its filesystems instead, with --freeze")
+        }
+        SnapshotError::Lvm(_) => failed(
+            "snapshot_failed",
+            "there is no image; `vgs` shows what is left, --snapshot-size asks for less or more",
+        ),
+        SnapshotError::Overflow { .. } => failed(
+            "snapshot_overflow",
+            "there is no image; give it more room with --snapshot-size, or back up when less is \
+             written",
+        ),
         _ => None,
     }
 }
@@ -141,7 +161,7 @@ fn judge_backup(error: &aiv_backup_engine::Error) -> Option<Verdict> {
         Error::Refused(Refusal::InUse { .. }) => refused(
             "source_in_use",
             "unmount it or mount it read-only; with --live it is read as it is, and the point \
-             is marked inconsistent; with --freeze nobody writes meanwhile",
+             is marked inconsistent; with --freeze or --snapshot it is kept from changing",
         ),
         Error::Refused(Refusal::Empty) => refused("source_empty", "check the source"),
         Error::Refused(_) => refused("block_size", "leave the block size to Aivory"),
@@ -396,6 +416,19 @@ mod tests {
         let source = io(ErrorKind::NotFound);
         let missing = aiv_volume_io::Error::Path { op: "open", path: "/x".into(), source };
         assert_eq!(of(aiv_jobs::Error::from(missing)), ("not_found", 1));
+        let both = aiv_jobs::Error::HookToo {
+            hook: aiv_jobs::Hook::PostThaw,
+            failure: "exit status: 1".to_owned(),
+            source: Box::new(backup::Error::Canceled(Canceled).into()),
+        };
+        assert_eq!(of(both), ("canceled", 130));
+        let full = aiv_jobs::SnapshotError::Overflow { name: "vg/aiv-1".to_owned() };
+        assert_eq!(of(aiv_jobs::Error::from(full)), ("snapshot_overflow", 1));
+        let limit = std::time::Duration::from_secs(60);
+        let late = aiv_jobs::FreezeError::Expired { limit };
+        assert_eq!(of(aiv_jobs::Error::from(late)), ("freeze_expired", 1));
+        let root = aiv_jobs::Refusal::FreezesRoot;
+        assert_eq!(of(aiv_jobs::Error::from(root)), ("freezes_root", 5));
         let many = aiv_jobs::Refusal::OneNameForMany;
         assert_eq!(of(aiv_jobs::Error::from(many)), ("usage", 2));
     }

@@ -41,7 +41,7 @@ impl Remarks {
     fn take_plan_note(&mut self, note: &PlanNote) {
         match note {
             PlanNote::Table(problem) => self.notes.push(format!("partition table: {problem}")),
-            PlanNote::Filesystem { volume, note } => self.take_map_note(*volume, note),
+            PlanNote::Filesystem { volume, note } => self.take_volume_note(*volume, note),
             PlanNote::Live(uses) => self.warnings.push(format!(
                 "the source was in use while it was read, the point is inconsistent: {uses}"
             )),
@@ -55,10 +55,35 @@ impl Remarks {
         }
     }
 
+    fn take_volume_note(&mut self, volume: u64, note: &MapNote) {
+        match note {
+            MapNote::Within { name, note } => match &**note {
+                MapNote::LogicalVolume { name: inner, .. } => {
+                    self.take_logical_volume(&format!("{name}/{inner}"), volume, note);
+                }
+                note => {
+                    let place = format!("the filesystem in {name} (LVM at byte {volume})");
+                    self.take_map_note(&place, note);
+                }
+            },
+            MapNote::LogicalVolume { name, .. } => self.take_logical_volume(name, volume, note),
+            note => self.take_map_note(&format!("the filesystem at byte {volume}"), note),
+        }
+    }
+
+    /// What is stored of a logical volume, and why it is all of it.
+    fn take_logical_volume(&mut self, name: &str, volume: u64, note: &MapNote) {
+        let MapNote::LogicalVolume { filesystem, len, used, reason, .. } = note else { return };
+        let place = format!("logical volume {name} (LVM at byte {volume})");
+        self.notes.push(match reason {
+            None => format!("{place}: {filesystem}, {used} of {len} bytes are used"),
+            Some(reason) => format!("{place}: all {len} bytes are kept: {reason}"),
+        });
+    }
+
     /// Only what makes the point doubtful is a warning; the rest was so before the backup, and the
     /// image holds it as it is.
-    fn take_map_note(&mut self, volume: u64, note: &MapNote) {
-        let at = format!("the filesystem at byte {volume}");
+    fn take_map_note(&mut self, at: &str, note: &MapNote) {
         match note {
             MapNote::JournalPending { .. } => self.notes.push(format!(
                 "{at} was not unmounted; its journal is replayed when it is mounted after a restore"
@@ -79,6 +104,17 @@ impl Remarks {
             MapNote::BackupBootDiffers => self.notes.push(format!(
                 "{at} has a backup boot region that is not the equal of the first; both are in \
                  the image as they are"
+            )),
+            MapNote::LogPending => self.notes.push(format!(
+                "{at} was not unmounted; its log is replayed when it is mounted after a restore"
+            )),
+            MapNote::DamagedCopies { blocks } => self.notes.push(format!(
+                "{at} has {blocks} blocks of metadata with one damaged copy; both are in the \
+                 image, and `btrfs scrub` mends them"
+            )),
+            MapNote::SuperblockCopiesDiffer => self.notes.push(format!(
+                "{at} has a copy of its superblock that is damaged or old; all are in the image, \
+                 and the next mount for writing renews it"
             )),
             other => self.warnings.push(format!("{at}: {other:?}")),
         }
@@ -201,6 +237,7 @@ fn stray_line(file: &Stray) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aiv_backup_engine::{FilesystemKind, WholeReason};
 
     #[test]
     fn the_state_of_a_filesystem_is_told_with_its_place_and_what_to_do() {
@@ -218,16 +255,55 @@ mod tests {
             (MapNote::NotUnmounted, "was not unmounted; check it after a restore"),
             (MapNote::MediaFailed, "errors of its medium; the disk may be failing"),
             (MapNote::BackupBootDiffers, "backup boot region that is not the equal of the first"),
+            (MapNote::LogPending, "was not unmounted; its log is replayed when it is mounted"),
+            (MapNote::DamagedCopies { blocks: 3 }, "3 blocks of metadata with one damaged copy"),
+            (MapNote::SuperblockCopiesDiffer, "copy of its superblock that is damaged or old"),
         ] {
             let Remarks { notes, warnings } = told(note);
             assert_eq!((notes.len(), warnings.len()), (1, 0), "{notes:?} {warnings:?}");
             assert!(notes[0].starts_with("the filesystem at byte 1048576 "), "{notes:?}");
             assert!(notes[0].contains(words), "{notes:?}");
         }
+        // In a logical volume.
+        let inner = Box::new(MapNote::NotUnmounted);
+        let Remarks { notes, .. } =
+            told(MapNote::Within { name: "vg/root".to_owned(), note: inner });
+        assert!(notes[0].starts_with("the filesystem in vg/root (LVM at byte 1048576) was not"));
         // The one that makes the point doubtful.
         let text = "another computer may be writing to the filesystem at byte 1048576".to_owned();
         let doubt = Remarks { notes: Vec::new(), warnings: vec![text] };
         assert_eq!(told(MapNote::MountedElsewhere), doubt);
+    }
+
+    #[test]
+    fn every_logical_volume_is_told_with_what_is_kept_of_it() {
+        let volume = |name: &str, filesystem, reason: Option<WholeReason>| MapNote::LogicalVolume {
+            name: name.to_owned(),
+            filesystem,
+            len: 4096,
+            used: if reason.is_some() { 4096 } else { 1024 },
+            reason: reason.map(Box::new),
+        };
+        let told = |note: MapNote| {
+            let mut remarks = Remarks::default();
+            remarks.take_plan_note(&PlanNote::Filesystem { volume: 512, note });
+            assert!(remarks.warnings.is_empty(), "{remarks:?}");
+            remarks.notes.concat()
+        };
+        let root = volume("vg/root", FilesystemKind::Ext4, None);
+        assert_eq!(
+            told(root.clone()),
+            "logical volume vg/root (LVM at byte 512): ext4, 1024 of 4096 bytes are used"
+        );
+        let reason = Some(WholeReason::UnknownFilesystem);
+        assert_eq!(
+            told(volume("vg/raw", FilesystemKind::Unknown, reason)),
+            "logical volume vg/raw (LVM at byte 512): all 4096 bytes are kept: unknown filesystem"
+        );
+        assert_eq!(
+            told(MapNote::Within { name: "vg/guest".to_owned(), note: Box::new(root) }),
+            "logical volume vg/guest/vg/root (LVM at byte 512): ext4, 1024 of 4096 bytes are used"
+        );
     }
 
     #[test]

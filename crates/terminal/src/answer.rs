@@ -1,6 +1,7 @@
 //! Answers on standard output, complaints on standard error.
 
-use std::io::{self, ErrorKind, Write};
+use std::fmt;
+use std::io::{self, BufWriter, ErrorKind, Write};
 
 use aiv_report::words::clean;
 use aiv_report::{Exit, Failure, Outcome};
@@ -49,5 +50,39 @@ pub fn print(text: &str) -> Result<(), Failure> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
         written => written.map_err(Failure::io("cannot write to standard output")),
+    }
+}
+
+/// Writes a long text to standard output while `tell` tells it. A reader that has seen enough is
+/// no error, and ends it.
+///
+/// # Errors
+/// When standard output cannot be written; else what `tell` returns is the value.
+pub fn print_stream<E>(
+    tell: impl FnOnce(&mut dyn fmt::Write) -> Result<(), E>,
+) -> Result<Result<(), E>, Failure> {
+    let mut stream = Stream { out: BufWriter::new(io::stdout().lock()), failed: None };
+    let told = tell(&mut stream);
+    match stream.failed.map_or_else(|| stream.out.flush(), Err) {
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(Ok(())),
+        written => {
+            written.map_err(Failure::io("cannot write to standard output"))?;
+            Ok(told)
+        }
+    }
+}
+
+/// Keeps the error that `fmt` cannot carry.
+struct Stream<W> {
+    out: W,
+    failed: Option<io::Error>,
+}
+
+impl<W: Write> fmt::Write for Stream<W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.out.write_all(text.as_bytes()).map_err(|error| {
+            self.failed = Some(error);
+            fmt::Error
+        })
     }
 }

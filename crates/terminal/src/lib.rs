@@ -8,6 +8,6 @@ mod folders;
 mod progress;
 mod session;
 
-pub use answer::print;
+pub use answer::{print, print_stream};
 pub use folders::{merge_ids, open_folder, open_or_create_folder, remember};
 pub use session::{GUARD, Session, SystemClock, guard_frozen, now_unix_ms, threads};

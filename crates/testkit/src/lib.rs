@@ -6,6 +6,7 @@
 //! - [`CrashStorage`]: remembers the history of a scenario and builds the states a power cut
 //!   may leave at any point of it. The model is written down in [`crash_storage`].
 //! - [`disks`]: disks of a few hundred KiB with real partition tables, and disks that fail.
+//! - [`mutants`]: volumes with some bytes changed, for readers of filesystems.
 //! - [`arb`]: proptest strategies for such disks.
 //!
 //! ```
@@ -39,6 +40,7 @@ pub mod disks;
 mod fault;
 mod fault_storage;
 mod mem_storage;
+pub mod mutants;
 mod random;
 
 pub use crash_storage::{CrashState, CrashStates, CrashStorage};

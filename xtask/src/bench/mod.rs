@@ -23,6 +23,7 @@ mod study;
 mod table;
 mod tool;
 mod used;
+mod volumes;
 
 use std::path::Path;
 use std::time::Instant;
@@ -97,6 +98,7 @@ impl Bench<'_> {
                 Study::Depth => increments::measure_depth(self),
                 Study::Chain => increments::measure_chain(self),
                 Study::Merge => increments::measure_merge(self),
+                Study::Volumes => volumes::measure(self),
             };
             let Findings { text, json, problems: found } =
                 findings.map_err(|failure| format!("{study}: {failure}"))?;

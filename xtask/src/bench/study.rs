@@ -17,11 +17,13 @@ pub(super) enum Study {
     Chain,
     /// Images that become one, against copying as many bytes.
     Merge,
+    /// Volumes of each filesystem, against partclone.
+    Volumes,
 }
 
 impl Study {
-    pub(super) const ALL: [Self; 5] =
-        [Self::Increments, Self::Scattered, Self::Depth, Self::Chain, Self::Merge];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Increments, Self::Scattered, Self::Depth, Self::Chain, Self::Merge, Self::Volumes];
 }
 
 impl fmt::Display for Study {
@@ -32,6 +34,7 @@ impl fmt::Display for Study {
             Self::Depth => "depth",
             Self::Chain => "chain",
             Self::Merge => "merge",
+            Self::Volumes => "volumes",
         })
     }
 }

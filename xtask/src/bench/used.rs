@@ -44,6 +44,15 @@ impl UsedDisk {
         Ok(Self { file, len: disk.len(), used, root })
     }
 
+    /// A volume without a disk around it.
+    pub(super) fn of_volume(path: &Path) -> Result<Self, String> {
+        let disk = FileDisk::open_source(path).map_err(|e| e.to_string())?;
+        let whole = Extent::new(0, disk.len());
+        let used = volume_map(&disk, whole)?.unwrap_or_else(|| [whole].into_iter().collect());
+        let file = File::open(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        Ok(Self { file, len: disk.len(), used, root: whole })
+    }
+
     /// Compares a restored file with the disk, as far as the scope promises.
     pub(super) fn check(&self, restored: &Path, scope: Scope) -> Outcome {
         let file = File::open(restored).map_err(|e| format!("{}: {e}", restored.display()))?;

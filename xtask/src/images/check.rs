@@ -131,6 +131,12 @@ fn check_volume(
         }
         UsedMap::Whole { reason: WholeReason::UnknownFilesystem } => return Ok(recognised),
         UsedMap::Whole { reason: WholeReason::NoMap { .. } } => format!("map of {kind}: none yet"),
+        UsedMap::Whole {
+            reason:
+                WholeReason::Encrypted { .. }
+                | WholeReason::PartOf { .. }
+                | WholeReason::NoFreeSpace { .. },
+        } => format!("map of {kind}: none possible"),
         UsedMap::Whole { reason } if trust == Trust::Valid => {
             format!("map of {kind}: refused although sound: {reason}")
         }

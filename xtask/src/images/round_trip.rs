@@ -49,15 +49,31 @@ pub(super) fn check(
     fill_with_noise(&restored, plan.disk.len)?;
     restore(&storage, work, &image, &restored)?;
     let one_volume = plan.disk.regions.len() == 1;
-    if fact.trust == Trust::Valid && one_volume {
-        let before = succeeds("e2fsck", &["-f", "-n"], &[raw])?;
-        let after = succeeds("e2fsck", &["-f", "-n"], &[&restored])?;
+    let judge = judge(fact.expected["blkid"]["TYPE"].as_str().unwrap_or_default());
+    if fact.trust == Trust::Valid
+        && one_volume
+        && let Some((program, options)) = judge
+    {
+        let before = succeeds(program, options, &[raw])?;
+        let after = succeeds(program, options, &[&restored])?;
         if before != after {
-            return Err(format!("e2fsck finds it sound: {before}; restored over noise: {after}"));
+            return Err(format!("{program} finds it sound: {before}; over noise: {after}"));
         }
-        verdict.remarks.push("used sectors: e2fsck agrees after a restore over noise".into());
+        verdict.remarks.push(format!("used sectors: {program} agrees after a restore over noise"));
     }
     remove(&restored)
+}
+
+/// Who judges a filesystem of a type that `blkid` names, without changing it.
+fn judge(kind: &str) -> Option<(&'static str, &'static [&'static str])> {
+    match kind {
+        "ext2" | "ext3" | "ext4" => Some(("e2fsck", &["-f", "-n"])),
+        "xfs" => Some(("xfs_repair", &["-n", "-f"])),
+        "btrfs" => Some(("btrfs", &["check", "--readonly", "--check-data-csum"])),
+        "vfat" => Some(("fsck.fat", &["-n"])),
+        "exfat" => Some(("fsck.exfat", &["-n"])),
+        _ => None,
+    }
 }
 
 fn backup(

@@ -3,6 +3,7 @@
 
 mod crash;
 mod disk;
+mod maps;
 mod model;
 mod oracle;
 mod scenario;
@@ -24,9 +25,11 @@ const CRASH_STATES: u64 = 100_000;
 const HELP: &str = "\
 usage: cargo xtask prove model [--seeds N] [--first SEED]
        cargo xtask prove crash [--states N] [--first SEED]
+       cargo xtask prove maps [--family NAME] [--mutants N] [--first SEED]
 
 model   random programs of 200 operations against plain bytes (default: 5,000 seeds)
 crash   the power goes at every operation of random scenarios (default: 100,000 states)
+maps    changed volumes of each family are asked for their map (default: 1,000,000 each)
 
 A failure names its seed; `--seeds 1 --first SEED` repeats it.";
 
@@ -42,6 +45,15 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     };
     match words.first() {
         Some(&"crash") => crashes(number("--first", 1)?, number("--states", CRASH_STATES)?),
+        Some(&"maps") => {
+            let family = words.iter().position(|word| *word == "--family");
+            let family = match family.map(|at| words.get(at + 1)) {
+                None => None,
+                Some(Some(name)) => Some(*name),
+                Some(None) => return Err(format!("--family is one of {}", maps::names())),
+            };
+            maps::campaign(family, number("--first", 1)?, number("--mutants", maps::MUTANTS)?)
+        }
         Some(&"model") => models(number("--first", 1)?, number("--seeds", MODEL_SEEDS)?),
         _ => Err(format!("nothing to prove\n\n{HELP}")),
     }

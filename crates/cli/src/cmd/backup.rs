@@ -32,7 +32,11 @@ pub(crate) fn run(args: Backup, session: &Session) -> Result<Outcome, Failure> {
         ..BackupOptions::default()
     };
     let seconds = |limit: NonZeroU64| Duration::from_secs(limit.get());
-    let still = args.freeze.then(|| Still::Freeze(seconds(args.freeze_limit)));
+    let still = match (args.freeze, args.snapshot) {
+        (true, _) => Some(Still::Freeze(seconds(args.freeze_limit))),
+        (_, true) => Some(Still::Snapshot(args.snapshot_size)),
+        _ => None,
+    };
     let Backup { sources, to, name, source_id, rate_limit, pre_freeze, post_thaw, .. } = args;
     let hooks = Hooks { pre_freeze, post_thaw, limit: seconds(args.hook_limit) };
     let open = OpenOptions { format: args.source_format, follow: args.follow };

@@ -9,10 +9,8 @@ mod restore;
 mod text;
 mod verify;
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use aiv_chain::{Image, locate, open_image};
 use aiv_report::{Failure, Outcome};
 
 use crate::args::Command;
@@ -40,11 +38,4 @@ pub(crate) fn run(command: Command, session: &Session) -> Result<Outcome, Failur
             Ok(Outcome::answer(Value::Null, String::new()))
         }
     }
-}
-
-/// The image an argument names, and its path.
-fn open(argument: &Path, session: &Session) -> Result<(PathBuf, Image), Failure> {
-    let path = locate(argument, session.job())?;
-    let image = open_image(&path)?;
-    Ok((path, image))
 }

@@ -1,20 +1,18 @@
 //! `dump`, `format-spec`, `completions`, `man`: texts to read.
 
-use std::fmt;
-use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::Path;
 
+use aiv_chain::locate_image;
 use aiv_image_format::SPECIFICATION;
 use aiv_report::{Failure, Outcome, json};
 use clap::CommandFactory;
 use serde_json::json;
 
-use super::open;
 use crate::args::Args;
-use aiv_terminal::Session;
+use aiv_terminal::{Session, print_stream};
 
 pub(crate) fn dump(image: &Path, session: &Session) -> Result<Outcome, Failure> {
-    let (path, image) = open(image, session)?;
+    let (path, image) = locate_image(image, session.job())?;
     if session.json {
         let mut text = String::new();
         aiv_image_format::dump(&image, &mut text)?;
@@ -24,32 +22,8 @@ pub(crate) fn dump(image: &Path, session: &Session) -> Result<Outcome, Failure> 
             String::new(),
         ));
     }
-    let mut stream = Stream { out: BufWriter::new(io::stdout().lock()), failed: None };
-    let dumped = aiv_image_format::dump(&image, &mut stream);
-    match stream.failed.map_or_else(|| stream.out.flush(), Err) {
-        // A reader that has seen enough is no error.
-        Err(e) if e.kind() == ErrorKind::BrokenPipe => {}
-        written => {
-            written.map_err(Failure::io("cannot write to standard output"))?;
-            dumped?;
-        }
-    }
+    print_stream(|out| aiv_image_format::dump(&image, out))??;
     Ok(Outcome::answer(json!({}), String::new()))
-}
-
-/// Text that goes straight to standard output; keeps the error that `fmt` cannot carry.
-struct Stream<W> {
-    out: W,
-    failed: Option<io::Error>,
-}
-
-impl<W: Write> fmt::Write for Stream<W> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.out.write_all(text.as_bytes()).map_err(|error| {
-            self.failed = Some(error);
-            fmt::Error
-        })
-    }
 }
 
 pub(crate) fn format_spec() -> Outcome {

@@ -362,6 +362,25 @@ fn what_was_cached_of_the_device_before_does_not_hide_what_was_written_since() {
     assert!(fs::read(mount.path().join("file")).unwrap() == noise(8 * MIB, 2));
 }
 
+#[test]
+fn what_is_no_logical_volume_has_no_snapshots_and_one_way_is_chosen() {
+    let live = Live::ext4();
+    let images = live.scratch.arg("images");
+    let file = live.scratch.arg("disk.raw");
+    for source in [live.device.arg(), file.as_str()] {
+        let words = ["backup", source, "--to", &images, "--snapshot"];
+        let message = aiv_json(&words).failed(5, "no_snapshots");
+        assert!(message.contains(source), "{message}");
+    }
+    for wrong in
+        [&["--freeze", "--live"][..], &["--freeze", "--snapshot"], &["--post-thaw", "true"]]
+    {
+        let words = [&["backup", &file, "--to", &images][..], wrong].concat();
+        aiv_json(&words).failed(2, "usage");
+    }
+    assert_no_image(&live);
+}
+
 /// A shell command that adds a word to a file.
 fn note(file: &Path, word: &str) -> String {
     format!("echo {word} $AIV_HOOK $AIV_SOURCE >> {}", file.display())

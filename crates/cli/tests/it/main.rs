@@ -16,6 +16,7 @@ mod chains;
 mod concurrent;
 mod frozen;
 mod help;
+mod many_disks;
 mod output;
 mod real_disk;
 mod shapes;

@@ -14,6 +14,32 @@ pub(super) fn luks(head: &Head<'_>) -> Result<Option<Recognised>> {
     Ok(Some(found))
 }
 
+pub(super) fn bcache(head: &Head<'_>) -> Result<Option<Recognised>> {
+    const MAGIC: [u8; 16] = [
+        0xc6, 0x85, 0x73, 0xf6, 0x4e, 0x1a, 0x45, 0xca, 0x82, 0x65, 0xf5, 0x7f, 0x48, 0xba, 0x6d,
+        0x81,
+    ];
+    let sb = head.with_magic(4096, 512, 24, &MAGIC);
+    // It says in which sector it is. The same magic with another number begins a bcachefs.
+    let Some(sb) = sb.filter(|sb| le64(sb, 8) == 8) else { return Ok(None) };
+    let mut found = Recognised::new(FilesystemKind::Bcache);
+    found.uuid = text::uuid(array(sb, 40));
+    found.label = text::label(&array::<32>(sb, 72));
+    Ok(Some(found))
+}
+
+pub(super) fn dm_integrity(head: &Head<'_>) -> Result<Option<Recognised>> {
+    let found = head.with_magic(0, 512, 0, b"integrt\0").is_some();
+    Ok(found.then(|| Recognised::new(FilesystemKind::DmIntegrity)))
+}
+
+pub(super) fn vdo(head: &Head<'_>) -> Result<Option<Recognised>> {
+    let Some(sb) = head.with_magic(0, 512, 0, b"dmvdo001") else { return Ok(None) };
+    let mut found = Recognised::new(FilesystemKind::Vdo);
+    found.uuid = text::uuid(array(sb, 40));
+    Ok(Some(found))
+}
+
 /// An LVM2 label is in one of the first four sectors.
 pub(super) fn lvm2(head: &Head<'_>) -> Result<Option<Recognised>> {
     for sector in 0..4 {

@@ -60,6 +60,9 @@ const PROBES: &[Probe] = &[
     containers::luks,
     containers::lvm2,
     containers::zfs,
+    containers::bcache,
+    containers::dm_integrity,
+    containers::vdo,
     windows::bitlocker,
     windows::ntfs,
     windows::exfat,
@@ -98,4 +101,15 @@ pub fn recognise(volume: &dyn ReadAt) -> Result<Recognised> {
         }
     }
     Ok(found.unwrap_or_else(|| Recognised::new(FilesystemKind::Unknown)))
+}
+
+/// The first kind other than `kind` whose signature is on `volume`, containers included.
+pub(crate) fn beside(volume: &dyn ReadAt, kind: FilesystemKind) -> Result<Option<FilesystemKind>> {
+    let head = Head::read(volume)?;
+    for probe in PROBES {
+        if let Some(found) = probe(&head)?.filter(|found| found.kind != kind) {
+            return Ok(Some(found.kind));
+        }
+    }
+    Ok(None)
 }

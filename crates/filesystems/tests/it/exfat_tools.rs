@@ -40,7 +40,14 @@ impl Fused {
 
 impl Drop for Fused {
     fn drop(&mut self) {
-        try_run("umount", &[self.dir.path().to_str().unwrap()]);
+        // A child another test is about to start holds this test's open files for a moment.
+        let unmounted = || try_run("umount", &[self.dir.path().to_str().unwrap()]);
+        for _ in 0..100 {
+            if unmounted().status.success() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
         try_run("losetup", &["--detach", &self.device]);
         // The server writes its last blocks after the mount is gone, and keeps the device. The
         // file is asked for, because somebody else may have got the device since.

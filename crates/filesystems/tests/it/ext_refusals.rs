@@ -179,11 +179,8 @@ fn a_left_over_signature_of_another_kind() {
 
 #[test]
 fn kinds_without_a_map_say_so() {
-    for (tool, arguments, name) in [("mkfs.f2fs", "-q", "f2fs"), ("mkfs.btrfs", "-q", "btrfs")] {
-        let volume = Volume::made_by(128 * MIB, tool, arguments);
-        let reason = whole_reason(&volume);
-        assert_eq!(reason.to_string(), format!("no used-block map for {name} yet"));
-    }
+    let volume = Volume::made_by(128 * MIB, "mkfs.f2fs", "-q");
+    assert_eq!(whole_reason(&volume).to_string(), "no used-block map for f2fs yet");
     assert_eq!(whole_reason(&Volume::new(MIB)), WholeReason::UnknownFilesystem);
     assert_eq!(whole_reason(&Volume::new(0)), WholeReason::UnknownFilesystem);
 }

@@ -1,57 +1,15 @@
 //! Bytes of an attacker: no panic, no endless loop, no unbounded memory, no map that is too
 //! small to hold what it was read from.
 
-use std::collections::HashMap;
-use std::io;
-use std::sync::{LazyLock, Mutex};
+use std::sync::LazyLock;
 
 use aiv_filesystems::{UsedMap, recognise, used_map};
+use aiv_testkit::mutants::{Changes, Mutated, total_len};
 use aiv_volume_io::{Extent, Job, MemDisk, ReadAt};
 use proptest::prelude::*;
 
 use crate::ext_tools::{MIB, mke2fs};
 use crate::tools::{Mounted, Volume};
-
-/// A volume with some bytes changed, which records what is read.
-pub(crate) struct Mutated<'a> {
-    volume: &'a MemDisk,
-    changes: &'a HashMap<u64, u8>,
-    seen: Mutex<Vec<Extent>>,
-}
-
-impl<'a> Mutated<'a> {
-    pub(crate) fn new(volume: &'a MemDisk, changes: &'a HashMap<u64, u8>) -> Self {
-        Self { volume, changes, seen: Mutex::default() }
-    }
-
-    /// The reads since the last call, in their order.
-    pub(crate) fn take_reads(&self) -> Vec<Extent> {
-        std::mem::take(&mut *self.seen.lock().unwrap())
-    }
-}
-
-impl ReadAt for Mutated<'_> {
-    fn len(&self) -> u64 {
-        self.volume.len()
-    }
-
-    fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
-        self.seen.lock().unwrap().push(Extent::new(offset, out.len() as u64));
-        self.volume.read_exact_at(out, offset)?;
-        for (&at, &value) in self.changes {
-            let index = at.checked_sub(offset).and_then(|index| usize::try_from(index).ok());
-            if let Some(byte) = index.and_then(|index| out.get_mut(index)) {
-                *byte = value;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Bytes of all reads, those read twice counted twice.
-pub(crate) fn total_len(reads: &[Extent]) -> u64 {
-    reads.iter().map(|read| read.len).sum()
-}
 
 pub(crate) struct Seed {
     pub(crate) volume: MemDisk,
@@ -61,10 +19,10 @@ pub(crate) struct Seed {
 
 pub(crate) fn seed(volume: &Volume) -> Seed {
     let volume = MemDisk::from_bytes(std::fs::read(&volume.path).unwrap());
-    let unchanged = HashMap::new();
+    let unchanged = Changes::new();
     let recorder = Mutated::new(&volume, &unchanged);
     let recognised = recognise(&recorder).unwrap();
-    recorder.take_reads();
+    let _ = recorder.take_reads();
     let map = used_map(&recorder, &recognised, Job::silent()).unwrap();
     assert!(matches!(map, UsedMap::Used { .. }), "{map:?}");
     let metadata = recorder.take_reads();
@@ -110,7 +68,7 @@ proptest! {
         ),
     ) {
         let seed = &SEEDS[which];
-        let changes = changes.into_iter().map(|(range, at, superblock, value)| {
+        let changes: Changes = changes.into_iter().map(|(range, at, superblock, value)| {
             let range = match superblock {
                 true => Extent::new(1024, 0x180),
                 false => *range.get(&seed.metadata),

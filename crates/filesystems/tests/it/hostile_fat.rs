@@ -1,17 +1,16 @@
 //! Bytes of an attacker for the parsers of FAT, exFAT and swap: no panic, no endless loop, no
 //! map that leaves out what it was read from.
 
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use aiv_filesystems::{Recognised, UsedMap, recognise, used_map};
+use aiv_testkit::mutants::{Changes, Mutated, Sums, total_len};
 use aiv_volume_io::{Extent, Job, MemDisk, ReadAt};
 use proptest::prelude::*;
 
 use crate::exfat_tools::{fill_exfat, mkfs_exfat};
 use crate::ext_tools::MIB;
 use crate::fat_tools::{fill_fat, mkfs_fat};
-use crate::hostile::{Mutated, total_len};
 use crate::tools::Volume;
 
 /// A sound volume, and where its map is read from.
@@ -25,7 +24,7 @@ impl Seed {
     fn of(volume: &Volume) -> Self {
         let disk = MemDisk::from_bytes(std::fs::read(&volume.path).unwrap());
         let recognised = recognise(&disk).unwrap();
-        let none = HashMap::new();
+        let none = Changes::new();
         let recorder = Mutated::new(&disk, &none);
         let map = used_map(&recorder, &recognised, Job::silent()).unwrap();
         assert!(matches!(map, UsedMap::Used { .. }), "{map:?}");
@@ -34,11 +33,11 @@ impl Seed {
     }
 
     /// Puts changes on the volume and asks for its map, whatever it is then recognised as.
-    fn check(&self, changes: &HashMap<u64, u8>) -> bool {
+    fn check(&self, changes: &Changes) -> bool {
         let mutated = Mutated::new(&self.disk, changes);
         recognise(&mutated).unwrap();
         // Signatures and labels are no records of the map.
-        mutated.take_reads();
+        let _ = mutated.take_reads();
         let map = used_map(&mutated, &self.recognised, Job::silent()).unwrap();
         let reads = mutated.take_reads();
         let read = total_len(&reads);
@@ -95,7 +94,7 @@ fn place(
     seed: &Seed,
     fields: Extent,
     changes: Vec<(prop::sample::Index, u64, bool, u8)>,
-) -> HashMap<u64, u8> {
+) -> Changes {
     let place = |(range, at, front, value): (prop::sample::Index, u64, bool, u8)| {
         let range = if front { fields } else { *range.get(&seed.records) };
         (range.start + at % range.len, value)
@@ -117,16 +116,7 @@ proptest! {
         let seed = which.get(&EXFAT);
         let mut changes = place(seed, Extent::new(64, 48), list);
         // Without the checksum nothing behind it would ever be reached.
-        let mut region = vec![0; 11 * 512];
-        seed.disk.read_exact_at(&mut region, 0).unwrap();
-        let mut sum = 0u32;
-        for (at, byte) in region.iter_mut().enumerate() {
-            *byte = changes.get(&(at as u64)).copied().unwrap_or(*byte);
-            if ![106, 107, 112].contains(&at) {
-                sum = sum.rotate_right(1).wrapping_add((*byte).into());
-            }
-        }
-        changes.extend((11 * 512..12 * 512).zip(sum.to_le_bytes().into_iter().cycle()));
+        Sums::ExFat.mend(&seed.disk, &seed.records, &mut changes);
         seed.check(&changes);
     }
 
@@ -178,8 +168,8 @@ proptest! {
 fn the_seeds_have_a_map_and_each_parser_can_refuse() {
     for (seeds, at) in [(&FAT, 16), (&EXFAT, 100), (&SWAP, 1032)] {
         for seed in seeds.iter() {
-            assert!(seed.check(&HashMap::new()));
-            assert!(!seed.check(&HashMap::from([(at, 0x5a)])));
+            assert!(seed.check(&Changes::new()));
+            assert!(!seed.check(&Changes::from([(at, 0x5a)])));
         }
     }
 }

@@ -3,6 +3,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod btrfs_extents;
+mod btrfs_forge;
+mod btrfs_histories;
+mod btrfs_hostile;
+mod btrfs_live;
+mod btrfs_maps;
+mod btrfs_refusals;
+mod btrfs_tools;
 mod exfat_maps;
 mod exfat_refusals;
 mod exfat_tools;
@@ -15,6 +23,10 @@ mod fat_refusals;
 mod fat_tools;
 mod hostile;
 mod hostile_fat;
+mod lvm_hostile;
+mod lvm_maps;
+mod lvm_refusals;
+mod lvm_tools;
 mod media;
 mod ntfs_hostile;
 mod ntfs_maps;

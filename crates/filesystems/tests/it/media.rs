@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use aiv_filesystems::{Error, Result, UsedMap, recognise, used_map};
 use aiv_volume_io::{Cancel, Job, ReadAt};
 
+use crate::btrfs_tools::mkfs;
 use crate::exfat_tools::{fill_exfat, mkfs_exfat};
 use crate::ext_tools::{MIB, mke2fs, used_bytes};
 use crate::fat_tools::{fill_fat, mkfs_fat};
@@ -88,6 +89,16 @@ fn xfs() {
     let volume = xfs_refusals::fragmented();
     check_failing(&volume, 20);
     check_canceled(&volume);
+}
+
+#[test]
+fn btrfs() {
+    // One copy of everything, and two, of which either may fail.
+    for (len, options, reads_min) in [(100 * MIB, "-m single", 9), (160 * MIB, "", 9)] {
+        let volume = mkfs(len, options);
+        check_failing(&volume, reads_min);
+        check_canceled(&volume);
+    }
 }
 
 #[test]

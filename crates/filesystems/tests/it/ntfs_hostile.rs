@@ -1,15 +1,15 @@
 //! NTFS from an attacker: no panic, no endless loop, bounded reading, and no map that leaves
 //! out what it was read from.
 
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use aiv_filesystems::{UsedMap, recognise, used_map};
+use aiv_testkit::mutants::{Changes, Mutated, total_len};
 use aiv_volume_io::{Extent, ExtentSet, Job, MemDisk, ReadAt};
 use proptest::prelude::*;
 
 use crate::ext_tools::MIB;
-use crate::hostile::{self, Mutated, Seed, total_len};
+use crate::hostile::{self, Seed};
 use crate::ntfs_maps::fragmented_table;
 use crate::ntfs_tools::{mkntfs, mount};
 use crate::tools::{Volume, noise};
@@ -44,7 +44,7 @@ static SEEDS: LazyLock<Vec<Seed>> = LazyLock::new(|| {
     vec![filled("-c 512"), filled("-c 4096"), filled("-s 4096"), seed(&fragmented_table())]
 });
 
-fn check(seed: &Seed, changes: &HashMap<u64, u8>) -> Result<(), TestCaseError> {
+fn check(seed: &Seed, changes: &Changes) -> Result<(), TestCaseError> {
     let mutated = Mutated::new(&seed.volume, changes);
     let recognised = recognise(&mutated).unwrap();
     let recognising = mutated.take_reads();
@@ -129,7 +129,7 @@ proptest! {
 #[test]
 fn one_wrong_byte_is_refused_or_loses_nothing() {
     let seed = &SEEDS[1];
-    let used = |changes: HashMap<u64, u8>| {
+    let used = |changes: Changes| {
         let mutated = Mutated::new(&seed.volume, &changes);
         let recognised = recognise(&mutated).unwrap();
         match used_map(&mutated, &recognised, Job::silent()).unwrap() {
@@ -137,7 +137,7 @@ fn one_wrong_byte_is_refused_or_loses_nothing() {
             UsedMap::Whole { .. } => None,
         }
     };
-    let expected = used(HashMap::new()).unwrap();
+    let expected = used(Changes::new()).unwrap();
     let number = |at| {
         let mut bytes = [0; 8];
         seed.volume.read_exact_at(&mut bytes, at).unwrap();
@@ -154,7 +154,7 @@ fn one_wrong_byte_is_refused_or_loses_nothing() {
         let mut byte = [0];
         seed.volume.read_exact_at(&mut byte, at).unwrap();
         let value = if at % 2 == 0 { byte[0] ^ 0x81 } else { !byte[0] };
-        let Some(used) = used(HashMap::from([(at, value)])) else {
+        let Some(used) = used(Changes::from([(at, value)])) else {
             refused += 1;
             continue;
         };

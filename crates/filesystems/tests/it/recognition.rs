@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use aiv_filesystems::{FilesystemKind, recognise};
+use aiv_filesystems::{FilesystemKind, WholeReason, recognise};
 
-use crate::ext_tools::{MIB, mke2fs, mke2fs_in};
+use crate::ext_tools::{MIB, mke2fs, mke2fs_in, whole_reason};
 use crate::tools::{Volume, run, try_run};
 
 /// Kind, label and identity are what blkid probes; the size is the volume's, or a bit less.
@@ -94,7 +94,63 @@ fn containers() {
             format!("luksFormat -q {kind} {cheap} --key-file {}", password.path().display());
         run("cryptsetup", &volume.with_path(&arguments));
         check(&volume, FilesystemKind::LuksContainer);
+        let by = if kind.contains("luks1") { "LUKS1" } else { "LUKS2" };
+        assert_eq!(whole_reason(&volume), WholeReason::Encrypted { by });
     }
+    let words = WholeReason::Encrypted { by: "LUKS2" }.to_string();
+    assert!(
+        words.starts_with("encrypted (LUKS2): every sector looks used; a backup of the unlocked")
+    );
+}
+
+#[test]
+fn bitlocker_on_a_fixed_disk_and_on_a_stick() {
+    let fixed = Volume::new(MIB);
+    fixed.patch(0, b"\xeb\x58\x90-FVE-FS-\0\x02\x08");
+    fixed.patch(510, &[0x55, 0xaa]);
+    let stick = Volume::made_by(40 * MIB, "mkfs.fat", "-F 32");
+    stick.patch(3, b"MSWIN4.1");
+    let guid = b"\x3b\xd6\x67\x49\x29\x2e\xd8\x4a\x83\x99\xf6\xa3\x39\xe3\xd0\x01";
+    stick.patch(424, guid);
+    for volume in [fixed, stick] {
+        assert_eq!(recognise(&volume.open()).unwrap().kind, FilesystemKind::BitLocker);
+        assert_eq!(whole_reason(&volume), WholeReason::Encrypted { by: "BitLocker" });
+    }
+}
+
+fn part_of(volume: &Volume) -> &'static str {
+    match whole_reason(volume) {
+        WholeReason::PartOf { of, .. } => of,
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn a_disk_behind_a_cache_and_the_cache() {
+    for side in ["-B", "-C"] {
+        let volume = Volume::new(80 * MIB);
+        let device = run("losetup", &["--find", "--show", volume.path()]);
+        let made = try_run("make-bcache", &[side, device.trim()]);
+        run("losetup", &["--detach", device.trim()]);
+        assert!(made.status.success(), "{made:?}");
+        check(&volume, FilesystemKind::Bcache);
+        assert_eq!(part_of(&volume), "a bcache device");
+    }
+}
+
+#[test]
+fn a_device_with_checksums_and_one_with_deduplication() {
+    let integrity = Volume::new(MIB);
+    integrity.patch(0, b"integrt\0\x05\x0f\x04\0");
+    check(&integrity, FilesystemKind::DmIntegrity);
+    assert_eq!(part_of(&integrity), "a device with dm-integrity");
+    let vdo = Volume::new(MIB);
+    vdo.patch(0, b"dmvdo001");
+    vdo.patch(40, b"sixteen letters!");
+    check(&vdo, FilesystemKind::Vdo);
+    let words = "a part of a VDO volume: which blocks are used can only be told from the whole; to \
+                 leave out free space, back up the assembled device";
+    assert_eq!(whole_reason(&vdo).to_string(), words);
 }
 
 #[test]
@@ -108,19 +164,10 @@ fn an_lvm_physical_volume() {
     sector[24..32].copy_from_slice(b"LVM2 001");
     sector[32..64].copy_from_slice(b"V9N6H5MXloJmEETLHsKyAokLv5JL0RY7");
     sector[64..72].copy_from_slice(&(8 * MIB).to_le_bytes());
-    let sum = lvm_crc(&sector[20..]);
+    let sum = crate::lvm_tools::crc(&sector[20..]);
     sector[16..20].copy_from_slice(&sum.to_le_bytes());
     volume.patch(512, &sector);
     check(&volume, FilesystemKind::Lvm2Member);
-}
-
-/// CRC-32 without final inversion, from LVM's own start value.
-fn lvm_crc(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0xf597_a6cf, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
-            if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 }
-        })
-    })
 }
 
 #[test]
@@ -135,6 +182,7 @@ fn a_raid_mirror_is_no_filesystem_although_it_looks_like_one() {
     superblock[52..64].copy_from_slice(b"abcdefghijkl");
     volume.patch(8 * MIB - 65_536, &superblock);
     check(&volume, FilesystemKind::MdRaidMember);
+    assert_eq!(part_of(&volume), "a Linux software RAID (md)");
 }
 
 #[test]
@@ -145,4 +193,6 @@ fn read_only_filesystems() {
     fs::remove_file(&volume.path).unwrap();
     run("mksquashfs", &[files.path().to_str().unwrap(), volume.path(), "-quiet", "-noD"]);
     check(&volume, FilesystemKind::Squashfs);
+    let words = "squashfs is read-only and has no free space";
+    assert_eq!(whole_reason(&volume).to_string(), words);
 }

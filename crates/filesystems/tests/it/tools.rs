@@ -116,6 +116,13 @@ impl Mounted {
         Self { dir }
     }
 
+    /// Mounts a device that is there already.
+    pub(crate) fn of_device(device: &str, options: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        run("mount", &["-o", options, device, dir.path().to_str().unwrap()]);
+        Self { dir }
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }

@@ -1,61 +1,41 @@
 //! XFS volumes of an attacker: no panic, no endless loop, no unbounded memory, and no map but
 //! the right one.
 
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use aiv_filesystems::{UsedMap, recognise, used_map};
+use aiv_testkit::mutants::{Changes, Mutated, Sums, total_len};
 use aiv_volume_io::{Extent, ExtentSet, Job, MemDisk, ReadAt};
 use proptest::prelude::*;
 
 use crate::ext_tools::{MIB, used_bytes};
-use crate::hostile::{Mutated, Seed, seed, total_len};
+use crate::hostile::{Seed, seed};
 use crate::tools::{Mounted, Volume};
 use crate::xfs_tools::{MOUNT, fragment, mkfs};
 
 struct Target {
     seed: Seed,
     used: ExtentSet,
-    /// Records with a checksum: where, how long, and where in it the checksum is.
-    summed: Vec<(Extent, u64)>,
     /// What is read of headers and trees: everything but the log.
     structures: Vec<Extent>,
-}
-
-/// A record that a checksum covers, by its magic.
-fn crc_at(magic: [u8; 4]) -> Option<u64> {
-    match &magic {
-        b"XFSB" => Some(224),
-        b"XAGF" => Some(216),
-        b"XAGI" => Some(312),
-        b"XAFL" => Some(32),
-        b"AB3B" | b"AB3C" => Some(52),
-        _ => None,
-    }
 }
 
 fn target(volume: &Volume) -> Target {
     let used = used_bytes(volume).0;
     let seed = seed(volume);
-    let mut summed = Vec::new();
-    let mut structures = Vec::new();
+    let summed = Sums::xfs_records(&seed.volume, &seed.metadata);
+    let mut structures: Vec<Extent> = summed.into_iter().map(|(record, _)| record).collect();
     for read in &seed.metadata {
-        let mut start = [0; 512];
+        let mut start = [0; 4];
         seed.volume.read_exact_at(&mut start, read.start).unwrap();
-        let headers = read.len == 2048 && start.starts_with(b"XFSB");
-        for n in 0..if headers { 4 } else { 1 } {
-            let record = if headers { Extent::new(read.start + n * 512, 512) } else { *read };
-            let mut magic = [0; 4];
-            seed.volume.read_exact_at(&mut magic, record.start).unwrap();
-            if let Some(crc_at) = crc_at(magic) {
-                summed.push((record, crc_at));
-                structures.push(record);
-            } else if headers || magic.starts_with(b"ABT") {
-                structures.push(record);
-            }
+        // Version 4: trees without checksums, and the AGFL without a magic.
+        if start.starts_with(b"ABT") {
+            structures.push(*read);
+        } else if read.len == 2048 && &start == b"XFSB" {
+            structures.push(Extent::new(read.start + 1536, 512));
         }
     }
-    Target { seed, used, summed, structures }
+    Target { seed, used, structures }
 }
 
 fn volume(options: &str) -> Volume {
@@ -75,21 +55,9 @@ static TARGETS: LazyLock<Vec<Target>> = LazyLock::new(|| {
     ]
 });
 
-/// Makes the checksums right again, of version 5 alone: the fields are others in version 4.
-fn mend(target: &Target, changes: &mut HashMap<u64, u8>) {
-    for &(record, crc_at) in &target.summed {
-        if !changes.keys().any(|&at| at >= record.start && at < record.end()) {
-            continue;
-        }
-        let mutated = Mutated::new(&target.seed.volume, changes);
-        let mut bytes = vec![0; usize::try_from(record.len).unwrap()];
-        mutated.read_exact_at(&mut bytes, record.start).unwrap();
-        let at = usize::try_from(crc_at).unwrap();
-        bytes[at..at + 4].fill(0);
-        for (at, byte) in (record.start + crc_at..).zip(crc32c::crc32c(&bytes).to_le_bytes()) {
-            changes.insert(at, byte);
-        }
-    }
+/// Makes the checksums of version 5 right again.
+fn mend(target: &Target, changes: &mut Changes) {
+    Sums::Xfs.mend(&target.seed.volume, &target.seed.metadata, changes);
 }
 
 proptest! {
@@ -107,7 +75,7 @@ proptest! {
         mended in prop::bool::weighted(0.9),
     ) {
         let target = &TARGETS[which];
-        let mut changes: HashMap<u64, u8> = changes
+        let mut changes: Changes = changes
             .into_iter()
             .map(|(range, structure, at, front, value)| {
                 let range = match structure {
@@ -119,7 +87,7 @@ proptest! {
                 (range.start + at % reach, value)
             })
             .collect();
-        if mended && which >= 2 {
+        if mended {
             mend(target, &mut changes);
         }
         let mutated = Mutated::new(&target.seed.volume, &changes);
@@ -145,7 +113,7 @@ proptest! {
         // What identifies the structure stays, in some of the cases.
         let replaced = keep.min(range.len - 1)..range.len.min(512);
         let bytes = crate::tools::noise(noise, 512);
-        let mut changes: HashMap<u64, u8> =
+        let mut changes: Changes =
             replaced.map(|at| range.start + at).zip(bytes).collect();
         mend(target, &mut changes);
         let mutated = Mutated::new(&target.seed.volume, &changes);

@@ -34,7 +34,21 @@ const PHOTO_MIB_PER_GIB: u64 = 25;
 const PHOTO_COUNT: u64 = 5;
 /// Deleted before the disk is done: half noise, half programs. Per GiB of disk.
 const STALE_KIB_PER_GIB: u64 = 300 * 1024 / 8;
+const STALE: &str = ".stale";
+/// Shares of a volume of the study of volumes.
+const VOLUME_TREE_PERCENT: u64 = 40;
+const VOLUME_PHOTO_PERCENT: u64 = 4;
+const VOLUME_STALE_PERCENT: u64 = 10;
 const ROOT_UUID: &str = "11111111-2222-3333-4444-555555555555";
+
+/// What a filesystem can keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Names {
+    /// Everything Linux knows.
+    Any,
+    /// Files and folders with names that Windows takes.
+    Portable,
+}
 
 /// Makes the disk unless a complete one of this size is there.
 pub(super) fn ensure(place: &Place, size_gib: u64) -> Outcome {
@@ -121,6 +135,30 @@ fn fill_esp(disk: &Path) -> Outcome {
     Ok(())
 }
 
+/// Puts files onto a volume of `len` bytes, about half of what it holds, and some that are to be
+/// deleted.
+pub(super) fn fill_volume(root: &Path, len: u64, names: Names) -> Outcome {
+    let files = tree::choose(len * VOLUME_TREE_PERCENT / 100)?;
+    match names {
+        Names::Any => tree::copy(&files, root)?,
+        Names::Portable => tree::copy_portable(&files, root)?,
+    }
+    write_noise(&root.join("photos.zip"), 50, len * VOLUME_PHOTO_PERCENT / 100)?;
+    let stale = root.join(STALE);
+    std::fs::create_dir(&stale).map_err(|e| format!("{}: {e}", stale.display()))?;
+    let half = len * VOLUME_STALE_PERCENT / 200;
+    write_noise(&stale.join("a"), 99, half)?;
+    tree::concatenate(&files, &stale.join("b"), half)
+}
+
+/// Deletes what [`fill_volume`] wrote for that.
+pub(super) fn remove_stale(root: &Path) -> Outcome {
+    sync(root)?;
+    let stale = root.join(STALE);
+    std::fs::remove_dir_all(&stale).map_err(|e| format!("{}: {e}", stale.display()))?;
+    sync(root)
+}
+
 fn fill_root(root: &Path, size_gib: u64) -> Outcome {
     let files = tree::choose((size_gib << 30) * TREE_PERCENT / 100)?;
     tree::copy(&files, root)?;
@@ -130,14 +168,12 @@ fn fill_root(root: &Path, size_gib: u64) -> Outcome {
         let len = size_gib * PHOTO_MIB_PER_GIB * MIB / PHOTO_COUNT;
         write_noise(&home.join(format!("photos{number}.zip")), 50 + number, len)?;
     }
-    let stale = root.join(".stale");
+    let stale = root.join(STALE);
     std::fs::create_dir(&stale).map_err(|e| format!("{}: {e}", stale.display()))?;
     let half = size_gib * STALE_KIB_PER_GIB * 1024 / 2;
     write_noise(&stale.join("a"), 99, half)?;
     tree::concatenate(&files, &stale.join("b"), half)?;
-    sync(root)?;
-    std::fs::remove_dir_all(&stale).map_err(|e| format!("{}: {e}", stale.display()))?;
-    sync(root)
+    remove_stale(root)
 }
 
 /// Until then the bytes of a file that is deleted soon exist in memory only.
@@ -180,7 +216,7 @@ pub(super) fn root_extent(disk: &Path) -> Result<Extent, String> {
 }
 
 /// Runs `program BEFORE... PATH AFTER...` silently.
-fn run(program: &str, before: &[&str], path: &Path, after: &[&str]) -> Outcome {
+pub(super) fn run(program: &str, before: &[&str], path: &Path, after: &[&str]) -> Outcome {
     let mut command = process::command(program);
     command.args(before).arg(path).args(after);
     let line = process::describe(&command);

@@ -79,8 +79,29 @@ fn walk(root: &Path, entries: &mut Vec<Entry>) -> Outcome {
 
 /// Copies the files with their folders, owners, times and links below `target`.
 pub(super) fn copy(entries: &[Entry], target: &Path) -> Outcome {
+    rsync(entries, &["-aH"], target)
+}
+
+/// Copies the files that any filesystem keeps, with their folders and times.
+pub(super) fn copy_portable(entries: &[Entry], target: &Path) -> Outcome {
+    // Links take no bytes.
+    let is_kept = |entry: &&Entry| entry.bytes > 0 && is_portable(&entry.path);
+    let portable: Vec<Entry> = entries.iter().filter(is_kept).cloned().collect();
+    rsync(&portable, &["-rt", "--inplace"], target)
+}
+
+fn is_portable(path: &Path) -> bool {
+    let is_refused = |c: char| c.is_control() || c == '\u{fffd}' || r#":*?"<>|\"#.contains(c);
+    let ends = |name: &str| name.ends_with(['.', ' ']);
+    path.iter().all(|name| {
+        let name = name.to_string_lossy();
+        !name.contains(is_refused) && !ends(&name)
+    })
+}
+
+fn rsync(entries: &[Entry], options: &[&str], target: &Path) -> Outcome {
     let mut command = process::command("rsync");
-    command.args(["-aH", "--files-from=-", "--from0", "/"]).arg(target);
+    command.args(options).args(["--files-from=-", "--from0", "/"]).arg(target);
     let line = process::describe(&command);
     let mut child =
         command.stdin(Stdio::piped()).spawn().map_err(|e| format!("cannot start `{line}`: {e}"))?;
@@ -119,6 +140,16 @@ mod tests {
     fn entries(count: u64) -> Vec<Entry> {
         let entry = |n| Entry { path: format!("/{n:06}").into(), bytes: BLOCK * (n % 10) };
         (0..count).map(entry).collect()
+    }
+
+    #[test]
+    fn names_that_windows_refuses_are_not_portable() {
+        for name in ["/a/b c/d.e", "/ä"] {
+            assert!(is_portable(Path::new(name)), "{name}");
+        }
+        for name in ["/usr/a:b", "/usr/a*", "/usr/a./b", "/usr/b\\c"] {
+            assert!(!is_portable(Path::new(name)), "{name}");
+        }
     }
 
     #[test]

@@ -1,0 +1,105 @@
+//! A virtual machine, in software emulation, and what it says over its serial line.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::failed;
+use crate::{Outcome, process};
+
+/// What the first script says at the end, followed by the exit status.
+const ENDED: &str = "guest: ended ";
+const MEMORY_MIB: u32 = 768;
+
+pub(super) struct Machine<'a> {
+    pub(super) kernel: &'a Path,
+    pub(super) initramfs: PathBuf,
+    pub(super) disks_mib: &'a [u64],
+    pub(super) limit: Duration,
+}
+
+impl Machine<'_> {
+    /// Boots it, shows what it says, and waits for its exit status. `folder` is emptied and holds
+    /// its disks.
+    pub(super) fn run(&self, folder: &Path) -> Outcome {
+        if folder.exists() {
+            fs::remove_dir_all(folder).map_err(failed("emptying", folder))?;
+        }
+        fs::create_dir_all(folder).map_err(failed("creating", folder))?;
+        let mut command = self.command(folder)?;
+        let line = process::describe(&command);
+        let mut child =
+            Running(command.spawn().map_err(|e| format!("cannot start `{line}`: {e}"))?);
+        let deadline = Instant::now() + self.limit;
+        let lines = lines_of(&mut child.0)?;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match lines.recv_timeout(left) {
+                Ok(said) => {
+                    println!("    {said}");
+                    if let Some(status) = said.strip_prefix(ENDED) {
+                        return match status.trim() {
+                            "0" => Ok(()),
+                            status => Err(format!("the scenario failed ({status})")),
+                        };
+                    }
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    return Err(format!("no end after {} s", self.limit.as_secs()));
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    return Err("the machine stopped without an exit status".into());
+                }
+            }
+        }
+    }
+
+    fn command(&self, folder: &Path) -> Result<Command, String> {
+        let mut command = process::command("qemu-system-x86_64");
+        // Never KVM: where it exists inside another virtual machine, guests may hang.
+        command.args(["-accel", "tcg", "-cpu", "max", "-smp", "2"]);
+        command.args(["-m", &MEMORY_MIB.to_string(), "-nodefaults", "-no-user-config"]);
+        command.args(["-display", "none", "-serial", "stdio", "-no-reboot"]);
+        command.arg("-kernel").arg(self.kernel).arg("-initrd").arg(&self.initramfs);
+        command.args(["-append", "console=ttyS0 quiet panic=-1"]);
+        for (number, mib) in self.disks_mib.iter().enumerate() {
+            let disk = folder.join(format!("disk{number}"));
+            let file = File::create(&disk).map_err(failed("creating", &disk))?;
+            file.set_len(mib << 20).map_err(failed("growing", &disk))?;
+            let drive = format!("file={},if=none,id=disk{number},format=raw", disk.display());
+            let device = format!("nvme,drive=disk{number},serial=GUEST{number}");
+            command.args(["-drive", &drive, "-device", &device]);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        Ok(command)
+    }
+}
+
+/// A machine that is switched off when nobody waits for it any more.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn lines_of(child: &mut Child) -> Result<mpsc::Receiver<String>, String> {
+    let stdout = child.stdout.take().ok_or("the machine has no serial line")?;
+    let (send, receive) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
+            let text = String::from_utf8_lossy(&line);
+            let shown: String = text.chars().filter(|c| !c.is_control()).collect();
+            if send.send(shown).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(receive)
+}

@@ -1,0 +1,113 @@
+//! `cargo xtask guest`: what needs a kernel of its own, in a machine of its own.
+//!
+//! Device mapper, and with it LVM, is not on every machine that tests run on, and a broken
+//! snapshot must not take the machine with it. So a virtual machine boots Debian's kernel for
+//! clouds, in software emulation, with an initial file system that holds a scenario: a shell
+//! script, the programs it calls, their libraries and kernel modules. Its disks are new. What it
+//! says comes over a serial line, and so does its exit status.
+//!
+//! A scenario is an entry in [`SCENARIOS`]; everything else here knows nothing of any of them.
+
+mod archive;
+mod initramfs;
+mod kernel;
+mod machine;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::{Outcome, process, setup};
+use initramfs::Initramfs;
+use kernel::Kernel;
+use machine::Machine;
+
+/// Something to be proven in a machine of its own.
+struct Scenario {
+    name: &'static str,
+    /// Run by the guest's shell, with `/init.sh` sourced. Its exit status is the result.
+    script: &'static str,
+    /// Programs of this machine it calls, besides those of busybox and `aiv`.
+    programs: &'static [&'static str],
+    /// Kernel modules it needs; those they need themselves come along.
+    modules: &'static [&'static str],
+    /// Lengths of its disks in MiB: `/dev/nvme0n1`, `/dev/nvme1n1` and so on.
+    disks_mib: &'static [u64],
+    /// The machine is stopped after this.
+    limit: Duration,
+}
+
+const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "lvm",
+    script: include_str!("lvm.sh"),
+    programs: &[
+        "lvm",
+        "lvs",
+        "vgs",
+        "pvcreate",
+        "vgcreate",
+        "lvcreate",
+        "lvchange",
+        "lvremove",
+        "dmsetup",
+        "thin_check",
+        "mkfs.ext4",
+        "e2fsck",
+        "mkfs.xfs",
+        "xfs_repair",
+    ],
+    modules: &["dm-snapshot", "dm-thin-pool", "xfs"],
+    disks_mib: &[640, 512, 384],
+    limit: Duration::from_secs(300),
+}];
+
+pub(crate) fn run(arguments: &[String]) -> Outcome {
+    setup::run(&["--guest".to_owned()])?;
+    let wanted: Vec<&Scenario> = match arguments {
+        [] => SCENARIOS.iter().collect(),
+        [name] => SCENARIOS.iter().filter(|scenario| scenario.name == name).collect(),
+        _ => return Err("takes at most one argument, the name of a scenario".into()),
+    };
+    if wanted.is_empty() {
+        let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+        return Err(format!("the scenarios are: {}", names.join(", ")));
+    }
+    process::run(process::cargo().args(["build", "--quiet", "--package", "aiv-cli"]))?;
+    let folder = process::repository().join("target/guest");
+    let kernel = Kernel::provide(&folder)?;
+    for scenario in wanted {
+        let begun = Instant::now();
+        println!("guest: {} begins", scenario.name);
+        prove(scenario, &kernel, &folder)?;
+        println!("guest: {} holds, {:.1} s", scenario.name, begun.elapsed().as_secs_f64());
+    }
+    Ok(())
+}
+
+fn prove(scenario: &Scenario, kernel: &Kernel, folder: &std::path::Path) -> Outcome {
+    let mut initramfs = Initramfs::new(kernel, scenario.modules)?;
+    initramfs.program(&aiv()?)?;
+    for name in scenario.programs {
+        let found = process::find_program(name);
+        initramfs.program(&found.ok_or_else(|| format!("there is no program '{name}'"))?)?;
+    }
+    initramfs.text("scenario", scenario.script)?;
+    let machine = Machine {
+        kernel: &kernel.image,
+        initramfs: initramfs.write(&folder.join(format!("{}.cpio", scenario.name)))?,
+        disks_mib: scenario.disks_mib,
+        limit: scenario.limit,
+    };
+    machine.run(&folder.join(scenario.name))
+}
+
+/// The program as it was built just now.
+fn aiv() -> Result<PathBuf, String> {
+    let built = process::repository().join("target/debug/aiv");
+    if built.is_file() { Ok(built) } else { Err(format!("{} was not built", built.display())) }
+}
+
+/// Wraps an error of the system with what was being done to which file.
+fn failed(op: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> String {
+    let path = path.display().to_string();
+    move |error| format!("{op} {path}: {error}")
+}

@@ -1,0 +1,234 @@
+//! Sound volumes of each family, made by the tools people have.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use aiv_testkit::disks::Content;
+use tempfile::TempDir;
+
+use super::judge::Target;
+use super::{Family, lvm};
+use crate::process;
+
+const MIB: u64 = 1 << 20;
+
+/// The volumes of a family.
+pub(super) fn of(family: Family) -> Result<Vec<Target>, String> {
+    let mut targets = Vec::new();
+    let mut add = |name: &str, bytes: Vec<u8>| {
+        targets.push(Target::new(family, name, bytes)?);
+        Ok::<_, String>(())
+    };
+    match family {
+        Family::Ext => {
+            let plain = "-b 1024 -O ^metadata_csum,^uninit_bg";
+            add("ext2", ext(&format!("-t ext2 {plain} -g 1024"))?)?;
+            let spread = format!("-t ext4 {plain},meta_bg,^resize_inode -g 512");
+            add("ext4 with meta_bg", ext(&spread)?)?;
+            add("ext4 with bigalloc", ext(&format!("-t ext4 {plain},bigalloc -C 4096"))?)?;
+            add("ext4", ext("-t ext4 -b 1024 -g 2048")?)?;
+            add("ext4 in blocks of 4 KiB", ext("-t ext4 -b 4096")?)?;
+            add("ext3 in use", in_use("-t ext3 -b 1024 -O ^resize_inode")?)?;
+            add("ext4 in use", in_use("-t ext4 -b 1024")?)?;
+        }
+        Family::Xfs => {
+            let old = "-m crc=0 -d agcount=2 -b size=";
+            add("xfs 4 in blocks of 512 bytes", mkfs_xfs(&format!("{old}512"))?.bytes()?)?;
+            add("xfs 4", mkfs_xfs(&format!("{old}4096"))?.bytes()?)?;
+            for options in ["-b size=1024 -d agcount=2 -m rmapbt=1", "-b size=4096 -d agcount=2"] {
+                let file = mkfs_xfs(options)?;
+                file.mounted("xfs", "rw", |folder| fragment(folder, 1000, true))?;
+                add(&format!("xfs {options}"), file.bytes()?)?;
+            }
+        }
+        Family::Ntfs => {
+            for options in ["-c 512", "-c 4096", "-s 4096"] {
+                let file = Scratch::made(2 * MIB, "mkntfs", &format!("-q -Q -F {options}"))?;
+                file.mounted("ntfs-3g", "noatime", |folder| fragment(folder, 60, false))?;
+                add(&format!("ntfs {options}"), file.bytes()?)?;
+            }
+        }
+        Family::Fat => {
+            for (mib, options) in [(1, "-F 12 -s 1"), (3, "-F 16 -s 1"), (35, "-F 32 -s 1")] {
+                let file = Scratch::made(mib * MIB, "mkfs.fat", options)?;
+                fill_fat(&file)?;
+                add(&format!("fat {options}"), file.bytes()?)?;
+            }
+        }
+        Family::ExFat => {
+            for options in ["-c 512", "-c 4096"] {
+                let file = Scratch::made(6 * MIB, "mkfs.exfat", options)?;
+                file.mounted("exfat-fuse", "rw", |folder| fragment(folder, 60, true))?;
+                add(&format!("exfat {options}"), file.bytes()?)?;
+            }
+        }
+        Family::Swap => {
+            for options in ["-q", "-q -p 65536 -L label"] {
+                add(options, Scratch::made(MIB, "mkswap", options)?.bytes()?)?;
+            }
+        }
+        Family::Lvm => {
+            let root = ext("-t ext2 -b 1024")?;
+            let swap = Scratch::made(MIB, "mkswap", "-q")?.bytes()?;
+            add("one disk of lvm", lvm::one_disk(&root, &swap)?)?;
+            add("one of two disks of lvm", lvm::one_of_two_disks(&root)?)?;
+        }
+    }
+    Ok(targets)
+}
+
+/// A file in a folder of its own.
+pub(super) struct Scratch {
+    folder: TempDir,
+    pub(super) path: PathBuf,
+}
+
+impl Scratch {
+    pub(super) fn new(len: u64) -> Result<Self, String> {
+        let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
+        let path = folder.path().join("volume");
+        let file = std::fs::File::create(&path).and_then(|file| file.set_len(len));
+        file.map_err(|e| format!("{}: {e}", path.display()))?;
+        Ok(Self { folder, path })
+    }
+
+    /// A new volume by `tool OPTIONS FILE`.
+    fn made(len: u64, tool: &str, options: &str) -> Result<Self, String> {
+        let scratch = Self::new(len)?;
+        call(tool, &format!("{options} {}", scratch.path.display()))?;
+        Ok(scratch)
+    }
+
+    pub(super) fn bytes(&self) -> Result<Vec<u8>, String> {
+        std::fs::read(&self.path).map_err(|e| format!("{}: {e}", self.path.display()))
+    }
+
+    /// Mounts the volume, lets `fill` work on it, and returns what is in it before it is
+    /// unmounted.
+    fn mounted(
+        &self,
+        driver: &str,
+        options: &str,
+        fill: impl Fn(&Path) -> std::io::Result<()>,
+    ) -> Result<Vec<u8>, String> {
+        let folder = self.folder.path().join("mounted");
+        std::fs::create_dir_all(&folder).map_err(|e| e.to_string())?;
+        let device = Loop::over(&self.path)?;
+        let words = format!("-o {options} {} {}", device.0, folder.display());
+        match driver {
+            "exfat-fuse" => call("mount.exfat-fuse", &words)?,
+            driver => call("mount", &format!("-t {driver} {words}"))?,
+        };
+        let filled = fill(&folder).map_err(|e| format!("{}: {e}", folder.display()));
+        let hot = self.bytes();
+        let folder = folder.display().to_string();
+        patiently(|| call("umount", &folder).map(drop))?;
+        // The driver may write its last blocks after the mount is gone.
+        drop(device);
+        let file = format!("--associated {}", self.path.display());
+        patiently(|| match call("losetup", &file)?.as_str() {
+            "" => Ok(()),
+            busy => Err(format!("still busy: {busy}")),
+        })?;
+        filled.and(hot)
+    }
+}
+
+/// A file as a block device; detached when dropped.
+pub(super) struct Loop(pub(super) String);
+
+impl Loop {
+    pub(super) fn over(file: &Path) -> Result<Self, String> {
+        let device = call("losetup", &format!("--find --show {}", file.display()))?;
+        Ok(Self(device.trim().to_owned()))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        if let Err(failure) = call("losetup", &format!("--detach {}", self.0)) {
+            eprintln!("maps: {failure}");
+        }
+    }
+}
+
+/// Tries for ten seconds: a busy machine is no failure.
+fn patiently(action: impl Fn() -> Result<(), String>) -> Result<(), String> {
+    for _ in 0..200 {
+        if action().is_ok() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    action()
+}
+
+/// Runs a tool that must succeed, and returns what it says. Words have no blanks in them.
+fn call(tool: &str, words: &str) -> Result<String, String> {
+    let mut command = process::command(tool);
+    command.args(words.split_whitespace()).env("LC_ALL", "C.UTF-8");
+    said_by(&mut command)
+}
+
+/// Runs a command that must succeed, and returns what it says.
+pub(super) fn said_by(command: &mut std::process::Command) -> Result<String, String> {
+    let line = process::describe(command);
+    let output = command.output().map_err(|e| format!("cannot start `{line}`: {e}"))?;
+    process::expect_success(&line, output.status)
+        .map_err(|failure| format!("{failure}: {}", String::from_utf8_lossy(&output.stderr)))?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Small files, and holes between them; with room to spare, a longer one too.
+fn fragment(folder: &Path, files: usize, long: bool) -> std::io::Result<()> {
+    let contents = |n: usize, len| Content::Random(n as u64).bytes(len);
+    let small = folder.join("small");
+    std::fs::create_dir(&small)?;
+    for n in 0..files {
+        std::fs::write(small.join(n.to_string()), contents(n, 500 * (n % 5) + 10))?;
+    }
+    for n in (0..files).step_by(2) {
+        std::fs::remove_file(small.join(n.to_string()))?;
+    }
+    if long {
+        std::fs::write(folder.join("long"), contents(files, 300_000))?;
+    }
+    let root = std::fs::File::open(folder)?;
+    rustix::fs::syncfs(&root)?;
+    Ok(())
+}
+
+/// An ext filesystem with files in it.
+fn ext(options: &str) -> Result<Vec<u8>, String> {
+    let files = tempfile::tempdir().map_err(|e| e.to_string())?;
+    fragment(files.path(), 100, true).map_err(|e| e.to_string())?;
+    let options = format!("-q -F {options} -d {}", files.path().display());
+    Scratch::made(4 * MIB, "mke2fs", &options)?.bytes()
+}
+
+/// A filesystem whose journal waits to be replayed.
+fn in_use(options: &str) -> Result<Vec<u8>, String> {
+    let file = Scratch::made(10 * MIB, "mke2fs", &format!("-q -F {options}"))?;
+    file.mounted("auto", "rw,commit=600", |folder| {
+        std::fs::create_dir(folder.join("dir"))?;
+        let path = folder.join("dir/file");
+        std::fs::write(&path, Content::Random(1).bytes(70_000))?;
+        std::fs::File::open(path)?.sync_all()
+    })
+}
+
+fn mkfs_xfs(options: &str) -> Result<Scratch, String> {
+    Scratch::made(32 * MIB, "mkfs.xfs", &format!("-q -f --unsupported {options}"))
+}
+
+fn fill_fat(volume: &Scratch) -> Result<(), String> {
+    let files = tempfile::tempdir().map_err(|e| e.to_string())?;
+    fragment(files.path(), 60, true).map_err(|e| e.to_string())?;
+    let image = volume.path.display();
+    let small = files.path().join("small");
+    let long = files.path().join("long");
+    call("mcopy", &format!("-s -i {image} {} ::/", small.display()))?;
+    call("mcopy", &format!("-i {image} {} ::/", long.display()))?;
+    call("mdel", &format!("-i {image} ::/small/21"))?;
+    Ok(())
+}
