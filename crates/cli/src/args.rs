@@ -7,7 +7,7 @@ use aiv_backup_engine::{BlockSize, Compression, Sectors};
 use aiv_chain::Depth;
 use aiv_jobs::{Follow, Format};
 use aiv_report::parse;
-use aiv_restore_engine::Unused;
+use aiv_restore_engine::{Grow, TableMode, Unused};
 use aiv_terminal::GUARD;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
@@ -258,7 +258,7 @@ Examples:
   aiv restore /mnt/backup@latest --to disk.img
   aiv restore disk.aiv --to /dev/sdb2 --partition 2 --delta --yes")]
 pub(crate) struct Restore {
-    /// A file, DIR@latest, DIR@ID or DIR@NAME:latest
+    /// A file, DIR@latest, DIR@ID or DIR@NAME:latest, or a file made with --undo
     pub image: PathBuf,
     /// A block device, or a raw file, which is created when it does not exist
     #[arg(long, value_name = "TARGET")]
@@ -274,6 +274,16 @@ pub(crate) struct Restore {
     #[arg(value_parser = choice(&[
         ("leave", Unused::Leave), ("zero", Unused::Zero), ("discard", Unused::Discard)]))]
     pub unused: Unused,
+    /// On a target of another size: fit the partition table to it, or keep its bytes
+    #[arg(long, default_value = "fit")]
+    #[arg(value_parser = choice(&[("fit", TableMode::Fit), ("keep", TableMode::Keep)]))]
+    pub table: TableMode,
+    /// Partitions that grow, with their filesystems: none, last, or numbers like 2,5
+    #[arg(long, value_name = "WHICH", default_value = "none")]
+    pub grow: Grow,
+    /// Keep both ends of the target in this new file first; restore the file to put them back
+    #[arg(long, value_name = "FILE")]
+    pub undo: Option<PathBuf>,
     /// Print what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,

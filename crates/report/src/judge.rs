@@ -175,7 +175,11 @@ fn judge_restore(error: &aiv_restore_engine::Error) -> Option<Verdict> {
         Error::Canceled(_) => Some(CANCELED),
         Error::Target(error) => Some(judge(error)),
         Error::View(error) => Some(judge(error)),
-        Error::Undecided { .. } => Some(DAMAGED),
+        Error::Table(error) => Some(judge(error)),
+        Error::UndoDamaged { .. } | Error::Undecided { .. } => Some(DAMAGED),
+        Error::Undo { .. } => {
+            failed("undo_log", "choose a new file for the undo log; the target was not touched")
+        }
         Error::Mismatch { .. } => {
             failed("read_back", "the target returns other bytes than it was given; use another")
         }
@@ -201,10 +205,20 @@ fn judge_refusal(refusal: &Refusal) -> Option<Verdict> {
         Refusal::ReadOnly { .. } => {
             refused("target_read_only", "make the target writable, or choose another one")
         }
-        Refusal::TooSmall { .. } => {
+        Refusal::TooSmall { .. } | Refusal::PartitionTooFar { .. } => {
             refused("target_too_small", "choose a target of at least that size")
         }
-        Refusal::SectorSize { .. } => {
+        Refusal::OtherTarget { .. } => {
+            refused("other_target", "the undo log goes only to the target it names")
+        }
+        Refusal::NothingToGrow(_) => refused("nothing_to_grow", "leave the option away"),
+        Refusal::Table { .. } => {
+            refused("table_unfit", "choose a target like the source disk, or restore partitions")
+        }
+        Refusal::OtherLength { .. } => {
+            refused("target_changed", "the target changed its size meanwhile: start again")
+        }
+        Refusal::SectorSize { .. } | Refusal::Sectors { .. } => {
             refused("sector_size", "choose a target with sectors of that size")
         }
         _ => refused("refused", "the message names the cause"),
@@ -444,6 +458,19 @@ mod tests {
             Refusal::TooSmall { target: target(), needed: 2, len: 1 },
             Refusal::SectorSize { target: target(), needed: 512, found: 4096 },
             Refusal::OverlappingPartition { number: 1 },
+            Refusal::PartitionTooFar { target: target(), number: 1, end: 3, needed: 4, len: 2 },
+            Refusal::Table { target: target(), unfit: restore::Unfit::Hybrid },
+            Refusal::NothingToGrow("a single partition"),
+            Refusal::OtherTarget { target: target(), saved_from: "/dev/sdc".to_owned() },
+            Refusal::OtherLength { target: target(), planned: 2, len: 1 },
+            Refusal::Sectors {
+                target: target(),
+                needed: 512,
+                found: 4096,
+                number: 1,
+                holds: "vfat".to_owned(),
+                why: restore::Unusable::Stated,
+            },
         ] {
             assert_eq!(of(restore::Error::Refused(refusal)).1, 5);
         }

@@ -23,6 +23,8 @@ pub(crate) enum Batch {
     Blocks(Vec<BlockPart>),
     /// Bytes of the source disk that are treated without reading the image.
     Run { extent: Extent, action: Action },
+    /// Bytes of a changed partition table, counted like those of the source disk.
+    Patch { extent: Extent },
 }
 
 /// What is done to a range whose bytes are not in the image.
@@ -41,7 +43,7 @@ impl Batch {
                 let bytes = |part: Option<&BlockPart>| part.map_or(Extent::new(0, 0), |p| p.extent);
                 Extent::between(bytes(parts.first()).start, bytes(parts.last()).end())
             }
-            Self::Run { extent, .. } => *extent,
+            Self::Run { extent, .. } | Self::Patch { extent } => *extent,
         }
     }
 }

@@ -161,6 +161,43 @@ fn a_disk_is_restored_onto_a_device_and_backed_up_from_one() {
 }
 
 #[test]
+fn a_disk_goes_onto_a_larger_device_and_its_table_to_both_ends_of_it() {
+    let scratch = Scratch::new();
+    let disk = make_disk(&scratch);
+    let images = scratch.arg("images");
+    aiv(&["backup", &disk, "--to", &images]).ended(0);
+    let backing = scratch.write("backing.raw", &noise(DISK + 16 * MIB, 5));
+    let latest = format!("{images}@latest");
+    {
+        let target = Loop::new(backing.as_ref(), &[]);
+        let to =
+            |more: &[&'static str]| [&["restore", &latest, "--to", target.arg()], more].concat();
+        let table = aiv_json(&to(&["--dry-run"])).ended(0).json()["table"].clone();
+        assert_eq!((&table["kind"], &table["changed"]), (&"gpt".into(), &true.into()));
+        assert_eq!(table["partitions"][1]["start"], ROOT.0);
+        let text = aiv(&to(&["--dry-run"])).ended(0).stdout;
+        assert!(text.contains("gpt in sectors of 512 bytes, made for the target"), "{text}");
+        aiv(&to(&["--yes", "--table", "keep"])).ended(0);
+        let verdict = run("sgdisk", &["--verify", &backing]);
+        assert!(!verdict.contains("No problems found"), "{verdict}");
+        aiv(&to(&["--yes", "--delta"])).ended(0);
+    }
+    let verdict = run("sgdisk", &["--verify", &backing]);
+    assert!(verdict.contains("No problems found"), "{verdict}");
+    check_ext4(backing.as_ref());
+    check_files(disk.as_ref(), backing.as_ref());
+    // The last partition takes the new space, and its filesystem with it.
+    {
+        let target = Loop::new(backing.as_ref(), &[]);
+        let args = ["restore", &latest, "--to", target.arg(), "--yes", "--grow", "last"];
+        let text = aiv(&args).ended(0).stdout;
+        assert!(text.contains("the ext4 filesystem of partition 2 was grown"), "{text}");
+    }
+    let grown = Loop::part(backing.as_ref(), (ROOT.0, DISK + 15 * MIB - ROOT.0), true);
+    run("e2fsck", &["-fn", grown.arg()]);
+}
+
+#[test]
 fn one_partition_is_restored_into_a_file_of_its_size() {
     let scratch = Scratch::new();
     let disk = make_disk(&scratch);
