@@ -41,6 +41,7 @@ const NEEDS: &[Need] = &[
     need("mcopy", "mtools", "files on FAT volumes without a mount"),
     need("mkfs.ntfs", "ntfs-3g", "NTFS volumes"),
     need("ntfsresize", "ntfs-3g", "NTFS volumes that grow with their partition"),
+    need("ntfscat", "ntfs-3g", "files on NTFS volumes without a mount"),
     need("ntfsclone", "ntfs-3g", "the second opinion on NTFS maps"),
     need("partclone.ntfs", "partclone", "the third opinion on NTFS maps"),
     need("mkfs.xfs", "xfsprogs", "XFS volumes"),

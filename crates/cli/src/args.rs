@@ -7,7 +7,7 @@ use aiv_backup_engine::{BlockSize, Compression, Sectors};
 use aiv_chain::Depth;
 use aiv_jobs::{Follow, Format};
 use aiv_report::parse;
-use aiv_restore_engine::{Grow, TableMode, Unused};
+use aiv_restore_engine::{Grow, Identity, TableMode, Unused};
 use aiv_terminal::GUARD;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
@@ -260,7 +260,7 @@ Examples:
 pub(crate) struct Restore {
     /// A file, DIR@latest, DIR@ID or DIR@NAME:latest, or a file made with --undo
     pub image: PathBuf,
-    /// A block device, or a raw file, which is created when it does not exist
+    /// A block device, serial:NUMBER, wwn:NAME, or a raw file, which is created if it is missing
     #[arg(long, value_name = "TARGET")]
     pub to: PathBuf,
     /// Restore only the partition of this number
@@ -281,6 +281,12 @@ pub(crate) struct Restore {
     /// Partitions that grow, with their filesystems: none, last, or numbers like 2,5
     #[arg(long, value_name = "WHICH", default_value = "none")]
     pub grow: Grow,
+    /// On a smaller target, make the last filesystem smaller, in a copy in this folder
+    #[arg(long, value_name = "DIR")]
+    pub shrink: Option<PathBuf>,
+    /// The GUID or signature of the disk: keep, new, or new-all for new partition GUIDs as well
+    #[arg(long, value_name = "WHICH", default_value = "keep")]
+    pub identity: Identity,
     /// Keep both ends of the target in this new file first; restore the file to put them back
     #[arg(long, value_name = "FILE")]
     pub undo: Option<PathBuf>,

@@ -176,6 +176,7 @@ fn judge_restore(error: &aiv_restore_engine::Error) -> Option<Verdict> {
         Error::Target(error) => Some(judge(error)),
         Error::View(error) => Some(judge(error)),
         Error::Table(error) => Some(judge(error)),
+        Error::Scratch { source, .. } | Error::Copy { source, .. } => Some(judge_io(source)),
         Error::UndoDamaged { .. } | Error::Undecided { .. } => Some(DAMAGED),
         Error::Undo { .. } => {
             failed("undo_log", "choose a new file for the undo log; the target was not touched")
@@ -205,12 +206,18 @@ fn judge_refusal(refusal: &Refusal) -> Option<Verdict> {
         Refusal::ReadOnly { .. } => {
             refused("target_read_only", "make the target writable, or choose another one")
         }
-        Refusal::TooSmall { .. } | Refusal::PartitionTooFar { .. } => {
+        Refusal::TooSmall { .. } | Refusal::CannotShrink { .. } => {
             refused("target_too_small", "choose a target of at least that size")
         }
+        Refusal::PartitionTooFar { .. } => refused(
+            "target_too_small",
+            "choose a target of that size; --shrink DIR makes the last filesystem smaller if it can",
+        ),
+        Refusal::OtherCopy { .. } => refused("plan_changed", "start again"),
         Refusal::OtherTarget { .. } => {
             refused("other_target", "the undo log goes only to the target it names")
         }
+        Refusal::NoNewIdentity(_) => refused("no_new_identity", "leave the option away"),
         Refusal::NothingToGrow(_) => refused("nothing_to_grow", "leave the option away"),
         Refusal::Table { .. } => {
             refused("table_unfit", "choose a target like the source disk, or restore partitions")
@@ -297,6 +304,10 @@ fn judge_image(error: &ImageError) -> Option<Verdict> {
 fn judge_volume(error: &aiv_volume_io::Error) -> Option<Verdict> {
     match error {
         aiv_volume_io::Error::Canceled(_) => Some(CANCELED),
+        aiv_volume_io::Error::NotOneDevice { .. } => refused(
+            "no_such_device",
+            "`aiv devices` lists serial numbers; a path names one of several",
+        ),
         aiv_volume_io::Error::NotADisk { .. } => failed(
             "not_a_disk",
             "name a file or a block device; an image in a folder is called DIR@latest",
@@ -461,6 +472,16 @@ mod tests {
             Refusal::PartitionTooFar { target: target(), number: 1, end: 3, needed: 4, len: 2 },
             Refusal::Table { target: target(), unfit: restore::Unfit::Hybrid },
             Refusal::NothingToGrow("a single partition"),
+            Refusal::OtherCopy { target: target() },
+            Refusal::CannotShrink {
+                target: target(),
+                number: 1,
+                filesystem: String::new(),
+                from: 2,
+                to: 1,
+                why: "no tool".to_owned(),
+            },
+            Refusal::NoNewIdentity("a single partition"),
             Refusal::OtherTarget { target: target(), saved_from: "/dev/sdc".to_owned() },
             Refusal::OtherLength { target: target(), planned: 2, len: 1 },
             Refusal::Sectors {

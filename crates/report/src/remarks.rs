@@ -158,6 +158,23 @@ impl Remarks {
                 "the partition table was converted from sectors of {source} bytes to {target}; \
                  a boot loader may count in the old ones"
             )),
+            Note::SameIdentity { other, id } => self.warnings.push(format!(
+                "{other} has the same disk identity {id}: do not use both in one computer, or give \
+                 this one another with `--identity new`"
+            )),
+            Note::NewIdentity { before, after, partitions } => {
+                let all = if *partitions { "; the GUIDs of its partitions are new, too" } else { "" };
+                self.notes.push(format!(
+                    "the disk identity is {after} now, it was {before}{all}; boot entries and \
+                     mounts by PARTUUID may refer to the old one"
+                ));
+            }
+            Note::Shrunk { number, from, to } => self.notes.push(format!(
+                "partition {number} was made smaller with its filesystem: {to} of {from} bytes"
+            )),
+            Note::SourceDisk => self.notes.push(
+                "the target is the disk that was imaged; what changed on it since is lost".to_owned(),
+            ),
             Note::NotScaled { number, what } => self.warnings.push(format!(
                 "partition {number}, the last one, is {what} and did not grow; name the one that is to"
             )),
@@ -359,6 +376,11 @@ mod tests {
         assert_eq!(Remarks::on_restore(&moved, &[]).notes.len(), 2);
         let converted = Note::SectorsConverted { source: 512, target: 4096 };
         assert_eq!(Remarks::on_restore(&[converted], &[]).warnings.len(), 1);
+        let new = Note::NewIdentity { before: "a".into(), after: "b".into(), partitions: true };
+        let notes = Remarks::on_restore(&[new, Note::SourceDisk], &[]).notes;
+        assert!(notes[0].contains("is b now, it was a; the GUIDs of its partitions"), "{notes:?}");
+        let same = Note::SameIdentity { other: "/dev/sdb".into(), id: "a".into() };
+        assert_eq!(Remarks::on_restore(&[same], &[]).warnings.len(), 1);
         let grown = Note::FilesystemGrown { number: 1, filesystem: "ext4".to_owned() };
         assert_eq!(Remarks::on_restore(&[grown], &[]).notes.len(), 1);
         let not_grown = Note::FilesystemNotGrown {

@@ -6,18 +6,20 @@
 //! what looks like a restored disk was proven to be one.
 
 use aiv_chain::View;
-use aiv_volume_io::{Extent, Job, Step, WriteAt};
+use aiv_volume_io::{Extent, Job, ReadAt, Step, WriteAt};
 use rayon::iter::{ParallelBridge, ParallelIterator};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::batch::{Batch, Batches};
+use crate::batch::{Batch, Batches, of_copy};
 use crate::check::Checker;
 use crate::error::{Error, Refusal, Result};
 use crate::head::Head;
 use crate::plan::RestorePlan;
 use crate::ranges::{Part, Ranges};
 use crate::report::{RestoreReport, Tally};
+use crate::shrink::Shrunk;
 use crate::write::Writer;
+use crate::zeros::in_memory;
 
 /// A plan being applied: what all threads share.
 pub(crate) struct Task<'t> {
@@ -25,6 +27,8 @@ pub(crate) struct Task<'t> {
     pub(crate) view: &'t View,
     pub(crate) target: &'t dyn WriteAt,
     pub(crate) head: Head,
+    /// The partition that was made smaller, if the plan takes one from there.
+    copy: Option<&'t dyn ReadAt>,
     job: Job<'t>,
 }
 
@@ -42,11 +46,26 @@ impl RestorePlan {
     /// [`Error::Mismatch`] when it returns other bytes than were written, [`Error::View`] and
     /// [`Error::Undecided`] when the image is damaged, [`Error::Canceled`].
     pub fn apply(self, view: &View, target: &dyn WriteAt, job: Job<'_>) -> Result<RestoreReport> {
+        self.apply_with(view, None, target, job)
+    }
+
+    pub(crate) fn apply_with(
+        self,
+        view: &View,
+        shrunk: Option<&Shrunk>,
+        target: &dyn WriteAt,
+        job: Job<'_>,
+    ) -> Result<RestoreReport> {
+        if self.replaced != shrunk.map(|shrunk| shrunk.what().after) {
+            let target = self.target.label.clone();
+            return Err(Refusal::OtherCopy { target }.into());
+        }
+        let copy = shrunk.map(|shrunk| -> &dyn ReadAt { shrunk.disk() });
         self.check_inputs(view, target)?;
         let threads = self.options.threads.get();
         let pool = ThreadPoolBuilder::new().num_threads(threads).build().map_err(Error::Threads)?;
         let head = Head::new(self.head_is_blank());
-        let tally = Task { plan: &self, view, target, head, job }.run(&pool)?;
+        let tally = Task { plan: &self, view, target, head, copy, job }.run(&pool)?;
         Ok(RestoreReport {
             region: self.region,
             bytes_written: tally.written,
@@ -188,18 +207,30 @@ impl Task<'_> {
     /// The batches of ranges, in their order. Ends after the first error of each part.
     pub(crate) fn batches(&self, ranges: &[Extent]) -> impl Iterator<Item = Result<Batch>> + Send {
         let parts: Vec<Part> = ranges.iter().flat_map(|range| self.plan.parts(*range)).collect();
-        parts.into_iter().flat_map(|part| {
-            let (image, patch) = match part {
-                Part::Image(extent) => (Some(extent), None),
-                Part::Patch(extent) => (None, Some(Ok(Batch::Patch { extent }))),
-            };
-            let unused = self.plan.options.unused;
-            image
-                .map(|extent| Batches::new(self.view, extent, unused))
-                .into_iter()
-                .flatten()
-                .chain(patch)
+        parts.into_iter().flat_map(|part| -> Box<dyn Iterator<Item = Result<Batch>> + Send + '_> {
+            match (part, self.copy, self.plan.replaced) {
+                (Part::Image(extent), ..) => {
+                    Box::new(Batches::new(self.view, extent, self.plan.options.unused))
+                }
+                (Part::Replaced(range), Some(copy), Some(whole)) => {
+                    Box::new(of_copy(copy, whole.start, range).map(Ok))
+                }
+                (Part::Patch(extent) | Part::Replaced(extent), ..) => {
+                    Box::new(std::iter::once(Ok(Batch::Patch { extent })))
+                }
+            }
         })
+    }
+
+    /// Bytes of the partition that was made smaller, by their place on the disk.
+    pub(crate) fn copied(&self, place: Extent) -> Result<Vec<u8>> {
+        let start = self.plan.replaced.map_or(0, |extent| extent.start);
+        let mut bytes = vec![0; in_memory(place.len)];
+        if let Some(copy) = self.copy {
+            let read = copy.read_exact_at(&mut bytes, place.start - start);
+            read.map_err(|source| Error::Copy { offset: place.start - start, source })?;
+        }
+        Ok(bytes)
     }
 
     /// Where bytes of the source disk, inside the region, go in the target.

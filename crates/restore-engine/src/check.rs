@@ -29,6 +29,7 @@ impl<'t> Checker<'t> {
             Batch::Blocks(parts) => self.blocks(parts, extent)?,
             Batch::Run { action: Action::Zero, .. } => self.zeros(extent)?,
             Batch::Patch { extent: patch } => self.patch(*patch, extent)?,
+            Batch::Replaced { extent: place } => self.replaced(*place, extent)?,
             Batch::Run { action: Action::Discard | Action::Leave, .. } => {
                 return Ok(Tally::default());
             }
@@ -58,6 +59,14 @@ impl<'t> Checker<'t> {
             true => Ok(()),
             false => Err(Error::Mismatch { extent }),
         }
+    }
+
+    fn replaced(&mut self, place: Extent, extent: Extent) -> Result<()> {
+        let wanted = self.task.copied(place)?;
+        self.found.resize(wanted.len(), 0);
+        let read = self.task.target.read_exact_at(&mut self.found, extent.start);
+        read.map_err(Error::io("reading back", extent.start))?;
+        if self.found == wanted { Ok(()) } else { Err(Error::Mismatch { extent }) }
     }
 
     fn zeros(&mut self, extent: Extent) -> Result<()> {

@@ -37,6 +37,22 @@ pub enum Error {
     /// length, or use an older point.
     #[error("the partition table of the recovery point cannot be read")]
     Table(#[source] aiv_volume_io::Error),
+    /// The copy in which a filesystem is made smaller could not be made.
+    #[error("cannot make {}", path.display())]
+    Scratch {
+        /// The file.
+        path: PathBuf,
+        /// The error of the system.
+        source: io::Error,
+    },
+    /// The smaller copy of a partition cannot be read.
+    #[error("reading the smaller copy of the partition failed at byte {offset}")]
+    Copy {
+        /// Byte offset in the copy.
+        offset: u64,
+        /// The error of the system.
+        source: io::Error,
+    },
     /// The undo log could not be written: nothing was done to the target.
     #[error("cannot write the undo log {}", path.display())]
     Undo {
@@ -221,6 +237,38 @@ pub enum Refusal {
         /// Path, serial number and length of the right one.
         saved_from: String,
     },
+    /// A filesystem cannot be made small enough for the target.
+    #[error(
+        "{target} is too small: partition {number} would have to shrink from {from} to {to} bytes \
+         with what it holds ({}): {why}",
+        named(filesystem)
+    )]
+    CannotShrink {
+        /// The target's label.
+        target: String,
+        /// Number of the partition.
+        number: u32,
+        /// What it holds; empty when not known.
+        filesystem: String,
+        /// Its bytes on the source disk.
+        from: u64,
+        /// Bytes it can have on the target.
+        to: u64,
+        /// Why that is impossible, in words of the tool.
+        why: String,
+    },
+    /// The plan was made with another smaller copy of a partition, or without one.
+    #[error("the plan for {target} was made with another copy of the smaller partition")]
+    OtherCopy {
+        /// The target's label.
+        target: String,
+    },
+    /// A new identity was asked for where there is none to change.
+    #[error("no identity can be changed in the restore of {0}")]
+    NoNewIdentity(
+        /// What is restored.
+        &'static str,
+    ),
     /// Partitions were to grow where none can.
     #[error("no partition can grow in the restore of {0}")]
     NothingToGrow(
@@ -245,6 +293,10 @@ fn existing_partitions(numbers: &[u32]) -> String {
         [] => "its table is empty".to_owned(),
         numbers => format!("it has {}", numbers.join(", ")),
     }
+}
+
+fn named(filesystem: &str) -> &str {
+    if filesystem.is_empty() { "something unknown" } else { filesystem }
 }
 
 fn because(problems: &[String]) -> String {

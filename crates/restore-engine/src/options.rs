@@ -1,6 +1,7 @@
 use std::num::NonZeroUsize;
 
 use crate::grow::Grow;
+use crate::identity::Identity;
 
 /// What to restore, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +16,10 @@ pub struct RestoreOptions {
     pub table: TableMode,
     /// Which partitions grow into the free space behind them.
     pub grow: Grow,
+    /// What becomes of the identity of disk and partitions.
+    pub identity: Identity,
+    /// Bytes that never come again, for new identities.
+    pub seed: [u8; 32],
     /// Threads that decode and write.
     pub threads: NonZeroUsize,
 }
@@ -29,6 +34,8 @@ impl RestoreOptions {
             unused: Unused::Leave,
             table: TableMode::Fit,
             grow: Grow::None,
+            identity: Identity::Keep,
+            seed: [0; 32],
             threads,
         }
     }

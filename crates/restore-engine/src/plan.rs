@@ -7,10 +7,12 @@ use aiv_volume_io::{Extent, ExtentSet, FileKind, Job};
 
 use crate::error::{Refusal, Result};
 use crate::grow::Grow;
+use crate::identity::Identity;
 use crate::options::RestoreOptions;
 use crate::pieces::{Piece, Pieces};
 use crate::region;
 use crate::report::Note;
+use crate::shrink::Shrunk;
 use crate::table::{Layout, NewTable};
 use crate::target::TargetFacts;
 
@@ -36,6 +38,8 @@ pub struct RestorePlan {
     pub(crate) patches: Vec<Patch>,
     /// What is written after the rest and before the head.
     pub(crate) late: ExtentSet,
+    /// Bytes of the disk that come from a smaller copy of a partition.
+    pub(crate) replaced: Option<Extent>,
     table: Option<NewTable>,
     partition: Option<PartitionInfo>,
     amounts: Amounts,
@@ -83,6 +87,20 @@ impl RestorePlan {
         options: RestoreOptions,
         job: Job<'_>,
     ) -> Result<Self> {
+        Self::with(view, facts, options, None, job)
+    }
+
+    /// The same, with one partition taken from where it was made smaller for this target.
+    ///
+    /// # Errors
+    /// As [`RestorePlan::new`].
+    pub fn with(
+        view: &View,
+        facts: &TargetFacts,
+        options: RestoreOptions,
+        shrunk: Option<&Shrunk>,
+        job: Job<'_>,
+    ) -> Result<Self> {
         let image = view.image();
         let disk = &image.meta().disk;
         let (partition, region) = match options.partition {
@@ -99,16 +117,21 @@ impl RestorePlan {
             if options.grow != Grow::None {
                 return Err(Refusal::NothingToGrow("a single partition").into());
             }
+            if options.identity != Identity::Keep {
+                return Err(Refusal::NoNewIdentity("a single partition").into());
+            }
             Layout::of_partition(region.len, facts)
         } else {
-            Layout::of_disk(view, facts, &options)?
+            Layout::of_disk(view, facts, &options, shrunk.map(Shrunk::what))?
         };
         let region = Extent::new(region.start, layout.len);
 
         let mut amounts = Amounts::default();
         let listed: ExtentSet = image.meta().source_errors.iter().copied().collect();
         let mut unlisted = Vec::new();
-        let patched: ExtentSet = layout.patches.iter().map(Patch::extent).collect();
+        let replaced = shrunk.map(|shrunk| shrunk.what().after);
+        let patched = layout.patches.iter().map(Patch::extent).chain(replaced);
+        let patched: ExtentSet = patched.collect();
         let kept = patched.gaps_within(region).into_iter();
         let pieces = kept.flat_map(|part| Pieces::new(view, part));
         for (count, piece) in (1u64..).zip(pieces) {
@@ -133,6 +156,10 @@ impl RestorePlan {
             let target = facts.logical_sector_size;
             notes.push(Note::OtherSectorSize { source: sectors, target });
         }
+        let is_source = |known: &Option<String>, imaged: &str| known.as_deref() == Some(imaged);
+        if !disk.serial.is_empty() && is_source(&facts.serial, &disk.serial) {
+            notes.push(Note::SourceDisk);
+        }
         notes.extend(layout.notes);
         Ok(Self {
             point: view.point(),
@@ -147,6 +174,7 @@ impl RestorePlan {
             patches: layout.patches,
             late: layout.late,
             table: layout.table,
+            replaced,
             amounts,
         })
     }
@@ -197,7 +225,8 @@ impl RestorePlan {
         self.table.as_ref()
     }
 
-    /// Bytes of the region by how the image has them, without those a changed table covers.
+    /// Bytes of the region by how the image has them, without those of a changed table and of a
+    /// partition that was made smaller.
     #[must_use]
     pub fn amounts(&self) -> Amounts {
         self.amounts

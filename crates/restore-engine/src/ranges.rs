@@ -35,12 +35,17 @@ impl RestorePlan {
         all.into_iter().flatten().map(|range| range.len).sum()
     }
 
-    /// What a range consists of: parts of patches, and what comes from the image. Ascending.
+    /// What a range consists of: parts of patches, what comes from the image, and what
+    /// comes from a smaller copy. Ascending.
     pub(crate) fn parts(&self, range: Extent) -> Vec<Part> {
         let patched = self.patches.iter().filter_map(|patch| patch.extent().intersect(range));
-        let set: ExtentSet = patched.clone().collect();
+        let replaced = self.replaced.and_then(|extent| extent.intersect(range));
+        let set: ExtentSet = patched.clone().chain(replaced).collect();
         let kept = set.gaps_within(range).into_iter().map(Part::Image);
-        let mut parts: Vec<Part> = patched.map(Part::Patch).chain(kept).collect();
+        let mut parts: Vec<Part> = patched.clone().map(Part::Patch).chain(kept).collect();
+        let patched: ExtentSet = patched.collect();
+        let replaced = replaced.map(|extent| patched.gaps_within(extent)).unwrap_or_default();
+        parts.extend(replaced.into_iter().map(Part::Replaced));
         parts.sort_by_key(|part| part.extent().start);
         parts
     }
@@ -60,12 +65,14 @@ impl RestorePlan {
 pub(crate) enum Part {
     Image(Extent),
     Patch(Extent),
+    /// A partition that was made smaller.
+    Replaced(Extent),
 }
 
 impl Part {
     pub(crate) fn extent(self) -> Extent {
         match self {
-            Self::Image(extent) | Self::Patch(extent) => extent,
+            Self::Image(extent) | Self::Patch(extent) | Self::Replaced(extent) => extent,
         }
     }
 }

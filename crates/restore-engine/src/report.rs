@@ -77,6 +77,34 @@ pub enum Note {
         /// Bytes per logical sector of the target.
         target: u32,
     },
+    /// A partition and its filesystem were made smaller.
+    Shrunk {
+        /// Its number.
+        number: u32,
+        /// Its bytes on the source disk.
+        from: u64,
+        /// Its bytes on the target.
+        to: u64,
+    },
+    /// Another disk of this machine has the identity the target will have. Systems take the one
+    /// for the other.
+    SameIdentity {
+        /// Its device node.
+        other: String,
+        /// GUID or MBR signature.
+        id: String,
+    },
+    /// The target has another identity than the source disk.
+    NewIdentity {
+        /// GUID or MBR signature of the source disk; empty when it had none.
+        before: String,
+        /// That of the target.
+        after: String,
+        /// Whether its partitions have new ones as well.
+        partitions: bool,
+    },
+    /// By its serial number, the target is the disk that was imaged.
+    SourceDisk,
     /// The last partition was to grow, and is of a kind that is never scaled by itself.
     NotScaled {
         /// Its number.

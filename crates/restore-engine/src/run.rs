@@ -10,6 +10,7 @@ use aiv_volume_io::{FileDisk, Job};
 use crate::error::{Error, Result};
 use crate::plan::RestorePlan;
 use crate::report::RestoreReport;
+use crate::shrink::Shrunk;
 use crate::tools::{Tools, grow_filesystems};
 use crate::undo::save;
 
@@ -50,6 +51,8 @@ pub struct Around<'a> {
     /// Where what is overwritten at the ends of an existing target is kept, a file that does not
     /// exist yet, and the time, in milliseconds since 1970 UTC.
     pub undo: Option<(&'a Path, u64)>,
+    /// The partition that was made smaller, when the plan was made with one.
+    pub shrunk: Option<&'a Shrunk>,
     /// What grows the filesystems of partitions that grew. Its failure does not fail the
     /// restore: it is in the notes of the report.
     pub tools: Option<&'a dyn Tools>,
@@ -82,7 +85,7 @@ impl RestorePlan {
         }
         let sector_size = target.logical_sector_size();
         let plan = self.clone();
-        let mut result = self.apply(view, &target, job);
+        let mut result = self.apply_with(view, around.shrunk, &target, job);
         // The tools need it for themselves.
         drop(target);
         if let (Ok(report), Some(tools)) = (&mut result, around.tools) {

@@ -37,6 +37,11 @@ pub enum PlanStep {
         /// How many, at most.
         bytes: u64,
     },
+    /// Bytes of a partition that was made smaller are written, its holes as zeros.
+    WriteCopy {
+        /// How many.
+        bytes: u64,
+    },
     /// Bytes of a partition table made for the target are written, and zeros to its old places.
     WriteTable {
         /// How many, at most.
@@ -98,12 +103,14 @@ impl RestorePlan {
         let zero = if unused == Unused::Zero { amounts.zero + free } else { amounts.zero };
         let write = amounts.data + amounts.unreadable;
         steps.push(PlanStep::Write { bytes: write });
+        let copy = self.replaced.map_or(0, |extent| extent.len);
+        steps.push(PlanStep::WriteCopy { bytes: copy });
         steps.push(PlanStep::WriteTable { bytes: table });
         steps.push(PlanStep::Zero { bytes: zero });
         if unused != Unused::Zero {
             steps.push(PlanStep::Free { unused, bytes: free });
         }
-        steps.push(PlanStep::Verify { bytes: write + table + zero });
+        steps.push(PlanStep::Verify { bytes: write + copy + table + zero });
         if !late.is_empty() {
             steps.push(PlanStep::WriteEnd { extents: late });
         }
@@ -112,6 +119,7 @@ impl RestorePlan {
             !matches!(
                 step,
                 PlanStep::Write { bytes: 0 }
+                    | PlanStep::WriteCopy { bytes: 0 }
                     | PlanStep::WriteTable { bytes: 0 }
                     | PlanStep::Zero { bytes: 0 }
                     | PlanStep::Free { bytes: 0, .. }
@@ -133,6 +141,9 @@ impl fmt::Display for PlanStep {
             }
             Self::ClearEnd { extents } => {
                 write!(f, "clear {} at the end as well", places(extents))
+            }
+            Self::WriteCopy { bytes } => {
+                write!(f, "write {bytes} bytes of the partition that was made smaller")
             }
             Self::WriteTable { bytes } => {
                 write!(f, "write {bytes} bytes of a partition table made for the target")

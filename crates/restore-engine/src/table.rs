@@ -9,9 +9,11 @@ use aiv_volume_io::{Extent, ExtentSet, FileKind};
 
 use crate::error::{Error, Refusal, Result};
 use crate::grow::{self, Grow};
+use crate::identity::{self, Identity};
 use crate::options::{RestoreOptions, TableMode};
 use crate::report::Note;
 use crate::sectors;
+use crate::shrink::ToShrink;
 use crate::target::TargetFacts;
 
 /// The partition table of the target after a restore of a whole disk.
@@ -72,14 +74,18 @@ impl Layout {
         view: &View,
         facts: &TargetFacts,
         options: &RestoreOptions,
+        shrunk: Option<&ToShrink>,
     ) -> Result<Self> {
         let request = Request::new(view, facts, options);
         if options.grow != Grow::None && options.table == TableMode::Keep {
             return Err(Refusal::NothingToGrow("a table that keeps its bytes").into());
         }
+        if options.identity != Identity::Keep && options.table == TableMode::Keep {
+            return Err(Refusal::NoNewIdentity("a table that keeps its bytes").into());
+        }
         let draft = read_draft(view, &request)?;
         let mut layout = match draft {
-            Ok(draft) if request.asks_for_changes() => request.changed(draft)?,
+            Ok(draft) if request.asks_for_changes() => request.changed(draft, shrunk)?,
             Ok(draft) => request.unchanged(&draft)?,
             Err(unfit) => request.without_draft(unfit)?,
         };
@@ -108,12 +114,14 @@ impl Layout {
 }
 
 /// What is asked of the table.
-struct Request<'a> {
+pub(crate) struct Request<'a> {
     view: &'a View,
     disk: &'a DiskInfo,
     facts: &'a TargetFacts,
     mode: TableMode,
     grow: Grow,
+    identity: Identity,
+    seed: [u8; 32],
     source_len: u64,
     source_sectors: u32,
     target_len: u64,
@@ -121,7 +129,7 @@ struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    fn new(view: &'a View, facts: &'a TargetFacts, options: &RestoreOptions) -> Self {
+    pub(crate) fn new(view: &'a View, facts: &'a TargetFacts, options: &RestoreOptions) -> Self {
         let source_len = view.geometry().len();
         let source_sectors = view.geometry().sector_size();
         let (target_len, target_sectors) = match facts.kind {
@@ -129,13 +137,16 @@ impl<'a> Request<'a> {
             // A file is extended, and has no sectors.
             FileKind::RegularFile => (facts.len.max(source_len), source_sectors),
         };
-        let (disk, mode, grow) = (&view.image().meta().disk, options.table, options.grow);
+        let disk = &view.image().meta().disk;
+        let RestoreOptions { table: mode, grow, identity, seed, .. } = *options;
         Self {
             view,
             disk,
             facts,
             mode,
             grow,
+            identity,
+            seed,
             source_len,
             source_sectors,
             target_len,
@@ -146,7 +157,8 @@ impl<'a> Request<'a> {
     fn asks_for_changes(&self) -> bool {
         let other_place =
             (self.target_len, self.target_sectors) != (self.source_len, self.source_sectors);
-        self.mode == TableMode::Fit && (other_place || self.grow != Grow::None)
+        let other_table = self.grow != Grow::None || self.identity != Identity::Keep;
+        self.mode == TableMode::Fit && (other_place || other_table)
     }
 
     /// Refuses what only another table would make possible.
@@ -183,12 +195,14 @@ impl<'a> Request<'a> {
         let areas = draft.before().areas.iter().filter(|area| is_backup(area.kind));
         let late = areas.map(|area| area.extent).collect();
         let table = Some(self.describe(draft, false));
-        Ok(Layout { late, table, ..self.as_it_was()? })
+        let mut layout = Layout { late, table, ..self.as_it_was()? };
+        layout.notes.extend(identity::collisions(draft.disk_id(), &self.facts.attached));
+        Ok(layout)
     }
 
     fn without_draft(&self, unfit: Unfit) -> Result<Layout> {
         let mut layout = self.as_it_was()?;
-        if self.grow != Grow::None {
+        if self.grow != Grow::None || self.identity != Identity::Keep {
             return Err(Refusal::Table { target: self.facts.label.clone(), unfit }.into());
         }
         if self.asks_for_changes() && unfit != Unfit::NoTable {
@@ -198,17 +212,28 @@ impl<'a> Request<'a> {
     }
 
     /// The table made for the target.
-    fn changed(&self, mut draft: Draft) -> Result<Layout> {
+    fn changed(&self, draft: Draft, shrunk: Option<&ToShrink>) -> Result<Layout> {
         let target = || self.facts.label.clone();
-        if let Some(size) = SectorSize::new(self.target_sectors) {
-            draft.place(size, self.target_len);
-        } else {
-            self.check_fit()?;
+        let Some(mut draft) = self.placed(draft) else {
+            let (needed, found) = (self.source_sectors, self.target_sectors);
+            return Err(Refusal::SectorSize { target: target(), needed, found }.into());
+        };
+        if let Some(shrunk) = shrunk {
+            draft
+                .set_end(shrunk.number, shrunk.after.end())
+                .map_err(|unfit| Refusal::Table { target: target(), unfit })?;
         }
         self.check_filesystems()?;
-        let mut notes = Vec::new();
+        let shrunk = shrunk.map(|what| Note::Shrunk {
+            number: what.number,
+            from: what.before.len,
+            to: what.after.len,
+        });
+        let mut notes = Vec::from_iter(shrunk);
         grow::grow(&mut draft, self.grow, &mut notes)
+            .and_then(|()| identity::change(&mut draft, self.identity, &self.seed, &mut notes))
             .map_err(|unfit| Refusal::Table { target: target(), unfit })?;
+        notes.extend(identity::collisions(draft.disk_id(), &self.facts.attached));
         let patches = draft.patches().map_err(|unfit| match unfit {
             Unfit::PastEnd { number, end, .. } if self.target_len < self.source_len => {
                 let (needed, len) = (draft.len_min(), self.target_len);
@@ -251,17 +276,30 @@ impl<'a> Request<'a> {
         })
     }
 
+    /// Whether the target has fewer bytes than the source disk, and the table may change.
+    pub(crate) fn is_for_smaller(&self) -> bool {
+        self.mode == TableMode::Fit && self.target_len < self.source_len
+    }
+
+    /// The draft for the target; `None` when nobody counts in its sectors.
+    pub(crate) fn placed(&self, mut draft: Draft) -> Option<Draft> {
+        draft.place(SectorSize::new(self.target_sectors)?, self.target_len);
+        Some(draft)
+    }
+
+    /// What the partition of this number holds; empty when not known.
+    pub(crate) fn filesystem(&self, number: u32) -> String {
+        let is_it = |r: &&RegionInfo| r.partition.as_ref().is_some_and(|p| p.number == number);
+        let region = self.disk.regions.iter().find(is_it);
+        region.and_then(|r| Some(r.volume.as_ref()?.filesystem.clone())).unwrap_or_default()
+    }
+
     fn describe(&self, draft: &Draft, is_changed: bool) -> NewTable {
-        let filesystem = |number: u32| {
-            let is_it = |r: &&RegionInfo| r.partition.as_ref().is_some_and(|p| p.number == number);
-            let region = self.disk.regions.iter().find(is_it);
-            region.and_then(|r| Some(r.volume.as_ref()?.filesystem.clone())).unwrap_or_default()
-        };
         let row = |(before, after): (&Partition, &Partition)| TableRow {
             number: after.number,
             type_id: after.kind.to_string(),
             name: after.name.clone(),
-            filesystem: filesystem(after.number),
+            filesystem: self.filesystem(after.number),
             before: before.extent,
             after: after.extent,
         };
@@ -279,7 +317,10 @@ const GPT: &str = "gpt";
 const MBR: &str = "mbr";
 
 /// The table of the point, as far as it can be placed elsewhere.
-fn read_draft(view: &View, request: &Request<'_>) -> Result<std::result::Result<Draft, Unfit>> {
+pub(crate) fn read_draft(
+    view: &View,
+    request: &Request<'_>,
+) -> Result<std::result::Result<Draft, Unfit>> {
     let table = request.disk.table.as_str();
     let Some(size) = SectorSize::new(request.source_sectors).filter(|_| matches!(table, GPT | MBR))
     else {

@@ -8,6 +8,7 @@ use aiv_volume_io::device::{self, DeviceKind, Use};
 use aiv_volume_io::{Extent, FileDisk, FileKind, ReadAt};
 
 use crate::error::{Error, Refusal, Result};
+use crate::identity::{Attached, attached};
 
 /// What is known about a target before anything is written to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub struct TargetFacts {
     pub wwn: Option<String>,
     /// First byte on its disk, for a partition; else zero.
     pub offset: u64,
+    /// The other disks of the machine, when the target is a device.
+    pub attached: Vec<Attached>,
 }
 
 impl TargetFacts {
@@ -57,6 +60,10 @@ impl TargetFacts {
         let (len, kind) = (disk.len(), disk.kind());
         let logical_sector_size = disk.logical_sector_size();
         let found = device::at(root, path).map_err(Error::Target)?;
+        let others = match kind {
+            FileKind::BlockDevice => attached(root, path)?,
+            FileKind::RegularFile => Vec::new(),
+        };
         let uses = device::uses_of(root, path).map_err(Error::Target)?;
         let is_it = device::same_file(path, image).map_err(examine(image))?;
         let holds_it = is_it || device::holds_path(root, path, image).map_err(Error::Target)?;
@@ -83,6 +90,7 @@ impl TargetFacts {
             }),
             serial: found.as_ref().and_then(|device| device.serial.clone()),
             wwn: found.and_then(|device| device.wwn),
+            attached: others,
         })
     }
 
@@ -103,6 +111,7 @@ impl TargetFacts {
             serial: None,
             wwn: None,
             offset: 0,
+            attached: Vec::new(),
         }
     }
 

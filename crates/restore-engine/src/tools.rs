@@ -1,12 +1,13 @@
-//! Filesystems grown to the length of their partitions by their own tools.
+//! Filesystems grown to the length of their partitions, or made smaller, by their own tools.
 //!
-//! Everything here happens after the restore was proven. A tool that is missing or fails leaves
+//! Growing happens after the restore was proven. A tool that is missing or fails leaves
 //! a partition that is longer than its filesystem, which is nothing bad, and is told with what
 //! to do by hand.
 
 use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -111,6 +112,24 @@ pub(crate) fn grow_filesystems(
     grown.map(|row| grow(row, target, sector_size, tools)).collect()
 }
 
+/// Makes the filesystem in a file `len` bytes long, and the file with it, and checks it; why not,
+/// when it cannot be done.
+pub(crate) fn shrink_filesystem(
+    filesystem: &str,
+    file: &Path,
+    len: u64,
+    tools: &dyn Tools,
+) -> Result<(), String> {
+    let session = Session { tools };
+    match Way::of(filesystem) {
+        Some(Way::Ext) => session.shrink_ext(file, len),
+        Some(Way::Ntfs) => session.shrink_ntfs(file, len),
+        Some(Way::Btrfs) => session.shrink_btrfs(file, len),
+        Some(Way::Xfs) => Err("XFS cannot be made smaller".to_owned()),
+        None => Err("no tool is known that makes it smaller".to_owned()),
+    }
+}
+
 fn grow(row: &TableRow, target: &Path, sector_size: u32, tools: &dyn Tools) -> Note {
     let (number, filesystem) = (row.number, row.filesystem.clone());
     let Some(way) = Way::of(&filesystem) else {
@@ -176,17 +195,19 @@ impl<'t> Session<'t> {
         Ok(Device { tools: self.tools, path })
     }
 
-    fn mount(&self, device: &Device<'t>, options: &str) -> Done<Mounted<'t>> {
+    fn mount(&self, device: &Device<'_>, options: &str) -> Done<Mounted<'t>> {
         let name = Path::new(&device.path).file_name().unwrap_or_default().to_string_lossy();
-        let at = self.tools.mount_root().join(format!("aiv-grow-{name}"));
-        fs::create_dir(&at).map_err(|e| format!("cannot create {}: {e}", at.display()))?;
-        let args = [OsStr::new("-o"), OsStr::new(options), &device.path, at.as_os_str()];
-        if let Err(why) = self.run("mount", &args, &[0]) {
-            // Best effort: an empty folder, and the reason matters more.
-            let _ = fs::remove_dir(&at);
-            return Err(why);
-        }
-        Ok(Mounted { tools: self.tools, at })
+        // What comes from an image is nobody's to look into, or to run, meanwhile.
+        let closed = self.tools.mount_root().join(format!("aiv-grow-{name}"));
+        let at = closed.join("volume");
+        let made = DirBuilder::new().mode(0o700).create(&closed).and_then(|()| fs::create_dir(&at));
+        made.map_err(|e| format!("cannot create {}: {e}", at.display()))?;
+        let mounted = Mounted { tools: self.tools, at };
+        let options = format!("nosuid,nodev,noexec,{options}");
+        let at = mounted.at.as_os_str();
+        let args = [OsStr::new("-o"), OsStr::new(&options), &device.path, at];
+        self.run("mount", &args, &[0])?;
+        Ok(mounted)
     }
 
     fn ext(&self, device: &Device<'t>) -> Done<()> {
@@ -213,6 +234,12 @@ impl<'t> Session<'t> {
     }
 
     fn btrfs(&self, device: &Device<'t>) -> Done<()> {
+        self.resize_btrfs(device, "max")?;
+        let check = ["check", "--readonly"].map(OsStr::new);
+        self.run("btrfs", &[check[0], check[1], &device.path], &[0]).map(drop)
+    }
+
+    fn resize_btrfs(&self, device: &Device<'_>, size: &str) -> Done<()> {
         // The kernel tells Btrfs filesystems apart by their UUID alone: with another one of it
         // mounted, this would be taken for a second path to that.
         let uuid = ["-p", "-o", "value", "-s", "UUID"].map(OsStr::new);
@@ -222,12 +249,47 @@ impl<'t> Session<'t> {
             return Err(format!("a Btrfs with its UUID {uuid} is mounted"));
         }
         let mounted = self.mount(device, "rw")?;
-        let words = ["filesystem", "resize", "max"].map(OsStr::new);
+        let words = ["filesystem", "resize", size].map(OsStr::new);
         let args = [words[0], words[1], words[2], mounted.at.as_os_str()];
         self.run("btrfs", &args, &[0])?;
-        mounted.unmount()?;
+        mounted.unmount()
+    }
+}
+
+impl Session<'_> {
+    fn cut(file: &Path, len: u64) -> Done<()> {
+        let opened = fs::File::options().write(true).open(file);
+        let cut = opened.and_then(|file| file.set_len(len).and_then(|()| file.sync_all()));
+        cut.map_err(|error| format!("cannot cut {}: {error}", file.display()))
+    }
+
+    fn shrink_ext(&self, file: &Path, len: u64) -> Done<()> {
+        let [force, preen, no] = ["-f", "-p", "-n"].map(OsStr::new);
+        self.run("e2fsck", &[force, preen, file.as_os_str()], &[0, 1])?;
+        // In sectors of 512 bytes, whatever its blocks are.
+        let sectors = format!("{}s", len / 512);
+        self.run("resize2fs", &[file.as_os_str(), OsStr::new(&sectors)], &[0])?;
+        Self::cut(file, len)?;
+        self.run("e2fsck", &[force, no, file.as_os_str()], &[0]).map(drop)
+    }
+
+    fn shrink_ntfs(&self, file: &Path, len: u64) -> Done<()> {
+        let [force, size, info] = ["--force", "--size", "--info"].map(OsStr::new);
+        let bytes = len.to_string();
+        let args = [force, force, size, OsStr::new(&bytes), file.as_os_str()];
+        self.run("ntfsresize", &args, &[0])?;
+        Self::cut(file, len)?;
+        self.run("ntfsresize", &[info, force, file.as_os_str()], &[0]).map(drop)
+    }
+
+    fn shrink_btrfs(&self, file: &Path, len: u64) -> Done<()> {
+        let whole = Extent::new(0, fs::metadata(file).map_err(|e| e.to_string())?.len());
+        let device = self.device(file, whole, 512)?;
+        self.resize_btrfs(&device, &len.to_string())?;
+        drop(device);
+        Self::cut(file, len)?;
         let check = ["check", "--readonly"].map(OsStr::new);
-        self.run("btrfs", &[check[0], check[1], &device.path], &[0]).map(drop)
+        self.run("btrfs", &[check[0], check[1], file.as_os_str()], &[0]).map(drop)
     }
 }
 
@@ -243,6 +305,7 @@ impl Drop for Mounted<'_> {
         // Fails when it was unmounted before; what stays mounted keeps the folder.
         let _ = self.tools.run("umount", &[OsStr::new("--quiet"), self.at.as_os_str()]);
         let _ = fs::remove_dir(&self.at);
+        let _ = self.at.parent().map(fs::remove_dir);
     }
 }
 

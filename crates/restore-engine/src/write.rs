@@ -31,7 +31,14 @@ impl<'t> Writer<'t> {
         let extent = self.task.in_target(batch.extent());
         match batch {
             Batch::Blocks(parts) => self.blocks(parts, extent),
-            Batch::Patch { extent: patch } => self.patch(*patch, extent),
+            Batch::Patch { extent: patch } => {
+                let bytes = self.task.plan.patch_bytes(*patch);
+                self.bytes(bytes, extent)
+            }
+            Batch::Replaced { extent: place } => {
+                let bytes = self.task.copied(*place)?;
+                self.bytes(&bytes, extent)
+            }
             Batch::Run { action: Action::Zero, .. } => self.zero(extent),
             Batch::Run { action: Action::Discard, .. } => self.discard(extent),
             Batch::Run { action: Action::Leave, .. } => {
@@ -73,8 +80,8 @@ impl<'t> Writer<'t> {
         Ok(tally)
     }
 
-    fn patch(&mut self, patch: Extent, extent: Extent) -> Result<Tally> {
-        let bytes = self.task.plan.patch_bytes(patch);
+    /// Writes bytes that are not in the image.
+    fn bytes(&mut self, bytes: &[u8], extent: Extent) -> Result<Tally> {
         if self.delta {
             self.old.resize(bytes.len(), 0);
             let read = self.task.target.read_exact_at(&mut self.old, extent.start);

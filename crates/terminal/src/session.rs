@@ -65,11 +65,21 @@ impl Session {
         read.map(|_| line)
     }
 
-    /// Has the user type something only this target has before it is overwritten.
+    /// Has the user type something only this target has before it is overwritten, unless that
+    /// is `settled`.
     ///
     /// # Errors
     /// A refusal when nobody can be asked, or when the answer is another one.
-    pub fn confirm(&self, path: &Path, len: u64, serial: Option<&str>) -> Result<(), Failure> {
+    pub fn confirm(
+        &self,
+        settled: bool,
+        path: &Path,
+        len: u64,
+        serial: Option<&str>,
+    ) -> Result<(), Failure> {
+        if settled {
+            return Ok(());
+        }
         let refused = |message: &str| {
             let hint = "add --yes to overwrite it";
             let verdict = Verdict { code: "not_confirmed", exit: Exit::Refused, hint };
@@ -147,7 +157,7 @@ pub fn now_unix_ms() -> u64 {
 ///
 /// # Errors
 /// When the system has none.
-pub(crate) fn random<const N: usize>() -> Result<[u8; N], Failure> {
+pub fn random<const N: usize>() -> Result<[u8; N], Failure> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes)
         .map_err(|e| Failure::io("no random numbers")(io::Error::other(e.to_string())))?;

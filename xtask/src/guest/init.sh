@@ -9,6 +9,8 @@ mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 mount -t tmpfs tmp /tmp
 mount -t tmpfs run /run
+# What the kernel says of devices that are broken on purpose is not for the reader.
+dmesg -n 1
 mkdir -p /run/lock/lvm /etc/lvm
 ln -sf /proc/self/mounts /etc/mtab
 while read -r module; do insmod "$module" || echo "guest: $module was not loaded"; done </modules/order

@@ -85,7 +85,7 @@ dd if=/dev/urandom of=$live/large bs=1M count=30 conv=fsync 2>/dev/null
 (until find $images -name '*.part' | grep -q .; do usleep 20000; done
     dd if=/dev/urandom of=$live/large bs=1M count=30 conv=fsync,notrunc 2>/dev/null) &
 status=0
-aiv --json --quiet backup /dev/vg/thick --to $images --full --snapshot --snapshot-size 8M --rate-limit 4M \
+aiv --json --quiet backup /dev/vg/thick --to $images --full --snapshot --snapshot-size 8M --rate-limit 1M \
     >/tmp/report || status=$?
 wait
 [ $status -eq 1 ] && grep -q '"code":"snapshot_overflow"' /tmp/report || fail "$status: $(cat /tmp/report)"
@@ -94,7 +94,7 @@ wait
 no_snapshot_is_left
 
 echo "guest: what a killed backup leaves is removed by the next one, and not while it is in use"
-aiv --quiet backup /dev/vg/thick --to $images --full --snapshot --rate-limit 2M &
+aiv --quiet backup /dev/vg/thick --to $images --full --snapshot --rate-limit 256K &
 killed=$!
 until find $images -name '*.part' | grep -q .; do usleep 20000; done
 mkdir -p /tmp/other
@@ -102,6 +102,7 @@ aiv --json --quiet backup /dev/vg/thick --to /tmp/other --snapshot >/tmp/report 
 [ "$(lvs --noheadings -o lv_name -S 'lv_tags={aivory-snapshot}' vg | wc -l)" -eq 1 ] || fail "not one snapshot"
 kill -9 $killed
 wait $killed || true
+rm -f $images/*.part
 aiv --json --quiet backup /dev/vg/thick --to $images --snapshot >/tmp/report || fail "$(cat /tmp/report)"
 grep -q 'removed snapshot vg/aiv-' /tmp/report || fail "$(cat /tmp/report)"
 no_snapshot_is_left
@@ -118,6 +119,23 @@ lvcreate -qq -y -Wn -V 320M -T vg/pool -n xfs 2>/dev/null
 mkfs.xfs -q /dev/vg/xfs && mount /dev/vg/xfs $live
 prove xfs xfs_repair
 umount $live
+
+echo "guest: a pool that runs full leaves no image"
+lvremove -qq -y vg/xfs vg/thin vg/pool
+lvcreate -qq -y -L 64M --errorwhenfull y -T vg/small 2>/dev/null
+lvcreate -qq -y -Wn -V 256M -T vg/small -n thin 2>/dev/null
+mkfs.ext4 -q -E nodiscard,lazy_itable_init=0 /dev/vg/thin && mount /dev/vg/thin $live
+dd if=/dev/urandom of=$live/large bs=1M count=20 conv=fsync 2>/dev/null
+there=$(images_there)
+(until find $images -name '*.part' | grep -q .; do usleep 20000; done
+    dd if=/dev/urandom of=$live/more bs=1M count=60 conv=fsync 2>/dev/null) &
+status=0
+aiv --json --quiet backup /dev/vg/thin --to $images --full --snapshot --rate-limit 1M \
+    >/tmp/report || status=$?
+wait
+[ $status -eq 1 ] && grep -q '"code":"snapshot_overflow"' /tmp/report || fail "$status: $(cat /tmp/report)"
+[ "$(images_there)" -eq "$there" ] || fail "an image was left"
+no_snapshot_is_left
 
 echo "guest: what is no logical volume is refused"
 status=0

@@ -57,7 +57,7 @@ const SCENARIOS: &[Scenario] = &[Scenario {
     ],
     modules: &["dm-snapshot", "dm-thin-pool", "xfs"],
     disks_mib: &[640, 512, 384],
-    limit: Duration::from_secs(300),
+    limit: Duration::from_secs(400),
 }];
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {

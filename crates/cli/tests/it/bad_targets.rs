@@ -222,3 +222,14 @@ fn a_restore_to_the_wrong_disk_is_undone_from_its_log() {
     assert!(after[..MIB as usize] == before[..MIB as usize], "the first MiB");
     assert!(after[3 * MIB as usize..] == before[3 * MIB as usize..], "the last MiB");
 }
+
+#[test]
+fn a_serial_number_no_disk_has_is_refused() {
+    let setup = Setup::new();
+    for name in ["serial:no-such-disk", "wwn:0x0"] {
+        let args = ["restore", &setup.image, "--to", name, "--yes"];
+        let message = aiv_json(&args).failed(5, "no_such_device");
+        assert!(message.starts_with("no disk has "), "{message}");
+        assert!(!Path::new(name).exists());
+    }
+}
