@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use aiv_backup_engine::{BlockSize, Compression, Sectors};
 use aiv_chain::Depth;
+use aiv_jobs::{Follow, Format};
 use aiv_report::parse;
-use aiv_restore_engine::Unused;
+use aiv_restore_engine::{Grow, Identity, TableMode, Unused};
 use aiv_terminal::GUARD;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
@@ -118,7 +119,7 @@ Examples:
     },
 }
 
-/// Make an image of each of one or several disks, partitions or raw files
+/// Make an image of each of one or several disks, partitions, raw files or virtual disks
 ///
 /// The first image of a source is full; later ones hold what changed since the newest point that
 /// can be restored, and are full again when there is none. Points that were lost are listed, and
@@ -127,6 +128,9 @@ Examples:
 /// Free space is left out where a filesystem's own records of it can be trusted (ext2, ext3, ext4,
 /// XFS, Btrfs, NTFS, FAT, exFAT, swap); all else is captured whole. The source is never written. An
 /// image appears in the folder only after it was written, synced and read back.
+///
+/// A qcow2, VHD, VHDX or VMDK file is read as the disk it describes, and so is a disk behind an NBD
+/// server: nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -134,9 +138,9 @@ Examples:
   aiv backup /dev/sdb1 --to /mnt/backup --differential --freeze
   aiv backup /dev/vg/db --to /mnt/backup --snapshot --pre-freeze 'db stop' --post-thaw 'db start'
   aiv backup /dev/sda /dev/sdb --to /mnt/backup --rate-limit 100M --comment 'before upgrade'
-  aiv backup disk.img --to . --sectors all --compress zstd:9 --verify")]
+  aiv backup vm.qcow2 --follow folder --to . --sectors all --compress zstd:9 --verify")]
 pub(crate) struct Backup {
-    /// Block devices or raw disk files
+    /// Block devices, raw disk files, virtual disks, or nbd://HOST/EXPORT
     #[arg(required = true, value_name = "SOURCE")]
     pub sources: Vec<PathBuf>,
     /// Folder for the images; created when only its last part is missing
@@ -145,6 +149,13 @@ pub(crate) struct Backup {
     /// What to call the source [default: the name of its device or file]
     #[arg(long)]
     pub name: Option<String>,
+    /// What a file is, where its name and its content do not say the same
+    #[arg(long, value_name = "FORMAT", value_parser = choice(&Format::WORDS))]
+    pub source_format: Option<Format>,
+    /// Which other files a virtual disk may name: none but its own pieces, those in its folder,
+    /// or any
+    #[arg(long, value_name = "WHERE", default_value = "pieces", value_parser = choice(&Follow::WORDS))]
+    pub follow: Follow,
     /// Make a full image, which needs no other
     #[arg(long, group = "kind")]
     pub full: bool,
@@ -247,9 +258,9 @@ Examples:
   aiv restore /mnt/backup@latest --to disk.img
   aiv restore disk.aiv --to /dev/sdb2 --partition 2 --delta --yes")]
 pub(crate) struct Restore {
-    /// A file, DIR@latest, DIR@ID or DIR@NAME:latest
+    /// A file, DIR@latest, DIR@ID or DIR@NAME:latest, or a file made with --undo
     pub image: PathBuf,
-    /// A block device, or a raw file, which is created when it does not exist
+    /// A block device, serial:NUMBER, wwn:NAME, or a raw file, which is created if it is missing
     #[arg(long, value_name = "TARGET")]
     pub to: PathBuf,
     /// Restore only the partition of this number
@@ -263,6 +274,22 @@ pub(crate) struct Restore {
     #[arg(value_parser = choice(&[
         ("leave", Unused::Leave), ("zero", Unused::Zero), ("discard", Unused::Discard)]))]
     pub unused: Unused,
+    /// On a target of another size: fit the partition table to it, or keep its bytes
+    #[arg(long, default_value = "fit")]
+    #[arg(value_parser = choice(&[("fit", TableMode::Fit), ("keep", TableMode::Keep)]))]
+    pub table: TableMode,
+    /// Partitions that grow, with their filesystems: none, last, or numbers like 2,5
+    #[arg(long, value_name = "WHICH", default_value = "none")]
+    pub grow: Grow,
+    /// On a smaller target, make the last filesystem smaller, in a copy in this folder
+    #[arg(long, value_name = "DIR")]
+    pub shrink: Option<PathBuf>,
+    /// The GUID or signature of the disk: keep, new, or new-all for new partition GUIDs as well
+    #[arg(long, value_name = "WHICH", default_value = "keep")]
+    pub identity: Identity,
+    /// Keep both ends of the target in this new file first; restore the file to put them back
+    #[arg(long, value_name = "FILE")]
+    pub undo: Option<PathBuf>,
     /// Print what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,

@@ -23,6 +23,12 @@ pub enum Follow {
     Anywhere,
 }
 
+impl Follow {
+    /// The word for each of them.
+    pub const WORDS: [(&'static str, Self); 3] =
+        [("pieces", Self::Pieces), ("folder", Self::Folder), ("anywhere", Self::Anywhere)];
+}
+
 /// Files one image may consist of: parents and pieces. A 2 TiB disk in pieces of 2 GiB has 1,024.
 const FILES_MAX: usize = 2048;
 
@@ -38,7 +44,7 @@ pub(crate) struct Opened {
 /// Opens what is allowed, and remembers what was opened.
 pub(crate) struct Files {
     follow: Follow,
-    /// Of the image that was asked for, after all links; `None` where it is no file.
+    /// Of the image that was asked for; `None` where it is no file.
     folder: Option<PathBuf>,
     pub(crate) opened: Vec<PathBuf>,
 }
@@ -49,11 +55,10 @@ impl Files {
         Self { follow: Follow::Pieces, folder: None, opened: Vec::new() }
     }
 
-    pub(crate) fn beside(path: &Path, follow: Follow) -> Result<Self> {
+    pub(crate) fn beside(path: &Path, follow: Follow) -> Self {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new("."));
-        let real = fs::canonicalize(folder).map_err(aiv_volume_io::Error::path("open", folder))?;
-        Ok(Self { follow, folder: Some(real), opened: Vec::new() })
+        let folder = folder.unwrap_or(Path::new(".")).to_path_buf();
+        Self { follow, folder: Some(folder), opened: Vec::new() }
     }
 
     /// Opens a file the caller named.
@@ -76,6 +81,9 @@ impl Files {
         let Some(folder) = self.folder.clone().filter(|_| self.follow != Follow::Pieces) else {
             return Err(Error::NotAllowed { in_folder: stays_below(&first), name: first });
         };
+        // After all links, for the comparison with names after all links.
+        let folder =
+            fs::canonicalize(&folder).map_err(aiv_volume_io::Error::path("open", &folder))?;
         for name in names {
             let path = from.parent().unwrap_or(Path::new("")).join(name);
             let real = match fs::canonicalize(&path) {

@@ -21,19 +21,19 @@ pub enum Format {
 }
 
 impl Format {
-    /// All of them, in the order of their names.
-    pub const ALL: [Self; 5] = [Self::Raw, Self::Qcow2, Self::Vhd, Self::Vhdx, Self::Vmdk];
+    /// The word for each of them.
+    pub const WORDS: [(&'static str, Self); 5] = [
+        ("raw", Self::Raw),
+        ("qcow2", Self::Qcow2),
+        ("vhd", Self::Vhd),
+        ("vhdx", Self::Vhdx),
+        ("vmdk", Self::Vmdk),
+    ];
 
     /// The word for it.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Raw => "raw",
-            Self::Qcow2 => "qcow2",
-            Self::Vhd => "vhd",
-            Self::Vhdx => "vhdx",
-            Self::Vmdk => "vmdk",
-        }
+        Self::WORDS.iter().find(|(_, format)| *format == self).map_or("", |(word, _)| word)
     }
 
     /// What the content looks like. Anybody who can write the bytes decides what the answer is.

@@ -67,7 +67,7 @@ impl DiskImage {
     /// # Errors
     /// Any of [`Error`] but [`Error::Io`] at reads only.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Self> {
-        let mut files = Files::beside(path, options.follow)?;
+        let mut files = Files::beside(path, options.follow);
         let (disk, id) = files.asked(path)?;
         let format = match options.format {
             Some(format) => format,

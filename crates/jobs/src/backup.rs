@@ -8,12 +8,13 @@ use aiv_backup_engine::{
     BackupIds, BackupOptions, BackupPlan, BackupReport, HeldSource, Hold, RateLimit, SourceFacts,
     machine_inventory,
 };
+use aiv_disk_formats::OpenOptions;
 use aiv_image_format::GroupId;
 use aiv_volume_io::{DirStorage, Job, ReadAt, device};
 
 use crate::error::{Error, Refusal, Result};
 use crate::hooks::Hooks;
-use crate::source::Source;
+use crate::source::{SeenAs, Source};
 use crate::still::{Still, StillReport};
 use crate::world::World;
 
@@ -24,6 +25,8 @@ pub struct BackupJob {
     pub name: Option<String>,
     /// Identity of the source, instead of the one found on it.
     pub source_id: Option<String>,
+    /// What virtual disks are, where the caller knows, and which files they may name.
+    pub open: OpenOptions,
     /// How each image is made.
     pub options: BackupOptions,
     /// Bytes read of each source per second, at most.
@@ -48,6 +51,8 @@ pub struct Backups {
 /// What became of one source.
 #[derive(Debug, Clone)]
 pub struct BackupDone {
+    /// How the source was found.
+    pub seen_as: SeenAs,
     /// What was captured.
     pub plan: BackupPlan,
     /// What was done.
@@ -101,19 +106,21 @@ impl BackupJob {
         job: Job<'_>,
     ) -> Result<BackupDone> {
         let started = world.clock().now();
-        let source = Source::open(world.root(), word)?;
+        let source = Source::open(world.root(), word, &self.open)?;
         for part in &source.made_of {
             if device::holds_path(world.root(), part, folder.path())? {
                 return Err(Refusal::DestinationOnSource.into());
             }
         }
+        let seen_as = source.seen_as.clone();
         let run = Run { request: self, word, folder, group, world, job };
         let done = match self.still {
             Some(Still::Freeze(limit)) => run.frozen(source, limit),
             Some(Still::Snapshot(space)) => run.of_snapshot(source, space),
             None => run.image(&*source.disk, source.facts, None),
         };
-        done.map(|done| BackupDone { elapsed: world.clock().now().saturating_sub(started), ..done })
+        let elapsed = world.clock().now().saturating_sub(started);
+        done.map(|done| BackupDone { seen_as, elapsed, ..done })
     }
 }
 
@@ -146,7 +153,8 @@ impl Run<'_> {
         let report = plan.apply_held(source, folder, &ids, &machine, limit, job)?;
         // A folder without it is only slower to look through.
         let _ = report.remember(folder, job);
-        Ok(BackupDone { plan, report, elapsed: Duration::ZERO, still: None })
+        let seen_as = SeenAs::default();
+        Ok(BackupDone { seen_as, plan, report, elapsed: Duration::ZERO, still: None })
     }
 }
 

@@ -14,6 +14,20 @@ pub enum Error {
     /// A source, or what the kernel tells about it, cannot be read.
     #[error(transparent)]
     Volume(#[from] aiv_volume_io::Error),
+    /// A source is a virtual disk that cannot be read, or must not be.
+    #[error(transparent)]
+    VirtualDisk(aiv_disk_formats::Error),
+    /// A source is meant as a disk behind a server, and its address makes no sense.
+    #[error("{word}: {source}")]
+    Address {
+        /// What was given.
+        word: String,
+        /// What is wrong with it.
+        source: aiv_nbd_client::UriError,
+    },
+    /// A disk behind a server cannot be had.
+    #[error(transparent)]
+    Server(#[from] aiv_nbd_client::Error),
     /// The backup itself failed.
     #[error(transparent)]
     Backup(#[from] aiv_backup_engine::Error),
@@ -56,6 +70,16 @@ pub enum Error {
     /// Going on would not be safe, or would not mean anything; nothing was written.
     #[error(transparent)]
     Refused(#[from] Refusal),
+}
+
+impl From<aiv_disk_formats::Error> for Error {
+    fn from(error: aiv_disk_formats::Error) -> Self {
+        match error {
+            // Nothing about formats: the file itself cannot be opened.
+            aiv_disk_formats::Error::File(error) => Self::Volume(error),
+            error => Self::VirtualDisk(error),
+        }
+    }
 }
 
 impl Error {

@@ -23,11 +23,12 @@ mod still;
 mod survey;
 mod world;
 
+pub use aiv_disk_formats::{Follow, Format, OpenOptions};
 pub use backup::{BackupDone, BackupJob, Backups};
 pub use error::{Error, FreezeError, Refusal, Result, SnapshotError};
 pub use freeze::freeze_guard;
 pub use hooks::{Hook, HookReport, Hooks};
-pub use source::Source;
+pub use source::{SeenAs, Source};
 pub use still::{Still, StillReport};
 pub use survey::survey;
 pub use world::World;

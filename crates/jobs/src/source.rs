@@ -1,9 +1,12 @@
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use aiv_backup_engine::SourceFacts;
-use aiv_volume_io::{FileDisk, ReadAt};
+use aiv_disk_formats::{DiskImage, Format, OpenOptions};
+use aiv_nbd_client::{Address, NbdDisk, NbdOptions, Uri};
+use aiv_volume_io::{FileDisk, ReadAt, is_written_by_qemu};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A source, opened for reading, and what is known about it besides its bytes.
 pub struct Source {
@@ -13,21 +16,87 @@ pub struct Source {
     pub facts: SourceFacts,
     /// Every file and device its bytes come from. Images must not be written onto any of them.
     pub made_of: Vec<PathBuf>,
+    /// How its bytes were found in those.
+    pub seen_as: SeenAs,
+}
+
+/// How the bytes of a source are kept where it was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SeenAs {
+    /// `raw`, the format of a virtual disk, or `nbd` for a disk behind a server.
+    pub format: &'static str,
+    /// Files its bytes come from, when it is a virtual disk.
+    pub files: Vec<PathBuf>,
+    /// Things the user should know, as sentences without a full stop.
+    pub notes: Vec<String>,
 }
 
 impl Source {
-    /// Opens what `word` names: a block device or a raw disk file. `root` is where `/sys` and
-    /// `/proc` are found.
+    /// Opens what `word` names: a block device, a raw disk file, a virtual disk, or by its URI a
+    /// disk behind an NBD server. `root` is where `/sys` and `/proc` are found.
     ///
     /// # Errors
-    /// [`crate::Error::Volume`] when it cannot be opened, [`crate::Error::Backup`] when the
-    /// machine cannot be asked about it.
-    pub fn open(root: &Path, word: &Path) -> Result<Self> {
-        let mut disk = FileDisk::open_source(word)?;
-        let facts = SourceFacts::gather(root, word)?;
-        if !facts.writers.is_empty() {
-            disk = FileDisk::open_source_direct(word)?;
+    /// [`Error::Volume`] when it cannot be opened, [`Error::VirtualDisk`] when it is one that
+    /// cannot or must not be read, [`Error::Address`] and [`Error::Server`] for NBD,
+    /// [`Error::Backup`] when the machine cannot be asked about it.
+    pub fn open(root: &Path, word: &Path, options: &OpenOptions) -> Result<Self> {
+        match word.to_str().filter(|word| Uri::is_meant(word)) {
+            Some(uri) => Self::behind_server(root, uri),
+            None => Self::in_files(root, word, options),
         }
-        Ok(Self { disk: Box::new(disk), facts, made_of: vec![word.to_path_buf()] })
+    }
+
+    fn in_files(root: &Path, word: &Path, options: &OpenOptions) -> Result<Self> {
+        let image = DiskImage::open(word, options)?;
+        let mut facts = SourceFacts::gather(root, word)?;
+        for file in image.files() {
+            if file != word {
+                facts.writers.extend(SourceFacts::gather(root, file)?.writers);
+            }
+            if is_written_by_qemu(file)? {
+                let file = file.display();
+                facts.writers.push(format!("a virtual machine has {file} open for writing"));
+            }
+        }
+        let made_of = image.files().to_vec();
+        let is_raw = image.format() == Format::Raw;
+        let seen_as = SeenAs {
+            format: image.format().name(),
+            files: if is_raw { Vec::new() } else { made_of.clone() },
+            notes: image.notes().to_vec(),
+        };
+        let disk: Box<dyn ReadAt> = match is_raw && !facts.writers.is_empty() {
+            true => Box::new(FileDisk::open_source_direct(word)?),
+            false => Box::new(image),
+        };
+        Ok(Self { disk, facts, made_of, seen_as })
+    }
+
+    fn behind_server(root: &Path, word: &str) -> Result<Self> {
+        let uri: Uri =
+            word.parse().map_err(|source| Error::Address { word: word.to_owned(), source })?;
+        let hostname = fs::read_to_string(root.join("proc/sys/kernel/hostname"));
+        let facts = SourceFacts {
+            label: uri.to_string(),
+            name: name(&uri),
+            host: hostname.unwrap_or_default().trim().to_owned(),
+            ..SourceFacts::default()
+        };
+        let disk = NbdDisk::connect(uri, NbdOptions::default())?;
+        let note = "whether anybody writes to the disk meanwhile cannot be seen through a server";
+        let seen_as = SeenAs { format: "nbd", files: Vec::new(), notes: vec![note.to_owned()] };
+        Ok(Self { disk: Box::new(disk), facts, made_of: Vec::new(), seen_as })
+    }
+}
+
+/// The export, or where there is none to name, what the server is found by.
+fn name(uri: &Uri) -> String {
+    let export = uri.export.rsplit('/').next().unwrap_or_default();
+    match &uri.address {
+        _ if !export.is_empty() => export.to_owned(),
+        Address::Tcp { host, .. } => host.clone(),
+        Address::Unix { socket } => {
+            socket.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+        }
     }
 }

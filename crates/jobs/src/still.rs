@@ -72,7 +72,7 @@ impl Run<'_> {
         let began = world.clock().now();
         let frozen = Frozen::freeze(choice.mounts.clone(), limit, world)?;
         // Only what is read from now on counts: bytes, and who could still write.
-        let source = Source::open(world.root(), word)?;
+        let source = Source::open(world.root(), word, &self.request.open)?;
         if choose(world.root(), &source.made_of)? != *choice {
             return Err(FreezeError::MountsChanged.into());
         }

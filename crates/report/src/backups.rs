@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use aiv_jobs::{BackupDone, Backups, HookReport, StillReport};
+use aiv_jobs::{BackupDone, Backups, HookReport, SeenAs, StillReport};
 use serde_json::{Value, json};
 
 use crate::words::clean;
@@ -48,15 +48,31 @@ fn named(failure: Failure, source: &Path) -> Failure {
 }
 
 fn backup(folder: &Path, source: &Path, done: &BackupDone) -> Outcome {
-    let BackupDone { plan, report, elapsed, still } = done;
+    let BackupDone { seen_as, plan, report, elapsed, still } = done;
     let mut json = json::backup(folder, plan, report, *elapsed);
     json["source"] = json::path(source);
     let text = text::backup(source, folder, plan, report, *elapsed);
     let mut outcome = Outcome::report(json, text);
+    add_seen_as(&mut outcome, seen_as);
     if let Some(still) = still {
         add_still(&mut outcome, still);
     }
     outcome.with(Remarks::on_backup(report))
+}
+
+/// How the bytes of the source were found.
+fn add_seen_as(outcome: &mut Outcome, seen: &SeenAs) {
+    outcome.json["source_format"] = Value::from(seen.format);
+    outcome.json["source_files"] = seen.files.iter().map(|file| json::path(file)).collect();
+    match seen.files.as_slice() {
+        [] | [_] if seen.format == "raw" || seen.format.is_empty() => {}
+        [] | [_] => outcome.text += &format!("read as {}\n", seen.format),
+        files => outcome.text += &format!("read as {} from {} files\n", seen.format, files.len()),
+    }
+    if let Some(notes) = outcome.json["notes"].as_array_mut() {
+        notes.extend(seen.notes.iter().cloned().map(Value::from));
+    }
+    outcome.add(Remarks { notes: seen.notes.clone(), warnings: Vec::new() });
 }
 
 /// How the source was kept from changing, and what the commands around that did.

@@ -1,6 +1,7 @@
 use std::error::Error;
 use std::io;
 
+use aiv_restore_engine::{self as restore, Failed};
 use serde_json::{Value, json};
 
 use crate::Outcome;
@@ -81,6 +82,17 @@ impl Failure {
             source = inner.source();
         }
         Self::new(judge(error), message)
+    }
+
+    /// A restore that failed, with what it left.
+    #[must_use]
+    pub fn of_restore(failed: &Failed) -> Self {
+        let failure = Self::of(&failed.error);
+        match (failed.left, &failed.error) {
+            // A refusal says so itself.
+            (_, restore::Error::Refused(_)) => failure,
+            (left, _) => Self { message: format!("{} ({left})", failure.message), ..failure },
+        }
     }
 
     /// Wraps an error of the system with what was being done: `"cannot open /backup"`.

@@ -7,7 +7,7 @@ use aiv_backup_engine::{BackupPlan, BackupReport, LostPoint};
 use aiv_chain::meta::{DiskInfo, RegionInfo};
 use aiv_chain::{Checked, Image, Point, Set, Stray};
 use aiv_image_format::{Corrupt, Error as ImageError, MAJOR, MINOR};
-use aiv_restore_engine::{PlanStep, RestorePlan, RestoreReport};
+use aiv_restore_engine::{NewTable, PlanStep, RestorePlan, RestoreReport, TableRow, UndoLog};
 use aiv_volume_io::Extent;
 use aiv_volume_io::device::{BlockDevice, DeviceKind};
 use serde_json::{Value, json};
@@ -309,8 +309,41 @@ pub fn restore_plan(plan: &RestorePlan) -> Value {
         "steps": plan.steps().iter().map(PlanStep::to_string).collect::<Value>(),
         "start": plan.region().start,
         "size": plan.region().len,
+        "table": plan.table().map(new_table),
         "notes": remarks.notes,
         "warnings": remarks.warnings,
+    })
+}
+
+/// What an undo log has, and how many bytes of it were put back.
+#[must_use]
+pub fn undo(undo: &UndoLog, written: Option<u64>) -> Value {
+    json!({
+        "dry_run": written.is_none(),
+        "saved_unix_ms": undo.saved_unix_ms(),
+        "ranges": extents(&undo.extents()),
+        "bytes_written": written.unwrap_or(0),
+    })
+}
+
+/// The partition table a target gets. Sizes are in bytes.
+fn new_table(table: &NewTable) -> Value {
+    let row = |row: &TableRow| {
+        json!({
+            "number": row.number,
+            "type": row.type_id,
+            "name": row.name,
+            "filesystem": row.filesystem,
+            "start": row.after.start,
+            "size": row.after.len,
+            "size_before": row.before.len,
+        })
+    };
+    json!({
+        "kind": words::table_kind(table.kind),
+        "sector_size": table.sector_size,
+        "changed": table.is_changed,
+        "partitions": table.rows.iter().map(row).collect::<Value>(),
     })
 }
 

@@ -8,6 +8,8 @@ use aiv_restore_engine::Refusal;
 
 use crate::failure::{Exit, Verdict};
 
+mod sources;
+
 const CANCELED: Verdict = Verdict {
     code: "canceled",
     exit: Exit::Canceled,
@@ -35,6 +37,8 @@ pub(crate) fn judge(error: &(dyn Error + 'static)) -> Verdict {
         .or_else(|| error.downcast_ref().and_then(judge_restore))
         .or_else(|| error.downcast_ref().and_then(judge_chain))
         .or_else(|| error.downcast_ref().and_then(judge_image))
+        .or_else(|| error.downcast_ref().and_then(sources::judge_virtual_disk))
+        .or_else(|| error.downcast_ref().and_then(sources::judge_server))
         .or_else(|| error.downcast_ref().and_then(judge_volume))
         .or_else(|| error.downcast_ref().map(judge_io))
         .unwrap_or_else(|| judge_source(error))
@@ -73,6 +77,13 @@ fn judge_job(error: &aiv_jobs::Error) -> Option<Verdict> {
         Error::Refused(Refusal::Covered { .. }) => {
             refused("mount_covered", "unmount what covers it, or unmount it")
         }
+        Error::VirtualDisk(error) => Some(judge(error)),
+        Error::Address { .. } => Some(Verdict {
+            code: "bad_address",
+            exit: Exit::Usage,
+            hint: "write nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH",
+        }),
+        Error::Server(error) => Some(judge(error)),
         Error::Freeze(error) => judge_freeze(error),
         Error::Snapshot(error) => judge_snapshot(error),
         Error::Hook { .. } => failed(
@@ -164,7 +175,12 @@ fn judge_restore(error: &aiv_restore_engine::Error) -> Option<Verdict> {
         Error::Canceled(_) => Some(CANCELED),
         Error::Target(error) => Some(judge(error)),
         Error::View(error) => Some(judge(error)),
-        Error::Undecided { .. } => Some(DAMAGED),
+        Error::Table(error) => Some(judge(error)),
+        Error::Scratch { source, .. } | Error::Copy { source, .. } => Some(judge_io(source)),
+        Error::UndoDamaged { .. } | Error::Undecided { .. } => Some(DAMAGED),
+        Error::Undo { .. } => {
+            failed("undo_log", "choose a new file for the undo log; the target was not touched")
+        }
         Error::Mismatch { .. } => {
             failed("read_back", "the target returns other bytes than it was given; use another")
         }
@@ -190,10 +206,26 @@ fn judge_refusal(refusal: &Refusal) -> Option<Verdict> {
         Refusal::ReadOnly { .. } => {
             refused("target_read_only", "make the target writable, or choose another one")
         }
-        Refusal::TooSmall { .. } => {
+        Refusal::TooSmall { .. } | Refusal::CannotShrink { .. } => {
             refused("target_too_small", "choose a target of at least that size")
         }
-        Refusal::SectorSize { .. } => {
+        Refusal::PartitionTooFar { .. } => refused(
+            "target_too_small",
+            "choose a target of that size; --shrink DIR makes the last filesystem smaller if it can",
+        ),
+        Refusal::OtherCopy { .. } => refused("plan_changed", "start again"),
+        Refusal::OtherTarget { .. } => {
+            refused("other_target", "the undo log goes only to the target it names")
+        }
+        Refusal::NoNewIdentity(_) => refused("no_new_identity", "leave the option away"),
+        Refusal::NothingToGrow(_) => refused("nothing_to_grow", "leave the option away"),
+        Refusal::Table { .. } => {
+            refused("table_unfit", "choose a target like the source disk, or restore partitions")
+        }
+        Refusal::OtherLength { .. } => {
+            refused("target_changed", "the target changed its size meanwhile: start again")
+        }
+        Refusal::SectorSize { .. } | Refusal::Sectors { .. } => {
             refused("sector_size", "choose a target with sectors of that size")
         }
         _ => refused("refused", "the message names the cause"),
@@ -272,6 +304,10 @@ fn judge_image(error: &ImageError) -> Option<Verdict> {
 fn judge_volume(error: &aiv_volume_io::Error) -> Option<Verdict> {
     match error {
         aiv_volume_io::Error::Canceled(_) => Some(CANCELED),
+        aiv_volume_io::Error::NotOneDevice { .. } => refused(
+            "no_such_device",
+            "`aiv devices` lists serial numbers; a path names one of several",
+        ),
         aiv_volume_io::Error::NotADisk { .. } => failed(
             "not_a_disk",
             "name a file or a block device; an image in a folder is called DIR@latest",
@@ -281,6 +317,15 @@ fn judge_volume(error: &aiv_volume_io::Error) -> Option<Verdict> {
 }
 
 fn judge_io(error: &io::Error) -> Verdict {
+    // What reads found out about a virtual disk or a server travels inside.
+    let inner = error.get_ref().map(|inner| inner as &(dyn Error + 'static));
+    let known = inner.and_then(|inner| {
+        let disk = inner.downcast_ref().and_then(sources::judge_virtual_disk);
+        disk.or_else(|| inner.downcast_ref().and_then(sources::judge_server))
+    });
+    if let Some(verdict) = known {
+        return verdict;
+    }
     let (code, hint) = match error.kind() {
         ErrorKind::NotFound => ("not_found", "check the path; `aiv devices` lists disks"),
         ErrorKind::PermissionDenied => {
@@ -424,6 +469,29 @@ mod tests {
             Refusal::TooSmall { target: target(), needed: 2, len: 1 },
             Refusal::SectorSize { target: target(), needed: 512, found: 4096 },
             Refusal::OverlappingPartition { number: 1 },
+            Refusal::PartitionTooFar { target: target(), number: 1, end: 3, needed: 4, len: 2 },
+            Refusal::Table { target: target(), unfit: restore::Unfit::Hybrid },
+            Refusal::NothingToGrow("a single partition"),
+            Refusal::OtherCopy { target: target() },
+            Refusal::CannotShrink {
+                target: target(),
+                number: 1,
+                filesystem: String::new(),
+                from: 2,
+                to: 1,
+                why: "no tool".to_owned(),
+            },
+            Refusal::NoNewIdentity("a single partition"),
+            Refusal::OtherTarget { target: target(), saved_from: "/dev/sdc".to_owned() },
+            Refusal::OtherLength { target: target(), planned: 2, len: 1 },
+            Refusal::Sectors {
+                target: target(),
+                needed: 512,
+                found: 4096,
+                number: 1,
+                holds: "vfat".to_owned(),
+                why: restore::Unusable::Stated,
+            },
         ] {
             assert_eq!(of(restore::Error::Refused(refusal)).1, 5);
         }

@@ -139,6 +139,58 @@ impl Remarks {
                 "the backup partition table is not at the end of the target; `sgdisk -e` moves it"
                     .to_owned(),
             ),
+            Note::TableFitted => self.notes.push(
+                "the partition table was made for the target; `--table keep` keeps its bytes"
+                    .to_owned(),
+            ),
+            Note::TableKept(unfit) => self
+                .warnings
+                .push(format!("the partition table was not made for the target: {unfit}")),
+            Note::TailCut { rest } => self.notes.push(format!(
+                "the last {} bytes of the disk belong to no partition and are left out",
+                rest.len
+            )),
+            Note::OldBackupCleared { extent } => self.notes.push(format!(
+                "an older backup partition table at byte {} of the target is zeroed",
+                extent.start
+            )),
+            Note::SectorsConverted { source, target } => self.warnings.push(format!(
+                "the partition table was converted from sectors of {source} bytes to {target}; \
+                 a boot loader may count in the old ones"
+            )),
+            Note::SameIdentity { other, id } => self.warnings.push(format!(
+                "{other} has the same disk identity {id}: do not use both in one computer, or give \
+                 this one another with `--identity new`"
+            )),
+            Note::NewIdentity { before, after, partitions } => {
+                let all = if *partitions { "; the GUIDs of its partitions are new, too" } else { "" };
+                self.notes.push(format!(
+                    "the disk identity is {after} now, it was {before}{all}; boot entries and \
+                     mounts by PARTUUID may refer to the old one"
+                ));
+            }
+            Note::Shrunk { number, from, to } => self.notes.push(format!(
+                "partition {number} was made smaller with its filesystem: {to} of {from} bytes"
+            )),
+            Note::SourceDisk => self.notes.push(
+                "the target is the disk that was imaged; what changed on it since is lost".to_owned(),
+            ),
+            Note::NotScaled { number, what } => self.warnings.push(format!(
+                "partition {number}, the last one, is {what} and did not grow; name the one that is to"
+            )),
+            Note::NoRoomToGrow { number } => self.notes.push(format!(
+                "partition {number} did not grow: less than 1 MiB is free behind it"
+            )),
+            Note::FilesystemGrown { number, filesystem } => self.notes.push(format!(
+                "the {filesystem} filesystem of partition {number} was grown to its partition"
+            )),
+            Note::FilesystemNotGrown { number, filesystem, why, by_hand } => {
+                let by_hand = if by_hand.is_empty() { "" } else { &format!("; by hand: {by_hand}") };
+                let what = if filesystem.is_empty() { "content" } else { filesystem };
+                self.warnings.push(format!(
+                    "partition {number} grew, its {what} keeps its size: {why}{by_hand}"
+                ));
+            }
             Note::OtherSectorSize { source, target } => self.warnings.push(format!(
                 "imaged with sectors of {source} bytes, the target has {target}: it may not mount"
             )),
@@ -320,6 +372,28 @@ mod tests {
         let larger = Note::TargetLarger { rest: Extent::new(0, 7) };
         let remarks = Remarks::on_restore(&[larger, Note::BackupHeaderNotAtEnd], &[]);
         assert_eq!((remarks.notes.len(), remarks.warnings.len()), (2, 0));
+        let moved = [Note::TableFitted, Note::TailCut { rest: Extent::new(7, 7) }];
+        assert_eq!(Remarks::on_restore(&moved, &[]).notes.len(), 2);
+        let converted = Note::SectorsConverted { source: 512, target: 4096 };
+        assert_eq!(Remarks::on_restore(&[converted], &[]).warnings.len(), 1);
+        let new = Note::NewIdentity { before: "a".into(), after: "b".into(), partitions: true };
+        let notes = Remarks::on_restore(&[new, Note::SourceDisk], &[]).notes;
+        assert!(notes[0].contains("is b now, it was a; the GUIDs of its partitions"), "{notes:?}");
+        let same = Note::SameIdentity { other: "/dev/sdb".into(), id: "a".into() };
+        assert_eq!(Remarks::on_restore(&[same], &[]).warnings.len(), 1);
+        let grown = Note::FilesystemGrown { number: 1, filesystem: "ext4".to_owned() };
+        assert_eq!(Remarks::on_restore(&[grown], &[]).notes.len(), 1);
+        let not_grown = Note::FilesystemNotGrown {
+            number: 2,
+            filesystem: "ntfs".to_owned(),
+            why: "ntfsresize is not installed".to_owned(),
+            by_hand: "ntfsresize PARTITION",
+        };
+        let text = "partition 2 grew, its ntfs keeps its size: ntfsresize is not installed; by \
+                    hand: ntfsresize PARTITION";
+        assert_eq!(Remarks::on_restore(&[not_grown], &[]).warnings, [text]);
+        let kept = Note::TableKept(aiv_restore_engine::Unfit::Hybrid);
+        assert_eq!(Remarks::on_restore(&[kept], &[]).warnings.len(), 1);
         let sectors = Note::OtherSectorSize { source: 512, target: 4096 };
         assert_eq!(Remarks::on_restore(&[sectors], &[]).warnings.len(), 1);
     }

@@ -1,5 +1,6 @@
 //! Results for people: tables and short accounts. Text that comes from a disk is made safe.
 
+use std::cmp::Ordering;
 use std::path::Path;
 use std::time::Duration;
 
@@ -7,11 +8,12 @@ use aiv_backup_engine::{BackupPlan, BackupReport};
 use aiv_chain::meta::{Capture, DiskInfo, Meta, RegionInfo};
 use aiv_chain::{Checked, Image, Point, Set};
 use aiv_image_format::Error as ImageError;
-use aiv_restore_engine::{RestorePlan, RestoreReport};
+use aiv_restore_engine::{NewTable, RestorePlan, RestoreReport, TableRow, UndoLog};
+use aiv_volume_io::Extent;
 use aiv_volume_io::device::BlockDevice;
 
 use crate::Failure;
-use crate::words::{clean, short, size, time, volumes};
+use crate::words::{self, clean, short, size, time, volumes};
 
 /// Columns as wide as their widest cell, two blanks apart.
 fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
@@ -235,7 +237,36 @@ pub fn backup(
 /// What a restore is going to do.
 #[must_use]
 pub fn restore_plan(plan: &RestorePlan) -> String {
-    plan.steps().iter().map(|step| format!("  {step}\n")).collect()
+    let steps: String = plan.steps().iter().map(|step| format!("  {step}\n")).collect();
+    plan.table().map_or(steps.clone(), |table| steps + "\n" + &new_table(table))
+}
+
+/// What an undo log puts back, or did.
+#[must_use]
+pub fn undo(undo: &UndoLog) -> String {
+    let ranges = undo.extents();
+    let range = |e: &Extent| format!("  bytes {} to {}\n", e.start, e.end());
+    let ranges: String = ranges.iter().map(range).collect();
+    format!("as they were on {}:\n{ranges}", time(undo.saved_unix_ms()))
+}
+
+/// One line per partition of the table a target gets.
+fn new_table(new: &NewTable) -> String {
+    let row = |row: &TableRow| {
+        let change = match row.after.len.cmp(&row.before.len) {
+            Ordering::Equal => String::new(),
+            Ordering::Less => format!("shrinks from {}", size(row.before.len)),
+            Ordering::Greater => format!("grows from {}", size(row.before.len)),
+        };
+        let (number, start) = (row.number.to_string(), row.after.start.to_string());
+        let len = format!("{} ({})", row.after.len, size(row.after.len));
+        [number, start, len, row.filesystem.clone(), row.name.clone(), change]
+    };
+    let rows: Vec<_> = new.rows.iter().map(row).collect();
+    let kind = words::table_kind(new.kind);
+    let how = if new.is_changed { "made for the target" } else { "as it was" };
+    let head = format!("{kind} in sectors of {} bytes, {how}:\n", new.sector_size);
+    head + &table(["#", "START", "SIZE", "FILESYSTEM", "NAME", "CHANGE"], &rows)
 }
 
 /// What a restore did.

@@ -6,6 +6,7 @@ use aiv_chain::meta::{DiskInfo, RegionInfo, RegionKind};
 use aiv_chain::{Depth, Point, PointState, StrayKind};
 use aiv_image_format::Corrupt;
 use aiv_volume_io::Step;
+use aiv_volume_io::partition::TableKind;
 
 /// Bytes with a binary unit and about three digits: `512 B`, `1.50 GiB`. Rounded down.
 #[must_use]
@@ -94,6 +95,16 @@ pub(crate) fn damage(point: &Point) -> &[Corrupt] {
 /// The regions of a disk that hold volumes.
 pub(crate) fn volumes(disk: &DiskInfo) -> impl Iterator<Item = &RegionInfo> {
     disk.regions.iter().filter(|region| region.kind == RegionKind::Partition)
+}
+
+/// A kind of partition table.
+#[must_use]
+pub fn table_kind(kind: TableKind) -> &'static str {
+    match kind {
+        TableKind::None => "none",
+        TableKind::Mbr => "mbr",
+        TableKind::Gpt => "gpt",
+    }
 }
 
 #[cfg(test)]

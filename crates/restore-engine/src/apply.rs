@@ -1,22 +1,25 @@
 //! Carries a plan out.
 //!
-//! Order of writes: the head is cleared and synced; everything behind it is written, synced,
-//! read back and compared; the head is written, synced, read back and compared. So at any
-//! moment before the last the target does not look like a disk, and what looks like a
-//! restored disk was proven to be one.
+//! Order of writes: the head, and a backup partition table at the end, are cleared and synced;
+//! everything else is written, synced, read back and compared; then so is the backup table, and
+//! at last the head. So at any moment before the last the target does not look like a disk, and
+//! what looks like a restored disk was proven to be one.
 
 use aiv_chain::View;
-use aiv_volume_io::{Extent, Job, Step, WriteAt};
+use aiv_volume_io::{Extent, Job, ReadAt, Step, WriteAt};
 use rayon::iter::{ParallelBridge, ParallelIterator};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::batch::{Batch, Batches};
+use crate::batch::{Batch, Batches, of_copy};
 use crate::check::Checker;
 use crate::error::{Error, Refusal, Result};
 use crate::head::Head;
 use crate::plan::RestorePlan;
+use crate::ranges::{Part, Ranges};
 use crate::report::{RestoreReport, Tally};
+use crate::shrink::Shrunk;
 use crate::write::Writer;
+use crate::zeros::in_memory;
 
 /// A plan being applied: what all threads share.
 pub(crate) struct Task<'t> {
@@ -24,6 +27,8 @@ pub(crate) struct Task<'t> {
     pub(crate) view: &'t View,
     pub(crate) target: &'t dyn WriteAt,
     pub(crate) head: Head,
+    /// The partition that was made smaller, if the plan takes one from there.
+    copy: Option<&'t dyn ReadAt>,
     job: Job<'t>,
 }
 
@@ -41,11 +46,26 @@ impl RestorePlan {
     /// [`Error::Mismatch`] when it returns other bytes than were written, [`Error::View`] and
     /// [`Error::Undecided`] when the image is damaged, [`Error::Canceled`].
     pub fn apply(self, view: &View, target: &dyn WriteAt, job: Job<'_>) -> Result<RestoreReport> {
+        self.apply_with(view, None, target, job)
+    }
+
+    pub(crate) fn apply_with(
+        self,
+        view: &View,
+        shrunk: Option<&Shrunk>,
+        target: &dyn WriteAt,
+        job: Job<'_>,
+    ) -> Result<RestoreReport> {
+        if self.replaced != shrunk.map(|shrunk| shrunk.what().after) {
+            let target = self.target.label.clone();
+            return Err(Refusal::OtherCopy { target }.into());
+        }
+        let copy = shrunk.map(|shrunk| -> &dyn ReadAt { shrunk.disk() });
         self.check_inputs(view, target)?;
         let threads = self.options.threads.get();
         let pool = ThreadPoolBuilder::new().num_threads(threads).build().map_err(Error::Threads)?;
         let head = Head::new(self.head_is_blank());
-        let tally = Task { plan: &self, view, target, head, job }.run(&pool)?;
+        let tally = Task { plan: &self, view, target, head, copy, job }.run(&pool)?;
         Ok(RestoreReport {
             region: self.region,
             bytes_written: tally.written,
@@ -70,77 +90,89 @@ impl RestorePlan {
             let target = self.target.label.clone();
             return Err(Refusal::TooSmall { target, needed, len }.into());
         }
+        // The end of a table made for a target is the end of that target.
+        let planned = needed.max(self.target.len);
+        if !self.patches.is_empty() && len != planned {
+            let target = self.target.label.clone();
+            return Err(Refusal::OtherLength { target, planned, len }.into());
+        }
         Ok(())
     }
 }
 
 impl Task<'_> {
     fn run(&self, pool: &ThreadPool) -> Result<Tally> {
-        let head = self.plan.head();
-        let body = Extent::between(head.end(), self.plan.region.end());
-
+        let ranges = self.plan.ranges();
         let progress = self.job.progress;
         let verified = |bytes| progress.advance(Step::VerifyTarget, bytes);
 
-        progress.begin(Step::WriteTarget, body.len);
-        let written = self.write(pool, body, self.plan.options.delta, |bytes| {
+        progress.begin(Step::WriteTarget, ranges.body.iter().map(|range| range.len).sum());
+        let written = self.write(pool, &ranges.body, self.plan.options.delta, |bytes| {
             progress.advance(Step::WriteTarget, bytes);
         })?;
         progress.end(Step::WriteTarget);
 
-        progress.begin(Step::VerifyTarget, self.plan.region.len);
-        let checked = self.check(pool, body, verified)?;
+        progress.begin(Step::VerifyTarget, self.plan.len_touched());
+        let mut tally = written + self.check(pool, &ranges.body, verified)?;
         self.job.check()?;
-        let head_written = self.write_head(pool, head)?;
-        let head_checked = self.check(pool, head, verified)?;
-        progress.end(Step::VerifyTarget);
-        Ok(written + checked + head_written + head_checked)
-    }
-
-    /// Writes the head: in full, unless a delta restore finds it right as it is. The first
-    /// write clears it, if nothing before had to.
-    fn write_head(&self, pool: &ThreadPool, head: Extent) -> Result<Tally> {
-        let is_right = self.plan.options.delta
-            && match self.check(pool, head, |_| {}) {
-                Ok(_) => true,
-                Err(Error::Mismatch { .. } | Error::Io { .. }) => false,
-                Err(error) => return Err(error),
-            };
-        if is_right {
-            self.head.settle();
+        let is_right = self.settle_ends(pool, &ranges)?;
+        for end in [&ranges.late, &ranges.head] {
+            if !end.is_empty() {
+                let written = self.write(pool, end, is_right, |_| {})?;
+                tally = tally + written + self.check(pool, end, verified)?;
+            }
         }
-        self.write(pool, head, is_right, |_| {})
+        progress.end(Step::VerifyTarget);
+        Ok(tally)
     }
 
-    /// Writes a range and makes it durable.
+    /// Whether a delta restore finds both ends right as they are. If not, they are clear
+    /// afterwards, if nothing before had to clear them, and are to be written in full.
+    fn settle_ends(&self, pool: &ThreadPool, ranges: &Ranges) -> Result<bool> {
+        let is_right = |range| match self.check(pool, range, |_| {}) {
+            Ok(_) => Ok(true),
+            Err(Error::Mismatch { .. } | Error::Io { .. }) => Ok(false),
+            Err(error) => Err(error),
+        };
+        let both = self.plan.options.delta && is_right(&ranges.late)? && is_right(&ranges.head)?;
+        if both {
+            self.head.settle();
+        } else {
+            self.head.clear(self).map_err(|error| self.head.explain(error))?;
+        }
+        Ok(both)
+    }
+
+    /// Writes ranges and makes them durable.
     fn write(
         &self,
         pool: &ThreadPool,
-        range: Extent,
+        ranges: &[Extent],
         delta: bool,
         advance: impl Fn(u64) + Sync,
     ) -> Result<Tally> {
         let writer = || Writer::new(self, delta);
-        let tally = self.for_each_batch(pool, range, writer, |writer, batch| {
+        let tally = self.for_each_batch(pool, ranges, writer, |writer, batch| {
             let tally = writer.write(batch)?;
             advance(batch.extent().len);
             Ok(tally)
         })?;
-        self.target.sync().map_err(Error::io("syncing", self.in_target(range).start))?;
+        let start = ranges.first().map_or(0, |range| self.in_target(*range).start);
+        self.target.sync().map_err(Error::io("syncing", start))?;
         Ok(tally)
     }
 
-    /// Reads a durable range back from the medium.
+    /// Reads durable ranges back from the medium.
     fn check(
         &self,
         pool: &ThreadPool,
-        range: Extent,
+        ranges: &[Extent],
         advance: impl Fn(u64) + Sync,
     ) -> Result<Tally> {
-        self.target.drop_cache(self.in_target(range));
+        ranges.iter().for_each(|range| self.target.drop_cache(self.in_target(*range)));
         self.for_each_batch(
             pool,
-            range,
+            ranges,
             || Checker::new(self),
             |checker, batch| {
                 let tally = checker.check(batch)?;
@@ -150,16 +182,16 @@ impl Task<'_> {
         )
     }
 
-    /// Hands the batches of a range to the threads of the pool, one at a time each, in image
+    /// Hands the batches of ranges to the threads of the pool, one at a time each, in image
     /// order, and stops at the first error.
     fn for_each_batch<W>(
         &self,
         pool: &ThreadPool,
-        range: Extent,
+        ranges: &[Extent],
         worker: impl Fn() -> W + Sync + Send,
         work: impl Fn(&mut W, &Batch) -> Result<Tally> + Sync + Send,
     ) -> Result<Tally> {
-        let batches = self.batches(range);
+        let batches = self.batches(ranges);
         let result = pool.install(|| {
             batches
                 .par_bridge()
@@ -172,8 +204,33 @@ impl Task<'_> {
         result.map_err(|error| self.head.explain(error))
     }
 
-    pub(crate) fn batches(&self, range: Extent) -> Batches<'_> {
-        Batches::new(self.view, range, self.plan.options.unused)
+    /// The batches of ranges, in their order. Ends after the first error of each part.
+    pub(crate) fn batches(&self, ranges: &[Extent]) -> impl Iterator<Item = Result<Batch>> + Send {
+        let parts: Vec<Part> = ranges.iter().flat_map(|range| self.plan.parts(*range)).collect();
+        parts.into_iter().flat_map(|part| -> Box<dyn Iterator<Item = Result<Batch>> + Send + '_> {
+            match (part, self.copy, self.plan.replaced) {
+                (Part::Image(extent), ..) => {
+                    Box::new(Batches::new(self.view, extent, self.plan.options.unused))
+                }
+                (Part::Replaced(range), Some(copy), Some(whole)) => {
+                    Box::new(of_copy(copy, whole.start, range).map(Ok))
+                }
+                (Part::Patch(extent) | Part::Replaced(extent), ..) => {
+                    Box::new(std::iter::once(Ok(Batch::Patch { extent })))
+                }
+            }
+        })
+    }
+
+    /// Bytes of the partition that was made smaller, by their place on the disk.
+    pub(crate) fn copied(&self, place: Extent) -> Result<Vec<u8>> {
+        let start = self.plan.replaced.map_or(0, |extent| extent.start);
+        let mut bytes = vec![0; in_memory(place.len)];
+        if let Some(copy) = self.copy {
+            let read = copy.read_exact_at(&mut bytes, place.start - start);
+            read.map_err(|source| Error::Copy { offset: place.start - start, source })?;
+        }
+        Ok(bytes)
     }
 
     /// Where bytes of the source disk, inside the region, go in the target.

@@ -2,7 +2,7 @@
 
 use aiv_chain::{Kind, View};
 use aiv_image_format::Geometry;
-use aiv_volume_io::Extent;
+use aiv_volume_io::{Extent, ExtentSet, ReadAt};
 
 use crate::error::Result;
 use crate::options::Unused;
@@ -23,6 +23,10 @@ pub(crate) enum Batch {
     Blocks(Vec<BlockPart>),
     /// Bytes of the source disk that are treated without reading the image.
     Run { extent: Extent, action: Action },
+    /// Bytes of a changed partition table, counted like those of the source disk.
+    Patch { extent: Extent },
+    /// Bytes of a partition that was made smaller.
+    Replaced { extent: Extent },
 }
 
 /// What is done to a range whose bytes are not in the image.
@@ -41,7 +45,9 @@ impl Batch {
                 let bytes = |part: Option<&BlockPart>| part.map_or(Extent::new(0, 0), |p| p.extent);
                 Extent::between(bytes(parts.first()).start, bytes(parts.last()).end())
             }
-            Self::Run { extent, .. } => *extent,
+            Self::Run { extent, .. } | Self::Patch { extent } | Self::Replaced { extent } => {
+                *extent
+            }
         }
     }
 }
@@ -57,6 +63,48 @@ pub(crate) fn action(kind: Kind, unused: Unused) -> Option<Action> {
             Unused::Discard => Action::Discard,
         }),
     }
+}
+
+/// Bytes of a copy whose holes are asked for at once: a bound for the memory that takes.
+const COPY_WINDOW: u64 = 1 << 30;
+
+/// The batches of a part of a smaller copy, whose first byte is byte `start` of the disk. Its
+/// holes are zeros.
+pub(crate) fn of_copy(
+    copy: &dyn ReadAt,
+    start: u64,
+    range: Extent,
+) -> impl Iterator<Item = Batch> + Send {
+    let mut at = range.start;
+    let windows = std::iter::from_fn(move || {
+        let window = Extent::between(at, range.end().min(at.saturating_add(COPY_WINDOW)));
+        at = window.end();
+        (!window.is_empty()).then_some(window)
+    });
+    windows.flat_map(move |window| of_window(copy, start, window))
+}
+
+fn of_window(copy: &dyn ReadAt, start: u64, window: Extent) -> Vec<Batch> {
+    let in_copy = Extent::new(window.start - start, window.len);
+    // A copy that cannot tell its holes is read.
+    let holes: ExtentSet = copy.holes(in_copy).unwrap_or_default().into_iter().collect();
+    let mut batches = Vec::new();
+    let mut add = |run: Extent, max: u64, of: fn(Extent) -> Batch| {
+        let mut at = run.start;
+        while at < run.end() {
+            let extent = Extent::between(at, run.end().min(at + max));
+            batches.push(of(Extent::new(start + extent.start, extent.len)));
+            at = extent.end();
+        }
+    };
+    for hole in holes.within(in_copy) {
+        add(hole, RUN_MAX, |extent| Batch::Run { extent, action: Action::Zero });
+    }
+    for data in holes.gaps_within(in_copy) {
+        add(data, WRITE_MAX, |extent| Batch::Replaced { extent });
+    }
+    batches.sort_by_key(|batch| batch.extent().start);
+    batches
 }
 
 /// The batches of a range, ascending; together exactly the range. Ends after the first error.

@@ -28,6 +28,8 @@ impl<'t> Checker<'t> {
         match batch {
             Batch::Blocks(parts) => self.blocks(parts, extent)?,
             Batch::Run { action: Action::Zero, .. } => self.zeros(extent)?,
+            Batch::Patch { extent: patch } => self.patch(*patch, extent)?,
+            Batch::Replaced { extent: place } => self.replaced(*place, extent)?,
             Batch::Run { action: Action::Discard | Action::Leave, .. } => {
                 return Ok(Tally::default());
             }
@@ -47,6 +49,24 @@ impl<'t> Checker<'t> {
             }
         }
         Ok(())
+    }
+
+    fn patch(&mut self, patch: Extent, extent: Extent) -> Result<()> {
+        self.found.resize(in_memory(extent.len), 0);
+        let read = self.task.target.read_exact_at(&mut self.found, extent.start);
+        read.map_err(Error::io("reading back", extent.start))?;
+        match self.found == self.task.plan.patch_bytes(patch) {
+            true => Ok(()),
+            false => Err(Error::Mismatch { extent }),
+        }
+    }
+
+    fn replaced(&mut self, place: Extent, extent: Extent) -> Result<()> {
+        let wanted = self.task.copied(place)?;
+        self.found.resize(wanted.len(), 0);
+        let read = self.task.target.read_exact_at(&mut self.found, extent.start);
+        read.map_err(Error::io("reading back", extent.start))?;
+        if self.found == wanted { Ok(()) } else { Err(Error::Mismatch { extent }) }
     }
 
     fn zeros(&mut self, extent: Extent) -> Result<()> {

@@ -1,9 +1,13 @@
 use std::io;
+use std::path::PathBuf;
 
 use aiv_chain::PointId;
 use aiv_image_format::BlockIndex;
 use aiv_volume_io::device::Use;
+use aiv_volume_io::partition::Unfit;
 use aiv_volume_io::{Canceled, Extent};
+
+use crate::sectors::Unusable;
 
 /// Result of every fallible function of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -29,6 +33,40 @@ pub enum Error {
     /// and offset.
     #[error(transparent)]
     View(aiv_chain::Error),
+    /// The partition table in the recovery point cannot be read: restore to a target of the same
+    /// length, or use an older point.
+    #[error("the partition table of the recovery point cannot be read")]
+    Table(#[source] aiv_volume_io::Error),
+    /// The copy in which a filesystem is made smaller could not be made.
+    #[error("cannot make {}", path.display())]
+    Scratch {
+        /// The file.
+        path: PathBuf,
+        /// The error of the system.
+        source: io::Error,
+    },
+    /// The smaller copy of a partition cannot be read.
+    #[error("reading the smaller copy of the partition failed at byte {offset}")]
+    Copy {
+        /// Byte offset in the copy.
+        offset: u64,
+        /// The error of the system.
+        source: io::Error,
+    },
+    /// The undo log could not be written: nothing was done to the target.
+    #[error("cannot write the undo log {}", path.display())]
+    Undo {
+        /// The file.
+        path: PathBuf,
+        /// The error of the system.
+        source: io::Error,
+    },
+    /// The undo log is not what was written, or was never finished.
+    #[error("the undo log {} is damaged or was never finished", path.display())]
+    UndoDamaged {
+        /// The file.
+        path: PathBuf,
+    },
     /// The index of the image leaves a block out.
     #[error("the index of the image does not say what block {block} holds")]
     Undecided {
@@ -147,6 +185,106 @@ pub enum Refusal {
         /// Bytes per logical sector of the target.
         found: u32,
     },
+    /// A partition lies where the smaller target has no bytes.
+    #[error(
+        "{target} is too small: it has {len} bytes, {needed} are needed because partition \
+         {number} ends at byte {end}"
+    )]
+    PartitionTooFar {
+        /// The target's label.
+        target: String,
+        /// Number of the first such partition.
+        number: u32,
+        /// First byte after it.
+        end: u64,
+        /// Bytes needed for all partitions and the table.
+        needed: u64,
+        /// Bytes the target has.
+        len: u64,
+    },
+    /// The partition table cannot be made for the target.
+    #[error("the partition table does not fit {target}: {unfit}")]
+    Table {
+        /// The target's label.
+        target: String,
+        /// Why.
+        unfit: Unfit,
+    },
+    /// A partition cannot be used on a disk with other sectors.
+    #[error(
+        "{target} has sectors of {found} bytes, the disk was imaged with {needed}: partition \
+         {number} holds {holds}, which {why}"
+    )]
+    Sectors {
+        /// The target's label.
+        target: String,
+        /// Bytes per logical sector of the source.
+        needed: u32,
+        /// Bytes per logical sector of the target.
+        found: u32,
+        /// Number of the first such partition.
+        number: u32,
+        /// What it holds.
+        holds: String,
+        /// Why that cannot be used there.
+        why: Unusable,
+    },
+    /// An undo log goes back only to where it was saved from.
+    #[error("{target} is not what the undo log was saved from: {saved_from}")]
+    OtherTarget {
+        /// The target's label.
+        target: String,
+        /// Path, serial number and length of the right one.
+        saved_from: String,
+    },
+    /// A filesystem cannot be made small enough for the target.
+    #[error(
+        "{target} is too small: partition {number} would have to shrink from {from} to {to} bytes \
+         with what it holds ({}): {why}",
+        named(filesystem)
+    )]
+    CannotShrink {
+        /// The target's label.
+        target: String,
+        /// Number of the partition.
+        number: u32,
+        /// What it holds; empty when not known.
+        filesystem: String,
+        /// Its bytes on the source disk.
+        from: u64,
+        /// Bytes it can have on the target.
+        to: u64,
+        /// Why that is impossible, in words of the tool.
+        why: String,
+    },
+    /// The plan was made with another smaller copy of a partition, or without one.
+    #[error("the plan for {target} was made with another copy of the smaller partition")]
+    OtherCopy {
+        /// The target's label.
+        target: String,
+    },
+    /// A new identity was asked for where there is none to change.
+    #[error("no identity can be changed in the restore of {0}")]
+    NoNewIdentity(
+        /// What is restored.
+        &'static str,
+    ),
+    /// Partitions were to grow where none can.
+    #[error("no partition can grow in the restore of {0}")]
+    NothingToGrow(
+        /// What is restored.
+        &'static str,
+    ),
+    /// The target has another length than the plan was made for.
+    #[error("{target} has {len} bytes, the plan is for {planned}")]
+    OtherLength {
+        /// The target's label.
+        target: String,
+        /// Bytes it had.
+        planned: u64,
+        /// Bytes it has.
+        len: u64,
+    },
 }
 
 fn existing_partitions(numbers: &[u32]) -> String {
@@ -155,6 +293,10 @@ fn existing_partitions(numbers: &[u32]) -> String {
         [] => "its table is empty".to_owned(),
         numbers => format!("it has {}", numbers.join(", ")),
     }
+}
+
+fn named(filesystem: &str) -> &str {
+    if filesystem.is_empty() { "something unknown" } else { filesystem }
 }
 
 fn because(problems: &[String]) -> String {

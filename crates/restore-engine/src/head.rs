@@ -1,4 +1,6 @@
 //! The beginning of the target, which tells what the disk is: cleared first, written last.
+//! What tells it at the end of the disk, a backup GPT, is cleared with it and written just
+//! before it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -84,12 +86,14 @@ impl Head {
     }
 }
 
-/// Zeros whatever of the head will be overwritten, and makes that durable before anything else
-/// reaches the medium. Free space is not cleared: it tells nobody what the disk is.
+/// Zeros whatever of the head will be overwritten, and of what else tells what the disk is, and
+/// makes that durable before anything else reaches the medium. Free space is not cleared: it
+/// tells nobody what the disk is.
 fn clear(task: &Task<'_>) -> Result<()> {
-    for batch in task.batches(task.plan.head()) {
+    let ranges = task.plan.ranges();
+    for batch in task.batches(&ranges.head).chain(task.batches(&ranges.late)) {
         let batch = batch?;
-        if let Batch::Blocks(_) | Batch::Run { action: Action::Zero, .. } = batch {
+        if !matches!(batch, Batch::Run { action: Action::Leave | Action::Discard, .. }) {
             let extent = task.in_target(batch.extent());
             let failed = Error::io("clearing the head", extent.start);
             task.target.zero_range(extent).map_err(failed)?;

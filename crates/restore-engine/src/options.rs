@@ -1,5 +1,8 @@
 use std::num::NonZeroUsize;
 
+use crate::grow::Grow;
+use crate::identity::Identity;
+
 /// What to restore, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RestoreOptions {
@@ -9,15 +12,32 @@ pub struct RestoreOptions {
     pub delta: bool,
     /// What to do where the point says that the bytes do not matter.
     pub unused: Unused,
+    /// What becomes of the partition table on a target unlike the source disk.
+    pub table: TableMode,
+    /// Which partitions grow into the free space behind them.
+    pub grow: Grow,
+    /// What becomes of the identity of disk and partitions.
+    pub identity: Identity,
+    /// Bytes that never come again, for new identities.
+    pub seed: [u8; 32],
     /// Threads that decode and write.
     pub threads: NonZeroUsize,
 }
 
 impl RestoreOptions {
-    /// The whole disk, written in full, free space left alone.
+    /// The whole disk, written in full, free space left alone, the table made for the target.
     #[must_use]
     pub const fn new(threads: NonZeroUsize) -> Self {
-        Self { partition: None, delta: false, unused: Unused::Leave, threads }
+        Self {
+            partition: None,
+            delta: false,
+            unused: Unused::Leave,
+            table: TableMode::Fit,
+            grow: Grow::None,
+            identity: Identity::Keep,
+            seed: [0; 32],
+            threads,
+        }
     }
 }
 
@@ -31,4 +51,16 @@ pub enum Unused {
     Zero,
     /// The medium is told that they no longer matter; what they read as is unspecified.
     Discard,
+}
+
+/// What becomes of the partition table when a whole disk goes onto a target of another length
+/// or with other sectors. On a target like the source disk, nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TableMode {
+    /// It is made for the target: the backup GPT goes to its end, and the old place is zeroed.
+    /// A table with problems is kept as it is where that is possible.
+    #[default]
+    Fit,
+    /// It keeps its bytes, and the target must have the sectors and the length for them.
+    Keep,
 }

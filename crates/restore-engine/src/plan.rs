@@ -2,17 +2,19 @@
 
 use aiv_chain::meta::PartitionInfo;
 use aiv_chain::{Digest, Kind, PointId, View};
+use aiv_volume_io::partition::Patch;
 use aiv_volume_io::{Extent, ExtentSet, FileKind, Job};
 
 use crate::error::{Refusal, Result};
+use crate::grow::Grow;
+use crate::identity::Identity;
 use crate::options::RestoreOptions;
 use crate::pieces::{Piece, Pieces};
 use crate::region;
 use crate::report::Note;
+use crate::shrink::Shrunk;
+use crate::table::{Layout, NewTable};
 use crate::target::TargetFacts;
-
-/// The word META uses for a GUID partition table.
-const GPT: &str = "gpt";
 
 /// Ranges of unreadable blocks listed one by one, beside those META lists (an image holds at
 /// most about as many there). What follows is listed as one range.
@@ -32,6 +34,13 @@ pub struct RestorePlan {
     pub(crate) target: TargetFacts,
     pub(crate) unreadable: Vec<Extent>,
     pub(crate) notes: Vec<Note>,
+    /// Written in place of what the image has there, or behind it. Ascending.
+    pub(crate) patches: Vec<Patch>,
+    /// What is written after the rest and before the head.
+    pub(crate) late: ExtentSet,
+    /// Bytes of the disk that come from a smaller copy of a partition.
+    pub(crate) replaced: Option<Extent>,
+    table: Option<NewTable>,
     partition: Option<PartitionInfo>,
     amounts: Amounts,
 }
@@ -66,7 +75,7 @@ impl Amounts {
 
 impl RestorePlan {
     /// Plans the restore of `view` to the target that `facts` describe. Reads the index of the
-    /// image and none of its blocks.
+    /// image, and of its blocks those with a partition table.
     ///
     /// # Errors
     /// [`crate::Error::Refused`] when the target must not or cannot take the point;
@@ -76,6 +85,20 @@ impl RestorePlan {
         view: &View,
         facts: &TargetFacts,
         options: RestoreOptions,
+        job: Job<'_>,
+    ) -> Result<Self> {
+        Self::with(view, facts, options, None, job)
+    }
+
+    /// The same, with one partition taken from where it was made smaller for this target.
+    ///
+    /// # Errors
+    /// As [`RestorePlan::new`].
+    pub fn with(
+        view: &View,
+        facts: &TargetFacts,
+        options: RestoreOptions,
+        shrunk: Option<&Shrunk>,
         job: Job<'_>,
     ) -> Result<Self> {
         let image = view.image();
@@ -89,12 +112,29 @@ impl RestorePlan {
         };
         facts.check_free()?;
         let sectors = view.geometry().sector_size();
-        check_fit(facts, region.len, partition.is_none().then_some(sectors))?;
+        let layout = if partition.is_some() {
+            check_length(facts, region.len)?;
+            if options.grow != Grow::None {
+                return Err(Refusal::NothingToGrow("a single partition").into());
+            }
+            if options.identity != Identity::Keep {
+                return Err(Refusal::NoNewIdentity("a single partition").into());
+            }
+            Layout::of_partition(region.len, facts)
+        } else {
+            Layout::of_disk(view, facts, &options, shrunk.map(Shrunk::what))?
+        };
+        let region = Extent::new(region.start, layout.len);
 
         let mut amounts = Amounts::default();
         let listed: ExtentSet = image.meta().source_errors.iter().copied().collect();
         let mut unlisted = Vec::new();
-        for (count, piece) in (1u64..).zip(Pieces::new(view, region)) {
+        let replaced = shrunk.map(|shrunk| shrunk.what().after);
+        let patched = layout.patches.iter().map(Patch::extent).chain(replaced);
+        let patched: ExtentSet = patched.collect();
+        let kept = patched.gaps_within(region).into_iter();
+        let pieces = kept.flat_map(|part| Pieces::new(view, part));
+        for (count, piece) in (1u64..).zip(pieces) {
             let piece = piece?;
             if count.is_multiple_of(PIECES_PER_CHECK) {
                 job.check()?;
@@ -111,16 +151,16 @@ impl RestorePlan {
         if partition.is_some() && !disk.table_problems.is_empty() {
             notes.push(Note::TableProblems(disk.table_problems.clone()));
         }
-        if facts.kind == FileKind::BlockDevice && facts.logical_sector_size != sectors {
+        let is_device = facts.kind == FileKind::BlockDevice;
+        if partition.is_some() && is_device && facts.logical_sector_size != sectors {
             let target = facts.logical_sector_size;
             notes.push(Note::OtherSectorSize { source: sectors, target });
         }
-        if facts.len > region.len {
-            notes.push(Note::TargetLarger { rest: Extent::between(region.len, facts.len) });
-            if partition.is_none() && disk.table == GPT {
-                notes.push(Note::BackupHeaderNotAtEnd);
-            }
+        let is_source = |known: &Option<String>, imaged: &str| known.as_deref() == Some(imaged);
+        if !disk.serial.is_empty() && is_source(&facts.serial, &disk.serial) {
+            notes.push(Note::SourceDisk);
         }
+        notes.extend(layout.notes);
         Ok(Self {
             point: view.point(),
             state_root: image.trailer().state_root,
@@ -131,6 +171,10 @@ impl RestorePlan {
             unreadable: unreadable.runs().to_vec(),
             notes,
             partition,
+            patches: layout.patches,
+            late: layout.late,
+            table: layout.table,
+            replaced,
             amounts,
         })
     }
@@ -164,17 +208,25 @@ impl RestorePlan {
     /// created with this length; a longer target keeps its own.
     #[must_use]
     pub fn target_len_needed(&self) -> u64 {
-        self.region.len
+        self.patches.last().map_or(0, |patch| patch.extent().end()).max(self.region.len)
     }
 
     /// Whether an existing file must be extended to [`RestorePlan::target_len_needed`] first.
     /// The new bytes must read as zeros.
     #[must_use]
     pub fn extends_target(&self) -> bool {
-        self.target.exists && self.target.len < self.region.len
+        self.target.exists && self.target.len < self.target_len_needed()
     }
 
-    /// Bytes of the region by how the image has them.
+    /// The partition table the target will have; `None` for a partition, and for a disk without
+    /// a sound table.
+    #[must_use]
+    pub fn table(&self) -> Option<&NewTable> {
+        self.table.as_ref()
+    }
+
+    /// Bytes of the region by how the image has them, without those of a changed table and of a
+    /// partition that was made smaller.
     #[must_use]
     pub fn amounts(&self) -> Amounts {
         self.amounts
@@ -194,19 +246,11 @@ impl RestorePlan {
     }
 }
 
-/// Refuses a device that is too small, or has sectors other than `sectors`. Files can be
-/// extended and have no sectors.
-fn check_fit(facts: &TargetFacts, needed: u64, sectors: Option<u32>) -> Result<()> {
-    if facts.kind == FileKind::RegularFile {
-        return Ok(());
-    }
-    let target = facts.label.clone();
-    let found = facts.logical_sector_size;
-    if let Some(needed) = sectors.filter(|sectors| *sectors != found) {
-        return Err(Refusal::SectorSize { target, needed, found }.into());
-    }
-    if facts.len < needed {
-        return Err(Refusal::TooSmall { target, needed, len: facts.len }.into());
+/// Refuses a device that is too small. Files can be extended.
+fn check_length(facts: &TargetFacts, needed: u64) -> Result<()> {
+    let (target, len) = (facts.label.clone(), facts.len);
+    if facts.kind == FileKind::BlockDevice && len < needed {
+        return Err(Refusal::TooSmall { target, needed, len }.into());
     }
     Ok(())
 }

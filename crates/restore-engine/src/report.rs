@@ -1,13 +1,15 @@
 use aiv_volume_io::Extent;
+use aiv_volume_io::partition::Unfit;
 
-/// What a finished restore did. Every byte of the region is in exactly one of `bytes_written`,
-/// `bytes_zeroed`, `bytes_discarded`, `bytes_identical` and `bytes_left`.
+/// What a finished restore did. Every byte of the region, and of a partition table that was put
+/// outside of it, is in exactly one of `bytes_written`, `bytes_zeroed`, `bytes_discarded`,
+/// `bytes_identical` and `bytes_left`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoreReport {
     /// The bytes of the source disk that were restored; their first one is byte zero of the
     /// target.
     pub region: Extent,
-    /// Bytes written from the image.
+    /// Bytes written: from the image, and those of a changed partition table.
     pub bytes_written: u64,
     /// Bytes turned into zeros.
     pub bytes_zeroed: u64,
@@ -50,6 +52,89 @@ pub enum Note {
     /// The backup header of the GPT is where the source disk ended, not at the end of this
     /// larger disk: a partitioning tool has to move it before the rest can be used.
     BackupHeaderNotAtEnd,
+    /// The partition table was made for the target, as its length or its sectors asked for.
+    TableFitted,
+    /// The partition table was kept although it does not match the target.
+    TableKept(
+        /// Why it could not be made for the target.
+        Unfit,
+    ),
+    /// The end of the source disk, which belongs to no partition, has no place on the target.
+    TailCut {
+        /// Bytes of the source disk that are not restored.
+        rest: Extent,
+    },
+    /// A backup GPT that the target had from before is zeroed.
+    OldBackupCleared {
+        /// Its header, in the target.
+        extent: Extent,
+    },
+    /// The partition table counts in sectors of another size now. What the partitions hold can
+    /// be used there; boot loaders may not know.
+    SectorsConverted {
+        /// Bytes per logical sector of the source.
+        source: u32,
+        /// Bytes per logical sector of the target.
+        target: u32,
+    },
+    /// A partition and its filesystem were made smaller.
+    Shrunk {
+        /// Its number.
+        number: u32,
+        /// Its bytes on the source disk.
+        from: u64,
+        /// Its bytes on the target.
+        to: u64,
+    },
+    /// Another disk of this machine has the identity the target will have. Systems take the one
+    /// for the other.
+    SameIdentity {
+        /// Its device node.
+        other: String,
+        /// GUID or MBR signature.
+        id: String,
+    },
+    /// The target has another identity than the source disk.
+    NewIdentity {
+        /// GUID or MBR signature of the source disk; empty when it had none.
+        before: String,
+        /// That of the target.
+        after: String,
+        /// Whether its partitions have new ones as well.
+        partitions: bool,
+    },
+    /// By its serial number, the target is the disk that was imaged.
+    SourceDisk,
+    /// The last partition was to grow, and is of a kind that is never scaled by itself.
+    NotScaled {
+        /// Its number.
+        number: u32,
+        /// What it is: `"swap space"`.
+        what: &'static str,
+    },
+    /// There is less than 1 MiB free behind a partition that was to grow.
+    NoRoomToGrow {
+        /// Its number.
+        number: u32,
+    },
+    /// A filesystem was grown to the length of its partition, and checked.
+    FilesystemGrown {
+        /// Number of the partition.
+        number: u32,
+        /// What it is.
+        filesystem: String,
+    },
+    /// A filesystem was not grown and is shorter than its partition.
+    FilesystemNotGrown {
+        /// Number of the partition.
+        number: u32,
+        /// What it is; empty when not known.
+        filesystem: String,
+        /// Why.
+        why: String,
+        /// What does it by hand; empty when nothing is known.
+        by_hand: &'static str,
+    },
     /// A partition went onto a device with other sectors. Some filesystems cannot be mounted
     /// there.
     OtherSectorSize {

@@ -27,8 +27,23 @@ pub enum PlanStep {
         /// Where, in the target. Free space in there is treated as everywhere.
         extent: Extent,
     },
+    /// A backup partition table at the end of the target is zeroed, like the head.
+    ClearEnd {
+        /// Where, in the target.
+        extents: Vec<Extent>,
+    },
     /// Bytes from the image are written; in a delta restore, those that differ.
     Write {
+        /// How many, at most.
+        bytes: u64,
+    },
+    /// Bytes of a partition that was made smaller are written, its holes as zeros.
+    WriteCopy {
+        /// How many.
+        bytes: u64,
+    },
+    /// Bytes of a partition table made for the target are written, and zeros to its old places.
+    WriteTable {
         /// How many, at most.
         bytes: u64,
     },
@@ -48,6 +63,11 @@ pub enum PlanStep {
     Verify {
         /// How many bytes, at most.
         bytes: u64,
+    },
+    /// A backup partition table at the end gets its contents, is synced, read back and compared.
+    WriteEnd {
+        /// Where, in the target.
+        extents: Vec<Extent>,
     },
     /// The head gets its contents, is synced, read back and compared.
     WriteHead {
@@ -72,22 +92,35 @@ impl RestorePlan {
         if !self.head_is_blank() {
             steps.push(PlanStep::ClearHead { extent: head });
         }
+        let late = self.ranges().late;
+        if !late.is_empty() {
+            steps.push(PlanStep::ClearEnd { extents: late.clone() });
+        }
+        let table = self.patches.iter().map(|patch| patch.extent().len).sum();
         let amounts = self.amounts();
         let unused = self.options().unused;
         let free = amounts.unused + amounts.excluded;
         let zero = if unused == Unused::Zero { amounts.zero + free } else { amounts.zero };
         let write = amounts.data + amounts.unreadable;
         steps.push(PlanStep::Write { bytes: write });
+        let copy = self.replaced.map_or(0, |extent| extent.len);
+        steps.push(PlanStep::WriteCopy { bytes: copy });
+        steps.push(PlanStep::WriteTable { bytes: table });
         steps.push(PlanStep::Zero { bytes: zero });
         if unused != Unused::Zero {
             steps.push(PlanStep::Free { unused, bytes: free });
         }
-        steps.push(PlanStep::Verify { bytes: write + zero });
+        steps.push(PlanStep::Verify { bytes: write + copy + table + zero });
+        if !late.is_empty() {
+            steps.push(PlanStep::WriteEnd { extents: late });
+        }
         steps.push(PlanStep::WriteHead { extent: head });
         let is_work = |step: &PlanStep| {
             !matches!(
                 step,
                 PlanStep::Write { bytes: 0 }
+                    | PlanStep::WriteCopy { bytes: 0 }
+                    | PlanStep::WriteTable { bytes: 0 }
                     | PlanStep::Zero { bytes: 0 }
                     | PlanStep::Free { bytes: 0, .. }
                     | PlanStep::Verify { bytes: 0 }
@@ -106,6 +139,18 @@ impl fmt::Display for PlanStep {
             Self::ClearHead { extent } => {
                 write!(f, "clear the first {} bytes until the end of the restore", extent.len)
             }
+            Self::ClearEnd { extents } => {
+                write!(f, "clear {} at the end as well", places(extents))
+            }
+            Self::WriteCopy { bytes } => {
+                write!(f, "write {bytes} bytes of the partition that was made smaller")
+            }
+            Self::WriteTable { bytes } => {
+                write!(f, "write {bytes} bytes of a partition table made for the target")
+            }
+            Self::WriteEnd { extents } => {
+                write!(f, "write {} after the rest, and check them", places(extents))
+            }
             Self::Write { bytes } => write!(f, "write {bytes} bytes from the image"),
             Self::Zero { bytes } => write!(f, "make {bytes} bytes read as zeros"),
             Self::Free { unused: Unused::Discard, bytes } => {
@@ -118,4 +163,9 @@ impl fmt::Display for PlanStep {
             }
         }
     }
+}
+
+fn places(extents: &[Extent]) -> String {
+    let place = |extent: &Extent| format!("bytes {} to {}", extent.start, extent.end());
+    extents.iter().map(place).collect::<Vec<_>>().join(", ")
 }

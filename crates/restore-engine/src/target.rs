@@ -4,10 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aiv_image_format::{Error as ImageError, Image};
-use aiv_volume_io::device::{self, Use};
-use aiv_volume_io::{FileDisk, FileKind, ReadAt};
+use aiv_volume_io::device::{self, DeviceKind, Use};
+use aiv_volume_io::{Extent, FileDisk, FileKind, ReadAt};
 
 use crate::error::{Error, Refusal, Result};
+use crate::identity::{Attached, attached};
 
 /// What is known about a target before anything is written to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +32,16 @@ pub struct TargetFacts {
     pub holds_image: bool,
     /// Whether it is an Aivory image itself.
     pub is_image: bool,
+    /// The header of a backup GPT in its last sector, sound or not.
+    pub old_backup: Option<Extent>,
+    /// Serial number of the disk, where the system knows one.
+    pub serial: Option<String>,
+    /// World-wide name of the disk, where the system knows one.
+    pub wwn: Option<String>,
+    /// First byte on its disk, for a partition; else zero.
+    pub offset: u64,
+    /// The other disks of the machine, when the target is a device.
+    pub attached: Vec<Attached>,
 }
 
 impl TargetFacts {
@@ -48,9 +59,15 @@ impl TargetFacts {
         let disk = FileDisk::open_source(path).map_err(Error::Target)?;
         let (len, kind) = (disk.len(), disk.kind());
         let logical_sector_size = disk.logical_sector_size();
+        let found = device::at(root, path).map_err(Error::Target)?;
+        let others = match kind {
+            FileKind::BlockDevice => attached(root, path)?,
+            FileKind::RegularFile => Vec::new(),
+        };
         let uses = device::uses_of(root, path).map_err(Error::Target)?;
         let is_it = device::same_file(path, image).map_err(examine(image))?;
         let holds_it = is_it || device::holds_path(root, path, image).map_err(Error::Target)?;
+        let old_backup = old_backup(&disk);
         let (refuses_writes, is_image) = match kind {
             FileKind::RegularFile => (refuses_writes(path)?, is_image(disk)?),
             // The kernel tells about devices, and what lies on one is not what the device is.
@@ -66,6 +83,14 @@ impl TargetFacts {
             uses,
             holds_image: holds_it,
             is_image,
+            old_backup,
+            offset: found.as_ref().map_or(0, |device| match device.kind {
+                DeviceKind::Partition { start, .. } => start,
+                _ => 0,
+            }),
+            serial: found.as_ref().and_then(|device| device.serial.clone()),
+            wwn: found.and_then(|device| device.wwn),
+            attached: others,
         })
     }
 
@@ -82,6 +107,11 @@ impl TargetFacts {
             uses: Vec::new(),
             holds_image: false,
             is_image: false,
+            old_backup: None,
+            serial: None,
+            wwn: None,
+            offset: 0,
+            attached: Vec::new(),
         }
     }
 
@@ -111,6 +141,24 @@ impl TargetFacts {
             FileKind::BlockDevice => u64::MAX,
         }
     }
+}
+
+/// Whether the last sector begins as a GPT header does. A file may be that of a disk with any
+/// sectors; an unreadable last sector tells nobody anything.
+fn old_backup(disk: &FileDisk) -> Option<Extent> {
+    let sizes: &[u64] = match disk.kind() {
+        FileKind::BlockDevice => &[disk.logical_sector_size().into()],
+        FileKind::RegularFile => &[512, 4096],
+    };
+    for &size in sizes {
+        let Some(start) = disk.len().checked_sub(size) else { continue };
+        let mut signature = [0; 8];
+        let read = disk.read_exact_at(&mut signature, start);
+        if read.is_ok() && &signature == b"EFI PART" {
+            return Some(Extent::new(start, size));
+        }
+    }
+    None
 }
 
 fn forbids_writes(found: &Use) -> bool {

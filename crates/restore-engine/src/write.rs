@@ -31,6 +31,14 @@ impl<'t> Writer<'t> {
         let extent = self.task.in_target(batch.extent());
         match batch {
             Batch::Blocks(parts) => self.blocks(parts, extent),
+            Batch::Patch { extent: patch } => {
+                let bytes = self.task.plan.patch_bytes(*patch);
+                self.bytes(bytes, extent)
+            }
+            Batch::Replaced { extent: place } => {
+                let bytes = self.task.copied(*place)?;
+                self.bytes(&bytes, extent)
+            }
             Batch::Run { action: Action::Zero, .. } => self.zero(extent),
             Batch::Run { action: Action::Discard, .. } => self.discard(extent),
             Batch::Run { action: Action::Leave, .. } => {
@@ -70,6 +78,21 @@ impl<'t> Writer<'t> {
             tally.written += run.len;
         }
         Ok(tally)
+    }
+
+    /// Writes bytes that are not in the image.
+    fn bytes(&mut self, bytes: &[u8], extent: Extent) -> Result<Tally> {
+        if self.delta {
+            self.old.resize(bytes.len(), 0);
+            let read = self.task.target.read_exact_at(&mut self.old, extent.start);
+            if read.is_ok() && self.old == bytes {
+                return Ok(Tally { identical: extent.len, ..Tally::default() });
+            }
+        }
+        self.task.head.clear(self.task)?;
+        let failed = Error::io("writing", extent.start);
+        self.task.target.write_all_at(bytes, extent.start).map_err(failed)?;
+        Ok(Tally { written: extent.len, ..Tally::default() })
     }
 
     fn zero(&mut self, extent: Extent) -> Result<Tally> {

@@ -10,4 +10,4 @@ mod session;
 
 pub use answer::{print, print_stream};
 pub use folders::{merge_ids, open_folder, open_or_create_folder, remember};
-pub use session::{GUARD, Session, SystemClock, guard_frozen, now_unix_ms, threads};
+pub use session::{GUARD, Session, SystemClock, guard_frozen, now_unix_ms, random, threads};

@@ -1,6 +1,6 @@
 //! What the outside world gives to a command: time, randomness, a terminal, Ctrl-C.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::num::NonZeroUsize;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aiv_backup_engine::Clock;
 use aiv_jobs::World;
-use aiv_report::{Exit, Failure};
+use aiv_report::{Exit, Failure, Verdict, words};
 use aiv_volume_io::{Cancel, Job};
 
 use crate::progress::Show;
@@ -63,6 +63,37 @@ impl Session {
         let read = io::stdin().read_line(&mut line);
         ASKING.store(false, Ordering::Relaxed);
         read.map(|_| line)
+    }
+
+    /// Has the user type something only this target has before it is overwritten, unless that
+    /// is `settled`.
+    ///
+    /// # Errors
+    /// A refusal when nobody can be asked, or when the answer is another one.
+    pub fn confirm(
+        &self,
+        settled: bool,
+        path: &Path,
+        len: u64,
+        serial: Option<&str>,
+    ) -> Result<(), Failure> {
+        if settled {
+            return Ok(());
+        }
+        let refused = |message: &str| {
+            let hint = "add --yes to overwrite it";
+            let verdict = Verdict { code: "not_confirmed", exit: Exit::Refused, hint };
+            Failure::new(verdict, format!("{} exists, {message}", path.display()))
+        };
+        if self.json || !io::stdin().is_terminal() {
+            return Err(refused("and nobody could be asked whether to overwrite it"));
+        }
+        let size = ("size in bytes", len.to_string());
+        let (what, token) = serial.map_or(size, |serial| ("serial number", serial.to_owned()));
+        self.say(&format!("{} with {} will be overwritten.", path.display(), words::size(len)));
+        self.say(&format!("To go on, type its {what}: {token}"));
+        let answer = self.read_line().map_err(Failure::io("cannot read the answer"))?;
+        if answer.trim() == token { Ok(()) } else { Err(refused("and the answer was another one")) }
     }
 
     /// Writes a line to standard error, where no progress bar is left.
@@ -126,7 +157,7 @@ pub fn now_unix_ms() -> u64 {
 ///
 /// # Errors
 /// When the system has none.
-pub(crate) fn random<const N: usize>() -> Result<[u8; N], Failure> {
+pub fn random<const N: usize>() -> Result<[u8; N], Failure> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes)
         .map_err(|e| Failure::io("no random numbers")(io::Error::other(e.to_string())))?;

@@ -40,6 +40,14 @@ pub enum Error {
         /// What it is instead.
         found: &'static str,
     },
+    /// No disk of this machine, or more than one, has the identity that was asked for.
+    #[error("{} {what}{}", count(found), list(found))]
+    NotOneDevice {
+        /// What was asked for: `"serial number S4EV"`.
+        what: String,
+        /// The device nodes of those that have it.
+        found: Vec<PathBuf>,
+    },
     /// The bytes contradict themselves: look at another copy.
     #[error(transparent)]
     Corrupt(#[from] Corrupt),
@@ -59,6 +67,18 @@ impl Error {
         let path = path.to_path_buf();
         move |source| Self::Path { op, path, source }
     }
+}
+
+fn count(found: &[PathBuf]) -> String {
+    match found.len() {
+        0 => "no disk has".to_owned(),
+        count => format!("{count} disks have"),
+    }
+}
+
+fn list(found: &[PathBuf]) -> String {
+    let paths: Vec<_> = found.iter().map(|path| path.display().to_string()).collect();
+    if paths.is_empty() { String::new() } else { format!(": {}", paths.join(", ")) }
 }
 
 /// A structure on a disk that contradicts its own rules.

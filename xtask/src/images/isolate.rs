@@ -47,6 +47,7 @@ pub(super) fn check_one(folder: &Path, id: &str, raw: &Path) -> Outcome {
     setrlimit(Resource::As, limit).map_err(|e| format!("cannot limit memory: {e}"))?;
     let facts = manifest::load(folder)?;
     let fact = facts.iter().find(|fact| fact.id == id).ok_or("no such image")?;
+    super::containers::fetch_parent(folder, &facts, fact, raw)?;
     print!("{}", answer(&check::check_image(fact, raw)));
     Ok(())
 }

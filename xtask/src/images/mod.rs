@@ -5,6 +5,7 @@
 //! library says about a sound image must be what independent tools said.
 
 mod check;
+mod containers;
 mod isolate;
 mod manifest;
 mod round_trip;

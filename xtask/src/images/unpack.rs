@@ -147,7 +147,7 @@ fn fill(source: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
 }
 
 /// OpenSSL uses the processor's SHA instructions, which `sha256sum` of Debian 12 does not.
-fn start_hash() -> Result<Child, String> {
+pub(super) fn start_hash() -> Result<Child, String> {
     process::command("openssl")
         .args(["dgst", "-sha256", "-r"])
         .stdin(Stdio::piped())
@@ -156,7 +156,7 @@ fn start_hash() -> Result<Child, String> {
         .map_err(|e| format!("cannot start openssl: {e}"))
 }
 
-fn finish_hash(hash: Child) -> Result<String, String> {
+pub(super) fn finish_hash(hash: Child) -> Result<String, String> {
     let output = hash.wait_with_output().map_err(|e| format!("cannot hash: {e}"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     Ok(text.split_whitespace().next().unwrap_or_default().to_owned())

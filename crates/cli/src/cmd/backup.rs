@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use aiv_backup_engine::{BackupOptions, Basis};
-use aiv_jobs::{BackupJob, Hooks, Still};
+use aiv_jobs::{BackupJob, Hooks, OpenOptions, Still};
 use aiv_report::{Failure, Outcome, backups};
 use aiv_terminal::{Session, threads};
 
@@ -39,7 +39,8 @@ pub(crate) fn run(args: Backup, session: &Session) -> Result<Outcome, Failure> {
     };
     let Backup { sources, to, name, source_id, rate_limit, pre_freeze, post_thaw, .. } = args;
     let hooks = Hooks { pre_freeze, post_thaw, limit: seconds(args.hook_limit) };
-    let backup = BackupJob { name, source_id, options, rate_limit, still, hooks };
+    let open = OpenOptions { format: args.source_format, follow: args.follow };
+    let backup = BackupJob { name, source_id, open, options, rate_limit, still, hooks };
     let done = backup.run(&sources, &to, session, session.job())?;
     let (outcome, others) = backups(&sources, &done);
     // The worst failure is the caller's to tell.

@@ -1,84 +1,65 @@
-//! `aiv restore`: plan, ask, apply.
+//! `aiv restore`: plan, ask, apply; or put back what an undo log has.
 
-use std::fs;
-use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use aiv_chain::locate_view;
 use aiv_jobs::World;
-use aiv_report::{Exit, Failure, Outcome, Remarks, Verdict, json, text, words};
-use aiv_restore_engine::{RestoreOptions, RestorePlan, RestoreReport, TargetFacts, View};
-use aiv_volume_io::{FileDisk, device};
+use aiv_report::{Failure, Outcome, Remarks, json, text, words};
+use aiv_restore_engine::{
+    Around, RestoreOptions, RestorePlan, SystemTools, TargetFacts, ToShrink, UndoLog,
+};
+use aiv_terminal::{Session, now_unix_ms, random, threads};
+use aiv_volume_io::device;
 
 use crate::args::Restore;
-use aiv_terminal::{Session, threads};
 
 pub(crate) fn run(args: &Restore, session: &Session) -> Result<Outcome, Failure> {
+    let to = &device::named(session.root(), &args.to)?;
+    if let Some(undo) = UndoLog::open(&args.image)? {
+        return put_back(&undo, args, to, session);
+    }
     let (path, view) = locate_view(&args.image, session.job())?;
     let of_image = Remarks::on_image(view.image());
-    let target = TargetFacts::gather(session.root(), &args.to, &path)?;
+    let target = TargetFacts::gather(session.root(), to, &path)?;
     let options = RestoreOptions {
         partition: args.partition,
         delta: args.delta,
         unused: args.unused,
+        table: args.table,
+        grow: args.grow,
+        identity: args.identity,
+        seed: random()?,
         threads: threads(),
     };
-    let plan = RestorePlan::new(&view, &target, options, session.job())?;
-    let remarks = Remarks::on_restore(plan.notes(), plan.unreadable());
-    let title = words::clean(&format!("{} -> {}", path.display(), args.to.display())) + "\n";
+    let (tools, job) = (SystemTools::new("/run"), session.job());
+    let settle = |dir| ToShrink::settle(&view, &target, &options, dir, &tools, job);
+    let shrunk = args.shrink.as_deref().map(settle).transpose()?.flatten();
+    let plan = RestorePlan::with(&view, &target, options, shrunk.as_ref(), job)?;
+    let mut remarks = Remarks::on_restore(plan.notes(), plan.unreadable());
+    let title = words::clean(&format!("{} -> {}", path.display(), to.display())) + "\n";
     let mut outcome = if args.dry_run {
         Outcome::answer(json::restore_plan(&plan), title + &text::restore_plan(&plan))
     } else {
-        if target.exists && !args.yes {
-            confirm(&args.to, target.len, session)?;
-        }
-        let report = apply(plan, &view, &args.to, session)?;
+        let settled = args.yes || !target.exists;
+        session.confirm(settled, to, target.len, target.serial.as_deref())?;
+        let undo = args.undo.as_deref().map(|file| (file, now_unix_ms()));
+        let around = Around { undo, shrunk: shrunk.as_ref(), tools: Some(&tools) };
+        let applied = plan.apply_at(&view, to, around, job);
+        let report = applied.map_err(|failed| Failure::of_restore(&failed))?;
+        remarks = Remarks::on_restore(&report.notes, &report.unreadable);
         Outcome::report(json::restore(&report), title + &text::restore(&report))
     };
-    (outcome.json["image"], outcome.json["target"]) = (json::path(&path), json::path(&args.to));
+    (outcome.json["image"], outcome.json["target"]) = (json::path(&path), json::path(to));
     Ok(outcome.with(of_image).with(remarks))
 }
 
-/// Has the user type something only this target has.
-fn confirm(path: &Path, len: u64, session: &Session) -> Result<(), Failure> {
-    let refused = |message: &str| {
-        let hint = "add --yes to overwrite it";
-        let verdict = Verdict { code: "not_confirmed", exit: Exit::Refused, hint };
-        Failure::new(verdict, format!("{} exists, {message}", path.display()))
-    };
-    if session.json || !io::stdin().is_terminal() {
-        return Err(refused("and nobody could be asked whether to overwrite it"));
+fn put_back(undo: &UndoLog, args: &Restore, to: &Path, ask: &Session) -> Result<Outcome, Failure> {
+    let target = TargetFacts::gather(ask.root(), to, &args.image)?;
+    undo.check_target(&target, to)?;
+    if args.dry_run {
+        return Ok(Outcome::answer(json::undo(undo, None), text::undo(undo)));
     }
-    let serial = device::at(session.root(), path)?.and_then(|device| device.serial);
-    let (what, token) = serial.map_or(("size in bytes", len.to_string()), |s| ("serial number", s));
-    session.say(&format!("{} with {} will be overwritten.", path.display(), words::size(len)));
-    session.say(&format!("To go on, type its {what}: {token}"));
-    let answer = session.read_line().map_err(Failure::io("cannot read the answer"))?;
-    if answer.trim() == token { Ok(()) } else { Err(refused("and the answer was another one")) }
-}
-
-/// Applies the plan. A file that was created for it does not outlive a failure.
-fn apply(
-    plan: RestorePlan,
-    view: &View,
-    path: &Path,
-    session: &Session,
-) -> Result<RestoreReport, Failure> {
-    let (needed, exists) = (plan.target_len_needed(), plan.target().exists);
-    let target = if exists {
-        FileDisk::open_target(path, true)?
-    } else {
-        FileDisk::create_target(path, needed)?
-    };
-    if plan.extends_target() {
-        target.set_len(needed).map_err(Failure::io(format!("cannot extend {}", path.display())))?;
-    }
-    plan.apply(view, &target, session.job()).map_err(|error| {
-        let failure = Failure::of(&error);
-        let what_is_left = match exists {
-            false if fs::remove_file(path).is_ok() => "the new file was removed",
-            _ => "the target holds part of a disk and must not be used",
-        };
-        Failure { message: format!("{} ({what_is_left})", failure.message), ..failure }
-    })
+    ask.confirm(args.yes, to, target.len, target.serial.as_deref())?;
+    let written = undo.put_back_at(to)?;
+    Ok(Outcome::report(json::undo(undo, Some(written)), text::undo(undo)))
 }

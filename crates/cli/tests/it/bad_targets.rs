@@ -197,3 +197,39 @@ fn a_delta_restore_writes_only_what_differs() {
     let json = aiv_json(&args).ended(0).json();
     assert_eq!((&json["bytes_written"], &json["bytes_skipped"]), (&0.into(), &(2 * MIB).into()));
 }
+
+#[test]
+fn a_restore_to_the_wrong_disk_is_undone_from_its_log() {
+    let setup = Setup::new();
+    let target = setup.scratch.disk("existing.raw", 4 * MIB);
+    let before = fs::read(&target).unwrap();
+    let undo = setup.scratch.arg("undo");
+    let restore = ["restore", &setup.image, "--to", &target, "--yes", "--undo", &undo];
+    aiv(&restore).ended(0);
+    assert_ne!(fs::read(&target).unwrap(), before);
+    // The log is kept: a second restore does not overwrite it.
+    aiv_json(&restore).failed(1, "undo_log");
+    let put_back = ["restore", &undo, "--to", &target];
+    aiv_json(&put_back).failed(5, "not_confirmed");
+    let text = aiv(&[&put_back[..], &["--dry-run"]].concat()).ended(0).stdout;
+    assert!(text.contains("bytes 0 to 1048576"), "{text}");
+    assert_ne!(fs::read(&target).unwrap(), before);
+    let other = setup.scratch.disk("other.raw", 4 * MIB);
+    aiv_json(&["restore", &undo, "--to", &other, "--yes"]).failed(5, "other_target");
+    let json = aiv_json(&[&put_back[..], &["--yes"]].concat()).ended(0).json();
+    assert_eq!(json["bytes_written"], 2 * MIB);
+    let after = fs::read(&target).unwrap();
+    assert!(after[..MIB as usize] == before[..MIB as usize], "the first MiB");
+    assert!(after[3 * MIB as usize..] == before[3 * MIB as usize..], "the last MiB");
+}
+
+#[test]
+fn a_serial_number_no_disk_has_is_refused() {
+    let setup = Setup::new();
+    for name in ["serial:no-such-disk", "wwn:0x0"] {
+        let args = ["restore", &setup.image, "--to", name, "--yes"];
+        let message = aiv_json(&args).failed(5, "no_such_device");
+        assert!(message.starts_with("no disk has "), "{message}");
+        assert!(!Path::new(name).exists());
+    }
+}

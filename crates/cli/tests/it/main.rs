@@ -20,3 +20,4 @@ mod many_disks;
 mod output;
 mod real_disk;
 mod shapes;
+mod virtual_disks;

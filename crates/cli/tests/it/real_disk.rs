@@ -161,6 +161,70 @@ fn a_disk_is_restored_onto_a_device_and_backed_up_from_one() {
 }
 
 #[test]
+fn a_disk_goes_onto_a_larger_device_and_its_table_to_both_ends_of_it() {
+    let scratch = Scratch::new();
+    let disk = make_disk(&scratch);
+    let images = scratch.arg("images");
+    aiv(&["backup", &disk, "--to", &images]).ended(0);
+    let backing = scratch.write("backing.raw", &noise(DISK + 16 * MIB, 5));
+    let latest = format!("{images}@latest");
+    {
+        let target = Loop::new(backing.as_ref(), &[]);
+        let to =
+            |more: &[&'static str]| [&["restore", &latest, "--to", target.arg()], more].concat();
+        let table = aiv_json(&to(&["--dry-run"])).ended(0).json()["table"].clone();
+        assert_eq!((&table["kind"], &table["changed"]), (&"gpt".into(), &true.into()));
+        assert_eq!(table["partitions"][1]["start"], ROOT.0);
+        let text = aiv(&to(&["--dry-run"])).ended(0).stdout;
+        assert!(text.contains("gpt in sectors of 512 bytes, made for the target"), "{text}");
+        aiv(&to(&["--yes", "--table", "keep"])).ended(0);
+        let verdict = run("sgdisk", &["--verify", &backing]);
+        assert!(!verdict.contains("No problems found"), "{verdict}");
+        aiv(&to(&["--yes", "--delta"])).ended(0);
+    }
+    let verdict = run("sgdisk", &["--verify", &backing]);
+    assert!(verdict.contains("No problems found"), "{verdict}");
+    check_ext4(backing.as_ref());
+    check_files(disk.as_ref(), backing.as_ref());
+    // The last partition takes the new space, and its filesystem with it.
+    {
+        let target = Loop::new(backing.as_ref(), &[]);
+        let args = ["restore", &latest, "--to", target.arg(), "--yes", "--grow", "last"];
+        let text = aiv(&args).ended(0).stdout;
+        assert!(text.contains("the ext4 filesystem of partition 2 was grown"), "{text}");
+    }
+    let grown = Loop::part(backing.as_ref(), (ROOT.0, DISK + 15 * MIB - ROOT.0), true);
+    run("e2fsck", &["-fn", grown.arg()]);
+}
+
+#[test]
+fn a_disk_goes_onto_a_smaller_device_with_its_filesystem_made_smaller() {
+    let scratch = Scratch::new();
+    let disk = make_disk(&scratch);
+    let images = scratch.arg("images");
+    aiv(&["backup", &disk, "--to", &images]).ended(0);
+    let latest = format!("{images}@latest");
+    let backing = scratch.write("backing.raw", &noise(DISK - 8 * MIB, 5));
+    let folder = scratch.arg("copies");
+    fs::create_dir(&folder).unwrap();
+    {
+        let target = Loop::new(backing.as_ref(), &[]);
+        let restore = ["restore", &latest, "--to", target.arg(), "--yes"];
+        let message = aiv_json(&restore).failed(5, "target_too_small");
+        assert!(message.contains("partition 2 ends at byte"), "{message}");
+        let text = aiv(&[&restore[..], &["--shrink", &folder]].concat()).ended(0).stdout;
+        assert!(text.contains("partition 2 was made smaller with its filesystem"), "{text}");
+    }
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+    let verdict = run("sgdisk", &["--verify", &backing]);
+    assert!(verdict.contains("No problems found"), "{verdict}");
+    let part = Loop::part(backing.as_ref(), (ROOT.0, DISK - 9 * MIB - ROOT.0), true);
+    run("e2fsck", &["-fn", part.arg()]);
+    let mount = Mount::new(part.arg(), "ro");
+    assert_eq!(fs::read(mount.path().join("etc/deep/er/noise")).unwrap(), noise(3 * MIB, 2));
+}
+
+#[test]
 fn one_partition_is_restored_into_a_file_of_its_size() {
     let scratch = Scratch::new();
     let disk = make_disk(&scratch);

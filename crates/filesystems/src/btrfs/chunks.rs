@@ -237,3 +237,26 @@ impl<'a> ChunkTree<'a> {
         Ok(self.chunks)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_that_touch_and_more_than_memory_is_set_aside_for() {
+        let chunk = |n: usize| Chunk {
+            logical: (n as u64) << 20,
+            len: 1 << 20,
+            flags: DATA,
+            first: 0,
+            second: None,
+        };
+        let mut chunks = Chunks { list: (0..CHUNKS_MAX - 1).map(chunk).collect() };
+        let overlapping = Chunk { logical: ((CHUNKS_MAX as u64 - 1) << 20) - 4096, ..chunk(0) };
+        let fault = chunks.push(overlapping).unwrap_err().to_string();
+        assert!(fault.ends_with("it overlaps the one before"), "{fault}");
+        chunks.push(chunk(CHUNKS_MAX - 1)).unwrap();
+        let expected = BtrfsReason::TooMany { what: "chunks", allowed: CHUNKS_MAX as u64 };
+        assert_eq!(chunks.push(chunk(CHUNKS_MAX)), Err(expected));
+    }
+}

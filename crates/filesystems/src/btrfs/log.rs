@@ -107,3 +107,19 @@ fn extent_of(
     check_place(superblock, chunks, extent, false)?;
     Ok(Some(extent))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::WholeReason;
+
+    #[test]
+    fn more_extents_than_memory_is_set_aside_for() {
+        bounded(EXTENTS_MAX).unwrap();
+        let expected = BtrfsReason::TooMany { what: "extents in log trees", allowed: 1 << 21 };
+        match bounded(EXTENTS_MAX + 1) {
+            Err(Stop::Whole(reason)) => assert_eq!(reason, WholeReason::Btrfs(expected)),
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -42,10 +42,14 @@ pub(super) struct Roots {
 
 impl Roots {
     pub(super) fn take(&mut self, superblock: &Superblock, item: Item<'_>) -> Result<(), Stop> {
-        if item.key.kind != kind::ROOT_ITEM {
-            return Ok(());
+        match item.key.kind {
+            kind::ROOT_ITEM => Ok(self.add(superblock.generation, item)?),
+            _ => Ok(()),
         }
-        let root = parse(item, Tree::ROOT, superblock.generation)?;
+    }
+
+    fn add(&mut self, generation_max: u64, item: Item<'_>) -> Result<(), BtrfsReason> {
+        let root = parse(item, Tree::ROOT, generation_max)?;
         for (tree, place) in [
             (Tree::EXTENT, &mut self.extent),
             (Tree::DEVICE, &mut self.device),
@@ -54,11 +58,11 @@ impl Roots {
         ] {
             if item.key.object == tree.owner && place.replace(root).is_some() {
                 let what = "it names one of the trees twice";
-                return Err(BtrfsReason::Tree { tree: "root", block: item.leaf, what }.into());
+                return Err(BtrfsReason::Tree { tree: "root", block: item.leaf, what });
             }
         }
         if self.blocks.len() == ROOTS_MAX {
-            return Err(BtrfsReason::TooMany { what: "trees", allowed: ROOTS_MAX as u64 }.into());
+            return Err(BtrfsReason::TooMany { what: "trees", allowed: ROOTS_MAX as u64 });
         }
         self.blocks.push(root.logical);
         Ok(())
@@ -93,5 +97,22 @@ fn optional(
         (true, None) => Err(BtrfsReason::NoTree { tree }),
         (true, root) => Ok(root),
         (false, _) => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::key::Key;
+    use super::*;
+
+    #[test]
+    fn more_trees_than_memory_is_set_aside_for() {
+        let mut roots = Roots { blocks: vec![0; ROOTS_MAX - 1], ..Roots::default() };
+        let data = [0; LEN_MIN];
+        let key = Key { object: 256, kind: kind::ROOT_ITEM, offset: 0 };
+        let mut take = || roots.add(0, Item { key, data: &data, leaf: 0 });
+        take().unwrap();
+        let expected = BtrfsReason::TooMany { what: "trees", allowed: ROOTS_MAX as u64 };
+        assert_eq!(take(), Err(expected));
     }
 }

@@ -91,10 +91,19 @@ impl Superblock {
         Ok(superblock)
     }
 
-    /// The superblocks of the filesystem, where data never are.
+    /// The superblocks of the filesystem in whole sectors, where data never are.
     pub(super) fn places(&self) -> impl Iterator<Item = Extent> + use<> {
         let (end, len) = (self.device.total_bytes, LEN.max(self.sector_size.into()));
-        OFFSETS.into_iter().filter(move |at| at + LEN <= end).map(move |at| Extent::new(at, len))
+        OFFSETS
+            .into_iter()
+            .filter(move |at| at + LEN <= end)
+            .map(move |at| Extent::between(at, (at + len).min(end)))
+    }
+
+    /// Where the last whole sector of the filesystem ends.
+    pub(super) fn end(&self) -> u64 {
+        let total_bytes = self.device.total_bytes;
+        total_bytes - total_bytes % u64::from(self.sector_size)
     }
 
     fn parse(bytes: &[u8], volume_len: u64) -> Result<Self, BtrfsReason> {

@@ -75,7 +75,7 @@ pub(super) fn read(volume: &dyn ReadAt, job: Job<'_>) -> Result<UsedMap, Stop> {
 
     let mut kept = vec![Extent::new(0, RESERVED)];
     kept.extend(superblock.places());
-    kept.push(Extent::between(superblock.device.total_bytes, volume.len()));
+    kept.push(Extent::between(superblock.end(), volume.len()));
     let kept: ExtentSet = kept.into_iter().collect();
     let used = union(physical.runs().iter(), kept.runs().iter());
     let notes = notes(superblock, log_pending, reader.damaged_copies);

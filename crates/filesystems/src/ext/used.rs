@@ -26,7 +26,13 @@ pub(super) fn read(volume: &dyn ReadAt, job: Job<'_>) -> Result<UsedMap, Stop> {
     let used = if superblock.needs_recovery {
         let log = journal::read(&on_disk, &superblock, job)?;
         notes.push(MapNote::JournalPending { transactions: log.transactions });
-        after_replay(&on_disk, &superblock, log.newer, job)?
+        let used = after_replay(&on_disk, &superblock, log.newer, job)?;
+        // A journal in free blocks would be lost, or is not the journal.
+        let kept = |place: &Extent| used.within(*place).next() == Some(*place);
+        if !log.places.iter().all(kept) {
+            return Err(JournalReason::Inode { what: "blocks of it are free" }.into());
+        }
+        used
     } else {
         let groups = Group::read_first(superblock.geometry.groups, &on_disk, &superblock, job)?;
         let map = MapReader::new(&on_disk, None, &superblock, &groups)?;

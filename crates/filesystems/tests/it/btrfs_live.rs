@@ -5,8 +5,8 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use aiv_filesystems::{BtrfsReason, MapNote, WholeReason};
-use aiv_volume_io::{Extent, ExtentSet, ReadAt};
+use aiv_filesystems::{BtrfsReason, MapNote, WholeReason, recognise, used_map};
+use aiv_volume_io::{Extent, ExtentSet, Job};
 
 use crate::btrfs_forge::{
     SUPERBLOCK, add_block_group_tree, block, bytes_at, forge_super_at, places_in, places_of,
@@ -14,8 +14,7 @@ use crate::btrfs_forge::{
 };
 use crate::btrfs_maps::check_map;
 use crate::btrfs_tools::{
-    MOUNT, assert_clean, chunks_by_dump, dump_tree, extents_by_dump, files_in, fill, mkfs,
-    super_field, used_by_dump,
+    MOUNT, assert_clean, chunks_by_dump, dump_tree, files_in, fill, mkfs, super_field, used_by_dump,
 };
 use crate::ext_tools::{MIB, churn, copy_of_used, used_bytes, whole_reason};
 use crate::tools::{Mounted, Volume, files_below, noise, run};
@@ -126,7 +125,7 @@ fn a_log_of_several_levels() {
 
 #[test]
 fn a_frozen_filesystem_reads_like_one_that_was_unmounted() {
-    let volume = mkfs(160 * MIB, "");
+    let volume = mkfs(128 * MIB, "");
     fill(&volume, MOUNT, 4 * MIB);
     let mounted = Mounted::new(&volume, MOUNT);
     let path = mounted.path().to_str().unwrap();
@@ -146,7 +145,7 @@ fn a_frozen_filesystem_reads_like_one_that_was_unmounted() {
 /// not be restored.
 #[test]
 fn a_filesystem_with_a_block_group_tree_keeps_the_root_of_its_chunk_tree() {
-    let volume = mkfs(160 * MIB, "");
+    let volume = mkfs(128 * MIB, "");
     add_block_group_tree(&volume);
     assert_eq!(used_bytes(&volume).0, used_by_dump(&volume));
     let files = fill(&volume, MOUNT, 6 * MIB);
@@ -176,7 +175,7 @@ fn a_filesystem_with_a_block_group_tree_keeps_the_root_of_its_chunk_tree() {
 
 #[test]
 fn the_second_copy_of_metadata_stands_in_for_a_damaged_one() {
-    let volume = mkfs(160 * MIB, "");
+    let volume = mkfs(128 * MIB, "");
     let files = fill(&volume, MOUNT, 4 * MIB);
     let sound = used_bytes(&volume).0;
     for tree in [1, 2, 3, 4] {
@@ -189,11 +188,14 @@ fn the_second_copy_of_metadata_stands_in_for_a_damaged_one() {
         assert_eq!(notes, [MapNote::DamagedCopies { blocks: 1 }], "tree {tree}");
         assert_eq!(used, sound);
         // Both copies are in the map, the damaged one as it is.
-        let copy = copy_of_used(&damaged, &used);
-        for place in &places {
-            assert_eq!(bytes_at(&copy, *place, 16_384), bytes_at(&damaged, *place, 16_384));
+        for &place in &places {
+            let extent = Extent::new(place, 16_384);
+            assert_eq!(used.within(extent).next(), Some(extent));
         }
-        assert!(files_in(&copy) == files, "contents differ");
+        if tree == 2 {
+            let copy = copy_of_used(&damaged, &used);
+            assert!(files_in(&copy) == files, "contents differ");
+        }
 
         damaged.patch(places[1] + 5000, b"damage");
         let (section, offset) =
@@ -210,7 +212,7 @@ fn the_second_copy_of_metadata_stands_in_for_a_damaged_one() {
 
 #[test]
 fn copies_of_the_superblock_are_kept_and_compared() {
-    let volume = mkfs(160 * MIB, "");
+    let volume = mkfs(128 * MIB, "");
     let files = fill(&volume, MOUNT, 4 * MIB);
     let copy_at = 64 * MIB;
     let place = Extent::new(copy_at, 4096);
@@ -242,15 +244,15 @@ fn copies_of_the_superblock_are_kept_and_compared() {
 #[test]
 fn a_large_device_has_three_superblocks_and_costs_little() {
     let volume = mkfs(300 << 30, "");
-    let files = fill(&volume, MOUNT, 4 * MIB);
-    let source = volume.open();
-    assert_eq!(source.len(), 300 << 30);
+    fill(&volume, MOUNT, 4 * MIB);
     let used = used_bytes(&volume).0;
     assert_eq!(used, used_by_dump(&volume));
-    assert!(extents_by_dump(&volume).total_len() < 64 * MIB);
     let last = Extent::new(256 << 30, 4096);
     assert_eq!(used.within(last).next(), Some(last));
-    let copy = copy_of_used(&volume, &used);
-    assert_clean(&copy);
-    assert!(files_in(&copy) == files, "contents differ");
+    let source = volume.open();
+    let recognised = recognise(&source).unwrap();
+    let before = source.bytes_read();
+    used_map(&source, &recognised, Job::silent()).unwrap();
+    let read = source.bytes_read() - before;
+    assert!(read < MIB, "{read} bytes");
 }

@@ -293,3 +293,27 @@ fn an_empty_journal_changes_nothing() {
     assert_eq!(notes, [MapNote::JournalPending { transactions: 0 }]);
     assert_eq!(used, clean);
 }
+
+/// Found by `cargo xtask prove maps`: a pointer of the journal's inode led into free space, and
+/// the map left out what had been read as a part of the journal.
+#[test]
+fn a_journal_that_lies_in_free_blocks_means_the_whole_volume() {
+    let volume = mke2fs(16 * MIB, "-t ext3 -b 1024 -O ^resize_inode");
+    set_recover(&volume);
+    let map = run("debugfs", &["-R", "stat <8>", volume.path()]);
+    let indirect = map.split("(IND):").nth(1).unwrap();
+    let indirect: String = indirect.chars().take_while(char::is_ascii_digit).collect();
+    let mut pointers = [0; 1024];
+    volume.open().read_exact_at(&mut pointers, indirect.parse::<u64>().unwrap() * 1024).unwrap();
+    let free = run("debugfs", &["-R", "find_free_block 1 12000", volume.path()]);
+    let free: u64 = free.split_whitespace().last().unwrap().parse().unwrap();
+    volume.patch(free * 1024, &pointers);
+    for pointer in ["block[11]", "block[IND]"] {
+        let damaged = volume.duplicate();
+        let command = format!("set_inode_field <8> {pointer} {free}");
+        run("debugfs", &["-w", "-R", &command, damaged.path()]);
+        let what = "blocks of it are free";
+        let reason = ExtReason::Journal(JournalReason::Inode { what });
+        assert_eq!(whole_reason(&damaged), WholeReason::Ext(reason), "{pointer}");
+    }
+}

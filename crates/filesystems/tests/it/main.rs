@@ -1,4 +1,4 @@
-//! Judged by other people's tools: e2fsprogs, xfsprogs, ntfs-3g, partclone, dosfstools, mtools,
+//! Judged by other people's tools: e2fsprogs, xfsprogs, btrfs-progs, ntfs-3g, partclone, dosfstools, mtools,
 //! exfatprogs, exfat-fuse, util-linux, and the kernel's own filesystems.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use aiv_backup_engine::{BackupOptions, Clock};
-use aiv_jobs::{BackupJob, Hooks, World};
+use aiv_jobs::{BackupJob, Hooks, OpenOptions, World};
 
 /// This machine, with a clock of its own and numbers that are random enough: never twice.
 pub(crate) struct Outside {
@@ -62,6 +62,7 @@ pub(crate) fn plain_job() -> BackupJob {
     BackupJob {
         name: None,
         source_id: None,
+        open: OpenOptions::default(),
         options: BackupOptions::default(),
         rate_limit: None,
         still: None,

@@ -193,6 +193,52 @@ fn a_mounted_device_is_refused_and_so_is_the_file_behind_it() {
     assert!(claimed.is_err(), "the kernel must refuse it too");
 }
 
+/// Active swap space on a loop device, until dropped.
+struct Swap<'a>(&'a Loop);
+
+impl<'a> Swap<'a> {
+    fn new(device: &'a Loop) -> Self {
+        run("mkswap", &[device.device()]);
+        run("swapon", &[device.device()]);
+        Self(device)
+    }
+}
+
+impl Drop for Swap<'_> {
+    fn drop(&mut self) {
+        run("swapoff", &[self.0.device()]);
+    }
+}
+
+#[test]
+fn a_device_that_is_active_swap_space_is_refused() {
+    let built = disk().build();
+    let device = Loop::new(4 << 20, &[]);
+    let swap = Swap::new(&device);
+    let Refusal::InUse { uses, .. } = refusal(&built, &device.facts()) else {
+        panic!("not in use")
+    };
+    assert!(matches!(&uses[..], [Use::Swap { device: Some(_) }]), "{uses:?}");
+    assert!(FileDisk::open_target(&device.device, true).is_err(), "the kernel must refuse it too");
+    drop(swap);
+    assert!(device.facts().uses.is_empty());
+}
+
+#[test]
+fn nobody_mounts_a_device_that_is_being_restored_to() {
+    let device = Loop::new(16 << 20, &[]);
+    run("mkfs.ext4", &["-q", "-F", device.device()]);
+    let at = tempfile::tempdir().unwrap();
+    let mount = || Command::new("mount").arg(&device.device).arg(at.path()).output().unwrap();
+    let claimed = FileDisk::open_target(&device.device, true).unwrap();
+    let refused = mount();
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("busy"), "{refused:?}");
+    drop(claimed);
+    assert!(mount().status.success());
+    run("umount", &[at.path().to_str().unwrap()]);
+}
+
 #[test]
 fn a_file_that_a_loop_device_shows_is_refused() {
     let built = disk().build();

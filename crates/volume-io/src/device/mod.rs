@@ -143,6 +143,45 @@ pub fn at(root: &Path, path: &Path) -> Result<Option<BlockDevice>> {
     uses::device_at(root, path)
 }
 
+/// The device node that `name` means: of the one disk with a serial number or world-wide name
+/// when it begins with `serial:` or `wwn:`, else `name` itself. Names like `/dev/sdb` go from
+/// one disk to another with the next boot; these do not. A file of such a name is `./serial:…`.
+///
+/// World-wide names are compared without the prefixes that their sources put in front
+/// (`naa.`, `eui.`, `0x`) and without regard to case.
+///
+/// # Errors
+/// [`crate::Error::NotOneDevice`] when no disk or more than one has it, as with two paths to one
+/// disk; [`crate::Error::Path`] when the kernel's lists cannot be read.
+pub fn named(root: &Path, name: &Path) -> Result<PathBuf> {
+    let text = name.to_str().unwrap_or_default();
+    let (serial, wwn) = (text.strip_prefix("serial:"), text.strip_prefix("wwn:"));
+    let what = match (serial, wwn) {
+        (Some(serial), _) => format!("serial number {serial}"),
+        (_, Some(wwn)) => format!("world-wide name {wwn}"),
+        _ => return Ok(name.to_path_buf()),
+    };
+    let has = |disk: &BlockDevice| match wwn.map(bare_wwn) {
+        Some(wwn) => disk.wwn.as_deref().map(bare_wwn) == Some(wwn),
+        None => disk.serial.as_deref() == serial,
+    };
+    // Partitions have what their disk has.
+    let is_disk = |disk: &BlockDevice| !matches!(disk.kind, DeviceKind::Partition { .. });
+    let disks = list(root)?.into_iter().filter(|device| is_disk(device) && has(device));
+    let mut found: Vec<PathBuf> = disks.map(|disk| disk.path).collect();
+    match found.as_slice() {
+        [_] => Ok(found.remove(0)),
+        _ => Err(crate::Error::NotOneDevice { what, found }),
+    }
+}
+
+fn bare_wwn(wwn: &str) -> String {
+    let lower = wwn.to_ascii_lowercase();
+    let prefixes = ["naa.", "eui.", "0x"];
+    let bare = prefixes.iter().find_map(|prefix| lower.strip_prefix(prefix));
+    bare.unwrap_or(&lower).to_owned()
+}
+
 /// Whether the kernel refuses writes to an open device; `false` where it does not tell.
 pub(crate) fn is_read_only(device: &File) -> bool {
     let Ok(metadata) = device.metadata() else { return false };

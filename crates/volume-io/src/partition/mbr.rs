@@ -99,6 +99,42 @@ impl Entry {
     }
 }
 
+/// Gives the partition in `slot`, counted from 1, another first sector and length. Its addresses
+/// in cylinders, heads and sectors stay: see [`put_end_chs`].
+pub(super) fn put_range(record: &mut [u8; RECORD_SIZE], slot: u32, start: u32, sectors: u32) {
+    let at = entry_at(slot);
+    record[at + 8..at + 12].copy_from_slice(&start.to_le_bytes());
+    record[at + 12..at + 16].copy_from_slice(&sectors.to_le_bytes());
+}
+
+/// Makes the last address in cylinders, heads and sectors that of sector `last`, for 255 heads
+/// and 63 sectors as all tools have it. What needs more bits takes the largest value.
+pub(super) fn put_end_chs(record: &mut [u8; RECORD_SIZE], slot: u32, last: u64) {
+    let at = entry_at(slot);
+    record[at + 5..at + 8].copy_from_slice(&cylinder_head_sector(last));
+}
+
+/// First byte of the entry in `slot`, counted from 1; there are four.
+fn entry_at(slot: u32) -> usize {
+    ENTRIES_AT + ENTRY_SIZE * usize::try_from(slot.saturating_sub(1).min(3)).unwrap_or(0)
+}
+
+/// Gives the disk another signature.
+pub(super) fn put_signature(record: &mut [u8; RECORD_SIZE], signature: u32) {
+    let field = DISK_SIGNATURE_AT..DISK_SIGNATURE_AT + 4;
+    record[field].copy_from_slice(&signature.to_le_bytes());
+}
+
+fn cylinder_head_sector(lba: u64) -> [u8; 3] {
+    let (cylinder, rest) = (lba / (255 * 63), lba % (255 * 63));
+    if cylinder > 1023 {
+        return [0xFE, 0xFF, 0xFF];
+    }
+    let (head, sector) = (rest / 63, rest % 63 + 1);
+    // Bits 8 and 9 of the cylinder share a byte with the sector.
+    [head, sector | cylinder >> 8 << 6, cylinder & 0xFF].map(|v| u8::try_from(v).unwrap_or(0xFF))
+}
+
 /// The areas of sector 0.
 pub(super) fn areas(sectors: Sectors<'_>) -> [TableArea; 2] {
     let sector = sectors.size.extent(0, 1).end();

@@ -1,9 +1,11 @@
-//! Partition tables, read-only: what a disk says about its own layout, and how far to trust it.
+//! Partition tables: what a disk says about its own layout, how far to trust it, and what the
+//! table would be on another disk. Nothing here writes.
 //!
 //! [`read_table`] understands GPT (both copies), MBR with chains of logical partitions, and the
 //! mixtures found on real disks. A damaged table is described by [`TableProblem`] values and
 //! never an error: the bytes of the disk are worth keeping whatever its table looks like.
-//! [`regions`] then assigns every byte of the disk to exactly one owner.
+//! [`regions`] then assigns every byte of the disk to exactly one owner. A [`Draft`] is a sound
+//! table placed on a larger or smaller disk, or one with other sectors.
 //!
 //! Numbers, offsets and extents are those of the table and may lie; nothing in this module
 //! checks what a partition contains. Names come from the disk unescaped.
@@ -27,6 +29,7 @@
 mod checks;
 mod crc32;
 mod detect;
+mod draft;
 mod ebr;
 mod front;
 mod gpt;
@@ -39,6 +42,7 @@ mod sectors;
 mod table;
 
 pub use detect::detect_sector_size;
+pub use draft::{Draft, Patch, Unfit};
 pub use guid::{Guid, ParseGuidError};
 pub use problem::{EbrFault, GptCopy, GptFault, TableProblem};
 pub use read::read_table;

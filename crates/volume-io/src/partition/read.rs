@@ -104,7 +104,7 @@ fn no_table(disk: Sectors<'_>, problem: Option<TableProblem>) -> PartitionTable 
 }
 
 /// Last sector of the protective entry: where the disk ended when the entry was made.
-fn protective_end(record: &BootRecord) -> Option<u64> {
+pub(super) fn protective_end(record: &BootRecord) -> Option<u64> {
     let entry = record.protective()?;
     (u64::from(entry.start) + u64::from(entry.sectors)).checked_sub(1)
 }

@@ -307,6 +307,30 @@ fn odd_names_and_missing_attributes_are_no_obstacle() {
 }
 
 #[test]
+fn a_disk_is_found_by_its_serial_number_or_world_wide_name() {
+    let machine = Machine::new()
+        .with_sda()
+        .device("block/nvme0n1", (259, 0), &[("wwid", "eui.0025385"), ("device/serial", "S4EV ")])
+        .device("block/sdx", (8, 112), &[("device/wwid", "naa.6"), ("serial", "TWICE")])
+        .device("block/sdy", (8, 128), &[("device/wwid", "naa.6"), ("serial", "TWICE")]);
+    let named = |name: &str| device::named(machine.root(), Path::new(name));
+    assert_eq!(named("serial:WD-WCC7K0XY").unwrap(), Path::new("/dev/sda"), "not a partition");
+    assert_eq!(named("serial:S4EV").unwrap(), Path::new("/dev/nvme0n1"));
+    for wwn in ["naa.50014ee2b1234567", "0x50014EE2B1234567", "50014ee2b1234567"] {
+        assert_eq!(named(&format!("wwn:{wwn}")).unwrap(), Path::new("/dev/sda"));
+    }
+    for path in ["/dev/sda", "disk.raw", "./serial:S4EV", "SERIAL:S4EV"] {
+        assert_eq!(named(path).unwrap(), Path::new(path));
+    }
+    let refused = |name: &str| named(name).unwrap_err().to_string();
+    assert_eq!(refused("serial:S4"), "no disk has serial number S4");
+    assert_eq!(refused("serial:"), "no disk has serial number ");
+    assert_eq!(refused("wwn:0x"), "no disk has world-wide name 0x");
+    assert_eq!(refused("wwn:6"), "2 disks have world-wide name 6: /dev/sdx, /dev/sdy");
+    assert_eq!(refused("serial:TWICE"), "2 disks have serial number TWICE: /dev/sdx, /dev/sdy");
+}
+
+#[test]
 fn not_being_able_to_look_is_an_error_and_not_an_empty_list() {
     let nothing = tempfile::tempdir().unwrap();
     assert!(matches!(device::list(nothing.path()), Err(Error::Path { op: "list", .. })));

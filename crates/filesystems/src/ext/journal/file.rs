@@ -1,6 +1,6 @@
 //! The journal as a file: an inode and its block map.
 
-use aiv_volume_io::{Job, ReadAt};
+use aiv_volume_io::{Extent, Job, ReadAt};
 
 use super::super::blocks::Blocks;
 use super::super::checksum::crc32c;
@@ -40,6 +40,8 @@ pub(super) struct JournalFile<'a> {
     block_size: usize,
     /// Ascending and without a hole.
     pieces: Vec<Piece>,
+    /// Blocks that hold the map of the file.
+    map_blocks: Vec<u64>,
     len: u32,
     window_at: u32,
     window: Vec<u8>,
@@ -72,6 +74,7 @@ impl<'a> JournalFile<'a> {
             seed: inode_seed(filesystem, &inode),
             len: 0,
             pieces: Vec::new(),
+            map_blocks: Vec::new(),
         };
         map.check_inode(&inode)?;
         let size = u64::from(le32(&inode, 0x6c)) << 32 | u64::from(le32(&inode, 0x4));
@@ -94,6 +97,7 @@ impl<'a> JournalFile<'a> {
             block_size: blocks.block_size(),
             len: u32::try_from(map.len).expect("the length was compared to its limit"),
             pieces: map.pieces,
+            map_blocks: map.map_blocks,
             window_at: 0,
             window: Vec::new(),
         })
@@ -106,6 +110,14 @@ impl<'a> JournalFile<'a> {
 
     pub(super) fn block_size(&self) -> usize {
         self.block_size
+    }
+
+    /// Bytes of the volume that the file and its map take.
+    pub(super) fn places(&self) -> Vec<Extent> {
+        let block_size = self.block_size as u64;
+        let file = self.pieces.iter().map(|piece| (piece.physical, piece.count));
+        let all = file.chain(self.map_blocks.iter().map(|&block| (block, 1)));
+        all.map(|(block, count)| Extent::new(block * block_size, count * block_size)).collect()
     }
 
     /// Byte offset in the volume of a block of the journal.
@@ -170,6 +182,8 @@ struct MapReader<'a, 'b> {
     /// Blocks the file should have.
     len: u64,
     pieces: Vec<Piece>,
+    /// Blocks that were read for it, at most one for each block of the file and a few.
+    map_blocks: Vec<u64>,
 }
 
 impl MapReader<'_, '_> {
@@ -312,10 +326,11 @@ impl MapReader<'_, '_> {
         Ok(())
     }
 
-    fn read_map_block(&self, block: u64, out: &mut [u8]) -> Result<(), Stop> {
+    fn read_map_block(&mut self, block: u64, out: &mut [u8]) -> Result<(), Stop> {
         if block == 0 || block >= self.filesystem_blocks {
             return Err(fault("a map block outside the filesystem").into());
         }
+        self.map_blocks.push(block);
         Ok(self.blocks.read("read journal block map", block, out)?)
     }
 }

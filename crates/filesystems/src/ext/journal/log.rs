@@ -111,5 +111,5 @@ pub(super) fn scan(
     // A revoke voids every copy up to and including its own transaction.
     newer.retain(|block, (logged, _)| revoked.get(block).is_none_or(|revoke| *revoke < *logged));
     let newer = newer.into_iter().map(|(block, (_, copy))| (block, copy)).collect();
-    Ok(Log { newer, transactions: transaction })
+    Ok(Log { newer, transactions: transaction, places: file.places() })
 }

@@ -9,7 +9,7 @@ mod superblock;
 
 use std::collections::HashMap;
 
-use aiv_volume_io::Job;
+use aiv_volume_io::{Extent, Job};
 
 use super::blocks::{Blocks, JournalCopy};
 use super::reason::JournalReason;
@@ -24,6 +24,8 @@ pub(super) struct Log {
     pub(super) newer: HashMap<u64, JournalCopy>,
     /// Committed transactions.
     pub(super) transactions: u32,
+    /// Bytes of the volume that the journal takes.
+    pub(super) places: Vec<Extent>,
 }
 
 /// Reads the committed part of the journal that waits to be replayed.
@@ -41,7 +43,7 @@ pub(super) fn read(
     let superblock = JournalSuperblock::parse(&first, file.len())?;
     // Nothing was committed since the journal was last written out.
     if superblock.start == 0 {
-        return Ok(Log { newer: HashMap::new(), transactions: 0 });
+        return Ok(Log { newer: HashMap::new(), transactions: 0, places: file.places() });
     }
     log::scan(&mut file, &superblock, filesystem.geometry.blocks, job)
 }

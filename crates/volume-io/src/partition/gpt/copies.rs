@@ -22,6 +22,11 @@ impl Table {
         self.header.my_lba
     }
 
+    /// The header, and the entry array as it is on the disk.
+    pub(in crate::partition) fn into_parts(self) -> (Header, Vec<u8>) {
+        (self.header, self.entries)
+    }
+
     /// The entries, used or not, each at least 128 bytes.
     pub(super) fn entries(&self) -> impl Iterator<Item = &[u8]> {
         let size = usize::try_from(self.header.entry_size).expect("no larger than the array");
@@ -64,6 +69,11 @@ impl Copies {
     /// The copy to use, the primary before the backup.
     pub(in crate::partition) fn best(&self) -> Option<&Table> {
         self.primary.as_ref().or(self.backup.as_ref()).ok()
+    }
+
+    /// The primary copy, when it is sound.
+    pub(in crate::partition) fn into_primary(self) -> Option<Table> {
+        self.primary.ok()
     }
 
     /// What is wrong with the copies that cannot be used.

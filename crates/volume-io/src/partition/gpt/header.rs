@@ -12,15 +12,17 @@ const ENTRY_SIZE_MIN: u32 = 128;
 
 /// A GPT header that passed every check that needs no other sector.
 #[derive(Debug, Clone)]
-pub(super) struct Header {
+pub(in crate::partition) struct Header {
+    /// Its bytes, as many as it says it has.
+    pub(in crate::partition) raw: Vec<u8>,
     pub(super) my_lba: u64,
     pub(super) alternate_lba: u64,
-    pub(super) first_usable_lba: u64,
+    pub(in crate::partition) first_usable_lba: u64,
     pub(super) last_usable_lba: u64,
     pub(super) disk_guid: Guid,
-    pub(super) entries_lba: u64,
+    pub(in crate::partition) entries_lba: u64,
     pub(super) entry_count: u32,
-    pub(super) entry_size: u32,
+    pub(in crate::partition) entry_size: u32,
     pub(super) entries_crc32: u32,
 }
 
@@ -39,6 +41,7 @@ impl Header {
         check_header_crc(header)?;
 
         let parsed = Self {
+            raw: header.to_vec(),
             my_lba: u64::from_le_bytes(field(header, 24)),
             alternate_lba: alternate_lba(header),
             first_usable_lba: u64::from_le_bytes(field(header, 40)),
@@ -81,7 +84,7 @@ impl Header {
     }
 
     /// Length of the entry array in bytes: below 2^64, as both factors are below 2^32.
-    pub(super) fn entries_len(&self) -> u64 {
+    pub(in crate::partition) fn entries_len(&self) -> u64 {
         u64::from(self.entry_count) * u64::from(self.entry_size)
     }
 

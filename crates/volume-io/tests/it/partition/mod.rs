@@ -4,6 +4,7 @@
 
 mod build;
 mod damage;
+mod draft;
 mod front;
 mod hostile;
 mod logical;

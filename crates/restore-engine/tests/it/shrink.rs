@@ -1,0 +1,180 @@
+//! Disks on targets too small for their last partition, whose filesystem is made smaller.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use aiv_restore_engine::{
+    Around, Error, Note, Refusal, RestoreOptions, RestorePlan, SystemTools, TargetFacts, ToShrink,
+    Unused,
+};
+use aiv_testkit::MemStorage;
+use aiv_volume_io::partition::{Partition, SectorSize, TableKind, read_table};
+use aiv_volume_io::{Extent, Job, MemDisk};
+
+use crate::build::{noise, threads};
+use crate::real::{Loop, MIB, Mount, RealDisk, check_table, run, view};
+use crate::targets::device;
+
+/// A disk whose last partition, from 4 MiB on, holds a filesystem with a file in it.
+fn disk(name: &'static str, len: u64, mkfs: &[&str]) -> RealDisk {
+    let parts = ["--new=1:1M:+2M", "--typecode=1:ef00", "--new=2:4M:0"];
+    let mut disk = RealDisk::gpt(len, 512, &parts);
+    disk.format(2, name, 4096, mkfs);
+    disk
+}
+
+fn ext4(len: u64) -> RealDisk {
+    let disk = disk("ext4", len, &["mkfs.ext4", "-q"]);
+    disk.fill(2, &[("file", noise(3 * MIB))]);
+    disk
+}
+
+fn shrink(
+    image: &MemStorage,
+    facts: &TargetFacts,
+    options: &RestoreOptions,
+    folder: &Path,
+) -> Result<aiv_restore_engine::Shrunk, Error> {
+    let view = view(image);
+    let what = ToShrink::find(&view, facts, options).unwrap().expect("something to shrink");
+    what.shrink(&view, facts, options, folder, &SystemTools::new(folder), Job::silent())
+}
+
+/// Restores to a device of `len` bytes.
+fn restore(disk: &RealDisk, len: u64, options: RestoreOptions) -> (PathBuf, Vec<Partition>) {
+    let (image, before) = (disk.image(), disk.bytes());
+    let path = disk.folder().join("target.raw");
+    fs::write(&path, noise(len)).unwrap();
+    let target = Loop::whole(&path, 512);
+    let facts = TargetFacts::gather(Path::new("/"), &target.0, Path::new("/proc")).unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let shrunk = shrink(&image, &facts, &options, scratch.path()).unwrap();
+    let view = view(&image);
+    let plan = RestorePlan::with(&view, &facts, options, Some(&shrunk), Job::silent()).unwrap();
+    let is_told = |note: &Note| matches!(note, Note::Shrunk { number: 2, .. });
+    assert!(plan.notes().iter().any(is_told), "{:?}", plan.notes());
+    let around = Around { shrunk: Some(&shrunk), ..Around::default() };
+    let report = plan.apply_at(&view, &target.0, around, Job::silent()).unwrap();
+    assert!(report.verified);
+    drop((target, shrunk));
+    assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0, "the copy is gone");
+    assert!(disk.bytes() == before);
+    let table = check_table(&path, 512);
+    (path, table)
+}
+
+fn check_file(device: &Loop) {
+    let mounted = Mount::new(device, "ro");
+    assert!(fs::read(mounted.path().join("file")).unwrap() == noise(3 * MIB));
+}
+
+#[test]
+fn ext4_is_made_smaller_for_a_smaller_disk() {
+    for (delta, unused) in [(false, Unused::Leave), (true, Unused::Zero)] {
+        let disk = ext4(96 * MIB);
+        let options = RestoreOptions { delta, unused, ..threads(2) };
+        let (path, table) = restore(&disk, 40 * MIB, options);
+        assert_eq!(table[0], disk.partition(1));
+        assert_eq!(table[1].extent, Extent::between(4 * MIB, 39 * MIB));
+        let device = Loop::part(&path, 512, &table[1]);
+        run("e2fsck", &["-fn", device.node()]);
+        check_file(&device);
+    }
+}
+
+#[test]
+fn ntfs_is_made_smaller_for_a_smaller_disk() {
+    let disk = disk("ntfs", 64 * MIB, &["mkfs.ntfs", "-Q", "-q", "-F"]);
+    let part = Loop::part(&disk.path, 512, &disk.partition(2));
+    let content = disk.folder().join("content");
+    fs::write(&content, noise(3 * MIB)).unwrap();
+    run("ntfscp", &[part.node(), content.to_str().unwrap(), "file"]);
+    drop(part);
+    let (path, table) = restore(&disk, 40 * MIB, threads(2));
+    let device = Loop::part(&path, 512, &table[1]);
+    run("ntfsresize", &["--info", "--force", device.node()]);
+    run("ntfsfix", &["-n", device.node()]);
+    let copied = disk.folder().join("copied");
+    let script = format!("ntfscat --force {} file > {}", device.node(), copied.display());
+    run("sh", &["-c", &script]);
+    assert!(fs::read(copied).unwrap() == noise(3 * MIB));
+}
+
+#[test]
+fn btrfs_is_made_smaller_for_a_smaller_disk() {
+    // Btrfs has 256 MiB at least once it was resized.
+    let disk = disk("btrfs", 400 * MIB, &["mkfs.btrfs", "-q", "-f"]);
+    disk.fill(2, &[("file", noise(3 * MIB))]);
+    let (path, table) = restore(&disk, 300 * MIB, threads(2));
+    let device = Loop::part(&path, 512, &table[1]);
+    run("btrfs", &["check", "--readonly", device.node()]);
+    check_file(&device);
+}
+
+/// Why the disk cannot go onto `len` bytes.
+fn refusal(disk: &RealDisk, len: u64) -> String {
+    let scratch = tempfile::tempdir().unwrap();
+    let error = shrink(&disk.image(), &device(len), &threads(1), scratch.path()).unwrap_err();
+    let Error::Refused(Refusal::CannotShrink { number: 2, .. }) = &error else { panic!("{error}") };
+    assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0, "the copy is gone");
+    error.to_string()
+}
+
+#[test]
+fn what_cannot_be_made_smaller_is_refused_with_numbers() {
+    let xfs = disk("xfs", 330 * MIB, &["mkfs.xfs", "-q", "-f"]);
+    let text = refusal(&xfs, 200 * MIB);
+    let wanted = "/dev/target is too small: partition 2 would have to shrink from";
+    assert!(text.starts_with(wanted) && text.ends_with("XFS cannot be made smaller"), "{text}");
+    let full = ext4(64 * MIB);
+    full.fill(2, &[("more", noise(30 * MIB))]);
+    let text = refusal(&full, 24 * MIB);
+    assert!(text.contains("to 19922944 bytes with what it holds (ext4): resize2fs"), "{text}");
+    let fat = disk("vfat", 64 * MIB, &["mkfs.fat"]);
+    assert!(refusal(&fat, 32 * MIB).ends_with("no tool is known that makes it smaller"));
+}
+
+#[test]
+fn only_a_single_last_partition_of_a_smaller_disk_is_looked_for() {
+    let find = |image: &MemStorage, len: u64| {
+        ToShrink::find(&view(image), &device(len), &threads(1)).unwrap()
+    };
+    let image = ext4(96 * MIB).image();
+    let found = find(&image, 40 * MIB).expect("the last one");
+    assert_eq!((found.number, found.filesystem.as_str()), (2, "ext4"));
+    assert_eq!(found.after, Extent::between(4 * MIB, 39 * MIB));
+    for len in [96 * MIB, 200 * MIB, 4 * MIB, MIB] {
+        assert_eq!(find(&image, len), None, "{len}");
+    }
+    let two = RealDisk::gpt(32 * MIB, 512, &["--new=1:1M:+19M", "--new=2:22M:+2M"]).image();
+    assert_eq!(find(&two, 16 * MIB), None, "partitions never move");
+    assert_eq!(find(&two, 24 * MIB).map(|what| what.number), Some(2));
+    // Without it, the disk is refused as before.
+    let plan = RestorePlan::new(&view(&image), &device(40 * MIB), threads(1), Job::silent());
+    assert!(matches!(plan, Err(Error::Refused(Refusal::PartitionTooFar { number: 2, .. }))));
+}
+
+#[test]
+fn a_plan_with_a_smaller_partition_is_applied_with_that_one_only() {
+    use crate::targets::TestTarget;
+    let image = ext4(24 * MIB).image();
+    let facts = device(16 * MIB);
+    let scratch = tempfile::tempdir().unwrap();
+    let options = RestoreOptions { unused: Unused::Zero, ..threads(1) };
+    let shrunk = shrink(&image, &facts, &options, scratch.path()).unwrap();
+    let view = view(&image);
+    let plan = RestorePlan::with(&view, &facts, options, Some(&shrunk), Job::silent()).unwrap();
+    // Without the copy the plan was made with, nothing is written.
+    let target = TestTarget::holding(noise(16 * MIB));
+    let error = plan.clone().apply(&view, &target, Job::silent()).unwrap_err();
+    assert!(matches!(error, Error::Refused(Refusal::OtherCopy { .. })), "{error}");
+    assert!(target.ops().is_empty());
+
+    let path = scratch.path().join("target.raw");
+    fs::write(&path, noise(16 * MIB)).unwrap();
+    let around = Around { shrunk: Some(&shrunk), ..Around::default() };
+    plan.apply_at(&view, &path, around, Job::silent()).expect("a file of that length is no less");
+    let bytes = fs::read(&path).unwrap();
+    let table = read_table(&MemDisk::from_bytes(bytes), SectorSize::B512).unwrap();
+    assert_eq!((table.kind, table.problems.len()), (TableKind::Gpt, 0));
+}
