@@ -18,9 +18,6 @@ pub struct Source {
     pub made_of: Vec<PathBuf>,
     /// How its bytes were found in those.
     pub seen_as: SeenAs,
-    /// Those of the writers that are virtual machines, in words: what this machine freezes does
-    /// not hold them.
-    pub machines: Vec<String>,
 }
 
 /// How the bytes of a source are kept where it was found.
@@ -52,17 +49,15 @@ impl Source {
     fn in_files(root: &Path, word: &Path, options: &OpenOptions) -> Result<Self> {
         let image = DiskImage::open(word, options)?;
         let mut facts = SourceFacts::gather(root, word)?;
-        let mut machines = Vec::new();
         for file in image.files() {
             if file != word {
                 facts.writers.extend(SourceFacts::gather(root, file)?.writers);
             }
             if is_written_by_qemu(file)? {
                 let file = file.display();
-                machines.push(format!("a virtual machine has {file} open for writing"));
+                facts.writers.push(format!("a virtual machine has {file} open for writing"));
             }
         }
-        facts.writers.extend_from_slice(&machines);
         let made_of = image.files().to_vec();
         let is_raw = image.format() == Format::Raw;
         let seen_as = SeenAs {
@@ -74,7 +69,7 @@ impl Source {
             true => Box::new(FileDisk::open_source_direct(word)?),
             false => Box::new(image),
         };
-        Ok(Self { disk, facts, made_of, seen_as, machines })
+        Ok(Self { disk, facts, made_of, seen_as })
     }
 
     fn behind_server(root: &Path, word: &str) -> Result<Self> {
@@ -90,8 +85,7 @@ impl Source {
         let disk = NbdDisk::connect(uri, NbdOptions::default())?;
         let note = "whether anybody writes to the disk meanwhile cannot be seen through a server";
         let seen_as = SeenAs { format: "nbd", files: Vec::new(), notes: vec![note.to_owned()] };
-        let (made_of, machines) = (Vec::new(), Vec::new());
-        Ok(Self { disk: Box::new(disk), facts, made_of, seen_as, machines })
+        Ok(Self { disk: Box::new(disk), facts, made_of: Vec::new(), seen_as })
     }
 }
 

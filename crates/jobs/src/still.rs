@@ -77,9 +77,11 @@ impl Run<'_> {
             return Err(FreezeError::MountsChanged.into());
         }
         let names: Vec<_> = choice.mounts.iter().map(|path| path.display().to_string()).collect();
+        let mut writers = source.facts.writers;
+        // Whoever writes past a filesystem, such as a virtual machine, still does.
+        writers.retain(|writer| !choice.held.contains(writer) && !choice.swap.contains(writer));
         let facts = SourceFacts {
-            // A machine that writes to the image file is not held by what this one freezes.
-            writers: source.machines,
+            writers,
             held: Some(format!("frozen: {}", names.join(", "))),
             swap: choice.swap.clone(),
             ..source.facts
