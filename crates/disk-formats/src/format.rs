@@ -54,14 +54,15 @@ impl Format {
         })
     }
 
-    /// What the name says: virtual disks by their extension, `None` for names that say nothing.
+    /// What the name says: virtual disks by their extension, `None` for names that say nothing
+    /// and for the flat pieces of a VMDK, which are raw bytes whatever they are called.
     fn of_name(path: &Path) -> Option<Self> {
         let extension = path.extension()?.to_str()?.to_ascii_lowercase();
         match extension.as_str() {
             "qcow2" | "qcow" | "qc2" => Some(Self::Qcow2),
             "vhd" | "avhd" | "vpc" => Some(Self::Vhd),
             "vhdx" | "avhdx" => Some(Self::Vhdx),
-            "vmdk" => Some(Self::Vmdk),
+            "vmdk" => (!is_flat_piece(path)).then_some(Self::Vmdk),
             _ => None,
         }
     }
@@ -72,6 +73,17 @@ impl Format {
         let vouched = Self::of_name(path).unwrap_or(Self::Raw);
         Ok(if found == vouched { Ok(found) } else { Err(found) })
     }
+}
+
+/// `disk-flat.vmdk`, `disk-f001.vmdk`.
+fn is_flat_piece(path: &Path) -> bool {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    let numbered = |suffix: &str| {
+        suffix.strip_prefix('f').is_some_and(|digits| {
+            !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+        })
+    };
+    stem.rsplit_once('-').is_some_and(|(_, suffix)| suffix == "flat" || numbered(suffix))
 }
 
 pub(crate) const VHD_COOKIE: &[u8] = b"conectix";

@@ -27,15 +27,15 @@ impl Pages {
         &self.file
     }
 
-    /// Fills `out` from `offset`; past the end of the file is an error.
+    /// Fills `out` from `offset`; past the end of the file there is no table.
     pub(crate) fn read(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
         let mut done = 0;
         while done < out.len() {
-            let at = offset.checked_add(done as u64).ok_or(io::ErrorKind::UnexpectedEof)?;
+            let at = offset.checked_add(done as u64).ok_or_else(past_the_end)?;
             let page = self.page(at / PAGE)?;
             let from = usize::try_from(at % PAGE).map_err(io::Error::other)?;
             let found = page.get(from..).filter(|found| !found.is_empty());
-            let found = found.ok_or(io::ErrorKind::UnexpectedEof)?;
+            let found = found.ok_or_else(past_the_end)?;
             let count = found.len().min(out.len() - done);
             out[done..done + count].copy_from_slice(&found[..count]);
             done += count;
@@ -58,7 +58,7 @@ impl Pages {
         {
             return Ok(page.clone());
         }
-        let start = number.checked_mul(PAGE).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let start = number.checked_mul(PAGE).ok_or_else(past_the_end)?;
         let count = self.file.len().saturating_sub(start).min(PAGE);
         let mut bytes = vec![0; usize::try_from(count).map_err(io::Error::other)?];
         self.file.read_exact_at(&mut bytes, start)?;
@@ -66,4 +66,9 @@ impl Pages {
         *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some((number, page.clone()));
         Ok(page)
     }
+}
+
+/// The file is as long as it was: what points there is wrong, or the end was cut off before.
+fn past_the_end() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a table reaches past the end of the file")
 }

@@ -68,17 +68,20 @@ impl Run<'_> {
         limit: Duration,
         around: &Around<'_>,
     ) -> Result<(BackupDone, Duration)> {
-        let Self { word, world, .. } = *self;
+        let Self { request, word, world, .. } = *self;
         let began = world.clock().now();
         let frozen = Frozen::freeze(choice.mounts.clone(), limit, world)?;
         // Only what is read from now on counts: bytes, and who could still write.
-        let source = Source::open(world.root(), word, &self.request.open)?;
+        let source = Source::open(world.root(), word, &request.open)?;
         if choose(world.root(), &source.made_of)? != *choice {
             return Err(FreezeError::MountsChanged.into());
         }
         let names: Vec<_> = choice.mounts.iter().map(|path| path.display().to_string()).collect();
+        let mut writers = source.facts.writers;
+        // Whoever writes past a filesystem, such as a virtual machine, still does.
+        writers.retain(|writer| !choice.held.contains(writer) && !choice.swap.contains(writer));
         let facts = SourceFacts {
-            writers: Vec::new(),
+            writers,
             held: Some(format!("frozen: {}", names.join(", "))),
             swap: choice.swap.clone(),
             ..source.facts

@@ -79,6 +79,14 @@ prove thick e2fsck --pre-freeze 'echo before >/tmp/hooks' --post-thaw 'echo afte
 [ "$(tr '\n' ' ' </tmp/hooks)" = "before after " ] || fail "hooks: $(cat /tmp/hooks)"
 [ "$(field kind)" = incremental ] || fail "$(cat /tmp/report)"
 
+echo "guest: the disk below is frozen through its volumes"
+start_writing
+aiv --json --quiet backup /dev/nvme0n1 --to /tmp --freeze >/tmp/report || fail "$(cat /tmp/report)"
+stop_writing
+grep -q "\"frozen\":\[\"$live\"\]" /tmp/report || fail "$(cat /tmp/report)"
+[ "$(field consistency)" = crash-consistent ] || fail "$(cat /tmp/report)"
+aiv --quiet verify /tmp >/dev/null
+
 echo "guest: a snapshot that runs over leaves no image"
 there=$(images_there)
 dd if=/dev/urandom of=$live/large bs=1M count=30 conv=fsync 2>/dev/null

@@ -54,6 +54,7 @@ const SCENARIOS: &[Scenario] = &[Scenario {
         "e2fsck",
         "mkfs.xfs",
         "xfs_repair",
+        "fsfreeze",
     ],
     modules: &["dm-snapshot", "dm-thin-pool", "xfs"],
     disks_mib: &[640, 512, 384],

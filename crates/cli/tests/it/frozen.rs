@@ -301,6 +301,29 @@ fn what_cannot_be_frozen_is_named_and_what_was_frozen_before_is_thawed() {
 }
 
 #[test]
+fn whoever_writes_past_the_filesystems_is_not_frozen_with_them() {
+    let live = Live::ext4();
+    // As a virtual machine locks the disk it has open for writing.
+    let file = live.scratch.arg("disk.raw");
+    let mut machine = Command::new("qemu-io")
+        .args(["-f", "raw", &file])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    machine.stdin.as_mut().unwrap().write_all(b"length\n").unwrap();
+    machine.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    let images = live.scratch.arg("images");
+    let ended = aiv_json(&["backup", &file, "--freeze", "--to", &images]);
+    machine.kill().unwrap();
+    machine.wait().unwrap();
+    let message = ended.failed(5, "source_in_use");
+    assert!(message.contains("virtual machine") && !message.contains("mounted"), "{message}");
+    live.assert_thawed();
+    aiv_json(&["backup", &file, "--freeze", "--to", &images]).ended(0);
+}
+
+#[test]
 fn one_device_of_several_under_a_btrfs_is_refused() {
     let scratch = Scratch::new();
     let devices = ["one.raw", "two.raw"].map(|name| {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::support::{MIB, Scratch, aiv, aiv_json, noise, run, start, wait};
+use crate::support::{Loop, MIB, Mount, Scratch, aiv, aiv_json, noise, run, start, wait};
 
 /// A raw disk with a filesystem, and an overlay on it with changes of its own.
 fn overlay(scratch: &Scratch) -> String {
@@ -205,6 +205,38 @@ fn an_image_that_a_machine_writes_is_refused_unless_live() {
     assert_eq!(json["images"][0]["consistency"], "inconsistent");
     drop(writer);
     aiv_json(&backup).ended(0);
+}
+
+#[test]
+fn freezing_this_machine_does_not_hold_another_one() {
+    let scratch = Scratch::new();
+    let disk = scratch.write("disk.raw", &[0; 16 * MIB as usize]);
+    run("mkfs.ext4", &["-q", disk.as_str()]);
+    let device = Loop::new(disk.as_ref(), &[]);
+    let mount = Mount::new(device.arg(), "rw");
+    let (images, socket) = (scratch.arg("images"), scratch.path("s"));
+    let path = socket.to_str().unwrap();
+    let backup = ["backup", &disk, "--freeze", "--to", &images];
+    let json = aiv_json(&backup).ended(0).json();
+    assert_eq!(json["images"][0]["frozen"][0], mount.path().to_str().unwrap());
+    let writer = Server::new(&socket, &["qemu-nbd", "-t", "-f", "raw", "-k", path, &disk]);
+    let message = aiv_json(&backup).failed(5, "source_in_use");
+    assert!(message.contains("a virtual machine has"), "{message}");
+    drop(writer);
+}
+
+#[test]
+fn images_are_not_written_onto_what_a_virtual_disk_builds_on() {
+    let scratch = Scratch::new();
+    let base = scratch.write("base.raw", &[0; 16 * MIB as usize]);
+    run("mkfs.ext4", &["-q", base.as_str()]);
+    let image = scratch.arg("disk.qcow2");
+    run_create(&base, &image);
+    let device = Loop::new(base.as_ref(), &[]);
+    let mount = Mount::new(device.arg(), "rw");
+    let to = mount.arg("images");
+    let backup = ["backup", &image, "--follow", "folder", "--live", "--to", &to];
+    aiv_json(&backup).failed(5, "destination_on_source");
 }
 
 #[test]

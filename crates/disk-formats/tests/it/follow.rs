@@ -64,6 +64,27 @@ fn a_raw_disk_below_an_overlay_is_not_taken_for_a_virtual_one_either() {
 }
 
 #[test]
+fn a_flat_piece_of_a_vmdk_is_raw_whatever_its_owner_writes_into_it() {
+    let scratch = Scratch::new();
+    scratch.run("qemu-img create -q -f vmdk other.vmdk 1M");
+    scratch.run("qemu-img create -q -f vmdk -F vmdk -b other.vmdk forged.vmdk");
+    let header = fs::read(scratch.path("forged.vmdk")).unwrap();
+    for name in ["disk-flat.vmdk", "disk-f001.vmdk", "disk-FLAT.VMDK"] {
+        scratch.raw(name, 4 * MIB);
+        let disk = scratch.open_chain(name).unwrap();
+        assert_eq!((disk.format(), disk.len()), (Format::Raw, 4 * MIB));
+        scratch.patch(name, 0, &header[..header.len().min(MIB as usize)]);
+        let options = OpenOptions { follow: Follow::Anywhere, format: None };
+        let error = DiskImage::open(&scratch.path(name), &options).unwrap_err();
+        assert!(matches!(error, Error::Ambiguous { found: Format::Vmdk, .. }), "{name}: {error}");
+    }
+    for name in ["disk-s001.vmdk", "disk-fast.vmdk", "flat.vmdk", "disk-f.vmdk"] {
+        fs::write(scratch.path(name), &header).unwrap();
+        assert_eq!(scratch.open_chain(name).unwrap().format(), Format::Vmdk, "{name}");
+    }
+}
+
+#[test]
 fn a_name_without_the_content_for_it_is_a_question_as_well() {
     let scratch = Scratch::new();
     scratch.raw("disk.qcow2", MIB);

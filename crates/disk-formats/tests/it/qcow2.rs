@@ -106,6 +106,64 @@ fn chains_of_overlays_read_through_all_of_them() {
     assert_eq!(said, "the image is built of more than 64 files");
 }
 
+/// Numbers that are the same for the same seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % sides
+    }
+
+    /// A change to a disk of `len` bytes with clusters of `cluster`.
+    fn command(&mut self, len: u64, cluster: u64) -> String {
+        let at = self.roll(len - 1);
+        let most = [700, 5_000, 70_000, 300_000][self.roll(4) as usize];
+        let count = 1 + self.roll(most.min(len - at));
+        let byte = 1 + self.roll(255);
+        match self.roll(8) {
+            0 => format!("write -z {at} {count}"),
+            1 => format!("write -z -u {at} {count}"),
+            2 => format!("discard {at} {count}"),
+            3 => {
+                let at = at / cluster * cluster;
+                format!("write -c -P {byte} {at} {}", cluster.min(len - at))
+            }
+            _ => format!("write -P {byte} {at} {count}"),
+        }
+    }
+}
+
+#[test]
+fn what_a_random_history_leaves_behind_reads_as_qemu_reads_it() {
+    for seed in 1..=10u64 {
+        let scratch = Scratch::new();
+        let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let len = 3 * MIB + 512 * dice.roll(2000);
+        scratch.raw("base.raw", len);
+        let (mut below, mut format) = ("base.raw".to_owned(), "raw");
+        for layer in 0..3 {
+            let bits = 9 + dice.roll(9);
+            let cluster = 1 << bits;
+            let kind = ["compat=0.10", "compat=1.1", "compression_type=zstd", "extended_l2=on"];
+            let kind = kind[dice.roll(if bits >= 14 { 4 } else { 3 }) as usize];
+            let options = format!("cluster_size={cluster},{kind}");
+            let (name, len) = (format!("{layer}.qcow2"), len + 512 * dice.roll(3000));
+            let create = "qemu-img create -q -f qcow2";
+            scratch.run(&format!("{create} -o {options} -F {format} -b {below} {name} {len}"));
+            let commands: Vec<String> = (0..25).map(|_| dice.command(len, cluster)).collect();
+            let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
+            // Not every cluster can be compressed once it is there.
+            scratch.try_io("qcow2", &name, &commands);
+            (below, format) = (name, "qcow2");
+        }
+        let disk = scratch.check(QCOW2, &below);
+        assert_eq!(disk.files().len(), 4, "seed {seed}");
+    }
+}
+
 #[test]
 fn an_image_that_builds_on_itself_is_refused() {
     let scratch = Scratch::new();

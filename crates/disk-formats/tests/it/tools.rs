@@ -55,16 +55,21 @@ impl Scratch {
         self.io(format, name, &commands);
     }
 
-    /// Commands of `qemu-io`.
+    /// Commands of `qemu-io`, which must succeed.
     pub(crate) fn io(&self, format: &str, name: &str, commands: &[&str]) {
+        let output = self.try_io(format, name, commands);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && !said.contains("failed"), "{commands:?}: {output:?}");
+    }
+
+    /// Commands of `qemu-io`, of which some may be refused.
+    pub(crate) fn try_io(&self, format: &str, name: &str, commands: &[&str]) -> Output {
         let mut words = vec!["qemu-io", "-f", format];
         for command in commands {
             words.extend(["-c", command]);
         }
         words.push(name);
-        let output = self.try_words(&words);
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success() && !said.contains("failed"), "{words:?}: {output:?}");
+        self.try_words(&words)
     }
 
     /// A raw disk with bytes at odd places, compressible and not, and holes between.

@@ -15,26 +15,34 @@ pub(crate) struct Choice {
     pub(crate) mounts: Vec<PathBuf>,
     /// Swap in use on the source, in words.
     pub(crate) swap: Vec<String>,
+    /// Everything else that could write and will not, in words: mounts, as facts name them.
+    pub(crate) held: BTreeSet<String>,
 }
 
 /// What to freeze for a source that `made_of` devices and files show the bytes of. Nothing where
 /// nobody could write to it.
 pub(crate) fn choose(root: &Path, made_of: &[PathBuf]) -> Result<Choice> {
-    let (mut mounts, mut swap) = (BTreeSet::new(), BTreeSet::new());
+    let (mut mounts, mut swap, mut held) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for part in made_of {
         for filesystem in device::written_filesystems(root, part)? {
             mounts.insert(safe_to_freeze(filesystem)?);
         }
         let uses = device::uses_of(root, part)?;
-        let is_swap = |found: &&Use| matches!(found, Use::Swap { .. });
-        swap.extend(uses.iter().filter(is_swap).map(ToString::to_string));
+        for found in uses {
+            match found {
+                Use::Swap { .. } => swap.insert(found.to_string()),
+                Use::Mounted { .. } => held.insert(found.to_string()),
+                _ => false,
+            };
+        }
         for file in written_by_us(root) {
             if device::holds_path(root, part, &file).unwrap_or(false) {
                 return Err(Refusal::WritesThere { file }.into());
             }
         }
     }
-    Ok(Choice { mounts: mounts.into_iter().collect(), swap: swap.into_iter().collect() })
+    let (mounts, swap) = (mounts.into_iter().collect(), swap.into_iter().collect());
+    Ok(Choice { mounts, swap, held })
 }
 
 /// The mount point to freeze a filesystem by.

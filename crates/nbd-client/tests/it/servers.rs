@@ -79,6 +79,34 @@ fn qemu_gives_a_virtual_disk_with_its_holes_and_dirty_bitmaps() {
 }
 
 #[test]
+fn holes_are_what_another_client_calls_zeros() {
+    let scratch = Scratch::new();
+    scratch.raw("disk.raw", 6 * MIB);
+    scratch.run("qemu-img convert -O qcow2 -o cluster_size=4k disk.raw disk.qcow2");
+    for line in [
+        "nbdkit -f -U SOCKET -r file disk.raw",
+        "qemu-nbd -t -k SOCKET -r -e 8 -f qcow2 disk.qcow2",
+    ] {
+        let server = scratch.serve(line);
+        let disk = server.disk();
+        let map = scratch.run(&format!("nbdinfo --map {}", server.uri("")));
+        let mut theirs: Vec<Extent> = Vec::new();
+        for row in map.lines() {
+            let numbers: Vec<u64> =
+                row.split_whitespace().take(3).map(|word| word.parse().unwrap()).collect();
+            let run = Extent::new(numbers[0], numbers[1]);
+            match theirs.last_mut() {
+                _ if numbers[2] & 2 == 0 => {}
+                Some(last) if last.end() == run.start => last.len += run.len,
+                _ => theirs.push(run),
+            }
+        }
+        assert!(theirs.len() >= 2, "{map}");
+        assert_eq!(disk.holes(Extent::new(0, disk.len())).unwrap(), theirs, "{line}");
+    }
+}
+
+#[test]
 fn a_server_for_one_client_is_not_asked_for_a_second_connection() {
     let scratch = Scratch::new();
     let raw = scratch.raw("disk.raw", 3 * MIB);

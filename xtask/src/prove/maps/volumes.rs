@@ -1,5 +1,7 @@
 //! Sound volumes of each family, made by the tools people have.
 
+use std::cell::RefCell;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -40,6 +42,7 @@ pub(super) fn of(family: Family) -> Result<Vec<Target>, String> {
                 file.mounted("xfs", "rw", |folder| fragment(folder, 1000, true))?;
                 add(&format!("xfs {options}"), file.bytes()?)?;
             }
+            add("xfs frozen", frozen_xfs()?)?;
         }
         Family::Ntfs => {
             for options in ["-c 512", "-c 4096", "-s 4096"] {
@@ -227,6 +230,21 @@ fn in_use(options: &str) -> Result<Vec<u8>, String> {
 
 fn mkfs_xfs(options: &str) -> Result<Scratch, String> {
     Scratch::made(32 * MIB, "mkfs.xfs", &format!("-q -f --unsupported {options}"))
+}
+
+/// As it lies on the medium while it is frozen: its log is not empty.
+fn frozen_xfs() -> Result<Vec<u8>, String> {
+    let file = mkfs_xfs("-b size=1024 -d agcount=2")?;
+    let frozen = RefCell::new(Ok(Vec::new()));
+    file.mounted("xfs", "rw", |folder| {
+        fragment(folder, 300, true)?;
+        let name = folder.display();
+        let freeze = |how| call("fsfreeze", &format!("{how} {name}")).map_err(io::Error::other);
+        freeze("--freeze")?;
+        *frozen.borrow_mut() = file.bytes();
+        freeze("--unfreeze").map(drop)
+    })?;
+    frozen.into_inner()
 }
 
 fn fill_fat(volume: &Scratch) -> Result<(), String> {
