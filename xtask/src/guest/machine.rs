@@ -8,12 +8,16 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::failed;
 use crate::{Outcome, process};
 
 /// What the first script says at the end, followed by the exit status.
 const ENDED: &str = "guest: ended ";
 const MEMORY_MIB: u32 = 768;
+/// How much later than its limit a machine is ended that nobody waits for.
+const GRACE: Duration = Duration::from_secs(20);
 
 pub(super) struct Machine<'a> {
     pub(super) kernel: &'a Path,
@@ -42,6 +46,7 @@ impl Machine<'_> {
                 Ok(said) => {
                     println!("    {said}");
                     if let Some(status) = said.strip_prefix(ENDED) {
+                        child.may_switch_off();
                         return match status.trim() {
                             "0" => Ok(()),
                             status => Err(format!("the scenario failed ({status})")),
@@ -59,7 +64,10 @@ impl Machine<'_> {
     }
 
     fn command(&self, folder: &Path) -> Result<Command, String> {
-        let mut command = process::command("qemu-system-x86_64");
+        // Ends it even when this program is killed and cannot.
+        let mut command = process::command("timeout");
+        let limit = (self.limit + GRACE).as_secs().to_string();
+        command.args(["--kill-after", "5", &limit, "qemu-system-x86_64"]);
         // Never KVM: where it exists inside another virtual machine, guests may hang.
         command.args(["-accel", "tcg", "-cpu", "max", "-smp", "2"]);
         command.args(["-m", &MEMORY_MIB.to_string(), "-nodefaults", "-no-user-config"]);
@@ -82,9 +90,24 @@ impl Machine<'_> {
 /// A machine that is switched off when nobody waits for it any more.
 struct Running(Child);
 
+impl Running {
+    /// Waits a moment for the machine to do so by itself.
+    fn may_switch_off(&mut self) {
+        for _ in 0..50 {
+            if self.0.try_wait().is_ok_and(|status| status.is_some()) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.0.kill();
+        // Asked, and not killed: it is `timeout`, which passes that on to the machine.
+        if let Some(pid) = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
         let _ = self.0.wait();
     }
 }
