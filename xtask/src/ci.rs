@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{Outcome, guest, process, setup, test, tidy};
+use crate::{Outcome, process, setup, test, tidy};
 
 struct Step {
     name: &'static str,
@@ -18,7 +18,6 @@ const STEPS: &[Step] = &[
     Step { name: "clippy", run: clippy },
     Step { name: "test", run: test::run_tests },
     Step { name: "doc", run: doc },
-    Step { name: "guest", run: || guest::run(&[]) },
 ];
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {

@@ -93,6 +93,10 @@ const BENCH_NEEDS: &[Need] = &[
 /// Asks for what `cargo xtask guest` puts into its virtual machines, and runs them with.
 const GUEST: &str = "--guest";
 
+const SOURCE: &str = "/etc/apt/sources.list.d/aivory-backports.list";
+const MIRROR: &str = "http://deb.debian.org/debian";
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
 const GUEST_NEEDS: &[Need] = &[
     need("qemu-system-x86_64", "qemu-system-x86", "virtual machines"),
     need("dmsetup", "dmsetup", "what the device mapper says"),
@@ -171,20 +175,76 @@ fn install(packages: &[&str]) -> Outcome {
     }
     // A foreign package source that does not answer must not stop us: what matters is whether
     // the packages install.
-    if let Err(failure) = process::run(apt_get().arg("update")) {
-        eprintln!("setup: warning: {failure}; trying to install all the same");
+    let update = || {
+        if let Err(failure) = process::run(apt_get().arg("update")) {
+            eprintln!("setup: warning: {failure}; trying to install all the same");
+        }
+    };
+    update();
+    let (qemu, others): (Vec<&str>, Vec<&str>) =
+        packages.iter().partition(|package| package.starts_with("qemu-"));
+    let by_hand = |failure| format!("{failure}; {by_hand}");
+    if !others.is_empty() {
+        process::run(install_from(None).args(others)).map_err(by_hand)?;
     }
-    let mut install = apt_get();
-    // Nothing else on the machine may suffer: an install that needs a removal is refused.
-    install.args(["install", "--yes", "--no-install-recommends", "--no-remove"]).args(packages);
-    process::run(&mut install).map_err(|failure| format!("{failure}; {by_hand}"))
+    if qemu.is_empty() {
+        return Ok(());
+    }
+    let release = backports_of(&installed_version("qemu-utils"), &os_release()?);
+    if let Some(release) = &release {
+        add_source(release).map_err(by_hand)?;
+        update();
+    }
+    process::run(install_from(release.as_deref()).args(qemu)).map_err(by_hand)
 }
 
-fn apt_get() -> Command {
+/// Nothing else on the machine may suffer: an install that needs a removal is refused.
+fn install_from(release: Option<&str>) -> Command {
+    let mut install = apt_get();
+    install.args(["install", "--yes", "--no-install-recommends", "--no-remove"]);
+    if let Some(release) = release {
+        install.args(["--target-release", release]);
+    }
+    install
+}
+
+/// Where the packages of QEMU have to come from, when those of this Debian would have to take
+/// the place of newer ones: all of them are of one version.
+fn backports_of(installed: &str, os_release: &str) -> Option<String> {
+    let codename = os_release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="))?;
+    installed.contains("~bpo").then(|| format!("{}-backports", codename.trim_matches('"')))
+}
+
+/// Nothing, when the package is not installed.
+fn installed_version(package: &str) -> String {
+    let query = process::command("dpkg-query").args(["-W", "-f", "${Version}", package]).output();
+    query.map(|said| String::from_utf8_lossy(&said.stdout).into_owned()).unwrap_or_default()
+}
+
+fn os_release() -> Result<String, String> {
+    let path = "/etc/os-release";
+    std::fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))
+}
+
+/// Makes apt know the backports of this Debian, which the machine had once.
+fn add_source(release: &str) -> Outcome {
+    let line = format!("deb [signed-by={KEYRING}] {MIRROR} {release} main");
+    println!("setup: adding {SOURCE}: {line}");
+    let mut write = privileged();
+    process::run(write.args(["sh", "-c", r#"echo "$1" > "$2""#, "sh", &line, SOURCE]))
+}
+
+/// Runs what follows as root.
+fn privileged() -> Command {
     let mut command = process::command(if is_root() { "env" } else { "sudo" });
     if !is_root() {
         command.arg("env");
     }
+    command
+}
+
+fn apt_get() -> Command {
+    let mut command = privileged();
     command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "--quiet"]);
     command.args(["-o", "Acquire::Retries=3", "-o", "DPkg::Lock::Timeout=120"]);
     command
@@ -206,6 +266,15 @@ mod tests {
         let gone = ["mkfs.ext4", "e2fsck", "sgdisk"];
         let missing = missing(NEEDS, |program| !gone.contains(&program));
         assert_eq!(packages(&missing), ["e2fsprogs", "gdisk"]);
+    }
+
+    #[test]
+    fn qemu_comes_from_where_its_other_packages_came_from() {
+        let os = "NAME=\"Debian GNU/Linux\"\nVERSION_CODENAME=bookworm\n";
+        let backports = backports_of("1:10.0.2+ds-2+deb13u1~bpo12+1", os);
+        assert_eq!(backports.as_deref(), Some("bookworm-backports"));
+        assert_eq!(backports_of("1:7.2+dfsg-7+deb12u18+b3", os), None);
+        assert_eq!(backports_of("", os), None);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use aiv_volume_io::{Canceled, Job};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::error::{Error, Result};
-use crate::programs::program;
+use aiv_volume_io::programs::program;
 
 /// Time between two looks at a command that runs.
 const PAUSE: Duration = Duration::from_millis(20);

@@ -16,7 +16,6 @@ mod backup;
 mod error;
 mod freeze;
 mod hooks;
-mod programs;
 mod snapshot;
 mod source;
 mod still;

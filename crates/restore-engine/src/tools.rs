@@ -9,9 +9,8 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-use aiv_volume_io::Extent;
+use aiv_volume_io::{Extent, programs};
 
 use crate::plan::RestorePlan;
 use crate::report::Note;
@@ -40,7 +39,8 @@ pub struct ToolRun {
     pub errors: String,
 }
 
-/// The programs of this machine, by the search path.
+/// The programs of this machine. Ctrl-C does not reach them: a filesystem that is half as long as
+/// it should be helps nobody.
 #[derive(Debug, Clone)]
 pub struct SystemTools {
     mount_root: PathBuf,
@@ -56,8 +56,7 @@ impl SystemTools {
 
 impl Tools for SystemTools {
     fn run(&self, program: &str, args: &[&OsStr]) -> io::Result<ToolRun> {
-        let mut command = Command::new(program);
-        let output = command.args(args).stdin(Stdio::null()).output()?;
+        let output = programs::program(program).args(args).output()?;
         Ok(ToolRun {
             status: output.status.code().unwrap_or(-1),
             output: String::from_utf8_lossy(&output.stdout).trim().to_owned(),

@@ -30,6 +30,7 @@ mod locks;
 mod mem;
 mod page_cache;
 pub mod partition;
+pub mod programs;
 mod read_at;
 mod storage;
 mod storage_name;

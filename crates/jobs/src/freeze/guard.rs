@@ -12,7 +12,7 @@ use std::time::Duration;
 use aiv_backup_engine::Clock;
 
 use super::{Thawed, thaw};
-use crate::programs::{program, said};
+use aiv_volume_io::programs::{program, said};
 
 /// Time between two attempts at the same thing.
 const PAUSE: Duration = Duration::from_millis(20);

@@ -20,7 +20,7 @@ pub(crate) use hold::Frozen;
 use std::io;
 use std::path::Path;
 
-use crate::programs::{program, said};
+use aiv_volume_io::programs::{program, said};
 
 /// What one attempt to thaw met.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! Snapshots of logical volumes: with space of their own, or in the pool of a thin volume.
 
+use std::io;
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use aiv_volume_io::device::BlockDevice;
 
 use super::SnapshotProvider;
 use crate::error::SnapshotError;
-use crate::programs::run;
+use aiv_volume_io::programs::run;
 
 /// How snapshots of this program are known.
 const TAG: &str = "aivory-snapshot";
@@ -68,7 +69,7 @@ fn space_for(size: u64, free: u64) -> u64 {
 }
 
 /// What `lvs` says, one line per volume, fields between `|`.
-fn list(fields: &str, more: &[&str]) -> std::io::Result<Vec<String>> {
+fn list(fields: &str, more: &[&str]) -> io::Result<Vec<String>> {
     let shape = ["--noheadings", "--separator", "|", "--units", "b", "--nosuffix", "--options"];
     let said = run("lvs", &[shape.as_slice(), &[fields], more].concat())?;
     Ok(said.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect())
@@ -115,19 +116,20 @@ impl SnapshotProvider for Lvm {
     }
 
     fn remove(&self, name: &str) -> Result<(), SnapshotError> {
-        let name = self.full_name(name);
-        for _ in 1..ATTEMPTS {
-            if run("lvremove", &["--yes", &name]).is_ok() {
+        // Whatever else has this name is not ours to remove.
+        let wanted = format!("lv_tags={{{TAG}}} && lv_name={name}");
+        let mut problem = None;
+        for _ in 0..ATTEMPTS {
+            let removed = run("lvremove", &["--yes", "--select", &wanted, &self.group]);
+            let left = list("lv_name", &["--select", &wanted, &self.group]);
+            if left.as_ref().is_ok_and(Vec::is_empty) {
                 return Ok(());
             }
-            let is_gone =
-                run("lvs", &[&name]).is_err_and(|e| e.to_string().contains("Failed to find"));
-            if is_gone {
-                return Ok(());
-            }
+            problem = removed.err().or(left.err()).or(problem);
             sleep(PAUSE);
         }
-        run("lvremove", &["--yes", &name]).map(drop).map_err(SnapshotError::Lvm)
+        let problem = problem.unwrap_or_else(|| io::Error::other("lvremove: it is still there"));
+        Err(SnapshotError::Lvm(problem))
     }
 
     fn remove_leftovers(&self) -> Vec<String> {

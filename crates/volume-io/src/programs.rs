@@ -1,4 +1,6 @@
-//! Programs of the system that jobs call.
+//! Programs of the system: found where a system keeps them, and never ended halfway.
+//!
+//! Nothing in this crate runs one by itself.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -11,7 +13,8 @@ const FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 /// The program `name` of the system, to be run with messages in English and nothing to read.
 /// Ctrl-C does not reach it: nothing of what is done here should end halfway.
-pub(crate) fn program(name: &str) -> Command {
+#[must_use]
+pub fn program(name: &str) -> Command {
     let places = FOLDERS.map(|folder| Path::new(folder).join(name));
     let found = places.into_iter().find(|place| place.is_file());
     let mut command = Command::new(found.unwrap_or_else(|| name.into()));
@@ -20,7 +23,8 @@ pub(crate) fn program(name: &str) -> Command {
 }
 
 /// What a finished program said on standard error, in one line, or how it ended.
-pub(crate) fn said(output: &Output) -> String {
+#[must_use]
+pub fn said(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr);
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if line.is_empty() { output.status.to_string() } else { line }
@@ -30,7 +34,7 @@ pub(crate) fn said(output: &Output) -> String {
 ///
 /// # Errors
 /// That it cannot be started, or what it said when it failed.
-pub(crate) fn run(name: &str, args: &[&str]) -> io::Result<String> {
+pub fn run(name: &str, args: &[&str]) -> io::Result<String> {
     let failed = |error: io::Error| io::Error::new(error.kind(), format!("{name}: {error}"));
     let output = program(name).args(args).output().map_err(failed)?;
     if output.status.success() {
