@@ -130,7 +130,7 @@ Examples:
 /// image appears in the folder only after it was written, synced and read back.
 ///
 /// A qcow2, VHD, VHDX or VMDK file is read as the disk it describes, and so is a disk behind an NBD
-/// server: nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH.
+/// server: nbd://HOST:PORT/EXPORT or nbd+unix:///EXPORT?socket=PATH.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
