@@ -33,6 +33,7 @@ mod error;
 mod exfat;
 mod ext;
 mod fat;
+mod files;
 mod kind;
 mod lvm;
 mod ntfs;
@@ -49,6 +50,10 @@ pub use error::{Error, Result};
 pub use exfat::ExFatReason;
 pub use ext::{ExtReason, FeatureClass, JournalReason};
 pub use fat::FatReason;
+pub use files::{
+    BadPattern, FileExtents, KeptFile, KeptReason, Matching, MatchingFiles, NothingReason, Pattern,
+    find_files,
+};
 pub use kind::FilesystemKind;
 pub use lvm::{LogicalVolumeReason, LvmReason};
 pub use ntfs::{NtfsLogReason, NtfsReason};

@@ -17,13 +17,13 @@ use crate::tools::{self, Files, Mounted, files_below, fill_with_noise, make_file
 const MIB: u64 = 1 << 20;
 
 /// Writes all but unused blocks over the noise of a new file, as a restore would.
-fn restore_over_noise(view: &View, target: &Path) {
+pub(crate) fn restore_over_noise(view: &View, target: &Path) {
     let file = File::create_new(target).unwrap();
     fill_with_noise(&file, view.len());
     let geometry = view.geometry();
     for stretch in view.stretches(0) {
         let stretch = stretch.unwrap();
-        if stretch.kind() == Kind::Unused {
+        if matches!(stretch.kind(), Kind::Unused | Kind::Excluded) {
             continue;
         }
         for block in stretch.block()..stretch.block() + stretch.run() {

@@ -14,6 +14,7 @@ mod btrfs_tools;
 mod exfat_maps;
 mod exfat_refusals;
 mod exfat_tools;
+mod ext_files;
 mod ext_journal;
 mod ext_maps;
 mod ext_refusals;
