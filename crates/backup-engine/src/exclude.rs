@@ -40,25 +40,31 @@ impl<'p> Exclusion<'p> {
         if self.patterns.is_empty() || !has_files {
             return Ok(());
         }
-        let mut nothing = |why: String| {
-            let filesystem = recognised.kind.name().to_owned();
-            notes.push(PlanNote::NothingExcluded { volume: extent.start, filesystem, why });
-        };
+        let (at, filesystem) = (extent.start, recognised.kind.name().to_owned());
         if !self.stands_still {
-            nothing("the source may change while it is read".to_owned());
+            let why = "the source may change while it is read".to_owned();
+            notes.push(PlanNote::NothingExcluded { volume: at, filesystem, why });
             return Ok(());
         }
-        match find_files(volume, recognised, map, self.patterns, job) {
-            Ok(Matching::Files(found)) => self.take(found, extent.start, notes),
-            Ok(Matching::Nothing { reason: NothingReason::KeptInFull }) => {
-                nothing(match map {
-                    UsedMap::Whole { reason } => format!("it is kept in full: {reason}"),
-                    UsedMap::Used { .. } => NothingReason::KeptInFull.to_string(),
-                });
+        let why = match find_files(volume, recognised, map, self.patterns, job) {
+            Ok(Matching::Files(found)) => {
+                self.take(found, at, notes);
+                return Ok(());
             }
-            Ok(Matching::Nothing { reason }) => nothing(reason.to_string()),
-            Err(error) => nothing(unreadable_records(error)?),
-        }
+            Ok(Matching::Nothing { reason }) => {
+                let why = match map {
+                    UsedMap::Whole { reason } => format!("it is kept in full: {reason}"),
+                    UsedMap::Used { .. } => reason.to_string(),
+                };
+                if matches!(reason, NothingReason::KeptInFull | NothingReason::NoFiles { .. }) {
+                    notes.push(PlanNote::FilesNotRead { volume: at, filesystem, why });
+                    return Ok(());
+                }
+                why
+            }
+            Err(error) => unreadable_records(error)?,
+        };
+        notes.push(PlanNote::NothingExcluded { volume: at, filesystem, why });
         Ok(())
     }
 

@@ -62,6 +62,16 @@ pub enum PlanNote {
         /// Why.
         why: String,
     },
+    /// The same of a volume whose files nobody can look into: it is kept in full, or no filesystem
+    /// that this program reads files of.
+    FilesNotRead {
+        /// First byte of the volume on the disk.
+        volume: u64,
+        /// Its filesystem, by name.
+        filesystem: String,
+        /// Why.
+        why: String,
+    },
     /// Files that the user wanted to leave out are kept.
     NotExcluded {
         /// First byte of the volume on the disk.

@@ -3,7 +3,7 @@
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
-use aiv_backup_engine::{BlockSize, Compression, Sectors};
+use aiv_backup_engine::{BlockSize, Compression, Pattern, Sectors};
 use aiv_chain::Depth;
 use aiv_report::parse;
 use aiv_restore_engine::{Grow, TableMode, Unused};
@@ -163,6 +163,9 @@ pub(crate) struct Backup {
     #[arg(long, default_value = "used")]
     #[arg(value_parser = choice(&[("used", Sectors::Used), ("all", Sectors::All)]))]
     pub sectors: Sectors,
+    /// Leave out what files hold whose path matches, as `*.iso`, `/var/cache` or `tmp/`; repeatable
+    #[arg(long, value_name = "PATTERN", value_parser = parse::pattern)]
+    pub exclude: Vec<Pattern>,
     /// zstd, zstd:LEVEL with a level from 1 to 19, lz4, or none
     #[arg(long, value_name = "METHOD", default_value = "zstd:1", value_parser = parse::compression)]
     pub compress: Compression,

@@ -9,9 +9,9 @@ mod patterns;
 
 use aiv_volume_io::{Extent, Job, ReadAt};
 
-use crate::{FilesystemKind, MapNote, Recognised, Result, UsedMap, ext};
-pub(crate) use patterns::any_matches;
+use crate::{FilesystemKind, MapNote, Recognised, Result, UsedMap, ext, ntfs};
 pub use patterns::{BadPattern, Pattern};
+pub(crate) use patterns::{any_matches, fold};
 
 /// Files an answer may name; bounds its memory to a few hundred megabytes.
 pub(crate) const FILES_MAX: usize = 1 << 20;
@@ -81,6 +81,9 @@ pub enum KeptReason {
     /// A file of the filesystem itself.
     #[error("it belongs to the filesystem itself")]
     SystemFile,
+    /// A link, or something only a driver of Windows can read.
+    #[error("it is a reparse point")]
+    ReparsePoint,
     /// Encrypted by the filesystem.
     #[error("it is encrypted")]
     Encrypted,
@@ -136,9 +139,10 @@ pub enum NothingReason {
 /// `map` is what [`used_map`](crate::used_map) answered for the volume: without a map, or with
 /// one of a filesystem that was not unmounted, there is no answer.
 ///
-/// Reads all folders, and of ext2, ext3 and ext4 all inodes and block maps: no block is named
-/// that anything else lays claim to, metadata least of all. Takes a quarter of a byte of memory
-/// for each inode, and what the answer takes.
+/// Reads of ext2, ext3 and ext4 all folders, inodes and block maps: no block is named that anything
+/// else lays claim to, metadata least of all. Takes a quarter of a byte of memory for each inode.
+/// Reads the table of files of NTFS twice, whose map is the proof that no two files share a
+/// cluster. Takes the names of all its folders in memory. Besides, the answer takes its memory.
 ///
 /// The volume must not change until it has been copied.
 ///
@@ -170,6 +174,7 @@ pub fn find_files(
         FilesystemKind::Ext2 | FilesystemKind::Ext3 | FilesystemKind::Ext4 => {
             ext::find_files(volume, used, patterns, job)
         }
+        FilesystemKind::Ntfs => ntfs::find_files(volume, used, patterns, job),
         kind => nothing(NothingReason::NoFiles { kind }),
     }
 }

@@ -45,7 +45,7 @@ pub(super) fn entries<'b>(
         }
         let len = record_len(le16(rest, 4), block.len());
         let name_len = usize::from(rest[6]);
-        if len < HEAD + name_len || len % 4 != 0 || len > rest.len() {
+        if len < HEAD + name_len || !len.is_multiple_of(4) || len > rest.len() {
             return Err(CUT_OFF);
         }
         let (inode, kind) = (le32(rest, 0), rest[7]);
