@@ -131,12 +131,11 @@ Examples:
 #[command(after_help = "\
 Examples:
   aiv backup /dev/sda --to /mnt/backup
-  aiv backup /dev/sda --to /mnt/backup --differential
   aiv backup /dev/sdb1 --to /mnt/backup --freeze --pre-freeze 'systemctl stop db' \
     --post-thaw 'systemctl start db'
   aiv backup /dev/vg/data --to /mnt/backup --snapshot
   aiv backup /dev/sda /dev/sdb --to /mnt/backup --rate-limit 100M --comment 'before upgrade'
-  aiv backup disk.img --to . --sectors all --compress zstd:9 --verify")]
+  aiv backup disk.img --to . --exclude '*.iso' --exclude /var/cache --compress zstd:9 --verify")]
 pub(crate) struct Backup {
     /// Block devices or raw disk files
     #[arg(required = true, value_name = "SOURCE")]

@@ -279,7 +279,8 @@ fn a_file_that_shares_a_block_with_anything_is_kept() {
         let number = line.split("Inode table at ").nth(1).unwrap().split('-').next().unwrap();
         number.parse::<u64>().unwrap()
     };
-    let cases: [(&str, &dyn Fn(&Volume) -> u64); 7] = [
+    type Place<'a> = &'a dyn Fn(&Volume) -> u64;
+    let cases: [(&str, Place<'_>); 7] = [
         ("a file that does not match", &|volume| block_of(volume, "/a", 0)),
         ("a folder", &|volume| block_of(volume, "/folder", 0)),
         ("an indirect block", &|volume| block_of(volume, "/large", 12)),
