@@ -48,6 +48,27 @@ fn excluded_files_are_listed_and_missed_by_nothing_else() {
 }
 
 #[test]
+fn a_merge_keeps_what_its_last_point_says_of_excluded_files() {
+    let scratch = Scratch::new();
+    let disk = make_disk(&scratch);
+    let images = scratch.arg("images");
+    aiv(&["backup", &disk, "--to", &images]).ended(0);
+    let args = ["backup", &disk, "--to", &images, "--exclude", "noise"];
+    let done = aiv_json(&args).ended(0).json();
+    assert_eq!(done["images"][0]["kind"], "incremental");
+    aiv(&["consolidate", &images, "--keep", "1"]).ended(0);
+    assert_eq!(scratch.images().len(), 1);
+    let latest = format!("{images}@latest");
+    let info = aiv_json(&["info", &latest]).ended(0).json();
+    assert_eq!(
+        (&info["kind"], &info["excluded"]),
+        (&"full".into(), &done["images"][0]["excluded"])
+    );
+    assert!(info["blocks"]["excluded"].as_u64().unwrap() > 40);
+    assert_eq!(info["state_root"], done["images"][0]["state_root"]);
+}
+
+#[test]
 fn a_pattern_that_means_nothing_is_refused_by_name() {
     let scratch = Scratch::new();
     let disk = scratch.disk("disk.raw", MIB);

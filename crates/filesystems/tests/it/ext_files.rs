@@ -208,6 +208,30 @@ fn preallocated_blocks_go_with_their_file_and_holes_are_none() {
     assert_eq!((all.files[0].len, bytes), (3000, 2 * MIB));
 }
 
+/// Without its first page it could not be used after a restore, and what the target held there
+/// before could pass for a sleeping system.
+#[test]
+fn the_first_page_of_a_swap_file_is_always_kept() {
+    for (options, page) in
+        [("-t ext4 -b 4096", 4096), ("-t ext2 -b 1024", 4096), ("-t ext4 -b 1024", 4096)]
+    {
+        let volume = filled(options, |root| {
+            for name in ["swapfile", "other"] {
+                fs::write(root.join(name), noise(1, 512 << 10)).unwrap();
+            }
+            run("mkswap", &["-q", root.join("swapfile").to_str().unwrap()]);
+        });
+        let files = found(&volume, &["swapfile", "other"]).files;
+        let lens: Vec<u64> = files.iter().map(|f| f.extents.iter().map(|e| e.len).sum()).collect();
+        assert_eq!(lens, [512 << 10, (512 << 10) - page], "{options}");
+        let block = run("debugfs", &["-R", "bmap /swapfile 0", volume.path()]);
+        let size = if options.contains("4096") { 4096 } else { 1024 };
+        let first = block.trim().parse::<u64>().unwrap() * size;
+        let header = Extent::new(first, page);
+        assert!(files[1].extents.iter().all(|extent| extent.intersect(header).is_none()));
+    }
+}
+
 #[test]
 fn data_within_inodes_is_kept_and_so_is_what_folders_within_inodes_hold() {
     let volume = filled("-t ext4 -O inline_data -I 256", |root| {

@@ -9,6 +9,7 @@ use super::inode::{Inode, Inodes, Kind};
 use super::map::{Fault, Maps, Piece};
 use super::walk::Names;
 use super::{Filesystem, NoFiles};
+use crate::Error;
 use crate::files::{FileExtents, KeptReason, MatchingFiles, PIECES_MAX};
 
 /// A candidate, and what was found against it.
@@ -17,6 +18,8 @@ struct Owner {
     path: String,
     len: u64,
     fault: Option<KeptReason>,
+    /// Blocks that are kept all the same: the header of a swap file, without which it is none.
+    header: ExtentSet,
 }
 
 /// Blocks that one candidate claims.
@@ -66,15 +69,21 @@ impl Claims {
         let mut maps = Maps::new(filesystem);
         for (number, candidate) in names.candidates {
             job.check()?;
-            let mut owner = Owner { number, path: candidate.path, len: 0, fault: None };
+            let (path, header) = (candidate.path, ExtentSet::new());
+            let mut owner = Owner { number, path, len: 0, fault: None, header };
             let first = claims.claims.len();
             match inodes.read(number)? {
                 Err(what) => owner.fault = Some(KeptReason::NotUnderstood(what)),
                 Ok(inode) => {
                     owner.len = inode.len;
                     owner.fault = fault_of(&inode, names.others.is_set(number), candidate.names);
-                    let found = claims.pieces_of(&inode, claims.owners.len(), &mut maps)?;
+                    let mut front = Vec::new();
+                    let at = claims.owners.len();
+                    let found = claims.pieces_of(&inode, at, &mut maps, &mut front)?;
                     owner.fault = owner.fault.or(found);
+                    if owner.fault.is_none() {
+                        owner.header = swap_header(filesystem, &inode, &front)?;
+                    }
                 }
             }
             let block_size = filesystem.superblock.geometry.block_size;
@@ -90,17 +99,21 @@ impl Claims {
         Ok(claims)
     }
 
-    /// Notes the data blocks of one candidate.
+    /// Notes the data blocks of one candidate. `front` is told those of its first page.
     fn pieces_of(
         &mut self,
         inode: &Inode,
         owner: usize,
         maps: &mut Maps<'_>,
+        front: &mut Vec<Front>,
     ) -> Result<Option<KeptReason>, NoFiles> {
         let (first, mut fits) = (self.claims.len(), true);
         let all = &mut self.claims;
         let found = maps.pieces(inode, &mut |piece| {
-            let Piece::Data { physical: start, count, .. } = piece else { return };
+            let Piece::Data { logical, physical: start, count } = piece else { return };
+            // The smallest blocks are a quarter of a page.
+            let of_page = logical..logical.saturating_add(count).min(4);
+            front.extend(of_page.map(|n| Front { logical: n, physical: start + n - logical }));
             let is_full = all.len() >= PIECES_MAX;
             match all[first..].last_mut() {
                 Some(last) if last.end == start => last.end += count,
@@ -244,6 +257,10 @@ impl Claims {
             while let Some(claim) = claims.next_if(|claim| claim.owner == n) {
                 extents.push(in_bytes(claim, block_size));
             }
+            if !owner.header.is_empty() {
+                let left = extents.runs().iter().flat_map(|&run| owner.header.gaps_within(run));
+                extents = left.collect();
+            }
             match owner.fault {
                 Some(reason) => answer.keep(owner.path, reason),
                 None if extents.is_empty() => {}
@@ -276,6 +293,42 @@ fn fault_of(inode: &Inode, has_other_name: bool, names: u32) -> Option<KeptReaso
     } else {
         None
     }
+}
+
+/// A block of the first page of a file.
+struct Front {
+    logical: u64,
+    physical: u64,
+}
+
+/// The bytes of the volume with the first page of a swap file; nothing for any other file. A swap
+/// file that came back without it could not be used, or would pass for a sleeping system if the
+/// target of the restore held one there before.
+fn swap_header(
+    filesystem: &Filesystem<'_>,
+    inode: &Inode,
+    front: &[Front],
+) -> Result<ExtentSet, NoFiles> {
+    const PAGE: u64 = 4096;
+    const SIGNATURE_AT: u64 = PAGE - 10;
+    // The smallest swap space has ten pages.
+    if !inode.len.is_multiple_of(PAGE) || inode.len < 10 * PAGE {
+        return Ok(ExtentSet::new());
+    }
+    let block_size = u64::from(filesystem.superblock.geometry.block_size);
+    let page = front.iter().filter(|block| block.logical * block_size < PAGE);
+    let Some(last) = page.clone().find(|block| block.logical == SIGNATURE_AT / block_size) else {
+        return Ok(ExtentSet::new());
+    };
+    let mut signature = [0; 10];
+    let offset = last.physical * block_size + SIGNATURE_AT % block_size;
+    let failed = Error::io("read the first page of a file", offset);
+    filesystem.blocks.volume().read_exact_at(&mut signature, offset).map_err(failed)?;
+    let is_swap = [&b"SWAPSPACE2"[..], b"SWAP-SPACE", b"S1SUSPEND", b"S2SUSPEND", b"ULSUSPEND"]
+        .iter()
+        .any(|known| signature.starts_with(known));
+    let bytes = page.map(|block| Extent::new(block.physical * block_size, block_size));
+    Ok(if is_swap { bytes.collect() } else { ExtentSet::new() })
 }
 
 fn in_bytes(claim: &Claim, block_size: u32) -> Extent {
