@@ -1,8 +1,7 @@
 //! Which bytes of the volumes the user left out.
 
 use aiv_filesystems::{
-    FilesystemKind, Matching, MatchingFiles, NothingReason, Pattern, Recognised, UsedMap,
-    find_files,
+    InnerVolume, Matching, MatchingFiles, NothingReason, Pattern, Recognised, UsedMap, find_files,
 };
 use aiv_image_format::meta::{Excluded, ExcludedFile};
 use aiv_volume_io::{Extent, ExtentSet, Job, ReadAt};
@@ -33,11 +32,7 @@ impl<'p> Exclusion<'p> {
         notes: &mut Vec<PlanNote>,
         job: Job<'_>,
     ) -> Result<()> {
-        let has_files = !matches!(
-            recognised.kind,
-            FilesystemKind::Swap | FilesystemKind::SwapSuspended | FilesystemKind::ExtJournal
-        );
-        if self.patterns.is_empty() || !has_files {
+        if self.patterns.is_empty() || !recognised.kind.has_files() {
             return Ok(());
         }
         let (at, filesystem) = (extent.start, recognised.kind.name().to_owned());
@@ -56,11 +51,8 @@ impl<'p> Exclusion<'p> {
                     UsedMap::Whole { reason } => format!("it is kept in full: {reason}"),
                     UsedMap::Used { .. } => reason.to_string(),
                 };
-                if matches!(reason, NothingReason::KeptInFull | NothingReason::NoFiles { .. }) {
-                    notes.push(PlanNote::FilesNotRead { volume: at, filesystem, why });
-                    return Ok(());
-                }
-                why
+                notes.push(nothing(at, filesystem, &reason, why));
+                return Ok(());
             }
             Err(error) => unreadable_records(error)?,
         };
@@ -69,7 +61,11 @@ impl<'p> Exclusion<'p> {
     }
 
     fn take(&mut self, found: MatchingFiles, volume: u64, notes: &mut Vec<PlanNote>) {
-        let MatchingFiles { files, kept, kept_count } = found;
+        let MatchingFiles { files, kept, kept_count, inner } = found;
+        notes.extend(inner.into_iter().map(|InnerVolume { name, filesystem, reason }| {
+            let filesystem = format!("{filesystem} (LVM, {name})");
+            nothing(volume, filesystem, &reason, reason.to_string())
+        }));
         if kept_count > 0 {
             notes.push(PlanNote::NotExcluded { volume, files: kept, count: kept_count });
         }
@@ -99,5 +95,15 @@ impl<'p> Exclusion<'p> {
         let rest = used.runs().iter().flat_map(|&run| excluded.gaps_within(run)).collect();
         let patterns = self.patterns.iter().map(ToString::to_string).collect();
         (rest, excluded, Excluded::of_files(patterns, self.files))
+    }
+}
+
+/// What a program cannot do yet is worth a note, what it could have done a warning.
+fn nothing(volume: u64, filesystem: String, reason: &NothingReason, why: String) -> PlanNote {
+    match reason {
+        NothingReason::KeptInFull | NothingReason::NoFiles { .. } => {
+            PlanNote::FilesNotRead { volume, filesystem, why }
+        }
+        _ => PlanNote::NothingExcluded { volume, filesystem, why },
     }
 }

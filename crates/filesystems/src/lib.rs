@@ -51,8 +51,8 @@ pub use exfat::ExFatReason;
 pub use ext::{ExtReason, FeatureClass, JournalReason};
 pub use fat::FatReason;
 pub use files::{
-    BadPattern, FileExtents, KeptFile, KeptReason, Matching, MatchingFiles, NothingReason, Pattern,
-    find_files,
+    BadPattern, FileExtents, InnerVolume, KeptFile, KeptReason, Matching, MatchingFiles,
+    NothingReason, Pattern, find_files,
 };
 pub use kind::FilesystemKind;
 pub use lvm::{LogicalVolumeReason, LvmReason};

@@ -15,7 +15,7 @@ use aiv_testkit::disks::Content;
 use aiv_volume_io::{Extent, ExtentSet, FileDisk, Job, ReadAt};
 use tempfile::TempDir;
 
-use crate::common::{BLOCK, apply, facts, options};
+use crate::common::{BLOCK, apply, backup, facts, options};
 use crate::filesystems::restore_over_noise;
 use crate::tools::{Files, Mounted, files_below, fill_with_noise, make_files, run};
 
@@ -274,4 +274,33 @@ fn a_partition_is_named_by_its_place_and_files_by_bytes_of_the_disk() {
         let moved = alone.extents.iter().map(|e| Extent::new(e.start + MIB, e.len));
         assert_eq!(in_disk.extents, moved.collect::<Vec<_>>());
     }
+}
+
+#[test]
+fn of_ntfs_everything_else_comes_back_over_noise() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("source");
+    fill_with_noise(&File::create_new(&path).unwrap(), LEN);
+    run("mkntfs", &["-q", "-Q", "-F", "-c", "4096", path.to_str().unwrap()]);
+    let mount = |disk: &Path, options| Mounted::of_type("ntfs-3g", disk, 0, LEN, options);
+    let files = |disk: &Path| files_below(mount(disk, "ro").path());
+    {
+        let mounted = mount(&path, "rw");
+        make_files(mounted.path());
+        fs::write(mounted.path().join("PageFile.sys"), Content::Random(11).bytes(3 << 20)).unwrap();
+    }
+    let source = FileDisk::open_source(&path).unwrap();
+    let made = backup(&source, excluding(&["/pagefile.sys"]));
+    let excluded = &made.view.image().meta().excluded;
+    assert_eq!((excluded.files[0].path.as_str(), excluded.bytes), ("PageFile.sys", 3 << 20));
+    assert_eq!(made.report.totals.blocks_excluded, excluded_blocks(&made.view));
+    assert!(made.report.totals.blocks_excluded > 150);
+    let target = folder.path().join("target");
+    restore_over_noise(&made.view, &target);
+    run("ntfsfix", &["-n", target.to_str().unwrap()]);
+    let (mut is, mut was) = (files(&target), files(&path));
+    let page = Path::new("PageFile.sys");
+    let (is_page, was_page) = (is.remove(page).unwrap(), was.remove(page).unwrap());
+    assert!(is_page.len() == was_page.len() && is_page != was_page);
+    assert!(is == was && !is.is_empty(), "the files differ");
 }

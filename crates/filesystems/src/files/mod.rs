@@ -9,7 +9,7 @@ mod patterns;
 
 use aiv_volume_io::{Extent, Job, ReadAt};
 
-use crate::{FilesystemKind, MapNote, Recognised, Result, UsedMap, ext, ntfs};
+use crate::{FilesystemKind, MapNote, Recognised, Result, UsedMap, ext, lvm, ntfs};
 pub use patterns::{BadPattern, Pattern};
 pub(crate) use patterns::{any_matches, fold};
 
@@ -44,13 +44,27 @@ pub struct MatchingFiles {
     pub kept: Vec<KeptFile>,
     /// How many must be kept.
     pub kept_count: u64,
+    /// Volumes inside the volume of which no file may be left out.
+    pub inner: Vec<InnerVolume>,
+}
+
+/// A logical volume without an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InnerVolume {
+    /// `GROUP/NAME`, names of nested volumes behind each other.
+    pub name: String,
+    /// What it holds, [`Unknown`](FilesystemKind::Unknown) also when nobody looked.
+    pub filesystem: FilesystemKind,
+    /// Why there is none.
+    pub reason: NothingReason,
 }
 
 /// Where the data of one file lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileExtents {
     /// Path inside the volume, `/` between folders, without one in front. Bytes of a name that
-    /// are no UTF-8 are replaced. Of several names one.
+    /// are no UTF-8 are replaced. Of several names one. In a logical volume, `GROUP/NAME:` stands
+    /// before it.
     pub path: String,
     /// Length of the file in bytes.
     pub len: u64,
@@ -142,7 +156,8 @@ pub enum NothingReason {
 /// Reads of ext2, ext3 and ext4 all folders, inodes and block maps: no block is named that anything
 /// else lays claim to, metadata least of all. Takes a quarter of a byte of memory for each inode.
 /// Reads the table of files of NTFS twice, whose map is the proof that no two files share a
-/// cluster. Takes the names of all its folders in memory. Besides, the answer takes its memory.
+/// cluster. Takes the names of all its folders in memory. Of an LVM2 physical volume, looks into
+/// the logical ones. Besides, the answer takes its memory.
 ///
 /// The volume must not change until it has been copied.
 ///
@@ -155,6 +170,18 @@ pub fn find_files(
     recognised: &Recognised,
     map: &UsedMap,
     patterns: &[Pattern],
+    job: Job<'_>,
+) -> Result<Matching> {
+    find_files_in(volume, recognised, map, patterns, 0, job)
+}
+
+/// The files of a volume inside `depth` others.
+pub(crate) fn find_files_in(
+    volume: &dyn ReadAt,
+    recognised: &Recognised,
+    map: &UsedMap,
+    patterns: &[Pattern],
+    depth: usize,
     job: Job<'_>,
 ) -> Result<Matching> {
     let nothing = |reason| Ok(Matching::Nothing { reason });
@@ -175,6 +202,7 @@ pub fn find_files(
             ext::find_files(volume, used, patterns, job)
         }
         FilesystemKind::Ntfs => ntfs::find_files(volume, used, patterns, job),
+        FilesystemKind::Lvm2Member => lvm::find_files(volume, patterns, depth, job),
         kind => nothing(NothingReason::NoFiles { kind }),
     }
 }

@@ -31,6 +31,7 @@
 
 mod area;
 mod checksum;
+mod files;
 mod group;
 mod label;
 mod pieces;
@@ -43,6 +44,7 @@ use aiv_volume_io::{Job, ReadAt};
 
 use crate::stop::Stop;
 use crate::{Result, UsedMap};
+pub(crate) use files::find as find_files;
 pub use reason::{LogicalVolumeReason, LvmReason};
 
 /// Reads the used-block map of a physical volume that lies inside `depth` others.
