@@ -327,6 +327,7 @@ impl BackupPlan {
             disk: self.disk.clone(),
             inventory: inventory.clone(),
             source_errors: unreadable.clone(),
+            excluded: self.excluded_files.clone(),
             // Once per chain: whoever has an increment needs its full image too.
             specification: match &parent {
                 None => SPECIFICATION.to_owned(),

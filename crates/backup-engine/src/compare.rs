@@ -155,7 +155,8 @@ impl<'w> Comparison<'w> {
             }
             judged.push(match now.content {
                 Content::Run(RunKind::Unreadable) => Block::Lost,
-                Content::Run(RunKind::Unused | RunKind::Excluded) => Block::Unused,
+                Content::Run(RunKind::Unused) => Block::Unused,
+                Content::Run(RunKind::Excluded) => Block::Excluded,
                 Content::Run(RunKind::Zero) => Block::Zero,
                 Content::Damaged(bytes) => Block::Damaged(self.encoder.encode(bytes, now.leaf)?),
                 Content::Bytes(bytes) => self.changed(block, bytes, now.leaf, old)?,

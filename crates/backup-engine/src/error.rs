@@ -101,6 +101,9 @@ pub enum Refusal {
     /// There is nothing to back up.
     #[error("the source has no bytes")]
     Empty,
+    /// Every sector was asked for, and files to leave out.
+    #[error("all sectors were asked for, and files to exclude: it is one or the other")]
+    ExcludeFromAll,
     /// The chosen block size does not fit a disk of this size.
     #[error("a disk of {len} bytes does not fit into blocks of {block_size} bytes")]
     BlockSize {

@@ -1,6 +1,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use aiv_filesystems::Pattern;
 use aiv_image_format::{BlockSize, Compression, DELTA_DEPTH_WRITTEN};
 
 /// What the caller knows about a source besides its bytes.
@@ -61,6 +62,8 @@ pub enum Basis {
 pub struct BackupOptions {
     /// Which sectors are captured.
     pub sectors: Sectors,
+    /// Files whose content is left out, by their paths inside the volumes of the source.
+    pub exclude: Vec<Pattern>,
     /// What the image builds on.
     pub basis: Basis,
     /// Store changed blocks as differences to the parent's where that is clearly smaller.
@@ -91,6 +94,7 @@ impl Default for BackupOptions {
     fn default() -> Self {
         Self {
             sectors: Sectors::Used,
+            exclude: Vec::new(),
             basis: Basis::Newest,
             deltas: true,
             delta_depth: DELTA_DEPTH_WRITTEN,

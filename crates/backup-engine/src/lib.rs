@@ -15,6 +15,7 @@ mod base;
 mod compare;
 mod dedup;
 mod error;
+mod exclude;
 mod facts;
 mod gather;
 mod hold;
@@ -41,5 +42,7 @@ pub use inventory::machine_inventory;
 pub use pace::{Clock, RateLimit};
 pub use plan::{BackupPlan, PlanNote};
 
-pub use aiv_filesystems::{FilesystemKind, MapNote, WholeReason};
+pub use aiv_filesystems::{
+    BadPattern, FilesystemKind, KeptFile, KeptReason, MapNote, Pattern, WholeReason,
+};
 pub use aiv_image_format::{BlockSize, Compression};

@@ -30,6 +30,7 @@ pub(crate) fn write_in_order(
                 Block::Inherited(count) => writer.inherit(count)?,
                 Block::Moved(from, leaf) => writer.push_parent(from, leaf)?,
                 Block::Unused => writer.push_run(RunKind::Unused, 1)?,
+                Block::Excluded => writer.push_run(RunKind::Excluded, 1)?,
                 Block::Zero => writer.push_run(RunKind::Zero, 1)?,
                 Block::Lost => writer.push_run(RunKind::Unreadable, 1)?,
                 Block::Damaged(block) => {

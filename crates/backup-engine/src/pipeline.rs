@@ -145,9 +145,8 @@ impl Reader<'_> {
     fn read(&self, pacer: &mut Option<Pacer<'_>>) -> Result<Captured> {
         let Capture { geometry, plan, source, job, .. } = self.capture;
         let mut captured = self.nothing_captured();
-        let used = &plan.used;
         let per_batch = self.capture.blocks_per_work();
-        let mut spans = Spans::new(source, used, geometry);
+        let mut spans = Spans::new(source, &plan.used, &plan.excluded, geometry);
         while let Some(span) = next_span(&mut spans)? {
             let extent = blocks_extent(&geometry, span.first, span.count);
             if let Some(kind) = section::run_kind(span.kind) {

@@ -1,14 +1,15 @@
 //! Decides which bytes of a source matter; writes nothing.
 
-use aiv_filesystems::{FilesystemKind, MapNote, UsedMap, recognise, used_map};
+use aiv_filesystems::{FilesystemKind, KeptFile, MapNote, UsedMap, recognise, used_map};
 use aiv_image_format::meta::{
-    Capture, Consistency, DiskInfo, PartitionInfo, RegionInfo, RegionKind, VolumeInfo,
+    Capture, Consistency, DiskInfo, Excluded, PartitionInfo, RegionInfo, RegionKind, VolumeInfo,
 };
 use aiv_image_format::{BlockSize, Geometry};
 use aiv_volume_io::partition::{self, Partition, PartitionTable, SectorSize, TableKind};
 use aiv_volume_io::{Extent, ExtentSet, Job, ReadAt, Slice};
 
 use crate::error::{Error, Refusal, Result};
+use crate::exclude::Exclusion;
 use crate::facts::{BackupOptions, Sectors, SourceFacts};
 use crate::identity::source_id;
 use crate::read::is_bad_sector;
@@ -26,7 +27,11 @@ pub struct BackupPlan {
     pub consistency: Consistency,
     /// Things the user should know.
     pub notes: Vec<PlanNote>,
+    /// Files whose content will be left out, as the image will list them.
+    pub excluded_files: Excluded,
     pub(crate) used: ExtentSet,
+    /// Used by the filesystems' account, and left out; no part of `used`.
+    pub(crate) excluded: ExtentSet,
     pub(crate) facts: SourceFacts,
     pub(crate) options: BackupOptions,
 }
@@ -48,6 +53,34 @@ pub enum PlanNote {
     Live(String),
     /// The source is held still, except for swap in use on it.
     Swap(String),
+    /// No file of a volume is left out, although the user asked for it.
+    NothingExcluded {
+        /// First byte of the volume on the disk.
+        volume: u64,
+        /// Its filesystem, by name.
+        filesystem: String,
+        /// Why.
+        why: String,
+    },
+    /// The same of a volume whose files nobody can look into: it is kept in full, or no filesystem
+    /// that this program reads files of.
+    FilesNotRead {
+        /// First byte of the volume on the disk.
+        volume: u64,
+        /// Its filesystem, by name.
+        filesystem: String,
+        /// Why.
+        why: String,
+    },
+    /// Files that the user wanted to leave out are kept.
+    NotExcluded {
+        /// First byte of the volume on the disk.
+        volume: u64,
+        /// The first of them, with reasons; never empty.
+        files: Vec<KeptFile>,
+        /// How many there are.
+        count: u64,
+    },
     /// The folder has images of a source of this name and host with another identity: this is
     /// another disk, or one with a new partition table, and begins a set of its own.
     NewIdentity {
@@ -68,6 +101,9 @@ impl BackupPlan {
         options: BackupOptions,
         job: Job<'_>,
     ) -> Result<Self> {
+        if options.sectors == Sectors::All && !options.exclude.is_empty() {
+            return Err(Refusal::ExcludeFromAll.into());
+        }
         let mut notes = Vec::new();
         let consistency = match facts.writers.as_slice() {
             [] if facts.held.is_some() => {
@@ -88,12 +124,14 @@ impl BackupPlan {
         let sector_size = sector_size(source, &facts);
         let (table, table_problems) = read_table(source, sector_size)?;
         notes.extend(table_problems.iter().cloned().map(PlanNote::Table));
+        let stands_still = consistency != Consistency::Inconsistent;
+        let mut exclusion = Exclusion::new(&options.exclude, stands_still);
         let mut used = Vec::new();
         let mut regions = Vec::new();
         for region in partition::regions(&table, len) {
             job.check()?;
-            let (info, kept) =
-                examine_region(source, &table, region, options.sectors, &mut notes, job)?;
+            let found = &mut Findings { notes: &mut notes, exclusion: &mut exclusion };
+            let (info, kept) = examine_region(source, &table, region, options.sectors, found, job)?;
             used.extend(kept);
             regions.push(info);
         }
@@ -117,8 +155,19 @@ impl BackupPlan {
             table_problems,
             regions,
         };
-        let used = used.into_iter().collect();
-        Ok(Self { geometry, disk, source_id, consistency, notes, used, facts, options })
+        let (used, excluded, excluded_files) = exclusion.finish(used.into_iter().collect());
+        Ok(Self {
+            geometry,
+            disk,
+            source_id,
+            consistency,
+            notes,
+            excluded_files,
+            used,
+            excluded,
+            facts,
+            options,
+        })
     }
 
     /// Bytes that will be read at most.
@@ -173,13 +222,19 @@ const fn table_name(kind: TableKind) -> &'static str {
     }
 }
 
+/// What the regions have to say beside their bytes.
+struct Findings<'f, 'p> {
+    notes: &'f mut Vec<PlanNote>,
+    exclusion: &'f mut Exclusion<'p>,
+}
+
 /// Describes one region and returns the extents of it that have to be kept.
 fn examine_region(
     source: &dyn ReadAt,
     table: &PartitionTable,
     region: partition::Region,
     sectors: Sectors,
-    notes: &mut Vec<PlanNote>,
+    found: &mut Findings<'_, '_>,
     job: Job<'_>,
 ) -> Result<(RegionInfo, Vec<Extent>)> {
     let extent = region.extent;
@@ -227,15 +282,21 @@ fn examine_region(
     if sectors == Sectors::Used && in_pieces {
         about.reason = "the partition overlaps something else or the end of the disk".to_owned();
     } else if sectors == Sectors::Used {
-        match used_map(&volume, &recognised, job) {
+        let Findings { notes, exclusion } = found;
+        let map = used_map(&volume, &recognised, job);
+        if let Ok(map) = &map {
+            exclusion.look_into(&volume, extent, &recognised, map, notes, job)?;
+        }
+        match map {
             Ok(UsedMap::Used { used, cluster_size, notes: map_notes }) => {
                 about.capture = Capture::Used;
                 about.cluster_size = cluster_size;
                 about.used_bytes = used.total_len();
                 keep = used.shifted(extent.start).runs().to_vec();
                 let volume = extent.start;
-                let found = map_notes.into_iter().map(|note| PlanNote::Filesystem { volume, note });
-                notes.extend(found);
+                let of_map =
+                    map_notes.into_iter().map(|note| PlanNote::Filesystem { volume, note });
+                notes.extend(of_map);
             }
             Ok(UsedMap::Whole { reason }) => about.reason = reason.to_string(),
             Err(error) => about.reason = unreadable_records(error)?,
@@ -247,7 +308,7 @@ fn examine_region(
 
 /// Why a volume whose records lie in bad sectors is captured in full; any other error ends the
 /// plan.
-fn unreadable_records(error: aiv_filesystems::Error) -> Result<String> {
+pub(crate) fn unreadable_records(error: aiv_filesystems::Error) -> Result<String> {
     match error {
         aiv_filesystems::Error::Canceled(canceled) => Err(canceled.into()),
         aiv_filesystems::Error::Io { op, offset, source } if is_bad_sector(&source) => {

@@ -86,7 +86,7 @@ impl Reader<'_> {
         let per_section = self.capture.blocks_per_work();
         let blocks = geometry.blocks();
         let mut old = OldGroups::new(parent, &ConstantLeaves::new(geometry));
-        let mut spans = Spans::new(source, &plan.used, geometry);
+        let mut spans = Spans::new(source, &plan.used, &plan.excluded, geometry);
         let mut span = next_span(&mut spans)?;
         let mut at: BlockIndex = 0;
         while let Some(current) = span {
@@ -208,6 +208,7 @@ struct OldGroups<'p> {
     last: Option<GroupNode>,
     zero: GroupNode,
     unused: GroupNode,
+    excluded: GroupNode,
 }
 
 impl<'p> OldGroups<'p> {
@@ -222,6 +223,7 @@ impl<'p> OldGroups<'p> {
             last: None,
             zero: all(Kind::Zero),
             unused: all(Kind::Unused),
+            excluded: all(Kind::Excluded),
         }
     }
 
@@ -242,7 +244,8 @@ impl<'p> OldGroups<'p> {
         Ok(match kind {
             RunKind::Zero => node == self.zero,
             RunKind::Unused => node == self.unused,
-            RunKind::Excluded | RunKind::Unreadable => false,
+            RunKind::Excluded => node == self.excluded,
+            RunKind::Unreadable => false,
         })
     }
 }
@@ -258,6 +261,7 @@ pub(crate) fn broken(source: aiv_image_format::Error) -> Error {
 pub(crate) fn run_kind(kind: SpanKind) -> Option<RunKind> {
     match kind {
         SpanKind::Unused => Some(RunKind::Unused),
+        SpanKind::Excluded => Some(RunKind::Excluded),
         SpanKind::Zero => Some(RunKind::Zero),
         SpanKind::Read => None,
     }

@@ -1,4 +1,4 @@
-//! Cuts a disk into spans of blocks that are free, known zeros, or to be read.
+//! Cuts a disk into spans of blocks that are free, left out, known zeros, or to be read.
 
 use std::io;
 
@@ -10,6 +10,8 @@ use aiv_volume_io::{Extent, ExtentSet, ReadAt};
 pub(crate) enum SpanKind {
     /// No byte of them matters.
     Unused,
+    /// No byte of them matters but what the user left out.
+    Excluded,
     /// Some byte matters, and the source knows all that do to be zeros.
     Zero,
     /// They have to be read.
@@ -31,14 +33,21 @@ const WINDOW: u64 = 16 << 30;
 pub(crate) struct Spans<'a> {
     source: &'a dyn ReadAt,
     used: &'a ExtentSet,
+    excluded: &'a ExtentSet,
     geometry: Geometry,
     next_window: u64,
     ready: std::vec::IntoIter<Span>,
 }
 
 impl<'a> Spans<'a> {
-    pub(crate) fn new(source: &'a dyn ReadAt, used: &'a ExtentSet, geometry: Geometry) -> Self {
-        Self { source, used, geometry, next_window: 0, ready: Vec::new().into_iter() }
+    /// Spans of a disk of which `used` matters; `excluded` does not, and is none of it.
+    pub(crate) fn new(
+        source: &'a dyn ReadAt,
+        used: &'a ExtentSet,
+        excluded: &'a ExtentSet,
+        geometry: Geometry,
+    ) -> Self {
+        Self { source, used, excluded, geometry, next_window: 0, ready: Vec::new().into_iter() }
     }
 
     pub(crate) fn next(&mut self) -> io::Result<Option<Span>> {
@@ -59,24 +68,40 @@ impl<'a> Spans<'a> {
     fn cut(&self, window: Extent) -> io::Result<Vec<Span>> {
         let size = u64::from(self.geometry.block_size().get());
         let (first, end) = (window.start / size, window.end().div_ceil(size));
-        if self.used.within(window).next().is_none() {
+        let nothing_used = self.used.within(window).next().is_none();
+        if nothing_used && self.excluded.within(window).next().is_none() {
             return Ok(vec![Span { first, count: end - first, kind: SpanKind::Unused }]);
         }
-        let holes: ExtentSet = self.source.holes(window)?.into_iter().collect();
+        let holes = if nothing_used { Vec::new() } else { self.source.holes(window)? };
+        let holes: ExtentSet = holes.into_iter().collect();
         let to_read = self.used.within(window).flat_map(|u| holes.gaps_within(u));
         let to_read = block_ranges(to_read, size);
         let matter = block_ranges(self.used.within(window), size);
 
         let mut spans = Vec::new();
+        let left_out: ExtentSet = block_ranges(self.excluded.within(window), size)
+            .into_iter()
+            .map(|(from, to)| Extent::between(from, to))
+            .collect();
         let mut push = |from: u64, to: u64, kind| {
             if from < to {
                 spans.push(Span { first: from, count: to - from, kind });
             }
         };
+        // Blocks without a byte that matters.
+        let free = |from: u64, to: u64, push: &mut dyn FnMut(u64, u64, SpanKind)| {
+            let mut at = from;
+            for run in left_out.within(Extent::between(from, to)) {
+                push(at, run.start, SpanKind::Unused);
+                push(run.start, run.end(), SpanKind::Excluded);
+                at = run.end();
+            }
+            push(at, to, SpanKind::Unused);
+        };
         let mut at = first;
         let mut reads = to_read.into_iter().peekable();
         for (from, to) in matter {
-            push(at, from, SpanKind::Unused);
+            free(at, from, &mut push);
             at = from;
             // Every range to read lies inside one that matters.
             while let Some(&(read_from, read_to)) = reads.peek() {
@@ -91,7 +116,7 @@ impl<'a> Spans<'a> {
             push(at, to, SpanKind::Zero);
             at = to;
         }
-        push(at, end, SpanKind::Unused);
+        free(at, end, &mut push);
         Ok(spans)
     }
 }
@@ -138,12 +163,15 @@ mod tests {
     proptest! {
         #[test]
         fn every_block_is_in_one_span_of_the_right_kind(
-            used in extents(2_000_000), holes in extents(2_000_000),
+            used in extents(2_000_000), left_out in extents(2_000_000),
+            holes in extents(2_000_000),
         ) {
             let size = BlockSize::new(16384).expect("a block size");
             let geometry = Geometry::new(2_000_000, size, 512).expect("small");
             let source = Holey(holes.runs().to_vec(), 2_000_000);
-            let mut spans = Spans::new(&source, &used, geometry);
+            let gaps = left_out.runs().iter().flat_map(|&run| used.gaps_within(run));
+            let excluded: ExtentSet = gaps.collect();
+            let mut spans = Spans::new(&source, &used, &excluded, geometry);
             let mut next = 0;
             while let Some(span) = spans.next()? {
                 prop_assert_eq!(span.first, next);
@@ -152,7 +180,9 @@ mod tests {
                     let bytes = Extent::new(block * 16384, geometry.block_len(block).into());
                     let matters = used.within(bytes).next().is_some();
                     let unknown = used.within(bytes).any(|u| !holes.gaps_within(u).is_empty());
+                    let left_out = excluded.within(bytes).next().is_some();
                     let kind = match (matters, unknown) {
+                        (false, _) if left_out => SpanKind::Excluded,
                         (false, _) => SpanKind::Unused,
                         (true, false) => SpanKind::Zero,
                         (true, true) => SpanKind::Read,

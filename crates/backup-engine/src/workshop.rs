@@ -18,6 +18,8 @@ pub(crate) enum Block {
     Moved(u64, aiv_image_format::Digest),
     /// No byte of it matters.
     Unused,
+    /// No byte of it matters but what the user left out.
+    Excluded,
     Zero,
     /// Every byte is the pattern of unreadable places.
     Lost,

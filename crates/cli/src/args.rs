@@ -3,7 +3,7 @@
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
-use aiv_backup_engine::{BlockSize, Compression, Sectors};
+use aiv_backup_engine::{BlockSize, Compression, Pattern, Sectors};
 use aiv_chain::Depth;
 use aiv_jobs::{Follow, Format};
 use aiv_report::parse;
@@ -135,7 +135,7 @@ Examples:
 #[command(after_help = "\
 Examples:
   aiv backup /dev/sda --to /mnt/backup
-  aiv backup /dev/sdb1 --to /mnt/backup --differential --freeze
+  aiv backup /dev/sdb1 --to /mnt/backup --differential --freeze --exclude '*.iso'
   aiv backup /dev/vg/db --to /mnt/backup --snapshot --pre-freeze 'db stop' --post-thaw 'db start'
   aiv backup /dev/sda /dev/sdb --to /mnt/backup --rate-limit 100M --comment 'before upgrade'
   aiv backup vm.qcow2 --follow folder --to . --sectors all --compress zstd:9 --verify")]
@@ -172,6 +172,9 @@ pub(crate) struct Backup {
     #[arg(long, default_value = "used")]
     #[arg(value_parser = choice(&[("used", Sectors::Used), ("all", Sectors::All)]))]
     pub sectors: Sectors,
+    /// Leave out what files hold whose path matches, as `*.iso`, `/var/cache` or `tmp/`; repeatable
+    #[arg(long, value_name = "PATTERN", value_parser = parse::pattern)]
+    pub exclude: Vec<Pattern>,
     /// zstd, zstd:LEVEL with a level from 1 to 19, lz4, or none
     #[arg(long, value_name = "METHOD", default_value = "zstd:1", value_parser = parse::compression)]
     pub compress: Compression,

@@ -100,6 +100,12 @@ impl FilesystemKind {
         }
     }
 
+    /// Whether there can be files in it: not in swap space, nor in a journal.
+    #[must_use]
+    pub const fn has_files(self) -> bool {
+        !matches!(self, Self::Swap | Self::SwapSuspended | Self::ExtJournal)
+    }
+
     /// Whether this is a wrapping for other volumes (RAID, LVM, encryption, caches). What lies inside
     /// may show its own signature at its usual place; that is no contradiction.
     #[must_use]

@@ -35,6 +35,7 @@ mod exfat;
 mod ext;
 mod f2fs;
 mod fat;
+mod files;
 mod kind;
 mod lvm;
 mod ntfs;
@@ -52,6 +53,10 @@ pub use exfat::ExFatReason;
 pub use ext::{ExtReason, FeatureClass, JournalReason};
 pub use f2fs::F2fsReason;
 pub use fat::FatReason;
+pub use files::{
+    BadPattern, FileExtents, InnerVolume, KeptFile, KeptReason, Matching, MatchingFiles,
+    NothingReason, Pattern, find_files,
+};
 pub use kind::FilesystemKind;
 pub use lvm::{LogicalVolumeReason, LvmReason};
 pub use ntfs::{NtfsLogReason, NtfsReason};

@@ -65,6 +65,13 @@ pub const REGIONS_MAX: usize = 8_192;
 /// inventory has hundreds; each costs a reader several times its bytes in memory.
 pub const FACTS_MAX: usize = 65_536;
 
+/// Excluded files one image may list, and patterns: a list for people, which nothing depends on.
+pub const EXCLUDED_FILES_MAX: usize = 65_536;
+
+/// Bytes of META a writer spends on its list of excluded files, so that the other sections keep
+/// their room.
+pub const EXCLUDED_BYTES: usize = 4 << 20;
+
 /// Differences a reader undoes for one block before it meets one stored whole, and the largest
 /// depth a frame may state: bounds the recursion of a reader and its memory. Writers stay at two,
 /// so that a random read costs at most two decompressions more than in a full image.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use aiv_backup_engine::{BackupPlan, BackupReport, LostPoint};
-use aiv_chain::meta::{DiskInfo, RegionInfo};
+use aiv_chain::meta::{DiskInfo, Excluded, ExcludedFile, RegionInfo};
 use aiv_chain::{Checked, Image, Point, Set, Stray};
 use aiv_image_format::{Corrupt, Error as ImageError, MAJOR, MINOR};
 use aiv_restore_engine::{NewTable, PlanStep, RestorePlan, RestoreReport, TableRow, UndoLog};
@@ -102,7 +102,7 @@ pub fn partitions(disk: &DiskInfo) -> Value {
 }
 
 /// Fields of [`image`] that come from META, and are null where that is damaged.
-const FROM_META: [&str; 18] = [
+const FROM_META: [&str; 19] = [
     "group",
     "time",
     "host",
@@ -121,6 +121,7 @@ const FROM_META: [&str; 18] = [
     "partitions",
     "machine",
     "source_errors",
+    "excluded",
 ];
 
 /// Everything `image` says about itself.
@@ -167,12 +168,36 @@ pub fn image(image: &Image) -> Value {
         "partitions": partitions(disk),
         "machine": meta.inventory.facts.iter().cloned().collect::<Value>(),
         "source_errors": extents(&meta.source_errors),
+        "excluded": excluded(&meta.excluded),
         "damage": lines(image.damage()),
     });
     if !image.has_meta() {
         FROM_META.iter().for_each(|field| json[field] = Value::Null);
     }
     json
+}
+
+/// What was left out, null when nothing was asked for. `files` and `bytes` count everything,
+/// `list` has as many files as the image lists.
+fn excluded(excluded: &Excluded) -> Value {
+    if *excluded == Excluded::default() {
+        return Value::Null;
+    }
+    let file = |file: &ExcludedFile| {
+        json!({
+            "volume": file.volume,
+            "path": file.path,
+            "size": file.len,
+            "extents": extents(&file.extents),
+        })
+    };
+    json!({
+        "patterns": excluded.patterns,
+        "files": excluded.file_count,
+        "bytes": excluded.bytes,
+        "complete": excluded.is_complete(),
+        "list": excluded.files.iter().map(file).collect::<Value>(),
+    })
 }
 
 /// Sets and their points.
@@ -295,6 +320,7 @@ pub fn backup(folder: &Path, plan: &BackupPlan, report: &BackupReport, elapsed: 
         "elapsed_ms": u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
         "partitions": partitions(&plan.disk),
         "unreadable": extents(&report.unreadable),
+        "excluded": excluded(&plan.excluded_files),
         "notes": remarks.notes,
         "warnings": remarks.warnings,
     })

@@ -164,6 +164,9 @@ fn judge_backup(error: &aiv_backup_engine::Error) -> Option<Verdict> {
              is marked inconsistent; with --freeze or --snapshot it is kept from changing",
         ),
         Error::Refused(Refusal::Empty) => refused("source_empty", "check the source"),
+        Error::Refused(Refusal::ExcludeFromAll) => {
+            refused("exclude_from_all", "leave one of the two options away")
+        }
         Error::Refused(_) => refused("block_size", "leave the block size to Aivory"),
         _ => None,
     }

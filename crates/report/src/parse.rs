@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU64;
 
-use aiv_backup_engine::{BlockSize, Compression};
+use aiv_backup_engine::{BadPattern, BlockSize, Compression, Pattern};
 
 /// What is wrong with a word.
 type Wrong = &'static str;
@@ -40,6 +40,14 @@ pub fn rate(text: &str) -> Result<NonZeroU64, Wrong> {
 pub fn block_size(text: &str) -> Result<BlockSize, Wrong> {
     let bytes = u32::try_from(size(text)?).ok();
     bytes.and_then(BlockSize::new).ok_or("not a power of two from 16K to 4M")
+}
+
+/// A pattern that names files.
+///
+/// # Errors
+/// The pattern, and what is wrong with it.
+pub fn pattern(text: &str) -> Result<Pattern, BadPattern> {
+    text.parse()
 }
 
 /// `zstd`, `zstd:LEVEL`, `lz4` or `none`.

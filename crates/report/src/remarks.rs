@@ -1,10 +1,13 @@
-use aiv_backup_engine::{BackupReport, LostPoint, MapNote, PlanNote};
+use aiv_backup_engine::{BackupReport, KeptFile, LostPoint, MapNote, PlanNote};
 use aiv_chain::{Checked, Folder, Image, Stray, StrayKind};
 use aiv_image_format::{Corrupt, Section};
 use aiv_restore_engine::Note;
 use aiv_volume_io::Extent;
 
 use crate::words::{damage, stray};
+
+/// Files that are kept although they match, one line each; of more there is the number.
+const NAMED_MAX: usize = 20;
 
 /// Sentences beside a result.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -51,6 +54,25 @@ impl Remarks {
             PlanNote::NewIdentity { before } => self.notes.push(format!(
                 "earlier images of this name are of another disk ({before}); a new set begins"
             )),
+            PlanNote::NothingExcluded { volume, filesystem, why } => self.warnings.push(format!(
+                "no file of the {filesystem} volume at byte {volume} is excluded: {why}"
+            )),
+            PlanNote::FilesNotRead { volume, filesystem, why } => self.notes.push(format!(
+                "no file of the {filesystem} volume at byte {volume} is excluded: {why}"
+            )),
+            PlanNote::NotExcluded { volume, files, count } => {
+                for KeptFile { path, reason } in files.iter().take(NAMED_MAX) {
+                    self.warnings.push(format!(
+                        "not excluded from the volume at byte {volume}: {path}: {reason}"
+                    ));
+                }
+                let named = files.len().min(NAMED_MAX) as u64;
+                if let more @ 1.. = count.saturating_sub(named) {
+                    self.warnings.push(format!(
+                        "{more} more files of the volume at byte {volume} match and are not excluded"
+                    ));
+                }
+            }
             other => self.warnings.push(format!("{other:?}")),
         }
     }
@@ -194,6 +216,15 @@ impl Remarks {
             Note::OtherSectorSize { source, target } => self.warnings.push(format!(
                 "imaged with sectors of {source} bytes, the target has {target}: it may not mount"
             )),
+            Note::Excluded { files } => self.notes.push(format!(
+                "{} excluded from the backup: names and lengths are restored, what they hold is \
+                 not (zeros, or what the target held there)",
+                match files {
+                    0 => "some files were".to_owned(),
+                    1 => "1 file was".to_owned(),
+                    n => format!("{n} files were"),
+                }
+            )),
             Note::TableProblems(problems) => self.warnings.push(format!(
                 "the partition table had problems, the partition may be cut wrongly: {}",
                 problems.join("; ")
@@ -289,7 +320,7 @@ fn stray_line(file: &Stray) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aiv_backup_engine::{FilesystemKind, WholeReason};
+    use aiv_backup_engine::{FilesystemKind, KeptReason, WholeReason};
 
     #[test]
     fn the_state_of_a_filesystem_is_told_with_its_place_and_what_to_do() {
@@ -359,6 +390,34 @@ mod tests {
     }
 
     #[test]
+    fn files_that_are_not_excluded_are_warnings_with_reasons_and_few_are_named() {
+        let told = |note: PlanNote| {
+            let mut remarks = Remarks::default();
+            remarks.take_plan_note(&note);
+            assert_eq!(remarks.notes, [""; 0]);
+            remarks.warnings
+        };
+        let volume = 512;
+        let (filesystem, why) = ("ext4".to_owned(), "it was not unmounted".to_owned());
+        let text = "no file of the ext4 volume at byte 512 is excluded: it was not unmounted";
+        assert_eq!(told(PlanNote::NothingExcluded { volume, filesystem, why }), [text]);
+        // What this program cannot do yet is no fault of the disk.
+        let (filesystem, why) = ("xfs".to_owned(), "not yet".to_owned());
+        let mut remarks = Remarks::default();
+        remarks.take_plan_note(&PlanNote::FilesNotRead { volume, filesystem, why });
+        assert_eq!((remarks.notes.len(), remarks.warnings.len()), (1, 0));
+        let file = KeptFile { path: "a/b".to_owned(), reason: KeptReason::OtherName };
+        let one = PlanNote::NotExcluded { volume, files: vec![file.clone()], count: 1 };
+        let text = "not excluded from the volume at byte 512: a/b: it has another name that does \
+                    not match";
+        assert_eq!(told(one), [text]);
+        let many = told(PlanNote::NotExcluded { volume, files: vec![file; 100], count: 1000 });
+        assert_eq!(many.len(), NAMED_MAX + 1);
+        let rest = "980 more files of the volume at byte 512 match and are not excluded";
+        assert_eq!(many.last().map(String::as_str), Some(rest));
+    }
+
+    #[test]
     fn lost_bytes_are_a_warning_with_their_place() {
         let lost = [Extent::new(4096, 512), Extent::new(8192, 1024)];
         let remarks = Remarks::on_restore(&[], &lost);
@@ -381,6 +440,10 @@ mod tests {
         assert!(notes[0].contains("is b now, it was a; the GUIDs of its partitions"), "{notes:?}");
         let same = Note::SameIdentity { other: "/dev/sdb".into(), id: "a".into() };
         assert_eq!(Remarks::on_restore(&[same], &[]).warnings.len(), 1);
+        for (files, words) in [(0, "some files were"), (1, "1 file was"), (7, "7 files were")] {
+            let told = Remarks::on_restore(&[Note::Excluded { files }], &[]).notes;
+            assert!(told[0].starts_with(&format!("{words} excluded from")), "{told:?}");
+        }
         let grown = Note::FilesystemGrown { number: 1, filesystem: "ext4".to_owned() };
         assert_eq!(Remarks::on_restore(&[grown], &[]).notes.len(), 1);
         let not_grown = Note::FilesystemNotGrown {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use aiv_backup_engine::{BackupPlan, BackupReport};
-use aiv_chain::meta::{Capture, DiskInfo, Meta, RegionInfo};
+use aiv_chain::meta::{Capture, DiskInfo, Excluded, Meta, RegionInfo};
 use aiv_chain::{Checked, Image, Point, Set};
 use aiv_image_format::Error as ImageError;
 use aiv_restore_engine::{NewTable, RestorePlan, RestoreReport, TableRow, UndoLog};
@@ -136,6 +136,26 @@ fn description(meta: &Meta) -> String {
     for lost in &meta.source_errors {
         text += &format!("{} bytes at byte {} could not be read\n", lost.len, lost.start);
     }
+    text + &excluded(&meta.excluded, LISTED_MAX)
+}
+
+/// Excluded files for people; of more than this `aiv info --json` has the list.
+const LISTED_MAX: usize = 20;
+
+/// What was left out, and the first files of it; empty when nothing was asked for.
+fn excluded(excluded: &Excluded, listed_max: usize) -> String {
+    if *excluded == Excluded::default() {
+        return String::new();
+    }
+    let (count, bytes) = (excluded.file_count, size(excluded.bytes));
+    let mut text =
+        format!("excluded: {count} files, {bytes}, by {}\n", clean(&excluded.patterns.join(" ")));
+    let listed = excluded.files.iter().take(listed_max);
+    listed.for_each(|file| text += &format!("  {} ({})\n", clean(&file.path), size(file.len)));
+    let more = count.saturating_sub(excluded.files.len().min(listed_max) as u64);
+    if listed_max > 0 && more > 0 {
+        text += &format!("  and {more} more\n");
+    }
     text
 }
 
@@ -215,7 +235,7 @@ pub fn backup(
         ),
     };
     format!(
-        "{} -> {}\n{} image, point {}, {}\n{changed}{}{} disk, {} read, {} stored (1:{}.{}), \
+        "{} -> {}\n{} image, point {}, {}\n{changed}{}{}{} disk, {} read, {} stored (1:{}.{}), \
          {}.{} s, {}/s\n",
         clean(&source.display().to_string()),
         clean(&image.display().to_string()),
@@ -223,6 +243,7 @@ pub fn backup(
         short(report.recovery_point),
         plan.consistency.name(),
         partitions(&plan.disk),
+        excluded(&plan.excluded_files, 0),
         size(report.bytes_source),
         size(report.bytes_read),
         size(report.bytes_stored),
@@ -291,6 +312,23 @@ mod tests {
         let rows = [row("1", "größer", "x"), row("10", "", ""), row("3", "evil\x1b[0m", "")];
         let expected = "#   NAME      Z\n1   größer    x\n10\n3   evil\u{fffd}[0m\n";
         assert_eq!(table(["#", "NAME", "Z"], &rows), expected);
+    }
+
+    #[test]
+    fn excluded_files_are_counted_and_the_first_are_named() {
+        let file = |n: u64| aiv_chain::meta::ExcludedFile {
+            path: format!("f\u{1b}{n}"),
+            len: 2048,
+            extents: vec![Extent::new(n * 4096, 4096)],
+            ..Default::default()
+        };
+        let all = Excluded::of_files(vec!["f*".to_owned()], (0..3).map(file).collect());
+        assert_eq!(excluded(&Excluded::default(), 5), "");
+        let head = "excluded: 3 files, 12 KiB, by f*\n";
+        assert_eq!(excluded(&all, 0), head);
+        let text = excluded(&all, 2);
+        assert!(text.starts_with(head) && text.ends_with("  and 1 more\n"), "{text}");
+        assert_eq!((text.lines().count(), text.contains('\u{1b}')), (4, false), "{text}");
     }
 
     #[test]

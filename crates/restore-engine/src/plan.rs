@@ -160,6 +160,15 @@ impl RestorePlan {
         if !disk.serial.is_empty() && is_source(&facts.serial, &disk.serial) {
             notes.push(Note::SourceDisk);
         }
+        let excluded = &image.meta().excluded;
+        let here = |volume: u64| (region.start..region.end()).contains(&volume);
+        let files = match partition {
+            None => excluded.file_count,
+            Some(_) => excluded.files.iter().filter(|file| here(file.volume)).count() as u64,
+        };
+        if files > 0 || amounts.excluded > 0 {
+            notes.push(Note::Excluded { files });
+        }
         notes.extend(layout.notes);
         Ok(Self {
             point: view.point(),

@@ -135,6 +135,12 @@ pub enum Note {
         /// What does it by hand; empty when nothing is known.
         by_hand: &'static str,
     },
+    /// Files were left out of the backup. They come back with their names and lengths, and what
+    /// they hold is zeros or whatever the target held there.
+    Excluded {
+        /// How many, zero when the image no longer tells.
+        files: u64,
+    },
     /// A partition went onto a device with other sectors. Some filesystems cannot be mounted
     /// there.
     OtherSectorSize {

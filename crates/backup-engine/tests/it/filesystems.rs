@@ -23,7 +23,7 @@ pub(crate) fn restore_over_noise(view: &View, target: &Path) {
     let geometry = view.geometry();
     for stretch in view.stretches(0) {
         let stretch = stretch.unwrap();
-        if stretch.kind() == Kind::Unused {
+        if matches!(stretch.kind(), Kind::Unused | Kind::Excluded) {
             continue;
         }
         for block in stretch.block()..stretch.block() + stretch.run() {

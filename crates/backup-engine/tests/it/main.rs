@@ -8,6 +8,7 @@ mod common;
 mod compared;
 mod continuity;
 mod crashes;
+mod excluded;
 mod faults;
 mod filesystems;
 mod held;

@@ -35,10 +35,15 @@ pub(crate) struct Mounted {
 
 impl Mounted {
     pub(crate) fn new(file: &Path, at: u64, len: u64, options: &str) -> Self {
+        Self::of_type("auto", file, at, len, options)
+    }
+
+    /// Mounts with a driver that the kernel would not choose itself.
+    pub(crate) fn of_type(driver: &str, file: &Path, at: u64, len: u64, options: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let options = format!("loop,offset={at},sizelimit={len},{options}");
         let place = dir.path().to_str().unwrap();
-        run("mount", &["-o", &options, file.to_str().unwrap(), place]);
+        run("mount", &["-t", driver, "-o", &options, file.to_str().unwrap(), place]);
         Self { dir }
     }
 

@@ -16,6 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub(crate) fn run(args: Backup, session: &Session) -> Result<Outcome, Failure> {
     let options = BackupOptions {
         sectors: args.sectors,
+        exclude: args.exclude,
         basis: match (args.full, args.differential) {
             (true, _) => Basis::Nothing,
             (_, true) => Basis::NewestFull,

@@ -14,6 +14,7 @@ mod bad_sources;
 mod bad_targets;
 mod chains;
 mod concurrent;
+mod excluded;
 mod frozen;
 mod help;
 mod many_disks;

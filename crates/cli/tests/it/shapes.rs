@@ -27,6 +27,7 @@ fn backup() {
     let image = &json["images"][0];
     has(image, "image kind recovery_point state_root content_root bytes_source bytes_read");
     has(image, "bytes_stored blocks_new elapsed_ms warnings notes source source_id partitions");
+    has(image, "excluded");
     assert_eq!((&image["kind"], &image["verified"]), (&"full".into(), &true.into()));
     assert_eq!((&image["bytes_source"], &image["blocks_new"]), (&(2 * MIB).into(), &32.into()));
     assert_eq!(image["recovery_point"].as_str().unwrap().len(), 32);
@@ -54,6 +55,7 @@ fn info() {
     let latest = format!("{}@box:latest", scratch.arg("images"));
     let json = aiv_json(&["info", &latest]).ended(0).json();
     has(&json, "format image_uuid kind size sector_size table partitions machine source_errors");
+    assert_eq!(json["excluded"], Value::Null);
     has(&json, "recovery_point set group time host name source source_id comment consistency");
     has(&json, "block_size size_stored state_root content_root blocks damage writer warnings");
     assert_eq!((&json["format"], &json["table"]), (&"aiv 0.2".into(), &"none".into()));

@@ -39,10 +39,11 @@ pub(super) const RO_COMPAT_GDT_CSUM: u32 = 0x10;
 /// One bit of the bitmap stands for a cluster of blocks.
 pub(super) const RO_COMPAT_BIGALLOC: u32 = 0x200;
 pub(super) const RO_COMPAT_METADATA_CSUM: u32 = 0x400;
+pub(super) const RO_COMPAT_SHARED_BLOCKS: u32 = 0x4000;
 /// `huge_file`, `dir_nlink`, `extra_isize`, `quota`, `read-only`, `project`, `shared_blocks`,
 /// `verity`, `orphan_present`.
 const RO_COMPAT_HARMLESS: u32 =
-    0x8 | 0x20 | 0x40 | 0x100 | 0x1000 | 0x2000 | 0x4000 | 0x8000 | 0x1_0000;
+    0x8 | 0x20 | 0x40 | 0x100 | 0x1000 | 0x2000 | RO_COMPAT_SHARED_BLOCKS | 0x8000 | 0x1_0000;
 const RO_COMPAT_KNOWN: u32 = RO_COMPAT_HARMLESS
     | RO_COMPAT_SPARSE_SUPER
     | RO_COMPAT_LARGE_FILE

@@ -11,6 +11,9 @@ use crate::stop::Stop;
 /// `bg_flags`: the block bitmap was never written; nothing but metadata is used.
 const BLOCK_UNINIT: u16 = 0x2;
 
+/// `bg_flags`: no inode of the group was ever used.
+const INODE_UNINIT: u16 = 0x1;
+
 /// What a group descriptor says. All blocks lie inside the filesystem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Group {
@@ -24,6 +27,9 @@ pub(super) struct Group {
     pub(super) bitmap_checksum_mask: u32,
     /// The block bitmap on the disk means nothing.
     pub(super) uninitialised: bool,
+    /// Inodes at the end of the table that were never used, and may not even be zeros; at most
+    /// all of the group.
+    pub(super) inodes_unused: u32,
 }
 
 impl Group {
@@ -79,16 +85,24 @@ impl Group {
         let wide = descriptor.len() >= 64;
         let high32 = |at: usize| if wide { u64::from(le32(descriptor, at)) << 32 } else { 0 };
         let high16 = |at: usize| if wide { u32::from(le16(descriptor, at)) << 16 } else { 0 };
-        // Only a descriptor that is itself protected can be believed about this flag.
+        // Only a descriptor that is itself protected can be believed about its flags.
         let protected = superblock.checksums != super::checksum::Checksums::None;
+        let flags = if protected { le16(descriptor, 0x12) } else { 0 };
+        let inodes = superblock.geometry.inodes_per_group;
+        let inodes_unused = match (protected, flags & INODE_UNINIT) {
+            (false, _) => 0,
+            (true, 0) => (high16(0x32) | u32::from(le16(descriptor, 0x1c))).min(inodes),
+            (true, _) => inodes,
+        };
         Self {
+            inodes_unused,
             block_bitmap: high32(0x20) | u64::from(le32(descriptor, 0x0)),
             inode_bitmap: high32(0x24) | u64::from(le32(descriptor, 0x4)),
             inode_table: high32(0x28) | u64::from(le32(descriptor, 0x8)),
             free_clusters: high16(0x2c) | u32::from(le16(descriptor, 0xc)),
             bitmap_checksum: high16(0x38) | u32::from(le16(descriptor, 0x18)),
             bitmap_checksum_mask: if wide { u32::MAX } else { 0xffff },
-            uninitialised: protected && le16(descriptor, 0x12) & BLOCK_UNINIT != 0,
+            uninitialised: flags & BLOCK_UNINIT != 0,
         }
     }
 

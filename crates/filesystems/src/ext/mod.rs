@@ -26,6 +26,7 @@
 mod blocks;
 mod checksum;
 pub(crate) mod features;
+mod files;
 mod groups;
 mod journal;
 mod layout;
@@ -37,6 +38,7 @@ use aiv_volume_io::{Job, ReadAt};
 
 use crate::stop::Stop;
 use crate::{Result, UsedMap};
+pub(crate) use files::find as find_files;
 pub use reason::{ExtReason, FeatureClass, JournalReason};
 pub(crate) use superblock::{SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE};
 

@@ -38,6 +38,8 @@ pub(super) struct Geometry {
     pub(super) groups: u32,
     /// Blocks of the inode table of each group.
     pub(super) inode_table_blocks: u32,
+    /// At least 1; the last group has as many as any other.
+    pub(super) inodes_per_group: u32,
     /// Bytes; a power of two, 128 to the block size.
     pub(super) inode_size: u16,
     /// Bytes of a group descriptor: 32, or 64 and more.
@@ -73,6 +75,12 @@ pub(super) struct Superblock {
     pub(super) needs_recovery: bool,
     /// Block of the multi-mount protection record.
     pub(super) mmp_block: Option<u64>,
+    /// Names of folders stand beside the kind of their file.
+    pub(super) has_entry_kinds: bool,
+    /// Files may have blocks in common.
+    pub(super) shares_blocks: bool,
+    /// Inodes of the filesystem's own files, wherever they are; zero for none.
+    pub(super) special_inodes: [u32; 5],
 }
 
 impl Superblock {
@@ -101,6 +109,10 @@ impl Superblock {
         Ok(Self {
             checksums,
             needs_recovery: features.incompat(features::INCOMPAT_RECOVER),
+            has_entry_kinds: features.incompat(features::INCOMPAT_FILETYPE),
+            shares_blocks: features.ro_compat(features::RO_COMPAT_SHARED_BLOCKS),
+            // Journal, quotas of users, groups and projects, list of orphans.
+            special_inodes: [0xe0, 0x240, 0x244, 0x26c, 0x280].map(|at| le32(sb, at)),
             mmp_block: mmp.then(|| u64::from_le_bytes(array(sb, 0x168))),
             geometry,
         })
@@ -187,6 +199,7 @@ impl Geometry {
             clusters_per_group,
             groups,
             inode_table_blocks,
+            inodes_per_group,
             inode_size,
             descriptor_size: Self::descriptor_size(sb, wide)?,
             reserved_descriptor_blocks: le16(sb, 0xce),

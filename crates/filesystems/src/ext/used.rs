@@ -41,7 +41,7 @@ pub(super) fn read(volume: &dyn ReadAt, job: Job<'_>) -> Result<UsedMap, Stop> {
     Ok(UsedMap::Used { used, cluster_size: superblock.geometry.cluster_size(), notes })
 }
 
-fn superblock_on_disk(volume: &dyn ReadAt) -> Result<Superblock, Stop> {
+pub(super) fn superblock_on_disk(volume: &dyn ReadAt) -> Result<Superblock, Stop> {
     if volume.len() < (SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE) as u64 {
         return Err(ExtReason::NoSuperblock.into());
     }

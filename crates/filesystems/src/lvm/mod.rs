@@ -30,6 +30,7 @@
 //! `lib/format_text/flags.c` of LVM2, and `pvck --dump`.
 
 mod area;
+mod files;
 mod group;
 mod label;
 mod pieces;
@@ -42,6 +43,7 @@ use aiv_volume_io::{Job, ReadAt};
 
 use crate::stop::Stop;
 use crate::{Result, UsedMap};
+pub(crate) use files::find as find_files;
 pub use reason::{LogicalVolumeReason, LvmReason};
 
 /// Reads the used-block map of a physical volume that lies inside `depth` others.

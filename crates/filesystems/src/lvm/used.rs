@@ -53,7 +53,7 @@ fn coarse(mut runs: Vec<Extent>) -> ExtentSet {
 }
 
 /// Reads every copy of the metadata that is kept up to date; they must say the same.
-fn read_group(volume: &dyn ReadAt, label: &Label) -> Result<Group, Stop> {
+pub(super) fn read_group(volume: &dyn ReadAt, label: &Label) -> Result<Group, Stop> {
     let mut texts = Vec::new();
     for &area in &label.areas {
         texts.extend(area::read(volume, area)?);
@@ -117,14 +117,7 @@ fn read_logical(
         return Ok(all);
     }
     let pieces = Pieces::new(volume, &logical.pieces);
-    let (recognised, map) = look_inside(&pieces, depth, job).map_err(|error| match error {
-        // An offset in the logical volume would send its reader to the wrong place.
-        Error::Io { op, offset, source } => {
-            let place = pieces.places(Extent::new(offset, 1)).next();
-            Error::Io { op, offset: place.map_or(offset, |place| place.start), source }
-        }
-        error => error,
-    })?;
+    let (recognised, map) = look_inside(&pieces, depth, job)?;
     match map {
         UsedMap::Whole { reason } => {
             told(recognised.kind, len, Some(reason));
@@ -144,12 +137,23 @@ fn read_logical(
     }
 }
 
-fn look_inside(
-    volume: &dyn ReadAt,
+/// What lies in a logical volume, and its map.
+pub(super) fn look_inside(
+    pieces: &Pieces<'_>,
     depth: usize,
     job: Job<'_>,
 ) -> Result<(Recognised, UsedMap), Error> {
-    let recognised = recognise(volume)?;
-    let map = used_map_in(volume, &recognised, depth + 1, job)?;
-    Ok((recognised, map))
+    let look = || {
+        let recognised = recognise(pieces)?;
+        let map = used_map_in(pieces, &recognised, depth + 1, job)?;
+        Ok((recognised, map))
+    };
+    look().map_err(|error| match error {
+        // An offset in the logical volume would send its reader to the wrong place.
+        Error::Io { op, offset, source } => {
+            let place = pieces.places(Extent::new(offset, 1)).next();
+            Error::Io { op, offset: place.map_or(offset, |place| place.start), source }
+        }
+        error => error,
+    })
 }

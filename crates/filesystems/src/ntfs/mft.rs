@@ -55,6 +55,32 @@ impl<'a> Mft<'a> {
         self.stream.read(self.disk, "read file records", at, out)
     }
 
+    /// Tells `visit` every record in use, in order.
+    pub(super) fn for_each(
+        &self,
+        job: Job<'_>,
+        mut visit: impl FnMut(&Record<'_>) -> Result<(), Stop>,
+    ) -> Result<(), Stop> {
+        const STRIDE: usize = 1 << 20;
+        let record_size = self.disk.geometry.record_size as usize;
+        let per_stride = (STRIDE / record_size) as u64;
+        let mut buffer = vec![0; STRIDE];
+        let mut first = 0;
+        while first < self.records {
+            job.check()?;
+            let count = per_stride.min(self.records - first);
+            let len = usize::try_from(count).unwrap_or(0) * record_size;
+            self.read(first, &mut buffer[..len])?;
+            for (number, bytes) in (first..).zip(buffer[..len].chunks_exact_mut(record_size)) {
+                if let Some(record) = Record::parse(bytes, number)? {
+                    visit(&record)?;
+                }
+            }
+            first += count;
+        }
+        Ok(())
+    }
+
     /// Reads record `number` into `buffer`; it must be in use and continue no other.
     pub(super) fn base_record<'b>(
         &self,

@@ -8,6 +8,8 @@
 
 mod bitmap;
 mod boot;
+mod files;
+mod folders;
 mod log;
 mod mft;
 mod reason;
@@ -22,6 +24,7 @@ use aiv_volume_io::{Job, ReadAt};
 
 use crate::stop::Stop;
 use crate::{Result, UsedMap};
+pub(crate) use files::find as find_files;
 pub use reason::{NtfsLogReason, NtfsReason};
 
 /// Reads the used-cluster map of an NTFS filesystem.

@@ -10,6 +10,7 @@ pub(super) const ATTRIBUTE_LIST: u32 = 0x20;
 pub(super) const FILE_NAME: u32 = 0x30;
 pub(super) const VOLUME_INFORMATION: u32 = 0x70;
 pub(super) const DATA: u32 = 0x80;
+pub(super) const REPARSE_POINT: u32 = 0xc0;
 const END: u32 = u32::MAX;
 
 /// Protected blocks are 512 bytes whatever the size of a sector.
@@ -116,6 +117,12 @@ impl<'a> Record<'a> {
     /// The number of the file it belongs to: its own, or that of the record it continues.
     pub(super) const fn file(&self) -> u64 {
         if self.base == 0 { self.number } else { number_of(self.base) }
+    }
+
+    /// Whether it is the record of a folder.
+    pub(super) fn is_folder(&self) -> bool {
+        const FOLDER: u16 = 2;
+        le16(self.bytes, 22) & FOLDER != 0
     }
 
     /// The record but for the array of its update sequence, which differs between copies.

@@ -45,7 +45,7 @@ pub(super) fn read(volume: &dyn ReadAt, job: Job<'_>) -> Result<UsedMap, Stop> {
     Ok(UsedMap::Used { used, cluster_size: disk.geometry.cluster_size, notes })
 }
 
-fn geometry(volume: &dyn ReadAt) -> Result<Geometry, Stop> {
+pub(super) fn geometry(volume: &dyn ReadAt) -> Result<Geometry, Stop> {
     let mut boot = [0; BOOT_SECTOR_SIZE];
     if volume.len() < boot.len() as u64 {
         return Err(NtfsReason::NoBootSector.into());

@@ -9,7 +9,6 @@ use super::record::{Attribute, FILE_NAME, Record, Value, number_of};
 use crate::bytes::le64;
 use crate::stop::Stop;
 
-const STRIDE: usize = 1 << 20;
 /// Records below are the filesystem's own files ("NTFS documentation", system files; 11 is
 /// `$Extend`).
 const SYSTEM_RECORDS: u64 = 12;
@@ -21,22 +20,7 @@ const ROOT: u64 = 5;
 pub(super) fn allocated(mft: &Mft<'_>, bitmap: &Bitmap, job: Job<'_>) -> Result<Bitmap, Stop> {
     let clusters = mft.disk.geometry.clusters;
     let mut walk = Walk { clusters, bitmap, seen: Bitmap::empty(clusters), hibernation: None };
-    let record_size = mft.disk.geometry.record_size as usize;
-    let per_stride = (STRIDE / record_size) as u64;
-    let mut buffer = vec![0; STRIDE];
-    let mut first = 0;
-    while first < mft.records {
-        job.check()?;
-        let count = per_stride.min(mft.records - first);
-        let len = usize::try_from(count).unwrap_or(0) * record_size;
-        mft.read(first, &mut buffer[..len])?;
-        for (number, bytes) in (first..).zip(buffer[..len].chunks_exact_mut(record_size)) {
-            if let Some(record) = Record::parse(bytes, number)? {
-                walk.record(&record)?;
-            }
-        }
-        first += count;
-    }
+    mft.for_each(job, |record| Ok(walk.record(record)?))?;
     let Walk { seen, hibernation, .. } = walk;
     check_awake(mft, hibernation, job)?;
     Ok(seen)

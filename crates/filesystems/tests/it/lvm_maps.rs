@@ -4,6 +4,7 @@
 use aiv_filesystems::{FilesystemKind, MapNote, recognise};
 use aiv_volume_io::{Extent, ExtentSet};
 
+use crate::ext_files::found;
 use crate::ext_tools::{self, MIB, churn, copy_of_used, mke2fs, used_bytes};
 use crate::lvm_tools::{Lvm, told};
 use crate::tools::{Mounted, Volume, noise, run};
@@ -97,6 +98,50 @@ fn the_used_blocks_of_every_filesystem_in_logical_volumes_of_many_segments() {
     assert!(run("swaplabel", &[copy.extract("swap").path()]).contains("LABEL: pages"));
     let raws = [copy.extract("raw"), raw].map(|volume| std::fs::read(volume.path).unwrap());
     assert!(raws[0] == raws[1]);
+}
+
+/// In logical volumes of many segments: bytes of the disk, and a sound filesystem without them.
+#[test]
+fn files_in_logical_volumes_are_found_by_their_names() {
+    let lvm = Lvm::new(&[80 * MIB], "");
+    for (name, extents) in [("root", 5), ("swap", 4), ("data", 24), ("bad", 2)] {
+        lvm.create(name, extents, "");
+    }
+    lvm.call("lvextend -l +15 vg/root");
+    assert!(lvm.places("root").len() >= 2);
+    let (root, files) = filled_ext4(20 * MIB);
+    lvm.fill("root", &root);
+    lvm.fill("swap", &Volume::made_by(4 * MIB, "mkswap", "-q"));
+    lvm.fill("data", &xfs_tools::mkfs(24 * MIB, ""));
+    let alone = found(&root, &["*[0-4]", "/dir2/"]);
+    let inside = found(&lvm.disks[0], &["*[0-4]", "/dir2/"]);
+    assert!(!alone.files.is_empty());
+    assert_eq!(alone.files.len(), inside.files.len());
+    for (alone, inside) in alone.files.iter().zip(&inside.files) {
+        assert_eq!(
+            (format!("vg/root:{}", alone.path), alone.len),
+            (inside.path.clone(), inside.len)
+        );
+        let set = alone.extents.iter().copied().collect();
+        let moved: ExtentSet = placed(&set, &lvm.places("root"), 0).into_iter().collect();
+        assert_eq!(moved.runs(), inside.extents);
+    }
+    let others: Vec<_> = inside.inner.iter().map(|v| (v.name.as_str(), v.filesystem)).collect();
+    assert_eq!(others, [("vg/data", FilesystemKind::Xfs), ("vg/bad", FilesystemKind::Unknown)]);
+
+    let left_out: ExtentSet = inside.files.iter().flat_map(|file| file.extents.clone()).collect();
+    let (used, ..) = used_bytes(&lvm.disks[0]);
+    let rest: ExtentSet = used.runs().iter().flat_map(|&run| left_out.gaps_within(run)).collect();
+    assert_eq!(rest.total_len() + left_out.total_len(), used.total_len());
+    let copy = copy(&lvm, &rest).extract("root");
+    ext_tools::assert_clean(&copy);
+    let mut is = ext_tools::files_in(&copy);
+    let mut was = files;
+    for file in &alone.files {
+        is.remove(std::path::Path::new(&file.path)).unwrap();
+        was.remove(std::path::Path::new(&file.path)).unwrap();
+    }
+    assert!(is == was && !is.is_empty());
 }
 
 #[test]

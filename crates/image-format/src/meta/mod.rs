@@ -1,12 +1,14 @@
 //! What an image says about its point: manifest, disk, inventory, source errors, origins, and
-//! the specification itself.
+//! excluded files, the specification itself.
 
 mod area;
+mod excluded;
 mod manifest;
 mod tlv;
 
 pub(crate) use area::{EncodedSection, read_area};
 
+pub use excluded::{Excluded, ExcludedFile};
 pub use manifest::{
     Capture, Consistency, DiskInfo, Inventory, Manifest, PartitionInfo, RegionInfo, RegionKind,
     VolumeInfo,
@@ -35,6 +37,8 @@ pub enum SectionType {
     Origins,
     /// The text of the specification; at most one.
     Specification,
+    /// Files the user left out, [`Excluded`]; at most one.
+    Excluded,
 }
 
 impl SectionType {
@@ -48,6 +52,7 @@ impl SectionType {
             Self::SourceErrors => "source errors",
             Self::Origins => "origins",
             Self::Specification => "specification",
+            Self::Excluded => "excluded files",
         }
     }
 
@@ -59,6 +64,7 @@ impl SectionType {
             Self::SourceErrors => 4,
             Self::Origins => 5,
             Self::Specification => 6,
+            Self::Excluded => 8,
         }
     }
 
@@ -70,6 +76,7 @@ impl SectionType {
             4 => Some(Self::SourceErrors),
             5 => Some(Self::Origins),
             6 => Some(Self::Specification),
+            8 => Some(Self::Excluded),
             _ => None,
         }
     }
@@ -90,6 +97,8 @@ pub struct Meta {
     pub origins: Vec<SessionTag>,
     /// The text of the specification, for a reader in twenty years; may be empty.
     pub specification: String,
+    /// What the user left out.
+    pub excluded: Excluded,
 }
 
 const ITEM: u16 = 1;
@@ -117,6 +126,7 @@ impl Meta {
             (SectionType::SourceErrors, errors.finish()),
             (SectionType::Origins, origins.finish()),
             (SectionType::Specification, specification.finish()),
+            (SectionType::Excluded, self.excluded.to_bytes()),
         ];
         sections.into_iter().filter(|(_, bytes)| !bytes.is_empty())
     }
@@ -132,6 +142,7 @@ impl Meta {
             SectionType::Specification => {
                 self.specification = Items::parse(bytes, &[ITEM])?.text(ITEM)?;
             }
+            SectionType::Excluded => self.excluded = Excluded::from_bytes(bytes)?,
         }
         Ok(())
     }
@@ -140,6 +151,9 @@ impl Meta {
     fn check(&self, geometry: &Geometry) -> CheckedMeta<()> {
         let disk = &self.disk;
         if self.source_errors.iter().any(|e| e.is_empty() || e.end() > geometry.len()) {
+            return Err(Fault::Bounds);
+        }
+        if self.excluded.files.iter().flat_map(|f| &f.extents).any(|e| e.end() > geometry.len()) {
             return Err(Fault::Bounds);
         }
         if disk.len != geometry.len() {
@@ -161,10 +175,7 @@ type CheckedMeta<T> = std::result::Result<T, Fault>;
 fn read_source_errors(bytes: &[u8]) -> CheckedMeta<Vec<Extent>> {
     let mut errors: Vec<Extent> = Vec::new();
     for value in Items::parse(bytes, &[ITEM])?.all(ITEM) {
-        let raw = <[u8; 16]>::try_from(value).map_err(|_| Fault::CutOff)?;
-        let (start, len) = raw.split_at(8);
-        let number = |half: &[u8]| half.iter().rev().fold(0, |n, &b| n << 8 | u64::from(b));
-        let extent = Extent::new(number(start), number(len));
+        let extent = read_extent(value)?;
         if errors.last().is_some_and(|last| last.end() > extent.start) {
             let allowed = "ascending";
             return Err(Fault::Value { field: "range start", found: extent.start, allowed });
@@ -172,6 +183,14 @@ fn read_source_errors(bytes: &[u8]) -> CheckedMeta<Vec<Extent>> {
         errors.push(extent);
     }
     Ok(errors)
+}
+
+/// Start and length, eight bytes each.
+fn read_extent(value: &[u8]) -> CheckedMeta<Extent> {
+    let raw = <[u8; 16]>::try_from(value).map_err(|_| Fault::CutOff)?;
+    let (start, len) = raw.split_at(8);
+    let number = |half: &[u8]| half.iter().rev().fold(0, |n, &b| n << 8 | u64::from(b));
+    Ok(Extent::new(number(start), number(len)))
 }
 
 fn read_origins(bytes: &[u8]) -> CheckedMeta<Vec<SessionTag>> {

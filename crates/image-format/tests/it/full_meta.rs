@@ -2,7 +2,7 @@
 
 use aiv_image_format::GroupId;
 use aiv_image_format::meta::{
-    Capture, Consistency, DiskInfo, Inventory, Manifest, Meta, PartitionInfo, RegionInfo,
+    Capture, Consistency, DiskInfo, Excluded, Inventory, Manifest, Meta, PartitionInfo, RegionInfo,
     RegionKind, VolumeInfo,
 };
 use aiv_volume_io::Extent;
@@ -50,6 +50,8 @@ pub(crate) fn full_meta(
         origins: Vec::new(),
         // Long enough to be worth compressing, as the real one is.
         specification: "A text in the place of the specification, as long as one.\n".repeat(320),
+        // The golden images are older than this section.
+        excluded: Excluded::default(),
     }
 }
 

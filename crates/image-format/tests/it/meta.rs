@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use aiv_image_format::meta::{
-    Capture, Consistency, DiskInfo, Inventory, Manifest, Meta, PartitionInfo, RegionInfo,
-    RegionKind, VolumeInfo,
+    Capture, Consistency, DiskInfo, Excluded, ExcludedFile, Inventory, Manifest, Meta,
+    PartitionInfo, RegionInfo, RegionKind, VolumeInfo,
 };
 use aiv_image_format::{Error, GroupId, ImageWriter, RunKind};
 use aiv_testkit::MemStorage;
@@ -132,16 +132,30 @@ fn meta() -> impl Strategy<Value = Meta> {
         };
         gaps.into_iter().map(place).collect::<Vec<Extent>>()
     });
-    (manifest(), disk(), facts, errors, any::<String>()).prop_map(
-        |(manifest, disk, facts, source_errors, specification)| Meta {
+    (manifest(), disk(), facts, errors, any::<String>(), excluded()).prop_map(
+        |(manifest, disk, facts, source_errors, specification, excluded)| Meta {
             manifest,
             disk,
             inventory: Inventory { facts },
             source_errors,
             origins: Vec::new(),
             specification,
+            excluded,
         },
     )
+}
+
+fn excluded() -> impl Strategy<Value = Excluded> {
+    let extent = (0..1u64 << 19, 1..4096u64).prop_map(|(start, len)| Extent::new(start, len));
+    let file = (any::<u64>(), any::<String>(), any::<u64>(), prop::option::of(extent)).prop_map(
+        |(volume, path, len, extent)| {
+            let extents = extent.into_iter().collect();
+            ExcludedFile { volume, path, len, extents }
+        },
+    );
+    let files = prop::collection::vec(file, 0..5);
+    let patterns = prop::collection::vec(any::<String>(), 0..3);
+    (patterns, files).prop_map(|(patterns, files)| Excluded::of_files(patterns, files))
 }
 
 proptest! {

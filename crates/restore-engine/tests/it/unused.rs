@@ -1,4 +1,4 @@
-use aiv_restore_engine::{RestoreOptions, RestorePlan, RestoreReport, TargetFacts, Unused};
+use aiv_restore_engine::{Note, RestoreOptions, RestorePlan, RestoreReport, TargetFacts, Unused};
 use aiv_volume_io::{Extent, Job};
 
 use crate::build::{Built, Cell, Disk, noise, threads};
@@ -21,6 +21,17 @@ fn restore(facts: &TargetFacts, target: &TestTarget, unused: Unused) -> RestoreR
     let options = RestoreOptions { unused, ..threads(1) };
     let plan = RestorePlan::new(&view, facts, options, Job::silent()).unwrap();
     plan.apply(&view, target, Job::silent()).unwrap()
+}
+
+#[test]
+fn files_that_were_excluded_are_spoken_of() {
+    let view = disk().view();
+    let plan = RestorePlan::new(&view, &device(30 * BLOCK), threads(1), Job::silent()).unwrap();
+    assert!(plan.notes().contains(&Note::Excluded { files: 0 }), "{:?}", plan.notes());
+    let cells: Vec<Cell> = (0..20).map(Cell::Data).collect();
+    let view = Disk::new(64 << 10, &cells).build().view();
+    let plan = RestorePlan::new(&view, &device(20 * BLOCK), threads(1), Job::silent()).unwrap();
+    assert_eq!(plan.notes(), []);
 }
 
 fn free_bytes(bytes: &[u8]) -> &[u8] {
