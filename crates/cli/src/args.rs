@@ -172,7 +172,7 @@ pub(crate) struct Backup {
     #[arg(long, default_value = "used")]
     #[arg(value_parser = choice(&[("used", Sectors::Used), ("all", Sectors::All)]))]
     pub sectors: Sectors,
-    /// Leave out what files hold whose path matches, as `*.iso`, `/var/cache` or `tmp/`; repeatable
+    /// Leave out what files hold whose path in their volume matches, as `*.iso`; repeatable
     #[arg(long, value_name = "PATTERN", value_parser = parse::pattern)]
     pub exclude: Vec<Pattern>,
     /// zstd, zstd:LEVEL with a level from 1 to 19, lz4, or none
