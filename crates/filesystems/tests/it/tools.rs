@@ -101,26 +101,34 @@ pub(crate) struct Mounted {
 
 impl Mounted {
     pub(crate) fn new(volume: &Volume, options: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let options = format!("loop,{options}");
-        run("mount", &["-o", &options, volume.path(), dir.path().to_str().unwrap()]);
-        Self { dir }
+        Self::with(&["-o", &format!("loop,{options}"), volume.path()])
     }
 
     /// Mounts with a driver that the kernel would not choose itself.
     pub(crate) fn of_type(driver: &str, volume: &Volume, options: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let options = format!("loop,{options}");
-        let target = dir.path().to_str().unwrap();
-        run("mount", &["-t", driver, "-o", &options, volume.path(), target]);
-        Self { dir }
+        Self::with(&["-t", driver, "-o", &format!("loop,{options}"), volume.path()])
     }
 
     /// Mounts a device that is there already.
     pub(crate) fn of_device(device: &str, options: &str) -> Self {
+        Self::with(&["-o", options, device])
+    }
+
+    fn with(arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        run("mount", &["-o", options, device, dir.path().to_str().unwrap()]);
-        Self { dir }
+        let arguments = [arguments, &[dir.path().to_str().unwrap()]].concat();
+        // The kernel may still be busy with closing another filesystem of this identity, which
+        // was unmounted just now; it then says that one exists.
+        for _ in 0..200 {
+            let output = try_run("mount", &arguments);
+            if output.status.success() {
+                return Self { dir };
+            }
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert!(errors.contains("File exists"), "mount {arguments:?}: {output:?}");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        panic!("mount {arguments:?}: another filesystem of this identity stays");
     }
 
     pub(crate) fn path(&self) -> &Path {
