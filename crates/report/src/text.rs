@@ -324,7 +324,7 @@ mod tests {
         };
         let all = Excluded::of_files(vec!["f*".to_owned()], (0..3).map(file).collect());
         assert_eq!(excluded(&Excluded::default(), 5), "");
-        let head = "excluded: 3 files, 12 KiB, by f*\n";
+        let head = "excluded: 3 files, 12.00 KiB, by f*\n";
         assert_eq!(excluded(&all, 0), head);
         let text = excluded(&all, 2);
         assert!(text.starts_with(head) && text.ends_with("  and 1 more\n"), "{text}");
