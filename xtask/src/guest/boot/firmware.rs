@@ -118,6 +118,15 @@ impl Conversation {
         }
     }
 
+    /// Until the machine is off.
+    pub(super) fn wait_for_end(&mut self) -> Result<(), Failure> {
+        // Never said: no control character becomes text.
+        match self.wait_for("\0") {
+            Ok(_) | Err(Failure::Stopped { .. }) => Ok(()),
+            Err(failure) => Err(failure),
+        }
+    }
+
     /// Types a line.
     pub(super) fn say(&mut self, line: &str) -> Outcome {
         let typed = self.keyboard.write_all(format!("{line}\n").as_bytes());

@@ -45,6 +45,7 @@ pub(super) fn prove(folder: &Path) -> Outcome {
     proof.aiv(&["backup", "disk.raw", "--to", "backups", "--name", "debian"])?;
     proof.change()?;
     proof.aiv(&["backup", "disk.raw", "--to", "backups", "--name", "debian", "--incremental"])?;
+    proof.check_images()?;
     proof.aiv(&["verify", "backups"])?;
 
     let target = proof.path("restored.raw");
@@ -103,6 +104,21 @@ impl Proof {
         root.unmount()
     }
 
+    /// One full image and one increment: the restore has to need both.
+    fn check_images(&self) -> Outcome {
+        let folder = self.path("backups");
+        let entries = fs::read_dir(&folder).map_err(failed("reading", &folder))?;
+        let names: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        let count = |kind: &str| {
+            names.iter().filter(|name| name.extension().is_some_and(|it| it == kind)).count()
+        };
+        if (count("aiv"), count("aii")) == (1, 1) {
+            Ok(())
+        } else {
+            Err(format!("not one full image and one increment in {}", folder.display()))
+        }
+    }
+
     fn check_disk(&self) -> Outcome {
         let mut sgdisk = process::command("sgdisk");
         let output = sgdisk.arg("--verify").arg(self.path("restored.raw")).output();
@@ -136,6 +152,8 @@ impl Proof {
             println!("    {name}: {line}");
         }
         check_told(firmware, &told).map_err(|missing| format!("{name}: not said: {missing}"))?;
+        machine.say("poweroff")?;
+        machine.wait_for_end().map_err(|why| format!("{name}: not off: {}", String::from(why)))?;
         Ok(took)
     }
 
@@ -156,6 +174,8 @@ impl Proof {
             Err(Failure::TooLate { last } | Failure::Stopped { last }) => last,
             Err(Failure::Endless) => "too much".into(),
         };
+        drop(machine);
+        fs::remove_file(&path).map_err(failed("removing", &path))?;
         let limit = limit.as_secs();
         println!("    {name}: no prompt in {limit} s without the boot partition, but: {last}");
         Ok(())
