@@ -94,13 +94,18 @@ const BENCH_NEEDS: &[Need] = &[
 const GUEST: &str = "--guest";
 
 const SOURCE: &str = "/etc/apt/sources.list.d/aivory-backports.list";
-const MIRROR: &str = "http://deb.debian.org/debian";
+pub(crate) const MIRROR: &str = "http://deb.debian.org/debian";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 const GUEST_NEEDS: &[Need] = &[
     need("qemu-system-x86_64", "qemu-system-x86", "virtual machines"),
     need("dmsetup", "dmsetup", "what the device mapper says"),
     need("thin_check", "thin-provisioning-tools", "thin logical volumes"),
+    need("debootstrap", "debootstrap", "a Debian that boots"),
+    need("/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin", "disks that boot with BIOS"),
+    need("/usr/lib/grub/x86_64-efi/moddep.lst", "grub-efi-amd64-bin", "disks that boot with UEFI"),
+    need("grub-mkimage", "grub-common", "disks that boot"),
+    need("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf", "machines with UEFI"),
 ];
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
@@ -252,7 +257,7 @@ fn apt_get() -> Command {
 
 /// Whether this process may install packages itself. `/proc/self` belongs to the effective
 /// user of the process.
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }

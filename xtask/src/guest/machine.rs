@@ -64,10 +64,7 @@ impl Machine<'_> {
     }
 
     fn command(&self, folder: &Path) -> Result<Command, String> {
-        // Ends it even when this program is killed and cannot.
-        let mut command = process::command("timeout");
-        let limit = (self.limit + GRACE).as_secs().to_string();
-        command.args(["--kill-after", "5", &limit, "qemu-system-x86_64"]);
+        let mut command = qemu(self.limit);
         // Never KVM: where it exists inside another virtual machine, guests may hang.
         command.args(["-accel", "tcg", "-cpu", "max", "-smp", "2"]);
         command.args(["-m", &MEMORY_MIB.to_string(), "-nodefaults", "-no-user-config"]);
@@ -87,8 +84,16 @@ impl Machine<'_> {
     }
 }
 
+/// The emulator, ended a moment after `limit` even when this program is killed and cannot.
+pub(super) fn qemu(limit: Duration) -> Command {
+    let mut command = process::command("timeout");
+    let limit = (limit + GRACE).as_secs().to_string();
+    command.args(["--kill-after", "5", &limit, "qemu-system-x86_64"]);
+    command
+}
+
 /// A machine that is switched off when nobody waits for it any more.
-struct Running(Child);
+pub(super) struct Running(pub(super) Child);
 
 impl Running {
     /// Waits a moment for the machine to do so by itself.

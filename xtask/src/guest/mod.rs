@@ -7,8 +7,10 @@
 //! says comes over a serial line, and so does its exit status.
 //!
 //! A scenario is an entry in [`SCENARIOS`]; everything else here knows nothing of any of them.
+//! [`boot`] is none of them: its machine starts from a disk, with the system that is on it.
 
 mod archive;
+mod boot;
 mod initramfs;
 mod kernel;
 mod machine;
@@ -63,24 +65,36 @@ const SCENARIOS: &[Scenario] = &[Scenario {
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     setup::run(&["--guest".to_owned()])?;
-    let wanted: Vec<&Scenario> = match arguments {
-        [] => SCENARIOS.iter().collect(),
-        [name] => SCENARIOS.iter().filter(|scenario| scenario.name == name).collect(),
+    let wanted = match arguments {
+        [] => None,
+        [name] => Some(name.as_str()),
         _ => return Err("takes at most one argument, the name of a scenario".into()),
     };
-    if wanted.is_empty() {
-        let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
-        return Err(format!("the scenarios are: {}", names.join(", ")));
+    let is_wanted = |name: &str| wanted.is_none_or(|wanted| wanted == name);
+    let scripts: Vec<_> = SCENARIOS.iter().filter(|scenario| is_wanted(scenario.name)).collect();
+    if scripts.is_empty() && !is_wanted(boot::NAME) {
+        let names = SCENARIOS.iter().map(|scenario| scenario.name).chain([boot::NAME]);
+        return Err(format!("the scenarios are: {}", names.collect::<Vec<_>>().join(", ")));
     }
     process::run(process::cargo().args(["build", "--quiet", "--package", "aiv-cli"]))?;
     let folder = process::repository().join("target/guest");
-    let kernel = Kernel::provide(&folder)?;
-    for scenario in wanted {
-        let begun = Instant::now();
-        println!("guest: {} begins", scenario.name);
-        prove(scenario, &kernel, &folder)?;
-        println!("guest: {} holds, {:.1} s", scenario.name, begun.elapsed().as_secs_f64());
+    if !scripts.is_empty() {
+        let kernel = Kernel::provide(&folder)?;
+        for scenario in scripts {
+            timed(scenario.name, || prove(scenario, &kernel, &folder))?;
+        }
     }
+    if is_wanted(boot::NAME) {
+        timed(boot::NAME, || boot::prove(&folder))?;
+    }
+    Ok(())
+}
+
+fn timed(name: &str, prove: impl FnOnce() -> Outcome) -> Outcome {
+    let begun = Instant::now();
+    println!("guest: {name} begins");
+    prove()?;
+    println!("guest: {name} holds, {:.1} s", begun.elapsed().as_secs_f64());
     Ok(())
 }
 
