@@ -131,6 +131,22 @@ fn check(mib: u64, options: &str) {
 }
 
 #[test]
+fn a_file_goes_on_where_a_group_begins_without_copies_of_the_superblock() {
+    // Groups of 8 MiB; 2, 4 and 6 have none.
+    let volume = mke2fs(64 * MIB, "-t ext4 -b 1024");
+    let mounted = Mounted::new(&volume, "rw");
+    fs::write(mounted.path().join("large.iso"), noise(1, 24 << 20)).unwrap();
+    drop(mounted);
+    let found = found(&volume, &["*.iso"]);
+    assert_eq!((paths(&found), found.kept_count), (vec!["large.iso"], 0), "{:?}", found.kept);
+    let extents: ExtentSet = found.files[0].extents.iter().copied().collect();
+    assert_eq!(extents.total_len(), 24 * MIB);
+    let starts = [2, 4, 6].map(|group| 1024 * (1 + group * 8192));
+    let goes_on = |&start: &u64| extents.within(Extent::new(start - 1, 2)).any(|e| e.len == 2);
+    assert!(starts.iter().any(goes_on), "{extents:?}");
+}
+
+#[test]
 fn files_of_ext4_are_where_the_kernel_has_them() {
     check(32, "-t ext4 -b 4096 -g 2048");
     check(32, "-t ext4 -b 1024");

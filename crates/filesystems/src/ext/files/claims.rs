@@ -152,6 +152,9 @@ impl Claims {
 
     /// Something else claims these blocks: no candidate that does, too, may be left out.
     fn taken(&mut self, start: u64, end: u64) {
+        if start >= end {
+            return;
+        }
         let mut at = self.reach.partition_point(|&reach| reach <= start);
         while let Some(claim) = self.claims.get(at)
             && claim.start < end
