@@ -287,7 +287,7 @@ pub(crate) struct Restore {
     /// Partitions that grow, with their filesystems: none, last, or numbers like 2,5
     #[arg(long, value_name = "WHICH", default_value = "none")]
     pub grow: Grow,
-    /// On a smaller target, make the last filesystem smaller, in a copy in this folder
+    /// Make the last filesystem smaller for a smaller target, in a copy here; so does a dry run
     #[arg(long, value_name = "DIR")]
     pub shrink: Option<PathBuf>,
     /// The GUID or signature of the disk: keep, new, or new-all for new partition GUIDs as well

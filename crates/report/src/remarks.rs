@@ -208,7 +208,8 @@ impl Remarks {
             )),
             Note::FilesystemNotGrown { number, filesystem, why, by_hand } => {
                 let by_hand = if by_hand.is_empty() { "" } else { &format!("; by hand: {by_hand}") };
-                let what = if filesystem.is_empty() { "content" } else { filesystem };
+                let is_known = !["", "unknown"].contains(&filesystem.as_str());
+                let what = if is_known { filesystem } else { "content" };
                 self.warnings.push(format!(
                     "partition {number} grew, its {what} keeps its size: {why}{by_hand}"
                 ));
@@ -455,6 +456,12 @@ mod tests {
         let text = "partition 2 grew, its ntfs keeps its size: ntfsresize is not installed; by \
                     hand: ntfsresize PARTITION";
         assert_eq!(Remarks::on_restore(&[not_grown], &[]).warnings, [text]);
+        for filesystem in ["", "unknown"] {
+            let (filesystem, why) = (filesystem.to_owned(), "no tool is known for it".to_owned());
+            let note = Note::FilesystemNotGrown { number: 2, filesystem, why, by_hand: "" };
+            let text = "partition 2 grew, its content keeps its size: no tool is known for it";
+            assert_eq!(Remarks::on_restore(&[note], &[]).warnings, [text]);
+        }
         let kept = Note::TableKept(aiv_restore_engine::Unfit::Hybrid);
         assert_eq!(Remarks::on_restore(&[kept], &[]).warnings.len(), 1);
         let sectors = Note::OtherSectorSize { source: 512, target: 4096 };
