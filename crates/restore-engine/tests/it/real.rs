@@ -162,6 +162,11 @@ impl RealDisk {
 
     /// Images the disk: zeros as zeros, all else as data.
     pub(crate) fn image(&self) -> MemStorage {
+        self.image_losing(None)
+    }
+
+    /// The same, made from a disk on which the block at this byte cannot be read.
+    pub(crate) fn image_losing(&self, lost: Option<u64>) -> MemStorage {
         let bytes = self.bytes();
         let size = BlockSize::new(64 << 10).unwrap();
         let geometry = Geometry::new(bytes.len() as u64, size, self.sector).unwrap();
@@ -169,8 +174,10 @@ impl RealDisk {
         let file = storage.create(FILE).unwrap();
         let mut writer = ImageWriter::create(file, superblock(geometry, 1)).unwrap();
         let mut encoder = Encoder::new(Compression::Lz4, false);
-        for block in bytes.chunks(size.bytes()) {
-            if block.iter().all(|&byte| byte == 0) {
+        for (block, start) in bytes.chunks(size.bytes()).zip((0..).step_by(size.bytes())) {
+            if lost == Some(start) {
+                writer.push_run(RunKind::Unreadable, 1).unwrap();
+            } else if block.iter().all(|&byte| byte == 0) {
                 writer.push_run(RunKind::Zero, 1).unwrap();
             } else {
                 writer.push_block(&encoder.encode(block, hash::leaf(block)).unwrap()).unwrap();

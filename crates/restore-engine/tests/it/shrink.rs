@@ -115,8 +115,12 @@ fn btrfs_is_made_smaller_for_a_smaller_disk() {
 
 /// Why the disk cannot go onto `len` bytes.
 fn refusal(disk: &RealDisk, len: u64) -> String {
+    refusal_of(&disk.image(), len)
+}
+
+fn refusal_of(image: &MemStorage, len: u64) -> String {
     let scratch = tempfile::tempdir().unwrap();
-    let error = shrink(&disk.image(), &device(len), &threads(1), scratch.path()).unwrap_err();
+    let error = shrink(image, &device(len), &threads(1), scratch.path()).unwrap_err();
     let Error::Refused(Refusal::CannotShrink { number: 2, .. }) = &error else { panic!("{error}") };
     assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0, "the copy is gone");
     error.to_string()
@@ -134,6 +138,13 @@ fn what_cannot_be_made_smaller_is_refused_with_numbers() {
     assert!(text.contains("to 19922944 bytes with what it holds (ext4): resize2fs"), "{text}");
     let fat = disk("vfat", 64 * MIB, &["mkfs.fat"]);
     assert!(refusal(&fat, 32 * MIB).ends_with("no tool is known that makes it smaller"));
+}
+
+#[test]
+fn a_filesystem_with_unreadable_places_is_not_made_smaller() {
+    // Its tool would move them, and nobody could say where they are then.
+    let text = refusal_of(&ext4(96 * MIB).image_losing(Some(50 * MIB)), 40 * MIB);
+    assert!(text.ends_with("parts of it could not be read"), "{text}");
 }
 
 #[test]
