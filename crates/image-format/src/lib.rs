@@ -53,7 +53,7 @@ pub use writer::{BlockPlace, ImageSummary, ImageWriter, RowItem, RunKind};
 pub const MAJOR: u16 = 0;
 
 /// Draft number while the major version is zero: other drafts are refused.
-pub const MINOR: u16 = 2;
+pub const MINOR: u16 = 3;
 
 /// The normative text of the format this crate implements.
 pub const SPECIFICATION: &str = include_str!("../../../docs/format.md");

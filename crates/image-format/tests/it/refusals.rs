@@ -48,14 +48,14 @@ fn assert_says(messages: &[String], wanted: &str) {
 fn a_newer_major_version_is_refused_by_number() {
     let (bytes, _) = sample();
     let message = refusal(Forgery::of(&bytes).superblock(8, &[2]).seal());
-    assert_eq!(message, "the image has format version 2.2, this program reads 0.2");
+    assert_eq!(message, "the image has format version 2.3, this program reads 0.3");
 }
 
 #[test]
 fn another_draft_is_refused_by_number() {
     let (bytes, _) = sample();
     let message = refusal(Forgery::of(&bytes).superblock(10, &[7]).seal());
-    assert_eq!(message, "the image has format version 0.7, this program reads 0.2");
+    assert_eq!(message, "the image has format version 0.7, this program reads 0.3");
 }
 
 #[test]
