@@ -29,8 +29,8 @@ pub const MEMORY_MAX: u64 = 16 << 20;
 pub struct Target {
     /// Name of the function, and of the program in `fuzz_targets`.
     pub name: &'static str,
-    /// Feeds the parser.
-    pub run: fn(&[u8]),
+    /// Feeds the parser, and says whether the input got past its first checks.
+    pub run: fn(&[u8]) -> bool,
     /// Sound inputs, made by the writers of the formats.
     pub seeds: fn() -> Vec<Vec<u8>>,
 }

@@ -17,15 +17,15 @@ const STRETCHES_MAX: usize = 4096;
 /// The container is the length of the disk (u64) and stretches of offset (u64), length (u32) and
 /// bytes, integers little-endian. Whatever cannot be right is made right, so that every input is
 /// a disk; of stretches that overlap the last one counts.
-pub struct SparseDisk<'a> {
+pub struct SparseDisk {
     len: u64,
-    stretches: Vec<(u64, &'a [u8])>,
+    stretches: Vec<(u64, Vec<u8>)>,
 }
 
-impl<'a> SparseDisk<'a> {
+impl SparseDisk {
     /// Reads a container.
     #[must_use]
-    pub fn from_bytes(data: &'a [u8]) -> Self {
+    pub fn from_bytes(data: &[u8]) -> Self {
         let Some((head, mut rest)) = data.split_first_chunk::<HEAD>() else {
             return Self { len: 0, stretches: Vec::new() };
         };
@@ -38,7 +38,7 @@ impl<'a> SparseDisk<'a> {
             let at = at.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte));
             let count = count.iter().rev().fold(0, |number, &byte| number << 8 | usize::from(byte));
             let (bytes, after) = after.split_at(count.min(after.len()));
-            stretches.push((at, bytes));
+            stretches.push((at, bytes.to_vec()));
             rest = after;
         }
         Self { len, stretches }
@@ -63,7 +63,7 @@ impl<'a> SparseDisk<'a> {
     }
 }
 
-impl ReadAt for SparseDisk<'_> {
+impl ReadAt for SparseDisk {
     fn len(&self) -> u64 {
         self.len
     }

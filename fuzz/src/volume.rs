@@ -6,7 +6,7 @@ use aiv_disk_formats::{DiskImage, Format};
 use aiv_filesystems::{Pattern, UsedMap, find_files, recognise, used_map};
 use aiv_testkit::mutants::{Changes, Mutated};
 use aiv_volume_io::partition::{SectorSize, detect_sector_size, read_table, regions};
-use aiv_volume_io::{Extent, Job, MemDisk, ReadAt};
+use aiv_volume_io::{Extent, Job, ReadAt};
 
 use crate::SparseDisk;
 
@@ -14,9 +14,9 @@ use crate::SparseDisk;
 const READ_MAX: u64 = 64 << 20;
 
 /// A partition table in a [`SparseDisk`], read with sectors of either size.
-pub fn partitions(data: &[u8]) {
+pub fn partitions(data: &[u8]) -> bool {
     let disk = SparseDisk::from_bytes(data);
-    let _ = detect_sector_size(&disk);
+    let mut reached = detect_sector_size(&disk).is_some();
     for size in [SectorSize::B512, SectorSize::B4096] {
         let Ok(table) = read_table(&disk, size) else { continue };
         let mut end = 0;
@@ -25,35 +25,31 @@ pub fn partitions(data: &[u8]) {
             end = region.extent.end();
         }
         assert_eq!(end, disk.len(), "every byte has an owner");
+        reached |= !table.partitions.is_empty();
     }
+    reached
 }
 
 /// A volume in a [`SparseDisk`]: what it is, its used blocks, its files.
-pub fn volume(data: &[u8]) {
+pub fn volume(data: &[u8]) -> bool {
     let disk = SparseDisk::from_bytes(data);
     let unchanged = Changes::new();
     let disk = Mutated::with_budget(&disk, &unchanged, READ_MAX);
-    let Ok(recognised) = recognise(&disk) else { return };
-    let Ok(map) = used_map(&disk, &recognised, Job::silent()) else { return };
+    let Ok(recognised) = recognise(&disk) else { return false };
+    let Ok(map) = used_map(&disk, &recognised, Job::silent()) else { return false };
     if let UsedMap::Used { used, .. } = &map {
         assert!(used.runs().last().is_none_or(|last| last.end() <= disk.len()));
     }
     let pattern: Pattern = "**/*.txt".parse().expect("a pattern");
     let _ = find_files(&disk, &recognised, &map, &[pattern], Job::silent());
+    matches!(map, UsedMap::Used { .. })
 }
 
 /// A file that says it is a disk.
-pub fn virtual_disk(data: &[u8]) {
-    let sparse = SparseDisk::from_bytes(data);
-    let Ok(format) = Format::of_content(&sparse) else { return };
-    // Formats keep something at the end of the file: it is small, so all of it is held.
-    let len = usize::try_from(sparse.len().min(4 << 20)).expect("small");
-    let mut bytes = vec![0; len];
-    if sparse.len() != len as u64 || sparse.read_exact_at(&mut bytes, 0).is_err() {
-        return;
-    }
-    let file: Arc<dyn ReadAt> = Arc::new(MemDisk::from_bytes(bytes));
-    let Ok(disk) = DiskImage::of_bytes(file, format) else { return };
+pub fn virtual_disk(data: &[u8]) -> bool {
+    let file: Arc<dyn ReadAt> = Arc::new(SparseDisk::from_bytes(data));
+    let Ok(format) = Format::of_content(&*file) else { return false };
+    let Ok(disk) = DiskImage::of_bytes(file, format) else { return false };
     let mut out = [0; 4096];
     for at in [0, disk.len() / 2, disk.len().saturating_sub(4096)] {
         let _ = disk.read_exact_at(&mut out, at);
@@ -62,4 +58,5 @@ pub fn virtual_disk(data: &[u8]) {
     if let Ok(holes) = disk.holes(asked) {
         assert!(holes.iter().all(|hole| hole.end() <= asked.end()));
     }
+    true
 }

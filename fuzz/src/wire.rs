@@ -6,7 +6,7 @@ use aiv_nbd_protocol::{
 };
 
 /// The messages of an NBD server, each kind from the front of the bytes, and the text of a URI.
-pub fn nbd(data: &[u8]) {
+pub fn nbd(data: &[u8]) -> bool {
     if let Some(bytes) = data.first_chunk() {
         let _ = Greeting::from_bytes(bytes).map(Greeting::answer);
     }
@@ -35,4 +35,5 @@ pub fn nbd(data: &[u8]) {
         let again: Uri = uri.to_string().parse().expect("what a URI is written as is one");
         assert_eq!(again, uri);
     }
+    true
 }

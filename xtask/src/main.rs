@@ -10,6 +10,7 @@
 mod bench;
 mod ci;
 mod demo;
+mod fuzz;
 mod guest;
 mod images;
 mod process;
@@ -60,7 +61,12 @@ const COMMANDS: &[Command] = &[
     Command {
         name: "prove",
         run: prove::run,
-        help: "long campaigns with recorded seeds: prove model|crash [OPTION]...",
+        help: "long campaigns with recorded seeds: prove model|crash|maps|parsers [OPTION]...",
+    },
+    Command {
+        name: "fuzz",
+        run: fuzz::run,
+        help: "let libFuzzer look for inputs that bring a parser down: fuzz TARGET [--seconds N]",
     },
     Command {
         name: "guest",

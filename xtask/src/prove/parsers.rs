@@ -42,22 +42,29 @@ pub(super) fn names() -> String {
 struct Tried {
     mutants: u64,
     seeds: usize,
+    reached: u64,
     time_max: Duration,
     memory_max: u64,
 }
 
 impl std::fmt::Display for Tried {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { mutants, seeds, time_max, memory_max } = self;
+        let Self { mutants, seeds, reached, time_max, memory_max } = self;
         let (kib, ms) = (memory_max >> 10, time_max.as_millis());
-        write!(f, "{mutants} mutants of {seeds} inputs, at most {kib} KiB of memory and {ms} ms")
+        write!(
+            f,
+            "{mutants} mutants of {seeds} inputs, {reached} past the first checks, at most {kib} KiB \
+             of memory and {ms} ms"
+        )
     }
 }
 
 fn run(target: &Target, first: u64, count: u64) -> Result<Tried, String> {
     let seeds = (target.seeds)();
     // What is made once for all inputs is no cost of any.
-    seeds.iter().for_each(|seed| (target.run)(seed));
+    seeds.iter().for_each(|seed| {
+        (target.run)(seed);
+    });
     let mut tried = Tried { seeds: seeds.len(), ..Tried::default() };
     let started = Instant::now();
     let current = AtomicU64::new(first);
@@ -68,11 +75,12 @@ fn run(target: &Target, first: u64, count: u64) -> Result<Tried, String> {
             let seed = &seeds[random.below(seeds.len())];
             let mutant = mutants::mutate(&mut random, seed);
             let verdict = judge(target, &mutant);
-            let (time, memory) = verdict.map_err(|why| {
+            let (reached, time, memory) = verdict.map_err(|why| {
                 let kept = keep(target.name, number, &mutant);
                 format!("{} seed {number}: {why}; {kept}", target.name)
             })?;
             tried.mutants += 1;
+            tried.reached += u64::from(reached);
             tried.time_max = tried.time_max.max(time);
             tried.memory_max = tried.memory_max.max(memory);
             if tried.mutants.is_multiple_of(100_000) {
@@ -85,8 +93,8 @@ fn run(target: &Target, first: u64, count: u64) -> Result<Tried, String> {
     Ok(tried)
 }
 
-/// Time and memory that a parser takes for an input.
-fn judge(target: &Target, input: &[u8]) -> Result<(Duration, u64), String> {
+/// Whether an input gets past the first checks of a parser, and the time and memory it takes.
+fn judge(target: &Target, input: &[u8]) -> Result<(bool, Duration, u64), String> {
     let mut tries = 0;
     loop {
         let before = peak_from_here()?;
@@ -95,11 +103,9 @@ fn judge(target: &Target, input: &[u8]) -> Result<(Duration, u64), String> {
         let time = started.elapsed();
         let memory = peak()?.saturating_sub(before);
         tries += 1;
-        if outcome.is_err() {
-            return Err("it panicked".to_owned());
-        }
+        let Ok(reached) = outcome else { return Err("it panicked".to_owned()) };
         if time <= TIME_MAX && memory <= MEMORY_MAX {
-            return Ok((time, memory));
+            return Ok((reached, time, memory));
         }
         if tries == TRIES {
             return Err(format!("it took {} ms and {memory} bytes of memory", time.as_millis()));
@@ -121,27 +127,31 @@ fn keep(name: &str, number: u64, input: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    const fn lame(name: &'static str, run: fn(&[u8])) -> Target {
+    const fn lame(name: &'static str, run: fn(&[u8]) -> bool) -> Target {
         Target { name, run, seeds: || vec![vec![1; 100], (0..100).collect()] }
     }
 
     #[test]
     fn a_parser_that_panics_takes_long_or_much_is_found() {
-        let panics = lame("panics", |data| assert!(data.first() != Some(&0xff), "planted"));
+        let panics = lame("panics", |data| {
+            assert!(data.first() != Some(&0xff), "planted");
+            true
+        });
         let why = run(&panics, 1, 20_000).err().unwrap();
         assert!(why.contains("it panicked"), "{why}");
         let slow = lame("slow", |data| {
             if data.len() > 4000 {
                 std::thread::sleep(2 * TIME_MAX);
             }
+            true
         });
         assert!(run(&slow, 1, 10_000).is_err());
         let greedy = lame("greedy", |data| {
             let held = vec![1u8; if data.len() > 4000 { 40 << 20 } else { 1 }];
-            assert!(std::hint::black_box(&held).iter().all(|&byte| byte == 1));
+            std::hint::black_box(&held).iter().all(|&byte| byte == 1)
         });
         assert!(run(&greedy, 1, 10_000).is_err());
-        let good = lame("good", |_| {});
+        let good = lame("good", |_| true);
         assert_eq!(run(&good, 1, 1000).unwrap().mutants, 1000);
     }
 }
