@@ -61,7 +61,7 @@ const COMMANDS: &[Command] = &[
     Command {
         name: "prove",
         run: prove::run,
-        help: "long campaigns with recorded seeds: prove model|crash|maps|parsers [OPTION]...",
+        help: "long campaigns with recorded seeds: prove model|crash|maps|reads|parsers [OPTION]...",
     },
     Command {
         name: "fuzz",
