@@ -1,0 +1,208 @@
+"""The reader against the stored images and their dumps, against damage, and against the document's test vectors."""
+
+import pathlib
+import random
+import re
+import tempfile
+import unittest
+
+import aivformat
+from aivformat import Damage, Problem, Refused, crc, keyed_hash
+from aivimage import Chain, Image, Nodes, state_root, tree_root
+from aivreader import restore, whole_chain
+from aivverify import verify
+
+GOLDEN = pathlib.Path(__file__).resolve().parents[2] / "testdata/golden"
+PARENTS = {"child.aii": ["parent.aiv"]}
+IMAGES = sorted(p.name for p in GOLDEN.iterdir() if p.suffix in (".aiv", ".aii"))
+
+
+class Bytes:
+    """A file in memory, in the place of a FileStream."""
+
+    def __init__(self, data):
+        self.data, self.length = bytes(data), len(data)
+
+    def read(self, at, size):
+        aivformat.need(0 <= at and at + size <= self.length, "outside the file", at)
+        return self.data[at:at + size]
+
+
+def image(name, data=None):
+    return Image(name, Bytes((GOLDEN / name).read_bytes() if data is None else data))
+
+
+def chain(name, data=None):
+    return Chain.of(image(name, data), [image(p) for p in PARENTS.get(name, [])])
+
+
+def problems(name, data):
+    """What opening and verifying say; nothing, when they notice nothing."""
+    try:
+        return verify(chain(name, data))
+    except Problem as problem:
+        return [problem]
+
+
+class Golden(unittest.TestCase):
+    def test_there_are_stored_images(self):
+        self.assertGreaterEqual(len(IMAGES), 6)
+
+    def test_every_stored_image_verifies(self):
+        for name in IMAGES:
+            with self.subTest(name):
+                self.assertEqual(verify(chain(name)), [])
+
+    def test_an_image_with_a_parent_verifies_alone_as_far_as_it_can(self):
+        self.assertEqual(verify(Chain([image("child.aii")])), [])
+
+    def test_roots_are_those_of_the_dump(self):
+        for name in IMAGES:
+            dump = (GOLDEN / name).with_suffix(".dump").read_text()
+            with self.subTest(name):
+                one, segments = whole_chain([image(name), *map(image, PARENTS.get(name, []))])
+                content, states = one.nodes(segments, 0)
+                content, states = tree_root("content", content, 32, 2), tree_root("map", states, 32, 2)
+                state = state_root(one.images[0].superblock, content, states)
+                for label, root in (("content", content), ("map    ", states), ("state  ", state)):
+                    self.assertRegex(dump, rf"(?m)^ +{label} {root.hex()}$")
+                self.assertIn(f"root {one.images[0].trailer.stored_root.hex()}", dump)
+
+    def test_every_entry_of_the_dump_is_read_as_the_dump_says(self):
+        for name in IMAGES:
+            dump = (GOLDEN / name).with_suffix(".dump").read_text()
+            with self.subTest(name):
+                one = chain(name)
+                one.load()
+                lines = [described(e) for e in one.images[0].entries]
+                self.assertEqual(lines, re.findall(r"(?m)^ {23}(blocks? \d+.*)$", dump))
+
+    def test_a_chain_is_restored_to_the_bytes_its_leaves_name(self):
+        with tempfile.TemporaryDirectory() as folder:
+            raw = pathlib.Path(folder) / "raw"
+            images = [image("child.aii"), image("parent.aiv")]
+            restore(images, raw)
+            data, s, nodes = raw.read_bytes(), images[0].superblock, Nodes()
+            self.assertEqual(len(data), s.address_space_len)
+            for at in range(0, len(data), s.block_size):
+                nodes.add(keyed_hash("leaf", data[at:at + s.block_size]), 0, 1)
+            self.assertEqual(tree_root("content", nodes.finish()[0], 32, 2), images[0].trailer.content_root)
+            with self.assertRaises(FileExistsError):
+                restore(images, raw)
+
+    def test_one_state_has_one_content_under_every_codec(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for name in ("none", "lz4", "zstd"):
+                restore([image(f"{name}.aiv")], pathlib.Path(folder) / name)
+            raws = {(pathlib.Path(folder) / name).read_bytes() for name in ("none", "lz4", "zstd")}
+            self.assertEqual(len(raws), 1)
+
+    def test_another_image_is_no_parent(self):
+        with self.assertRaisesRegex(Damage, "no whole chain"):
+            Chain.of(image("child.aii"), [image("zstd.aiv")])
+
+
+def described(e):
+    """An entry in the words of a dump."""
+    kind = aivformat.KIND_NAMES[e.kind]
+    text = f"blocks {e.first}..{e.end} {kind}" if e.run > 1 else f"block {e.first} {kind}"
+    if e.kind == aivformat.K_PARENT:
+        return f"{text} as block {e.place} of the parent, leaf {e.leaf.hex()}"
+    return f"{text} at 0x{e.address:x}, leaf {e.leaf.hex()}" if e.framed else text
+
+
+class Damaged(unittest.TestCase):
+    def test_flipped_bits_are_found(self):
+        chance = random.Random(20260301)
+        for name in IMAGES:
+            good = (GOLDEN / name).read_bytes()
+            ends = len(good) - aivformat.TAIL
+            # Half of the places outside the gap, which is most of a small file.
+            places = [chance.randrange(len(good)) for _ in range(30)] + [chance.randrange(ends) for _ in range(70)]
+            for at in places:
+                with self.subTest(f"{name}, byte {at}"):
+                    bad = bytearray(good)
+                    bad[at] ^= 1 << chance.randrange(8)
+                    self.assertNotEqual(problems(name, bad), [])
+
+    def test_every_byte_of_the_fixed_records_is_proven(self):
+        name, chance = "zstd.aiv", random.Random(5)
+        good = (GOLDEN / name).read_bytes()
+        n = len(good)
+        for start in (0, n - 2 * 4096, n - 4096, n - aivformat.TAIL):
+            for at in [*range(start, start + 160, 3), *range(start + 200, start + 4096, 97), start + 4095]:
+                with self.subTest(f"byte {at}"):
+                    bad = bytearray(good)
+                    bad[at] ^= 1 << chance.randrange(8)
+                    self.assertNotEqual(problems(name, bad), [])
+
+    def test_a_changed_frame_is_found_and_told_with_its_place(self):
+        bad = bytearray((GOLDEN / "none.aiv").read_bytes())
+        bad[0x1100 + 64 + 5] ^= 1
+        self.assertIn("frame: crc of the payload is wrong (at 0x1000)", map(str, problems("none.aiv", bad)))
+
+    def test_a_lost_burst_of_64_kib_costs_one_copy_at_most(self):
+        good = (GOLDEN / "zstd.aiv").read_bytes()
+        for start in (0, len(good) - aivformat.TAIL, len(good) - 65536):
+            with self.subTest(start):
+                bad = bytearray(good)
+                bad[start:start + 65536] = b"\xa5" * 65536
+                self.assertEqual(image("zstd.aiv", bad).trailer.state_root, image("zstd.aiv").trailer.state_root)
+                self.assertNotEqual(problems("zstd.aiv", bad), [])
+
+    def test_a_file_that_is_cut_off_is_no_finished_image(self):
+        for name in IMAGES:
+            good = (GOLDEN / name).read_bytes()
+            for length in [0, 1, 4095, 4096, 81919, len(good) - 4096, len(good) - 1]:
+                with self.subTest(f"{name}, {length} bytes"), self.assertRaises(Problem):
+                    image(name, good[:length])
+            with self.assertRaisesRegex(Refused, "not an image"):
+                image(name, good[:4095])
+            with self.assertRaisesRegex(Refused, "unfinished"):
+                image(name, good[:4096])
+            with self.subTest(f"{name}, a byte more"), self.assertRaises(Problem):
+                image(name, good + b"\0")
+
+    def test_a_newer_image_is_called_newer_and_not_damaged(self):
+        for at, value, words in ((10, 99, "format 0.99"), (16, 1, "sealed"), (18, 128, "bit 23")):
+            bad = bytearray((GOLDEN / "zstd.aiv").read_bytes())
+            bad[at] = value
+            bad[4092:4096] = crc(b"aiv.supr", bad[:4092]).to_bytes(4, "little")
+            with self.subTest(words), self.assertRaisesRegex(Refused, words):
+                image("zstd.aiv", bad)
+
+    def test_something_else_is_not_called_an_image(self):
+        with self.assertRaisesRegex(Refused, "not an image"):
+            image("zstd.aiv", random.Random(1).randbytes(200000))
+
+
+class Vectors(unittest.TestCase):
+    """Those of section 6."""
+
+    def test_checksums_and_leaves(self):
+        self.assertEqual(crc(b"", b"123456789"), 0xE3069283)
+        self.assertEqual(crc(b"aiv.load", b"123456789"), 0x760B6FFE)
+        self.assertTrue(keyed_hash("leaf", b"\0").hex().startswith("d5bee8e83e34f2da"))
+        self.assertTrue(keyed_hash("leaf", bytes(65536)).hex().startswith("f9731dc12e835b0e"))
+        self.assertTrue(keyed_hash("leaf", aivformat.FILL * 4096).hex().startswith("0391c86f01dfbd71"))
+
+    def test_roots_of_129_zero_blocks(self):
+        nodes = Nodes()
+        nodes.add(keyed_hash("leaf", bytes(65536)), 0, 128)
+        nodes.add(keyed_hash("leaf", bytes(512)), 0, 1)
+        content, states = nodes.finish()
+        content, states = tree_root("content", content, 32, 2), tree_root("map", states, 32, 2)
+        self.assertEqual(content.hex(), "e1760cf47cf810c5f16a7fc03067280c342a6b69a4346ca2262a477e9e433c35")
+        self.assertEqual(states.hex(), "adf86f2eba3b63c621b98197fa5a0a59c591fb488579564b4017071f6887c36b")
+        s = aivformat.SimpleNamespace(address_space_len=128 * 65536 + 512, block_size=65536, sector_size=512)
+        self.assertEqual(state_root(s, content, states).hex(),
+                         "7ee753fd70f0ace6417b3e30519d6622ff82fb105fe589803b6b416f1e0e6a03")
+
+    def test_root_of_one_piece(self):
+        piece = keyed_hash("piece", bytes(65536))
+        self.assertEqual(tree_root("stored", piece, 32, 1).hex(),
+                         "74bfa2c153339345d70b3013f108592a7046e423d437ee595c954cbf0f570a7d")
+
+
+if __name__ == "__main__":
+    unittest.main()
