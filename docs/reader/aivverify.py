@@ -103,7 +103,7 @@ def check_checkpoints(image, frames):
     """They are the index once more, and the stored list."""
     t, s = image.trailer, image.superblock
     listed = image.stream.read(t.stored_offset, 32 * t.stored_pieces)
-    entries, next_block, pieces, previous, sessions = [], 0, 0, 0, []
+    entries, next_block, pieces, previous, sessions = [], 0, 0, 0, set()
     for number, (f, data) in enumerate(frames):
         need(len(data) >= 64, "checkpoint: shorter than its head", f.at)
         h = unpack(CHECKPOINT_HEAD, data[:64])
@@ -115,9 +115,9 @@ def check_checkpoints(image, frames):
              f.at)
         need(h.first_piece == pieces and pieces + h.piece_count == f.at // PIECE, "checkpoint: pieces skipped", f.at)
         need(data[a:b] == listed[32 * pieces:32 * (pieces + h.piece_count)], "checkpoint: other piece hashes", f.at)
-        origins = [data[i:i + 16] for i in range(64, a, 16)]
-        need(not any(any(o[12:]) for o in origins) and origins[:len(sessions)] == sessions
-             and f.session_tag in {o[:12] for o in origins}, "checkpoint: its origins", f.at)
+        origins = {data[i:i + 16] for i in range(64, a, 16)}
+        need(sessions | {f.session_tag + bytes(4)} <= origins and not any(any(o[12:]) for o in origins),
+             "checkpoint: its origins", f.at)
         new = entries_of(data[b:], s, t.frames_end, f.at)
         need(not new or new[0].first >= next_block and new[-1].end <= h.next_block, "checkpoint: its blocks", f.at)
         need(next_block <= h.next_block <= s.blocks, "checkpoint: next_block", f.at)
@@ -195,13 +195,10 @@ def touched(image, older):
         for group in {first, last}:  # those between are wholly covered
             cheap[group] = cheap.get(group, 0) + min(e.end, 128 * group + 128) - max(e.first, 128 * group)
     groups |= cheap.keys()
-    if older:
-        was = older.blocks
-        changed = [min(was, blocks) // 128] if was != blocks else []
-        if older.address_space_len != image.superblock.address_space_len:
-            changed += [(min(was, blocks) - 1) // 128]
-        groups |= {g for g in changed if g * 128 < blocks}
-    return {g for g in groups if cheap.get(g, 0) < min(128, blocks - 128 * g)}
+    length = image.superblock.address_space_len
+    if older and older.address_space_len != length:  # the first group that is not as it was
+        groups.add(min(older.address_space_len, length) // (128 * older.block_size))
+    return {g for g in groups if cheap.get(g, 0) < min(128, blocks - 128 * g)}  # none behind the end
 
 
 def check_block(chain, entry):

@@ -14,6 +14,7 @@ mod guest;
 mod images;
 mod process;
 mod prove;
+mod reader;
 mod setup;
 mod test;
 mod tidy;
@@ -46,7 +47,7 @@ const COMMANDS: &[Command] = &[
         run: tidy::run,
         help: "check the promises no compiler keeps: floors, format tables, paths, hygiene",
     },
-    Command { name: "test", run: test::run, help: "setup, then every test of the workspace" },
+    Command { name: "test", run: test::run, help: "setup, every test of the workspace, reader" },
     Command {
         name: "images",
         run: images::run,
@@ -61,6 +62,11 @@ const COMMANDS: &[Command] = &[
         name: "prove",
         run: prove::run,
         help: "long campaigns with recorded seeds: prove model|crash [OPTION]...",
+    },
+    Command {
+        name: "reader",
+        run: reader::run,
+        help: "the second reader, written from docs/format.md alone, judges images that aiv makes",
     },
     Command {
         name: "guest",
