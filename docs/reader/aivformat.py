@@ -146,13 +146,7 @@ def superblock(data, at):
         names = [INCOMPAT[b] if b < len(INCOMPAT) else told.get(b, f"bit {b}") for b in bits]
         raise Refused(f"the image needs features this program does not have: {', '.join(names)}", at)
     need(s.clean, "superblock: reserved bytes are not zero", at)
-    for row in rows:
-        need(row[0] <= 3 and row[1] < 64 and row[2:4] == b"\0\0", "superblock: a bad row of feature names", at)
-        need(row[0] or not any(row), "superblock: an empty row of feature names is not zero", at)
-        padded_text(row[4:], "feature name", at)
     s.writer = padded_text(s.writer, "writer", at)
-    named = {row[1] for row in rows if row[0] == 1}
-    need(all(b in named for b in range(64) if s.incompat >> b & 1), "superblock: a feature has no name", at)
     need(any(s.image_uuid) and any(s.set_uuid) and any(s.recovery_point), "superblock: an id is zero", at)
     s.has_parent = any(s.parent_point)
     need(s.parent_point != s.recovery_point, "superblock: the image is its own parent", at)

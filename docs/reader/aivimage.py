@@ -199,6 +199,9 @@ def check_meta(meta, sb, at):
     for region in d["regions"]:
         need(region["start"] == end and region["length"] and 1 <= region["kind"] <= 4, "META: a bad region", at)
         need(region["kind"] == 4 or not (region["entry"] or region["volume"]), "META: volume or entry in a gap", at)
+        for name, part in (("number", region["entry"]), ("cluster", region["volume"])):
+            need(not part or part[name] < 1 << 32, f"META: {name} of 2^32 or more", at)
+        need(not region["volume"] or region["volume"]["capture"] in (1, 2), "META: a bad capture", at)
         end += region["length"]
     need(end == sb.address_space_len, "META: the regions do not end with the disk", at)
     need(1 <= len(meta["origins"]["sessions"]) <= 16384, "META: number of origins", at)

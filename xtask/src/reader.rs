@@ -6,6 +6,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
 
 use crate::{Outcome, process, setup};
 
@@ -13,17 +16,31 @@ use crate::{Outcome, process, setup};
 const PYTHON: &str = "/usr/bin/python3";
 const READER: &str = "docs/reader";
 
-/// Where a chain is made, and with what; each shows other kinds of entries.
+/// Where a chain is made, and with what.
 struct Case {
     name: &'static str,
     /// Options of every backup.
     options: &'static [&'static str],
+    /// What the trailers of the chain must count, lest the case be about something else.
+    counted: &'static [&'static str],
 }
 
 const CASES: &[Case] = &[
-    Case { name: "none", options: &["--compress", "none", "--exclude", "*.iso"] },
-    Case { name: "lz4", options: &["--compress", "lz4", "--no-delta"] },
-    Case { name: "zstd", options: &["--compress", "zstd:1", "--sectors", "all"] },
+    Case {
+        name: "none",
+        options: &["--compress", "none", "--exclude", "*.iso"],
+        counted: &["blocks_data", "blocks_zero", "blocks_unused", "blocks_excluded"],
+    },
+    Case {
+        name: "lz4",
+        options: &["--compress", "lz4"],
+        counted: &["blocks_data", "blocks_zero", "blocks_unused", "blocks_delta"],
+    },
+    Case {
+        name: "zstd",
+        options: &["--compress", "zstd:1", "--sectors", "all"],
+        counted: &["blocks_data", "blocks_zero", "blocks_delta"],
+    },
 ];
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
@@ -99,9 +116,11 @@ impl Judge<'_> {
         self.run(path(&self.aiv)?, &[arguments, &["--quiet"]].concat())
     }
 
-    fn reader(&self, arguments: &[&str]) -> Outcome {
-        let program = reader_folder().join("aivreader.py");
-        self.run(path(&self.python)?, &[&["-B", path(&program)?], arguments].concat())
+    fn reader(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.python);
+        command.arg("-B").arg(reader_folder().join("aivreader.py"));
+        command.args(arguments).current_dir(self.folder);
+        command
     }
 
     /// 24 MiB of ext4 with texts, bytes that do not compress, and a file to leave out.
@@ -122,7 +141,7 @@ impl Judge<'_> {
     }
 
     /// One chain of three points: how many were judged, the merged ones included.
-    fn case(&self, Case { name, options }: &Case) -> Result<usize, String> {
+    fn case(&self, Case { name, options, counted }: &Case) -> Result<usize, String> {
         let backup = |more: &[&str]| {
             let what = ["backup", "source.raw", "--to", name, "--name", "judge"];
             self.aiv(&[&what, *options, more].concat())
@@ -138,6 +157,8 @@ impl Judge<'_> {
         self.edit("write change again.bin")?;
         backup(&[])?;
         let before = self.compare(name, 3)?;
+        self.counts(name, counted)?;
+        self.damage(name)?;
         self.aiv(&["consolidate", name, "--keep", "1"])?;
         Ok(before + self.compare(name, 1)?)
     }
@@ -155,13 +176,48 @@ impl Judge<'_> {
         for image in &images {
             let others = images.iter().filter(|other| *other != image);
             let files: Vec<&str> = [image].into_iter().chain(others).map(String::as_str).collect();
-            self.reader(&[&["verify"], &files[..]].concat())?;
-            self.reader(&[&["restore"], &files[..], &["--to", "reader.raw"]].concat())?;
+            process::run(&mut self.reader(&[&["verify"], &files[..]].concat()))?;
+            let restore = [&["restore"], &files[..], &["--to", "reader.raw"]].concat();
+            process::run(&mut self.reader(&restore))?;
             self.aiv(&["restore", image, "--to", "aiv.raw"])?;
             self.run("cmp", &["reader.raw", "aiv.raw"])?;
             self.run("rm", &["reader.raw", "aiv.raw"])?;
         }
         Ok(images.len())
+    }
+
+    /// Some image of a folder has each of these kinds of blocks.
+    fn counts(&self, folder: &str, kinds: &[&str]) -> Outcome {
+        let mut trailers = Vec::new();
+        for image in self.images(folder)? {
+            let said = self.reader(&["info", &image]).output();
+            let said = said.map_err(|e| format!("cannot start the reader: {e}"))?;
+            let info: Value = serde_json::from_slice(&said.stdout)
+                .map_err(|e| format!("info of {image} is not JSON: {e}"))?;
+            trailers.push(info["trailer"].clone());
+        }
+        let has = |kind: &&str| trailers.iter().any(|t| t[*kind].as_u64().is_some_and(|n| n > 0));
+        match kinds.iter().find(|kind| !has(kind)) {
+            None => Ok(()),
+            Some(kind) => Err(format!("no image has {kind}: the chain is not what it should be")),
+        }
+    }
+
+    /// One changed bit in the middle of an image, and the reader says so.
+    fn damage(&self, folder: &str) -> Outcome {
+        let image = self.images(folder)?.swap_remove(0);
+        let changed = self.folder.join("changed.aiv");
+        let failed = |e| format!("{image}: {e}");
+        let mut bytes = fs::read(self.folder.join(&image)).map_err(failed)?;
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x10;
+        fs::write(&changed, bytes).map_err(failed)?;
+        let said = self.reader(&["verify", "changed.aiv"]).output().map_err(failed)?;
+        let words = String::from_utf8_lossy(&said.stdout);
+        if said.status.code() == Some(1) && words.contains("damage: piece") {
+            return Ok(());
+        }
+        Err(format!("a changed bit at byte {middle} of {image} was not found: {words}"))
     }
 
     fn images(&self, folder: &str) -> Result<Vec<String>, String> {
