@@ -123,13 +123,11 @@ def unpack(record, data):
     return out
 
 
-def padded_text(data, what, at):
-    text = data.rstrip(b"\0")
+def utf8(data, what, at):
     try:
-        need(not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in text.decode()), f"{what}: a control character", at)
+        return data.decode()
     except UnicodeDecodeError:
-        raise Damage(f"{what}: not UTF-8", at) from None
-    return text.decode()
+        raise Damage(f"{what} is not UTF-8", at) from None
 
 
 def superblock(data, at):
@@ -146,7 +144,8 @@ def superblock(data, at):
         names = [INCOMPAT[b] if b < len(INCOMPAT) else told.get(b, f"bit {b}") for b in bits]
         raise Refused(f"the image needs features this program does not have: {', '.join(names)}", at)
     need(s.clean, "superblock: reserved bytes are not zero", at)
-    s.writer = padded_text(s.writer, "writer", at)
+    s.writer = utf8(s.writer.rstrip(b"\0"), "superblock: writer", at)
+    need(not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in s.writer), "superblock: a control character", at)
     need(any(s.image_uuid) and any(s.set_uuid) and any(s.recovery_point), "superblock: an id is zero", at)
     s.has_parent = any(s.parent_point)
     need(s.parent_point != s.recovery_point, "superblock: the image is its own parent", at)
@@ -260,19 +259,12 @@ def page_at(stream, at, kind, page_no, image_uuid):
 class Entry:
     """One entry of the index: `run` blocks of one kind, from block `first` on."""
 
-    __slots__ = ("first", "run", "kind", "place", "leaf", "framed")
+    __slots__ = ("first", "run", "end", "kind", "place", "leaf", "framed", "address", "size")
 
     def __init__(self, first, run, kind, place, leaf):
-        self.first, self.run, self.kind, self.place, self.leaf = first, run, kind, place, leaf
+        self.first, self.run, self.end, self.kind, self.place, self.leaf = first, run, first + run, kind, place, leaf
         self.framed = kind in (K_DATA, K_DELTA, K_REF) or kind == K_UNREADABLE and place != 0
-
-    @property
-    def end(self):
-        return self.first + self.run
-
-    @property
-    def address(self):
-        return (self.place & (1 << 48) - 1) * 64
+        self.address, self.size = (place & (1 << 48) - 1) * 64, (place >> 48) * 64  # of its frame, in bytes
 
 
 def entries_of(data, sb, frames_end, at):
@@ -287,9 +279,8 @@ def entries_of(data, sb, frames_end, at):
         need(e.run and e.first >= end and e.end <= sb.blocks, f"{name}: not in order, or outside", at)
         end = e.end
         if e.framed:
-            size = place >> 48
-            need(e.run == 1 and size >= 2, f"{name}: a bad run or size", at)
-            need(4096 <= e.address and e.address + size * 64 <= frames_end, f"{name}: its frame lies outside", at)
+            need(e.run == 1 and e.size >= 128, f"{name}: a bad run or size", at)
+            need(4096 <= e.address and e.address + e.size <= frames_end, f"{name}: its frame lies outside", at)
         elif e.kind == K_PARENT:
             need(e.run == 1 and place < 1 << 40, f"{name}: a bad run or place", at)
         else:
@@ -352,9 +343,6 @@ def items(data, table, at, depth=1):
 
 def item(value, kind, name, at):
     if kind == "t":
-        try:
-            return value.decode()
-        except UnicodeDecodeError:
-            raise Damage(f"META: {name} is not UTF-8", at) from None
+        return utf8(value, f"META: {name}", at)
     need(len(value) == (8 if kind == "n" else int(kind[1:])), f"META: {name} has a bad length", at)
     return int.from_bytes(value, "little") if kind == "n" else value

@@ -9,7 +9,7 @@ from aivformat import (
     need, page_at, payload, round_up, superblock, trailer, unpack)
 
 # Leaves of a whole state are held in memory here, so this program stops long before the format does.
-BLOCKS_MAX = 1 << 30
+BLOCKS_MAX = 1 << 26
 
 
 class Image:
@@ -169,8 +169,8 @@ class Image:
     def frame_of(self, entry):
         """The frame of an entry and its payload as stored, compared with the entry."""
         f = frame_at(self.stream, entry.address, self.trailer.frames_end)
-        size, name = entry.place >> 48, f"frame of block {entry.first}"
-        need(f.size == size * 64 if size < 0xFFFF else f.size >= 0xFFFF * 64, f"{name}: another size", f.at)
+        name = f"frame of block {entry.first}"
+        need(f.size == entry.size or f.size > entry.size == 0xFFFF * 64, f"{name}: another size", f.at)
         need(f.kind == (DELTA if entry.kind == K_DELTA else DATA), f"{name}: another type", f.at)
         need(entry.kind == K_REF or f.subject == entry.first, f"{name}: of block {f.subject}", f.at)
         need(entry.kind == K_REF or (f.flags == 1) == (entry.kind == K_UNREADABLE), f"{name}: damaged flag", f.at)
@@ -220,13 +220,18 @@ def state_root(sb, content_root, map_root):
     return keyed_hash("state", sizes + content_root + map_root)
 
 
-def tree_root(purpose, nodes, width, level):
-    """The root over `nodes`, hashes one behind the other that become the children of level `level`."""
-    while level == 1 or len(nodes) > 32:
-        step, prefix = 128 * width, le64(level)
-        nodes = b"".join(keyed_hash(purpose, prefix + nodes[i:i + step]) for i in range(0, len(nodes), step))
-        level, width = level + 1, 32
-    return bytes(nodes)
+def nodes(purpose, children, width, level):
+    """The nodes of one level of a tree [6] over children of `width` bytes, one behind the other."""
+    step, prefix = 128 * width, le64(level)
+    return b"".join(keyed_hash(purpose, prefix + children[i:i + step]) for i in range(0, len(children), step))
+
+
+def tree_root(purpose, level_1):
+    """The root over the nodes of level 1."""
+    level, children = 2, level_1
+    while len(children) > 32:
+        children, level = nodes(purpose, children, 32, level), level + 1
+    return children
 
 
 class Chain:
@@ -290,8 +295,8 @@ class Chain:
                 end = min(e.first, from_parent.end)
                 need(from_parent.kind != K_UNREADABLE, f"{name} with unreadable places")
                 need(image.block_len(end - 1) == self.images[level + 1].block_len(end - 1), f"{name} in another length")
-                f = from_parent
-                out.append((Entry(block, end - block, f.kind, f.place, f.leaf), owner))
+                rest = from_parent.kind, from_parent.place, from_parent.leaf
+                out.append((Entry(block, end - block, *rest), owner))
                 block = end
             if e.run:
                 out.append((e, level))
@@ -344,54 +349,13 @@ class Chain:
         need(keyed_hash("leaf", data) == wanted, f"block {block}: its bytes have another leaf", frame.at)
         return data
 
-    def nodes(self, segments, level):
-        """The level-1 nodes of content and map tree of a state, one behind the other."""
-        out, image = Nodes(), self.images[level]
+    def trees(self, segments, level):
+        """Leaves and conditions of all blocks of a state, as the nodes of level 1 of its content and map tree."""
+        leaves, conditions, image = [], [], self.images[level]
         for entry, owner in segments:
-            whole = entry.run - (image.block_len(entry.end - 1) != image.superblock.block_size)
-            if whole:
-                out.add(self.leaf(entry, owner, entry.first), CONDITION.get(entry.kind, 0), whole)
-            if whole < entry.run:
-                out.add(self.leaf(entry, owner, entry.end - 1), CONDITION.get(entry.kind, 0), 1)
-        return out.finish()
-
-
-class Nodes:
-    """Collects leaves and conditions into level-1 nodes; long runs of equal blocks cost one hash."""
-
-    def __init__(self):
-        self.content, self.map, self.same = bytearray(), bytearray(), {}
-        self.leaves, self.conditions = bytearray(), bytearray()
-
-    def add(self, leaf, condition, count):
-        while count:
-            if count >= 128 and not self.conditions:
-                if (leaf, condition) not in self.same:
-                    self.same[leaf, condition] = node(leaf * 128, bytes([condition]) * 128)
-                content, state = self.same[leaf, condition]
-                self.content += content * (count // 128)
-                self.map += state * (count // 128)
-                count %= 128
-                continue
-            some = min(count, 128 - len(self.conditions))
-            self.leaves += leaf * some
-            self.conditions += bytes([condition]) * some
-            count -= some
-            if len(self.conditions) == 128:
-                self.flush()
-
-    def flush(self):
-        content, state = node(bytes(self.leaves), bytes(self.conditions))
-        self.content += content
-        self.map += state
-        self.leaves.clear()
-        self.conditions.clear()
-
-    def finish(self):
-        if self.conditions:
-            self.flush()
-        return bytes(self.content), bytes(self.map)
-
-
-def node(leaves, conditions):
-    return keyed_hash("content", le64(1) + leaves), keyed_hash("map", le64(1) + conditions)
+            short = image.block_len(entry.end - 1) != image.superblock.block_size  # the last block alone has its leaf
+            leaves.append(self.leaf(entry, owner, entry.first) * (entry.run - short))
+            if short:
+                leaves.append(self.leaf(entry, owner, entry.end - 1))
+            conditions.append(bytes([CONDITION.get(entry.kind, 0)]) * entry.run)
+        return nodes("content", b"".join(leaves), 32, 1), nodes("map", b"".join(conditions), 1, 1)

@@ -67,8 +67,8 @@ def whole_chain(images):
 
 def roots(images):
     chain, segments = whole_chain(images)
-    content, states = chain.nodes(segments, 0)
-    content, states = tree_root("content", content, 32, 2), tree_root("map", states, 32, 2)
+    content, states = chain.trees(segments, 0)
+    content, states = tree_root("content", content), tree_root("map", states)
     state, t = state_root(images[0].superblock, content, states), images[0].trailer
     print(f"content {content.hex()}\nmap     {states.hex()}\nstate   {state.hex()}")
     return (content, states, state) == (t.content_root, t.map_root, t.state_root)

@@ -5,7 +5,7 @@ import struct
 from aivformat import (
     CHECKPOINT, CHECKPOINT_HEAD, DATA, DELTA, GAP, K_DATA, K_DELTA, K_PARENT, K_REF, KIND_NAMES, META, PAD, PAGE,
     PIECE, Damage, decode, entries_of, frame_at, keyed_hash, need, page_at, payload, unpack)
-from aivimage import delta_head, tree_root
+from aivimage import delta_head, nodes, tree_root
 
 
 def verify(chain):
@@ -75,7 +75,7 @@ def check_stored(image, found):
         piece = read(i * PIECE, min(PIECE, t.stored_offset - i * PIECE))
         if keyed_hash("piece", piece) != listed[32 * i:32 * i + 32]:
             found.append(Damage(f"piece {i} is not what the stored list says", i * PIECE))
-    need(tree_root("stored", listed, 32, 1) == t.stored_root, "stored list: another root", t.stored_offset)
+    need(tree_root("stored", nodes("stored", listed, 32, 1)) == t.stored_root, "stored list: another root", t.stored_offset)
 
 
 def check_counts(image):
@@ -149,8 +149,8 @@ def check_trees(chain):
         return
     for level, segments in chain.states():
         one = chain.images[level]
-        content, states = chain.nodes(segments, level)
-        need_roots(chain, level, content, states)
+        content, states = chain.trees(segments, level)
+        check_roots(chain, level, content, states)
     listed, older = check_tree_pages(image), chain.images[1].superblock if len(chain.images) > 1 else None
     need(touched(image, older) == listed.keys(), "tree pages: other groups than the index", image.trailer.tree_offset)
     for group, (at, hashes) in listed.items():
@@ -158,12 +158,12 @@ def check_trees(chain):
         need(hashes == content[part] + states[part], f"tree pages: other nodes of group {group}", at)
 
 
-def need_roots(chain, level, content, states):
+def check_roots(chain, level, content, states):
     """The roots of one state against its trailer, and against the link of the image that builds on it."""
     t, name = chain.images[level].trailer, chain.images[level].path
     at = chain.images[level].stream.length - PAGE
-    need(tree_root("content", content, 32, 2) == t.content_root, f"{name}: another content_root", at)
-    need(tree_root("map", states, 32, 2) == t.map_root, f"{name}: another map_root", at)
+    need(tree_root("content", content) == t.content_root, f"{name}: another content_root", at)
+    need(tree_root("map", states) == t.map_root, f"{name}: another map_root", at)
     if level:
         link = chain.images[level - 1].superblock
         need((t.recovery_point, t.state_root) == (link.parent_point, link.parent_state_root), f"{name}: no parent")

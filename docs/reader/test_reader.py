@@ -8,7 +8,7 @@ import unittest
 
 import aivformat
 from aivformat import Damage, Problem, Refused, crc, keyed_hash
-from aivimage import Chain, Image, Nodes, state_root, tree_root
+from aivimage import Chain, Image, nodes, state_root, tree_root
 from aivreader import restore, whole_chain
 from aivverify import verify
 
@@ -61,8 +61,8 @@ class Golden(unittest.TestCase):
             dump = (GOLDEN / name).with_suffix(".dump").read_text()
             with self.subTest(name):
                 one, segments = whole_chain([image(name), *map(image, PARENTS.get(name, []))])
-                content, states = one.nodes(segments, 0)
-                content, states = tree_root("content", content, 32, 2), tree_root("map", states, 32, 2)
+                content, states = one.trees(segments, 0)
+                content, states = tree_root("content", content), tree_root("map", states)
                 state = state_root(one.images[0].superblock, content, states)
                 for label, root in (("content", content), ("map    ", states), ("state  ", state)):
                     self.assertRegex(dump, rf"(?m)^ +{label} {root.hex()}$")
@@ -82,11 +82,11 @@ class Golden(unittest.TestCase):
             raw = pathlib.Path(folder) / "raw"
             images = [image("child.aii"), image("parent.aiv")]
             restore(images, raw)
-            data, s, nodes = raw.read_bytes(), images[0].superblock, Nodes()
+            data, s = raw.read_bytes(), images[0].superblock
             self.assertEqual(len(data), s.address_space_len)
-            for at in range(0, len(data), s.block_size):
-                nodes.add(keyed_hash("leaf", data[at:at + s.block_size]), 0, 1)
-            self.assertEqual(tree_root("content", nodes.finish()[0], 32, 2), images[0].trailer.content_root)
+            blocks = [data[at:at + s.block_size] for at in range(0, len(data), s.block_size)]
+            leaves = b"".join(keyed_hash("leaf", block) for block in blocks)
+            self.assertEqual(tree_root("content", nodes("content", leaves, 32, 1)), images[0].trailer.content_root)
             with self.assertRaises(FileExistsError):
                 restore(images, raw)
 
@@ -187,11 +187,9 @@ class Vectors(unittest.TestCase):
         self.assertTrue(keyed_hash("leaf", aivformat.FILL * 4096).hex().startswith("0391c86f01dfbd71"))
 
     def test_roots_of_129_zero_blocks(self):
-        nodes = Nodes()
-        nodes.add(keyed_hash("leaf", bytes(65536)), 0, 128)
-        nodes.add(keyed_hash("leaf", bytes(512)), 0, 1)
-        content, states = nodes.finish()
-        content, states = tree_root("content", content, 32, 2), tree_root("map", states, 32, 2)
+        leaves = keyed_hash("leaf", bytes(65536)) * 128 + keyed_hash("leaf", bytes(512))
+        content = tree_root("content", nodes("content", leaves, 32, 1))
+        states = tree_root("map", nodes("map", bytes(129), 1, 1))
         self.assertEqual(content.hex(), "e1760cf47cf810c5f16a7fc03067280c342a6b69a4346ca2262a477e9e433c35")
         self.assertEqual(states.hex(), "adf86f2eba3b63c621b98197fa5a0a59c591fb488579564b4017071f6887c36b")
         s = aivformat.SimpleNamespace(address_space_len=128 * 65536 + 512, block_size=65536, sector_size=512)
@@ -200,7 +198,7 @@ class Vectors(unittest.TestCase):
 
     def test_root_of_one_piece(self):
         piece = keyed_hash("piece", bytes(65536))
-        self.assertEqual(tree_root("stored", piece, 32, 1).hex(),
+        self.assertEqual(tree_root("stored", nodes("stored", piece, 32, 1)).hex(),
                          "74bfa2c153339345d70b3013f108592a7046e423d437ee595c954cbf0f570a7d")
 
 
