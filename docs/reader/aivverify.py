@@ -75,7 +75,8 @@ def check_stored(image, found):
         piece = read(i * PIECE, min(PIECE, t.stored_offset - i * PIECE))
         if keyed_hash("piece", piece) != listed[32 * i:32 * i + 32]:
             found.append(Damage(f"piece {i} is not what the stored list says", i * PIECE))
-    need(tree_root("stored", nodes("stored", listed, 32, 1)) == t.stored_root, "stored list: another root", t.stored_offset)
+    root = tree_root("stored", nodes("stored", listed, 32, 1))
+    need(root == t.stored_root, "stored list: another root", t.stored_offset)
 
 
 def check_counts(image):

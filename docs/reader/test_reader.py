@@ -176,6 +176,89 @@ class Damaged(unittest.TestCase):
             image("zstd.aiv", random.Random(1).randbytes(200000))
 
 
+def resealed(good, edit):
+    """An image with one change and every checksum and hash over it made right again: only the rules are left."""
+    one, data = Image("good", Bytes(good)), bytearray(good)
+    t, n = one.trailer, len(good)
+    edit(data)
+
+    def seal(at, salt, size=64):
+        body = data[at:at + 60] + data[at + 64:at + size]
+        data[at + 60:at + 64] = crc(salt, body).to_bytes(4, "little")
+
+    for at, end in ((4096, t.frames_end), (t.meta_offset, t.stored_offset)):
+        while at < end:
+            frame = aivformat.frame_at(one.stream, at, end)
+            load = data[at + 64:at + 64 + frame.stored_len]
+            data[at + 48:at + 52] = crc(b"aiv.load", load).to_bytes(4, "little")
+            seal(at, b"aiv.fram")
+            at += frame.size
+    place, hashes = t.index_offset, []
+    for count in aivformat.levels(t.index_leaf_pages):
+        for i in range(count):
+            for k, child in enumerate(hashes[84 * i:84 * i + 84]):
+                data[place + 4096 * i + 80 + 48 * k:place + 4096 * i + 112 + 48 * k] = child
+            seal(place + 4096 * i, b"aiv.indx", 4096)
+        hashes = [keyed_hash("page", bytes(data[a:a + 4096])) for a in range(place, place + 4096 * count, 4096)]
+        place += 4096 * count
+    for at in range(t.tree_offset, t.meta_offset, 4096):
+        seal(at, b"aiv.tree", 4096)
+    data[4092:4096] = crc(b"aiv.supr", data[:4092]).to_bytes(4, "little")
+    data[n - 8192:n - 4096] = data[:4096]
+    pieces = [bytes(data[a:min(a + 65536, t.stored_offset)]) for a in range(0, t.stored_offset, 65536)]
+    listed = b"".join(keyed_hash("piece", piece) for piece in pieces)
+    data[t.stored_offset:t.stored_offset + len(listed)] = listed
+    meta = bytes(data[t.meta_offset:t.meta_offset + t.meta_len])
+    for at in (n - aivformat.TAIL, n - 4096):
+        data[at + 208:at + 240] = tree_root("stored", nodes("stored", listed, 32, 1))
+        data[at + 280:at + 312] = hashes[0]
+        data[at + 328:at + 360] = keyed_hash("section", bytes(data[t.tree_offset:t.meta_offset]))
+        data[at + 376:at + 408] = keyed_hash("section", meta)
+        data[at + 4060:at + 4092] = keyed_hash("trailer", bytes(data[at:at + 4060]))
+        data[at + 4092:at + 4096] = crc(b"aiv.trlr", data[at:at + 4092]).to_bytes(4, "little")
+    return bytes(data)
+
+
+# Where in `zstd.aiv` (see its dump), the new bytes, and what is said of them. Both trailers get a change of one.
+FORGED = [
+    (13, b"\1", "reserved bytes"), (145, b"\x17", "a bad size"), (144, b"\2", "kind and parent"),
+    (0x1000 + 5, b"\1", "cannot be decoded|another length"), (0x1000 + 6, b"\1", "damaged flag"),
+    (0x1000 + 7, b"\x09", "flags or depth"), (0x1000 + 8, b"\0", "a session that origins do not name"),
+    (0x1000 + 32, b"\1", "of block 1"), (0x1000 + 52, b"\0", "of another leaf"), (0x1000 + 64 + 190, b"\1", "padding"),
+    (0x5340 + 6, b"\0", "damaged flag"), (0x5880 + 64 + 9, b"\1", "PAD: not zeros"),
+    (0x5580 + 64 + 8, b"\1", "checkpoint: its number"), (0x5580 + 64 + 16, b"\x3e", "checkpoint"),
+    (0x5580 + 64 + 80 + 5, b"\x20", "index entry of block 0|other entries"), (0x5580 + 64 + 50, b"\1", "a bad head"),
+    (0x6000 + 5, b"\1", "level|first entry"), (0x6000 + 24, b"\0", "not the one"), (0x6000 + 16, b"\1", "not its first entry"),
+    (0x6000 + 64 + 2 * 48 + 5, b"\4", "gap or overlap"), (0x6000 + 64 + 2 * 48 + 8, b"\1", "a place or leaf"),
+    (0x6000 + 64 + 2 * 48 + 7, b"\x40", "number of blocks|roots?"), (0x6000 + 64 + 8, b"\x41", "no magic"),
+    (0x6000 + 64 + 14, b"\5", "another size"), (0x6000 + 64 + 16, b"\0", "another leaf"),
+    (0x7000 + 80, b"\0", "other nodes of group 0"), (0x7000 + 64 + 80, b"\1", "other groups|bad node"),
+    (0x8000 + 64 + 2, b"\2", "a bad item"), (0x8000 + 64, b"\x63\0\0\0", "unknown tag"),
+    (0x85c0 + 64 + 8, b"\0\0\x30", "no source error touches"),
+    (-4096 + 432, b"\0", "number of frames"), (-4096 + 440, b"\6", "number of blocks DATA"),
+    (-4096 + 424, b"\x40", "the last is missing"), (-4096 + 112, b"\0", "state_root"),
+    (-4096 + 600, b"\1", "bad value"),
+]
+
+
+class Forged(unittest.TestCase):
+    def test_resealing_alone_changes_nothing(self):
+        for name in IMAGES:
+            good = (GOLDEN / name).read_bytes()
+            self.assertEqual(resealed(good, lambda data: None), good, name)
+
+    def test_what_breaks_a_rule_is_refused_whatever_its_checksums_say(self):
+        good = (GOLDEN / "zstd.aiv").read_bytes()
+        for at, new, words in FORGED:
+            def edit(data):
+                places = [at % len(good)] + [at % len(good) - aivformat.TAIL + 4096] * (at < 0)
+                for place in places:
+                    self.assertNotEqual(data[place:place + len(new)], new)
+                    data[place:place + len(new)] = new
+            with self.subTest(f"0x{at % len(good):x}"):
+                self.assertRegex("; ".join(map(str, problems("zstd.aiv", resealed(good, edit)))), words)
+
+
 class Vectors(unittest.TestCase):
     """Those of section 6."""
 
