@@ -159,8 +159,13 @@ impl Judge<'_> {
         let before = self.compare(name, 3)?;
         self.counts(name, counted)?;
         self.damage(name)?;
+        // Merged into an increment on the full image, then into one full image.
+        let full = self.info(&self.images(name)?.swap_remove(0))?;
+        let point = full["superblock"]["recovery_point"].as_str().unwrap_or_default();
+        self.aiv(&["consolidate", name, "--keep", "1", "--keep-point", point])?;
+        let merged = self.compare(name, 2)?;
         self.aiv(&["consolidate", name, "--keep", "1"])?;
-        Ok(before + self.compare(name, 1)?)
+        Ok(before + merged + self.compare(name, 1)?)
     }
 
     fn edit(&self, request: &str) -> Outcome {
@@ -186,15 +191,18 @@ impl Judge<'_> {
         Ok(images.len())
     }
 
+    fn info(&self, image: &str) -> Result<Value, String> {
+        let said = self.reader(&["info", image]).output();
+        let said = said.map_err(|e| format!("cannot start the reader: {e}"))?;
+        serde_json::from_slice(&said.stdout)
+            .map_err(|e| format!("info of {image} is not JSON: {e}"))
+    }
+
     /// Some image of a folder has each of these kinds of blocks.
     fn counts(&self, folder: &str, kinds: &[&str]) -> Outcome {
         let mut trailers = Vec::new();
         for image in self.images(folder)? {
-            let said = self.reader(&["info", &image]).output();
-            let said = said.map_err(|e| format!("cannot start the reader: {e}"))?;
-            let info: Value = serde_json::from_slice(&said.stdout)
-                .map_err(|e| format!("info of {image} is not JSON: {e}"))?;
-            trailers.push(info["trailer"].clone());
+            trailers.push(self.info(&image)?["trailer"].clone());
         }
         let has = |kind: &&str| trailers.iter().any(|t| t[*kind].as_u64().is_some_and(|n| n > 0));
         match kinds.iter().find(|kind| !has(kind)) {
