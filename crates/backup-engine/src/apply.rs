@@ -384,7 +384,8 @@ impl BackupPlan {
     fn superblock(&self, ids: &BackupIds, base: &Base) -> Superblock {
         let parent = base.parent.as_ref().map(|parent| parent.view.link());
         // A set bit says that the image may use it: what it will, nobody knows yet.
-        let incompat = parent.map_or(0, |_| Features::DELTA | Features::PARENT);
+        let incompat = parent.map_or(0, |_| Features::DELTA | Features::PARENT)
+            | if self.options.parity { Features::PARITY } else { 0 };
         Superblock {
             features: Features { incompat, ..Features::default() },
             image: ids.image,

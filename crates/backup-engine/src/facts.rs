@@ -79,6 +79,8 @@ pub struct BackupOptions {
     pub threads: NonZeroUsize,
     /// Decode every compressed block again and compare before it is written.
     pub self_check: bool,
+    /// Store parity over the whole image, 3 % more, by which damaged places can be repaired.
+    pub parity: bool,
     /// Read every frame of the finished image back and compare hashes before publishing.
     pub verify: bool,
     /// Go on although the source may change while it is read; the point is marked
@@ -102,6 +104,7 @@ impl Default for BackupOptions {
             block_size: None,
             threads: NonZeroUsize::MIN,
             self_check: false,
+            parity: false,
             verify: false,
             live: false,
             patience: Duration::ZERO,

@@ -23,6 +23,7 @@ mod open;
 mod overlay;
 mod reader;
 mod removal;
+mod repair;
 mod scan;
 mod select;
 #[cfg(test)]
@@ -48,6 +49,7 @@ pub use merge::{MERGE_PART, MergeIds, NewIds};
 pub use names::{ImageName, image_name, suffix};
 pub use reader::ViewReader;
 pub use removal::{LeftFile, LeftReason};
+pub use repair::{Repaired, repair};
 pub use select::{Selector, find_set};
 pub use transfer::{
     ArchiveReport, CopiedFile, CopyReport, MoveReport, archive, archive_as, copy_point, copy_set,
@@ -58,6 +60,6 @@ pub use verify_folder::{Verification, VerifyOptions, verify_folder};
 pub use view::{Stretch, View};
 
 pub use aiv_image_format::{
-    Depth, Digest, Geometry, Image, ImageKind, Kind, ParentLink, ParentState, PointId, SetId,
-    VerifyReport, meta,
+    Depth, Digest, Geometry, Image, ImageKind, Kind, ParentLink, ParentState, PointId,
+    RepairReport, SetId, VerifyReport, meta,
 };

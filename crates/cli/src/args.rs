@@ -205,6 +205,9 @@ pub(crate) struct Backup {
     /// Seconds after which such a command is killed
     #[arg(long, value_name = "SECONDS", default_value = "60", requires = "still")]
     pub hook_limit: NonZeroU64,
+    /// Store parity over the whole image, 3 % more: `verify --repair` mends damage by it
+    #[arg(long)]
+    pub parity: bool,
     /// Read every block of the finished image back and compare
     #[arg(long)]
     pub verify: bool,
@@ -232,7 +235,8 @@ Examples:
   aiv verify /mnt/backup
   aiv verify /mnt/backup --skip-verified 30
   aiv verify /mnt/backup@latest
-  aiv verify disk.aiv --depth quick")]
+  aiv verify disk.aiv --depth quick
+  aiv verify /mnt/backup --repair --to /mnt/repaired --from /mnt/second")]
 pub(crate) struct Verify {
     /// An image, or a folder to verify every image in it
     #[arg(value_name = "IMAGE|DIR")]
@@ -247,6 +251,15 @@ pub(crate) struct Verify {
     /// In a folder, leave out what was proven within so many days and did not change
     #[arg(long, value_name = "DAYS")]
     pub skip_verified: Option<u64>,
+    /// Write what damaged images were, as far as parity tells all of it, into the folder of --to
+    #[arg(long, requires = "to")]
+    pub repair: bool,
+    /// Folder for repaired images; the damaged ones are not touched
+    #[arg(long, value_name = "DIR", requires = "repair")]
+    pub to: Option<PathBuf>,
+    /// Folder that may hold copies of the damaged images; repeatable
+    #[arg(long, value_name = "DIR", requires = "repair")]
+    pub from: Vec<PathBuf>,
 }
 
 /// Put a recovery point back onto a device or into a raw file

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::hash;
 use crate::ids::Digest;
 use crate::limits::{PAGE_SIZE, PIECE_SIZE};
+use crate::parity::stripes::StripeSums;
 
 /// Bytes gathered before they are handed to the storage: large enough that system calls do not
 /// count, small enough to stay in the cache.
@@ -26,12 +27,14 @@ pub(crate) struct Appender {
     pieces_closed: bool,
     /// Hashes of pieces completed and not yet taken.
     pieces: Vec<Digest>,
+    /// Parity over the pieces, where the image is to have it.
+    stripes: Option<StripeSums>,
     /// The first error; nothing is written after it.
     poisoned: bool,
 }
 
 impl Appender {
-    pub(crate) fn new(file: Box<dyn AppendFile>) -> Self {
+    pub(crate) fn new(file: Box<dyn AppendFile>, with_data_parity: bool) -> Self {
         let buffer = Vec::with_capacity(BUFFER);
         Self {
             file,
@@ -40,6 +43,7 @@ impl Appender {
             open_piece: Vec::with_capacity(PIECE_SIZE),
             pieces_closed: false,
             pieces: Vec::new(),
+            stripes: with_data_parity.then(StripeSums::new),
             poisoned: false,
         }
     }
@@ -116,6 +120,9 @@ impl Appender {
             let (now, later) = bytes.split_at(PIECE_SIZE - self.open_piece.len());
             if self.open_piece.is_empty() {
                 self.pieces.push(hash::piece(now));
+                if let Some(stripes) = &mut self.stripes {
+                    stripes.add(now);
+                }
             } else {
                 self.open_piece.extend_from_slice(now);
                 self.close_piece();
@@ -128,7 +135,21 @@ impl Appender {
 
     fn close_piece(&mut self) {
         self.pieces.push(hash::piece(&self.open_piece));
+        if let Some(stripes) = &mut self.stripes {
+            stripes.add(&self.open_piece);
+        }
         self.open_piece.clear();
+    }
+
+    /// The parity of the oldest stripe of pieces that has no frame yet; with `last`, after which
+    /// pieces have none, also of one that is not full.
+    pub(crate) fn take_parity(&mut self, last: bool) -> Result<Option<Vec<u8>>> {
+        self.flush()?;
+        let parity = self.stripes.as_mut().and_then(StripeSums::take);
+        if last {
+            self.stripes = None;
+        }
+        Ok(parity)
     }
 
     /// Takes the hashes of the pieces completed since the last call; with `last`, also of the

@@ -6,13 +6,14 @@ use aiv_volume_io::ReadAt;
 
 use crate::codec::codec_name;
 use crate::error::{Error, Fault, Result, Section};
-use crate::image::{Image, TAIL_LEN, read_page};
+use crate::image::{Image, read_page, trailer_gap};
 use crate::layout::{
     Checkpoint, DeltaHead, FRAME_HEADER_SIZE, FrameHeader, FrameKind, IndexEntry, InnerEntry, Kind,
     PageHeader, PageKind, Superblock, Trailer, TreeNode,
 };
-use crate::limits::{FRAME_ALIGN, PAGE_SIZE, PIECE_SIZE, TRAILER_GAP};
+use crate::limits::{FRAME_ALIGN, PAGE_SIZE, PIECE_SIZE};
 use crate::meta::SectionType;
+use crate::parity::pages::ProtectedPages;
 
 /// Writes the account of `image` to `out`. Each line begins with offset and length; the lengths
 /// add up to the length of the file. Bytes that belong to nothing are called unaccounted, and
@@ -47,11 +48,12 @@ impl Dump<'_> {
         while self.at < trailer.stored_offset {
             self.frame(trailer.stored_offset, "META area")?;
         }
-        let list_end = trailer.file_len - TAIL_LEN;
+        let list_end = trailer.parity_offset;
         let (pieces, root) = (trailer.stored_pieces, trailer.stored_root);
         self.line(list_end - self.at, format_args!("stored list, {pieces} pieces, root {root}"))?;
+        self.parity_area(&trailer)?;
         self.trailer(1)?;
-        self.line(TRAILER_GAP, format_args!("gap"))?;
+        self.line(trailer_gap(self.image.superblock().features), format_args!("gap"))?;
         self.superblock("superblock copy")?;
         self.trailer(2)?;
         if self.at != trailer.file_len {
@@ -114,6 +116,27 @@ impl Dump<'_> {
             self.detail(format_args!("parent point {point}, state {root}"))?;
         }
         self.detail(format_args!("session {}, writer {:?}", s.session, s.writer))
+    }
+
+    /// Parity of superblock, index, tree, META and stored list; its pages are told by number, as
+    /// there are many, and all of them can be computed.
+    fn parity_area(&mut self, trailer: &Trailer) -> Result<()> {
+        let features = self.image.superblock().features;
+        let protected = ProtectedPages::of(trailer, features.has_data_parity());
+        for number in 0..protected.groups() {
+            let group = protected.group(number);
+            let (pages, stripes) = (group.pages, group.stripes);
+            self.line(
+                group.area_len(),
+                format_args!(
+                    "parity of {pages} pages from page {}, {stripes} stripes, {} + {} pages",
+                    group.first,
+                    2 * group.directory_pages(),
+                    group.parity_pages()
+                ),
+            )?;
+        }
+        Ok(())
     }
 
     fn trailer(&mut self, copy: u8) -> Result<()> {
@@ -190,7 +213,8 @@ impl Dump<'_> {
                 self.line(size, format_args!("{name} {section}, {codec} {plain} -> {stored}"))
             }
             FrameKind::Checkpoint => self.checkpoint(&header, at),
-            FrameKind::Parity | FrameKind::Pad => self.line(size, format_args!("{name}")),
+            FrameKind::Parity => self.line(size, format_args!("{name} stripe {subject}, {stored}")),
+            FrameKind::Pad => self.line(size, format_args!("{name}")),
         }
     }
 

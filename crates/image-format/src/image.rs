@@ -8,12 +8,26 @@ use crate::error::{Corrupt, Error, Fault, Foreign, Result, Section};
 use crate::hash;
 use crate::ids::{BlockIndex, Geometry, SetId};
 use crate::index::{Entries, Index};
-use crate::layout::{IndexEntry, Superblock, Trailer};
-use crate::limits::{BLOCK_SIZE_MAX, META_TOTAL_MAX, PAGE_SIZE, PIECE_SIZE, TRAILER_GAP};
+use crate::layout::{Features, IndexEntry, Superblock, Trailer};
+use crate::limits::{
+    BLOCK_SIZE_MAX, META_TOTAL_MAX, PAGE_SIZE, PIECE_SIZE, TRAILER_GAP, TRAILER_GAP_WITH_PARITY,
+};
 use crate::meta::{self, Meta};
+use crate::parity::pages::ProtectedPages;
+use crate::parity::stripes::Stripes;
 
-/// Bytes after the stored list: trailer, gap, superblock copy, trailer.
+/// Bytes after the parity area at least: trailer, gap, superblock copy, trailer.
 pub(crate) const TAIL_LEN: u64 = 3 * PAGE_SIZE as u64 + TRAILER_GAP;
+
+/// Zeros between the trailers: more than the bursts that the image is to survive.
+pub(crate) const fn trailer_gap(features: Features) -> u64 {
+    if features.has_data_parity() { TRAILER_GAP_WITH_PARITY } else { TRAILER_GAP }
+}
+
+/// Bytes after the parity area.
+pub(crate) const fn tail_len(features: Features) -> u64 {
+    TAIL_LEN - TRAILER_GAP + trailer_gap(features)
+}
 
 /// One finished image file, opened for reading.
 ///
@@ -41,7 +55,7 @@ impl Image {
         let mut damage = Vec::new();
         let superblock = read_superblock(&*file, &mut damage)?;
         let trailer = read_trailer(&*file, &superblock, &mut damage)?;
-        check_areas(&trailer)?;
+        check_areas(&trailer, superblock.features)?;
         let (content, map) = (&trailer.content_root, &trailer.map_root);
         if hash::state_root(&superblock.geometry, content, map) != trailer.state_root {
             let fault = Fault::Differs { field: "state root", other: "roots it is made of" };
@@ -141,7 +155,7 @@ pub fn peek_set(file: &dyn ReadAt) -> Option<SetId> {
 }
 
 /// Reads the superblock, or its copy when the first is damaged.
-fn read_superblock(file: &dyn ReadAt, damage: &mut Vec<Corrupt>) -> Result<Superblock> {
+pub(crate) fn read_superblock(file: &dyn ReadAt, damage: &mut Vec<Corrupt>) -> Result<Superblock> {
     let len = file.len();
     if len < PAGE_SIZE as u64 {
         return Err(Error::Foreign(Foreign::TooShort { len }));
@@ -187,19 +201,26 @@ fn read_copy(file: &dyn ReadAt, section: Section, offset: u64) -> Result<[u8; PA
 
 /// Whether an intact trailer lies where one belongs.
 fn has_trailer(file: &dyn ReadAt) -> Result<bool> {
-    let (last, first) = (file.len() - PAGE_SIZE as u64, file.len() - TAIL_LEN);
-    Ok(Trailer::from_bytes(&read_page(file, last)?, 2, last).is_ok()
-        || Trailer::from_bytes(&read_page(file, first)?, 1, first).is_ok())
+    let len = file.len();
+    let with_parity = tail_len(Features { incompat: Features::PARITY, ..Features::default() });
+    for (copy, back) in [(2, PAGE_SIZE as u64), (1, TAIL_LEN), (1, with_parity)] {
+        let Some(at) = len.checked_sub(back) else { continue };
+        if Trailer::from_bytes(&read_page(file, at)?, copy, at).is_ok() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Reads the last trailer, or the first one when the last is damaged.
-fn read_trailer(
+pub(crate) fn read_trailer(
     file: &dyn ReadAt,
     superblock: &Superblock,
     damage: &mut Vec<Corrupt>,
 ) -> Result<Trailer> {
     let len = file.len();
-    if len < TAIL_LEN + PAGE_SIZE as u64 {
+    let tail = tail_len(superblock.features);
+    if len < tail + PAGE_SIZE as u64 {
         return Err(Error::Incomplete { len });
     }
     let read = |copy: u8, offset: u64| {
@@ -225,11 +246,11 @@ fn read_trailer(
         }
         other => Err(other),
     };
-    match (read(2, len - PAGE_SIZE as u64), read(1, len - TAIL_LEN)) {
+    match (read(2, len - PAGE_SIZE as u64), read(1, len - tail)) {
         (Ok(last), Ok(first)) => {
             if last != first {
                 let fault = Fault::Differs { field: "content", other: "last trailer" };
-                damage.push(Corrupt { section: Section::Trailer, offset: len - TAIL_LEN, fault });
+                damage.push(Corrupt { section: Section::Trailer, offset: len - tail, fault });
             }
             Ok(last)
         }
@@ -256,7 +277,7 @@ fn means_absent(fault: &Fault) -> bool {
 }
 
 /// Every area begins where the one before it ends; all sums are checked.
-fn check_areas(trailer: &Trailer) -> Result<()> {
+pub(crate) fn check_areas(trailer: &Trailer, features: Features) -> Result<()> {
     let pages = |offset: u64, count: u64| {
         count.checked_mul(PAGE_SIZE as u64).and_then(|len| offset.checked_add(len))
     };
@@ -264,6 +285,8 @@ fn check_areas(trailer: &Trailer) -> Result<()> {
     let meta_end = trailer.meta_offset.checked_add(trailer.meta_len);
     let list_len = trailer.stored_pieces.checked_mul(32);
     let list_end = list_len.and_then(|len| trailer.stored_offset.checked_add(len));
+    let with_data_parity = features.has_data_parity();
+    let parity_end = trailer.parity_offset.checked_add(trailer.parity_len);
     let checks = [
         ("frame area", trailer.frames_end >= PAGE_SIZE as u64),
         ("frame area", trailer.frames_end.is_multiple_of(PAGE_SIZE as u64)),
@@ -276,9 +299,15 @@ fn check_areas(trailer: &Trailer) -> Result<()> {
         ("META length", trailer.meta_len <= META_TOTAL_MAX),
         ("META length", meta_end.and_then(aligned) == Some(trailer.stored_offset)),
         ("piece count", trailer.stored_pieces == trailer.stored_offset.div_ceil(PIECE_SIZE as u64)),
+        ("frame area", !with_data_parity || Stripes::of(trailer).is_some()),
+        ("parity offset", list_end.and_then(aligned) == Some(trailer.parity_offset)),
+        ("parity length", {
+            let protected = ProtectedPages::of(trailer, with_data_parity);
+            protected.area_len() == Some(trailer.parity_len)
+        }),
         (
             "file length",
-            list_end.and_then(aligned).and_then(|end| end.checked_add(TAIL_LEN))
+            parity_end.and_then(|end| end.checked_add(tail_len(features)))
                 == Some(trailer.file_len),
         ),
         ("last checkpoint", trailer.last_checkpoint < trailer.frames_end),

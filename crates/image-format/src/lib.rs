@@ -25,6 +25,8 @@ mod layout;
 pub mod limits;
 pub mod meta;
 mod parent;
+mod parity;
+mod repair;
 mod state;
 mod tree_pages;
 mod verify;
@@ -46,6 +48,7 @@ pub use layout::{
     Trailer,
 };
 pub use parent::ParentState;
+pub use repair::{Repair, RepairReport};
 pub use verify::{Depth, VerifyReport};
 pub use writer::{BlockPlace, ImageSummary, ImageWriter, RowItem, RunKind};
 

@@ -88,3 +88,11 @@ pub const PIECE_SIZE: usize = 64 << 10;
 
 /// Zero bytes between the two trailers, so that no burst of 64 KiB can hit both.
 pub const TRAILER_GAP: u64 = 64 << 10;
+
+/// Zero bytes between the two trailers of an image with parity over its pieces, which repairs
+/// bursts of 192 KiB: none of them hits both.
+pub const TRAILER_GAP_WITH_PARITY: u64 = 256 << 10;
+
+/// Bytes behind a stripe of pieces within which its PARITY frame begins: bounds how far a reader
+/// looks for it. A merge copies rows of frames of up to half as much.
+pub const PARITY_REACH: u64 = 32 << 20;

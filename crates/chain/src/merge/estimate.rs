@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 
-use aiv_image_format::limits::{FRAME_ALIGN, PAGE_SIZE, PIECE_SIZE, TRAILER_GAP};
+use aiv_image_format::limits::{
+    FRAME_ALIGN, PAGE_SIZE, PIECE_SIZE, TRAILER_GAP, TRAILER_GAP_WITH_PARITY,
+};
 use aiv_image_format::{IndexEntry, Kind};
 
 use crate::layers::ImageResult;
@@ -25,6 +27,9 @@ const PADDING_SHARE: u64 = 256;
 /// What does not depend on the number of blocks: superblocks, tail, the specification and other
 /// META beside source errors, and areas rounded up to pages.
 const FIXED: u64 = (512 << 10) + TRAILER_GAP + 16 * PAGE_SIZE as u64;
+
+/// The parity area of an image with few pages: 13 stripes, and two directories.
+const PARITY_AREA_MIN: u64 = (4 * 13 + 4) * PAGE_SIZE as u64;
 
 /// An upper bound of the size of the image that the newest `count` images of a chain merge
 /// into.
@@ -72,6 +77,14 @@ pub(crate) fn bytes_max(view: &View, count: usize) -> ImageResult<u64> {
     // Every 64 MiB, and every 65,536 entries, a checkpoint lists the sessions.
     let checkpoints = body / (64 << 20) + entries / (1 << 16) + 2;
     let body = body + checkpoints * (origins * 16 + 2 * PAGE_SIZE as u64);
+    let body = match layers().any(|l| l.image.superblock().features.has_data_parity()) {
+        // Four pieces for 128, those of the last stripe, its padding, and a wider gap.
+        true => body + body / 31 + 6 * PIECE_SIZE as u64 + TRAILER_GAP_WITH_PARITY,
+        false => body,
+    };
     // Hashes of pieces, in checkpoints and in the stored list.
-    Ok(body + body / PIECE_SIZE as u64 * 64 + 2 * PAGE_SIZE as u64)
+    let pages = entries * ENTRY + meta + FIXED + body / PIECE_SIZE as u64 * 32;
+    let body = body + body / PIECE_SIZE as u64 * 64 + 2 * PAGE_SIZE as u64;
+    // Four pages of parity for 16, and two short hashes for each of them.
+    Ok(body + pages * 5 / 16 + PARITY_AREA_MIN)
 }

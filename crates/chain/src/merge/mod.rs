@@ -208,7 +208,7 @@ impl Merge<'_> {
         let has_parent = oldest.parent.is_some();
         Ok(Superblock {
             features: Features {
-                incompat: if has_parent { incompat } else { 0 },
+                incompat: if has_parent { incompat } else { incompat & Features::PARITY },
                 ..Features::default()
             },
             image: self.ids.image,

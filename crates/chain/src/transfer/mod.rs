@@ -14,7 +14,7 @@ use crate::census::{Census, Snapshot};
 use crate::error::{Error, Result};
 
 /// Refuses what may not fit.
-fn check_room(storage: &dyn Storage, needed: u64) -> Result<()> {
+pub(crate) fn check_room(storage: &dyn Storage, needed: u64) -> Result<()> {
     let free = storage.free_bytes().map_err(Error::io("asking for free space"))?;
     match free {
         Some(free) if free < needed => Err(Error::NoSpace { needed, free }),

@@ -26,6 +26,7 @@ pub(crate) fn run(args: Backup, session: &Session) -> Result<Outcome, Failure> {
         compression: args.compress,
         block_size: args.block_size,
         threads: args.threads.unwrap_or_else(threads),
+        parity: args.parity,
         verify: args.verify,
         live: args.live,
         patience: PATIENCE,

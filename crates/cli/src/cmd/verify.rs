@@ -1,10 +1,12 @@
 //! `aiv verify`: proof that images are readable.
 
 use aiv_chain::{
-    Checked, Depth, Folder, VerifyOptions, find_set, locate, verify_file, verify_folder,
+    Checked, Depth, Folder, VerifyOptions, find_set, locate, repair, storage_of, verify_file,
+    verify_folder,
 };
-use aiv_report::{Exit, Failure, Outcome, Remarks, json, text};
-use aiv_terminal::{Session, now_unix_ms, open_folder};
+use aiv_report::{Exit, Failure, Outcome, Remarks, json, repairs, text};
+use aiv_terminal::{Session, now_unix_ms, open_folder, open_or_create_folder};
+use aiv_volume_io::Storage;
 use serde_json::json;
 
 use crate::args::Verify;
@@ -42,5 +44,36 @@ pub(crate) fn run(args: &Verify, session: &Session) -> Result<Outcome, Failure> 
     if images.iter().all(Checked::is_sound) {
         return Ok(outcome);
     }
-    Ok(Outcome { exit: Exit::Damage, is_report: false, ..outcome })
+    let mut outcome = Outcome { exit: Exit::Damage, is_report: false, ..outcome };
+    repair_all(args, &images, &mut outcome, session)?;
+    Ok(outcome)
+}
+
+/// Repairs what is damaged, if asked to. What was repaired in full is a warning, no damage.
+fn repair_all(
+    args: &Verify,
+    images: &[Checked],
+    outcome: &mut Outcome,
+    session: &Session,
+) -> Result<(), Failure> {
+    let Some(to) = &args.to else { return Ok(()) };
+    let target = open_or_create_folder(to)?;
+    let folders = args.from.iter().map(|dir| open_folder(dir)).collect::<Result<Vec<_>, _>>()?;
+    let copies: Vec<&dyn Storage> = folders.iter().map(|folder| folder as _).collect();
+    let mut done = Vec::new();
+    for image in images.iter().filter(|image| !image.is_sound()) {
+        let path = match args.target.is_dir() {
+            true => args.target.join(&image.file),
+            false => image.file.clone().into(),
+        };
+        let (from, name) = storage_of(&path)?;
+        done.push(repair(&from, name, &copies, &target, session.job())?);
+    }
+    if done.iter().all(|image| image.file.is_some()) {
+        outcome.exit = Exit::Warnings;
+    }
+    outcome.json["repairs"] = repairs::repairs_json(to, &done);
+    outcome.text += &repairs::repairs_text(to, &done);
+    outcome.add(Remarks::on_repairs(&done));
+    Ok(())
 }

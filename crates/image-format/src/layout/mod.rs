@@ -17,7 +17,9 @@ pub use delta::DeltaHead;
 pub use entry::{IndexEntry, Kind};
 pub use frame::FrameKind;
 pub(crate) use frame::{FRAME_HEADER_SIZE, FrameHeader, frame_size};
-pub(crate) use page::{INDEX_ENTRIES_PER_PAGE, InnerEntry, PageHeader, PageKind, TreeNode};
+pub(crate) use page::{
+    INDEX_ENTRIES_PER_PAGE, InnerEntry, PAGE_HASHES_PER_PAGE, PageHeader, PageKind, TreeNode,
+};
 pub use superblock::{Features, ImageKind, ParentLink, Superblock};
 pub use trailer::{Totals, Trailer};
 

@@ -4,7 +4,7 @@ use crate::ids::{BlockIndex, Digest, ImageId};
 use crate::limits::PAGE_SIZE;
 
 record! {
-    /// The first 64 bytes of every index and tree page.
+    /// The first 64 bytes of every page of index, tree and parity directory.
     struct RawPageHeader[64] {
         0 => magic: [u8; 4],
         4 => kind: u8,
@@ -41,14 +41,18 @@ const HEADER_SIZE: usize = 64;
 pub(crate) const INDEX_ENTRIES_PER_PAGE: usize = (PAGE_SIZE - HEADER_SIZE) / 48;
 /// Nodes one tree page holds.
 pub(crate) const TREE_NODES_PER_PAGE: usize = (PAGE_SIZE - HEADER_SIZE) / 80;
+/// Hashes one page of a directory of the parity area holds.
+pub(crate) const PAGE_HASHES_PER_PAGE: usize = (PAGE_SIZE - HEADER_SIZE) / 16;
 
 const _: () = assert!(INDEX_ENTRIES_PER_PAGE == 84 && TREE_NODES_PER_PAGE == 50);
 
-/// The two sorts of pages.
+/// The sorts of pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PageKind {
     Index,
     Tree,
+    /// Hashes of the pages that parity protects.
+    Parity,
 }
 
 impl PageKind {
@@ -56,6 +60,7 @@ impl PageKind {
         match self {
             Self::Index => 1,
             Self::Tree => 2,
+            Self::Parity => 3,
         }
     }
 
@@ -63,6 +68,7 @@ impl PageKind {
         match self {
             Self::Index => *b"aiv.indx",
             Self::Tree => *b"aiv.tree",
+            Self::Parity => *b"aiv.pdir",
         }
     }
 
@@ -70,6 +76,7 @@ impl PageKind {
         match self {
             Self::Index => Section::IndexPage,
             Self::Tree => Section::TreePage,
+            Self::Parity => Section::ParityArea,
         }
     }
 
@@ -78,6 +85,7 @@ impl PageKind {
         match self {
             Self::Index => (48, INDEX_ENTRIES_PER_PAGE),
             Self::Tree => (80, TREE_NODES_PER_PAGE),
+            Self::Parity => (16, PAGE_HASHES_PER_PAGE),
         }
     }
 }
@@ -145,6 +153,11 @@ impl PageHeader {
             return Err(Fault::Reserved { at: used + at });
         }
         Ok(Self { kind, level: raw.level, count: raw.count, page_no, first: raw.first, image })
+    }
+
+    /// The short hashes of a page of a parity directory, which was checked.
+    pub(crate) fn short_hashes(self, page: &[u8; PAGE_SIZE]) -> impl Iterator<Item = [u8; 16]> {
+        entries(page, self.count)
     }
 
     /// Builds the page that holds `entries`, already encoded one after the other.

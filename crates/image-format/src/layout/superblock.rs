@@ -88,7 +88,13 @@ impl Features {
     ];
 
     /// The incompatible features this version reads.
-    const KNOWN: u64 = Self::DELTA | Self::PARENT;
+    const KNOWN: u64 = Self::DELTA | Self::PARENT | Self::PARITY;
+
+    /// Whether pieces have parity, too.
+    #[must_use]
+    pub const fn has_data_parity(&self) -> bool {
+        self.incompat & Self::PARITY != 0
+    }
 
     /// The name of incompatible bit `bit`: ours, else what the image calls it.
     fn name(bit: usize, table: &[u8]) -> String {
@@ -403,7 +409,9 @@ mod tests {
 
     #[test]
     fn a_defined_feature_this_version_lacks_is_refused_by_name() {
-        for (bit, name) in Features::NAMES.iter().enumerate() {
+        // Parity needs nothing else, and is read.
+        let lacking = |bit: &usize| 1u64 << bit != Features::PARITY;
+        for (bit, name) in Features::NAMES.iter().enumerate().filter(|(bit, _)| lacking(bit)) {
             let error = check(|b| b[16 + bit / 8] |= 1 << (bit % 8));
             assert!(error.to_string().contains(name), "{error}");
         }

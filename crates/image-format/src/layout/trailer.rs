@@ -46,6 +46,9 @@ record! {
         488 => payload_bytes: u64,
         496 => blocks_delta: u64,
         504 => blocks_parent: u64,
+        560 => parity_offset: u64,
+        568 => parity_len: u64,
+        576 => parity_hash: [u8; 32],
         4060 => hash: [u8; 32],
         4092 => crc: u32,
     }
@@ -141,6 +144,9 @@ pub struct Trailer {
     pub stored_pieces: u64,
     pub last_checkpoint: u64,
     pub totals: Totals,
+    pub parity_offset: u64,
+    pub parity_len: u64,
+    pub parity_hash: Digest,
 }
 
 impl Trailer {
@@ -210,6 +216,9 @@ impl Trailer {
                 blocks_delta: raw.blocks_delta,
                 blocks_parent: raw.blocks_parent,
             },
+            parity_offset: raw.parity_offset,
+            parity_len: raw.parity_len,
+            parity_hash: Digest(raw.parity_hash),
         })
     }
 
@@ -254,6 +263,9 @@ impl Trailer {
             payload_bytes: self.totals.payload_bytes,
             blocks_delta: self.totals.blocks_delta,
             blocks_parent: self.totals.blocks_parent,
+            parity_offset: self.parity_offset,
+            parity_len: self.parity_len,
+            parity_hash: self.parity_hash.0,
             hash: [0; 32],
             crc: 0,
         };
@@ -308,6 +320,9 @@ mod tests {
                 blocks_delta: 33,
                 blocks_parent: 34,
             },
+            parity_offset: 35,
+            parity_len: 36,
+            parity_hash: Digest([37; 32]),
         }
     }
 

@@ -2,6 +2,7 @@
 //! to the bytes its hash names.
 
 mod checkpoints;
+mod parity;
 mod tree_check;
 mod windows;
 
@@ -13,7 +14,7 @@ use rayon::iter::{ParallelBridge, ParallelIterator};
 use crate::error::{Corrupt, Error, Fault, Result, Section};
 use crate::hash::Tree;
 use crate::ids::Digest;
-use crate::image::{Image, TAIL_LEN, read_page};
+use crate::image::{Image, read_page, tail_len};
 use crate::layout::{IndexEntry, Kind, Superblock, Totals, first_nonzero};
 use crate::limits::PAGE_SIZE;
 use crate::parent::ParentState;
@@ -137,6 +138,7 @@ impl Image {
             false => self.verify_index(&mut report, parent, job)?,
         };
         self.verify_stored_list(&mut report)?;
+        self.verify_page_parity(&mut report, job)?;
         if depth != Depth::Quick {
             self.verify_bytes_and_blocks(&mut report, depth, parent, index_sound, job)?;
             if index_sound {
@@ -169,7 +171,7 @@ impl Image {
             let fault = Fault::Differs { field, other };
             report.note(Corrupt { section: Section::SuperblockCopy, offset, fault });
         }
-        let gap_start = len - TAIL_LEN + PAGE_SIZE as u64;
+        let gap_start = len - tail_len(self.superblock().features) + PAGE_SIZE as u64;
         let mut at = gap_start;
         while at < offset {
             let page = read_page(&*self.file, at)?;
@@ -281,7 +283,7 @@ impl Image {
             report.note(Corrupt { section: Section::StoredList, offset, fault });
         }
         let list_end = offset + trailer.stored_pieces * 32;
-        let padding = trailer.file_len - TAIL_LEN - list_end;
+        let padding = trailer.parity_offset - list_end;
         let mut bytes = [0; PAGE_SIZE];
         let bytes = &mut bytes[..usize::try_from(padding).unwrap_or(0)];
         self.file.read_exact_at(bytes, list_end).map_err(Error::io("read image", list_end))?;
@@ -305,8 +307,9 @@ impl Image {
         let shared = Mutex::new(std::mem::take(report));
         let entries = index_sound.then(|| self.entries(0));
         let windows = Windows::new(self, entries);
+        let stripes = parity::StripeCheck::new(self);
         let outcome = windows.par_bridge().try_for_each_init(
-            || WindowChecker::new(self, depth, parent),
+            || WindowChecker::new(self, depth, parent, stripes.as_ref()),
             |checker, window| {
                 job.check()?;
                 let window = window?;

@@ -2,6 +2,7 @@
 
 use aiv_volume_io::ReadAt;
 
+use super::parity::StripeCheck;
 use super::{Depth, VerifyReport, read_pieces};
 use crate::block::{BaseBlock, Buffer, Scratch, Working, check_frame, decode_frame, no_parent};
 use crate::error::{Corrupt, Error, Fault, Result, Section};
@@ -91,15 +92,21 @@ pub(super) struct WindowChecker<'a> {
     image: &'a Image,
     depth: Depth,
     parent: Option<&'a dyn ParentState>,
+    stripes: Option<&'a StripeCheck<'a>>,
     scratch: Scratch,
     window: Buffer,
     block: Buffer,
 }
 
 impl<'a> WindowChecker<'a> {
-    pub(super) fn new(image: &'a Image, depth: Depth, parent: Option<&'a dyn ParentState>) -> Self {
+    pub(super) fn new(
+        image: &'a Image,
+        depth: Depth,
+        parent: Option<&'a dyn ParentState>,
+        stripes: Option<&'a StripeCheck<'a>>,
+    ) -> Self {
         let (window, block) = (Buffer::default(), Buffer::default());
-        Self { image, depth, parent, scratch: Scratch::default(), window, block }
+        Self { image, depth, parent, stripes, scratch: Scratch::default(), window, block }
     }
 
     /// Compares every byte of the window with the stored list and every frame with the index.
@@ -115,6 +122,9 @@ impl<'a> WindowChecker<'a> {
         let op = Error::io("read image", window.start);
         self.image.file.read_exact_at(bytes, window.start).map_err(op)?;
         check_pieces(self.image, window, bytes, &mut report)?;
+        if let Some(stripes) = self.stripes {
+            stripes.take(window.start, &bytes[..in_memory(window.len())], &mut report)?;
+        }
         for entry in &window.entries {
             let len = self.image.geometry().block_len(entry.block) as usize;
             let block = self.block.of_len(len);

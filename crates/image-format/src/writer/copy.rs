@@ -9,7 +9,7 @@ use crate::error::{Error, Fault, Result, Section};
 use crate::ids::{BlockIndex, Digest, SessionTag};
 use crate::layout::{FRAME_HEADER_SIZE, Features, FrameHeader, FrameKind, IndexEntry, Kind};
 use crate::limits::{
-    ADDRESS_UNITS_MAX, CHECKPOINT_ENTRIES_MAX, FRAME_ALIGN, ORIGINS_MAX, PAGE_SIZE,
+    ADDRESS_UNITS_MAX, CHECKPOINT_ENTRIES_MAX, FRAME_ALIGN, ORIGINS_MAX, PAGE_SIZE, PARITY_REACH,
 };
 
 /// Rows from this length on may share the storage of the file they come from. Shorter ones are
@@ -97,6 +97,10 @@ impl ImageWriter {
             self.checkpoint()?;
         }
         self.checkpoint_if_due()?;
+        self.parity_if_due()?;
+        if self.stripes_written.is_some() && row.len as u64 > PARITY_REACH / 2 {
+            return Err(Error::Misuse("a row that no parity frame may interrupt, above 16 MiB"));
+        }
         let room = row.len as u64 + PAGE_SIZE as u64;
         if (self.file.position() + room) / FRAME_ALIGN >= ADDRESS_UNITS_MAX {
             return Err(Error::Misuse("an image above 16 PiB"));
@@ -272,6 +276,6 @@ impl ImageWriter {
             leaf_prefix: header.leaf_prefix,
         };
         debug_assert!(matches!(header.kind, FrameKind::Data | FrameKind::Delta));
-        self.append_frame(&about, payload).map(drop)
+        self.append_frame_here(&about, payload).map(drop)
     }
 }

@@ -1,11 +1,12 @@
 //! Writes one image front to back in a single pass, in memory that does not grow with it.
 //!
 //! Order of writes (`docs/format.md` section 9): superblock, frames with a checkpoint every
-//! 64 MiB, index, tree, META, stored list, sync, both trailers with the superblock copy, sync.
+//! 64 MiB, index, tree, META, stored list, parity, sync, both trailers with the superblock copy, sync.
 //! Until the trailers are there no reader accepts the file, so a crash leaves no half image.
 
 mod copy;
 mod pages;
+mod parity;
 mod sections;
 
 pub use copy::RowItem;
@@ -16,13 +17,14 @@ use crate::appender::Appender;
 use crate::codec::EncodedBlock;
 use crate::error::{Error, Result, Section};
 use crate::ids::{BlockIndex, Digest, SessionTag};
+use crate::image::{tail_len, trailer_gap};
 use crate::layout::{
     CheckpointHead, FRAME_HEADER_SIZE, Features, FrameHeader, FrameKind, IndexEntry, Kind,
     ORIGIN_SIZE, Superblock, Totals, Trailer,
 };
 use crate::limits::{
     ADDRESS_UNITS_MAX, BLOCKS_MAX, CHECKPOINT_BYTES, CHECKPOINT_ENTRIES_MAX, FRAME_ALIGN,
-    PAGE_SIZE, RUN_MAX, TRAILER_GAP,
+    PAGE_SIZE, RUN_MAX,
 };
 use crate::meta::Meta;
 use crate::parent::ParentState;
@@ -89,6 +91,8 @@ pub struct ImageWriter {
     /// Pieces listed by checkpoints so far.
     pieces_listed: u64,
     totals: Totals,
+    /// PARITY frames written; `None` without parity over the pieces.
+    stripes_written: Option<u64>,
 }
 
 impl ImageWriter {
@@ -101,11 +105,12 @@ impl ImageWriter {
         let bytes = superblock.to_bytes();
         let superblock = Superblock::from_bytes(&bytes, Section::Superblock, 0)
             .map_err(|_| Error::Misuse("a superblock no reader would accept"))?;
-        let mut file = Appender::new(file);
+        let mut file = Appender::new(file, superblock.features.has_data_parity());
         file.append(&bytes)?;
         Ok(Self {
             last_checkpoint_end: file.position(),
             file,
+            stripes_written: superblock.features.has_data_parity().then_some(0),
             origins: vec![superblock.session],
             last_origin: superblock.session,
             superblock,
@@ -290,8 +295,14 @@ impl ImageWriter {
         Ok(())
     }
 
-    /// Appends a frame and returns its address and size.
+    /// Appends a frame, behind the parity that is due, and returns its address and size.
     fn append_frame(&mut self, about: &NewFrame, payload: &[u8]) -> Result<(u64, u64)> {
+        self.parity_if_due()?;
+        self.append_frame_here(about, payload)
+    }
+
+    /// Appends a frame right here.
+    fn append_frame_here(&mut self, about: &NewFrame, payload: &[u8]) -> Result<(u64, u64)> {
         let address = self.file.position();
         if address / FRAME_ALIGN >= ADDRESS_UNITS_MAX {
             return Err(Error::Misuse("an image above 16 PiB"));
@@ -398,14 +409,17 @@ impl ImageWriter {
         if self.next_unlisted != self.next_block {
             self.checkpoint()?;
         }
+        self.write_last_stripe()?;
         self.pad_to_page()?;
         let frames_end = self.file.position();
         let index = self.write_index()?;
         let tree = self.write_tree(&index, parent)?;
         let meta_area = self.write_meta(&meta)?;
         let stored = self.write_stored_list()?;
+        let parity = self.write_page_parity(index.offset)?;
         self.file.sync()?;
         let end = self.file.position();
+        let features = self.superblock.features;
         let trailer = Trailer {
             image: self.superblock.image,
             set: self.superblock.set,
@@ -415,7 +429,7 @@ impl ImageWriter {
             map_root: tree.roots.map,
             state_root: tree.roots.state,
             stored_root: stored.root,
-            file_len: end + 3 * PAGE_SIZE as u64 + TRAILER_GAP,
+            file_len: end + tail_len(features),
             frames_end,
             index_offset: frames_end,
             index_pages: index.pages,
@@ -431,9 +445,12 @@ impl ImageWriter {
             stored_pieces: stored.pieces,
             last_checkpoint: self.checkpoints.last().copied().unwrap_or(0),
             totals: self.totals,
+            parity_offset: parity.offset,
+            parity_len: parity.len,
+            parity_hash: parity.hash,
         };
         self.file.append(&trailer.to_bytes(1))?;
-        self.file.append_zeros(in_memory(TRAILER_GAP))?;
+        self.file.append_zeros(in_memory(trailer_gap(features)))?;
         self.file.append(&self.superblock.to_bytes())?;
         self.file.append(&trailer.to_bytes(2))?;
         self.file.sync()?;
@@ -446,15 +463,15 @@ impl ImageWriter {
         self.pad((PAGE_SIZE - past) % PAGE_SIZE)
     }
 
-    /// Appends a PAD frame of `count` bytes, header included: a multiple of 64, as all positions
-    /// are, and less than a page.
+    /// Appends a PAD frame of `count` bytes right here, header included: a multiple of 64, as all
+    /// positions are, and less than a piece.
     fn pad(&mut self, count: usize) -> Result<()> {
         if count == 0 {
             return Ok(());
         }
         let payload = vec![0; count - FRAME_HEADER_SIZE];
-        let len = u32::try_from(payload.len()).expect("less than a page");
-        self.append_frame(&NewFrame::plain(FrameKind::Pad, 0, len), &payload)?;
+        let len = u32::try_from(payload.len()).expect("less than a piece");
+        self.append_frame_here(&NewFrame::plain(FrameKind::Pad, 0, len), &payload)?;
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 pub(crate) const PAGE: usize = 4096;
 pub(crate) const GAP: usize = 64 << 10;
+pub(crate) const GAP_WITH_PARITY: usize = 256 << 10;
 /// First trailer, gap, superblock copy, last trailer.
 pub(crate) const TAIL: usize = 3 * PAGE + GAP;
 
@@ -21,6 +22,7 @@ pub(crate) struct Areas {
     pub meta_padding: Range<usize>,
     pub list: Range<usize>,
     pub list_padding: Range<usize>,
+    pub parity: Range<usize>,
     pub first_trailer: Range<usize>,
     pub gap: Range<usize>,
     pub superblock_copy: Range<usize>,
@@ -39,7 +41,13 @@ pub(crate) struct Frame {
 pub(crate) const DATA: u8 = 1;
 pub(crate) const DELTA: u8 = 2;
 pub(crate) const CHECKPOINT: u8 = 3;
+pub(crate) const PARITY: u8 = 5;
 pub(crate) const PAD: u8 = 6;
+
+/// Whether the superblock announces parity over the pieces.
+pub(crate) fn has_data_parity(bytes: &[u8]) -> bool {
+    bytes[16] & 1 << 6 != 0
+}
 
 pub(crate) fn number(bytes: &[u8], at: usize) -> usize {
     let raw = bytes[at..at + 8].try_into().expect("eight bytes");
@@ -54,7 +62,10 @@ impl Areas {
         let (frames_end, tree, meta) = (field(248), field(312), field(360));
         let (meta_end, list) = (meta + field(368), field(408));
         let list_end = list + field(416) * 32;
-        let tail = bytes.len() - TAIL;
+        let gap = if has_data_parity(bytes) { GAP_WITH_PARITY } else { GAP };
+        let tail = bytes.len() - 3 * PAGE - gap;
+        let parity = field(560);
+        assert_eq!(parity + field(568), tail, "the tail follows the parity area");
         Self {
             superblock: 0..PAGE,
             frames: frames(bytes, PAGE..frames_end),
@@ -65,9 +76,10 @@ impl Areas {
             sections: frames(bytes, meta..meta_end),
             meta_padding: meta_end..list,
             list: list..list_end,
-            list_padding: list_end..tail,
+            list_padding: list_end..parity,
+            parity: parity..tail,
             first_trailer: tail..tail + PAGE,
-            gap: tail + PAGE..tail + PAGE + GAP,
+            gap: tail + PAGE..tail + PAGE + gap,
             superblock_copy: last - PAGE..last,
             last_trailer: last..bytes.len(),
         }

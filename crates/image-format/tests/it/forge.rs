@@ -4,8 +4,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::areas::{Areas, Frame, PAGE};
+use crate::areas::{Areas, Frame, PAGE, has_data_parity};
 use crate::naive::{keyed, stored_root};
+use crate::naive_parity;
 
 const ENTRIES_PER_INDEX_PAGE: usize = 84;
 const KEY_PAGE: &str = "aivory draft: index page        ";
@@ -61,6 +62,7 @@ impl Forgery {
         self = self.trailer(376, &meta).seal_state();
         self.seal_superblocks();
         self.seal_pieces();
+        self.seal_parity();
         self.seal_trailers();
         Arc::new(self.bytes)
     }
@@ -148,6 +150,20 @@ impl Forgery {
         *self = self.clone().trailer(208, &root.0);
     }
 
+    /// The parity area over pages as they stand.
+    fn seal_parity(&mut self) {
+        let (index, parity) = (self.areas.index.start, self.areas.parity.clone());
+        let protected = [&self.bytes[..PAGE], &self.bytes[index..parity.start]].concat();
+        let with_data_parity = has_data_parity(&self.bytes);
+        let area = naive_parity::area(&protected, &self.bytes[48..64], with_data_parity);
+        // Where a forged feature makes it another length, the image is refused anyway.
+        if area.len() == parity.len() {
+            self.put(parity.start, &area);
+        }
+        let hash = keyed(KEY_SECTION, &[&self.bytes[parity]]);
+        *self = self.clone().trailer(576, &hash);
+    }
+
     fn seal_trailers(&mut self) {
         for at in [self.areas.first_trailer.start, self.areas.last_trailer.start] {
             let hash = keyed(KEY_TRAILER, &[&self.bytes[at..at + 4060]]);
@@ -191,7 +207,9 @@ pub(crate) fn with_meta_area(image: &[u8], meta: &[u8]) -> Arc<Vec<u8>> {
     let list = bytes.len().next_multiple_of(PAGE);
     let pieces = list.div_ceil(64 << 10);
     let list_end = (list + pieces * 32).next_multiple_of(PAGE);
-    bytes.resize(list_end, 0);
+    let protected = 1 + (list_end - areas.index.start) / PAGE;
+    let parity_len = naive_parity::area_len(protected, has_data_parity(image));
+    bytes.resize(list_end + parity_len, 0);
     bytes.extend_from_slice(&image[areas.first_trailer.start..]);
     let len = bytes.len();
     let tail = len - (image.len() - areas.first_trailer.start);
@@ -204,6 +222,8 @@ pub(crate) fn with_meta_area(image: &[u8], meta: &[u8]) -> Arc<Vec<u8>> {
         put(368, meta.len());
         put(408, list);
         put(416, pieces);
+        put(560, list_end);
+        put(568, parity_len);
     }
     Forgery::of(&bytes).seal()
 }

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aiv_image_format::meta::Meta;
-use aiv_image_format::{Compression, Depth};
+use aiv_image_format::{Compression, Depth, Features};
 use aiv_volume_io::Job;
 
+use crate::areas::Areas;
 use crate::change::{Change, Increment};
 use crate::parents::{Files, read_block};
 use crate::recipe::{Block, Fill, Recipe, open, read_all};
@@ -119,11 +120,37 @@ fn check_file(name: &str, fresh: &[u8]) {
     assert!(stored == fresh, "{name} differs; read testdata/README.md before you bless it");
 }
 
+/// Stored images are small: what comes with every image, and what they hold.
+#[track_caller]
+fn check_len(name: &str, bytes: &Arc<Vec<u8>>) {
+    let parity = Areas::of(bytes).parity.len();
+    assert!(parity <= 24 << 10, "{name} has {parity} bytes of parity");
+    let len = bytes.len() - parity;
+    assert!(len < 200 << 10, "{name} has {len} bytes");
+}
+
+/// An image with parity over its pieces: at least four pieces of it, and a wide gap.
+#[test]
+fn the_stored_image_with_parity_is_as_its_recipe_says() {
+    let recipe = Recipe { features: Features::PARITY, id: 3, ..parent() };
+    let fresh = recipe.build();
+    check_file("parity.aiv", &fresh);
+    let bytes = if is_blessing() { fresh } else { stored("parity.aiv") };
+    let image = open(&bytes).unwrap_or_else(|error| panic!("{error}"));
+    let read = read_all(&image).unwrap();
+    let expected = recipe.expected();
+    assert!(read.iter().zip(&expected).all(|(r, e)| r.0 == e.kind && r.1 == e.bytes));
+    assert!(image.verify(Depth::Data, Job::silent()).unwrap().is_sound());
+    let text = check_dump(&image, bytes.len() as u64);
+    assert!(text.contains("PARITY stripe 0") && text.contains("13 stripes"), "{text}");
+    check_file("parity.dump", text.as_bytes());
+}
+
 #[test]
 fn every_recipe_gives_the_stored_bytes() {
     for (name, recipe) in goldens() {
         let bytes = recipe.build();
-        assert!(bytes.len() < 200 << 10, "{name} has {} bytes", bytes.len());
+        check_len(name, &bytes);
         check_file(&format!("{name}.aiv"), &bytes);
     }
 }
@@ -152,7 +179,7 @@ fn every_stored_image_reads_as_its_recipe_says() {
 fn the_stored_child_is_what_its_changes_make_of_the_parent() {
     let old = parent_state(&parent().build()).model();
     let bytes = child().build(&old);
-    assert!(bytes.len() < 200 << 10, "{} bytes", bytes.len());
+    check_len("child", &bytes);
     check_file("child.aii", &bytes);
 }
 

@@ -51,6 +51,8 @@ pub(crate) struct Recipe {
     pub checkpoint_every: usize,
     /// Only what META must have, so that opening the image takes little time.
     pub small_meta: bool,
+    /// Incompatible features of the superblock.
+    pub features: u64,
     /// Goes into every id, so that two images can be told apart.
     pub id: u8,
 }
@@ -65,6 +67,7 @@ impl Recipe {
             compression: Compression::Zstd(1),
             checkpoint_every: 0,
             small_meta: false,
+            features: 0,
             id: 1,
         }
     }
@@ -78,7 +81,7 @@ impl Recipe {
 
     pub(crate) fn superblock(&self) -> Superblock {
         Superblock {
-            features: Features::default(),
+            features: Features { incompat: self.features, ..Features::default() },
             image: ImageId([self.id; 16]),
             set: SetId([0x20 + self.id; 16]),
             point: PointId([0x40 + self.id; 16]),

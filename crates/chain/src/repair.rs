@@ -1,0 +1,115 @@
+//! A damaged image made whole again in another folder.
+
+use std::sync::Arc;
+
+use aiv_image_format::{Image, Repair, RepairReport, peek};
+use aiv_volume_io::{AppendFile, Job, ReadAt, Storage};
+
+use crate::error::{Error, Result};
+use crate::folder::list;
+use crate::merge::{MERGE_PART, prove, remove_stale, take_lease};
+use crate::transfer::check_room;
+
+/// What came of repairing one image file.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Repaired {
+    /// Name of the damaged file in its folder.
+    pub from: String,
+    /// Name of the repaired file in the other folder; `None` when nothing was published, because
+    /// the file is sound, or because some of its bytes stay lost.
+    pub file: Option<String>,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// What was found.
+    pub report: RepairReport,
+}
+
+/// Repairs the image `file` of the folder `from` into the folder `to`, under the last part of its
+/// name: by its own parity, and by other files of the same image that are in the folders
+/// `copies`. The new file is the old one as it was written, byte for byte; it is proven before it
+/// is published. Of a file of which some bytes stay lost nothing is published. The damaged file is
+/// only read.
+///
+/// # Errors
+/// [`Error::Image`] when too little is left of it to tell what it was, [`Error::Busy`],
+/// [`Error::NoSpace`], [`Error::ReadBack`] when the new file does not read back,
+/// [`Error::Io`], also when the name is taken in `to`; [`Error::Canceled`].
+pub fn repair(
+    from: &dyn Storage,
+    file: &str,
+    copies: &[&dyn Storage],
+    to: &dyn Storage,
+    job: Job<'_>,
+) -> Result<Repaired> {
+    let in_file = |error| Error::in_file(file, error);
+    let damaged = from.open(file).map_err(Error::io(format!("opening {file}")))?;
+    let others = copies_of(&damaged, copies)?;
+    let mut repair = Repair::of(damaged, others, job).map_err(in_file)?;
+    let report = repair.report().clone();
+    let bytes = repair.trailer().file_len;
+    let mut done = Repaired { from: file.to_owned(), file: None, bytes, report };
+    if done.report.is_sound() || !done.report.is_complete() {
+        return Ok(done);
+    }
+    let set = repair.superblock().set;
+    let lease = take_lease(to, set)?;
+    remove_stale(to, set)?;
+    check_room(to, bytes)?;
+    let name = file.rsplit_once('/').map_or(file, |(_, name)| name);
+    let part = format!("{name}{MERGE_PART}");
+    let mut created = to.create(&part).map_err(Error::io(format!("creating {part}")))?;
+    let outcome = fill(&mut repair, &mut *created, to, (file, name, &part), job).and_then(|()| {
+        lease.check().map_err(Error::io("checking the lease before publishing"))?;
+        to.publish(&part, name).map_err(Error::io(format!("publishing {name}")))
+    });
+    drop(created);
+    if outcome.is_err() {
+        // Best effort: the first error is the one that matters, and a leftover is harmless.
+        let _ = to.remove(&part);
+    }
+    outcome?;
+    to.sync_dir().map_err(Error::io(format!("making the name durable of {name}")))?;
+    done.file = Some(name.to_owned());
+    Ok(done)
+}
+
+/// Writes the file, makes it durable, and proves it.
+fn fill(
+    repair: &mut Repair,
+    created: &mut dyn AppendFile,
+    to: &dyn Storage,
+    (from, name, part): (&str, &str, &str),
+    job: Job<'_>,
+) -> Result<()> {
+    repair.write(created, job).map_err(|error| match error {
+        // Two files are at work: an I/O error is told with the name of the new one.
+        aiv_image_format::Error::Io { op: op @ ("write image" | "sync image"), source, .. } => {
+            Error::io(format!("{op} {part}"))(source)
+        }
+        error => Error::in_file(from, error),
+    })?;
+    prove(to, part, name, repair.trailer(), None, job)
+}
+
+/// The files of the folders that hold the same image as `damaged`, sound or not.
+fn copies_of(damaged: &Arc<dyn ReadAt>, folders: &[&dyn Storage]) -> Result<Vec<Arc<dyn ReadAt>>> {
+    let id = |file: &Arc<dyn ReadAt>| match peek(&**file) {
+        Some(superblock) => Some(superblock.image),
+        None => Image::open(file.clone()).ok().map(|image| image.superblock().image),
+    };
+    let Some(wanted) = id(damaged) else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for storage in folders {
+        for entry in list(*storage)? {
+            if entry.len != damaged.len() {
+                continue;
+            }
+            let Ok(file) = storage.open(&entry.name) else { continue };
+            if id(&file) == Some(wanted) {
+                found.push(file);
+            }
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,107 @@
+//! Repairs of damaged images: their JSON, their text, and what to remark on them.
+
+use std::path::Path;
+
+use aiv_chain::Repaired;
+use serde_json::{Value, json};
+
+use crate::Remarks;
+use crate::json::path;
+use crate::words::clean;
+
+/// Runs of blocks that a line of text names at most.
+const RUNS_SHOWN: usize = 8;
+
+/// What came of each damaged image, repaired into the folder `to`.
+#[must_use]
+pub fn repairs_json(to: &Path, repaired: &[Repaired]) -> Value {
+    let one = |image: &Repaired| {
+        let report = &image.report;
+        json!({
+            "file": image.from,
+            "repaired": image.file.as_ref().map(|file| path(&to.join(file))),
+            "complete": report.is_complete(),
+            "pieces_by_parity": report.pieces_by_parity,
+            "pieces_from_copies": report.pieces_from_copies,
+            "pages": report.pages,
+            "tail": report.tail,
+            "pieces_lost": report.pieces_lost,
+            "lost": report.lost.iter().map(|extent| json!({"start": extent.start, "length": extent.len})).collect::<Value>(),
+            "lost_blocks": report.lost_blocks.iter().map(|(first, count)| json!({"first": first, "count": count})).collect::<Value>(),
+        })
+    };
+    repaired.iter().map(one).collect()
+}
+
+/// The same for people.
+#[must_use]
+pub fn repairs_text(to: &Path, repaired: &[Repaired]) -> String {
+    repaired.iter().map(|image| repair_text(to, image)).collect()
+}
+
+fn repair_text(to: &Path, image: &Repaired) -> String {
+    let (from, report) = (clean(&image.from), &image.report);
+    if let Some(file) = &image.file {
+        let made = clean(&to.join(file).display().to_string());
+        let mut what = Vec::new();
+        let mut say = |count: u64, words: &str| {
+            if count > 0 {
+                what.push(format!("{count} {words}"));
+            }
+        };
+        say(report.pieces_by_parity, "pieces by parity");
+        say(report.pieces_from_copies, "pieces from a copy");
+        say(report.pages, "pages of metadata");
+        if report.tail {
+            what.push("the end of the file".to_owned());
+        }
+        return format!("{from}: repaired and proven as {made} ({})\n", what.join(", "));
+    }
+    if report.is_complete() {
+        return format!("{from}: every byte is what was written; nothing to repair\n");
+    }
+    let blocks: Vec<String> = report
+        .lost_blocks
+        .iter()
+        .take(RUNS_SHOWN)
+        .map(|&(first, count)| match count {
+            1 => first.to_string(),
+            count => format!("{first} to {}", first + count - 1),
+        })
+        .collect();
+    let more = if report.lost_blocks.len() > RUNS_SHOWN { " and more" } else { "" };
+    let lost = report.pieces_lost;
+    let mut text = format!(
+        "{from}: NOT REPAIRED, {lost} pieces of 64 KiB stay lost; nothing was written for it\n"
+    );
+    for extent in report.lost.iter().take(RUNS_SHOWN) {
+        text += &format!("  bytes {} to {}\n", extent.start, extent.end());
+    }
+    if !blocks.is_empty() {
+        text += &format!("  with blocks {}{more}\n", blocks.join(", "));
+    }
+    text
+}
+
+impl Remarks {
+    /// Remarks on repairs: that the damaged file is still there, and what is left where there is
+    /// no repaired one.
+    #[must_use]
+    pub fn on_repairs(repaired: &[Repaired]) -> Self {
+        let mut remarks = Self::default();
+        for image in repaired {
+            let from = &image.from;
+            if image.file.is_some() {
+                remarks
+                    .warnings
+                    .push(format!("{from} is still damaged: put the repaired file in its place"));
+            } else if !image.report.is_complete() {
+                remarks.warnings.push(format!(
+                    "{from}: another copy of the file (--from DIR) may have what is lost; all \
+                     other blocks can still be salvaged from it"
+                ));
+            }
+        }
+        remarks
+    }
+}
