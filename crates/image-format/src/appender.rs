@@ -13,8 +13,8 @@ use crate::limits::{PAGE_SIZE, PIECE_SIZE};
 /// count, small enough to stay in the cache.
 const BUFFER: usize = 1 << 20;
 
-pub(crate) struct Appender {
-    file: Box<dyn AppendFile>,
+pub(crate) struct Appender<'f> {
+    file: Box<dyn AppendFile + 'f>,
     /// Bytes not handed to the storage yet.
     buffer: Vec<u8>,
     /// Bytes handed to the storage.
@@ -30,8 +30,8 @@ pub(crate) struct Appender {
     poisoned: bool,
 }
 
-impl Appender {
-    pub(crate) fn new(file: Box<dyn AppendFile>) -> Self {
+impl<'f> Appender<'f> {
+    pub(crate) fn new(file: Box<dyn AppendFile + 'f>) -> Self {
         let buffer = Vec::with_capacity(BUFFER);
         Self {
             file,

@@ -25,6 +25,7 @@ mod layout;
 pub mod limits;
 pub mod meta;
 mod parent;
+mod segments;
 mod state;
 mod tree_pages;
 mod verify;
@@ -33,7 +34,7 @@ mod writer;
 pub use block::{BaseBlock, BaseReader, BlockReader, Scratch, delta_head};
 pub use codec::{Compression, DELTA_DEPTH_WRITTEN, Decoder, DeltaBase, EncodedBlock, Encoder};
 pub use dump::dump;
-pub use error::{Corrupt, Error, Foreign, Result, Section, Unsupported};
+pub use error::{Corrupt, Error, Foreign, Result, Section, SegmentError, Unsupported};
 pub use groups::{GroupSpan, Groups};
 pub use hash::{GroupNode, Roots};
 pub use ids::{
@@ -46,6 +47,10 @@ pub use layout::{
     Trailer,
 };
 pub use parent::ParentState;
+pub use segments::{
+    SegmentFile, SegmentFiles, SegmentHead, SegmentReport, Segments, peek_segment, segment_name,
+    verify_segment,
+};
 pub use verify::{Depth, VerifyReport};
 pub use writer::{BlockPlace, ImageSummary, ImageWriter, RowItem, RunKind};
 

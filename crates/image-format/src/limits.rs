@@ -88,3 +88,11 @@ pub const PIECE_SIZE: usize = 64 << 10;
 
 /// Zero bytes between the two trailers, so that no burst of 64 KiB can hit both.
 pub const TRAILER_GAP: u64 = 64 << 10;
+
+/// Segments of one image: all of them stay open while it is read, and their names have three
+/// digits.
+pub const SEGMENTS_MAX: u32 = 1_000;
+
+/// Smallest size of a segment file that can be asked for: one piece of the image, with the 84 KiB
+/// of superblock, list and tail around it.
+pub const SEGMENT_BYTES_MIN: u64 = 160 << 10;

@@ -46,6 +46,7 @@ record! {
         488 => payload_bytes: u64,
         496 => blocks_delta: u64,
         504 => blocks_parent: u64,
+        608 => segment_count: u32,
         4060 => hash: [u8; 32],
         4092 => crc: u32,
     }
@@ -140,6 +141,8 @@ pub struct Trailer {
     pub stored_offset: u64,
     pub stored_pieces: u64,
     pub last_checkpoint: u64,
+    /// Segments of a split image, zero of any other.
+    pub segment_count: u32,
     pub totals: Totals,
 }
 
@@ -198,6 +201,7 @@ impl Trailer {
             stored_offset: raw.stored_offset,
             stored_pieces: raw.stored_pieces,
             last_checkpoint: raw.last_checkpoint,
+            segment_count: raw.segment_count,
             totals: Totals {
                 frames: raw.frames,
                 blocks_data: raw.blocks_data,
@@ -254,6 +258,7 @@ impl Trailer {
             payload_bytes: self.totals.payload_bytes,
             blocks_delta: self.totals.blocks_delta,
             blocks_parent: self.totals.blocks_parent,
+            segment_count: self.segment_count,
             hash: [0; 32],
             crc: 0,
         };
@@ -296,6 +301,7 @@ mod tests {
             stored_offset: 22,
             stored_pieces: 23,
             last_checkpoint: 24,
+            segment_count: 35,
             totals: Totals {
                 frames: 25,
                 blocks_data: 26,

@@ -7,6 +7,7 @@
 mod copy;
 mod pages;
 mod sections;
+mod split;
 
 pub use copy::RowItem;
 
@@ -26,6 +27,7 @@ use crate::limits::{
 };
 use crate::meta::Meta;
 use crate::parent::ParentState;
+use crate::segments::Cuts;
 
 /// Where a block landed: what a later equal block refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,8 +73,10 @@ pub struct ImageSummary {
 /// parent, [`ImageWriter::inherit`] leaves blocks as they are in the parent's state.
 ///
 /// Dropping it commits nothing: only [`ImageWriter::finish`] writes the trailers.
-pub struct ImageWriter {
-    file: Appender,
+pub struct ImageWriter<'f> {
+    file: Appender<'f>,
+    /// Of an image that is split: where.
+    cuts: Option<Cuts>,
     superblock: Superblock,
     next_block: BlockIndex,
     next_seq: u64,
@@ -91,13 +95,13 @@ pub struct ImageWriter {
     totals: Totals,
 }
 
-impl ImageWriter {
+impl<'f> ImageWriter<'f> {
     /// Begins an image in an empty file.
     ///
     /// # Errors
     /// [`Error::Io`] when the storage fails; [`Error::Misuse`] for a superblock this version
     /// would refuse to read.
-    pub fn create(file: Box<dyn AppendFile>, superblock: Superblock) -> Result<Self> {
+    pub fn create(file: Box<dyn AppendFile + 'f>, superblock: Superblock) -> Result<Self> {
         let bytes = superblock.to_bytes();
         let superblock = Superblock::from_bytes(&bytes, Section::Superblock, 0)
             .map_err(|_| Error::Misuse("a superblock no reader would accept"))?;
@@ -106,6 +110,7 @@ impl ImageWriter {
         Ok(Self {
             last_checkpoint_end: file.position(),
             file,
+            cuts: None,
             origins: vec![superblock.session],
             last_origin: superblock.session,
             superblock,
@@ -182,6 +187,7 @@ impl ImageWriter {
             plain_len: block.plain_len,
             leaf_prefix,
         };
+        self.cut_before(block.payload.len())?;
         let (address, frame_size) = self.append_frame(&about, &block.payload)?;
         self.totals.payload_bytes += block.payload.len() as u64;
         let entry = IndexEntry {
@@ -356,6 +362,7 @@ impl ImageWriter {
         self.pieces_listed += pieces.len() as u64;
         let len = narrow(payload.len());
         let about = NewFrame::plain(FrameKind::Checkpoint, head.number, len);
+        self.cut_before(payload.len())?;
         let (address, _) = self.append_frame(&about, &payload)?;
         self.checkpoints.push(address);
         self.last_checkpoint_end = self.file.position();
@@ -398,10 +405,11 @@ impl ImageWriter {
         if self.next_unlisted != self.next_block {
             self.checkpoint()?;
         }
-        self.pad_to_page()?;
+        self.cut_before_pages(&meta)?;
         let frames_end = self.file.position();
         let index = self.write_index()?;
         let tree = self.write_tree(&index, parent)?;
+        self.end_cuts();
         let meta_area = self.write_meta(&meta)?;
         let stored = self.write_stored_list()?;
         self.file.sync()?;
@@ -430,6 +438,7 @@ impl ImageWriter {
             stored_offset: stored.offset,
             stored_pieces: stored.pieces,
             last_checkpoint: self.checkpoints.last().copied().unwrap_or(0),
+            segment_count: self.segment_count(),
             totals: self.totals,
         };
         self.file.append(&trailer.to_bytes(1))?;
@@ -447,13 +456,13 @@ impl ImageWriter {
     }
 
     /// Appends a PAD frame of `count` bytes, header included: a multiple of 64, as all positions
-    /// are, and less than a page.
+    /// are, and less than a piece.
     fn pad(&mut self, count: usize) -> Result<()> {
         if count == 0 {
             return Ok(());
         }
         let payload = vec![0; count - FRAME_HEADER_SIZE];
-        let len = u32::try_from(payload.len()).expect("less than a page");
+        let len = u32::try_from(payload.len()).expect("less than a piece");
         self.append_frame(&NewFrame::plain(FrameKind::Pad, 0, len), &payload)?;
         Ok(())
     }

@@ -30,3 +30,5 @@ mod recipe;
 mod refusals;
 mod round_trip;
 mod rows;
+mod segment_damage;
+mod segments;
