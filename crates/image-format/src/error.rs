@@ -186,6 +186,12 @@ pub enum SegmentError {
 }
 
 impl SegmentError {
+    /// The first segment is not there, and one that is is called `other`.
+    #[must_use]
+    pub fn first_missing(other: &str) -> Self {
+        Self::Missing { number: 1, pattern: crate::segments::base_name(other) }
+    }
+
     /// Segment `no`, counted from zero, by itself.
     pub(crate) fn part(image: ImageId, no: u32) -> Self {
         Self::Part { image, number: no.saturating_add(1) }

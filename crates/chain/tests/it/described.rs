@@ -281,7 +281,7 @@ fn write(
 }
 
 struct Maker<'a> {
-    writer: &'a mut ImageWriter,
+    writer: &'a mut ImageWriter<'static>,
     parent: Option<&'a View>,
     old: &'a [Cell],
     frames: Vec<(Vec<u8>, BlockPlace)>,

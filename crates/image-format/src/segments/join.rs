@@ -6,7 +6,7 @@ use std::sync::Arc;
 use aiv_volume_io::ReadAt;
 
 use super::examine::{End, Examined};
-use super::segment_name;
+use super::{base_name, segment_name};
 use crate::error::{Corrupt, Error, Fault, Result, Section, SegmentError};
 use crate::image::Image;
 use crate::limits::SEGMENTS_MAX;
@@ -77,6 +77,12 @@ impl Segments {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.parts.iter().fold(0, |sum, part| sum.saturating_add(part.file.len()))
+    }
+
+    /// Bytes of the largest file.
+    #[must_use]
+    pub fn largest(&self) -> u64 {
+        self.parts.iter().map(|part| part.file.len()).max().unwrap_or(0)
     }
 
     /// Damage found while joining that a second copy makes up for.
@@ -150,15 +156,6 @@ fn check_superblock(first: &Part, part: &Part) -> Result<()> {
             Err(fault.at(section, 0))
         }
         _ => Ok(()),
-    }
-}
-
-/// What the first segment is called when a later one is called `name`.
-fn base_name(name: &str) -> String {
-    let digits = |text: &str| text.len() >= 3 && text.bytes().all(|b| b.is_ascii_digit());
-    match name.rsplit_once(".p") {
-        Some((base, number)) if digits(number) => base.to_owned(),
-        _ => "NAME.aiv".to_owned(),
     }
 }
 

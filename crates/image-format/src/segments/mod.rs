@@ -53,6 +53,15 @@ pub fn segment_name(first: &str, no: u32) -> String {
     }
 }
 
+/// What the first segment is called when a later one is called `name`.
+pub(crate) fn base_name(name: &str) -> String {
+    let digits = |text: &str| text.len() >= 3 && text.bytes().all(|b| b.is_ascii_digit());
+    match name.rsplit_once(".p") {
+        Some((base, number)) if digits(number) => base.to_owned(),
+        _ => "NAME.aiv".to_owned(),
+    }
+}
+
 /// Bytes of the list of so many pieces, padding included.
 const fn list_len(pieces: u64) -> u64 {
     (pieces * 32).next_multiple_of(PAGE)
