@@ -1,14 +1,16 @@
 //! Carries a plan out: one image, proven before it is published.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use aiv_chain::{Folder, ImageName, MERGE_PART, StrayKind, image_name, suffix};
+use aiv_chain::{
+    Folder, ImageName, MERGE_PART, PartFiles, StrayKind, discard_parts, image_name, open_parts,
+    publish_parts, remove_interrupted, suffix,
+};
 use aiv_image_format::meta::{Capture as Captured, Inventory, Manifest, Meta};
 use aiv_image_format::{
-    Depth, Digest, Features, Geometry, GroupId, Image, ImageId, ImageKind, ImageWriter,
-    ParentState, PointId, SPECIFICATION, SessionTag, SetId, Superblock, Totals, peek_set,
+    Depth, Digest, Features, Geometry, GroupId, ImageId, ImageKind, ImageWriter, ParentState,
+    PointId, SPECIFICATION, Segments, SessionTag, SetId, Superblock, Totals,
 };
 use aiv_volume_io::{Extent, Job, Lease, ReadAt, Storage};
 
@@ -86,8 +88,10 @@ pub struct BackupReport {
     pub bytes_used: u64,
     /// Bytes read from the source.
     pub bytes_read: u64,
-    /// Bytes of the image.
+    /// Bytes of the image, in all its segments.
     pub bytes_stored: u64,
+    /// Files the image is split into; 1 when it is not.
+    pub segments: u32,
     /// Blocks of the source.
     pub blocks: u64,
     /// Blocks the image decides, by kind; all others are as in the point it builds on.
@@ -276,13 +280,19 @@ impl BackupPlan {
         let file = storage
             .create(&part)
             .map_err(|source| Error::Destination { op: format!("creating {part}"), source })?;
-        let writer = ImageWriter::create(file, self.superblock(ids, &base));
+        let superblock = self.superblock(ids, &base);
+        let writer = match self.options.split {
+            None => ImageWriter::create(file, superblock),
+            Some(limit) => {
+                let files = Box::new(PartFiles::new(storage, &image, PART, file));
+                ImageWriter::create_split(files, superblock, limit)
+            }
+        };
         let outcome = writer
             .map_err(|e| Error::of_image(&image, e))
             .and_then(|writer| self.write(inputs, writer, ids, base, &image));
         if outcome.is_err() {
-            // Best effort: the first error is the one that matters, and a leftover is harmless.
-            let _ = storage.remove(&part);
+            discard_parts(storage, &image, PART);
         }
         let report = outcome?;
         let publish = |op: &str| {
@@ -290,12 +300,11 @@ impl BackupPlan {
             move |source| Error::Destination { op, source }
         };
         // Somebody may have taken the set over while this machine slept.
-        let published = lease
-            .check()
-            .map_err(publish("holding the lease for"))
-            .and_then(|()| storage.publish(&part, &image).map_err(publish("publishing")));
+        let published = lease.check().map_err(publish("holding the lease for")).and_then(|()| {
+            publish_parts(storage, &image, PART, report.segments).map_err(publish("publishing"))
+        });
         if let Err(error) = published {
-            let _ = storage.remove(&part);
+            discard_parts(storage, &image, PART);
             return Err(error);
         }
         storage.sync_dir().map_err(publish("making the name durable of"))?;
@@ -306,13 +315,12 @@ impl BackupPlan {
     fn write(
         &self,
         inputs: &Inputs<'_>,
-        mut writer: ImageWriter,
+        mut writer: ImageWriter<'_>,
         ids: &BackupIds,
         base: Base,
         image: &str,
     ) -> Result<BackupReport> {
         let Inputs { source, released, storage, inventory, limit, job, .. } = *inputs;
-        let part = format!("{image}{PART}");
         let in_image = |source| Error::of_image(image, source);
         let pacer = limit.map(Pacer::new);
         let manifest = self.manifest(ids, &base);
@@ -340,10 +348,14 @@ impl BackupPlan {
         source.release()?;
         released.store(source.hold.is_some(), Ordering::Relaxed);
 
-        let file = storage
-            .open(&part)
-            .map_err(|source| Error::Destination { op: format!("reading back {part}"), source })?;
-        let written = Image::open(Arc::clone(&file)).map_err(in_image)?;
+        let segments = trailer.segment_count.max(1);
+        let written = open_parts(storage, image, PART, segments).map_err(|error| match error {
+            // It cannot be opened at all.
+            aiv_image_format::Error::Io { source, offset: 0, .. } => {
+                Error::Destination { op: format!("reading back {image}{PART}"), source }
+            }
+            error => in_image(error),
+        })?;
         let depth = if self.options.verify { Depth::Data } else { Depth::Quick };
         let found = match state {
             None => written.verify(depth, job),
@@ -369,7 +381,8 @@ impl BackupPlan {
             bytes_source: self.geometry.len(),
             bytes_used: self.used_bytes(),
             bytes_read: captured.bytes_read,
-            bytes_stored: trailer.file_len,
+            bytes_stored: written.segments().map_or(trailer.file_len, Segments::bytes),
+            segments,
             blocks: geometry.blocks(),
             totals: trailer.totals,
             unreadable,
@@ -460,23 +473,11 @@ fn refuse_unreadable(folder: &Folder) -> Result<()> {
 }
 
 /// Removes what interrupted backups of this set left behind. Only files under a temporary name
-/// whose superblock names the set: the lease proves that nobody is writing them.
-fn remove_leftovers(storage: &dyn Storage, set: aiv_image_format::SetId) -> Result<Vec<String>> {
-    let failed = |op: &str| {
-        let op = op.to_owned();
-        move |source| Error::Destination { op, source }
-    };
-    let mut removed = Vec::new();
-    for entry in storage.list().map_err(failed("listing the folder"))? {
-        // Those of merges are protected by another lease.
-        if !entry.name.ends_with(PART) || entry.name.ends_with(MERGE_PART) {
-            continue;
-        }
-        let Ok(file) = storage.open(&entry.name) else { continue };
-        if peek_set(&*file) == Some(set) {
-            storage.remove(&entry.name).map_err(failed("removing a leftover"))?;
-            removed.push(entry.name);
-        }
-    }
-    Ok(removed)
+/// whose superblock names the set, and segments that belong to them: the lease proves that nobody
+/// is writing them.
+fn remove_leftovers(storage: &dyn Storage, set: SetId) -> Result<Vec<String>> {
+    // Those of merges are protected by another lease.
+    let is_part = |name: &str| name.ends_with(PART) && !name.ends_with(MERGE_PART);
+    let removed = remove_interrupted(storage, set, &is_part);
+    removed.map_err(|source| Error::Destination { op: "removing leftovers".to_owned(), source })
 }

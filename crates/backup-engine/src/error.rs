@@ -104,6 +104,20 @@ pub enum Refusal {
     /// Every sector was asked for, and files to leave out.
     #[error("all sectors were asked for, and files to exclude: it is one or the other")]
     ExcludeFromAll,
+    /// The image may need more segments than an image may have, or end with a segment that is
+    /// larger than was asked for.
+    #[error(
+        "an image of up to {bytes} bytes cannot be split into files of {split} bytes: files of \
+         {needed} bytes or more are needed"
+    )]
+    SplitSize {
+        /// Bytes that matter: what the image may need.
+        bytes: u64,
+        /// Bytes of a file that were asked for.
+        split: u64,
+        /// Bytes that would do.
+        needed: u64,
+    },
     /// The chosen block size does not fit a disk of this size.
     #[error("a disk of {len} bytes does not fit into blocks of {block_size} bytes")]
     BlockSize {

@@ -90,6 +90,10 @@ pub struct BackupOptions {
     pub patience: Duration,
     /// Free text kept in the image.
     pub comment: String,
+    /// Bytes of a file at most: a larger image is split into several. At least
+    /// [`SEGMENT_BYTES_MIN`](aiv_image_format::limits::SEGMENT_BYTES_MIN); from 64 MiB on no file
+    /// is larger.
+    pub split: Option<u64>,
 }
 
 impl Default for BackupOptions {
@@ -109,6 +113,7 @@ impl Default for BackupOptions {
             live: false,
             patience: Duration::ZERO,
             comment: String::new(),
+            split: None,
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::workshop::{Block, Workshop};
 
 pub(crate) fn write_in_order(
     items: &Receiver<Item>,
-    writer: &mut ImageWriter,
+    writer: &mut ImageWriter<'_>,
     workshop: &Workshop,
 ) -> aiv_image_format::Result<()> {
     for item in items {

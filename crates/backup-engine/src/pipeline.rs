@@ -77,7 +77,7 @@ pub(crate) type Outcome = aiv_image_format::Result<Vec<Block>>;
 /// Reads everything the plan calls used and pushes every block of the disk into `writer`.
 pub(crate) fn run(
     capture: Capture<'_>,
-    writer: &mut ImageWriter,
+    writer: &mut ImageWriter<'_>,
     mut pacer: Option<Pacer<'_>>,
     image: &str,
 ) -> Result<Captured> {

@@ -1,6 +1,7 @@
 //! Decides which bytes of a source matter; writes nothing.
 
 use aiv_filesystems::{FilesystemKind, KeptFile, MapNote, UsedMap, recognise, used_map};
+use aiv_image_format::limits::{SEGMENT_BYTES_MIN, SEGMENTS_MAX};
 use aiv_image_format::meta::{
     Capture, Consistency, DiskInfo, Excluded, PartitionInfo, RegionInfo, RegionKind, VolumeInfo,
 };
@@ -143,6 +144,8 @@ impl BackupPlan {
         let block_size = options.block_size.unwrap_or(BlockSize::recommended(len));
         let geometry = Geometry::new(len, block_size, sector_size.bytes())
             .ok_or(Refusal::BlockSize { len, block_size: block_size.get() })?;
+        let used_bytes = used.iter().map(|extent: &Extent| extent.len).fold(0, u64::saturating_add);
+        refuse_split(options.split, used_bytes.min(len))?;
         let disk = DiskInfo {
             len,
             logical_sector: sector_size.bytes(),
@@ -175,6 +178,24 @@ impl BackupPlan {
     pub fn used_bytes(&self) -> u64 {
         self.used.total_len()
     }
+}
+
+/// Segments below this size are for tests: the frames of a larger image do not fit into them.
+const SPLIT_USUAL: u64 = 64 << 20;
+
+/// Refuses before anything is read what could only fail at the end: more segments than an image
+/// may have, and a last one that has to hold META and the hashes of everything and cannot.
+fn refuse_split(split: Option<u64>, bytes: u64) -> Result<()> {
+    let Some(split) = split else { return Ok(()) };
+    // One byte of 2,000 is hashes; incompressible blocks need frames and index besides.
+    let stored = bytes.saturating_add(bytes / 256);
+    let last = (stored / 2000).saturating_add(SPLIT_USUAL / 2 + (2 << 20));
+    let each = (stored / u64::from(SEGMENTS_MAX - 8)).saturating_add(SPLIT_USUAL / 4);
+    let needed = if split < SPLIT_USUAL { SEGMENT_BYTES_MIN } else { last.max(each) };
+    if split < needed {
+        return Err(Refusal::SplitSize { bytes, split, needed }.into());
+    }
+    Ok(())
 }
 
 fn examine(error: impl std::error::Error + Send + Sync + 'static) -> Error {

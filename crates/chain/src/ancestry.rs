@@ -249,6 +249,7 @@ mod tests {
             size: 1 << 20,
             block_size: BlockSize::recommended(1),
             sector_size: 512,
+            segments: Vec::new(),
             size_stored: 100,
             tail: 50,
             about: Some(About::default()),

@@ -12,6 +12,7 @@ use crate::facts::Facts;
 use crate::folder::{PART_EXTENSION, Stray, StrayKind, list};
 use crate::look::{Found, look_into};
 use crate::merge::MERGE_PART;
+use crate::split::Listing;
 
 /// Remembers what was found, from one look to the next.
 #[derive(Default)]
@@ -33,19 +34,27 @@ impl Census {
         let listed = list(storage)?;
         let parts = listed.iter().filter(|entry| entry.name.ends_with(PART_EXTENSION));
         let parts = parts.map(|entry| entry.name.clone()).collect();
-        let mut all = Vec::new();
-        let mut new = Vec::new();
+        let mut all: Vec<Facts> = Vec::new();
+        let listing = Listing::of(&listed);
         for entry in &listed {
-            match self.known.get(&entry.name) {
-                Some((seen, facts)) if seen == entry && entry.stamp != 0 => all.push(facts.clone()),
-                _ => new.push(entry),
+            if let Some((seen, facts)) = self.known.get(&entry.name)
+                && listing.image(entry, &facts.segments).is_some_and(|now| now == *seen)
+                && seen.stamp != 0
+            {
+                all.push(facts.clone());
             }
         }
+        let files = |facts: &Facts| [&[facts.file.clone()], &facts.segments[..]].concat();
+        let told: HashSet<String> = all.iter().flat_map(files).collect();
+        let new: Vec<_> = listed.iter().filter(|entry| !told.contains(&entry.name)).collect();
+        let images = all.iter().map(|facts| (facts.image, facts.file.clone())).collect();
         let mut strays = Vec::new();
-        for (entry, found) in new.iter().zip(look_into(storage, &new, job)?) {
+        for (entry, found) in new.iter().zip(look_into(storage, &new, &images, job)?) {
             match found {
                 Found::Image(facts) => {
-                    self.known.insert(entry.name.clone(), ((*entry).clone(), (*facts).clone()));
+                    if let Some(seen) = listing.image(entry, &facts.segments) {
+                        self.known.insert(entry.name.clone(), (seen, (*facts).clone()));
+                    }
                     all.push(*facts);
                 }
                 Found::Stray(stray) => strays.push(stray),

@@ -1,7 +1,7 @@
 //! What one image file says about itself, as far as finding and chaining points needs it.
 
 use aiv_image_format::{
-    BlockSize, Corrupt, Digest, Image, ImageId, ImageKind, ParentLink, PointId, SetId,
+    BlockSize, Corrupt, Digest, Image, ImageId, ImageKind, ParentLink, PointId, Segments, SetId,
 };
 
 use crate::catalogue::Verified;
@@ -11,6 +11,8 @@ use crate::catalogue::Verified;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Facts {
     pub file: String,
+    /// The files with the other segments, in order, when the image is split.
+    pub segments: Vec<String>,
     pub image: ImageId,
     pub set: SetId,
     pub point: PointId,
@@ -22,7 +24,7 @@ pub(crate) struct Facts {
     pub size: u64,
     pub block_size: BlockSize,
     pub sector_size: u32,
-    /// Bytes of the file.
+    /// Bytes of the file, or of all its segments.
     pub size_stored: u64,
     /// Those of them from the index on.
     pub tail: u64,
@@ -62,6 +64,7 @@ impl Facts {
         });
         Self {
             file,
+            segments: Vec::new(),
             image: superblock.image,
             set: superblock.set,
             point: superblock.point,
@@ -72,7 +75,7 @@ impl Facts {
             size: superblock.geometry.len(),
             block_size: superblock.geometry.block_size(),
             sector_size: superblock.geometry.sector_size(),
-            size_stored: trailer.file_len,
+            size_stored: image.segments().map_or(trailer.file_len, Segments::bytes),
             tail: trailer.file_len - trailer.index_offset,
             about,
             damage: image.damage().to_vec(),

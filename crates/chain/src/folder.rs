@@ -53,6 +53,8 @@ pub struct Point {
     pub id: PointId,
     /// Name of the file in the folder that it is read from.
     pub file: String,
+    /// Names of the files with the other segments, in order, when the image is split.
+    pub segments: Vec<String>,
     /// Names of other files that provide the same state: of an interrupted merge, or copies.
     pub other_files: Vec<String>,
     /// The image in that file.
@@ -73,7 +75,7 @@ pub struct Point {
     pub block_size: BlockSize,
     /// Bytes per sector of the source, the same for the whole chain.
     pub sector_size: u32,
-    /// Bytes of the file.
+    /// Bytes of the file, or of all its segments.
     pub size_stored: u64,
     /// Name of the state.
     pub state_root: Digest,
@@ -210,7 +212,8 @@ pub enum StrayKind {
     Unfinished,
     /// Named like an image, but not one of ours.
     Foreign(String),
-    /// One of ours that cannot be opened: damaged, cut off, or from a newer program.
+    /// One of ours that cannot be opened: damaged, cut off, without one of its segments, or from a
+    /// newer program.
     Unusable(String),
     /// The storage cannot read it, now at least: it may hold a point.
     Unreadable(String),
@@ -283,8 +286,13 @@ impl Folder {
 
 /// What is wrong with a file, without its name.
 pub(crate) fn why(error: &Error) -> String {
-    let mut causes: Vec<String> = Vec::new();
-    let mut cause = std::error::Error::source(error);
+    std::error::Error::source(error).map(causes).unwrap_or_default()
+}
+
+/// An error with what caused it.
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
+    let mut causes = vec![error.to_string()];
+    let mut cause = error.source();
     while let Some(error) = cause {
         causes.push(error.to_string());
         cause = error.source();
@@ -342,6 +350,7 @@ fn point_of(facts: &Facts, state: PointState) -> Point {
     Point {
         id: facts.point,
         file: facts.file.clone(),
+        segments: facts.segments.clone(),
         other_files: Vec::new(),
         image: facts.image,
         kind: facts.kind,
@@ -366,6 +375,14 @@ fn point_of(facts: &Facts, state: PointState) -> Point {
 pub(crate) fn is_named_like_an_image(name: &str) -> bool {
     let extension = name.rsplit('.').next().unwrap_or_default();
     extension.eq_ignore_ascii_case("aiv") || extension.eq_ignore_ascii_case("aii")
+}
+
+/// Whether it is called as later segments of split images are: only such files are looked at
+/// twice when they do not begin as an image does.
+pub(crate) fn is_named_like_a_part(name: &str) -> bool {
+    name.rsplit_once(".p").is_some_and(|(image, number)| {
+        is_named_like_an_image(image) && number.bytes().all(|b| b.is_ascii_digit())
+    })
 }
 
 /// All files of a folder, by name.

@@ -26,6 +26,7 @@ mod removal;
 mod repair;
 mod scan;
 mod select;
+mod split;
 #[cfg(test)]
 mod testing;
 mod transfer;
@@ -51,9 +52,10 @@ pub use reader::ViewReader;
 pub use removal::{LeftFile, LeftReason};
 pub use repair::{Repaired, repair};
 pub use select::{Selector, find_set};
+pub use split::{PartFiles, discard_parts, open_parts, publish_parts, remove_interrupted};
 pub use transfer::{
-    ArchiveReport, CopiedFile, CopyReport, MoveReport, archive, archive_as, copy_point, copy_set,
-    move_point, move_set,
+    ArchiveOptions, ArchiveReport, CopiedFile, CopyReport, MoveReport, archive, archive_as,
+    copy_point, copy_set, move_point, move_set,
 };
 pub use verify::{Checked, verify_file};
 pub use verify_folder::{Verification, VerifyOptions, verify_folder};

@@ -5,13 +5,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aiv_image_format::Image;
-use aiv_volume_io::{DirStorage, FileDisk, Job};
+use aiv_image_format::{Error as ImageError, Image, SegmentError};
+use aiv_volume_io::{DirStorage, FileDisk, Job, ReadAt};
 
 use crate::error::{Error, Result};
 use crate::folder::{Folder, Point, Set};
 use crate::open::{self, Head};
 use crate::select::Selector;
+use crate::split::open_split;
 use crate::view::View;
 
 /// What an argument names.
@@ -154,14 +155,22 @@ pub fn storage_of(path: &Path) -> Result<(DirStorage, &str)> {
     Ok((DirStorage::open(folder).map_err(failed("open", folder))?, name))
 }
 
-/// Opens the image file at `path`, wherever it lies and whatever it is called.
+/// Opens the image file at `path`, wherever it lies and whatever it is called. The other segments of
+/// a split image are looked for in its folder.
 ///
 /// # Errors
 /// [`Error::File`] when it cannot be read, [`Error::Image`] when it cannot be used.
 pub fn open_image(path: &Path) -> Result<Image> {
     let file = FileDisk::open_source(path).map_err(Error::File)?;
-    open::open_file(Arc::new(file), Head::Read)
-        .map_err(|source| Error::Image { file: path.display().to_string(), source })
+    let file: Arc<dyn ReadAt> = Arc::new(file);
+    let opened = match open::open_file(Arc::clone(&file), Head::Read) {
+        Err(ImageError::Segments(SegmentError::Part { image, number: 1 })) => {
+            let (storage, name) = storage_of(path)?;
+            open_split(&storage, name, file, image, Head::Read)
+        }
+        opened => opened,
+    };
+    opened.map_err(|source| Error::Image { file: path.display().to_string(), source })
 }
 
 fn failed(op: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {

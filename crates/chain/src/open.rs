@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use aiv_image_format::limits::PAGE_SIZE;
-use aiv_image_format::{Error as ImageError, Image};
+use aiv_image_format::{Error as ImageError, Image, SegmentError};
 use aiv_volume_io::{Extent, ReadAt, Storage, Tail};
 
 use crate::error::{Error, Result};
+use crate::split::open_split;
 
 /// Bytes of the end of a file that are read at once. The tail of the format takes 76 KiB; what
 /// is left holds stored list and META of a small image, and its tree pages and index, too, when
@@ -45,11 +46,24 @@ impl Head {
     }
 }
 
-/// Opens one image of a folder.
+/// Opens one image of a folder, with the other segments when it is split.
 pub(crate) fn open(storage: &dyn Storage, name: &str, head: Head) -> Result<Image> {
     let file =
         storage.open(name).map_err(|source| Error::Io { op: format!("opening {name}"), source })?;
-    open_file(file, head).map_err(|source| Error::Image { file: name.to_owned(), source })
+    let opened = match open_file(Arc::clone(&file), head) {
+        Err(ImageError::Segments(SegmentError::Part { image, number: 1 })) => {
+            open_split(storage, name, file, image, head)
+        }
+        opened => opened,
+    };
+    opened.map_err(|source| Error::Image { file: name.to_owned(), source })
+}
+
+/// Opens one file of a folder that is an image by itself.
+pub(crate) fn open_alone(storage: &dyn Storage, name: &str) -> Result<Image> {
+    let file =
+        storage.open(name).map_err(|source| Error::Io { op: format!("opening {name}"), source })?;
+    open_file(file, Head::Read).map_err(|source| Error::Image { file: name.to_owned(), source })
 }
 
 /// Opens the image in `file`.

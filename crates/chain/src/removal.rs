@@ -15,6 +15,7 @@ use crate::census::{Census, Snapshot};
 use crate::error::{Error, Result};
 use crate::facts::Facts;
 use crate::folder::Folder;
+use crate::split::remove_image;
 
 /// Time between two tries to get the lease of a set while a backup runs.
 const RETRY: Duration = Duration::from_millis(100);
@@ -101,11 +102,9 @@ impl Removal<'_> {
             for lease in [self.lease, &*backups] {
                 lease.check().map_err(Error::io("checking the leases before a removal"))?;
             }
-            let name = file.file.clone();
-            self.storage.remove(&name).map_err(Error::io(format!("removing {name}")))?;
-            let durable = format!("making the removal durable of {name}");
-            self.storage.sync_dir().map_err(Error::io(durable))?;
-            done.removed.push(name);
+            remove_image(self.storage, &file.file, &file.segments)?;
+            done.removed.push(file.file.clone());
+            done.removed.extend_from_slice(&file.segments);
         }
     }
 

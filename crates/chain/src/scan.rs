@@ -1,8 +1,9 @@
 //! Finds out what a folder holds: by its catalogue where a file is as it was, else by looking
 //! into the file.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
+use aiv_image_format::ImageId;
 use aiv_volume_io::{FileEntry, Job, Storage};
 
 use crate::catalogue::{Catalogue, Entry};
@@ -10,6 +11,7 @@ use crate::error::Result;
 use crate::facts::Facts;
 use crate::folder::{Folder, Stray, StrayKind, list};
 use crate::look::{Found, look_into};
+use crate::split::Listing;
 
 /// Whether a scan may take the word of a catalogue for what is in an unchanged file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,21 +59,32 @@ fn scan(storage: &dyn Storage, trust: Trust, job: Job<'_>) -> Result<(Folder, Ca
     // Before the listing: what it knows was in the folder then, unless it is gone.
     let before = Catalogue::try_read(storage).unwrap_or_default();
     let listed = list(storage)?;
+    let listing = Listing::of(&listed);
+    // A split image is one entry, and as it was when all of its files are.
+    let image_of = |file: &FileEntry| listing.image(file, before.segments(&file.name));
+    let remembered = |file: &FileEntry| image_of(file).and_then(|image| before.entry(&image));
     let known = |file: &FileEntry| match trust {
-        Trust::Catalogue => before.entry(file).filter(|entry| !entry.flawed),
+        Trust::Catalogue => remembered(file).filter(|entry| !entry.flawed),
         Trust::Files => None,
     };
-    let unknown: Vec<&FileEntry> = listed.iter().filter(|file| known(file).is_none()).collect();
-    let mut looked = look_into(storage, &unknown, job)?.into_iter();
+    let found_before = || listed.iter().filter_map(known).map(|entry| &entry.facts);
+    let images: HashMap<ImageId, String> =
+        found_before().map(|facts| (facts.image, facts.file.clone())).collect();
+    let segments: HashSet<&str> =
+        found_before().flat_map(|facts| &facts.segments).map(String::as_str).collect();
+    let is_told = |file: &FileEntry| known(file).is_some() || segments.contains(file.name.as_str());
+    let unknown: Vec<&FileEntry> = listed.iter().filter(|file| !is_told(file)).collect();
+    let mut looked = look_into(storage, &unknown, &images, job)?.into_iter();
     let mut all = Vec::new();
     let mut strays = Vec::new();
     let mut stamps = Vec::new();
     for file in &listed {
         let facts = match known(file) {
+            _ if segments.contains(file.name.as_str()) => continue,
             Some(entry) => entry.facts.clone(),
             None => match looked.next() {
                 Some(Found::Image(facts)) => {
-                    let verified = before.entry(file).and_then(|entry| entry.facts.verified);
+                    let verified = remembered(file).and_then(|entry| entry.facts.verified);
                     Facts { verified, ..*facts }
                 }
                 Some(Found::Stray(stray)) => {
@@ -81,12 +94,13 @@ fn scan(storage: &dyn Storage, trust: Trust, job: Job<'_>) -> Result<(Folder, Ca
                 Some(Found::Nothing) | None => continue,
             },
         };
-        stamps.push(file.stamp);
+        // One that is gone in the meantime takes the image with it next time.
+        stamps.push(listing.image(file, &facts.segments).map_or(0, |image| image.stamp));
         all.push(facts);
     }
     let unreadable: HashSet<String> = strays.iter().filter_map(unreadable).collect();
-    let remembered = unknown.len() < listed.len();
-    let mut folder = Folder::assemble(&all, remembered, strays);
+    let some_remembered = unknown.len() < listed.len();
+    let mut folder = Folder::assemble(&all, some_remembered, strays);
     let entries = all.into_iter().zip(stamps).map(|(facts, stamp)| {
         let flawed = !facts.damage.is_empty() || facts.about.is_none();
         Entry { stamp, flawed, facts }

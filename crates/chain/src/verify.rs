@@ -4,8 +4,10 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use aiv_image_format::{Depth, Error as ImageError, Image, PointId, VerifyReport};
-use aiv_volume_io::{Job, Storage};
+use aiv_image_format::{
+    Depth, Error as ImageError, Image, PointId, SegmentError, VerifyReport, verify_segment,
+};
+use aiv_volume_io::{FileDisk, Job, ReadAt, Storage};
 
 use crate::catalogue::Verified;
 use crate::error::{Error, Result};
@@ -20,10 +22,14 @@ pub struct Checked {
     /// Name of the file.
     pub file: String,
     /// What was found; an empty report when the image was skipped. [`ImageError::Corrupt`] or
-    /// [`ImageError::Incomplete`] when the file is damaged so badly that it cannot be opened.
+    /// [`ImageError::Incomplete`] when the file is damaged so badly that it cannot be opened, and
+    /// [`ImageError::Segments`] when segments are missing or do not fit together.
     pub outcome: std::result::Result<VerifyReport, ImageError>,
     /// The earlier verification that made this one needless: the file was not read.
     pub skipped: Option<Verified>,
+    /// Which segment of a split image it is, from 1, when it was proven by itself: every stored
+    /// byte, and nothing about blocks.
+    pub segment: Option<u32>,
     /// The points that cannot be read completely, as far as is known, because this file is
     /// damaged: by what was found now, or by an earlier verification that looked deeper. Only
     /// known to [`verify_folder`](crate::verify_folder).
@@ -35,7 +41,7 @@ impl Checked {
         file: String,
         outcome: std::result::Result<VerifyReport, ImageError>,
     ) -> Self {
-        Self { file, outcome, skipped: None, points_affected: Vec::new() }
+        Self { file, outcome, skipped: None, segment: None, points_affected: Vec::new() }
     }
 
     /// Whether nothing is wrong.
@@ -52,9 +58,21 @@ impl Checked {
     }
 }
 
+/// Verifies one segment by itself.
+fn segment_alone(file: &Arc<dyn ReadAt>, name: &str, job: Job<'_>) -> Result<Checked> {
+    match verify_segment(file, job) {
+        Ok(found) => {
+            let checked = Checked::new(name.to_owned(), Ok(found.report));
+            Ok(Checked { segment: Some(found.number), ..checked })
+        }
+        Err(error) => answer(name.to_owned(), Err(Error::in_file(name, error))),
+    }
+}
+
 /// Verifies the image file at `path`, on top of the images it builds on, which are looked for in
 /// the folder it lies in. Damage is no error but part of the answer; where a parent is missing
-/// the report says that not all could be proven.
+/// the report says that not all could be proven. A split image is named by its first segment; a
+/// later one is verified by itself.
 ///
 /// # Errors
 /// [`Error::File`] and [`Error::Image`] when the file cannot be read, is no image of ours, or
@@ -63,7 +81,14 @@ impl Checked {
 pub fn verify_file(path: &Path, depth: Depth, job: Job<'_>) -> Result<Checked> {
     let unfinished = path.to_string_lossy().ends_with(PART_EXTENSION);
     let file = path.display().to_string();
-    let verified = match open_image(path) {
+    let opened = open_image(path);
+    if let Err(Error::Image { source: ImageError::Segments(why), .. }) = &opened
+        && matches!(why, SegmentError::Part { number, .. } if *number > 1)
+    {
+        let disk = FileDisk::open_source(path).map_err(Error::File)?;
+        return segment_alone(&(Arc::new(disk) as Arc<dyn ReadAt>), &file, job);
+    }
+    let verified = match opened {
         Ok(image) if image.superblock().parent.is_some() => {
             let (storage, name) = storage_of(path)?;
             let image = Arc::new(image);
@@ -118,10 +143,19 @@ pub(crate) fn verify_alone(
     file: &str,
     depth: Depth,
     job: Job<'_>,
-) -> Result<VerifyReport> {
-    let image = Arc::new(open::open(storage, file, Head::Read)?);
-    let view = View::open_in(storage, folder, Arc::clone(&image), file);
-    on_parent(view, &image, file, depth, job)
+) -> Result<Checked> {
+    let image = match open::open(storage, file, Head::Read) {
+        Err(Error::Image { source: ImageError::Segments(SegmentError::Part { .. }), .. }) => {
+            let opened = storage.open(file).map_err(Error::io(format!("opening {file}")))?;
+            return segment_alone(&opened, file, job);
+        }
+        opened => opened.map(Arc::new),
+    };
+    let verified = image.and_then(|image| {
+        let view = View::open_in(storage, folder, Arc::clone(&image), file);
+        on_parent(view, &image, file, depth, job)
+    });
+    answer(file.to_owned(), verified)
 }
 
 /// Turns damage that prevented the opening into an answer.
@@ -129,7 +163,10 @@ pub(crate) fn answer(file: String, verified: Result<VerifyReport>) -> Result<Che
     match verified {
         Ok(report) => Ok(Checked::new(file, Ok(report))),
         Err(Error::Image {
-            source: source @ (ImageError::Corrupt(_) | ImageError::Incomplete { .. }),
+            source:
+                source @ (ImageError::Corrupt(_)
+                | ImageError::Incomplete { .. }
+                | ImageError::Segments(_)),
             ..
         }) => Ok(Checked::new(file, Err(source))),
         Err(Error::Io { source, .. }) if source.kind() != io::ErrorKind::NotFound => {

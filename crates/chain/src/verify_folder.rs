@@ -144,7 +144,7 @@ impl Run<'_> {
         }
         let verified = single.into_par_iter().map(|file| {
             let depth = self.options.depth;
-            answer(file.to_owned(), verify_alone(self.storage, &self.folder, file, depth, self.job))
+            verify_alone(self.storage, &self.folder, file, depth, self.job)
         });
         answers.extend(verified.collect::<Vec<_>>());
         let skipped = todo.skipped;

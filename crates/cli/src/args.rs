@@ -214,6 +214,9 @@ pub(crate) struct Backup {
     /// Bytes per block, a power of two from 16K to 4M [default: by the size of the source]
     #[arg(long, value_name = "SIZE", value_parser = parse::block_size)]
     pub block_size: Option<BlockSize>,
+    /// Split the image into files of this size at most, 64M or more
+    #[arg(long, value_name = "SIZE", value_parser = parse::split)]
+    pub split: Option<u64>,
     /// Threads that hash and compress [default: one per processor]
     #[arg(long)]
     pub threads: Option<NonZeroUsize>,
@@ -341,6 +344,9 @@ pub(crate) struct Consolidate {
     /// Only the set of this name or id
     #[arg(long, value_name = "NAME")]
     pub set: Option<String>,
+    /// Split what is written into files of this size at most [default: as what is merged]
+    #[arg(long, value_name = "SIZE", value_parser = parse::split)]
+    pub split: Option<u64>,
     /// Print what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -360,6 +366,9 @@ pub(crate) struct Archive {
     /// The new file; its folder must exist
     #[arg(long, value_name = "FILE")]
     pub to: PathBuf,
+    /// Split it into files of this size at most [default: as the images of the point]
+    #[arg(long, value_name = "SIZE", value_parser = parse::split)]
+    pub split: Option<u64>,
 }
 
 // No documentation here: it would replace that of the commands.

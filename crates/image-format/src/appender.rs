@@ -14,8 +14,8 @@ use crate::parity::stripes::StripeSums;
 /// count, small enough to stay in the cache.
 const BUFFER: usize = 1 << 20;
 
-pub(crate) struct Appender {
-    file: Box<dyn AppendFile>,
+pub(crate) struct Appender<'f> {
+    file: Box<dyn AppendFile + 'f>,
     /// Bytes not handed to the storage yet.
     buffer: Vec<u8>,
     /// Bytes handed to the storage.
@@ -33,8 +33,8 @@ pub(crate) struct Appender {
     poisoned: bool,
 }
 
-impl Appender {
-    pub(crate) fn new(file: Box<dyn AppendFile>, with_data_parity: bool) -> Self {
+impl<'f> Appender<'f> {
+    pub(crate) fn new(file: Box<dyn AppendFile + 'f>, with_data_parity: bool) -> Self {
         let buffer = Vec::with_capacity(BUFFER);
         Self {
             file,

@@ -14,10 +14,12 @@ use crate::layout::{
 use crate::limits::{FRAME_ALIGN, PAGE_SIZE, PIECE_SIZE};
 use crate::meta::SectionType;
 use crate::parity::pages::ProtectedPages;
+use crate::segments;
 
 /// Writes the account of `image` to `out`. Each line begins with offset and length; the lengths
 /// add up to the length of the file. Bytes that belong to nothing are called unaccounted, and
-/// structures that are not what their place says are called damaged, with the reason.
+/// structures that are not what their place says are called damaged, with the reason. Of a split
+/// image these are the bytes inside its segments; what is around them follows, file by file.
 ///
 /// # Errors
 /// [`Error::Io`] when the file cannot be read; [`Error::Misuse`] when `out` fails.
@@ -61,7 +63,11 @@ impl Dump<'_> {
             return Err(fault.at(Section::Image, self.at));
         }
         let total = self.at;
-        self.text(format_args!("total {total} bytes, all accounted for"))
+        self.text(format_args!("total {total} bytes, all accounted for"))?;
+        for line in self.image.segments().map(segments::account).unwrap_or_default() {
+            self.text(format_args!("{line}"))?;
+        }
+        Ok(())
     }
 
     fn text(&mut self, text: fmt::Arguments<'_>) -> Result<()> {

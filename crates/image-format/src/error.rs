@@ -3,6 +3,8 @@ use std::io;
 
 use aiv_volume_io::Canceled;
 
+use crate::ids::ImageId;
+
 /// Result of every fallible function of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -37,6 +39,10 @@ pub enum Error {
         /// Length of the file in bytes.
         len: u64,
     },
+    /// The file is a segment of a split image, or the segments at hand do not make one: find the
+    /// others.
+    #[error(transparent)]
+    Segments(#[from] SegmentError),
     /// A newer Aivory is needed.
     #[error(transparent)]
     Unsupported(#[from] Unsupported),
@@ -109,6 +115,89 @@ pub enum Unsupported {
     },
 }
 
+/// Why segments do not make an image. Segments are numbered from 1, as people count.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SegmentError {
+    /// The file is one segment of an image and can only be read together with the others.
+    #[error("it is segment {number} of the split image {image}, and needs the others")]
+    Part {
+        /// The image.
+        image: ImageId,
+        /// Which segment, from 1.
+        number: u32,
+    },
+    /// The file is an image that is not split.
+    #[error("it is no segment: the image is a single file")]
+    NotSplit,
+    /// A segment is not among the files.
+    #[error("segment {number} is missing (a file like {pattern}, whatever it is called now)")]
+    Missing {
+        /// Which segment, from 1.
+        number: u32,
+        /// What its writer called it, judging by the name of another one.
+        pattern: String,
+    },
+    /// Two files are the same segment.
+    #[error("segment {number} is there twice, the second time as {file}")]
+    Twice {
+        /// Which segment, from 1.
+        number: u32,
+        /// The second file.
+        file: String,
+    },
+    /// A file is a segment of another image.
+    #[error("{file} is segment {number} of another image")]
+    Stranger {
+        /// Which segment, from 1.
+        number: u32,
+        /// The file.
+        file: String,
+    },
+    /// A segment does not begin where the one before it ends.
+    #[error(
+        "segment {number} begins at byte {found} of the image, and the one before it ends at \
+         {expected}"
+    )]
+    Misplaced {
+        /// Which segment, from 1.
+        number: u32,
+        /// Where it says that it begins.
+        found: u64,
+        /// Where it should.
+        expected: u64,
+    },
+    /// There are segments behind the last one, or the last one counts differently.
+    #[error("the last segment says that there are {told} of them, and it is number {number}")]
+    Count {
+        /// What the trailer of the image says.
+        told: u32,
+        /// Number of the last segment.
+        number: u32,
+    },
+    /// A segment does not end with a tail: it was cut off, or never finished.
+    #[error("segment {number} is incomplete: its {len} bytes do not end with a tail")]
+    CutOff {
+        /// Which segment, from 1.
+        number: u32,
+        /// Length of its file.
+        len: u64,
+    },
+}
+
+impl SegmentError {
+    /// The first segment is not there, and one that is is called `other`.
+    #[must_use]
+    pub fn first_missing(other: &str) -> Self {
+        Self::Missing { number: 1, pattern: crate::segments::base_name(other) }
+    }
+
+    /// Segment `no`, counted from zero, by itself.
+    pub(crate) fn part(image: ImageId, no: u32) -> Self {
+        Self::Part { image, number: no.saturating_add(1) }
+    }
+}
+
 /// The parts of an image file, as `docs/format.md` names them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -128,11 +217,17 @@ pub enum Section {
     Trailer,
     TrailerGap,
     Image,
+    /// Of the segment with this number, from 1. Offsets count in its file.
+    SegmentSuperblock(u32),
+    SegmentTrailer(u32),
+    SegmentGap(u32),
+    SegmentList(u32),
+    SegmentPiece(u32),
 }
 
 impl fmt::Display for Section {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        let name = match self {
             Self::Superblock => "superblock",
             Self::SuperblockCopy => "superblock copy",
             Self::Frame => "frame",
@@ -147,7 +242,15 @@ impl fmt::Display for Section {
             Self::Trailer => "trailer",
             Self::TrailerGap => "gap between the trailers",
             Self::Image => "image",
-        })
+            Self::SegmentSuperblock(number) => return write!(f, "superblock of segment {number}"),
+            Self::SegmentTrailer(number) => return write!(f, "trailer of segment {number}"),
+            Self::SegmentGap(number) => {
+                return write!(f, "gap between the trailers of segment {number}");
+            }
+            Self::SegmentList(number) => return write!(f, "stored list of segment {number}"),
+            Self::SegmentPiece(number) => return write!(f, "stored piece of segment {number}"),
+        };
+        f.write_str(name)
     }
 }
 

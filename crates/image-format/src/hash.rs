@@ -15,6 +15,7 @@ const KEY_STORED: &[u8; 32] = b"aivory draft: stored tree node  ";
 const KEY_PAGE: &[u8; 32] = b"aivory draft: index page        ";
 const KEY_SECTION: &[u8; 32] = b"aivory draft: whole section     ";
 const KEY_TRAILER: &[u8; 32] = b"aivory draft: trailer           ";
+const KEY_SEGMENT: &[u8; 32] = b"aivory draft: segment trailer   ";
 
 /// Children per node of every tree.
 pub const FAN_OUT: usize = 128;
@@ -40,6 +41,10 @@ pub(crate) fn page(bytes: &[u8]) -> Digest {
 
 pub(crate) fn trailer(bytes: &[u8]) -> Digest {
     keyed(KEY_TRAILER, bytes)
+}
+
+pub(crate) fn segment_trailer(bytes: &[u8]) -> Digest {
+    keyed(KEY_SEGMENT, bytes)
 }
 
 /// Hash of a section that is written and read in parts.

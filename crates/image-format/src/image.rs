@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use aiv_volume_io::ReadAt;
 
-use crate::error::{Corrupt, Error, Fault, Foreign, Result, Section};
+use crate::error::{Corrupt, Error, Fault, Foreign, Result, Section, SegmentError};
 use crate::hash;
 use crate::ids::{BlockIndex, Geometry, SetId};
 use crate::index::{Entries, Index};
-use crate::layout::{Features, IndexEntry, Superblock, Trailer};
+use crate::layout::{Features, IndexEntry, SegmentTrailer, Superblock, Trailer};
 use crate::limits::{
     BLOCK_SIZE_MAX, META_TOTAL_MAX, PAGE_SIZE, PIECE_SIZE, TRAILER_GAP, TRAILER_GAP_WITH_PARITY,
 };
 use crate::meta::{self, Meta};
 use crate::parity::pages::ProtectedPages;
 use crate::parity::stripes::Stripes;
+use crate::segments::Segments;
 
 /// Bytes after the parity area at least: trailer, gap, superblock copy, trailer.
 pub(crate) const TAIL_LEN: u64 = 3 * PAGE_SIZE as u64 + TRAILER_GAP;
@@ -40,8 +41,10 @@ pub struct Image {
     trailer: Trailer,
     meta: Meta,
     has_meta: bool,
-    damage: Vec<Corrupt>,
+    pub(crate) damage: Vec<Corrupt>,
     pub(crate) index: Index,
+    /// Of a split image that was opened from its segments.
+    pub(crate) segments: Option<Arc<Segments>>,
 }
 
 impl Image {
@@ -73,7 +76,7 @@ impl Image {
         let has_meta = meta.is_some();
         let meta = meta.unwrap_or_default();
         let index = Index::new(file.clone(), &superblock, &trailer)?;
-        Ok(Self { file, superblock, trailer, meta, has_meta, damage, index })
+        Ok(Self { file, superblock, trailer, meta, has_meta, damage, index, segments: None })
     }
 
     /// What was known before the first block.
@@ -140,12 +143,13 @@ pub(crate) fn read_page(file: &dyn ReadAt, offset: u64) -> Result<[u8; PAGE_SIZE
     Ok(page)
 }
 
-/// The superblock at the start of `file`, whether or not the image was finished; `None` when
-/// there is no sound one.
+/// The superblock at the start of `file`, whether or not the image was finished, and of whichever
+/// segment of a split one; `None` when there is no sound one.
 #[must_use]
 pub fn peek(file: &dyn ReadAt) -> Option<Superblock> {
     let page = read_page(file, 0).ok()?;
-    Superblock::from_bytes(&page, Section::Superblock, 0).ok()
+    let found = Superblock::of_segment(&page, Section::Superblock, 0).ok()?;
+    Some(found.0)
 }
 
 /// The set named by the superblock at the start of `file`: see [`peek`].
@@ -239,6 +243,16 @@ pub(crate) fn read_trailer(
         };
         Err(fault.at(Section::Trailer, offset))
     };
+    // A segment of a split image ends with a tail of another kind.
+    if superblock.features.incompat & Features::SPLIT != 0 {
+        for (copy, offset) in [(2, len - PAGE_SIZE as u64), (1, len - TAIL_LEN)] {
+            let page = read_copy(file, Section::Trailer, offset);
+            let own = page.and_then(|page| SegmentTrailer::from_bytes(&page, copy, 0, offset));
+            if let Ok(own) = own {
+                return Err(SegmentError::part(own.image, own.place.no).into());
+            }
+        }
+    }
     let mut note = |error| match error {
         Error::Corrupt(corrupt) => {
             damage.push(corrupt);

@@ -27,6 +27,7 @@ pub mod meta;
 mod parent;
 mod parity;
 mod repair;
+mod segments;
 mod state;
 mod tree_pages;
 mod verify;
@@ -35,7 +36,7 @@ mod writer;
 pub use block::{BaseBlock, BaseReader, BlockReader, Scratch, delta_head};
 pub use codec::{Compression, DELTA_DEPTH_WRITTEN, Decoder, DeltaBase, EncodedBlock, Encoder};
 pub use dump::dump;
-pub use error::{Corrupt, Error, Foreign, Result, Section, Unsupported};
+pub use error::{Corrupt, Error, Foreign, Result, Section, SegmentError, Unsupported};
 pub use groups::{GroupSpan, Groups};
 pub use hash::{GroupNode, Roots};
 pub use ids::{
@@ -49,6 +50,10 @@ pub use layout::{
 };
 pub use parent::ParentState;
 pub use repair::{Repair, RepairReport};
+pub use segments::{
+    SegmentFile, SegmentFiles, SegmentHead, SegmentReport, Segments, peek_segment, segment_name,
+    verify_segment,
+};
 pub use verify::{Depth, VerifyReport};
 pub use writer::{BlockPlace, ImageSummary, ImageWriter, RowItem, RunKind};
 

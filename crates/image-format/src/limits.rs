@@ -96,3 +96,10 @@ pub const TRAILER_GAP_WITH_PARITY: u64 = 256 << 10;
 /// Bytes behind a stripe of pieces within which its PARITY frame begins: bounds how far a reader
 /// looks for it. A merge copies rows of frames of up to half as much.
 pub const PARITY_REACH: u64 = 32 << 20;
+/// Segments of one image: all of them stay open while it is read, and their names have three
+/// digits.
+pub const SEGMENTS_MAX: u32 = 1_000;
+
+/// Smallest size of a segment file that can be asked for: one piece of the image, with the 84 KiB
+/// of superblock, list and tail around it.
+pub const SEGMENT_BYTES_MIN: u64 = 160 << 10;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::Remarks;
 use crate::json::path;
-use crate::words::{clean, short, size};
+use crate::words::{clean, in_files, short, size};
 
 /// What `aiv consolidate` begins with, before any set was looked at.
 #[must_use]
@@ -54,6 +54,7 @@ pub fn add_consolidation(json: &mut Value, folder: &Path, report: &Consolidation
                 "recovery_point": image.point.to_string(),
                 "state_root": image.state_root.to_string(),
                 "bytes_stored": image.bytes,
+                "segments": image.segments,
                 "dropped": image.dropped.iter().map(ToString::to_string).collect::<Value>(),
             })
         }),
@@ -103,7 +104,8 @@ pub fn plan_text(set: &Set, plan: &ConsolidationPlan) -> String {
 pub fn consolidation_text(report: &ConsolidationReport) -> String {
     let mut text = String::new();
     for image in &report.merged {
-        text += &format!("  wrote {}, {}, proven\n", clean(&image.file), size(image.bytes));
+        let (file, files) = (clean(&image.file), in_files(image.segments));
+        text += &format!("  wrote {file}, {}{files}, proven\n", size(image.bytes));
     }
     text + &removed_text(&report.removed)
 }
@@ -121,6 +123,7 @@ pub fn archive_json(image: &Path, to: &Path, report: &ArchiveReport) -> Value {
         "recovery_point": report.point.to_string(),
         "state_root": report.state_root.to_string(),
         "bytes_stored": report.bytes,
+        "segments": report.segments,
     })
 }
 
@@ -129,7 +132,11 @@ pub fn archive_json(image: &Path, to: &Path, report: &ArchiveReport) -> Value {
 pub fn archive_text(image: &Path, to: &Path, report: &ArchiveReport) -> String {
     let (image, to) = (image.display().to_string(), to.display().to_string());
     let (point, bytes) = (short(report.point), size(report.bytes));
-    format!("{} -> {}\npoint {point} in one file of {bytes}, proven\n", clean(&image), clean(&to))
+    let what = match report.segments {
+        1 => format!("one file of {bytes}"),
+        count => format!("{count} files of {bytes} together"),
+    };
+    format!("{} -> {}\npoint {point} in {what}, proven\n", clean(&image), clean(&to))
 }
 
 /// What `aiv copy` and `aiv move` begin with.

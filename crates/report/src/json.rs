@@ -6,7 +6,7 @@ use std::time::Duration;
 use aiv_backup_engine::{BackupPlan, BackupReport, LostPoint};
 use aiv_chain::meta::{DiskInfo, Excluded, ExcludedFile, RegionInfo};
 use aiv_chain::{Checked, Image, Point, Set, Stray};
-use aiv_image_format::{Corrupt, Error as ImageError, MAJOR, MINOR};
+use aiv_image_format::{Corrupt, Error as ImageError, MAJOR, MINOR, Segments};
 use aiv_restore_engine::{NewTable, PlanStep, RestorePlan, RestoreReport, TableRow, UndoLog};
 use aiv_volume_io::Extent;
 use aiv_volume_io::device::{BlockDevice, DeviceKind};
@@ -148,7 +148,8 @@ pub fn image(image: &Image) -> Value {
         "consistency": manifest.consistency.name(),
         "capture": manifest.capture.name(),
         "size": geometry.len(),
-        "size_stored": tail.file_len,
+        "size_stored": image.segments().map_or(tail.file_len, Segments::bytes),
+        "segments": tail.segment_count.max(1),
         "sector_size": geometry.sector_size(),
         "block_size": geometry.block_size().get(),
         "state_root": tail.state_root.to_string(),
@@ -224,6 +225,7 @@ fn point(point: &Point) -> Value {
         "parent": point.parent.map(|link| link.point.to_string()),
         "size": point.size,
         "size_stored": point.size_stored,
+        "segments": point.segments.len() + 1,
         "restorable": point.is_restorable(),
         "problem": (!point.is_restorable()).then(|| point.state.to_string()),
         "other_files": point.other_files,
@@ -262,6 +264,7 @@ pub fn verification(images: &[Checked]) -> Value {
             "blocks_checked": report.map_or(0, |r| r.blocks_checked),
             "bytes_checked": report.map_or(0, |r| r.bytes_checked),
             "proven": image.is_proven(),
+            "segment": image.segment,
             "skipped": image.skipped.map(|v| time(v.time_unix_ms)),
             "points_affected": lines(&image.points_affected),
         })
@@ -310,6 +313,7 @@ pub fn backup(folder: &Path, plan: &BackupPlan, report: &BackupReport, elapsed: 
         "bytes_used": report.bytes_used,
         "bytes_read": report.bytes_read,
         "bytes_stored": report.bytes_stored,
+        "segments": report.segments,
         "parent": report.parent.map(|parent| parent.to_string()),
         "blocks": report.blocks,
         "blocks_changed": report.totals.blocks_decided(),

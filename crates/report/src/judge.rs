@@ -167,6 +167,9 @@ fn judge_backup(error: &aiv_backup_engine::Error) -> Option<Verdict> {
         Error::Refused(Refusal::ExcludeFromAll) => {
             refused("exclude_from_all", "leave one of the two options away")
         }
+        Error::Refused(Refusal::SplitSize { .. }) => {
+            refused("split_size", "nothing was written: give a larger size with --split")
+        }
         Error::Refused(_) => refused("block_size", "leave the block size to Aivory"),
         _ => None,
     }
@@ -292,6 +295,12 @@ fn judge_image(error: &ImageError) -> Option<Verdict> {
             code: "incomplete",
             exit: Exit::Damage,
             hint: "copy it again from where it came from, or use another point",
+        }),
+        ImageError::Segments(_) => Some(Verdict {
+            code: "segments",
+            exit: Exit::Damage,
+            hint: "put all the files of the image into one folder, and name the first of them; \
+                   `aiv verify` proves one of the others alone",
         }),
         ImageError::Foreign(_) => failed(
             "foreign",
@@ -507,6 +516,7 @@ mod tests {
             backup::Refusal::InUse { uses: "swap".to_owned() },
             backup::Refusal::Empty,
             backup::Refusal::BlockSize { len: 1, block_size: 1 },
+            backup::Refusal::SplitSize { bytes: 3, split: 1, needed: 2 },
         ] {
             assert_eq!(of(backup::Error::Refused(refusal)).1, 5);
         }

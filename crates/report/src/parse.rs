@@ -42,6 +42,15 @@ pub fn block_size(text: &str) -> Result<BlockSize, Wrong> {
     bytes.and_then(BlockSize::new).ok_or("not a power of two from 16K to 4M")
 }
 
+/// Bytes of a segment file, written as a [`size`].
+///
+/// # Errors
+/// What is wrong with the text, in words.
+pub fn split(text: &str) -> Result<u64, Wrong> {
+    const LEAST: u64 = 64 << 20;
+    Some(size(text)?).filter(|&bytes| bytes >= LEAST).ok_or("less than 64M")
+}
+
 /// A pattern that names files.
 ///
 /// # Errors
@@ -84,6 +93,8 @@ mod tests {
         }
         assert!(rate("0").is_err());
         assert!(block_size("48K").is_err() && block_size("8M").is_err());
+        assert!(split("63M").is_err() && split("x").is_err());
+        assert_eq!((split("64M"), split("4G")), (Ok(64 << 20), Ok(4 << 30)));
         assert_eq!(block_size("64k").map(BlockSize::get), Ok(65_536));
     }
 

@@ -7,13 +7,13 @@ use std::time::Duration;
 use aiv_backup_engine::{BackupPlan, BackupReport};
 use aiv_chain::meta::{Capture, DiskInfo, Excluded, Meta, RegionInfo};
 use aiv_chain::{Checked, Image, Point, Set};
-use aiv_image_format::Error as ImageError;
+use aiv_image_format::{Error as ImageError, Segments};
 use aiv_restore_engine::{NewTable, RestorePlan, RestoreReport, TableRow, UndoLog};
 use aiv_volume_io::Extent;
 use aiv_volume_io::device::BlockDevice;
 
 use crate::Failure;
-use crate::words::{self, clean, short, size, time, volumes};
+use crate::words::{self, clean, in_files, short, size, time, volumes};
 
 /// Columns as wide as their widest cell, two blanks apart.
 fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
@@ -95,7 +95,11 @@ pub fn image(path: &Path, image: &Image) -> String {
         ("builds on", head.parent.map(|p| p.point.to_string()).unwrap_or_default()),
         ("changed", changed(image)),
         ("size", format!("{} ({} bytes)", size(geometry.len()), geometry.len())),
-        ("stored", size(tail.file_len)),
+        (
+            "stored",
+            size(image.segments().map_or(tail.file_len, Segments::bytes))
+                + &in_files(tail.segment_count),
+        ),
         ("sector size", format!("{} bytes", geometry.sector_size())),
         ("block size", size(geometry.block_size().get().into())),
         ("state root", tail.state_root.to_string()),
@@ -195,6 +199,12 @@ fn checked(image: &Checked) -> String {
         }
         Ok(report) if report.is_sound() => {
             let (blocks, bytes) = (report.blocks_checked, size(report.bytes_checked));
+            if let Some(number) = image.segment {
+                return format!(
+                    "{file}: segment {number} by itself: sound, {bytes} checked; its blocks only \
+                     together with the others\n"
+                );
+            }
             format!("{file}: sound, {blocks} blocks and {bytes} checked\n")
         }
         Ok(report) => {
@@ -235,7 +245,7 @@ pub fn backup(
         ),
     };
     format!(
-        "{} -> {}\n{} image, point {}, {}\n{changed}{}{}{} disk, {} read, {} stored (1:{}.{}), \
+        "{} -> {}\n{} image, point {}, {}\n{changed}{}{}{} disk, {} read, {} stored{} (1:{}.{}), \
          {}.{} s, {}/s\n",
         clean(&source.display().to_string()),
         clean(&image.display().to_string()),
@@ -247,6 +257,7 @@ pub fn backup(
         size(report.bytes_source),
         size(report.bytes_read),
         size(report.bytes_stored),
+        in_files(report.segments),
         tenths / 10,
         tenths % 10,
         ms / 1000,

@@ -107,6 +107,11 @@ pub fn table_kind(kind: TableKind) -> &'static str {
     }
 }
 
+/// ` in 3 files` of an image that is split.
+pub(crate) fn in_files(count: u32) -> String {
+    if count > 1 { format!(" in {count} files") } else { String::new() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

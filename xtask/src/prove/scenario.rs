@@ -8,7 +8,8 @@ use aiv_backup_engine::{
     SourceFacts,
 };
 use aiv_chain::{
-    ConsolidateOptions, ConsolidationPlan, Folder, Keep, MergeIds, PointId, archive, move_set,
+    ArchiveOptions, ConsolidateOptions, ConsolidationPlan, Folder, Keep, MergeIds, PointId,
+    archive, move_set,
 };
 use aiv_image_format::GroupId;
 use aiv_image_format::meta::Inventory;
@@ -75,7 +76,7 @@ pub(crate) fn merge_ids(maker: &mut Maker) -> impl FnMut() -> MergeIds {
 
 /// How points are merged in programs.
 pub(crate) const CONSOLIDATE: ConsolidateOptions =
-    ConsolidateOptions { compression: Compression::Zstd(1), patience: Duration::ZERO };
+    ConsolidateOptions { compression: Compression::Zstd(1), split: None, patience: Duration::ZERO };
 
 /// Options of a random backup.
 pub(crate) fn random_options(random: &mut Random) -> BackupOptions {
@@ -151,8 +152,8 @@ impl Scenario {
         let Some(set) = folder.sets.first() else { return Ok(()) };
         let point = &set.points[self.random.below(set.points.len())];
         let mut ids = merge_ids(&mut self.maker);
-        let codec = Compression::Zstd(1);
-        let done = archive(storage, set, point, storage, codec, &mut ids, Job::silent());
+        let how = ArchiveOptions { compression: Compression::Zstd(1), split: None };
+        let done = archive(storage, set, point, storage, how, &mut ids, Job::silent());
         done.map(drop).map_err(|e| said(&e))
     }
 

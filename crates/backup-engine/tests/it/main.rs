@@ -19,5 +19,6 @@ mod increments;
 mod logical_volumes;
 mod planted;
 mod round_trip;
+mod splits;
 mod stopping;
 mod tools;

@@ -71,7 +71,7 @@ pub struct Vanished {
 /// An image as it was found at one time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// The file's stamp, zero when the storage has none.
+    /// The file's stamp, or one of all its segments' stamps; zero when the storage has none.
     pub stamp: u64,
     /// Whether the image opened with damage, which is not kept: it is opened every time.
     pub flawed: bool,
@@ -161,12 +161,18 @@ impl Catalogue {
         Some(&self.entries[at]).filter(|entry| entry.is_of(file))
     }
 
+    /// The other files of an image that was split when it was scanned.
+    pub(crate) fn segments(&self, file: &str) -> &[String] {
+        self.position(file).map_or(&[], |at| &self.entries[at].facts.segments)
+    }
+
     /// What the last verification of a file found.
     pub(crate) fn verified(&self, file: &str) -> Option<Verified> {
         self.entries[self.position(file)?].facts.verified
     }
 
-    /// A file as it was when it was scanned.
+    /// A file as it was when it was scanned, a split image as a [`Listing`](crate::split::Listing)
+    /// has it.
     pub(crate) fn file(&self, name: &str) -> Option<FileEntry> {
         let Entry { stamp, facts, .. } = &self.entries[self.position(name)?];
         Some(FileEntry { name: name.to_owned(), len: facts.size_stored, stamp: *stamp })

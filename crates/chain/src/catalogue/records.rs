@@ -13,13 +13,15 @@ use crate::facts::{About, Facts};
 
 const MAGIC: [u8; 8] = *b"AIVCATLG";
 /// Raised with every change of the bytes below.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Keeps the hash of a catalogue from standing for one of anything else.
 const HASH_CONTEXT: &str = "aivory catalogue of a folder";
 
 /// Bytes of the shortest entry, and of the shortest vanished point.
-const ENTRY_MIN: usize = 160;
+const ENTRY_MIN: usize = 164;
 const VANISHED_MIN: usize = 48;
+/// Bytes of the shortest name.
+const SEGMENT_MIN: usize = 4;
 
 /// The bytes of a catalogue and the hash they end with.
 pub(super) fn encode(catalogue: &Catalogue) -> (Vec<u8>, blake3::Hash) {
@@ -86,6 +88,8 @@ fn hash(body: &[u8]) -> blake3::Hash {
 fn put_entry(out: &mut Out, entry: &Entry) {
     let Entry { stamp, flawed, facts } = entry;
     out.text(&facts.file);
+    out.u32(u32::try_from(facts.segments.len()).unwrap_or(u32::MAX));
+    facts.segments.iter().for_each(|name| out.text(name));
     out.u64(facts.size_stored);
     out.u64(facts.tail);
     out.u64(*stamp);
@@ -130,6 +134,11 @@ fn put_entry(out: &mut Out, entry: &Entry) {
 
 fn take_entry(input: &mut In<'_>) -> Option<Entry> {
     let file = input.text()?;
+    let count = input.count(SEGMENT_MIN)?;
+    let mut segments = Vec::with_capacity(count);
+    for _ in 0..count {
+        segments.push(input.text()?);
+    }
     let size_stored = input.u64()?;
     let tail = input.u64()?;
     let stamp = input.u64()?;
@@ -165,6 +174,7 @@ fn take_entry(input: &mut In<'_>) -> Option<Entry> {
     };
     let facts = Facts {
         file,
+        segments,
         image,
         set,
         point,
@@ -224,7 +234,7 @@ mod tests {
             texts in prop::collection::vec(".{0,20}", 4),
             flags in any::<(bool, bool)>(),
             verified in prop::option::of((0..3usize, any::<u64>(), any::<bool>())),
-            file in "[a-zä/]{1,30}",
+            (file, segments) in ("[a-zä/]{1,30}", prop::collection::vec("[a-z.]{0,9}", 0..3)),
         ) -> Entry {
             let kind = [ImageKind::Full, ImageKind::Incremental, ImageKind::Differential][kind];
             let link = ParentLink { point: PointId(ids.0), state_root: Digest(roots.2) };
@@ -243,6 +253,7 @@ mod tests {
             });
             let facts = Facts {
                 file,
+                segments,
                 image: ImageId(ids.0),
                 set: SetId(ids.1),
                 point: PointId(ids.2),
@@ -349,6 +360,7 @@ mod tests {
         proptest!(|(mut entry in arb_entry())| {
             entry.facts = Facts {
                 file: String::new(),
+                segments: Vec::new(),
                 kind: ImageKind::Full,
                 parent: None,
                 about: None,

@@ -13,7 +13,7 @@ use crate::census::Census;
 use crate::error::{Error, Result};
 use crate::facts::Facts;
 use crate::folder::{Folder, Set};
-use crate::merge::{Merge, NewIds, remove_stale, take_lease};
+use crate::merge::{Merge, NewIds, kept_split, remove_stale, take_lease};
 use crate::removal::{LeftFile, LeftReason, Removal, Removed};
 use crate::view::View;
 
@@ -22,6 +22,9 @@ use crate::view::View;
 pub struct ConsolidateOptions {
     /// For the few blocks that have to be stored anew.
     pub compression: Compression,
+    /// Bytes of a file at most, from 64 MiB: larger images are split. `None` splits where what is
+    /// merged was split.
+    pub split: Option<u64>,
     /// Time to wait for a running backup to end before the old files are left alone.
     pub patience: Duration,
 }
@@ -55,8 +58,10 @@ pub struct MergedImage {
     pub kind: ImageKind,
     /// Name of the state.
     pub state_root: Digest,
-    /// Bytes of the file.
+    /// Bytes of the file, or of all its segments.
     pub bytes: u64,
+    /// Files the image is split into; 1 when it is not.
+    pub segments: u32,
     /// The points it took in and no longer provides, oldest first.
     pub dropped: Vec<PointId>,
 }
@@ -103,7 +108,7 @@ impl ConsolidationPlan {
         let mut folding = Folding { set, storage, lease, patience, report, job };
         folding.finish(&self.leftovers)?;
         for run in &self.runs {
-            folding.merge(run, options.compression, new_ids)?;
+            folding.merge(run, options, new_ids)?;
         }
         let report = &mut folding.report;
         report.waiting_for_backup = report.left.iter().any(|left| left.why == LeftReason::Backup);
@@ -158,7 +163,7 @@ impl Folding<'_> {
     fn merge(
         &mut self,
         run: &PlannedRun,
-        compression: Compression,
+        options: &ConsolidateOptions,
         new_ids: &mut NewIds<'_>,
     ) -> Result<()> {
         // Again for each run: the one before changed it.
@@ -183,8 +188,10 @@ impl Folding<'_> {
             return Err(Error::NoSpace { needed: run.bytes_max, free });
         }
         let view = View::of_point(self.storage, set, point)?;
-        let merge =
-            Merge { view: &view, count, compression, ids: new_ids(), name: None, job: self.job };
+        let ConsolidateOptions { compression, split, .. } = *options;
+        let split = split.or_else(|| kept_split(&view, count));
+        let (ids, job) = (new_ids(), self.job);
+        let merge = Merge { view: &view, count, compression, ids, name: None, split, job };
         let merged = merge.write(self.storage, &|| {
             self.lease.check().map_err(Error::io("checking the lease before publishing"))
         })?;
@@ -193,7 +200,8 @@ impl Folding<'_> {
             point: run.result.link.point,
             kind: run.kind,
             state_root: merged.trailer.state_root,
-            bytes: merged.trailer.file_len,
+            bytes: merged.bytes,
+            segments: merged.segments,
             dropped: run.drops.iter().map(|drop| drop.link.point).collect(),
         });
         let dropped: HashSet<Node> = run.drops.iter().map(|p| self.node(p.link)).collect();

@@ -7,19 +7,20 @@ mod run;
 mod write;
 
 use std::io;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 
+use aiv_image_format::limits::SEGMENT_BYTES_MIN;
 use aiv_image_format::meta::Meta;
 use aiv_image_format::{
     Compression, Depth, Error as ImageError, Features, Image, ImageId, ImageKind, ImageWriter,
-    ParentState, SPECIFICATION, SessionTag, SetId, Superblock, Trailer, Unsupported, peek_set,
+    ParentState, SPECIFICATION, Segments, SessionTag, SetId, Superblock, Trailer, Unsupported,
 };
 use aiv_volume_io::{Job, Lease, Step, Storage};
 
 use crate::error::{Error, Result};
 use crate::folder::list;
 use crate::names::{ImageName, image_name, suffix};
+use crate::split::{PartFiles, discard_parts, open_parts, publish_parts, remove_interrupted};
 use crate::view::View;
 use gather::{Batch, Gather};
 use run::Run;
@@ -89,6 +90,8 @@ pub(crate) struct Merge<'a> {
     pub ids: MergeIds,
     /// The name of the file, instead of one that says host, disk, time and number.
     pub name: Option<&'a str>,
+    /// Bytes of a segment file at most, when the image is to be split.
+    pub split: Option<u64>,
     pub job: Job<'a>,
 }
 
@@ -97,6 +100,9 @@ pub(crate) struct Merge<'a> {
 pub(crate) struct Merged {
     pub file: String,
     pub trailer: Trailer,
+    /// Files it is in, and the bytes of all of them.
+    pub segments: u32,
+    pub bytes: u64,
 }
 
 impl Merge<'_> {
@@ -111,19 +117,20 @@ impl Merge<'_> {
         let part = format!("{file}{MERGE_PART}");
         // Before anything that removes on error: a taken name is somebody else's file.
         let created = storage.create(&part).map_err(Error::io(format!("creating {part}")))?;
-        let outcome = self.fill(storage, created, &file, &part).and_then(|trailer| {
+        let outcome = self.fill(storage, created, &file, &part).and_then(|(trailer, bytes)| {
             before()?;
-            storage.publish(&part, &file).map_err(Error::io(format!("publishing {file}")))?;
-            Ok(trailer)
+            publish_parts(storage, &file, MERGE_PART, trailer.segment_count)
+                .map_err(Error::io(format!("publishing {file}")))?;
+            Ok((trailer, bytes))
         });
         if outcome.is_err() {
-            // Best effort: the first error is the one that matters, and a leftover is harmless.
-            let _ = storage.remove(&part);
+            discard_parts(storage, &file, MERGE_PART);
         }
-        let trailer = outcome?;
+        let (trailer, bytes) = outcome?;
         let durable = format!("making the name durable of {file}");
         storage.sync_dir().map_err(Error::io(durable))?;
-        Ok(Merged { file, trailer })
+        let segments = trailer.segment_count.max(1);
+        Ok(Merged { file, trailer, segments, bytes })
     }
 
     fn fill(
@@ -132,7 +139,7 @@ impl Merge<'_> {
         created: Box<dyn aiv_volume_io::AppendFile>,
         file: &str,
         part: &str,
-    ) -> Result<Trailer> {
+    ) -> Result<(Trailer, u64)> {
         let run = Run { layers: &self.view.layers, count: self.count };
         let parent = run.parent();
         let wrap = |error| match error {
@@ -141,7 +148,14 @@ impl Merge<'_> {
             error => Error::in_file(part, error),
         };
         let superblock = self.superblock(&run)?;
-        let mut writer = ImageWriter::create(created, superblock).map_err(wrap)?;
+        let writer = match self.split {
+            None => ImageWriter::create(created, superblock),
+            Some(limit) => {
+                let files = PartFiles::new(storage, file, MERGE_PART, created);
+                ImageWriter::create_split(Box::new(files), superblock, limit)
+            }
+        };
+        let mut writer = writer.map_err(wrap)?;
         for layer in self.view.layers.iter().take(self.count) {
             writer.name_origins(&[layer.image.superblock().session]);
             writer.name_origins(&layer.image.meta().origins);
@@ -153,18 +167,18 @@ impl Merge<'_> {
             let what = "its state is another one than that of the point".to_owned();
             return Err(Error::ReadBack { file: file.to_owned(), what });
         }
-        prove(storage, part, file, &trailer, state, self.job)?;
-        Ok(trailer)
+        let bytes = prove(storage, part, file, &trailer, state, self.job)?;
+        Ok((trailer, bytes))
     }
 
     /// Copies the blocks: one thread reads, this one checks, hashes and writes.
-    fn copy(
+    fn copy<'f>(
         &self,
         run: &Run<'_>,
         parent: Option<&View>,
-        writer: ImageWriter,
+        writer: ImageWriter<'f>,
         part: &str,
-    ) -> Result<ImageWriter> {
+    ) -> Result<ImageWriter<'f>> {
         let layers = &self.view.layers;
         let totals = layers.iter().take(self.count).map(|layer| layer.image.trailer().totals);
         let shares = totals.fold(0, |sum: u64, t| {
@@ -208,7 +222,12 @@ impl Merge<'_> {
         let has_parent = oldest.parent.is_some();
         Ok(Superblock {
             features: Features {
-                incompat: if has_parent { incompat } else { incompat & Features::PARITY },
+                // Whether it is split itself is decided anew.
+                incompat: if has_parent {
+                    incompat & !Features::SPLIT
+                } else {
+                    incompat & Features::PARITY
+                },
                 ..Features::default()
             },
             image: self.ids.image,
@@ -248,6 +267,14 @@ impl Merge<'_> {
     }
 }
 
+/// Bytes of a segment where an image takes the place of the first `count` of a view, and nothing
+/// else was asked for: as much as the largest of theirs has, if any of them is split.
+pub(crate) fn kept_split(view: &View, count: usize) -> Option<u64> {
+    let largest = |(image, _): (&Image, &str)| Some(image.segments()?.largest());
+    let largest = view.images().take(count).filter_map(largest).max();
+    largest.map(|bytes| bytes.max(SEGMENT_BYTES_MIN))
+}
+
 /// Takes the lease that keeps others from merging and copying images of a set in a folder.
 pub(crate) fn take_lease(storage: &dyn Storage, set: SetId) -> Result<Box<dyn Lease>> {
     storage.lease(&format!("merge-{set}")).map_err(|source| match source.kind() {
@@ -259,13 +286,12 @@ pub(crate) fn take_lease(storage: &dyn Storage, set: SetId) -> Result<Box<dyn Le
 /// Removes what merges and copies that a crash interrupted have left of a set: the lease, which
 /// the caller holds, proves that nobody is writing them.
 pub(crate) fn remove_stale(storage: &dyn Storage, set: SetId) -> Result<Vec<String>> {
-    let mut removed = Vec::new();
+    let is_part = |name: &str| name.ends_with(MERGE_PART);
+    let mut removed =
+        remove_interrupted(storage, set, &is_part).map_err(Error::io("removing leftovers"))?;
+    // Those that were to show whether two folders are one.
     for entry in list(storage)? {
-        if !entry.name.ends_with(MERGE_PART) {
-            continue;
-        }
-        let Ok(file) = storage.open(&entry.name) else { continue };
-        if peek_set(&*file) == Some(set) || entry.name.contains(&set.to_string()) {
+        if is_part(&entry.name) && entry.name.contains(&set.to_string()) {
             let op = format!("removing the leftover {}", entry.name);
             storage.remove(&entry.name).map_err(Error::io(op))?;
             removed.push(entry.name);
@@ -292,7 +318,7 @@ fn gather_all(
 }
 
 /// Proves a file that was just written and not yet published: every structure, every stored
-/// byte, and the checksum of every frame.
+/// byte, and the checksum of every frame. Returns the bytes of all its segments.
 pub(crate) fn prove(
     storage: &dyn Storage,
     part: &str,
@@ -300,10 +326,16 @@ pub(crate) fn prove(
     trailer: &Trailer,
     parent: Option<&dyn ParentState>,
     job: Job<'_>,
-) -> Result<()> {
-    let opened = storage.open(part).map_err(Error::io(format!("reading back {part}")))?;
+) -> Result<u64> {
     let in_part = |error| Error::in_file(part, error);
-    let image = Image::open(Arc::clone(&opened)).map_err(in_part)?;
+    let opened = open_parts(storage, file, MERGE_PART, trailer.segment_count);
+    let image = opened.map_err(|error| match error {
+        // It cannot be opened at all.
+        ImageError::Io { source, offset: 0, .. } => {
+            Error::io(format!("reading back {part}"))(source)
+        }
+        error => in_part(error),
+    })?;
     let report = match parent {
         Some(parent) => image.verify_on(parent, Depth::Stored, job),
         None => image.verify(Depth::Stored, job),
@@ -312,7 +344,7 @@ pub(crate) fn prove(
     let what = match report.damage.first() {
         Some(damage) => damage.to_string(),
         None if image.trailer() != trailer => "its trailer is another one".to_owned(),
-        None => return Ok(()),
+        None => return Ok(image.segments().map_or(trailer.file_len, Segments::bytes)),
     };
     Err(Error::ReadBack { file: file.to_owned(), what })
 }

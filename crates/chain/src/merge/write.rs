@@ -10,9 +10,9 @@ use crate::merge::REMEMBERED_MAX;
 use crate::merge::gather::{Batch, Item};
 
 /// Puts batches into a writer.
-pub(super) struct Sink<'a> {
+pub(super) struct Sink<'a, 'f> {
     layers: &'a Layers,
-    writer: ImageWriter,
+    writer: ImageWriter<'f>,
     /// Name of the file being written, for messages.
     file: &'a str,
     /// Where frames landed, by layer and address. When it is full, later ones are copied again
@@ -31,17 +31,17 @@ struct Row {
     end: usize,
 }
 
-impl<'a> Sink<'a> {
+impl<'a, 'f> Sink<'a, 'f> {
     pub(super) fn new(
         layers: &'a Layers,
-        writer: ImageWriter,
+        writer: ImageWriter<'f>,
         file: &'a str,
         remembers: bool,
     ) -> Self {
         Self { layers, writer, file, places: HashMap::new(), remembers }
     }
 
-    pub(super) fn into_writer(self) -> ImageWriter {
+    pub(super) fn into_writer(self) -> ImageWriter<'f> {
         self.writer
     }
 

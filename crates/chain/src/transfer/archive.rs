@@ -9,8 +9,18 @@ use super::{census_of_durable, check_room};
 use crate::ancestry::{Ancestry, node};
 use crate::error::{Error, Result};
 use crate::folder::{Point, Set};
-use crate::merge::{Merge, MergeIds, NewIds, bytes_max, remove_stale, take_lease};
+use crate::merge::{Merge, MergeIds, NewIds, bytes_max, kept_split, remove_stale, take_lease};
 use crate::view::View;
+
+/// How to archive.
+#[derive(Debug, Clone, Copy)]
+pub struct ArchiveOptions {
+    /// For the few blocks that have to be stored anew.
+    pub compression: Compression,
+    /// Bytes of a file at most, from 64 MiB: a larger image is split. `None` splits where what is
+    /// archived was split.
+    pub split: Option<u64>,
+}
 
 /// What archiving a point did.
 #[derive(Debug, Clone)]
@@ -22,8 +32,10 @@ pub struct ArchiveReport {
     pub point: PointId,
     /// Name of the state.
     pub state_root: Digest,
-    /// Bytes of the file.
+    /// Bytes of the file, or of all its segments.
     pub bytes: u64,
+    /// Files the image is split into; 1 when it is not.
+    pub segments: u32,
     /// Whether it was there already, and nothing was written.
     pub was_there: bool,
 }
@@ -41,7 +53,7 @@ pub fn archive(
     set: &Set,
     point: &Point,
     to: &dyn Storage,
-    compression: Compression,
+    how: ArchiveOptions,
     new_ids: &mut NewIds<'_>,
     job: Job<'_>,
 ) -> Result<ArchiveReport> {
@@ -59,20 +71,25 @@ pub fn archive(
             point: point.id,
             state_root: point.state_root,
             bytes: facts.size_stored,
+            segments: u32::try_from(facts.segments.len()).unwrap_or(u32::MAX).saturating_add(1),
             was_there: true,
         });
     }
     let view = View::of_point(from, set, point)?;
     let count = view.images().len();
     check_room(to, bytes_max(&view, count).map_err(|e| view.layers.explain(e))?)?;
-    let merge = Merge { view: &view, count, compression, ids: new_ids(), name: None, job };
+    let ArchiveOptions { compression, split } = how;
+    let split = split.or_else(|| kept_split(&view, count));
+    let ids = new_ids();
+    let merge = Merge { view: &view, count, compression, ids, name: None, split, job };
     let merged = merge
         .write(to, &|| lease.check().map_err(Error::io("checking the lease before publishing")))?;
     Ok(ArchiveReport {
         file: merged.file,
         point: point.id,
         state_root: merged.trailer.state_root,
-        bytes: merged.trailer.file_len,
+        bytes: merged.bytes,
+        segments: merged.segments,
         was_there: false,
     })
 }
@@ -85,7 +102,7 @@ pub fn archive_as(
     view: &View,
     to: &dyn Storage,
     file: &str,
-    compression: Compression,
+    how: ArchiveOptions,
     ids: MergeIds,
     job: Job<'_>,
 ) -> Result<ArchiveReport> {
@@ -98,14 +115,17 @@ pub fn archive_as(
     remove_stale(to, set)?;
     let count = view.images().len();
     check_room(to, bytes_max(view, count).map_err(|e| view.layers.explain(e))?)?;
-    let merge = Merge { view, count, compression, ids, name: Some(file), job };
+    let ArchiveOptions { compression, split } = how;
+    let split = split.or_else(|| kept_split(view, count));
+    let merge = Merge { view, count, compression, ids, name: Some(file), split, job };
     let merged = merge
         .write(to, &|| lease.check().map_err(Error::io("checking the lease before publishing")))?;
     Ok(ArchiveReport {
         file: merged.file,
         point: view.point(),
         state_root: merged.trailer.state_root,
-        bytes: merged.trailer.file_len,
+        bytes: merged.bytes,
+        segments: merged.segments,
         was_there: false,
     })
 }

@@ -4,8 +4,8 @@
 use std::collections::HashSet;
 use std::io;
 
-use aiv_image_format::{Depth, Error as ImageError, Image, PointId};
-use aiv_volume_io::{Job, Lease, Step, Storage};
+use aiv_image_format::{Depth, Error as ImageError, Image, PointId, SegmentFiles, segment_name};
+use aiv_volume_io::{AppendFile, Job, Lease, ReadAt, Step, Storage};
 
 use super::{census_of_durable, check_room};
 use crate::ancestry::{Ancestry, Node};
@@ -14,6 +14,7 @@ use crate::folder::{Folder, Point, PointState, Set, list};
 use crate::merge::{MERGE_PART, NewIds, prove, remove_stale, take_lease};
 use crate::names::{ImageName, image_name};
 use crate::open::{Head, open};
+use crate::split::{PartFiles, discard_parts, publish_parts_as};
 
 /// Bytes read and written at once.
 const CHUNK: u64 = 4 << 20;
@@ -43,7 +44,7 @@ pub struct CopiedFile {
     pub from: String,
     /// Name in the folder it is in now.
     pub file: String,
-    /// Bytes of the file.
+    /// Bytes of the file, or of all its segments.
     pub bytes: u64,
 }
 
@@ -146,42 +147,39 @@ impl Copying<'_> {
 
     fn copy(&self, point: &Point, new_ids: &mut NewIds<'_>) -> Result<CopiedFile> {
         let from = &point.file;
-        let source = self.from.open(from).map_err(Error::io(format!("opening {from}")))?;
-        let image = Image::open(source).map_err(|e| Error::in_file(from, e))?;
+        let image = open(self.from, from, Head::Read)?;
+        let count = image.trailer().segment_count.max(1);
         if (image.superblock().point, image.trailer().state_root) != (point.id, point.state_root) {
             // Somebody put another file in its place.
             let state = PointState::MissingParent { point: point.id };
             return Err(Error::NotRestorable { point: point.id, state });
         }
-        let (part, mut created) = self.create(point, new_ids)?;
-        let outcome = self.fill(&image, from, &part, &mut *created).and_then(|()| {
+        let (name, created) = self.create(point, new_ids)?;
+        let outcome = self.fill(&image, point, &name, created).and_then(|bytes| {
             self.lease.check().map_err(Error::io("checking the lease before publishing"))?;
-            self.publish(point, &part, new_ids)
+            Ok((self.publish(point, &name, count, new_ids)?, bytes))
         });
-        drop(created);
         if outcome.is_err() {
-            // Best effort: the first error is the one that matters, and a leftover is harmless.
-            let _ = self.to.remove(&part);
+            discard_parts(self.to, &name, MERGE_PART);
         }
-        let file = outcome?;
+        let (file, bytes) = outcome?;
         let durable = format!("making the name durable of {file}");
         self.to.sync_dir().map_err(Error::io(durable))?;
-        let bytes = image.trailer().file_len;
         Ok(CopiedFile { point: point.id, from: from.clone(), file, bytes })
     }
 
-    /// Creates a temporary file that does not exist yet.
+    /// Creates a temporary file that does not exist yet; returns its name without that ending.
     fn create(
         &self,
         point: &Point,
         new_ids: &mut NewIds<'_>,
-    ) -> Result<(String, Box<dyn aiv_volume_io::AppendFile>)> {
+    ) -> Result<(String, Box<dyn AppendFile>)> {
         let mut name = point.file.clone();
         let mut tried = 0;
         loop {
             let part = format!("{name}{MERGE_PART}");
             match self.to.create(&part) {
-                Ok(created) => return Ok((part, created)),
+                Ok(created) => return Ok((name, created)),
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists && tried < NAMES_TRIED => {
                     name = self.other_name(point, new_ids);
                     tried += 1;
@@ -191,16 +189,52 @@ impl Copying<'_> {
         }
     }
 
-    /// Copies the bytes, makes them durable, and proves that they are those of `image`.
+    /// Copies the bytes, makes them durable, and proves that they are those of `image`. Returns
+    /// how many they are.
     fn fill(
         &self,
         image: &Image,
+        point: &Point,
+        name: &str,
+        first: Box<dyn AppendFile>,
+    ) -> Result<u64> {
+        let from = &point.file;
+        let mut files = PartFiles::new(self.to, name, MERGE_PART, first);
+        if image.segments().is_none() {
+            let part = format!("{name}{MERGE_PART}");
+            let created = files.create(0).map_err(Error::io(format!("creating {part}")))?;
+            self.copy_bytes(image.file(), from, created, &part)?;
+        } else {
+            for (no, from) in (0..).zip(std::iter::once(from).chain(&point.segments)) {
+                let source = self.from.open(from);
+                let source = source.map_err(Error::io(format!("opening {from}")))?;
+                let part = format!("{}{MERGE_PART}", segment_name(name, no));
+                let created = files.create(no).map_err(Error::io(format!("creating {part}")))?;
+                self.copy_bytes(&*source, from, created, &part)?;
+            }
+        }
+        let part = format!("{name}{MERGE_PART}");
+        let proven = prove(self.to, &part, name, image.trailer(), None, self.job);
+        if let Err(Error::ReadBack { .. }) = proven {
+            // A true copy of a damaged file is no fault of the folder it was written to.
+            let in_source = |error| Error::in_file(from, error);
+            let report = image.verify(Depth::Stored, self.job).map_err(in_source)?;
+            if let Some(damage) = report.damage.into_iter().next() {
+                return Err(in_source(ImageError::Corrupt(damage)));
+            }
+        }
+        proven
+    }
+
+    /// Copies one file and makes it durable.
+    fn copy_bytes(
+        &self,
+        source: &dyn ReadAt,
         from: &str,
+        mut created: Box<dyn AppendFile>,
         part: &str,
-        created: &mut dyn aiv_volume_io::AppendFile,
     ) -> Result<()> {
-        let source = image.file();
-        let len = image.trailer().file_len;
+        let len = source.len();
         let mut buffer = Vec::new();
         let mut at = 0;
         while at < len {
@@ -214,30 +248,25 @@ impl Copying<'_> {
             at += now;
             self.job.progress.advance(Step::CopyImage, now);
         }
-        created.sync().map_err(Error::io(format!("making {part} durable")))?;
-        let file = part.trim_end_matches(MERGE_PART);
-        let proven = prove(self.to, part, file, image.trailer(), None, self.job);
-        if let Err(Error::ReadBack { .. }) = proven {
-            // A true copy of a damaged file is no fault of the folder it was written to.
-            let in_source = |error| Error::in_file(from, error);
-            let report = image.verify(Depth::Stored, self.job).map_err(in_source)?;
-            if let Some(damage) = report.damage.into_iter().next() {
-                return Err(in_source(ImageError::Corrupt(damage)));
-            }
-        }
-        proven
+        created.sync().map_err(Error::io(format!("making {part} durable")))
     }
 
-    /// Publishes under the name it has in the other folder, or one with other random characters
-    /// when that is taken.
-    fn publish(&self, point: &Point, part: &str, new_ids: &mut NewIds<'_>) -> Result<String> {
+    /// Publishes the files under the names they have in the other folder, or with other random
+    /// characters when those are taken. `part` is the name they were written for.
+    fn publish(
+        &self,
+        point: &Point,
+        part: &str,
+        count: u32,
+        new_ids: &mut NewIds<'_>,
+    ) -> Result<String> {
         let taken: HashSet<String> = list(self.to)?.into_iter().map(|entry| entry.name).collect();
         let mut name = point.file.clone();
         for _ in 0..NAMES_TRIED {
-            if !taken.contains(&name) {
-                match self.to.publish(part, &name) {
+            if !(0..count).any(|no| taken.contains(&segment_name(&name, no))) {
+                match publish_parts_as(self.to, part, MERGE_PART, count, &name) {
                     Ok(()) => return Ok(name),
-                    Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                    Err(e) if e.kind() == io::ErrorKind::AlreadyExists && count == 1 => {}
                     Err(source) => return Err(Error::io(format!("publishing {name}"))(source)),
                 }
             }

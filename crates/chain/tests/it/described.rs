@@ -1,7 +1,7 @@
 //! Chains of small images from a compact description: what happened to each block of a disk from
 //! one point to the next.
 
-use aiv_chain::{Folder, Kind, ParentLink, ParentState, PointId, Set, View};
+use aiv_chain::{Folder, Kind, ParentLink, ParentState, PartFiles, PointId, Set, View};
 use aiv_image_format::hash::{fill_unreadable, leaf};
 use aiv_image_format::meta::{DiskInfo, Inventory, Manifest, Meta};
 use aiv_image_format::{
@@ -95,6 +95,8 @@ pub(crate) struct Chain {
     pub storage: MemStorage,
     pub points: Vec<Built>,
     prefix: String,
+    /// Bytes of a file at most, when images are split.
+    split: Option<u64>,
 }
 
 impl Chain {
@@ -105,6 +107,14 @@ impl Chain {
     /// With files whose names begin with `prefix`.
     pub(crate) fn named(prefix: &str, steps: &[Step]) -> Self {
         let mut chain = Self { prefix: prefix.to_owned(), ..Self::default() };
+        steps.iter().for_each(|step| chain.add(step));
+        chain
+    }
+
+    /// With images that are split into files of `split` bytes.
+    pub(crate) fn split(split: u64, steps: &[Step]) -> Self {
+        let (prefix, split) = ("p".to_owned(), Some(split));
+        let mut chain = Self { prefix, split, ..Self::default() };
         steps.iter().for_each(|step| chain.add(step));
         chain
     }
@@ -124,7 +134,7 @@ impl Chain {
         let parent = step.back.and_then(|back| self.points.len().checked_sub(back));
         let view = parent.map(|at| self.view(&self.points[at].id));
         let old = parent.map(|at| self.points[at].cells.clone()).unwrap_or_default();
-        let built = write(storage, file, number, step, view.as_ref(), &old);
+        let built = write(storage, (file, self.split), number, step, view.as_ref(), &old);
         let (trailer, manifest, cells) = built;
         let superblock_id = point_id(number);
         self.points.push(Built {
@@ -218,7 +228,7 @@ type Written = (aiv_image_format::Trailer, Manifest, Vec<Cell>);
 
 fn write(
     storage: &dyn Storage,
-    file: &str,
+    (file, split): (&str, Option<u64>),
     number: usize,
     step: &Step,
     parent: Option<&View>,
@@ -245,7 +255,14 @@ fn write(
         session: SessionTag([byte; 12]),
         writer: "test".to_owned(),
     };
-    let mut writer = ImageWriter::create(storage.create(file).unwrap(), superblock).unwrap();
+    let created = storage.create(file).unwrap();
+    let mut writer = match split {
+        None => ImageWriter::create(created, superblock).unwrap(),
+        Some(limit) => {
+            let files = Box::new(PartFiles::new(storage, file, "", created));
+            ImageWriter::create_split(files, superblock, limit).unwrap()
+        }
+    };
     let told =
         step.changes.iter().flat_map(|&(change, run)| std::iter::repeat_n(change, run.into()));
     let told = told.chain(std::iter::repeat(Change::Keep));
@@ -280,8 +297,8 @@ fn write(
     (trailer, manifest, cells)
 }
 
-struct Maker<'a> {
-    writer: &'a mut ImageWriter,
+struct Maker<'a, 'f> {
+    writer: &'a mut ImageWriter<'f>,
     parent: Option<&'a View>,
     old: &'a [Cell],
     frames: Vec<(Vec<u8>, BlockPlace)>,
@@ -292,7 +309,7 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
     Content::Random(seed).bytes(len)
 }
 
-impl Maker<'_> {
+impl Maker<'_, '_> {
     fn block(&mut self, block: u64, len: usize, change: Change) -> Cell {
         let this = usize::try_from(block).unwrap();
         let old = self.old;

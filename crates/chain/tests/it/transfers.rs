@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use aiv_chain::{
-    ArchiveReport, CopyReport, Depth, Error, LeftReason, MERGE_PART, MoveReport, Result,
-    VerifyOptions, archive, copy_point, copy_set, move_point, move_set, verify_folder,
+    ArchiveOptions, ArchiveReport, CopyReport, Depth, Error, LeftReason, MERGE_PART, MoveReport,
+    Result, VerifyOptions, archive, copy_point, copy_set, move_point, move_set, verify_folder,
 };
 use aiv_image_format::{Compression, Error as ImageError, Image, ImageKind, SPECIFICATION};
 use aiv_testkit::MemStorage;
@@ -23,7 +23,8 @@ pub(crate) fn archive_point(
 ) -> Result<ArchiveReport> {
     let set = set_of(from);
     let point = set.point(point_id(number)).unwrap();
-    archive(from, &set, point, to, Compression::Zstd(1), &mut ids(0xc0), Job::silent())
+    let how = ArchiveOptions { compression: Compression::Zstd(1), split: None };
+    archive(from, &set, point, to, how, &mut ids(0xc0), Job::silent())
 }
 
 pub(crate) fn copy_one(from: &dyn Storage, number: usize, to: &dyn Storage) -> Result<CopyReport> {

@@ -31,6 +31,7 @@ pub(crate) fn run(args: Backup, session: &Session) -> Result<Outcome, Failure> {
         live: args.live,
         patience: PATIENCE,
         comment: args.comment,
+        split: args.split,
         ..BackupOptions::default()
     };
     let seconds = |limit: NonZeroU64| Duration::from_secs(limit.get());

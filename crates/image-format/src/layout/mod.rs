@@ -9,6 +9,7 @@ mod delta;
 mod entry;
 mod frame;
 mod page;
+mod segment;
 mod superblock;
 mod trailer;
 
@@ -20,6 +21,7 @@ pub(crate) use frame::{FRAME_HEADER_SIZE, FrameHeader, frame_size};
 pub(crate) use page::{
     INDEX_ENTRIES_PER_PAGE, InnerEntry, PAGE_HASHES_PER_PAGE, PageHeader, PageKind, TreeNode,
 };
+pub(crate) use segment::{SegmentPlace, SegmentTrailer};
 pub use superblock::{Features, ImageKind, ParentLink, Superblock};
 pub use trailer::{Totals, Trailer};
 

@@ -1,7 +1,8 @@
+use super::segment::SegmentPlace;
 use super::{record, salted_crc};
-use crate::error::{Error, Fault, Foreign, Result, Section, Unsupported};
+use crate::error::{Error, Fault, Foreign, Result, Section, SegmentError, Unsupported};
 use crate::ids::{BlockSize, Digest, Geometry, ImageId, PointId, SessionTag, SetId};
-use crate::limits::PAGE_SIZE;
+use crate::limits::{PAGE_SIZE, SEGMENTS_MAX};
 use crate::{MAJOR, MINOR};
 
 record! {
@@ -31,6 +32,7 @@ record! {
         176 => session_tag: [u8; 12],
         192 => writer: [u8; 32],
         224 => feature_names: [u8; 1536],
+        1824 => segment_start: u64,
         4092 => crc: u32,
     }
 }
@@ -88,7 +90,7 @@ impl Features {
     ];
 
     /// The incompatible features this version reads.
-    const KNOWN: u64 = Self::DELTA | Self::PARENT | Self::PARITY;
+    const KNOWN: u64 = Self::SPLIT | Self::DELTA | Self::PARENT | Self::PARITY;
 
     /// Whether pieces have parity, too.
     #[must_use]
@@ -178,12 +180,24 @@ pub struct Superblock {
 
 impl Superblock {
     /// Checks everything and returns what can be trusted. `offset` is where the bytes came
-    /// from, for messages.
+    /// from, for messages. That of a later segment is refused: no image begins with it.
     pub(crate) fn from_bytes(
         bytes: &[u8; PAGE_SIZE],
         section: Section,
         offset: u64,
     ) -> Result<Self> {
+        match Self::of_segment(bytes, section, offset)? {
+            (superblock, SegmentPlace { no: 0, .. }) => Ok(superblock),
+            (superblock, place) => Err(SegmentError::part(superblock.image, place.no).into()),
+        }
+    }
+
+    /// As [`Superblock::from_bytes`], of any segment, and which one it is.
+    pub(crate) fn of_segment(
+        bytes: &[u8; PAGE_SIZE],
+        section: Section,
+        offset: u64,
+    ) -> Result<(Self, SegmentPlace)> {
         let raw = RawSuperblock::decode(bytes);
         if raw.magic != MAGIC {
             let begins = bytes[..8].iter().map(|b| format!("{b:02x}")).collect();
@@ -208,7 +222,9 @@ impl Superblock {
         if let Some(at) = RawSuperblock::first_reserved_set(bytes) {
             return Err(Fault::Reserved { at }.at(section, offset));
         }
-        Self::check(&raw).map_err(|fault| fault.at(section, offset))
+        let place = SegmentPlace { no: raw.segment_no, start: raw.segment_start };
+        let superblock = Self::check(&raw).map_err(|fault| fault.at(section, offset))?;
+        Ok((superblock, place))
     }
 
     fn check(raw: &RawSuperblock) -> std::result::Result<Self, Fault> {
@@ -245,14 +261,10 @@ impl Superblock {
         if raw.align_log2 != FRAME_ALIGN_LOG2 {
             return Err(value("align_log2", raw.align_log2.into(), "6"));
         }
-        for (field, found) in [
-            ("segment_no", raw.segment_no),
-            ("segment_count", raw.segment_count),
-            ("slot_area_len", raw.slot_area_len),
-        ] {
-            if found != 0 {
-                return Err(value(field, found.into(), "0 without its feature bit"));
-            }
+        check_segment(raw)?;
+        if raw.slot_area_len != 0 {
+            let found = raw.slot_area_len.into();
+            return Err(value("slot_area_len", found, "0 without its feature bit"));
         }
         if raw.autoclear != 0 {
             return Err(value("autoclear", raw.autoclear, "0 outside overlay files"));
@@ -291,7 +303,13 @@ impl Superblock {
         })
     }
 
+    /// As an image begins with it.
     pub(crate) fn to_bytes(&self) -> [u8; PAGE_SIZE] {
+        self.to_segment_bytes(SegmentPlace::default())
+    }
+
+    /// As a segment of the image begins with it.
+    pub(crate) fn to_segment_bytes(&self, place: SegmentPlace) -> [u8; PAGE_SIZE] {
         let mut writer = [0; 32];
         put_text(&mut writer, &self.writer);
         let mut feature_names = [0; 1536];
@@ -319,7 +337,7 @@ impl Superblock {
             block_log2: log2_byte(self.geometry.block_size().get()),
             align_log2: FRAME_ALIGN_LOG2,
             sector_log2: log2_byte(self.geometry.sector_size()),
-            segment_no: 0,
+            segment_no: place.no,
             segment_count: 0,
             slot_area_len: 0,
             address_space_len: self.geometry.len(),
@@ -327,11 +345,37 @@ impl Superblock {
             session_tag: self.session.0,
             writer,
             feature_names,
+            segment_start: place.start,
             crc: 0,
         };
         raw.crc = salted_crc(SALT, &raw.encode()[..4092]);
         raw.encode()
     }
+}
+
+/// The rules about segments: none without the feature, and with it a place an image can have.
+fn check_segment(raw: &RawSuperblock) -> std::result::Result<(), Fault> {
+    let value = |field, found: u64, allowed| Fault::Value { field, found, allowed };
+    if raw.incompat & Features::SPLIT == 0 {
+        for (field, found) in [
+            ("segment_no", raw.segment_no.into()),
+            ("segment_count", raw.segment_count.into()),
+            ("segment_start", raw.segment_start),
+        ] {
+            if found != 0 {
+                return Err(value(field, found, "0 without its feature bit"));
+            }
+        }
+        return Ok(());
+    }
+    if raw.segment_no >= SEGMENTS_MAX {
+        return Err(value("segment_no", raw.segment_no.into(), "below 1,000"));
+    }
+    // No writer knows it when it begins; the trailer tells.
+    if raw.segment_count != 0 {
+        return Err(value("segment_count", raw.segment_count.into(), "0"));
+    }
+    SegmentPlace { no: raw.segment_no, start: raw.segment_start }.check()
 }
 
 /// Base-two logarithm of a power of two; at most 31, so it fits a byte.
@@ -409,9 +453,10 @@ mod tests {
 
     #[test]
     fn a_defined_feature_this_version_lacks_is_refused_by_name() {
-        // Parity needs nothing else, and is read.
-        let lacking = |bit: &usize| 1u64 << bit != Features::PARITY;
-        for (bit, name) in Features::NAMES.iter().enumerate().filter(|(bit, _)| lacking(bit)) {
+        // Parity and segments need nothing else, and are read.
+        let lacks = |bit: &usize| 1u64 << bit & (Features::PARITY | Features::SPLIT) == 0;
+        for bit in (0..Features::NAMES.len()).filter(lacks) {
+            let name = Features::NAMES[bit];
             let error = check(|b| b[16 + bit / 8] |= 1 << (bit % 8));
             assert!(error.to_string().contains(name), "{error}");
         }
@@ -460,6 +505,8 @@ mod tests {
             (146, 12, "align_log2"),
             (147, 8, "sector_log2"),
             (148, 1, "segment_no"),
+            (152, 1, "segment_count"),
+            (1826, 1, "segment_start"),
             (156, 1, "slot_area_len"),
             (40, 1, "autoclear"),
             (12, 1, "reserved byte 12"),

@@ -49,6 +49,7 @@ record! {
         560 => parity_offset: u64,
         568 => parity_len: u64,
         576 => parity_hash: [u8; 32],
+        608 => segment_count: u32,
         4060 => hash: [u8; 32],
         4092 => crc: u32,
     }
@@ -143,6 +144,8 @@ pub struct Trailer {
     pub stored_offset: u64,
     pub stored_pieces: u64,
     pub last_checkpoint: u64,
+    /// Segments of a split image, zero of any other.
+    pub segment_count: u32,
     pub totals: Totals,
     pub parity_offset: u64,
     pub parity_len: u64,
@@ -204,6 +207,7 @@ impl Trailer {
             stored_offset: raw.stored_offset,
             stored_pieces: raw.stored_pieces,
             last_checkpoint: raw.last_checkpoint,
+            segment_count: raw.segment_count,
             totals: Totals {
                 frames: raw.frames,
                 blocks_data: raw.blocks_data,
@@ -266,6 +270,7 @@ impl Trailer {
             parity_offset: self.parity_offset,
             parity_len: self.parity_len,
             parity_hash: self.parity_hash.0,
+            segment_count: self.segment_count,
             hash: [0; 32],
             crc: 0,
         };
@@ -308,6 +313,7 @@ mod tests {
             stored_offset: 22,
             stored_pieces: 23,
             last_checkpoint: 24,
+            segment_count: 35,
             totals: Totals {
                 frames: 25,
                 blocks_data: 26,

@@ -61,7 +61,7 @@ impl VerifyReport {
         self.damage_count == 0
     }
 
-    fn note(&mut self, corrupt: Corrupt) {
+    pub(crate) fn note(&mut self, corrupt: Corrupt) {
         self.damage_count += 1;
         if self.damage.len() < Self::DAMAGE_LISTED_MAX {
             self.damage.push(corrupt);
@@ -78,7 +78,7 @@ impl VerifyReport {
     }
 
     /// Keeps damage and lets everything else through.
-    fn keep<T>(&mut self, result: Result<T>) -> Result<Option<T>> {
+    pub(crate) fn keep<T>(&mut self, result: Result<T>) -> Result<Option<T>> {
         match result {
             Ok(value) => Ok(Some(value)),
             Err(Error::Corrupt(corrupt)) => {
@@ -133,6 +133,7 @@ impl Image {
         let total = if depth == Depth::Quick { 0 } else { self.trailer().stored_offset };
         job.progress.begin(Step::VerifyImage, total);
         self.verify_tail(&mut report)?;
+        self.verify_segments(&mut report)?;
         let index_sound = match without_parent {
             true => self.verify_entries(&mut report, job)?,
             false => self.verify_index(&mut report, parent, job)?,

@@ -52,7 +52,7 @@ struct CheckedRow {
     is_verbatim: bool,
 }
 
-impl ImageWriter {
+impl ImageWriter<'_> {
     /// Decides the next blocks by frames of another image. `entries` are those of that image,
     /// one for each of the next blocks in order, with their frames one behind the other in
     /// `bytes`, which begin with the first frame. An entry may say REF where the frame is that
@@ -105,6 +105,8 @@ impl ImageWriter {
         if (self.file.position() + room) / FRAME_ALIGN >= ADDRESS_UNITS_MAX {
             return Err(Error::Misuse("an image above 16 PiB"));
         }
+        // Behind the frame that may bring it to its place in a page.
+        self.cut_before(row.len + PAGE_SIZE)?;
         let shared = source.filter(|source| {
             row.is_verbatim && row.len >= SHARED_ROW_MIN && source.file().is_some()
         });

@@ -8,6 +8,7 @@ mod copy;
 mod pages;
 mod parity;
 mod sections;
+mod split;
 
 pub use copy::RowItem;
 
@@ -28,6 +29,7 @@ use crate::limits::{
 };
 use crate::meta::Meta;
 use crate::parent::ParentState;
+use crate::segments::Cuts;
 
 /// Where a block landed: what a later equal block refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,8 +75,10 @@ pub struct ImageSummary {
 /// parent, [`ImageWriter::inherit`] leaves blocks as they are in the parent's state.
 ///
 /// Dropping it commits nothing: only [`ImageWriter::finish`] writes the trailers.
-pub struct ImageWriter {
-    file: Appender,
+pub struct ImageWriter<'f> {
+    file: Appender<'f>,
+    /// Of an image that is split: where.
+    cuts: Option<Cuts>,
     superblock: Superblock,
     next_block: BlockIndex,
     next_seq: u64,
@@ -95,13 +99,13 @@ pub struct ImageWriter {
     stripes_written: Option<u64>,
 }
 
-impl ImageWriter {
+impl<'f> ImageWriter<'f> {
     /// Begins an image in an empty file.
     ///
     /// # Errors
     /// [`Error::Io`] when the storage fails; [`Error::Misuse`] for a superblock this version
     /// would refuse to read.
-    pub fn create(file: Box<dyn AppendFile>, superblock: Superblock) -> Result<Self> {
+    pub fn create(file: Box<dyn AppendFile + 'f>, superblock: Superblock) -> Result<Self> {
         let bytes = superblock.to_bytes();
         let superblock = Superblock::from_bytes(&bytes, Section::Superblock, 0)
             .map_err(|_| Error::Misuse("a superblock no reader would accept"))?;
@@ -111,6 +115,7 @@ impl ImageWriter {
             last_checkpoint_end: file.position(),
             file,
             stripes_written: superblock.features.has_data_parity().then_some(0),
+            cuts: None,
             origins: vec![superblock.session],
             last_origin: superblock.session,
             superblock,
@@ -187,6 +192,8 @@ impl ImageWriter {
             plain_len: block.plain_len,
             leaf_prefix,
         };
+        self.parity_if_due()?;
+        self.cut_before(block.payload.len())?;
         let (address, frame_size) = self.append_frame(&about, &block.payload)?;
         self.totals.payload_bytes += block.payload.len() as u64;
         let entry = IndexEntry {
@@ -367,6 +374,8 @@ impl ImageWriter {
         self.pieces_listed += pieces.len() as u64;
         let len = narrow(payload.len());
         let about = NewFrame::plain(FrameKind::Checkpoint, head.number, len);
+        self.parity_if_due()?;
+        self.cut_before(payload.len())?;
         let (address, _) = self.append_frame(&about, &payload)?;
         self.checkpoints.push(address);
         self.last_checkpoint_end = self.file.position();
@@ -409,11 +418,11 @@ impl ImageWriter {
         if self.next_unlisted != self.next_block {
             self.checkpoint()?;
         }
-        self.write_last_stripe()?;
-        self.pad_to_page()?;
+        self.cut_before_pages(&meta)?;
         let frames_end = self.file.position();
         let index = self.write_index()?;
         let tree = self.write_tree(&index, parent)?;
+        self.end_cuts();
         let meta_area = self.write_meta(&meta)?;
         let stored = self.write_stored_list()?;
         let parity = self.write_page_parity(index.offset)?;
@@ -444,6 +453,7 @@ impl ImageWriter {
             stored_offset: stored.offset,
             stored_pieces: stored.pieces,
             last_checkpoint: self.checkpoints.last().copied().unwrap_or(0),
+            segment_count: self.segment_count(),
             totals: self.totals,
             parity_offset: parity.offset,
             parity_len: parity.len,

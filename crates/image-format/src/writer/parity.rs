@@ -9,12 +9,14 @@ use crate::limits::{PAGE_SIZE, PIECE_SIZE};
 use crate::parity::pages::ProtectedPages;
 use crate::parity::stripes::{LAST_PAYLOAD, PARITY_LEN, STRIPE_LEN};
 
-impl ImageWriter {
+impl ImageWriter<'_> {
     /// Writes the PARITY frame of every stripe that is complete.
     pub(super) fn parity_if_due(&mut self) -> Result<()> {
         while let Some(written) = self.stripes_written
             && self.file.position() >= (written + 1) * STRIPE_LEN
         {
+            // Where the parity lies is looked for; that of a segment that ended belongs to the next.
+            self.cut_before(PARITY_LEN)?;
             self.write_stripe(written, PARITY_LEN, false)?;
             self.stripes_written = Some(written + 1);
         }

@@ -15,7 +15,7 @@ use crate::meta::EncodedSection;
 use crate::parent::ParentState;
 use crate::state::StateBuilder;
 
-impl ImageWriter {
+impl ImageWriter<'_> {
     fn page_header(&self, kind: PageKind, level: u8, page_no: u64) -> PageHeader {
         let image = self.superblock.image;
         PageHeader { kind, level, count: 0, page_no, first: 0, image }

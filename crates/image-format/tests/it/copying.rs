@@ -33,7 +33,7 @@ fn superblock(of: &Superblock) -> Superblock {
 /// A new image while it is written.
 struct Target {
     storage: MemStorage,
-    writer: ImageWriter,
+    writer: ImageWriter<'static>,
 }
 
 impl Target {

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use aiv_image_format::limits::SEGMENT_BYTES_MIN;
 use aiv_image_format::meta::Meta;
 use aiv_image_format::{Compression, Depth, Features};
 use aiv_volume_io::Job;
@@ -13,6 +14,7 @@ use crate::change::{Change, Increment};
 use crate::parents::{Files, read_block};
 use crate::recipe::{Block, Fill, Recipe, open, read_all};
 use crate::round_trip::check_dump;
+use crate::segments::{split, three};
 
 /// The stored images by name, each with its recipe.
 fn goldens() -> [(&'static str, Recipe); 5] {
@@ -173,6 +175,34 @@ fn every_stored_image_reads_as_its_recipe_says() {
         let text = check_dump(&image, bytes.len() as u64);
         check_file(&format!("{name}.dump"), text.as_bytes());
     }
+}
+
+/// The files of an image of three segments.
+const SPLIT: [&str; 3] = ["split.aiv", "split.aiv.p002", "split.aiv.p003"];
+
+#[test]
+fn a_split_recipe_gives_the_stored_segments() {
+    let fresh = split(&three(), SEGMENT_BYTES_MIN);
+    assert_eq!(fresh.len(), SPLIT.len());
+    for (name, bytes) in SPLIT.iter().zip(&fresh) {
+        check_file(name, bytes);
+    }
+}
+
+#[test]
+fn the_stored_segments_read_as_the_recipe_says() {
+    let files = match is_blessing() {
+        true => split(&three(), SEGMENT_BYTES_MIN),
+        false => SPLIT.iter().map(|name| stored(name)).collect(),
+    };
+    let image = crate::segments::open(&files).unwrap_or_else(|error| panic!("split: {error}"));
+    let read = read_all(&image).unwrap_or_else(|error| panic!("split: {error}"));
+    let expected = three().expected();
+    assert_eq!(read.len(), expected.len());
+    assert!(read.iter().zip(&expected).all(|(r, e)| r.0 == e.kind && r.1 == e.bytes));
+    assert!(image.verify(Depth::Data, Job::silent()).unwrap().is_sound());
+    let text = check_dump(&image, image.trailer().file_len);
+    check_file("split.dump", text.as_bytes());
 }
 
 #[test]

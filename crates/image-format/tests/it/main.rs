@@ -32,3 +32,5 @@ mod refusals;
 mod repairs;
 mod round_trip;
 mod rows;
+mod segment_damage;
+mod segments;

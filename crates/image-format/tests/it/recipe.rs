@@ -142,7 +142,14 @@ impl Recipe {
         &self,
         file: Box<dyn AppendFile>,
     ) -> aiv_image_format::Result<ImageSummary> {
-        let mut writer = ImageWriter::create(file, self.superblock())?;
+        self.fill(ImageWriter::create(file, self.superblock())?)
+    }
+
+    /// Pushes all blocks and finishes.
+    pub(crate) fn fill(
+        &self,
+        mut writer: ImageWriter<'_>,
+    ) -> aiv_image_format::Result<ImageSummary> {
         let mut encoder = Encoder::new(self.compression, true);
         let mut framed: Vec<(Expected, BlockPlace)> = Vec::new();
         let mut pushed = 0;
@@ -184,7 +191,7 @@ impl Recipe {
 
     fn checkpoint_if_due(
         &self,
-        writer: &mut ImageWriter,
+        writer: &mut ImageWriter<'_>,
         pushed: &mut usize,
     ) -> aiv_image_format::Result<()> {
         *pushed += 1;

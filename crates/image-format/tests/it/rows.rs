@@ -26,7 +26,7 @@ fn source(storage: &DirStorage) -> Image {
     Image::open(storage.open("source").unwrap()).unwrap()
 }
 
-fn writer(storage: &DirStorage, image: &Image) -> ImageWriter {
+fn writer(storage: &DirStorage, image: &Image) -> ImageWriter<'static> {
     let superblock = Superblock {
         image: ImageId([0xa1; 16]),
         point: PointId([0xa2; 16]),

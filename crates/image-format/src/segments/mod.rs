@@ -1,0 +1,68 @@
+//! Split images: one stream of bytes, which is what an unsplit image is, in several files.
+//!
+//! Addresses count in the stream, so nothing inside an image knows of segments. A segment is a
+//! wrapper around a slice of the stream: a superblock in front of it (the stream brings its
+//! own), and behind it a list of piece hashes and a tail by which the file can be proven alone.
+//! The last one ends with the stream.
+
+mod account;
+mod examine;
+mod join;
+mod prove;
+mod verify;
+mod write;
+
+use std::io;
+use std::sync::Arc;
+
+use aiv_volume_io::{AppendFile, ReadAt};
+
+use crate::limits::{PAGE_SIZE, PIECE_SIZE};
+
+pub(crate) use account::account;
+pub use examine::{SegmentHead, peek_segment};
+pub use join::{SegmentFile, Segments};
+pub use prove::{SegmentReport, verify_segment};
+pub(crate) use write::{Cuts, SegmentedFile};
+
+const PAGE: u64 = PAGE_SIZE as u64;
+const PIECE: u64 = PIECE_SIZE as u64;
+
+/// Where the segments of an image are written: files that exist for nobody else yet.
+pub trait SegmentFiles: Send + Sync {
+    /// Creates the file of segment `no`, from 0. Called once for each, in order.
+    ///
+    /// # Errors
+    /// Whatever the medium reports; the image must then be given up.
+    fn create(&mut self, no: u32) -> io::Result<Box<dyn AppendFile>>;
+
+    /// Opens a file that was created and completed before.
+    ///
+    /// # Errors
+    /// Whatever the medium reports.
+    fn open(&self, no: u32) -> io::Result<Arc<dyn ReadAt>>;
+}
+
+/// What segment `no` (from 0) is called where the first one is called `first`. For people and
+/// for finding it fast: what a file is, its superblock says.
+#[must_use]
+pub fn segment_name(first: &str, no: u32) -> String {
+    match no {
+        0 => first.to_owned(),
+        no => format!("{first}.p{:03}", u64::from(no) + 1),
+    }
+}
+
+/// What the first segment is called when a later one is called `name`.
+pub(crate) fn base_name(name: &str) -> String {
+    let digits = |text: &str| text.len() >= 3 && text.bytes().all(|b| b.is_ascii_digit());
+    match name.rsplit_once(".p") {
+        Some((base, number)) if digits(number) => base.to_owned(),
+        _ => "NAME.aiv".to_owned(),
+    }
+}
+
+/// Bytes of the list of so many pieces, padding included.
+const fn list_len(pieces: u64) -> u64 {
+    (pieces * 32).next_multiple_of(PAGE)
+}
