@@ -64,6 +64,7 @@ impl Spec {
             created_unix_ms: self.time_unix_ms,
             session: SessionTag([self.point.0[0]; 12]),
             writer: "test".to_owned(),
+            key_commitment: aiv_image_format::Digest::default(),
         };
         let mut writer = ImageWriter::create(storage.create(file).unwrap(), superblock).unwrap();
         let mut encoder = Encoder::new(Compression::Lz4, true);
