@@ -25,11 +25,10 @@ fn other_of_each() -> [Credential; 4] {
     ]
 }
 
+/// The slot that it opens; 0 with another key in it.
 fn opens(area: &KeyArea, credential: &Credential) -> Result<u8, Error> {
-    area.open(credential, &mut Work::new()).map(|opened| {
-        assert_eq!(opened.key, chain_key());
-        opened.slot
-    })
+    let opened = area.open(credential, &mut Work::new())?;
+    Ok(if opened.key == chain_key() { opened.slot } else { 0 })
 }
 
 #[test]
