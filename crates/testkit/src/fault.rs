@@ -52,13 +52,13 @@ impl FaultPlan {
 pub enum Fault {
     /// The medium failed. Hits everything.
     Eio,
-    /// No space left. Hits whatever may need a block: create, reopen, append, sync, publish,
-    /// directory sync, lease.
+    /// No space left. Hits whatever may need a block: create, reopen, append, key slots, sync,
+    /// publish, directory sync, lease.
     Enospc,
     /// Quota exceeded. Hits the same.
     Edquot,
     /// Interrupted by a signal, nothing done. Hits what may wait in the kernel and has no
-    /// promise to go on by itself: everything but reads and leases, taken or checked.
+    /// promise to go on by itself: everything but reads, key slots, and leases, taken or checked.
     Eintr,
     /// Half of the data is taken, which is no error. Hits appends of two bytes and more.
     ShortWrite,
@@ -66,7 +66,7 @@ pub enum Fault {
     ShortRead,
     /// The sync fails; what it should have made durable reads as zeros from then on; the next
     /// sync reports success. Hits syncs of files, reopening a file, which syncs it, and directory
-    /// syncs (which lose nothing).
+    /// syncs (which lose nothing). Key slots that are lost are again what they were before.
     SyncFailsThenSucceeds,
     /// The rename fails and nothing is renamed. Hits publish.
     RenameFails,
@@ -93,13 +93,17 @@ impl Fault {
     }
 
     pub(crate) fn can_hit(self, op: Op, bytes: usize) -> bool {
+        use Op::WriteSlots;
         use Op::{Append, CheckLease, Create, Lease, Publish, Read, Reopen, Sync, SyncDir};
         match self {
             Self::Eio => true,
             Self::Enospc | Self::Edquot => {
-                matches!(op, Create | Reopen | Append | Sync | Publish | SyncDir | Lease)
+                matches!(
+                    op,
+                    Create | Reopen | Append | WriteSlots | Sync | Publish | SyncDir | Lease
+                )
             }
-            Self::Eintr => !matches!(op, Read | Lease | CheckLease),
+            Self::Eintr => !matches!(op, Read | WriteSlots | Lease | CheckLease),
             Self::ShortWrite => op == Append && bytes >= 2,
             Self::ShortRead => op == Read && bytes >= 1,
             Self::SyncFailsThenSucceeds => matches!(op, Reopen | Sync | SyncDir),
@@ -135,6 +139,8 @@ pub enum Op {
     Read,
     Sync,
     Open,
+    OpenSlots,
+    WriteSlots,
     Publish,
     Remove,
     List,

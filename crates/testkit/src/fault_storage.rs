@@ -2,9 +2,13 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use aiv_volume_io::{AppendFile, Extent, FileEntry, Lease, ReadAt, Storage};
+use aiv_volume_io::{AppendFile, Extent, FileEntry, Lease, ReadAt, SlotFile, Storage};
 
 use crate::fault::{Fault, FaultPlan, Op, Operation};
+
+mod slots;
+
+use slots::Slots;
 
 /// A [`Storage`] that passes everything on, counts it, and lets one chosen operation fail.
 ///
@@ -160,6 +164,12 @@ impl<S: Storage> Storage for FaultStorage<S> {
         }
         let inner = self.inner.reopen(name, len)?;
         Ok(self.shared.appender(name, Tail { inner, flushed: len, kept: Vec::new() }))
+    }
+
+    fn open_slots(&self, name: &str) -> io::Result<Box<dyn SlotFile>> {
+        self.shared.check(Op::OpenSlots, name)?;
+        let (file, inner) = (self.inner.open(name)?, self.inner.open_slots(name)?);
+        Ok(Box::new(Slots::new(name, file, inner, Arc::clone(&self.shared))))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn ReadAt>> {

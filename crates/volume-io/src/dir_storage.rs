@@ -12,15 +12,17 @@ use rustix::io::Errno;
 
 use crate::read_at::check_range;
 use crate::{
-    AppendFile, FOLDER_DEPTH_MAX, FileEntry, Lease, ReadAt, Storage, check_name, check_reopened,
-    is_listed,
+    AppendFile, FOLDER_DEPTH_MAX, FileEntry, Lease, ReadAt, SlotFile, Storage, check_name,
+    check_reopened, is_listed,
 };
 
 mod appender;
 mod lease;
+mod slots;
 
 use appender::Appender;
 use lease::FileLease;
+use slots::Slots;
 
 /// Images hold whole disks, secrets included: nobody but the owner reads them.
 const FILE_MODE: Mode = Mode::from_raw_mode(0o600);
@@ -164,6 +166,17 @@ impl Storage for DirStorage {
         }
         self.touch(&folder);
         Ok(Box::new(Appender::reopened(file, len)?))
+    }
+
+    fn open_slots(&self, name: &str) -> io::Result<Box<dyn SlotFile>> {
+        let (folder, file_name) = self.resolve(name, false)?;
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = File::from(fs::openat(folder.fd(), file_name, flags, Mode::empty())?);
+        if !file.metadata()?.is_file() {
+            let message = format!("{name:?} is not a regular file");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        Ok(Box::new(Slots::new(file)))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn ReadAt>> {

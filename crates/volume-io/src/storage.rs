@@ -1,7 +1,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::{ReadAt, check_reopened};
+use crate::{ReadAt, SlotFile, check_reopened};
 
 /// A folder of named files: the only way core code touches image files.
 ///
@@ -35,6 +35,18 @@ pub trait Storage: Send + Sync {
     fn reopen(&self, name: &str, len: u64) -> io::Result<Box<dyn AppendFile>> {
         check_reopened(name)?;
         let _ = len;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Opens a finished file to change its key slots, which are all that can be written there.
+    /// The caller knows that it has such slots, and where.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`]; [`io::ErrorKind::PermissionDenied`] and the like when the
+    /// file may only be read; [`io::ErrorKind::Unsupported`], the default, when the storage
+    /// cannot write over anything.
+    fn open_slots(&self, name: &str) -> io::Result<Box<dyn SlotFile>> {
+        let _ = name;
         Err(io::ErrorKind::Unsupported.into())
     }
 

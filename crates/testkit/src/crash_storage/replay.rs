@@ -1,6 +1,7 @@
 //! The world at one prefix of a history: what is durable, and what is up to chance.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::choice::{Choice, Question};
@@ -18,6 +19,11 @@ const TAIL_ZEROS: usize = 2;
 const TAIL_GARBAGE: usize = 3;
 const TAIL_TORN: usize = 4;
 pub(super) const TAIL_FATES: usize = 5;
+
+/// Fates of what was written over; the rest is torn.
+const OVER_KEPT: usize = 0;
+const OVER_LOST: usize = 1;
+const OVER_FATES: usize = 3;
 
 /// Answers to [`Question::Entry`].
 pub(super) const ENTRY_KEPT: usize = 0;
@@ -41,6 +47,8 @@ struct File {
     synced: Arc<Vec<u8>>,
     /// What it was before a cut that is not synced yet.
     uncut: Option<Arc<Vec<u8>>>,
+    /// What was written over since the last sync.
+    over: Vec<Range<usize>>,
 }
 
 /// One directory operation that may or may not have happened.
@@ -62,6 +70,7 @@ impl Replay {
             bytes: Arc::clone(bytes),
             synced: Arc::clone(bytes),
             uncut: None,
+            over: Vec::new(),
         };
         let entry = |(inode, (name, _)): (usize, &(String, _))| (name.clone(), inode);
         Self {
@@ -87,7 +96,7 @@ impl Replay {
             Event::Create { inode, name } => {
                 debug_assert_eq!(*inode, self.files.len());
                 let (bytes, synced) = (Arc::default(), Arc::default());
-                self.files.push(File { bytes, synced, uncut: None });
+                self.files.push(File { bytes, synced, uncut: None, over: Vec::new() });
                 self.change(*inode, None, Some(name));
             }
             Event::Append { inode, data } => {
@@ -99,8 +108,16 @@ impl Replay {
                 let len = usize::try_from(*len).expect("no longer than the file");
                 Arc::make_mut(&mut file.bytes).truncate(len);
             }
+            Event::WriteSlots { inode, offset, data } => {
+                let file = &mut self.files[*inode];
+                let start = usize::try_from(*offset).expect("inside of the file");
+                let range = start..start + data.len();
+                Arc::make_mut(&mut file.bytes)[range.clone()].copy_from_slice(data);
+                file.over.push(range);
+            }
             Event::Sync { inode } => {
                 let file = &mut self.files[*inode];
+                file.over.clear();
                 file.uncut = None;
                 file.synced = Arc::clone(&file.bytes);
             }
@@ -178,7 +195,7 @@ impl Replay {
 
 impl File {
     fn is_uncertain(&self) -> bool {
-        self.uncut.is_some() || self.bytes.len() > self.synced.len()
+        self.uncut.is_some() || !self.over.is_empty() || self.bytes.len() > self.synced.len()
     }
 
     fn crash(&self, choice: &mut dyn Choice, garbage: &mut Random) -> Arc<Vec<u8>> {
@@ -186,7 +203,10 @@ impl File {
             && choice.pick_alike(Question::Entry, 2) == ENTRY_LOST
         {
             let (bytes, synced) = (Arc::clone(uncut), Arc::clone(&self.synced));
-            return File { bytes, synced, uncut: None }.crash(choice, garbage);
+            return File { bytes, synced, uncut: None, over: Vec::new() }.crash(choice, garbage);
+        }
+        if !self.over.is_empty() {
+            return self.written_over(choice, garbage);
         }
         let (synced, len) = (self.synced.len(), self.bytes.len());
         // Shorter when what was synced has been cut.
@@ -209,6 +229,32 @@ impl File {
             }
             TAIL_TORN => Arc::new(self.torn(choice, garbage)),
             fate => unreachable!("there are {TAIL_FATES} fates, {fate} is none"),
+        }
+    }
+
+    /// Key slots are written into finished files only, which have no tail.
+    fn written_over(&self, choice: &mut dyn Choice, garbage: &mut Random) -> Arc<Vec<u8>> {
+        assert_eq!(self.bytes.len(), self.synced.len(), "a finished file does not grow");
+        match choice.pick_alike(Question::Over, OVER_FATES) {
+            OVER_KEPT => Arc::clone(&self.bytes),
+            OVER_LOST => Arc::clone(&self.synced),
+            _ => {
+                let mut bytes = self.synced.to_vec();
+                for range in &self.over {
+                    let sectors = range.len().div_ceil(SECTOR);
+                    let pieces = choice.pieces(sectors);
+                    let begin = |piece| range.start + piece * sectors / pieces * SECTOR;
+                    for piece in 0..pieces {
+                        let part = begin(piece)..begin(piece + 1).min(range.end);
+                        match choice.pick(3) {
+                            0 => bytes[part.clone()].copy_from_slice(&self.bytes[part]),
+                            1 => {}
+                            _ => garbage.fill(&mut bytes[part]),
+                        }
+                    }
+                }
+                Arc::new(bytes)
+            }
         }
     }
 

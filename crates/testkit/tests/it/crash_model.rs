@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use aiv_testkit::{CrashStorage, MemStorage};
-use aiv_volume_io::Storage;
+use aiv_volume_io::{SlotCopy, Storage};
 
 fn holding(files: &[(&str, &[u8])]) -> CrashStorage {
     let files = files.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec()));
@@ -189,4 +189,33 @@ fn what_an_earlier_writer_left_unsynced_may_be_lost_until_the_file_is_reopened()
     assert!(found[0].contains(&b""[..]) && found[0].contains(&b"\0\0\0\0\0\0"[..]));
     assert!(found[0].contains(&b"01234567"[..]) && found[0].contains(&b"012345"[..]));
     assert_eq!(found[1].iter().map(Vec::as_slice).collect::<Vec<_>>(), [b"012345"]);
+}
+
+#[test]
+fn key_slots_that_were_not_synced_may_be_old_new_or_torn_and_the_rest_is_untouched() {
+    let copy = |fill: u8| {
+        let mut bytes = vec![fill; SlotCopy::SIZE];
+        bytes[..8].copy_from_slice(&SlotCopy::MAGIC);
+        bytes
+    };
+    let before = [vec![9; 4096], copy(1), vec![9; 100]].concat();
+    let storage = holding(&[("a", &before)]);
+    let mut file = storage.open_slots("a").unwrap();
+    file.write(SlotCopy::new(4096, &copy(2)).unwrap()).unwrap();
+    let (mut old, mut new, mut mixed) = (0, 0, 0);
+    for state in storage.all_crash_states().filter(|state| state.prefix == 1) {
+        let bytes = state.storage.contents("a").unwrap();
+        assert_eq!(bytes.len(), before.len());
+        assert!(bytes[..4096] == before[..4096] && bytes[before.len() - 100..] == [9; 100]);
+        match &bytes[4096..before.len() - 100] {
+            all if all == copy(1) => old += 1,
+            all if all == copy(2) => new += 1,
+            _ => mixed += 1,
+        }
+    }
+    assert!(old > 0 && new > 0 && mixed > 100, "{old} {new} {mixed}");
+    file.sync().unwrap();
+    let states: Vec<_> = storage.all_crash_states().filter(|state| state.prefix == 2).collect();
+    assert_eq!(states.len(), 1);
+    assert!(states[0].storage.contents("a").unwrap()[4096..].starts_with(&copy(2)));
 }

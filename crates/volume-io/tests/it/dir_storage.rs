@@ -409,3 +409,15 @@ fn a_reopened_file_is_on_the_medium_and_read_back_from_there() {
     file.read_exact_at(&mut back, 4096).unwrap();
     assert_eq!(back, [7; 4096]);
 }
+
+#[test]
+fn key_slots_are_those_of_regular_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = DirStorage::open(folder.path()).unwrap();
+    put(&storage, "a", &[0; 40_000]);
+    fs::create_dir(folder.path().join("folder")).unwrap();
+    symlink("a", folder.path().join("link")).unwrap();
+    assert!(storage.open_slots("folder").is_err());
+    assert!(storage.open_slots("link").is_err(), "no link is followed");
+    storage.open_slots("a").unwrap();
+}
