@@ -33,7 +33,6 @@ pub mod gcm;
 mod layout;
 mod recipient;
 mod recovery;
-mod session_tag;
 mod slot;
 
 pub use area::{KeyArea, Opened};
@@ -43,5 +42,4 @@ pub use credential::{Credential, KeyFile, Passphrase};
 pub use error::{Damage, Error, Result, TextError};
 pub use recipient::{RecipientKey, RecipientSecret};
 pub use recovery::RecoveryCode;
-pub use session_tag::SessionTagInputs;
 pub use slot::{NewSlot, Slot, SlotKind, Way};

@@ -8,6 +8,7 @@ use aiv_restore_engine::Refusal;
 
 use crate::failure::{Exit, Verdict};
 
+mod keys;
 mod sources;
 
 const CANCELED: Verdict = Verdict {
@@ -37,6 +38,7 @@ pub(crate) fn judge(error: &(dyn Error + 'static)) -> Verdict {
         .or_else(|| error.downcast_ref().and_then(judge_restore))
         .or_else(|| error.downcast_ref().and_then(judge_chain))
         .or_else(|| error.downcast_ref().and_then(judge_image))
+        .or_else(|| error.downcast_ref().and_then(keys::judge_key))
         .or_else(|| error.downcast_ref().and_then(sources::judge_virtual_disk))
         .or_else(|| error.downcast_ref().and_then(sources::judge_server))
         .or_else(|| error.downcast_ref().and_then(judge_volume))

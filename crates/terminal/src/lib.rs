@@ -6,8 +6,11 @@
 mod answer;
 mod folders;
 mod progress;
+mod secrets;
 mod session;
+mod tty;
 
 pub use answer::{print, print_stream};
 pub use folders::{merge_ids, open_folder, open_or_create_folder, remember};
+pub use secrets::SecretFiles;
 pub use session::{GUARD, Session, SystemClock, guard_frozen, now_unix_ms, random, threads};
