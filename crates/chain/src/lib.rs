@@ -25,6 +25,7 @@ mod reader;
 mod removal;
 mod scan;
 mod select;
+mod slots;
 #[cfg(test)]
 mod testing;
 mod transfer;
@@ -49,6 +50,7 @@ pub use names::{ImageName, image_name, suffix};
 pub use reader::ViewReader;
 pub use removal::{LeftFile, LeftReason};
 pub use select::{Selector, find_set};
+pub use slots::{KeyedChain, KeyedChains, KeyedFile, SlotReport, change_slots, keyed_chains};
 pub use transfer::{
     ArchiveReport, CopiedFile, CopyReport, MoveReport, archive, archive_as, copy_point, copy_set,
     move_point, move_set,

@@ -8,6 +8,8 @@ use crate::{
 
 const MAGIC: [u8; 8] = *b"AIVKEYS1";
 const AREA_HASH: &[u8; KEY_SIZE] = b"aivory draft: key-slot area     ";
+/// Bit of the flags: no new image gets this chain key.
+const RETIRED: u32 = 1;
 const HASH_AT: usize = 992;
 const MAC_AT: usize = 64;
 
@@ -20,6 +22,7 @@ pub struct KeyArea {
     generation: u64,
     commitment: [u8; KEY_SIZE],
     mac: [u8; KEY_SIZE],
+    retired: bool,
     slots: [Option<Slot>; Self::SLOTS],
 }
 
@@ -49,7 +52,7 @@ impl KeyArea {
     pub fn new(key: &ChainKey, first: &NewSlot<'_>) -> Result<Self> {
         let mut slots = [const { None }; Self::SLOTS];
         slots[0] = Some(Slot::make(key, first)?);
-        Self::made(key, 1, slots)
+        Self::made(key, 1, false, slots)
     }
 
     /// Parses one copy of [`KeyArea::SIZE`] bytes, every byte of which is checked.
@@ -87,8 +90,11 @@ impl KeyArea {
         if found == 0 {
             return fail(Fault::NoSlot);
         }
+        if raw.flags & !RETIRED != 0 {
+            return fail(Fault::Flags(raw.flags));
+        }
         let (generation, commitment, mac) = (raw.generation, raw.key_commitment, raw.mac);
-        Ok(Self { generation, commitment, mac, slots })
+        Ok(Self { generation, commitment, mac, retired: raw.flags == RETIRED, slots })
     }
 
     /// The sound ones of the copies of an area, the newest first, each once.
@@ -228,14 +234,35 @@ impl KeyArea {
         Ok(found.ok_or(Error::NoSlot(number))?.1)
     }
 
+    /// The same slots with the mark that no new image gets this chain key: the next one of the
+    /// source is full, and has a key of its own.
+    ///
+    /// # Errors
+    /// Those of [`KeyArea::prove`].
+    pub fn retire(&self, key: &ChainKey) -> Result<Self> {
+        self.prove(key)?;
+        Self::made(key, self.generation.saturating_add(1), true, self.slots.clone())
+    }
+
+    /// Whether no new image gets this chain key.
+    #[must_use]
+    pub fn is_retired(&self) -> bool {
+        self.retired
+    }
+
     fn with(&self, key: &ChainKey, number: u8, slot: Option<Slot>) -> Result<Self> {
         let mut slots = self.slots.clone();
         let at = usize::from(number).checked_sub(1).and_then(|at| slots.get_mut(at));
         *at.ok_or(Error::NoSlot(number))? = slot;
-        Self::made(key, self.generation.saturating_add(1), slots)
+        Self::made(key, self.generation.saturating_add(1), self.retired, slots)
     }
 
-    fn made(key: &ChainKey, generation: u64, slots: [Option<Slot>; Self::SLOTS]) -> Result<Self> {
+    fn made(
+        key: &ChainKey,
+        generation: u64,
+        retired: bool,
+        slots: [Option<Slot>; Self::SLOTS],
+    ) -> Result<Self> {
         if generation > Self::GENERATION_MAX {
             return Err(Error::Full("it was changed too often"));
         }
@@ -245,7 +272,7 @@ impl KeyArea {
             return Err(Error::Full(passphrases));
         }
         let (commitment, mac) = (key.commitment(), [0; KEY_SIZE]);
-        let mut area = Self { generation, commitment, mac, slots };
+        let mut area = Self { generation, commitment, mac, retired, slots };
         area.mac = area.mac_by(key);
         Ok(area)
     }
@@ -256,6 +283,7 @@ impl KeyArea {
             generation: self.generation,
             key_commitment: self.commitment,
             count: u32::try_from(self.slots().count()).unwrap_or(u32::MAX),
+            flags: if self.retired { RETIRED } else { 0 },
             mac: self.mac,
             hash: [0; KEY_SIZE],
         }

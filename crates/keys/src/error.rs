@@ -97,6 +97,8 @@ pub(crate) enum Fault {
     Hash,
     #[error("reserved bytes of its header are not zero")]
     ReservedHead,
+    #[error("flags {0:#x}, of which this program knows bit 0")]
+    Flags(u32),
     #[error("generation {0}, allowed are 1 to {max}", max = crate::KeyArea::GENERATION_MAX)]
     Generation(u64),
     #[error("{found} slots, and its header says {said}")]

@@ -7,6 +7,7 @@ record! {
         8 => generation: u64,
         16 => key_commitment: [u8; 32],
         48 => count: u32,
+        52 => flags: u32,
         64 => mac: [u8; 32],
         992 => hash: [u8; 32],
     }

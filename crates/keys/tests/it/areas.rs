@@ -219,3 +219,14 @@ fn the_vectors_of_the_format_document_hold() {
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[test]
+fn a_retired_key_stays_retired_and_opens_as_before() {
+    let area = area_for(&passphrase("one"));
+    let retired = KeyArea::parse(&area.retire(&chain_key()).unwrap().to_bytes()).unwrap();
+    assert!(retired.is_retired() && !area.is_retired());
+    assert_eq!((retired.generation(), opens(&retired, &passphrase("one"))), (2, Ok(1)));
+    let (more, _) = add(&retired, &passphrase("two"), 1).unwrap();
+    assert!(more.is_retired());
+    assert_eq!(area.retire(&ChainKey::new([1; 32])), Err(Error::Forged));
+}
