@@ -62,6 +62,11 @@ fn judge_job(error: &aiv_jobs::Error) -> Option<Verdict> {
             exit: Exit::Usage,
             hint: "back the sources up one by one",
         }),
+        Error::Refused(Refusal::OneSlotOfMany) => {
+            refused("several_chains", "name an image of the chain, instead of the folder")
+        }
+        Error::Key(error) => Some(judge(error)),
+        Error::Chain(error) => Some(judge(error)),
         Error::Refused(Refusal::DestinationOnSource) => {
             refused("destination_on_source", "choose a folder on another disk")
         }
@@ -246,6 +251,7 @@ fn judge_chain(error: &aiv_chain::Error) -> Option<Verdict> {
     match error {
         Error::Canceled(_) => Some(CANCELED),
         Error::File(error) => Some(judge(error)),
+        Error::Key(error) => Some(judge(error)),
         Error::Image { file, source: ImageError::Incomplete { .. } } if file.ends_with(".part") => {
             failed(
                 "unfinished",

@@ -10,6 +10,7 @@
 //! - [`json`]: results with stable field names. Fields are added, never renamed.
 //! - [`text`]: the same results for people, safe to print.
 //! - [`chains`]: both for what merges, copies and moves images.
+//! - [`keys`]: both for who can open images.
 //! - [`Remarks`]: notes and warnings of plans and reports as sentences.
 //! - [`parse`]: words of the user as typed values.
 //! - [`words`]: sizes, times, ids, and text from a disk made safe.
@@ -28,6 +29,7 @@ mod backups;
 pub mod chains;
 mod failure;
 pub mod json;
+pub mod keys;
 mod judge;
 mod outcome;
 pub mod parse;

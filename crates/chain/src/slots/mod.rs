@@ -6,13 +6,15 @@ mod change;
 pub use change::{SlotReport, change_slots};
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use aiv_image_format::{Digest, Image, SetId};
 use aiv_keys::{ChainKey, Credential, KeyArea, Opened, Work};
-use aiv_volume_io::{Job, Storage};
+use aiv_volume_io::{DirStorage, Job, Storage};
 
 use crate::error::{Error, Result};
 use crate::folder::{PART_EXTENSION, is_named_like_an_image, list, why};
+use crate::locate::storage_of;
 use crate::look::in_parallel;
 use crate::open::{self, Head};
 
@@ -50,6 +52,25 @@ pub struct KeyedChains {
     pub chains: Vec<KeyedChain>,
     /// Files that may be keyed images and cannot be looked into, and why: unfinished ones, too.
     pub unsure: Vec<(String, String)>,
+}
+
+/// Finds the images with keys in a folder; of a file, those of its chain in the folder it lies in.
+///
+/// # Errors
+/// [`Error::File`] when it cannot be opened; those of [`keyed_chains`].
+pub fn locate_keyed(what: &Path, job: Job<'_>) -> Result<(DirStorage, KeyedChains)> {
+    if what.is_dir() {
+        let wrap = aiv_volume_io::Error::path("open", what);
+        let storage = DirStorage::open(what).map_err(|source| Error::File(wrap(source)))?;
+        let found = keyed_chains(&storage, job)?;
+        return Ok((storage, found));
+    }
+    let (storage, name) = storage_of(what)?;
+    // Says what is wrong with it, where anything is.
+    open::open(&storage, name, Head::Read)?;
+    let mut found = keyed_chains(&storage, job)?;
+    found.chains.retain(|chain| chain.files.iter().any(|file| file.file == name));
+    Ok((storage, found))
 }
 
 enum Look {
