@@ -50,7 +50,9 @@ pub use names::{ImageName, image_name, suffix};
 pub use reader::ViewReader;
 pub use removal::{LeftFile, LeftReason};
 pub use select::{Selector, find_set};
-pub use slots::{KeyedChain, KeyedChains, KeyedFile, SlotReport, change_slots, keyed_chains, locate_keyed};
+pub use slots::{
+    KeyedChain, KeyedChains, KeyedFile, SlotReport, change_slots, keyed_chains, locate_keyed,
+};
 pub use transfer::{
     ArchiveReport, CopiedFile, CopyReport, MoveReport, archive, archive_as, copy_point, copy_set,
     move_point, move_set,

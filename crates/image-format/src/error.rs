@@ -3,6 +3,8 @@ use std::io;
 
 use aiv_volume_io::Canceled;
 
+use crate::ids::Digest;
+
 /// Result of every fallible function of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -52,9 +54,46 @@ pub enum Error {
         /// Why not.
         source: Box<Self>,
     },
+    /// The image is sealed, and no key was given: get its key with the passphrase, the key file
+    /// or the recovery code.
+    #[error(
+        "the image is locked: it is sealed, and this needs its key (key {}...)",
+        short(commitment)
+    )]
+    Locked {
+        /// Stands for the key that is needed.
+        commitment: Digest,
+    },
+    /// None of the keys given is that of the image.
+    #[error("none of the keys given opens the image, which needs key {}...", short(commitment))]
+    WrongKey {
+        /// Stands for the key that is needed.
+        commitment: Digest,
+    },
+    /// The key is the right one, and the trailer was not written with it: somebody forged it, or
+    /// damaged it in a way no checksum shows.
+    #[error(
+        "the trailer at byte {offset} is forged or damaged: its authentication code does not fit \
+         the key of the image"
+    )]
+    Forged {
+        /// Where the trailer is.
+        offset: u64,
+    },
+    /// A key is required, and the image has none: it may stand in the place of one that had.
+    #[error(
+        "the image is neither sealed nor authenticated, although a key was given: it may have \
+         been put in the place of one that was"
+    )]
+    NotKeyed,
     /// The caller asked to stop.
     #[error(transparent)]
     Canceled(#[from] Canceled),
+}
+
+/// As much of a commitment as people compare.
+fn short(commitment: &Digest) -> String {
+    commitment.0[..4].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Error {
@@ -185,6 +224,12 @@ pub(crate) enum Fault {
     Stranger,
     #[error("its {field} and the {other} do not agree")]
     Differs { field: &'static str, other: &'static str },
+    #[error("it does not open with the key of the image: changed, or from another place")]
+    Sealed,
+    #[error("it is sealed although the image is not")]
+    SealedHere,
+    #[error("it is not sealed although the image is")]
+    NotSealed,
     #[error("it reaches past the end of its area")]
     Bounds,
     #[error("its text is not UTF-8")]

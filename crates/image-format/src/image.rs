@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
+use aiv_keys::{ChainKey, Keys};
 use aiv_volume_io::ReadAt;
 
 use crate::error::{Corrupt, Error, Fault, Foreign, Result, Section};
-use crate::hash;
-use crate::ids::{BlockIndex, Geometry, SetId};
+use crate::hash::{self, Roots};
+use crate::ids::{BlockIndex, Digest, Geometry, SetId};
 use crate::index::{Entries, Index};
 use crate::layout::{IndexEntry, Superblock, Trailer};
 use crate::limits::{BLOCK_SIZE_MAX, META_TOTAL_MAX, PAGE_SIZE, PIECE_SIZE, TRAILER_GAP};
 use crate::meta::{self, Meta};
+use crate::seal::Access;
 
 /// Bytes after the stored list: trailer, gap, superblock copy, trailer.
 pub(crate) const TAIL_LEN: u64 = 3 * PAGE_SIZE as u64 + TRAILER_GAP;
@@ -26,40 +28,110 @@ pub struct Image {
     trailer: Trailer,
     meta: Meta,
     has_meta: bool,
+    roots: Option<Roots>,
+    /// The chain key, where there is one and it was given.
+    pub(crate) key: Option<ChainKey>,
+    pub(crate) access: Access,
     damage: Vec<Corrupt>,
     pub(crate) index: Index,
 }
 
 impl Image {
-    /// Opens the image in `file`.
+    /// Opens the image in `file` without a key. One that is sealed is *locked* then: it can be
+    /// told apart, linked with others and every stored byte of it proven, and nothing it holds
+    /// can be read: whoever asks for that gets [`Error::Locked`].
     ///
     /// # Errors
     /// [`Error::Foreign`] when it is no image of ours, [`Error::Incomplete`] when it was never
     /// finished or its end is missing, [`Error::Unsupported`] when it needs a newer program,
     /// [`Error::Corrupt`] when it is damaged beyond the second copies, [`Error::Io`].
     pub fn open(file: Arc<dyn ReadAt>) -> Result<Self> {
+        Self::open_with(file, &Keys::none())
+    }
+
+    /// Opens the image in `file` with whichever of `keys` is its key.
+    ///
+    /// # Errors
+    /// As [`Image::open`]; [`Error::WrongKey`] when there are keys and none is that of the image,
+    /// [`Error::Forged`] when its trailer was not written with its key, [`Error::NotKeyed`] when
+    /// the keys are required and the image has none.
+    pub fn open_with(file: Arc<dyn ReadAt>, keys: &Keys) -> Result<Self> {
         let mut damage = Vec::new();
         let superblock = read_superblock(&*file, &mut damage)?;
-        let trailer = read_trailer(&*file, &superblock, &mut damage)?;
-        check_areas(&trailer)?;
-        let (content, map) = (&trailer.content_root, &trailer.map_root);
-        if hash::state_root(&superblock.geometry, content, map) != trailer.state_root {
-            let fault = Fault::Differs { field: "state root", other: "roots it is made of" };
-            return Err(fault.at(Section::Trailer, trailer.file_len - PAGE_SIZE as u64));
+        let (copy, trailer) = read_trailer(&*file, &superblock, &mut damage)?;
+        let key = find_key(&superblock, keys)?;
+        let trailer_at = trailer.file_len - PAGE_SIZE as u64;
+        if let Some(key) = &key
+            && trailer.mac_of(copy, key) != trailer.mac
+        {
+            let offset = if copy == 2 { trailer_at } else { trailer.file_len - TAIL_LEN };
+            return Err(Error::Forged { offset });
         }
-        let meta = match meta::read_area(&*file, &trailer, &superblock.geometry) {
-            Ok(meta) => Some(meta),
-            // No block depends on META: the disk can still be read.
-            Err(Error::Corrupt(corrupt)) => {
-                damage.push(corrupt);
-                None
-            }
-            Err(other) => return Err(other),
+        check_areas(&superblock, &trailer)?;
+        let access = match (superblock.is_sealed(), &key) {
+            (false, _) => Access::Clear,
+            (true, Some(key)) => Access::open(key, trailer.image, trailer.session),
+            (true, None) => Access::Locked(superblock.key_commitment),
         };
-        let has_meta = meta.is_some();
-        let meta = meta.unwrap_or_default();
-        let index = Index::new(file.clone(), &superblock, &trailer)?;
-        Ok(Self { file, superblock, trailer, meta, has_meta, damage, index })
+        let mut image = Self {
+            index: Index::new(file.clone(), &superblock, &trailer, access.clone())?,
+            file,
+            superblock,
+            trailer,
+            meta: Meta::default(),
+            has_meta: false,
+            roots: None,
+            key,
+            access,
+            damage,
+        };
+        image.take_roots(trailer.content_root, trailer.map_root, trailer.state_root);
+        if image.access.unlocked().is_ok() {
+            image.read_meta()?;
+        }
+        image.check_roots()?;
+        Ok(image)
+    }
+
+    /// Takes the roots from the trailer; of a sealed image they stand in META.
+    fn take_roots(&mut self, content: Digest, map: Digest, state: Digest) {
+        if matches!(self.access, Access::Clear) {
+            self.roots = Some(Roots { content, map, state });
+        }
+    }
+
+    fn read_meta(&mut self) -> Result<()> {
+        let geometry = &self.superblock.geometry;
+        match meta::read_area(&*self.file, &self.trailer, geometry, &self.access) {
+            Ok(area) => {
+                self.meta = area.meta;
+                self.has_meta = true;
+                self.roots = area.roots.or(self.roots);
+            }
+            // No block depends on META: the disk can still be read.
+            Err(Error::Corrupt(corrupt)) => self.damage.push(corrupt),
+            Err(other) => return Err(other),
+        }
+        Ok(())
+    }
+
+    /// Compares the roots with each other, and with what stands for them in the trailer.
+    fn check_roots(&self) -> Result<()> {
+        let Some(roots) = &self.roots else { return Ok(()) };
+        let trailer = &self.trailer;
+        let differs = |field, other| {
+            let fault = Fault::Differs { field, other };
+            Err(fault.at(Section::Trailer, trailer.file_len - PAGE_SIZE as u64))
+        };
+        let state = hash::state_root(&self.superblock.geometry, &roots.content, &roots.map);
+        if state != roots.state {
+            return differs("state root", "roots it is made of");
+        }
+        let clear = [roots.content, roots.map, roots.state].map(|r| self.access.clear_root(&r));
+        if clear != [trailer.content_root, trailer.map_root, trailer.state_root] {
+            return differs("roots", "roots in META");
+        }
+        Ok(())
     }
 
     /// What was known before the first block.
@@ -72,6 +144,53 @@ impl Image {
     #[must_use]
     pub fn trailer(&self) -> &Trailer {
         &self.trailer
+    }
+
+    /// Whether the image is sealed and its key was not given.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        self.access.unlocked().is_err()
+    }
+
+    /// Whether a chain key proved that whoever has it wrote the image: every stored byte, once it
+    /// was compared with the stored list. Sealed images are, when they are not locked.
+    #[must_use]
+    pub fn is_authentic(&self) -> bool {
+        self.key.is_some()
+    }
+
+    /// The roots of the state; `None` when the image is locked, or is sealed and its META is
+    /// damaged. Those in trailer and links are the same, except in sealed images, where something
+    /// stands for them that only the chain key leads to.
+    #[must_use]
+    pub fn roots(&self) -> Option<Roots> {
+        self.roots
+    }
+
+    /// Both copies of the key-slot area, 32 KiB each, the one behind the superblock first; `None`
+    /// when there is no such area. What they hold is not checked here.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn slot_copies(&self) -> Result<Option<[Box<[u8]>; 2]>> {
+        let Ok(len) = usize::try_from(self.superblock.slot_area_len()) else { return Ok(None) };
+        if len == 0 {
+            return Ok(None);
+        }
+        let [first, second] = self.slot_places().map(|offset| {
+            let mut bytes = vec![0; len].into_boxed_slice();
+            let read = self.file.read_exact_at(&mut bytes, offset);
+            read.map(|()| bytes).map_err(Error::io("read key slots", offset))
+        });
+        Ok(Some([first?, second?]))
+    }
+
+    /// Where the two copies of the key-slot area are: the only bytes of an image that may be
+    /// rewritten. Meaningless without such an area.
+    #[must_use]
+    pub fn slot_places(&self) -> [u64; 2] {
+        let page = PAGE_SIZE as u64;
+        [page, self.trailer.file_len - TAIL_LEN + page]
     }
 
     /// Whether META could be read. Without it blocks can be, but nothing says whose they are.
@@ -192,12 +311,25 @@ fn has_trailer(file: &dyn ReadAt) -> Result<bool> {
         || Trailer::from_bytes(&read_page(file, first)?, 1, first).is_ok())
 }
 
-/// Reads the last trailer, or the first one when the last is damaged.
+/// The key of the image among `keys`.
+fn find_key(superblock: &Superblock, keys: &Keys) -> Result<Option<ChainKey>> {
+    if !superblock.is_keyed() {
+        return if keys.is_required() { Err(Error::NotKeyed) } else { Ok(None) };
+    }
+    let commitment = superblock.key_commitment;
+    match keys.find(&commitment.0) {
+        None if keys.is_empty() => Ok(None),
+        None => Err(Error::WrongKey { commitment }),
+        Some(key) => Ok(Some(key.clone())),
+    }
+}
+
+/// Reads the last trailer, or the first one when the last is damaged, and says which it is.
 fn read_trailer(
     file: &dyn ReadAt,
     superblock: &Superblock,
     damage: &mut Vec<Corrupt>,
-) -> Result<Trailer> {
+) -> Result<(u8, Trailer)> {
     let len = file.len();
     if len < TAIL_LEN + PAGE_SIZE as u64 {
         return Err(Error::Incomplete { len });
@@ -213,6 +345,8 @@ fn read_trailer(
             || trailer.parent != superblock.parent
         {
             Fault::Differs { field: "identity", other: "superblock" }
+        } else if trailer.mac.is_zero() == superblock.is_keyed() {
+            Fault::Differs { field: "authentication code", other: "feature bits" }
         } else {
             return Ok(trailer);
         };
@@ -227,16 +361,14 @@ fn read_trailer(
     };
     match (read(2, len - PAGE_SIZE as u64), read(1, len - TAIL_LEN)) {
         (Ok(last), Ok(first)) => {
-            if last != first {
+            if !last.says_the_same_as(&first) {
                 let fault = Fault::Differs { field: "content", other: "last trailer" };
                 damage.push(Corrupt { section: Section::Trailer, offset: len - TAIL_LEN, fault });
             }
-            Ok(last)
+            Ok((2, last))
         }
-        (Ok(trailer), Err(error)) | (Err(error), Ok(trailer)) => {
-            note(error)?;
-            Ok(trailer)
-        }
+        (Ok(last), Err(error)) => note(error).map(|()| (2, last)),
+        (Err(error), Ok(first)) => note(error).map(|()| (1, first)),
         (Err(Error::Corrupt(last)), Err(Error::Corrupt(first))) => {
             if let (Fault::Unreadable(why), Fault::Unreadable(_)) = (&last.fault, &first.fault) {
                 let source = std::io::Error::other(why.clone());
@@ -256,7 +388,7 @@ fn means_absent(fault: &Fault) -> bool {
 }
 
 /// Every area begins where the one before it ends; all sums are checked.
-fn check_areas(trailer: &Trailer) -> Result<()> {
+fn check_areas(superblock: &Superblock, trailer: &Trailer) -> Result<()> {
     let pages = |offset: u64, count: u64| {
         count.checked_mul(PAGE_SIZE as u64).and_then(|len| offset.checked_add(len))
     };
@@ -265,7 +397,7 @@ fn check_areas(trailer: &Trailer) -> Result<()> {
     let list_len = trailer.stored_pieces.checked_mul(32);
     let list_end = list_len.and_then(|len| trailer.stored_offset.checked_add(len));
     let checks = [
-        ("frame area", trailer.frames_end >= PAGE_SIZE as u64),
+        ("frame area", trailer.frames_end >= superblock.frames_start()),
         ("frame area", trailer.frames_end.is_multiple_of(PAGE_SIZE as u64)),
         ("index offset", trailer.index_offset == trailer.frames_end),
         (

@@ -25,12 +25,14 @@ mod layout;
 pub mod limits;
 pub mod meta;
 mod parent;
+mod seal;
 mod state;
 mod tree_pages;
 mod verify;
 mod writer;
 
-pub use block::{BaseBlock, BaseReader, BlockReader, Scratch, delta_head};
+pub use aiv_keys::{ChainKey, Keys};
+pub use block::{BaseBlock, BaseReader, BlockReader, Scratch};
 pub use codec::{Compression, DELTA_DEPTH_WRITTEN, Decoder, DeltaBase, EncodedBlock, Encoder};
 pub use dump::dump;
 pub use error::{Corrupt, Error, Foreign, Result, Section, Unsupported};
@@ -46,6 +48,7 @@ pub use layout::{
     Trailer,
 };
 pub use parent::ParentState;
+pub use seal::{Mode, Seal};
 pub use verify::{Depth, VerifyReport};
 pub use writer::{BlockPlace, ImageSummary, ImageWriter, RowItem, RunKind};
 

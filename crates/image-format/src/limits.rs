@@ -88,3 +88,7 @@ pub const PIECE_SIZE: usize = 64 << 10;
 
 /// Zero bytes between the two trailers, so that no burst of 64 KiB can hit both.
 pub const TRAILER_GAP: u64 = 64 << 10;
+
+/// Bytes of one copy of the key-slot area: a head and 31 slots of 1 KiB each. Two copies lie as
+/// far apart as superblock and trailers do.
+pub const SLOT_AREA_LEN: u64 = 32 << 10;

@@ -4,7 +4,7 @@
 //! that encrypts or authenticates is derived from it, each use under a [`Purpose`] of its own.
 //! Nobody remembers such a key: every image carries it in a [`KeyArea`], wrapped once for each
 //! way in - a passphrase, a key file, a recovery code, the public key of a recipient.
-//! `docs/format.md` is normative.
+//! `docs/format.md` section 15 is normative.
 //!
 //! The crate does no I/O, knows no clock and draws no random bytes: they are arguments. Secrets
 //! are overwritten when dropped, and never appear in `Debug`, `Display` or an error.
@@ -33,6 +33,7 @@ pub mod gcm;
 mod layout;
 mod recipient;
 mod recovery;
+mod ring;
 mod slot;
 
 pub use area::{KeyArea, Opened};
@@ -42,4 +43,5 @@ pub use credential::{Credential, KeyFile, Passphrase};
 pub use error::{Damage, Error, Result, TextError};
 pub use recipient::{RecipientKey, RecipientSecret};
 pub use recovery::RecoveryCode;
+pub use ring::Keys;
 pub use slot::{NewSlot, Slot, SlotKind, Way};

@@ -12,7 +12,7 @@ use crate::session::{Session, now_unix_ms};
 
 /// A recovery code that is shown, or lies in a file, once what it opens is there.
 #[must_use]
-pub struct Sheet {
+pub(crate) struct Sheet {
     text: Zeroizing<String>,
     file: Option<PathBuf>,
 }
@@ -23,7 +23,7 @@ pub struct Sheet {
 /// # Errors
 /// When the file exists already or cannot be written; when JSON is wanted and no file was named,
 /// since secrets never stand in it.
-pub fn new_code(
+pub(crate) fn new_code(
     session: &Session,
     what: &Path,
     file: Option<&Path>,
@@ -47,7 +47,7 @@ impl Sheet {
     ///
     /// # Errors
     /// That of `done`.
-    pub fn after(self, done: Result<Outcome, Failure>) -> Result<Outcome, Failure> {
+    pub(crate) fn after(self, done: Result<Outcome, Failure>) -> Result<Outcome, Failure> {
         match (done, self.file) {
             (Ok(mut outcome), Some(file)) => {
                 let file = aiv_report::words::clean(&file.display().to_string());

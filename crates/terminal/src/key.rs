@@ -137,7 +137,7 @@ impl KeyCommand {
             }
             Self::RecoveryCode { chain, out, label } => {
                 let (code, sheet) = new_code(session, &chain.what, out.as_deref())?;
-                let new = NewSelf::Credential(Credential::RecoveryCode(code));
+                let new = NewKey::Credential(Credential::RecoveryCode(code));
                 let add = |_: &Session| Ok(KeyChange::Add(new));
                 sheet.after(change(&chain, "one recovery code more", &label, session, add))
             }

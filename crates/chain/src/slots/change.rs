@@ -45,7 +45,8 @@ pub fn change_slots(
     sets.sort_unstable();
     sets.dedup();
     // Whoever writes an image gives it the slots of its parent as they were before.
-    let _leases = sets.into_iter().map(|set| keep_others_out(storage, set)).collect::<Result<Vec<_>>>()?;
+    let _leases =
+        sets.into_iter().map(|set| keep_others_out(storage, set)).collect::<Result<Vec<_>>>()?;
     let chain = find(storage, commitment, job)?;
     let newest = chain.newest(key).ok_or(Error::Key(aiv_keys::Error::Forged))?;
     let area = change(&newest)?;

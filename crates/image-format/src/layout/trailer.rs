@@ -1,6 +1,8 @@
+use aiv_keys::{ChainKey, Purpose};
+
 use super::{record, salted_crc};
 use crate::error::{Fault, Result, Section};
-use crate::ids::{Digest, ImageId, PointId, SetId};
+use crate::ids::{Digest, ImageId, PointId, SessionTag, SetId};
 use crate::layout::{Kind, ParentLink};
 use crate::limits::PAGE_SIZE;
 use crate::{MAJOR, MINOR};
@@ -46,6 +48,8 @@ record! {
         488 => payload_bytes: u64,
         496 => blocks_delta: u64,
         504 => blocks_parent: u64,
+        512 => mac: [u8; 32],
+        544 => session_tag: [u8; 12],
         4060 => hash: [u8; 32],
         4092 => crc: u32,
     }
@@ -141,9 +145,28 @@ pub struct Trailer {
     pub stored_pieces: u64,
     pub last_checkpoint: u64,
     pub totals: Totals,
+    /// Authenticates this copy of the trailer under the chain key; zero without one.
+    pub mac: Digest,
+    /// The session that wrote index, tree and META.
+    pub session: SessionTag,
 }
 
+/// What the authentication code covers: all but itself, hash and crc.
+const MAC_COVERS: [std::ops::Range<usize>; 2] = [0..512, 544..4060];
+
 impl Trailer {
+    /// The code that copy `copy` must have under `key`.
+    pub(crate) fn mac_of(&self, copy: u8, key: &ChainKey) -> Digest {
+        let bytes = Self { mac: Digest::default(), ..*self }.to_bytes(copy);
+        let [head, rest] = MAC_COVERS.map(|range| &bytes[range]);
+        Digest(*key.derive(Purpose::TrailerMac, &[head, rest]).expose())
+    }
+
+    /// Whether two copies say the same: each has an authentication code of its own.
+    pub(crate) fn says_the_same_as(&self, other: &Self) -> bool {
+        Self { mac: other.mac, ..*self } == *other
+    }
+
     /// Checks one copy (1 or 2) read at `offset`.
     pub(crate) fn from_bytes(bytes: &[u8; PAGE_SIZE], copy: u8, offset: u64) -> Result<Self> {
         Self::check(bytes, copy).map_err(|fault| fault.at(Section::Trailer, offset))
@@ -210,6 +233,8 @@ impl Trailer {
                 blocks_delta: raw.blocks_delta,
                 blocks_parent: raw.blocks_parent,
             },
+            mac: Digest(raw.mac),
+            session: SessionTag(raw.session_tag),
         })
     }
 
@@ -254,6 +279,8 @@ impl Trailer {
             payload_bytes: self.totals.payload_bytes,
             blocks_delta: self.totals.blocks_delta,
             blocks_parent: self.totals.blocks_parent,
+            mac: self.mac.0,
+            session_tag: self.session.0,
             hash: [0; 32],
             crc: 0,
         };
@@ -308,6 +335,8 @@ mod tests {
                 blocks_delta: 33,
                 blocks_parent: 34,
             },
+            mac: Digest([35; 32]),
+            session: SessionTag([36; 12]),
         }
     }
 

@@ -11,6 +11,8 @@ pub(crate) const TAIL: usize = 3 * PAGE + GAP;
 #[derive(Debug, Clone)]
 pub(crate) struct Areas {
     pub superblock: Range<usize>,
+    /// The key slots behind the superblock; their copy is in the gap.
+    pub slots: Range<usize>,
     pub frames: Vec<Frame>,
     pub index: Range<usize>,
     pub leaf_pages: usize,
@@ -55,9 +57,12 @@ impl Areas {
         let (meta_end, list) = (meta + field(368), field(408));
         let list_end = list + field(416) * 32;
         let tail = bytes.len() - TAIL;
+        let slot_area = bytes[156..160].try_into().expect("four bytes");
+        let slots_end = PAGE + u32::from_le_bytes(slot_area) as usize;
         Self {
             superblock: 0..PAGE,
-            frames: frames(bytes, PAGE..frames_end),
+            slots: PAGE..slots_end,
+            frames: frames(bytes, slots_end..frames_end),
             index: frames_end..tree,
             leaf_pages: field(272),
             tree: tree..meta,

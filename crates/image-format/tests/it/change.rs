@@ -267,6 +267,7 @@ fn full_superblock(geometry: Geometry, id: u8) -> Superblock {
         created_unix_ms: 1_790_000_000_000,
         session: SessionTag([0x60 + id; 12]),
         writer: "aivory test 1".into(),
+        key_commitment: aiv_image_format::Digest::default(),
     }
 }
 

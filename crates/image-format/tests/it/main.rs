@@ -30,3 +30,6 @@ mod recipe;
 mod refusals;
 mod round_trip;
 mod rows;
+mod sealed;
+mod sealed_damage;
+mod sealed_parents;

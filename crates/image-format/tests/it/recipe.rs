@@ -6,7 +6,8 @@ use aiv_image_format::hash::{fill_unreadable, leaf};
 use aiv_image_format::meta::{DiskInfo, Meta};
 use aiv_image_format::{
     BlockPlace, BlockSize, Compression, Encoder, Features, Geometry, GroupId, Image, ImageId,
-    ImageKind, ImageSummary, ImageWriter, Kind, PointId, RunKind, SessionTag, SetId, Superblock,
+    ImageKind, ImageSummary, ImageWriter, Keys, Kind, Mode, PointId, RunKind, Seal, SessionTag,
+    SetId, Superblock,
 };
 use aiv_testkit::MemStorage;
 use aiv_volume_io::{AppendFile, Extent, Storage};
@@ -53,6 +54,7 @@ pub(crate) struct Recipe {
     pub small_meta: bool,
     /// Goes into every id, so that two images can be told apart.
     pub id: u8,
+    pub seal: Option<Seal>,
 }
 
 impl Recipe {
@@ -66,6 +68,7 @@ impl Recipe {
             checkpoint_every: 0,
             small_meta: false,
             id: 1,
+            seal: None,
         }
     }
 
@@ -77,7 +80,7 @@ impl Recipe {
     }
 
     pub(crate) fn superblock(&self) -> Superblock {
-        Superblock {
+        let plain = Superblock {
             features: Features::default(),
             image: ImageId([self.id; 16]),
             set: SetId([0x20 + self.id; 16]),
@@ -88,7 +91,14 @@ impl Recipe {
             created_unix_ms: 1_790_000_000_000,
             session: SessionTag([0x60 + self.id; 12]),
             writer: "aivory test 1".into(),
-        }
+            key_commitment: aiv_image_format::Digest::default(),
+        };
+        self.seal.as_ref().map_or(plain.clone(), |seal| marked(plain, seal))
+    }
+
+    /// What opens the image.
+    pub(crate) fn keys(&self) -> Keys {
+        self.seal.as_ref().map_or(Keys::none(), |seal| Keys::of(seal.key.clone()))
     }
 
     pub(crate) fn meta(&self) -> Meta {
@@ -139,7 +149,7 @@ impl Recipe {
         &self,
         file: Box<dyn AppendFile>,
     ) -> aiv_image_format::Result<ImageSummary> {
-        let mut writer = ImageWriter::create(file, self.superblock())?;
+        let mut writer = ImageWriter::create_with(file, self.superblock(), self.seal.clone())?;
         let mut encoder = Encoder::new(self.compression, true);
         let mut framed: Vec<(Expected, BlockPlace)> = Vec::new();
         let mut pushed = 0;
@@ -200,8 +210,26 @@ impl Recipe {
 
     /// The image, opened.
     pub(crate) fn open(&self) -> Image {
-        open(&self.build()).expect("a fresh image is sound")
+        open_with(&self.build(), &self.keys()).expect("a fresh image is sound")
     }
+}
+
+/// The superblock of a plain image as that of a sealed or authenticated one.
+fn marked(mut superblock: Superblock, seal: &Seal) -> Superblock {
+    superblock.features.incompat |= match seal.mode {
+        Mode::Sealed => Features::SEALED,
+        Mode::Authenticated => Features::AUTHENTICATED,
+    };
+    if seal.slots.is_some() {
+        superblock.features.incompat |= Features::KEY_SLOTS;
+    }
+    superblock.key_commitment = aiv_image_format::Digest(seal.key.commitment());
+    superblock
+}
+
+/// Opens the image in `bytes` with a key.
+pub(crate) fn open_with(bytes: &Arc<Vec<u8>>, keys: &Keys) -> aiv_image_format::Result<Image> {
+    Image::open_with(Arc::new(Patched::new(bytes)), keys)
 }
 
 /// Opens the image in `bytes`.

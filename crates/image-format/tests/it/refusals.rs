@@ -61,9 +61,9 @@ fn another_draft_is_refused_by_number() {
 #[test]
 fn a_feature_of_later_versions_is_refused_by_its_name() {
     let (bytes, _) = sample();
-    let forged = Forgery::of(&bytes).superblock(16, &[0b1000_0101]).seal();
+    let forged = Forgery::of(&bytes).superblock(16, &[0b0110_0101]).seal();
     let message = refusal(forged);
-    let wanted = "the image needs features this program does not have: sealed, split, key-slots";
+    let wanted = "the image needs features this program does not have: split, dedup-store, parity";
     assert_eq!(message, wanted);
 }
 

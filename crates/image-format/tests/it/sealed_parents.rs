@@ -1,0 +1,1 @@
+//! Sealed images that build on sealed images, and frames copied between them.
