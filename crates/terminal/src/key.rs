@@ -29,8 +29,10 @@ Examples:
   aiv key add /mnt/backup --new-key-file /media/usb/key --password-file pass")]
     Add {
         #[command(flatten)]
+        #[expect(missing_docs, reason = "a help text would replace those of its parts")]
         chain: ChainArgs,
         #[command(flatten)]
+        #[expect(missing_docs, reason = "a help text would replace those of its parts")]
         new: NewSecretFiles,
     },
     /// Replace the passphrase or key that the images were opened with
@@ -42,8 +44,10 @@ Examples:
   aiv key change /mnt/backup --recovery-code-file sheet.txt --new-password-file pass")]
     Change {
         #[command(flatten)]
+        #[expect(missing_docs, reason = "a help text would replace those of its parts")]
         chain: ChainArgs,
         #[command(flatten)]
+        #[expect(missing_docs, reason = "a help text would replace those of its parts")]
         new: NewSecretFiles,
     },
     /// Remove a slot by its number; the last one stays
@@ -53,6 +57,7 @@ Examples:
   aiv key remove /mnt/backup --slot 3 --key-file /media/usb/key")]
     Remove {
         #[command(flatten)]
+        #[expect(missing_docs, reason = "a help text would replace those of its parts")]
         chain: ChainArgs,
         /// Its number, as `aiv key list` shows it
         #[arg(long, value_name = "N")]
@@ -65,6 +70,7 @@ Examples:
   aiv key recovery-code /mnt/backup --out /media/usb/sheet.txt")]
     RecoveryCode {
         #[command(flatten)]
+        #[expect(missing_docs, reason = "a help text would replace those of its parts")]
         chain: ChainArgs,
         /// Write it into this new file instead
         #[arg(long, value_name = "FILE")]
@@ -83,6 +89,7 @@ Examples:
   aiv key rotate /mnt/backup --password-file pass")]
     Rotate {
         #[command(flatten)]
+        #[expect(missing_docs, reason = "a help text would replace those of its parts")]
         chain: ChainArgs,
     },
     /// Make a key pair for machines that write backups they cannot read
@@ -104,6 +111,7 @@ pub struct ChainArgs {
     #[arg(value_name = "IMAGE|DIR")]
     pub what: PathBuf,
     #[command(flatten)]
+    #[expect(missing_docs, reason = "a help text would replace those of its parts")]
     pub unlock: SecretFiles,
 }
 
