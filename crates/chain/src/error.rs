@@ -53,8 +53,8 @@ pub enum Error {
         /// What it could mean.
         candidates: Vec<String>,
     },
-    /// Somebody else merges or copies images of the set in the folder: wait for them.
-    #[error("images of set {set} are being merged or copied in this folder")]
+    /// Somebody else writes, merges or copies images of the set in the folder: wait for them.
+    #[error("images of set {set} are being written, merged or copied in this folder")]
     Busy {
         /// The set.
         set: SetId,
@@ -101,6 +101,9 @@ pub enum Error {
     /// Source and destination of a move are one folder, or one lies in the other.
     #[error("the destination shows files of the folder that is to be moved from")]
     SameFolder,
+    /// A key does not fit, or its slots cannot be changed as asked.
+    #[error(transparent)]
+    Key(#[from] aiv_keys::Error),
     /// The caller asked to stop.
     #[error(transparent)]
     Canceled(#[from] Canceled),

@@ -25,6 +25,7 @@ mod reader;
 mod removal;
 mod scan;
 mod select;
+mod slots;
 #[cfg(test)]
 mod testing;
 mod transfer;
@@ -52,6 +53,9 @@ pub use reader::ViewReader;
 pub use removal::{LeftFile, LeftReason};
 pub use scan::Trust;
 pub use select::{Selector, find_set};
+pub use slots::{
+    KeyedChain, KeyedChains, KeyedFile, SlotReport, change_slots, keyed_chains, locate_keyed,
+};
 pub use transfer::{
     ArchiveReport, CopiedFile, CopyReport, MoveReport, archive, archive_as, copy_point, copy_set,
     move_point, move_set,

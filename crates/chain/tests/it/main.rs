@@ -17,6 +17,7 @@ mod merge_faults;
 mod merge_planted;
 mod scan;
 mod select;
+mod slots;
 mod transfers;
 mod verify_chains;
 mod view;
