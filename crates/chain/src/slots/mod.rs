@@ -8,7 +8,7 @@ pub use change::{SlotReport, change_slots};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use aiv_image_format::{Digest, Image, SetId};
+use aiv_image_format::{Digest, Image, Keys, SetId};
 use aiv_keys::{ChainKey, Credential, KeyArea, Opened, Work};
 use aiv_volume_io::{DirStorage, Job, Storage};
 
@@ -67,7 +67,7 @@ pub fn locate_keyed(what: &Path, job: Job<'_>) -> Result<(DirStorage, KeyedChain
     }
     let (storage, name) = storage_of(what)?;
     // Says what is wrong with it, where anything is.
-    open::open(&storage, name, Head::Read)?;
+    open::open(&storage, name, Head::Read, &Keys::none())?;
     let mut found = keyed_chains(&storage, job)?;
     found.chains.retain(|chain| chain.files.iter().any(|file| file.file == name));
     Ok((storage, found))
@@ -107,7 +107,8 @@ fn look_at(storage: &dyn Storage, name: &str) -> Look {
     if name.ends_with(PART_EXTENSION) {
         return Look::Unsure(name.to_owned(), "it was never finished".to_owned());
     }
-    match open::open(storage, name, Head::Read).and_then(|image| keyed_file(&image, name)) {
+    let opened = open::open(storage, name, Head::Read, &Keys::none());
+    match opened.and_then(|image| keyed_file(&image, name)) {
         Ok(Some((commitment, file))) => Look::Keyed(commitment, Box::new(file)),
         Ok(None) => Look::Other,
         Err(error) if is_named_like_an_image(name) => Look::Unsure(name.to_owned(), why(&error)),
