@@ -410,6 +410,7 @@ impl BackupPlan {
             created_unix_ms: ids.time_unix_ms,
             session: ids.session,
             writer: concat!("aivory ", env!("CARGO_PKG_VERSION")).to_owned(),
+            key_commitment: Digest::default(),
         }
     }
 

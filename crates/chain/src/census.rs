@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use aiv_image_format::{ParentLink, PointId, SetId, peek};
+use aiv_image_format::{Keys, ParentLink, PointId, SetId, peek};
 use aiv_volume_io::{FileEntry, Job, Storage};
 
 use crate::ancestry::{Ancestry, Node, node, parent_node};
@@ -49,7 +49,8 @@ impl Census {
         let new: Vec<_> = listed.iter().filter(|entry| !told.contains(&entry.name)).collect();
         let images = all.iter().map(|facts| (facts.image, facts.file.clone())).collect();
         let mut strays = Vec::new();
-        for (entry, found) in new.iter().zip(look_into(storage, &new, &images, job)?) {
+        let looked = look_into(storage, &new, &images, &Keys::none(), job)?;
+        for (entry, found) in new.iter().zip(looked) {
             match found {
                 Found::Image(facts) => {
                     if let Some(seen) = listing.image(entry, &facts.segments) {

@@ -53,8 +53,8 @@ pub enum Error {
         /// What it could mean.
         candidates: Vec<String>,
     },
-    /// Somebody else merges or copies images of the set in the folder: wait for them.
-    #[error("images of set {set} are being merged or copied in this folder")]
+    /// Somebody else writes, merges or copies images of the set in the folder: wait for them.
+    #[error("images of set {set} are being written, merged or copied in this folder")]
     Busy {
         /// The set.
         set: SetId,
@@ -101,6 +101,9 @@ pub enum Error {
     /// Source and destination of a move are one folder, or one lies in the other.
     #[error("the destination shows files of the folder that is to be moved from")]
     SameFolder,
+    /// A key does not fit, or its slots cannot be changed as asked.
+    #[error(transparent)]
+    Key(#[from] aiv_keys::Error),
     /// The caller asked to stop.
     #[error(transparent)]
     Canceled(#[from] Canceled),
@@ -136,6 +139,10 @@ impl fmt::Display for PointState {
             Self::Circular => f.write_str("its images name each other as parents"),
             Self::TooLong => write!(f, "it needs more than {} images", crate::CHAIN_MAX),
             Self::Restorable => f.write_str("its files changed meanwhile"),
+            Self::Locked { key } => {
+                let key: String = key.0[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+                write!(f, "it is locked: its image is sealed, and this needs key {key}...")
+            }
             Self::Damaged(damage) => {
                 let damage: Vec<String> = damage.iter().map(ToString::to_string).collect();
                 f.write_str(&damage.join("; "))

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use aiv_image_format::{Error as ImageError, ImageId, SegmentHead, peek_segment};
+use aiv_image_format::{Error as ImageError, ImageId, Keys, SegmentHead, peek_segment};
 use aiv_volume_io::{FileEntry, Job, Storage};
 
 use crate::error::{Error, Result};
@@ -36,12 +36,13 @@ pub(crate) fn look_into(
     storage: &dyn Storage,
     files: &[&FileEntry],
     known: &HashMap<ImageId, String>,
+    keys: &Keys,
     job: Job<'_>,
 ) -> Result<Vec<Found>> {
     let mut pieces = Vec::new();
     let looked = in_parallel(files, &|entry: &&FileEntry| {
         job.check()?;
-        look_at(storage, entry)
+        look_at(storage, entry, keys)
     })?;
     let mut all = Vec::with_capacity(looked.len());
     for (at, looked) in looked.into_iter().enumerate() {
@@ -99,7 +100,7 @@ pub(crate) fn in_parallel<I: Sync, T: Send>(
     answers.into_iter().map(|(_, answer)| answer).collect()
 }
 
-fn look_at(storage: &dyn Storage, entry: &FileEntry) -> Result<Looked> {
+fn look_at(storage: &dyn Storage, entry: &FileEntry, keys: &Keys) -> Result<Looked> {
     let stray = |kind| {
         let (file, size) = (entry.name.clone(), entry.len);
         Ok(Looked::Whole(Found::Stray(Stray { file, size, image: None, kind })))
@@ -107,7 +108,7 @@ fn look_at(storage: &dyn Storage, entry: &FileEntry) -> Result<Looked> {
     if entry.name.ends_with(PART_EXTENSION) {
         return stray(StrayKind::Unfinished);
     }
-    let opened = open::open_alone(storage, &entry.name);
+    let opened = open::open_alone(storage, &entry.name, keys);
     // With a damaged head, the last segment of an image ends as an image does.
     let may_be_segment = match &opened {
         Err(Error::Image { source: ImageError::Foreign(_), .. }) => {

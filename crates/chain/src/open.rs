@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use aiv_image_format::limits::PAGE_SIZE;
-use aiv_image_format::{Error as ImageError, Image, SegmentError};
+use aiv_image_format::{Error as ImageError, Image, Keys, SegmentError};
 use aiv_volume_io::{Extent, ReadAt, Storage, Tail};
 
 use crate::error::{Error, Result};
@@ -46,37 +46,58 @@ impl Head {
     }
 }
 
-/// Opens one image of a folder, with the other segments when it is split.
-pub(crate) fn open(storage: &dyn Storage, name: &str, head: Head) -> Result<Image> {
+/// Opens one image of a folder, with the other segments when it is split, and with whichever of
+/// `keys` is its own; a sealed one without a key is locked.
+pub(crate) fn open(storage: &dyn Storage, name: &str, head: Head, keys: &Keys) -> Result<Image> {
     let file =
         storage.open(name).map_err(|source| Error::Io { op: format!("opening {name}"), source })?;
-    let opened = match open_file(Arc::clone(&file), head) {
+    let opened = match open_file(Arc::clone(&file), head, keys) {
         Err(ImageError::Segments(SegmentError::Part { image, number: 1 })) => {
-            open_split(storage, name, file, image, head)
+            open_split(storage, name, file, image, head, keys)
         }
         opened => opened,
     };
     opened.map_err(|source| Error::Image { file: name.to_owned(), source })
 }
 
-/// Opens one file of a folder that is an image by itself.
-pub(crate) fn open_alone(storage: &dyn Storage, name: &str) -> Result<Image> {
+/// As [`open`], and an image of another key is locked like one without.
+pub(crate) fn open_or_locked(
+    storage: &dyn Storage,
+    name: &str,
+    head: Head,
+    keys: &Keys,
+) -> Result<Image> {
+    match open(storage, name, head, keys) {
+        Err(Error::Image { source: ImageError::WrongKey { .. }, .. }) => {
+            open(storage, name, head, &Keys::none())
+        }
+        opened => opened,
+    }
+}
+
+/// Opens one file of a folder that is an image by itself; one of another key is locked.
+pub(crate) fn open_alone(storage: &dyn Storage, name: &str, keys: &Keys) -> Result<Image> {
     let file =
         storage.open(name).map_err(|source| Error::Io { op: format!("opening {name}"), source })?;
-    open_file(file, Head::Read).map_err(|source| Error::Image { file: name.to_owned(), source })
+    let opened = match open_file(Arc::clone(&file), Head::Read, keys) {
+        Err(ImageError::WrongKey { .. }) => open_file(file, Head::Read, &Keys::none()),
+        opened => opened,
+    };
+    opened.map_err(|source| Error::Image { file: name.to_owned(), source })
 }
 
 /// Opens the image in `file`.
 pub(crate) fn open_file(
     file: Arc<dyn ReadAt>,
     head: Head,
+    keys: &Keys,
 ) -> std::result::Result<Image, ImageError> {
     let ends = Arc::new(Ends::of(file, head));
-    let opened = Image::open(Arc::clone(&ends) as Arc<dyn ReadAt>);
+    let opened = Image::open_with(Arc::clone(&ends) as Arc<dyn ReadAt>, keys);
     ends.release();
     match opened {
         // The copy may be what is damaged; whatever is wrong, the usual way says it best.
-        Err(_) if head != Head::Read => open_file(Arc::clone(&ends.inner), Head::Read),
+        Err(_) if head != Head::Read => open_file(Arc::clone(&ends.inner), Head::Read, keys),
         opened => opened,
     }
 }
@@ -180,7 +201,7 @@ mod tests {
         let storage = MemStorage::new();
         storage.insert("a", bytes);
         let storage = FaultStorage::new(storage);
-        let opened = open(&storage, "a", head);
+        let opened = open(&storage, "a", head, &Keys::none());
         let reads = storage.trace().iter().filter(|o| o.op == Op::Read).count();
         (reads, opened.map(|image| image.damage().len()).map_err(|e| crate::folder::why(&e)))
     }
@@ -233,7 +254,8 @@ mod tests {
         for (at, damage) in [(len - 100, 1), (len - 77_000, 1), (len - 5000, 0), (len - 20_000, 0)]
         {
             for head in [Head::Read, KNOWN] {
-                let image = open_file(Arc::new(Bad(bytes.clone(), at)), head).unwrap();
+                let image =
+                    open_file(Arc::new(Bad(bytes.clone(), at)), head, &Keys::none()).unwrap();
                 assert_eq!(image.damage().len(), damage, "bad sector at {at}, {head:?}");
             }
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use aiv_image_format::{Image, Repair, RepairReport, peek};
+use aiv_image_format::{Image, Keys, Repair, RepairReport, peek};
 use aiv_volume_io::{AppendFile, Job, ReadAt, Storage};
 
 use crate::error::{Error, Result};
@@ -89,7 +89,8 @@ fn fill(
         }
         error => Error::in_file(from, error),
     })?;
-    prove(to, part, name, repair.trailer(), None, job)
+    // The stored bytes are what is repaired: no key is needed for them.
+    prove(to, part, name, repair.trailer(), None, &Keys::none(), job).map(drop)
 }
 
 /// The files of the folders that hold the same image as `damaged`, sound or not.

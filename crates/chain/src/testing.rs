@@ -34,6 +34,7 @@ pub(crate) fn image_of(id: u8, name: &str, full_number: u32, content: &[u8]) -> 
         created_unix_ms: 0,
         session: SessionTag([id; 12]),
         writer: "a test".to_owned(),
+        key_commitment: aiv_image_format::Digest::default(),
     };
     let file = storage.create("image").expect("an empty storage");
     let mut writer = ImageWriter::create(file, superblock).expect("created");

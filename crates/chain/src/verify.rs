@@ -5,14 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aiv_image_format::{
-    Depth, Error as ImageError, Image, PointId, SegmentError, VerifyReport, verify_segment,
+    Depth, Error as ImageError, Image, Keys, PointId, SegmentError, VerifyReport, verify_segment,
 };
 use aiv_volume_io::{FileDisk, Job, ReadAt, Storage};
 
 use crate::catalogue::Verified;
 use crate::error::{Error, Result};
 use crate::folder::{Folder, PART_EXTENSION};
-use crate::locate::{open_image, storage_of};
+use crate::locate::{open_image_keyed, storage_of};
 use crate::open::{self, Head};
 use crate::view::View;
 
@@ -51,10 +51,12 @@ impl Checked {
     }
 
     /// Whether all was proven, now or by the verification that made this one needless. An image
-    /// whose parent is missing or damaged can be sound as far as one can see, and not be proven.
+    /// whose parent is missing or damaged, or that is locked, can be sound as far as one can see,
+    /// and not be proven.
     #[must_use]
     pub fn is_proven(&self) -> bool {
-        self.is_sound() && self.outcome.as_ref().is_ok_and(|report| !report.without_parent)
+        let whole = |report: &VerifyReport| !report.without_parent && !report.locked;
+        self.is_sound() && self.outcome.as_ref().is_ok_and(whole)
     }
 }
 
@@ -79,9 +81,18 @@ fn segment_alone(file: &Arc<dyn ReadAt>, name: &str, job: Job<'_>) -> Result<Che
 /// needs a newer program; an unfinished backup under its temporary name is
 /// [`ImageError::Incomplete`] in [`Error::Image`]. [`Error::Canceled`].
 pub fn verify_file(path: &Path, depth: Depth, job: Job<'_>) -> Result<Checked> {
+    verify_file_keyed(path, depth, &Keys::none(), job)
+}
+
+/// As [`verify_file`], with the keys of images that have one. Of a locked image every stored byte
+/// is proven, and its report says that it is locked.
+///
+/// # Errors
+/// Those of [`verify_file`].
+pub fn verify_file_keyed(path: &Path, depth: Depth, keys: &Keys, job: Job<'_>) -> Result<Checked> {
     let unfinished = path.to_string_lossy().ends_with(PART_EXTENSION);
     let file = path.display().to_string();
-    let opened = open_image(path);
+    let opened = open_image_keyed(path, keys);
     if let Err(Error::Image { source: ImageError::Segments(why), .. }) = &opened
         && matches!(why, SegmentError::Part { number, .. } if *number > 1)
     {
@@ -92,7 +103,7 @@ pub fn verify_file(path: &Path, depth: Depth, job: Job<'_>) -> Result<Checked> {
         Ok(image) if image.superblock().parent.is_some() => {
             let (storage, name) = storage_of(path)?;
             let image = Arc::new(image);
-            let view = View::with_parents(&storage, Arc::clone(&image), name, job);
+            let view = View::with_parents(&storage, Arc::clone(&image), name, keys, job);
             on_parent(view, &image, name, depth, job)
         }
         Ok(image) => image.verify(depth, job).map_err(|e| Error::in_file(&file, e)),
@@ -144,7 +155,7 @@ pub(crate) fn verify_alone(
     depth: Depth,
     job: Job<'_>,
 ) -> Result<Checked> {
-    let image = match open::open(storage, file, Head::Read) {
+    let image = match open::open_or_locked(storage, file, Head::Read, &folder.keys) {
         Err(Error::Image { source: ImageError::Segments(SegmentError::Part { .. }), .. }) => {
             let opened = storage.open(file).map_err(Error::io(format!("opening {file}")))?;
             return segment_alone(&opened, file, job);

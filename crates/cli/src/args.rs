@@ -8,7 +8,7 @@ use aiv_chain::Depth;
 use aiv_jobs::{Follow, Format};
 use aiv_report::parse;
 use aiv_restore_engine::{Grow, Identity, TableMode, Unused};
-use aiv_terminal::GUARD;
+use aiv_terminal::{GUARD, KeyCommand};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
@@ -24,6 +24,7 @@ Exit codes:
     3  done with warnings: unreadable sectors, a source in use, an unusable image in a folder
     4  damage found
     5  refused for safety; nothing was written
+    6  sealed, and no key was given, or not the right one; nothing was changed
   130  canceled with Ctrl-C; press it twice to stop at once
 
 A first backup, proven, and put onto another disk:
@@ -87,6 +88,9 @@ Examples:
   aiv move /mnt/backup --to /mnt/archive
   aiv move /mnt/backup@latest --to /mnt/archive")]
     Move(Transfer),
+    /// Show and change what opens sealed images
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Print a readable account of every byte of an image file
     #[command(after_help = "Examples:\n  aiv dump disk.aiv | less\n  aiv dump /mnt/backup@latest")]
     Dump {

@@ -1,6 +1,7 @@
 //! The file being written: buffers, counts and hashes every byte exactly once.
 
 use std::io;
+use std::sync::Arc;
 
 use aiv_volume_io::{AppendFile, ReadAt};
 
@@ -9,6 +10,7 @@ use crate::hash;
 use crate::ids::Digest;
 use crate::limits::{PAGE_SIZE, PIECE_SIZE};
 use crate::parity::stripes::StripeSums;
+use crate::seal::{Queue, SealJob, SealKey};
 
 /// Bytes gathered before they are handed to the storage: large enough that system calls do not
 /// count, small enough to stay in the cache.
@@ -29,6 +31,14 @@ pub(crate) struct Appender<'f> {
     pieces: Vec<Digest>,
     /// Parity over the pieces, where the image is to have it.
     stripes: Option<StripeSums>,
+    /// Pieces completed so far.
+    piece_count: u64,
+    /// Bytes of the key-slot area behind the superblock.
+    slots: u64,
+    /// Frames in the buffer that are not sealed yet.
+    jobs: Vec<SealJob>,
+    /// Buffers that are being sealed; in sealed images only.
+    queue: Option<Queue>,
     /// The first error; nothing is written after it.
     poisoned: bool,
 }
@@ -44,13 +54,53 @@ impl<'f> Appender<'f> {
             pieces_closed: false,
             pieces: Vec::new(),
             stripes: with_data_parity.then(StripeSums::new),
+            piece_count: 0,
+            slots: 0,
+            jobs: Vec::new(),
+            queue: None,
             poisoned: false,
+        }
+    }
+
+    /// Counts `slots` bytes behind the first page as zeros.
+    pub(crate) fn with_slots(self, slots: u64) -> Self {
+        Self { slots, ..self }
+    }
+
+    /// Seals frames with this key.
+    pub(crate) fn sealing(self, key: Arc<SealKey>) -> Self {
+        Self { queue: Some(Queue::new(key)), ..self }
+    }
+
+    /// Lets the threads of `pool` seal.
+    pub(crate) fn seal_in(&mut self, pool: Arc<rayon::ThreadPool>) {
+        if let Some(queue) = &mut self.queue {
+            queue.seal_in(pool);
         }
     }
 
     /// Length of the file so far.
     pub(crate) fn position(&self) -> u64 {
-        self.flushed + self.buffer.len() as u64
+        let queued = self.queue.as_ref().map_or(0, Queue::bytes);
+        self.flushed + queued + self.buffer.len() as u64
+    }
+
+    /// Appends a frame that `job` seals before the storage gets it: `lay_out` adds its bytes to
+    /// the buffer, tag and checksums still to be filled in.
+    pub(crate) fn append_sealed(
+        &mut self,
+        job: SealJob,
+        len: usize,
+        lay_out: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<()> {
+        if self.buffer.len() + len > BUFFER {
+            self.hand_over()?;
+        }
+        let at = self.buffer.len();
+        lay_out(&mut self.buffer);
+        debug_assert_eq!(self.buffer.len(), at + len);
+        self.jobs.push(SealJob { at, ..job });
+        if self.buffer.len() >= BUFFER { self.hand_over() } else { Ok(()) }
     }
 
     pub(crate) fn append(&mut self, mut bytes: &[u8]) -> Result<()> {
@@ -60,7 +110,7 @@ impl<'f> Appender<'f> {
             self.buffer.extend_from_slice(now);
             bytes = later;
             if self.buffer.len() == BUFFER {
-                self.flush()?;
+                self.hand_over()?;
             }
         }
         Ok(())
@@ -90,13 +140,41 @@ impl<'f> Appender<'f> {
         self.write(data, |file| file.append_from(source, offset, data))
     }
 
-    /// Hands the buffer to the storage.
-    fn flush(&mut self) -> Result<()> {
+    /// Empties the buffer: to the storage, or to the threads that seal.
+    fn hand_over(&mut self) -> Result<()> {
         let buffer = std::mem::take(&mut self.buffer);
+        let jobs = std::mem::take(&mut self.jobs);
+        let Some(queue) = &mut self.queue else { return self.store(buffer) };
+        queue.push(buffer, jobs);
+        while self.queue.as_ref().is_some_and(Queue::is_full) {
+            self.store_oldest()?;
+        }
+        Ok(())
+    }
+
+    /// Hands the oldest buffer of the queue to the storage; says whether there was one.
+    fn store_oldest(&mut self) -> Result<bool> {
+        let Some(buffer) = self.queue.as_mut().map_or(Ok(None), Queue::pop)? else {
+            return Ok(false);
+        };
+        self.store(buffer).map(|()| true)
+    }
+
+    /// Hands a buffer to the storage, and keeps its memory.
+    fn store(&mut self, mut buffer: Vec<u8>) -> Result<()> {
         let written = self.write(&buffer, |file| file.append_all(&buffer));
-        self.buffer = buffer;
-        self.buffer.clear();
+        buffer.clear();
+        if self.buffer.capacity() == 0 {
+            self.buffer = buffer;
+        }
         written
+    }
+
+    /// Hands everything to the storage.
+    fn flush(&mut self) -> Result<()> {
+        self.hand_over()?;
+        while self.store_oldest()? {}
+        Ok(())
     }
 
     /// Has `write` append `bytes` to the file, and hashes the pieces they complete.
@@ -119,10 +197,7 @@ impl<'f> Appender<'f> {
         while self.open_piece.len() + bytes.len() >= PIECE_SIZE {
             let (now, later) = bytes.split_at(PIECE_SIZE - self.open_piece.len());
             if self.open_piece.is_empty() {
-                self.pieces.push(hash::piece(now));
-                if let Some(stripes) = &mut self.stripes {
-                    stripes.add(now);
-                }
+                self.take_piece(now);
             } else {
                 self.open_piece.extend_from_slice(now);
                 self.close_piece();
@@ -134,11 +209,18 @@ impl<'f> Appender<'f> {
     }
 
     fn close_piece(&mut self) {
-        self.pieces.push(hash::piece(&self.open_piece));
+        let mut piece = std::mem::take(&mut self.open_piece);
+        self.take_piece(&piece);
+        piece.clear();
+        self.open_piece = piece;
+    }
+
+    fn take_piece(&mut self, bytes: &[u8]) {
+        self.pieces.push(hash::piece(self.piece_count, bytes, self.slots));
+        self.piece_count += 1;
         if let Some(stripes) = &mut self.stripes {
-            stripes.add(&self.open_piece);
+            stripes.add(bytes);
         }
-        self.open_piece.clear();
     }
 
     /// The parity of the oldest stripe of pieces that has no frame yet; with `last`, after which

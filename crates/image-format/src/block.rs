@@ -10,6 +10,7 @@ use crate::ids::{BlockIndex, Digest};
 use crate::image::Image;
 use crate::layout::{DeltaHead, FRAME_HEADER_SIZE, FrameHeader, FrameKind, IndexEntry, Kind};
 use crate::limits::DELTA_DEPTH_MAX;
+use crate::seal::Access;
 
 impl Image {
     /// A reader with working memory of its own, for one thread.
@@ -56,9 +57,10 @@ impl Image {
             }
             return Ok(0);
         }
-        let Scratch { decoder, frame, base: buffer } = scratch;
+        let Scratch { decoder, frame, base: buffer, plain } = scratch;
         let bytes = self.load_frame(frame, entry)?;
-        decode_frame(Working { decoder, buffer }, bytes, entry, block, limit, out, base)
+        let working = Working { access: &self.access, decoder, buffer, plain };
+        decode_frame(working, bytes, entry, block, limit, out, base)
     }
 
     /// What is wrong with this image when it leaves `block` to a parent whose state does not
@@ -77,7 +79,29 @@ impl Image {
         entry: &IndexEntry,
         block: BlockIndex,
     ) -> Result<()> {
-        check_frame(self.load_frame(&mut scratch.frame, entry)?, entry, block).map(drop)
+        let Scratch { frame, plain, .. } = scratch;
+        check_frame(&self.access, plain, self.load_frame(frame, entry)?, entry, block).map(drop)
+    }
+
+    /// What the DELTA frame that `entry` names, and `frame` begins with, is a difference to. The
+    /// frame is checked as far as that goes without decoding it.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the frame is damaged, or is not the one of the entry;
+    /// [`Error::Locked`].
+    pub fn delta_head(
+        &self,
+        scratch: &mut Scratch,
+        frame: &[u8],
+        entry: &IndexEntry,
+    ) -> Result<DeltaHead> {
+        let (_, payload) =
+            check_frame(&self.access, &mut scratch.plain, frame, entry, entry.block)?;
+        if entry.kind != Kind::Delta {
+            return Err(Error::Misuse("the base of a block that is no difference"));
+        }
+        let at = |fault: Fault| fault.at(Section::Frame, entry.address);
+        DeltaHead::split(payload).map(|(head, _)| head).map_err(at)
     }
 
     /// Reads the frame of `entry`, header and padding included.
@@ -140,11 +164,15 @@ pub struct Scratch {
     frame: Buffer,
     /// The block that the one being read is a difference to.
     pub(crate) base: Buffer,
+    /// What a sealed frame holds.
+    pub(crate) plain: Buffer,
 }
 
-/// The working memory decoding needs: the codec's, and room for the block that a difference
-/// builds on.
+/// What decoding needs: the key of sealed frames, the codec's memory, and room for what a sealed
+/// frame holds and for the block that a difference builds on.
 pub(crate) struct Working<'s> {
+    pub(crate) access: &'s Access,
+    pub(crate) plain: &'s mut Buffer,
     pub(crate) decoder: &'s mut Decoder,
     pub(crate) buffer: &'s mut Buffer,
 }
@@ -223,7 +251,7 @@ pub(crate) fn frame_header(frame: &[u8], address: u64) -> Result<FrameHeader> {
 /// only where a frame lies; what ends a row of hostile frames is `limit`, which falls with every
 /// one.
 pub(crate) fn decode_frame(
-    Working { decoder, buffer }: Working<'_>,
+    Working { access, plain, decoder, buffer }: Working<'_>,
     frame: &[u8],
     entry: &IndexEntry,
     block: BlockIndex,
@@ -233,7 +261,7 @@ pub(crate) fn decode_frame(
 ) -> Result<u8> {
     let address = entry.address;
     let at = |fault: Fault| fault.at(Section::Frame, address);
-    let (header, payload) = check_frame(frame, entry, block)?;
+    let (header, payload) = check_frame(access, plain, frame, entry, block)?;
     if header.plain_len as usize != out.len() {
         let (field, found) = ("plain length", header.plain_len.into());
         return Err(at(Fault::Value { field, found, allowed: "the block length" }));
@@ -257,23 +285,11 @@ pub(crate) fn decode_frame(
     Ok(depth)
 }
 
-/// What the DELTA frame that `entry` names, and `frame` begins with, is a difference to. The frame
-/// is checked as far as that goes without decoding it.
-///
-/// # Errors
-/// [`Error::Corrupt`] when the frame is damaged, or is not the one of the entry.
-pub fn delta_head(frame: &[u8], entry: &IndexEntry) -> Result<DeltaHead> {
-    let (_, payload) = check_frame(frame, entry, entry.block)?;
-    if entry.kind != Kind::Delta {
-        return Err(Error::Misuse("the base of a block that is no difference"));
-    }
-    let split = DeltaHead::split(payload).map_err(|fault| fault.at(Section::Frame, entry.address));
-    split.map(|(head, _)| head)
-}
-
 /// Checks everything about the frame that `entry` names for `block` that can be checked without
 /// decoding it, and splits it.
 pub(crate) fn check_frame<'f>(
+    access: &Access,
+    plain: &'f mut Buffer,
     frame: &'f [u8],
     entry: &IndexEntry,
     block: BlockIndex,
@@ -281,6 +297,14 @@ pub(crate) fn check_frame<'f>(
     let address = entry.address;
     let at = |fault: Fault| fault.at(Section::Frame, address);
     let header = frame_header(frame, address)?;
+    access.check_mode(&header).map_err(at)?;
+    let (header, content) = match header.seal {
+        None => (header, None),
+        Some(_) => {
+            let (header, content) = access.open_frame(header, frame, plain, address)?;
+            (header, Some(content))
+        }
+    };
     let kind = if entry.kind == Kind::Delta { FrameKind::Delta } else { FrameKind::Data };
     if header.kind != kind {
         return Err(at(Fault::Differs { field: "type", other: "index" }));
@@ -301,6 +325,9 @@ pub(crate) fn check_frame<'f>(
     }
     if entry.frame_size != 0 && entry.frame_size != header.frame_size() {
         return Err(at(Fault::Differs { field: "size", other: "index" }));
+    }
+    if let Some(content) = content {
+        return Ok((header, content));
     }
     let end = FRAME_HEADER_SIZE + header.stored_len as usize;
     let payload = frame.get(FRAME_HEADER_SIZE..end).ok_or_else(|| at(Fault::Bounds))?;

@@ -4,6 +4,7 @@ use std::fmt::{self, Write};
 
 use aiv_volume_io::ReadAt;
 
+use crate::block::Buffer;
 use crate::codec::codec_name;
 use crate::error::{Error, Fault, Result, Section};
 use crate::image::{Image, read_page, trailer_gap};
@@ -38,6 +39,10 @@ impl Dump<'_> {
     fn run(&mut self) -> Result<()> {
         let trailer = *self.image.trailer();
         self.superblock("superblock")?;
+        let slots = self.image.superblock().slot_area_len();
+        if slots > 0 {
+            self.line(slots, format_args!("key slots"))?;
+        }
         while self.at < trailer.frames_end {
             self.frame(trailer.frames_end, "frame area")?;
         }
@@ -55,7 +60,11 @@ impl Dump<'_> {
         self.line(list_end - self.at, format_args!("stored list, {pieces} pieces, root {root}"))?;
         self.parity_area(&trailer)?;
         self.trailer(1)?;
-        self.line(trailer_gap(self.image.superblock().features), format_args!("gap"))?;
+        if slots > 0 {
+            self.line(slots, format_args!("key slots"))?;
+        }
+        let gap = trailer_gap(self.image.superblock().features);
+        self.line(gap - slots, format_args!("gap"))?;
         self.superblock("superblock copy")?;
         self.trailer(2)?;
         if self.at != trailer.file_len {
@@ -121,6 +130,15 @@ impl Dump<'_> {
             let (point, root) = (parent.point, parent.state_root);
             self.detail(format_args!("parent point {point}, state {root}"))?;
         }
+        if s.is_keyed() {
+            let what = if s.is_sealed() { "sealed" } else { "authenticated" };
+            let with = match (self.image.is_locked(), self.image.is_authentic()) {
+                (true, _) => ", locked",
+                (false, true) => ", key is there",
+                (false, false) => ", not proven by its key",
+            };
+            self.detail(format_args!("{what}, key {}{with}", s.key_commitment))?;
+        }
         self.detail(format_args!("session {}, writer {:?}", s.session, s.writer))
     }
 
@@ -156,6 +174,9 @@ impl Dump<'_> {
         self.line(PAGE_SIZE as u64, format_args!("trailer {copy}"))?;
         if copy == 1 && t == *self.image.trailer() {
             return Ok(());
+        }
+        if !t.mac.is_zero() {
+            self.detail(format_args!("authentication code {}", t.mac))?;
         }
         self.detail(format_args!("content {}", t.content_root))?;
         self.detail(format_args!("map     {}", t.map_root))?;
@@ -194,12 +215,20 @@ impl Dump<'_> {
             Err(Error::Corrupt(corrupt)) => return self.skip(area_end, &corrupt.what()),
             Err(other) => return Err(other),
         };
-        let (subject, plain, stored) = (header.subject, header.plain_len, header.stored_len);
-        let codec = codec_name(header.codec);
         let name = header.kind.name();
         let (at, size) = (self.at, header.frame_size());
+        let (header, content) = match self.open(header) {
+            Ok(Some(opened)) => opened,
+            Ok(None) => {
+                let stored = header.stored_len;
+                return self.line(size, format_args!("{name}, sealed, {stored} bytes"));
+            }
+            Err(error) => return self.damaged(size, format_args!("{name}"), error),
+        };
+        let (subject, plain, stored) = (header.subject, header.plain_len, header.stored_len);
+        let codec = codec_name(header.codec);
         match header.kind {
-            FrameKind::Delta => self.delta(&header, at),
+            FrameKind::Delta => self.delta(&header, &content, at),
             FrameKind::Data => {
                 let damaged = if header.is_damaged { ", damaged" } else { "" };
                 let depth = match header.depth {
@@ -218,19 +247,42 @@ impl Dump<'_> {
                     SectionType::from_code(subject).map_or("unknown section", |s| s.name());
                 self.line(size, format_args!("{name} {section}, {codec} {plain} -> {stored}"))
             }
-            FrameKind::Checkpoint => self.checkpoint(&header, at),
+            FrameKind::Checkpoint => self.checkpoint(&header, content, at),
             FrameKind::Parity => self.line(size, format_args!("{name} stripe {subject}, {stored}")),
             FrameKind::Pad => self.line(size, format_args!("{name}")),
         }
     }
 
-    fn delta(&mut self, header: &FrameHeader, at: u64) -> Result<()> {
-        let mut head = vec![0; DeltaHead::SIZE.min(header.stored_len as usize)];
-        let op = Error::io("read frame", at);
-        self.image.file.read_exact_at(&mut head, at + FRAME_HEADER_SIZE as u64).map_err(op)?;
+    /// What the frame that is next says and holds, as far as this account needs it; `None` for a
+    /// sealed one without a key. Of an unsealed frame the checksum of the payload is not looked
+    /// at where only its beginning is read.
+    fn open(&self, header: FrameHeader) -> Result<Option<(FrameHeader, Vec<u8>)>> {
+        let at = self.at;
+        self.image.access.check_mode(&header).map_err(|fault| fault.at(Section::Frame, at))?;
+        let wanted = match header.kind {
+            _ if header.seal.is_some() => header.stored_len as usize,
+            FrameKind::Delta => DeltaHead::SIZE.min(header.stored_len as usize),
+            FrameKind::Checkpoint => header.stored_len as usize,
+            _ => return Ok(Some((header, Vec::new()))),
+        };
+        if header.seal.is_some() && self.image.is_locked() {
+            return Ok(None);
+        }
+        let mut frame = vec![0; FRAME_HEADER_SIZE + wanted];
+        self.image.file.read_exact_at(&mut frame, at).map_err(Error::io("read frame", at))?;
+        if header.seal.is_some() {
+            let mut plain = Buffer::default();
+            let (header, content) = self.image.access.open_frame(header, &frame, &mut plain, at)?;
+            return Ok(Some((header, content.to_vec())));
+        }
+        frame.drain(..FRAME_HEADER_SIZE);
+        Ok(Some((header, frame)))
+    }
+
+    fn delta(&mut self, header: &FrameHeader, head: &[u8], at: u64) -> Result<()> {
         let (subject, plain, stored) = (header.subject, header.plain_len, header.stored_len);
         let name = format_args!("DELTA block {subject}, {plain} -> {stored}");
-        match DeltaHead::split(&head) {
+        match DeltaHead::split(head) {
             Ok((DeltaHead { base_block, base_leaf, depth }, _)) => {
                 self.line(header.frame_size(), name)?;
                 self.detail(format_args!(
@@ -241,12 +293,12 @@ impl Dump<'_> {
         }
     }
 
-    fn checkpoint(&mut self, header: &FrameHeader, at: u64) -> Result<()> {
-        let mut payload = vec![0; header.stored_len as usize];
-        let op = Error::io("read checkpoint", at);
-        self.image.file.read_exact_at(&mut payload, at + FRAME_HEADER_SIZE as u64).map_err(op)?;
-        let checkpoint = header
-            .check_payload(&payload, at)
+    fn checkpoint(&mut self, header: &FrameHeader, payload: Vec<u8>, at: u64) -> Result<()> {
+        let intact = match header.seal {
+            Some(_) => Ok(()),
+            None => header.check_payload(&payload, at),
+        };
+        let checkpoint = intact
             .and_then(|()| Checkpoint::from_payload(payload, at))
             .and_then(|checkpoint| Ok((checkpoint.entries()?.len(), checkpoint)));
         let (entry_count, checkpoint) = match checkpoint {
@@ -291,13 +343,28 @@ impl Dump<'_> {
         self.line(next.min(area_end) - start, format_args!("unaccounted: {why}"))
     }
 
-    fn index_page(&mut self, page_no: u64) -> Result<()> {
-        let page = read_page(&*self.image.file, self.at)?;
-        let (len, offset) = (PAGE_SIZE as u64, self.at);
+    /// Checks and opens a page; `None` for a sound one that is sealed, without a key.
+    fn open_page(
+        &self,
+        page: &mut [u8; PAGE_SIZE],
+        kind: PageKind,
+        page_no: u64,
+    ) -> Result<Option<PageHeader>> {
         let image = self.image.superblock().image;
+        if self.image.is_locked() {
+            let header = PageHeader::of_sealed(page, kind, image, page_no);
+            return header.map(|_| None).map_err(|fault| fault.at(kind.section(), self.at));
+        }
+        self.image.access.open_page(page, kind, image, page_no, self.at).map(Some)
+    }
+
+    fn index_page(&mut self, page_no: u64) -> Result<()> {
+        let mut page = read_page(&*self.image.file, self.at)?;
+        let len = PAGE_SIZE as u64;
         let name = format_args!("index page {page_no}");
-        let header = match PageHeader::from_page(&page, PageKind::Index, image, page_no, offset) {
-            Ok(header) => header,
+        let header = match self.open_page(&mut page, PageKind::Index, page_no) {
+            Ok(Some(header)) => header,
+            Ok(None) => return self.line(len, format_args!("{name}, sealed")),
             Err(error) => return self.damaged(len, name, error),
         };
         let (level, count) = (header.level, header.count);
@@ -340,12 +407,12 @@ impl Dump<'_> {
     }
 
     fn tree_page(&mut self, page_no: u64) -> Result<()> {
-        let page = read_page(&*self.image.file, self.at)?;
-        let (len, offset) = (PAGE_SIZE as u64, self.at);
-        let image = self.image.superblock().image;
+        let mut page = read_page(&*self.image.file, self.at)?;
+        let len = PAGE_SIZE as u64;
         let name = format_args!("tree page {page_no}");
-        let header = match PageHeader::from_page(&page, PageKind::Tree, image, page_no, offset) {
-            Ok(header) => header,
+        let header = match self.open_page(&mut page, PageKind::Tree, page_no) {
+            Ok(Some(header)) => header,
+            Ok(None) => return self.line(len, format_args!("{name}, sealed")),
             Err(error) => return self.damaged(len, name, error),
         };
         self.line(len, format_args!("{name}, {} nodes", header.count))?;

@@ -3,7 +3,7 @@ use std::io;
 
 use aiv_volume_io::Canceled;
 
-use crate::ids::ImageId;
+use crate::ids::{Digest, ImageId};
 
 /// Result of every fallible function of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -58,9 +58,46 @@ pub enum Error {
         /// Why not.
         source: Box<Self>,
     },
+    /// The image is sealed, or more than reading it is asked for, and no key was given: get its key with the passphrase, the key file
+    /// or the recovery code.
+    #[error(
+        "the image is locked: this needs its key, {}..., which was not given",
+        short(commitment)
+    )]
+    Locked {
+        /// Stands for the key that is needed.
+        commitment: Digest,
+    },
+    /// None of the keys given is that of the image.
+    #[error("none of the keys given opens the image, which needs key {}...", short(commitment))]
+    WrongKey {
+        /// Stands for the key that is needed.
+        commitment: Digest,
+    },
+    /// The key is the right one, and the trailer was not written with it: somebody forged it, or
+    /// damaged it in a way no checksum shows.
+    #[error(
+        "the trailer at byte {offset} is forged or damaged: its authentication code does not fit \
+         the key of the image"
+    )]
+    Forged {
+        /// Where the trailer is.
+        offset: u64,
+    },
+    /// A key is required, and the image has none: it may stand in the place of one that had.
+    #[error(
+        "the image is neither sealed nor authenticated, although a key was given: it may have \
+         been put in the place of one that was"
+    )]
+    NotKeyed,
     /// The caller asked to stop.
     #[error(transparent)]
     Canceled(#[from] Canceled),
+}
+
+/// As much of a commitment as people compare.
+fn short(commitment: &Digest) -> String {
+    commitment.0[..4].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Error {
@@ -205,6 +242,7 @@ impl SegmentError {
 pub enum Section {
     Superblock,
     SuperblockCopy,
+    KeySlots,
     Frame,
     Checkpoint,
     IndexPage,
@@ -230,6 +268,7 @@ impl fmt::Display for Section {
         let name = match self {
             Self::Superblock => "superblock",
             Self::SuperblockCopy => "superblock copy",
+            Self::KeySlots => "key-slot area",
             Self::Frame => "frame",
             Self::Checkpoint => "checkpoint",
             Self::IndexPage => "index page",
@@ -292,6 +331,14 @@ pub(crate) enum Fault {
     Stranger,
     #[error("its {field} and the {other} do not agree")]
     Differs { field: &'static str, other: &'static str },
+    #[error("{0}")]
+    Slots(String),
+    #[error("it does not open with the key of the image: changed, or from another place")]
+    Sealed,
+    #[error("it is sealed although the image is not")]
+    SealedHere,
+    #[error("it is not sealed although the image is")]
+    NotSealed,
     #[error("it reaches past the end of its area")]
     Bounds,
     #[error("its text is not UTF-8")]

@@ -5,6 +5,7 @@
 
 use crate::ids::{BlockIndex, Digest, Geometry};
 use crate::layout::Kind;
+use crate::limits::PAGE_SIZE;
 
 const KEY_LEAF: &[u8; 32] = b"aivory draft: leaf of one block ";
 const KEY_CONTENT: &[u8; 32] = b"aivory draft: content tree node ";
@@ -30,9 +31,16 @@ pub fn leaf(block: &[u8]) -> Digest {
     keyed(KEY_LEAF, block)
 }
 
-/// Hash of one 64 KiB piece of the file.
-pub(crate) fn piece(bytes: &[u8]) -> Digest {
-    keyed(KEY_PIECE, bytes)
+/// Hash of the 64 KiB piece `number` of a file with a key-slot area of `slots` bytes behind the
+/// superblock. That area counts as zeros: it is the one part of a file that may be rewritten.
+pub(crate) fn piece(number: u64, bytes: &[u8], slots: u64) -> Digest {
+    let end = usize::try_from(slots).unwrap_or(0).saturating_add(PAGE_SIZE).min(bytes.len());
+    if number > 0 || end <= PAGE_SIZE {
+        return keyed(KEY_PIECE, bytes);
+    }
+    let mut masked = bytes.to_vec();
+    masked[PAGE_SIZE..end].fill(0);
+    keyed(KEY_PIECE, &masked)
 }
 
 pub(crate) fn page(bytes: &[u8]) -> Digest {

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use aiv_keys::{ChainKey, Keys};
 use aiv_volume_io::ReadAt;
 
 use crate::error::{Corrupt, Error, Fault, Foreign, Result, Section, SegmentError};
-use crate::hash;
-use crate::ids::{BlockIndex, Geometry, SetId};
+use crate::hash::{self, Roots};
+use crate::ids::{BlockIndex, Digest, Geometry, SetId};
 use crate::index::{Entries, Index};
 use crate::layout::{Features, IndexEntry, SegmentTrailer, Superblock, Trailer};
 use crate::limits::{
@@ -15,6 +16,7 @@ use crate::limits::{
 use crate::meta::{self, Meta};
 use crate::parity::pages::ProtectedPages;
 use crate::parity::stripes::Stripes;
+use crate::seal::Access;
 use crate::segments::Segments;
 
 /// Bytes after the parity area at least: trailer, gap, superblock copy, trailer.
@@ -30,6 +32,12 @@ pub(crate) const fn tail_len(features: Features) -> u64 {
     TAIL_LEN - TRAILER_GAP + trailer_gap(features)
 }
 
+/// Where the two copies of the key-slot area of an image are that has one.
+pub(crate) fn slot_places(features: Features, trailer: &Trailer) -> [u64; 2] {
+    let page = PAGE_SIZE as u64;
+    [page, trailer.file_len - tail_len(features) + page]
+}
+
 /// One finished image file, opened for reading.
 ///
 /// Opening checks superblock, trailer, the bounds of every area and META, and reads nothing
@@ -41,6 +49,10 @@ pub struct Image {
     trailer: Trailer,
     meta: Meta,
     has_meta: bool,
+    roots: Option<Roots>,
+    /// The chain key, where there is one and it was given.
+    pub(crate) key: Option<ChainKey>,
+    pub(crate) access: Access,
     pub(crate) damage: Vec<Corrupt>,
     pub(crate) index: Index,
     /// Of a split image that was opened from its segments.
@@ -48,35 +60,101 @@ pub struct Image {
 }
 
 impl Image {
-    /// Opens the image in `file`.
+    /// Opens the image in `file` without a key. One that is sealed is *locked* then: it can be
+    /// told apart, linked with others and every stored byte of it proven, and nothing it holds
+    /// can be read: whoever asks for that gets [`Error::Locked`].
     ///
     /// # Errors
     /// [`Error::Foreign`] when it is no image of ours, [`Error::Incomplete`] when it was never
     /// finished or its end is missing, [`Error::Unsupported`] when it needs a newer program,
     /// [`Error::Corrupt`] when it is damaged beyond the second copies, [`Error::Io`].
     pub fn open(file: Arc<dyn ReadAt>) -> Result<Self> {
+        Self::open_with(file, &Keys::none())
+    }
+
+    /// Opens the image in `file` with whichever of `keys` is its key.
+    ///
+    /// # Errors
+    /// As [`Image::open`]; [`Error::WrongKey`] when there are keys and none is that of the image,
+    /// [`Error::Forged`] when its trailer was not written with its key, [`Error::NotKeyed`] when
+    /// the keys are required and the image has none.
+    pub fn open_with(file: Arc<dyn ReadAt>, keys: &Keys) -> Result<Self> {
         let mut damage = Vec::new();
         let superblock = read_superblock(&*file, &mut damage)?;
-        let trailer = read_trailer(&*file, &superblock, &mut damage)?;
-        check_areas(&trailer, superblock.features)?;
-        let (content, map) = (&trailer.content_root, &trailer.map_root);
-        if hash::state_root(&superblock.geometry, content, map) != trailer.state_root {
-            let fault = Fault::Differs { field: "state root", other: "roots it is made of" };
-            return Err(fault.at(Section::Trailer, trailer.file_len - PAGE_SIZE as u64));
+        let (copy, trailer) = read_trailer(&*file, &superblock, &mut damage)?;
+        let key = find_key(&superblock, keys)?;
+        if let Some(key) = &key
+            && trailer.mac_of(key) != trailer.mac
+        {
+            let back = if copy == 2 { PAGE_SIZE as u64 } else { tail_len(superblock.features) };
+            return Err(Error::Forged { offset: trailer.file_len - back });
         }
-        let meta = match meta::read_area(&*file, &trailer, &superblock.geometry) {
-            Ok(meta) => Some(meta),
-            // No block depends on META: the disk can still be read.
-            Err(Error::Corrupt(corrupt)) => {
-                damage.push(corrupt);
-                None
-            }
-            Err(other) => return Err(other),
+        check_areas(&trailer, superblock.features)?;
+        let access = match (superblock.is_sealed(), &key) {
+            (false, _) => Access::Clear,
+            (true, Some(key)) => Access::open(key, trailer.image, trailer.session),
+            (true, None) => Access::Locked(superblock.key_commitment),
         };
-        let has_meta = meta.is_some();
-        let meta = meta.unwrap_or_default();
-        let index = Index::new(file.clone(), &superblock, &trailer)?;
-        Ok(Self { file, superblock, trailer, meta, has_meta, damage, index, segments: None })
+        let mut image = Self {
+            index: Index::new(file.clone(), &superblock, &trailer, access.clone())?,
+            file,
+            superblock,
+            trailer,
+            meta: Meta::default(),
+            has_meta: false,
+            roots: None,
+            key,
+            access,
+            damage,
+            segments: None,
+        };
+        image.take_roots(trailer.content_root, trailer.map_root, trailer.state_root);
+        if image.access.unlocked().is_ok() {
+            image.read_meta()?;
+        }
+        image.check_roots()?;
+        Ok(image)
+    }
+
+    /// Takes the roots from the trailer; of a sealed image they stand in META.
+    fn take_roots(&mut self, content: Digest, map: Digest, state: Digest) {
+        if matches!(self.access, Access::Clear) {
+            self.roots = Some(Roots { content, map, state });
+        }
+    }
+
+    fn read_meta(&mut self) -> Result<()> {
+        let geometry = &self.superblock.geometry;
+        match meta::read_area(&*self.file, &self.trailer, geometry, &self.access) {
+            Ok(area) => {
+                self.meta = area.meta;
+                self.has_meta = true;
+                self.roots = area.roots.or(self.roots);
+            }
+            // No block depends on META: the disk can still be read.
+            Err(Error::Corrupt(corrupt)) => self.damage.push(corrupt),
+            Err(other) => return Err(other),
+        }
+        Ok(())
+    }
+
+    /// Compares the roots with each other, and with what stands for them in the trailer.
+    fn check_roots(&self) -> Result<()> {
+        let Some(roots) = &self.roots else { return Ok(()) };
+        let trailer = &self.trailer;
+        let differs = |field, other| {
+            let fault = Fault::Differs { field, other };
+            Err(fault.at(Section::Trailer, trailer.file_len - PAGE_SIZE as u64))
+        };
+        let state = hash::state_root(&self.superblock.geometry, &roots.content, &roots.map);
+        if state != roots.state {
+            return differs("state root", "roots it is made of");
+        }
+        let clear = [roots.content, roots.map, roots.state].map(|r| self.access.clear_root(&r));
+        if clear != [trailer.content_root, trailer.map_root, trailer.state_root] {
+            return differs("roots", "roots in META");
+        }
+        Ok(())
     }
 
     /// What was known before the first block.
@@ -89,6 +167,27 @@ impl Image {
     #[must_use]
     pub fn trailer(&self) -> &Trailer {
         &self.trailer
+    }
+
+    /// Whether the image is sealed and its key was not given.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        self.access.unlocked().is_err()
+    }
+
+    /// Whether a chain key proved that whoever has it wrote the image: every stored byte, once it
+    /// was compared with the stored list. Sealed images are, when they are not locked.
+    #[must_use]
+    pub fn is_authentic(&self) -> bool {
+        self.key.is_some()
+    }
+
+    /// The roots of the state; `None` when the image is locked, or is sealed and its META is
+    /// damaged. Those in trailer and links are the same, except in sealed images, where something
+    /// stands for them that only the chain key leads to.
+    #[must_use]
+    pub fn roots(&self) -> Option<Roots> {
+        self.roots
     }
 
     /// Whether META could be read. Without it blocks can be, but nothing says whose they are.
@@ -216,12 +315,25 @@ fn has_trailer(file: &dyn ReadAt) -> Result<bool> {
     Ok(false)
 }
 
-/// Reads the last trailer, or the first one when the last is damaged.
+/// The key of the image among `keys`.
+fn find_key(superblock: &Superblock, keys: &Keys) -> Result<Option<ChainKey>> {
+    if !superblock.is_keyed() {
+        return if keys.is_required() { Err(Error::NotKeyed) } else { Ok(None) };
+    }
+    let commitment = superblock.key_commitment;
+    match keys.find(&commitment.0) {
+        None if keys.is_empty() => Ok(None),
+        None => Err(Error::WrongKey { commitment }),
+        Some(key) => Ok(Some(key.clone())),
+    }
+}
+
+/// Reads the last trailer, or the first one when the last is damaged, and says which it is.
 pub(crate) fn read_trailer(
     file: &dyn ReadAt,
     superblock: &Superblock,
     damage: &mut Vec<Corrupt>,
-) -> Result<Trailer> {
+) -> Result<(u8, Trailer)> {
     let len = file.len();
     let tail = tail_len(superblock.features);
     if len < tail + PAGE_SIZE as u64 {
@@ -238,6 +350,8 @@ pub(crate) fn read_trailer(
             || trailer.parent != superblock.parent
         {
             Fault::Differs { field: "identity", other: "superblock" }
+        } else if trailer.mac.is_zero() == superblock.is_keyed() {
+            Fault::Differs { field: "authentication code", other: "feature bits" }
         } else {
             return Ok(trailer);
         };
@@ -266,12 +380,10 @@ pub(crate) fn read_trailer(
                 let fault = Fault::Differs { field: "content", other: "last trailer" };
                 damage.push(Corrupt { section: Section::Trailer, offset: len - tail, fault });
             }
-            Ok(last)
+            Ok((2, last))
         }
-        (Ok(trailer), Err(error)) | (Err(error), Ok(trailer)) => {
-            note(error)?;
-            Ok(trailer)
-        }
+        (Ok(last), Err(error)) => note(error).map(|()| (2, last)),
+        (Err(error), Ok(first)) => note(error).map(|()| (1, first)),
         (Err(Error::Corrupt(last)), Err(Error::Corrupt(first))) => {
             if let (Fault::Unreadable(why), Fault::Unreadable(_)) = (&last.fault, &first.fault) {
                 let source = std::io::Error::other(why.clone());
@@ -302,7 +414,7 @@ pub(crate) fn check_areas(trailer: &Trailer, features: Features) -> Result<()> {
     let with_data_parity = features.has_data_parity();
     let parity_end = trailer.parity_offset.checked_add(trailer.parity_len);
     let checks = [
-        ("frame area", trailer.frames_end >= PAGE_SIZE as u64),
+        ("frame area", trailer.frames_end >= features.frames_start()),
         ("frame area", trailer.frames_end.is_multiple_of(PAGE_SIZE as u64)),
         ("index offset", trailer.index_offset == trailer.frames_end),
         (

@@ -14,6 +14,7 @@ use crate::layout::{
     Superblock, Trailer,
 };
 use crate::limits::{INDEX_LEVELS_MAX, PAGE_SIZE};
+use crate::seal::Access;
 
 /// Pages kept in memory: about 24 MiB decoded, the index of 21 GiB of used 64 KiB blocks.
 const CACHED_PAGES_MAX: usize = 4096;
@@ -33,6 +34,8 @@ pub(crate) struct Index {
     frames_end: u64,
     /// Feature bits of the image, which allow kinds of entries.
     incompat: u64,
+    access: Access,
+    frames_start: u64,
     root: Digest,
     cached_pages_max: usize,
     /// First page and number of pages of each level, leaves first.
@@ -45,6 +48,7 @@ impl Index {
         file: Arc<dyn ReadAt>,
         superblock: &Superblock,
         trailer: &Trailer,
+        access: Access,
     ) -> Result<Self> {
         let levels = levels(trailer.index_leaf_pages, trailer.index_pages).ok_or_else(|| {
             let fault = Fault::Differs { field: "index pages", other: "number of leaf pages" };
@@ -61,6 +65,8 @@ impl Index {
             offset: trailer.index_offset,
             frames_end: trailer.frames_end,
             incompat: superblock.features.incompat,
+            access,
+            frames_start: superblock.frames_start(),
             root: trailer.index_root,
             cached_pages_max: match superblock.parent {
                 None => CACHED_PAGES_MAX,
@@ -84,13 +90,16 @@ impl Index {
         }
         let offset = self.offset + page_no * PAGE_SIZE as u64;
         let at = |fault: Fault| fault.at(Section::IndexPage, offset);
-        let bytes = read_page(&*self.file, offset)?;
-        let header = PageHeader::from_page(&bytes, PageKind::Index, self.image, page_no, offset)?;
+        self.access.unlocked()?;
+        let mut bytes = read_page(&*self.file, offset)?;
+        // Over the stored bytes: what is there can be proven without a key.
+        let digest = hash::page(&bytes);
+        let kind = PageKind::Index;
+        let header = self.access.open_page(&mut bytes, kind, self.image, page_no, offset)?;
         if usize::from(header.level) != level {
             let (field, found) = ("level", header.level.into());
             return Err(at(Fault::Value { field, found, allowed: "the level of its place" }));
         }
-        let digest = hash::page(&bytes);
         if level + 1 == self.levels.len() {
             if digest != self.root {
                 return Err(at(Fault::Hash { by: "trailer" }));
@@ -160,7 +169,7 @@ impl Index {
             }
             let frame_end = entry.address.saturating_add(entry.frame_size);
             if entry.has_frame()
-                && (entry.address < PAGE_SIZE as u64
+                && (entry.address < self.frames_start
                     || entry.address >= self.frames_end
                     || frame_end > self.frames_end)
             {
@@ -184,6 +193,7 @@ impl Index {
 
     /// The leaf page whose first block is the last one at or below `block`.
     fn leaf_of(&self, block: BlockIndex) -> Result<Option<u64>> {
+        self.access.unlocked()?;
         if self.levels.is_empty() {
             return Ok(None);
         }

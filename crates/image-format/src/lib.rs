@@ -27,13 +27,15 @@ pub mod meta;
 mod parent;
 mod parity;
 mod repair;
+mod seal;
 mod segments;
 mod state;
 mod tree_pages;
 mod verify;
 mod writer;
 
-pub use block::{BaseBlock, BaseReader, BlockReader, Scratch, delta_head};
+pub use aiv_keys::{ChainKey, Keys};
+pub use block::{BaseBlock, BaseReader, BlockReader, Scratch};
 pub use codec::{Compression, DELTA_DEPTH_WRITTEN, Decoder, DeltaBase, EncodedBlock, Encoder};
 pub use dump::dump;
 pub use error::{Corrupt, Error, Foreign, Result, Section, SegmentError, Unsupported};
@@ -50,6 +52,7 @@ pub use layout::{
 };
 pub use parent::ParentState;
 pub use repair::{Repair, RepairReport};
+pub use seal::{Mode, Seal};
 pub use segments::{
     SegmentFile, SegmentFiles, SegmentHead, SegmentReport, Segments, peek_segment, segment_name,
     verify_segment,

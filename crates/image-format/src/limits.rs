@@ -96,6 +96,7 @@ pub const TRAILER_GAP_WITH_PARITY: u64 = 256 << 10;
 /// Bytes behind a stripe of pieces within which its PARITY frame begins: bounds how far a reader
 /// looks for it. A merge copies rows of frames of up to half as much.
 pub const PARITY_REACH: u64 = 32 << 20;
+
 /// Segments of one image: all of them stay open while it is read, and their names have three
 /// digits.
 pub const SEGMENTS_MAX: u32 = 1_000;
@@ -103,3 +104,7 @@ pub const SEGMENTS_MAX: u32 = 1_000;
 /// Smallest size of a segment file that can be asked for: one piece of the image, with the 84 KiB
 /// of superblock, list and tail around it.
 pub const SEGMENT_BYTES_MIN: u64 = 160 << 10;
+
+/// Bytes of one copy of the key-slot area: a head and 31 slots of 1 KiB each. Two copies lie as
+/// far apart as superblock and trailers do.
+pub const SLOT_AREA_LEN: u64 = 32 << 10;

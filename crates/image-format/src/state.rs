@@ -6,6 +6,7 @@ use crate::hash::{ConstantLeaves, FAN_OUT, GroupNode, Roots, Tree, state_root};
 use crate::ids::{BlockIndex, Digest, Geometry};
 use crate::layout::{IndexEntry, ParentLink, TreeNode};
 use crate::parent::{ParentState, failed};
+use crate::seal::Access;
 
 /// The content and the map tree of one state, fed with index entries in block order.
 pub(crate) struct StateTree {
@@ -134,8 +135,9 @@ impl<'p> StateBuilder<'p> {
         geometry: Geometry,
         parent: Option<&'p dyn ParentState>,
         index_offset: u64,
+        access: &'p Access,
     ) -> Self {
-        let parent = parent.map(OldState::new);
+        let parent = parent.map(|state| OldState::new(state, access));
         Self { tree: StateTree::new(geometry), parent, index_offset }
     }
 
@@ -201,6 +203,9 @@ fn same_blocks(new: &Geometry, old: &Geometry, from: BlockIndex, to: BlockIndex)
 /// The parent's state, and the trees that prove it.
 struct OldState<'p> {
     state: &'p dyn ParentState,
+    /// Of the image that builds on it, which has the same key: links do not name roots of sealed
+    /// images, but what stands for them.
+    access: &'p Access,
     geometry: Geometry,
     link: ParentLink,
     nodes: Box<dyn Iterator<Item = Result<GroupNode>> + Send + 'p>,
@@ -216,11 +221,12 @@ struct OldState<'p> {
 }
 
 impl<'p> OldState<'p> {
-    fn new(state: &'p dyn ParentState) -> Self {
+    fn new(state: &'p dyn ParentState, access: &'p Access) -> Self {
         let (content, map) = Tree::above_groups();
         let (geometry, link) = (state.geometry(), state.link());
         Self {
             state,
+            access,
             geometry,
             link,
             nodes: state.nodes(),
@@ -306,7 +312,11 @@ impl<'p> OldState<'p> {
         let whole = self.next_group == self.geometry.blocks().div_ceil(FAN_OUT as u64);
         let mismatch = self.mismatch();
         let root = state_root(&self.geometry, &self.content.finish(), &self.map.finish());
-        if whole && root == self.link.state_root { Ok(()) } else { Err(mismatch) }
+        if whole && self.access.clear_root(&root) == self.link.state_root {
+            Ok(())
+        } else {
+            Err(mismatch)
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use crate::error::{Fault, Result, Section};
 use crate::hash::SectionHasher;
 use crate::ids::Digest;
 use crate::image::{Image, read_page};
-use crate::layout::{PageHeader, PageKind, TreeNode};
+use crate::layout::{PageKind, TreeNode};
 use crate::limits::PAGE_SIZE;
 
 /// The nodes of the tree section in order. Pages are checked one by one; that all of them are
@@ -39,11 +39,12 @@ impl<'a> TreePages<'a> {
                 return Ok(None);
             }
             let offset = trailer.tree_offset + self.next_page * PAGE_SIZE as u64;
-            let page = read_page(&*self.image.file, offset)?;
+            self.image.access.unlocked()?;
+            let mut page = read_page(&*self.image.file, offset)?;
             self.hasher.update(&page);
             let image = self.image.superblock().image;
-            let header =
-                PageHeader::from_page(&page, PageKind::Tree, image, self.next_page, offset)?;
+            let (access, number) = (&self.image.access, self.next_page);
+            let header = access.open_page(&mut page, PageKind::Tree, image, number, offset)?;
             let nodes: std::result::Result<Vec<_>, Fault> =
                 TreeNode::of_page(&page, &header).collect();
             let nodes = nodes.map_err(|f| f.at(Section::TreePage, offset))?;

@@ -64,6 +64,12 @@ pub enum Error {
         /// What failed first.
         source: Box<Error>,
     },
+    /// A key cannot be used or changed as asked.
+    #[error(transparent)]
+    Key(#[from] aiv_keys::Error),
+    /// The images of a folder cannot be looked through, or their key slots not be changed.
+    #[error(transparent)]
+    Chain(#[from] aiv_chain::Error),
     /// Random bytes for new ids are missing.
     #[error("no random numbers")]
     Random(#[source] io::Error),
@@ -125,6 +131,9 @@ pub enum Refusal {
     /// Name and identity were given for several sources at once.
     #[error("--name and --source-id are for a single source")]
     OneNameForMany,
+    /// A number names a slot of one chain, and there are several.
+    #[error("several chains are opened by this: a slot can be removed from one at a time")]
+    OneSlotOfMany,
     /// Images would be written onto what they are made of.
     #[error("the folder for the images lies on the source itself")]
     DestinationOnSource,

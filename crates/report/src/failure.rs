@@ -21,6 +21,8 @@ pub enum Exit {
     Usage,
     /// Failed; the code says why.
     Failed,
+    /// Sealed, and no key was given, or not the right one; nothing was changed.
+    Locked,
     /// Damage was found.
     Damage,
     /// The user asked to stop.
@@ -38,6 +40,7 @@ impl Exit {
             Self::Warnings => 3,
             Self::Damage => 4,
             Self::Refused => 5,
+            Self::Locked => 6,
             Self::Canceled => 130,
         }
     }

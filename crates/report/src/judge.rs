@@ -8,6 +8,7 @@ use aiv_restore_engine::Refusal;
 
 use crate::failure::{Exit, Verdict};
 
+mod keys;
 mod sources;
 
 const CANCELED: Verdict = Verdict {
@@ -37,6 +38,7 @@ pub(crate) fn judge(error: &(dyn Error + 'static)) -> Verdict {
         .or_else(|| error.downcast_ref().and_then(judge_restore))
         .or_else(|| error.downcast_ref().and_then(judge_chain))
         .or_else(|| error.downcast_ref().and_then(judge_image))
+        .or_else(|| error.downcast_ref().and_then(keys::judge_key))
         .or_else(|| error.downcast_ref().and_then(sources::judge_virtual_disk))
         .or_else(|| error.downcast_ref().and_then(sources::judge_server))
         .or_else(|| error.downcast_ref().and_then(judge_volume))
@@ -60,6 +62,11 @@ fn judge_job(error: &aiv_jobs::Error) -> Option<Verdict> {
             exit: Exit::Usage,
             hint: "back the sources up one by one",
         }),
+        Error::Refused(Refusal::OneSlotOfMany) => {
+            refused("several_chains", "name an image of the chain, instead of the folder")
+        }
+        Error::Key(error) => Some(judge(error)),
+        Error::Chain(error) => Some(judge(error)),
         Error::Refused(Refusal::DestinationOnSource) => {
             refused("destination_on_source", "choose a folder on another disk")
         }
@@ -247,6 +254,7 @@ fn judge_chain(error: &aiv_chain::Error) -> Option<Verdict> {
     match error {
         Error::Canceled(_) => Some(CANCELED),
         Error::File(error) => Some(judge(error)),
+        Error::Key(error) => Some(judge(error)),
         Error::Image { file, source: ImageError::Incomplete { .. } } if file.ends_with(".part") => {
             failed(
                 "unfinished",

@@ -10,6 +10,7 @@
 //! - [`json`]: results with stable field names. Fields are added, never renamed.
 //! - [`text`]: the same results for people, safe to print.
 //! - [`chains`]: both for what merges, copies and moves images.
+//! - [`keys`]: both for who can open images.
 //! - [`repairs`]: both for damaged images that were made whole.
 //! - [`Remarks`]: notes and warnings of plans and reports as sentences.
 //! - [`parse`]: words of the user as typed values.
@@ -30,6 +31,7 @@ pub mod chains;
 mod failure;
 pub mod json;
 mod judge;
+pub mod keys;
 mod outcome;
 pub mod parse;
 mod remarks;

@@ -108,6 +108,7 @@ mod tests {
             created_unix_ms: 0,
             session: SessionTag([4; 12]),
             writer: String::new(),
+            key_commitment: aiv_image_format::Digest::default(),
         };
         let storage = MemStorage::new();
         let mut writer = ImageWriter::create(storage.create("a").unwrap(), superblock).unwrap();

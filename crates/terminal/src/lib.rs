@@ -4,10 +4,18 @@
 //! to Ctrl-C. Libraries below take all of these as arguments.
 
 mod answer;
+mod code;
 mod folders;
+mod key;
 mod progress;
+mod secrets;
 mod session;
+mod tty;
+mod unlock;
 
 pub use answer::{print, print_stream};
 pub use folders::{merge_ids, open_folder, open_or_create_folder, remember};
+pub use key::{ChainArgs, KeyCommand};
+pub use secrets::{NewSecretFiles, SecretFiles, recipient_in, write_secret};
 pub use session::{GUARD, Session, SystemClock, guard_frozen, now_unix_ms, random, threads};
+pub use unlock::Unlocked;

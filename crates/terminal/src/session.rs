@@ -14,6 +14,7 @@ use aiv_report::{Exit, Failure, Verdict, words};
 use aiv_volume_io::{Cancel, Job};
 
 use crate::progress::Show;
+use crate::tty;
 
 /// The stop button that Ctrl-C presses.
 static CANCEL: Cancel = Cancel::new();
@@ -46,6 +47,7 @@ impl Session {
         // Refused after the first time, when the handler is in place already.
         let _ = ctrlc::try_set_handler(|| {
             if ASKING.load(Ordering::Relaxed) || CANCEL.check().is_err() {
+                tty::unhush();
                 std::process::exit(Exit::Canceled.status().into());
             }
             CANCEL.cancel();
@@ -59,10 +61,18 @@ impl Session {
     /// Whatever reading standard input says.
     pub fn read_line(&self) -> io::Result<String> {
         let mut line = String::new();
+        self.asking(|| io::stdin().read_line(&mut line))?;
+        Ok(line)
+    }
+
+    /// Waits for the user, and lets Ctrl-C end the program meanwhile.
+    pub(crate) fn asking<T>(&self, ask: impl FnOnce() -> T) -> T {
+        let _ = self.job();
         ASKING.store(true, Ordering::Relaxed);
-        let read = io::stdin().read_line(&mut line);
+        self.show.clear();
+        let answer = ask();
         ASKING.store(false, Ordering::Relaxed);
-        read.map(|_| line)
+        answer
     }
 
     /// Has the user type something only this target has before it is overwritten, unless that

@@ -52,20 +52,21 @@ impl FaultPlan {
 pub enum Fault {
     /// The medium failed. Hits everything.
     Eio,
-    /// No space left. Hits whatever may need a block: create, append, sync, publish, directory
-    /// sync, lease.
+    /// No space left. Hits whatever may need a block: create, reopen, append, key slots, sync,
+    /// publish, directory sync, lease.
     Enospc,
     /// Quota exceeded. Hits the same.
     Edquot,
     /// Interrupted by a signal, nothing done. Hits what may wait in the kernel and has no
-    /// promise to go on by itself: everything but reads and leases, taken or checked.
+    /// promise to go on by itself: everything but reads, key slots, and leases, taken or checked.
     Eintr,
     /// Half of the data is taken, which is no error. Hits appends of two bytes and more.
     ShortWrite,
     /// The file ends halfway through the read. Hits reads of one byte and more.
     ShortRead,
     /// The sync fails; what it should have made durable reads as zeros from then on; the next
-    /// sync reports success. Hits syncs of files, and directory syncs (which lose nothing).
+    /// sync reports success. Hits syncs of files, reopening a file, which syncs it, and directory
+    /// syncs (which lose nothing). Key slots that are lost are again what they were before.
     SyncFailsThenSucceeds,
     /// The rename fails and nothing is renamed. Hits publish.
     RenameFails,
@@ -92,16 +93,20 @@ impl Fault {
     }
 
     pub(crate) fn can_hit(self, op: Op, bytes: usize) -> bool {
-        use Op::{Append, CheckLease, Create, Lease, Publish, Read, Sync, SyncDir};
+        use Op::WriteSlots;
+        use Op::{Append, CheckLease, Create, Lease, Publish, Read, Reopen, Sync, SyncDir};
         match self {
             Self::Eio => true,
             Self::Enospc | Self::Edquot => {
-                matches!(op, Create | Append | Sync | Publish | SyncDir | Lease)
+                matches!(
+                    op,
+                    Create | Reopen | Append | WriteSlots | Sync | Publish | SyncDir | Lease
+                )
             }
-            Self::Eintr => !matches!(op, Read | Lease | CheckLease),
+            Self::Eintr => !matches!(op, Read | WriteSlots | Lease | CheckLease),
             Self::ShortWrite => op == Append && bytes >= 2,
             Self::ShortRead => op == Read && bytes >= 1,
-            Self::SyncFailsThenSucceeds => matches!(op, Sync | SyncDir),
+            Self::SyncFailsThenSucceeds => matches!(op, Reopen | Sync | SyncDir),
             Self::RenameFails => op == Publish,
         }
     }
@@ -129,10 +134,13 @@ impl Fault {
 #[expect(missing_docs, reason = "each is the method of the same name, or of a lease")]
 pub enum Op {
     Create,
+    Reopen,
     Append,
     Read,
     Sync,
     Open,
+    OpenSlots,
+    WriteSlots,
     Publish,
     Remove,
     List,

@@ -3,7 +3,8 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aiv_volume_io::{
-    AppendFile, FileEntry, Lease, ReadAt, Storage, check_lease_name, check_name, is_listed,
+    AppendFile, FileEntry, Lease, ReadAt, SlotCopy, SlotFile, Storage, check_lease_name,
+    check_name, check_reopened, is_listed,
 };
 
 use crate::random::Random;
@@ -177,6 +178,23 @@ impl Storage for MemStorage {
         Ok(Box::new(Appender { inode }))
     }
 
+    fn reopen(&self, name: &str, len: u64) -> io::Result<Box<dyn AppendFile>> {
+        check_reopened(name)?;
+        let inode = Arc::clone(lock(&self.folder).find(name)?);
+        {
+            let mut file = lock(&inode);
+            let len = usize::try_from(len).ok().filter(|&len| len <= file.bytes.len());
+            let len = len.ok_or(io::ErrorKind::InvalidInput)?;
+            Arc::make_mut(&mut file.bytes).truncate(len);
+        }
+        Ok(Box::new(Appender { inode }))
+    }
+
+    fn open_slots(&self, name: &str) -> io::Result<Box<dyn SlotFile>> {
+        let inode = Arc::clone(lock(&self.folder).find(name)?);
+        Ok(Box::new(Slots { inode }))
+    }
+
     fn open(&self, name: &str) -> io::Result<Arc<dyn ReadAt>> {
         let bytes = Arc::clone(&lock(lock(&self.folder).find(name)?).bytes);
         Ok(Arc::new(Reader { bytes }))
@@ -288,6 +306,30 @@ impl AppendFile for Appender {
     fn sync(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+struct Slots {
+    inode: Inode,
+}
+
+impl SlotFile for Slots {
+    fn write(&mut self, copy: SlotCopy<'_>) -> io::Result<()> {
+        let mut file = lock(&self.inode);
+        copy.check_inside(file.bytes.len() as u64)?;
+        let bytes: &mut Vec<u8> = Arc::make_mut(&mut file.bytes);
+        put_range(bytes, copy);
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Puts key slots into the bytes of a file they lie inside of.
+pub(crate) fn put_range(bytes: &mut [u8], copy: SlotCopy<'_>) {
+    let start = usize::try_from(copy.offset()).expect("inside of a file in memory");
+    bytes[start..start + copy.bytes().len()].copy_from_slice(copy.bytes());
 }
 
 /// Fills `out` from `bytes` at `offset` or says that the bytes end before.

@@ -32,6 +32,7 @@ mod page_cache;
 pub mod partition;
 pub mod programs;
 mod read_at;
+mod slot_copy;
 mod storage;
 mod storage_name;
 mod tail;
@@ -44,6 +45,10 @@ pub use job::{Cancel, Canceled, Job, Notice, Progress, Step};
 pub use locks::is_written_by_qemu;
 pub use mem::MemDisk;
 pub use read_at::{ReadAt, Slice, WriteAt};
+pub use slot_copy::{SlotCopy, SlotFile};
 pub use storage::{AppendFile, FileEntry, Lease, Storage};
-pub use storage_name::{CATALOGUE_NAME, FOLDER_DEPTH_MAX, check_lease_name, check_name, is_listed};
+pub use storage_name::{
+    CATALOGUE_NAME, FOLDER_DEPTH_MAX, PART_EXTENSION, check_lease_name, check_name, check_reopened,
+    is_listed,
+};
 pub use tail::Tail;

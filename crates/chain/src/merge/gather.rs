@@ -7,7 +7,7 @@ use std::iter::Peekable;
 use aiv_image_format::limits::CHECKPOINT_ENTRIES_MAX;
 use aiv_image_format::{
     BlockIndex, Compression, DeltaBase, Digest, EncodedBlock, Encoder, Error as ImageError,
-    IndexEntry, Kind, ParentState, RunKind, delta_head,
+    IndexEntry, Kind, ParentState, RunKind, Scratch,
     hash::{self, ConstantLeaves},
 };
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
@@ -239,7 +239,8 @@ impl<'r, I: Iterator<Item = ImageResult<Decision>>> Gather<'r, I> {
     /// same bytes and not deeper than the frame allows.
     fn keeps_base(&self, layer: usize, entry: &IndexEntry, frame: &[u8]) -> ImageResult<bool> {
         let in_layer = |e| self.run.layers.in_layer(layer, e);
-        let head = delta_head(frame, entry).map_err(in_layer)?;
+        let image = &self.run.layers.get(layer).image;
+        let head = image.delta_head(&mut Scratch::default(), frame, entry).map_err(in_layer)?;
         if self.run.find(layer + 1, head.base_block)?.is_none() {
             // No image of the run has touched it.
             return Ok(true);

@@ -12,8 +12,9 @@ use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use aiv_image_format::limits::SEGMENT_BYTES_MIN;
 use aiv_image_format::meta::Meta;
 use aiv_image_format::{
-    Compression, Depth, Error as ImageError, Features, Image, ImageId, ImageKind, ImageWriter,
-    ParentState, SPECIFICATION, Segments, SessionTag, SetId, Superblock, Trailer, Unsupported,
+    Compression, Depth, Digest, Error as ImageError, Features, Image, ImageId, ImageKind,
+    ImageWriter, Keys, ParentState, SPECIFICATION, Segments, SessionTag, SetId, Superblock,
+    Trailer, Unsupported,
 };
 use aiv_volume_io::{Job, Lease, Step, Storage};
 
@@ -95,6 +96,9 @@ pub(crate) struct Merge<'a> {
     pub job: Job<'a>,
 }
 
+/// Features that entries of an image with a parent need; the others are the writer's business.
+const IN_CHAINS: u64 = Features::DELTA | Features::PARENT;
+
 /// An image that was merged and published.
 #[derive(Debug, Clone)]
 pub(crate) struct Merged {
@@ -148,9 +152,16 @@ impl Merge<'_> {
             error => Error::in_file(part, error),
         };
         let superblock = self.superblock(&run)?;
-        let writer = match self.split {
-            None => ImageWriter::create(created, superblock),
-            Some(limit) => {
+        // Frames of one chain have one key. Each session has a key of its own, and this one is
+        // new: that is where no nonce comes again.
+        let [a, b, c, d, ..] = self.ids.session.0;
+        let salt = u32::from_le_bytes([a, b, c, d]);
+        let seal = self.view.image().seal(salt).map_err(wrap)?;
+        let keys = seal.as_ref().map_or(Keys::none(), |seal| Keys::of(seal.key.clone()));
+        let writer = match (self.split, seal) {
+            (None, seal) => ImageWriter::create_with(created, superblock, seal),
+            (Some(_), Some(_)) => Err(ImageError::Misuse("a sealed image in segments")),
+            (Some(limit), None) => {
                 let files = PartFiles::new(storage, file, MERGE_PART, created);
                 ImageWriter::create_split(Box::new(files), superblock, limit)
             }
@@ -167,7 +178,7 @@ impl Merge<'_> {
             let what = "its state is another one than that of the point".to_owned();
             return Err(Error::ReadBack { file: file.to_owned(), what });
         }
-        let bytes = prove(storage, part, file, &trailer, state, self.job)?;
+        let bytes = prove(storage, part, file, &trailer, state, &keys, self.job)?;
         Ok((trailer, bytes))
     }
 
@@ -224,7 +235,7 @@ impl Merge<'_> {
             features: Features {
                 // Whether it is split itself is decided anew.
                 incompat: if has_parent {
-                    incompat & !Features::SPLIT
+                    incompat & (IN_CHAINS | Features::PARITY)
                 } else {
                     incompat & Features::PARITY
                 },
@@ -237,6 +248,8 @@ impl Merge<'_> {
             created_unix_ms: self.ids.time_unix_ms,
             session: self.ids.session,
             writer: concat!("aivory ", env!("CARGO_PKG_VERSION")).to_owned(),
+            // Set again by the writer, where there is a key.
+            key_commitment: Digest::default(),
             ..newest.clone()
         })
     }
@@ -325,10 +338,11 @@ pub(crate) fn prove(
     file: &str,
     trailer: &Trailer,
     parent: Option<&dyn ParentState>,
+    keys: &Keys,
     job: Job<'_>,
 ) -> Result<u64> {
     let in_part = |error| Error::in_file(part, error);
-    let opened = open_parts(storage, file, MERGE_PART, trailer.segment_count);
+    let opened = open_parts(storage, file, MERGE_PART, trailer.segment_count, keys);
     let image = opened.map_err(|error| match error {
         // It cannot be opened at all.
         ImageError::Io { source, offset: 0, .. } => {

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use aiv_image_format::limits::SEGMENTS_MAX;
-use aiv_image_format::{Error as ImageError, Image, SegmentFile, SegmentFiles, segment_name};
+use aiv_image_format::{Error as ImageError, Image, Keys, SegmentFile, SegmentFiles, segment_name};
 use aiv_volume_io::{AppendFile, ReadAt, Storage};
 
 /// Segments being written into a folder, each under its final name with a suffix behind it.
@@ -56,6 +56,7 @@ pub fn open_parts(
     file: &str,
     suffix: &str,
     count: u32,
+    keys: &Keys,
 ) -> Result<Image, ImageError> {
     let open = |no| {
         let name = part_name(file, suffix, no);
@@ -68,7 +69,7 @@ pub fn open_parts(
         })
     };
     match count {
-        0 | 1 => Image::open(open(0)?.file),
+        0 | 1 => Image::open_with(open(0)?.file, keys),
         _ => Image::open_segments((0..count).map(open).collect::<Result<_, _>>()?),
     }
 }

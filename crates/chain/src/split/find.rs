@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use aiv_image_format::limits::SEGMENTS_MAX;
 use aiv_image_format::{
-    Error as ImageError, Image, ImageId, SegmentError, SegmentFile, Segments, peek_segment,
+    Error as ImageError, Image, ImageId, Keys, SegmentError, SegmentFile, Segments, peek_segment,
     segment_name,
 };
 use aiv_volume_io::{ReadAt, Storage};
@@ -20,6 +20,7 @@ pub(crate) fn open_split(
     file: Arc<dyn ReadAt>,
     image: ImageId,
     head: Head,
+    keys: &Keys,
 ) -> Result<Image, ImageError> {
     let mut files = vec![SegmentFile { name: name.to_owned(), file }];
     for no in 1..SEGMENTS_MAX {
@@ -36,21 +37,25 @@ pub(crate) fn open_split(
     match Segments::join(files.clone()) {
         Err(ImageError::Segments(SegmentError::Missing { .. })) => {
             search(storage, image, &mut files)?;
-            open_joined(files, head)
+            open_joined(files, head, keys)
         }
         Err(error) => Err(error),
-        Ok(segments) => open_segments(segments, head),
+        Ok(segments) => open_segments(segments, head, keys),
     }
 }
 
 /// Opens an image from all of its segments.
-pub(crate) fn open_joined(files: Vec<SegmentFile>, head: Head) -> Result<Image, ImageError> {
-    open_segments(Segments::join(files)?, head)
+pub(crate) fn open_joined(
+    files: Vec<SegmentFile>,
+    head: Head,
+    keys: &Keys,
+) -> Result<Image, ImageError> {
+    open_segments(Segments::join(files)?, head, keys)
 }
 
-fn open_segments(segments: Segments, head: Head) -> Result<Image, ImageError> {
+fn open_segments(segments: Segments, head: Head, keys: &Keys) -> Result<Image, ImageError> {
     let segments = Arc::new(segments);
-    let image = open_file(Arc::clone(&segments) as Arc<dyn ReadAt>, head)?;
+    let image = open_file(Arc::clone(&segments) as Arc<dyn ReadAt>, head, keys)?;
     Ok(image.with_segments(segments))
 }
 

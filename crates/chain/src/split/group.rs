@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use aiv_image_format::{
-    Error as ImageError, ImageId, SegmentError, SegmentFile, SegmentHead, peek_segment,
+    Error as ImageError, ImageId, Keys, SegmentError, SegmentFile, SegmentHead, peek_segment,
     segment_name,
 };
 use aiv_volume_io::{FileEntry, Storage};
@@ -146,7 +146,9 @@ impl Group<'_> {
                 .map_err(|source| ImageError::Io { op, offset: 0, source })
         };
         let files = std::iter::once(first).chain(names.clone()).map(open);
-        let image = open_joined(files.collect::<Result<_, _>>()?, Head::Read)?;
+        // Images in segments have no key.
+        let files = files.collect::<Result<_, _>>()?;
+        let image = open_joined(files, Head::Read, &Keys::none())?;
         let segments = names.map(str::to_owned).collect();
         Ok(Facts { segments, ..Facts::of(&image, first.to_owned()) })
     }

@@ -4,7 +4,9 @@
 use std::collections::HashSet;
 use std::io;
 
-use aiv_image_format::{Depth, Error as ImageError, Image, PointId, SegmentFiles, segment_name};
+use aiv_image_format::{
+    Depth, Error as ImageError, Image, Keys, PointId, SegmentFiles, segment_name,
+};
 use aiv_volume_io::{AppendFile, Job, Lease, ReadAt, Step, Storage};
 
 use super::{census_of_durable, check_room};
@@ -81,7 +83,7 @@ pub fn copy_set(
 ) -> Result<CopyReport> {
     let lease = take_lease(to, set.id)?;
     let (wanted, left_out): (Vec<&Point>, Vec<&Point>) =
-        set.points.iter().partition(|point| point.is_restorable());
+        set.points.iter().partition(|point| point.is_whole());
     let mut report = Copying { from, set, to, lease: &*lease, job }.run(&wanted, new_ids)?;
     report.left_out = left_out.iter().map(|point| point.id).collect();
     Ok(report)
@@ -147,7 +149,7 @@ impl Copying<'_> {
 
     fn copy(&self, point: &Point, new_ids: &mut NewIds<'_>) -> Result<CopiedFile> {
         let from = &point.file;
-        let image = open(self.from, from, Head::Read)?;
+        let image = open(self.from, from, Head::Read, &Keys::none())?;
         let count = image.trailer().segment_count.max(1);
         if (image.superblock().point, image.trailer().state_root) != (point.id, point.state_root) {
             // Somebody put another file in its place.
@@ -214,7 +216,9 @@ impl Copying<'_> {
             }
         }
         let part = format!("{name}{MERGE_PART}");
-        let proven = prove(self.to, &part, name, image.trailer(), None, self.job);
+        // The stored bytes are what is copied: no key is needed for them.
+        let keys = Keys::none();
+        let proven = prove(self.to, &part, name, image.trailer(), None, &keys, self.job);
         if let Err(Error::ReadBack { .. }) = proven {
             // A true copy of a damaged file is no fault of the folder it was written to.
             let in_source = |error| Error::in_file(from, error);
@@ -279,7 +283,7 @@ impl Copying<'_> {
     fn other_name(&self, point: &Point, new_ids: &mut NewIds<'_>) -> String {
         let suffix = new_ids().suffix();
         let folder = point.file.rsplit_once('/').map_or("", |(folder, _)| folder);
-        let (host, name) = match open(self.from, &point.file, Head::Read) {
+        let (host, name) = match open(self.from, &point.file, Head::Read, &self.set.keys) {
             Ok(image) => {
                 let manifest = &image.meta().manifest;
                 (manifest.host.clone(), manifest.name.clone())

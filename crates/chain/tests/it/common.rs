@@ -3,7 +3,7 @@
 use aiv_image_format::meta::{DiskInfo, Manifest, Meta, RegionInfo, RegionKind};
 use aiv_image_format::{
     BlockSize, Compression, Encoder, Features, Geometry, ImageId, ImageKind, ImageWriter, PointId,
-    RunKind, SessionTag, SetId, Superblock, hash,
+    RunKind, Seal, SessionTag, SetId, Superblock, hash,
 };
 use aiv_testkit::MemStorage;
 use aiv_testkit::disks::Content;
@@ -51,6 +51,17 @@ impl Spec {
         file: &str,
         kinds: impl IntoIterator<Item = Option<RunKind>>,
     ) {
+        self.write_keyed(storage, file, kinds, None);
+    }
+
+    /// As [`Spec::write_as`], with a key.
+    pub(crate) fn write_keyed(
+        &self,
+        storage: &dyn Storage,
+        file: &str,
+        kinds: impl IntoIterator<Item = Option<RunKind>>,
+        seal: Option<Seal>,
+    ) {
         let block_size = BlockSize::new(u32::try_from(BLOCK).unwrap()).unwrap();
         let geometry = Geometry::new(self.bytes.len() as u64, block_size, 512).unwrap();
         let superblock = Superblock {
@@ -64,8 +75,10 @@ impl Spec {
             created_unix_ms: self.time_unix_ms,
             session: SessionTag([self.point.0[0]; 12]),
             writer: "test".to_owned(),
+            key_commitment: aiv_image_format::Digest::default(),
         };
-        let mut writer = ImageWriter::create(storage.create(file).unwrap(), superblock).unwrap();
+        let mut writer =
+            ImageWriter::create_with(storage.create(file).unwrap(), superblock, seal).unwrap();
         let mut encoder = Encoder::new(Compression::Lz4, true);
         let mut seen = Vec::new();
         for (block, kind) in self.bytes.chunks(BLOCK).zip(kinds) {

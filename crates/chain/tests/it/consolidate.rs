@@ -170,7 +170,8 @@ fn check_frames(before: &MemStorage, after: &MemStorage, set: &aiv_chain::Set) {
             let owner = seen.insert(entry.address, entry.kind);
             assert!(owner.is_none() || entry.kind == Kind::Ref);
             if entry.kind == Kind::Delta {
-                let head = aiv_image_format::delta_head(&bytes, entry).unwrap();
+                let mut scratch = aiv_image_format::Scratch::default();
+                let head = image.delta_head(&mut scratch, &bytes, entry).unwrap();
                 assert!(head.depth <= DELTA_DEPTH_WRITTEN);
             }
         }

@@ -23,6 +23,7 @@ pub(crate) fn run(command: Command, session: &Session) -> Result<Outcome, Failur
         Command::Backup(args) => backup::run(args, session),
         Command::List { dir } => list::run(&dir, session),
         Command::Info { image } => info::run(&image, session),
+        Command::Key(args) => args.run(session),
         Command::Verify(args) => verify::run(&args, session),
         Command::Restore(args) => restore::run(&args, session),
         Command::Consolidate(args) => chains::consolidate(&args, session),

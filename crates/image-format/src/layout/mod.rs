@@ -7,6 +7,7 @@
 mod checkpoint;
 mod delta;
 mod entry;
+mod features;
 mod frame;
 mod page;
 mod segment;
@@ -16,13 +17,17 @@ mod trailer;
 pub(crate) use checkpoint::{Checkpoint, CheckpointHead, ORIGIN_SIZE};
 pub use delta::DeltaHead;
 pub use entry::{IndexEntry, Kind};
+pub use features::Features;
 pub use frame::FrameKind;
-pub(crate) use frame::{FRAME_HEADER_SIZE, FrameHeader, frame_size};
+pub(crate) use frame::{
+    FRAME_CLEAR, FRAME_HEADER_SIZE, FrameHeader, INNER_HEAD_SIZE, TAG_SIZE, frame_size,
+};
 pub(crate) use page::{
-    INDEX_ENTRIES_PER_PAGE, InnerEntry, PAGE_HASHES_PER_PAGE, PageHeader, PageKind, TreeNode,
+    INDEX_ENTRIES_PER_PAGE, InnerEntry, PAGE_BODY, PAGE_CLEAR, PAGE_HASHES_PER_PAGE, PAGE_TAG,
+    PageHeader, PageKind, TreeNode,
 };
 pub(crate) use segment::{SegmentPlace, SegmentTrailer};
-pub use superblock::{Features, ImageKind, ParentLink, Superblock};
+pub use superblock::{ImageKind, ParentLink, Superblock};
 pub use trailer::{Totals, Trailer};
 
 use crate::limits::PAGE_SIZE;

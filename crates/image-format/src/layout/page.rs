@@ -1,7 +1,7 @@
 use super::{first_nonzero, record, salted_crc};
 use crate::error::{Fault, Result, Section};
 use crate::ids::{BlockIndex, Digest, ImageId};
-use crate::limits::PAGE_SIZE;
+use crate::limits::{BLOCKS_MAX, PAGE_SIZE};
 
 record! {
     /// The first 64 bytes of every page of index, tree and parity directory.
@@ -13,6 +13,7 @@ record! {
         8 => page_no: u64,
         16 => first: u64,
         24 => image_uuid: [u8; 16],
+        40 => tag: [u8; 16],
         60 => crc: u32,
     }
 }
@@ -37,6 +38,13 @@ record! {
 const MAGIC: [u8; 4] = *b"AVP1";
 const HEADER_SIZE: usize = 64;
 
+/// The part of a page that stays readable in sealed images, and is authenticated there.
+pub(crate) const PAGE_CLEAR: std::ops::Range<usize> = 0..40;
+/// Where the authentication tag of a sealed page lies.
+pub(crate) const PAGE_TAG: std::ops::Range<usize> = 40..56;
+/// The entries of a page: what is encrypted in sealed images.
+pub(crate) const PAGE_BODY: std::ops::Range<usize> = HEADER_SIZE..PAGE_SIZE;
+
 /// Entries one index page holds, at every level.
 pub(crate) const INDEX_ENTRIES_PER_PAGE: usize = (PAGE_SIZE - HEADER_SIZE) / 48;
 /// Nodes one tree page holds.
@@ -56,7 +64,7 @@ pub(crate) enum PageKind {
 }
 
 impl PageKind {
-    const fn code(self) -> u8 {
+    pub(crate) const fn code(self) -> u8 {
         match self {
             Self::Index => 1,
             Self::Tree => 2,
@@ -78,6 +86,12 @@ impl PageKind {
             Self::Tree => Section::TreePage,
             Self::Parity => Section::ParityArea,
         }
+    }
+
+    /// Makes the checksum of a page right.
+    pub(crate) fn put_crc(self, page: &mut [u8; PAGE_SIZE]) {
+        let crc = page_crc(self, page);
+        page[60..HEADER_SIZE].copy_from_slice(&crc.to_le_bytes());
     }
 
     /// Bytes per entry and entries per page at `level`.
@@ -111,7 +125,45 @@ impl PageHeader {
         page_no: u64,
         offset: u64,
     ) -> Result<Self> {
-        Self::check(page, kind, image, page_no).map_err(|f| f.at(kind.section(), offset))
+        let check = || {
+            let (header, raw) = Self::check(page, kind, image, page_no)?;
+            if raw.tag != [0; 16] {
+                return Err(Fault::Reserved { at: PAGE_TAG.start });
+            }
+            header.check_unused(page)?;
+            Ok(header)
+        };
+        check().map_err(|f| f.at(kind.section(), offset))
+    }
+
+    /// Checks a page of a sealed image as far as that goes before it is opened: what its first
+    /// entry is remains unknown.
+    pub(crate) fn of_sealed(
+        page: &[u8; PAGE_SIZE],
+        kind: PageKind,
+        image: ImageId,
+        page_no: u64,
+    ) -> std::result::Result<Self, Fault> {
+        let (header, _) = Self::check(page, kind, image, page_no)?;
+        if header.first != 0 {
+            let (field, found) = ("first entry", header.first);
+            return Err(Fault::Value { field, found, allowed: "0 in sealed pages" });
+        }
+        Ok(header)
+    }
+
+    /// The header of a sealed page whose entries have been opened.
+    pub(crate) fn opened(self, page: &[u8; PAGE_SIZE]) -> std::result::Result<Self, Fault> {
+        self.check_unused(page)?;
+        let mut first = [0; 8];
+        first.copy_from_slice(&page[HEADER_SIZE..HEADER_SIZE + 8]);
+        let first = u64::from_le_bytes(first);
+        let first = match (self.kind, self.level) {
+            // The number of a block shares its field with others.
+            (PageKind::Index, 0) => first % BLOCKS_MAX,
+            _ => first,
+        };
+        Ok(Self { first, ..self })
     }
 
     fn check(
@@ -119,7 +171,7 @@ impl PageHeader {
         kind: PageKind,
         image: ImageId,
         page_no: u64,
-    ) -> std::result::Result<Self, Fault> {
+    ) -> std::result::Result<(Self, RawPageHeader), Fault> {
         let mut head = [0; HEADER_SIZE];
         head.copy_from_slice(&page[..HEADER_SIZE]);
         let raw = RawPageHeader::decode(&head);
@@ -143,16 +195,20 @@ impl PageHeader {
         if raw.page_no != page_no {
             return Err(value("page number", raw.page_no, "its place in the section"));
         }
-        let (entry_size, entries_max) = kind.shape();
         let count = usize::from(raw.count);
-        if count == 0 || count > entries_max {
+        if count == 0 || count > kind.shape().1 {
             return Err(value("entry count", raw.count.into(), "one to a full page"));
         }
-        let used = HEADER_SIZE + count * entry_size;
-        if let Some(at) = first_nonzero(&page[used..]) {
-            return Err(Fault::Reserved { at: used + at });
+        let (level, count, first) = (raw.level, raw.count, raw.first);
+        Ok((Self { kind, level, count, page_no, first, image }, raw))
+    }
+
+    fn check_unused(&self, page: &[u8; PAGE_SIZE]) -> std::result::Result<(), Fault> {
+        let used = HEADER_SIZE + usize::from(self.count) * self.kind.shape().0;
+        match first_nonzero(&page[used..]) {
+            Some(at) => Err(Fault::Reserved { at: used + at }),
+            None => Ok(()),
         }
-        Ok(Self { kind, level: raw.level, count: raw.count, page_no, first: raw.first, image })
     }
 
     /// The short hashes of a page of a parity directory, which was checked.
@@ -162,7 +218,14 @@ impl PageHeader {
 
     /// Builds the page that holds `entries`, already encoded one after the other.
     pub(crate) fn build(self, entries: &[u8]) -> [u8; PAGE_SIZE] {
-        let mut raw = RawPageHeader {
+        let mut page = self.lay_out(entries);
+        self.kind.put_crc(&mut page);
+        page
+    }
+
+    /// The page without its checksum.
+    pub(crate) fn lay_out(self, entries: &[u8]) -> [u8; PAGE_SIZE] {
+        let raw = RawPageHeader {
             magic: MAGIC,
             kind: self.kind.code(),
             level: self.level,
@@ -170,12 +233,11 @@ impl PageHeader {
             page_no: self.page_no,
             first: self.first,
             image_uuid: self.image.0,
+            tag: [0; 16],
             crc: 0,
         };
         let mut page = [0; PAGE_SIZE];
         page[HEADER_SIZE..HEADER_SIZE + entries.len()].copy_from_slice(entries);
-        page[..HEADER_SIZE].copy_from_slice(&raw.encode());
-        raw.crc = page_crc(self.kind, &page);
         page[..HEADER_SIZE].copy_from_slice(&raw.encode());
         page
     }

@@ -1,3 +1,4 @@
+use super::features::{FEATURE_NAME_SIZE, Features, check_keyed, printable};
 use super::segment::SegmentPlace;
 use super::{record, salted_crc};
 use crate::error::{Error, Fault, Foreign, Result, Section, SegmentError, Unsupported};
@@ -32,6 +33,7 @@ record! {
         176 => session_tag: [u8; 12],
         192 => writer: [u8; 32],
         224 => feature_names: [u8; 1536],
+        1760 => key_commitment: [u8; 32],
         1824 => segment_start: u64,
         4092 => crc: u32,
     }
@@ -40,78 +42,6 @@ record! {
 pub(crate) const MAGIC: [u8; 8] = *b"\x89AIV\r\n\x1a\n";
 const SALT: [u8; 8] = *b"aiv.supr";
 const FRAME_ALIGN_LOG2: u8 = 6;
-const FEATURE_NAME_SIZE: usize = 48;
-
-/// Feature words of the superblock. A set bit says "this image may use it".
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Features {
-    /// A reader that does not know one of these bits must refuse the image.
-    pub incompat: u64,
-    /// A program that does not know one of these bits may read, and must not consolidate or
-    /// otherwise rewrite the image.
-    pub ro_compat: u64,
-    /// Unknown bits may be ignored and must be preserved on copy.
-    pub compat: u64,
-    /// Only for overlay files; a writer that does not know a bit clears it.
-    pub autoclear: u64,
-}
-
-impl Features {
-    /// Blocks, index, hashes and META are encrypted and authenticated.
-    pub const SEALED: u64 = 1 << 0;
-    /// Roots are keyed; contents are clear.
-    pub const AUTHENTICATED: u64 = 1 << 1;
-    /// The image is stored as several segment files.
-    pub const SPLIT: u64 = 1 << 2;
-    /// Some blocks are stored as a difference to a block of the parent's state.
-    pub const DELTA: u64 = 1 << 3;
-    /// Some blocks are copies of another block of the parent's state.
-    pub const PARENT: u64 = 1 << 4;
-    /// Some blocks live in a dedup store.
-    pub const STORE: u64 = 1 << 5;
-    /// Parity frames are present.
-    pub const PARITY: u64 = 1 << 6;
-    /// A key-slot area follows the superblock.
-    pub const KEY_SLOTS: u64 = 1 << 7;
-    /// The file is an unfinished increment that a mount writes to.
-    pub const OVERLAY: u64 = 1 << 8;
-
-    /// Name of each defined incompatible feature, in the order of their bits.
-    pub const NAMES: [&'static str; 9] = [
-        "sealed",
-        "authenticated",
-        "split",
-        "delta",
-        "parent-blocks",
-        "dedup-store",
-        "parity",
-        "key-slots",
-        "overlay",
-    ];
-
-    /// The incompatible features this version reads.
-    const KNOWN: u64 = Self::SPLIT | Self::DELTA | Self::PARENT | Self::PARITY;
-
-    /// Whether pieces have parity, too.
-    #[must_use]
-    pub const fn has_data_parity(&self) -> bool {
-        self.incompat & Self::PARITY != 0
-    }
-
-    /// The name of incompatible bit `bit`: ours, else what the image calls it.
-    fn name(bit: usize, table: &[u8]) -> String {
-        if let Some(name) = Self::NAMES.get(bit) {
-            return (*name).to_owned();
-        }
-        table
-            .chunks_exact(FEATURE_NAME_SIZE)
-            .filter(|row| row[0] == 1 && usize::from(row[1]) == bit)
-            .find_map(|row| printable(&row[4..]))
-            // The name goes into an error message: no control sequences for terminals.
-            .filter(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic()))
-            .unwrap_or_else(|| format!("bit {bit}"))
-    }
-}
 
 /// What an image holds, relative to others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,9 +106,34 @@ pub struct Superblock {
     pub session: SessionTag,
     /// Program and version that wrote it, at most 32 bytes.
     pub writer: String,
+    /// Stands for the chain key of a sealed or authenticated image; zero in others.
+    pub key_commitment: Digest,
 }
 
 impl Superblock {
+    /// Whether blocks, index, hashes and META are encrypted.
+    #[must_use]
+    pub const fn is_sealed(&self) -> bool {
+        self.features.incompat & Features::SEALED != 0
+    }
+
+    /// Whether a chain key belongs to the image: it is sealed or authenticated.
+    #[must_use]
+    pub const fn is_keyed(&self) -> bool {
+        self.features.incompat & Features::KEYED != 0
+    }
+
+    /// Bytes of the key-slot area behind the superblock.
+    #[must_use]
+    pub const fn slot_area_len(&self) -> u64 {
+        self.features.slot_area_len()
+    }
+
+    /// Where the frames begin.
+    pub(crate) const fn frames_start(&self) -> u64 {
+        self.features.frames_start()
+    }
+
     /// Checks everything and returns what can be trusted. `offset` is where the bytes came
     /// from, for messages. That of a later segment is refused: no image begins with it.
     pub(crate) fn from_bytes(
@@ -262,10 +217,6 @@ impl Superblock {
             return Err(value("align_log2", raw.align_log2.into(), "6"));
         }
         check_segment(raw)?;
-        if raw.slot_area_len != 0 {
-            let found = raw.slot_area_len.into();
-            return Err(value("slot_area_len", found, "0 without its feature bit"));
-        }
         if raw.autoclear != 0 {
             return Err(value("autoclear", raw.autoclear, "0 outside overlay files"));
         }
@@ -283,6 +234,7 @@ impl Superblock {
             let found = raw.incompat;
             return Err(value("incompat", found, "no delta, no parent-blocks without a parent"));
         }
+        check_keyed(raw.incompat, raw.slot_area_len, &Digest(raw.key_commitment))?;
         let features = Features {
             incompat: raw.incompat,
             ro_compat: raw.ro_compat,
@@ -300,6 +252,7 @@ impl Superblock {
             created_unix_ms: raw.created_unix_ms,
             session: SessionTag(raw.session_tag),
             writer: printable(&raw.writer).ok_or(Fault::Text)?,
+            key_commitment: Digest(raw.key_commitment),
         })
     }
 
@@ -339,13 +292,14 @@ impl Superblock {
             sector_log2: log2_byte(self.geometry.sector_size()),
             segment_no: place.no,
             segment_count: 0,
-            slot_area_len: 0,
+            slot_area_len: u32::try_from(self.slot_area_len()).unwrap_or(0),
             address_space_len: self.geometry.len(),
             created_unix_ms: self.created_unix_ms,
             session_tag: self.session.0,
             writer,
             feature_names,
             segment_start: place.start,
+            key_commitment: self.key_commitment.0,
             crc: 0,
         };
         raw.crc = salted_crc(SALT, &raw.encode()[..4092]);
@@ -389,17 +343,6 @@ fn put_text(out: &mut [u8], text: &str) {
     out[..fits].copy_from_slice(&text.as_bytes()[..fits]);
 }
 
-/// The zero-padded text in `bytes`, `None` when it is not UTF-8, or when zeros or control
-/// characters, which would reach a terminal, are inside it.
-fn printable(bytes: &[u8]) -> Option<String> {
-    let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
-    if bytes[end..].iter().any(|&b| b != 0) {
-        return None;
-    }
-    let text = std::str::from_utf8(&bytes[..end]).ok()?;
-    (!text.chars().any(char::is_control)).then(|| text.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -421,6 +364,7 @@ mod tests {
             created_unix_ms: 1_790_000_000_000,
             session: SessionTag([4; 12]),
             writer: "aivory test".into(),
+            key_commitment: Digest::default(),
         }
     }
 
@@ -453,13 +397,60 @@ mod tests {
 
     #[test]
     fn a_defined_feature_this_version_lacks_is_refused_by_name() {
-        // Parity and segments need nothing else, and are read.
-        let lacks = |bit: &usize| 1u64 << bit & (Features::PARITY | Features::SPLIT) == 0;
-        for bit in (0..Features::NAMES.len()).filter(lacks) {
-            let name = Features::NAMES[bit];
+        let mut unknown = 0;
+        let alone = Features::DELTA | Features::PARENT | Features::PARITY | Features::SPLIT;
+        for (bit, name) in Features::NAMES.iter().enumerate() {
+            if (Features::KNOWN & !alone) >> bit & 1 == 1 || alone >> bit & 1 == 1 {
+                continue;
+            }
             let error = check(|b| b[16 + bit / 8] |= 1 << (bit % 8));
             assert!(error.to_string().contains(name), "{error}");
+            unknown += 1;
         }
+        assert!(unknown > 0, "nothing is left to refuse");
+    }
+
+    fn keyed(incompat: u64) -> Superblock {
+        let features = Features { incompat, ..Features::default() };
+        Superblock { features, key_commitment: Digest([5; 32]), ..sample() }
+    }
+
+    #[test]
+    fn a_keyed_superblock_survives_the_round_trip() {
+        for (bits, slots) in [(1, 0), (2, 0), (1 | 1 << 7, 32768), (2 | 1 << 7, 32768)] {
+            let superblock = keyed(bits);
+            let bytes = superblock.to_bytes();
+            let back = Superblock::from_bytes(&bytes, Section::Superblock, 0);
+            assert_eq!(back.expect("just written"), superblock);
+            assert_eq!(superblock.slot_area_len(), slots);
+            assert_eq!(superblock.is_sealed(), bits & 1 == 1);
+            assert!(superblock.is_keyed() && !sample().is_keyed());
+        }
+    }
+
+    #[test]
+    fn features_of_keys_that_do_not_go_together_are_refused() {
+        let refused = |superblock: Superblock, change: &dyn Fn(&mut [u8; PAGE_SIZE])| {
+            let mut bytes = superblock.to_bytes();
+            change(&mut bytes);
+            let crc = salted_crc(SALT, &bytes[..4092]);
+            bytes[4092..].copy_from_slice(&crc.to_le_bytes());
+            let read = Superblock::from_bytes(&bytes, Section::Superblock, 0);
+            read.expect_err("refused").to_string()
+        };
+        let none = |_: &mut [u8; PAGE_SIZE]| {};
+        assert!(refused(keyed(3), &none).contains("sealed or authenticated, not both"));
+        assert!(refused(keyed(1 << 7), &none).contains("key-slots with sealed"));
+        for other in [1 << 2, 1 << 6] {
+            let refusal = refused(keyed(1 | other), &none);
+            assert!(refusal.contains("keys without segments"), "{refusal}");
+        }
+        assert!(refused(keyed(0), &none).contains("key commitment"));
+        let unnamed = Superblock { key_commitment: Digest::default(), ..keyed(1) };
+        assert!(refused(unnamed, &none).contains("key commitment"));
+        assert!(refused(keyed(1), &|b| b[157] = 0x80).contains("slot_area_len is 32768"));
+        assert!(refused(keyed(1 | 1 << 7), &|b| b[157] = 0).contains("slot_area_len is 0"));
+        assert!(refused(keyed(1 | 1 << 7), &|b| b[158] = 1).contains("slot_area_len"));
     }
 
     #[test]

@@ -1,6 +1,8 @@
+use aiv_keys::{ChainKey, Purpose};
+
 use super::{record, salted_crc};
 use crate::error::{Fault, Result, Section};
-use crate::ids::{Digest, ImageId, PointId, SetId};
+use crate::ids::{Digest, ImageId, PointId, SessionTag, SetId};
 use crate::layout::{Kind, ParentLink};
 use crate::limits::PAGE_SIZE;
 use crate::{MAJOR, MINOR};
@@ -46,6 +48,8 @@ record! {
         488 => payload_bytes: u64,
         496 => blocks_delta: u64,
         504 => blocks_parent: u64,
+        512 => mac: [u8; 32],
+        544 => session_tag: [u8; 12],
         560 => parity_offset: u64,
         568 => parity_len: u64,
         576 => parity_hash: [u8; 32],
@@ -150,9 +154,24 @@ pub struct Trailer {
     pub parity_offset: u64,
     pub parity_len: u64,
     pub parity_hash: Digest,
+    /// Authenticates the trailer under the chain key; zero without one.
+    pub mac: Digest,
+    /// The session that wrote index, tree and META.
+    pub session: SessionTag,
 }
 
+/// What the authentication code covers: all but itself, hash and crc.
+const MAC_COVERS: [std::ops::Range<usize>; 2] = [0..512, 544..4060];
+
 impl Trailer {
+    /// The code that either copy must have under `key`: of the trailer as copy 0, so that one copy
+    /// leads to the other.
+    pub(crate) fn mac_of(&self, key: &ChainKey) -> Digest {
+        let bytes = Self { mac: Digest::default(), ..*self }.to_bytes(0);
+        let [head, rest] = MAC_COVERS.map(|range| &bytes[range]);
+        Digest(*key.derive(Purpose::TrailerMac, &[head, rest]).expose())
+    }
+
     /// Checks one copy (1 or 2) read at `offset`.
     pub(crate) fn from_bytes(bytes: &[u8; PAGE_SIZE], copy: u8, offset: u64) -> Result<Self> {
         Self::check(bytes, copy).map_err(|fault| fault.at(Section::Trailer, offset))
@@ -223,6 +242,8 @@ impl Trailer {
             parity_offset: raw.parity_offset,
             parity_len: raw.parity_len,
             parity_hash: Digest(raw.parity_hash),
+            mac: Digest(raw.mac),
+            session: SessionTag(raw.session_tag),
         })
     }
 
@@ -271,6 +292,8 @@ impl Trailer {
             parity_len: self.parity_len,
             parity_hash: self.parity_hash.0,
             segment_count: self.segment_count,
+            mac: self.mac.0,
+            session_tag: self.session.0,
             hash: [0; 32],
             crc: 0,
         };
@@ -329,6 +352,8 @@ mod tests {
             parity_offset: 35,
             parity_len: 36,
             parity_hash: Digest([37; 32]),
+            mac: Digest([38; 32]),
+            session: SessionTag([39; 12]),
         }
     }
 

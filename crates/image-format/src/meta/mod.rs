@@ -6,7 +6,7 @@ mod excluded;
 mod manifest;
 mod tlv;
 
-pub(crate) use area::{EncodedSection, read_area};
+pub(crate) use area::{EncodedSection, encode_roots, read_area};
 
 pub use excluded::{Excluded, ExcludedFile};
 pub use manifest::{
@@ -17,7 +17,8 @@ pub use manifest::{
 use aiv_volume_io::Extent;
 
 use crate::error::Fault;
-use crate::ids::{Geometry, SessionTag};
+use crate::hash::Roots;
+use crate::ids::{Digest, Geometry, SessionTag};
 use crate::limits::ORIGINS_MAX;
 use tlv::{Items, Writer};
 
@@ -39,6 +40,8 @@ pub enum SectionType {
     Specification,
     /// Files the user left out, [`Excluded`]; at most one.
     Excluded,
+    /// The roots of the state; in sealed images, exactly one.
+    Roots,
 }
 
 impl SectionType {
@@ -53,6 +56,7 @@ impl SectionType {
             Self::Origins => "origins",
             Self::Specification => "specification",
             Self::Excluded => "excluded files",
+            Self::Roots => "roots",
         }
     }
 
@@ -65,6 +69,7 @@ impl SectionType {
             Self::Origins => 5,
             Self::Specification => 6,
             Self::Excluded => 8,
+            Self::Roots => 9,
         }
     }
 
@@ -77,6 +82,7 @@ impl SectionType {
             5 => Some(Self::Origins),
             6 => Some(Self::Specification),
             8 => Some(Self::Excluded),
+            9 => Some(Self::Roots),
             _ => None,
         }
     }
@@ -143,6 +149,8 @@ impl Meta {
                 self.specification = Items::parse(bytes, &[ITEM])?.text(ITEM)?;
             }
             SectionType::Excluded => self.excluded = Excluded::from_bytes(bytes)?,
+            // No part of what an image says about its point: see `Area`.
+            SectionType::Roots => {}
         }
         Ok(())
     }
@@ -191,6 +199,18 @@ fn read_extent(value: &[u8]) -> CheckedMeta<Extent> {
     let (start, len) = raw.split_at(8);
     let number = |half: &[u8]| half.iter().rev().fold(0, |n, &b| n << 8 | u64::from(b));
     Ok(Extent::new(number(start), number(len)))
+}
+
+fn read_roots(bytes: &[u8]) -> CheckedMeta<Roots> {
+    let items = Items::parse(bytes, &[1, 2, 3])?;
+    let root = |tag| items.bytes(tag).map(Digest);
+    Ok(Roots { content: root(1)?, map: root(2)?, state: root(3)? })
+}
+
+fn write_roots(roots: &Roots) -> Vec<u8> {
+    let mut w = Writer::default();
+    w.bytes(1, &roots.content.0).bytes(2, &roots.map.0).bytes(3, &roots.state.0);
+    w.finish()
 }
 
 fn read_origins(bytes: &[u8]) -> CheckedMeta<Vec<SessionTag>> {

@@ -13,7 +13,9 @@ use aiv_volume_io::{AppendFile, Extent, Job, ReadAt, Step};
 
 use crate::error::{Error, Fault, Result, Section};
 use crate::hash::SectionHasher;
-use crate::image::{Image, check_areas, read_superblock, read_trailer, tail_len, trailer_gap};
+use crate::image::{
+    Image, check_areas, read_superblock, read_trailer, slot_places, tail_len, trailer_gap,
+};
 use crate::layout::{Superblock, Trailer};
 use crate::limits::{PAGE_SIZE, PIECE_SIZE};
 use crate::parity::pages::ProtectedPages;
@@ -83,7 +85,7 @@ impl Repair {
     pub fn of(file: Arc<dyn ReadAt>, copies: Vec<Arc<dyn ReadAt>>, job: Job<'_>) -> Result<Self> {
         let mut damage = Vec::new();
         let superblock = read_superblock(&*file, &mut damage)?;
-        let trailer = read_trailer(&*file, &superblock, &mut damage)?;
+        let (_, trailer) = read_trailer(&*file, &superblock, &mut damage)?;
         check_areas(&trailer, superblock.features)?;
         let mut report = RepairReport::default();
         let mended = Mended::new(file, &superblock, &trailer);
@@ -214,12 +216,11 @@ fn area_of(
 /// Everything behind the parity area.
 fn tail(mended: &Mended, superblock: &Superblock, trailer: &Trailer) -> Result<[Vec<u8>; 4]> {
     let gap = usize::try_from(trailer_gap(superblock.features)).unwrap_or(0);
-    Ok([
-        trailer.to_bytes(1).to_vec(),
-        vec![0; gap],
-        mended.page(0)?.to_vec(),
-        trailer.to_bytes(2).to_vec(),
-    ])
+    let mut gap = vec![0; gap];
+    let slots = usize::try_from(superblock.slot_area_len()).unwrap_or(0);
+    let [_, place] = slot_places(superblock.features, trailer);
+    mended.read_exact_at(&mut gap[..slots], place).map_err(Error::io("read image", place))?;
+    Ok([trailer.to_bytes(1).to_vec(), gap, mended.page(0)?.to_vec(), trailer.to_bytes(2).to_vec()])
 }
 
 /// Whether parity area and tail are what they should be. Bytes that cannot be read are not.
@@ -236,6 +237,10 @@ fn tail_is_sound(mended: &Mended, superblock: &Superblock, trailer: &Trailer) ->
         let area = area_of(mended, &protected, number, superblock);
         is_sound &= area.is_ok_and(|area| is_at(&area, offset));
     }
+    let [first, _] = slot_places(superblock.features, trailer);
+    let mut slots = vec![0; usize::try_from(superblock.slot_area_len()).unwrap_or(0)];
+    mended.read_exact_at(&mut slots, first).map_err(Error::io("read image", first))?;
+    is_sound &= is_at(&slots, first);
     let mut offset = trailer.file_len - tail_len(superblock.features);
     for part in tail(mended, superblock, trailer)? {
         is_sound &= is_at(&part, offset);

@@ -38,6 +38,8 @@ pub(super) struct Pieces {
     copies: Vec<Arc<dyn ReadAt>>,
     trailer: Trailer,
     stripes: Option<Stripes>,
+    /// Bytes of the key-slot area, which count as zeros.
+    slots: u64,
     /// One bit for each piece that is not what the list says.
     bad: Vec<u64>,
     /// Bad pieces that were found again, until they were handed out.
@@ -73,6 +75,7 @@ impl Pieces {
             copies,
             trailer: *trailer,
             stripes,
+            slots: superblock.slot_area_len(),
             bad: vec![0; words],
             found: BTreeMap::new(),
             tried: HashSet::new(),
@@ -191,7 +194,8 @@ impl Pieces {
     fn is_proven(&self, piece: u64, bytes: &[u8]) -> bool {
         let mut listed = Digest::default();
         let offset = self.trailer.stored_offset + piece * 32;
-        self.file.read_exact_at(&mut listed.0, offset).is_ok() && hash::piece(bytes) == listed
+        self.file.read_exact_at(&mut listed.0, offset).is_ok()
+            && hash::piece(piece, bytes, self.slots) == listed
     }
 
     /// The piece as one of the copies has it.

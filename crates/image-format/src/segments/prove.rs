@@ -202,7 +202,7 @@ fn check_pieces(
         let listed: Vec<Digest> = read_hashes(file, first, now.div_ceil(PIECE))?;
         let chunks = bytes.chunks(crate::limits::PIECE_SIZE);
         for (number, (bytes, digest)) in (0..).zip(chunks.zip(listed)) {
-            if hash::piece(bytes) != digest {
+            if hash::piece(0, bytes, 0) != digest {
                 let section = Section::SegmentPiece(examined.place.number());
                 let offset = offset + number * PIECE;
                 report.note(Corrupt { section, offset, fault: Fault::Hash { by: "stored list" } });

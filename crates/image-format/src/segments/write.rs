@@ -253,10 +253,10 @@ impl<'f> SegmentedFile<'f> {
         while self.open_piece.len() + bytes.len() >= PIECE_SIZE {
             let (now, later) = bytes.split_at(PIECE_SIZE - self.open_piece.len());
             if self.open_piece.is_empty() {
-                self.pieces.push(hash::piece(now));
+                self.pieces.push(hash::piece(0, now, 0));
             } else {
                 self.open_piece.extend_from_slice(now);
-                self.pieces.push(hash::piece(&self.open_piece));
+                self.pieces.push(hash::piece(0, &self.open_piece, 0));
                 self.open_piece.clear();
             }
             bytes = later;

@@ -5,11 +5,13 @@
 use aiv_volume_io::{Job, ReadAt};
 
 use super::{VerifyReport, read_pieces};
-use crate::block::frame_header;
+use crate::block::{Buffer, frame_header};
 use crate::error::{Error, Fault, Result, Section};
 use crate::image::Image;
 use crate::index::Entries;
-use crate::layout::{Checkpoint, CheckpointHead, FRAME_HEADER_SIZE, FrameKind, IndexEntry};
+use crate::layout::{
+    Checkpoint, CheckpointHead, FRAME_HEADER_SIZE, FrameHeader, FrameKind, IndexEntry,
+};
 
 impl Image {
     /// Compares every checkpoint with the index and the stored list, both already proven.
@@ -39,12 +41,7 @@ impl Image {
         let mut number = None;
         loop {
             let at = |fault: Fault| fault.at(Section::Checkpoint, address);
-            let mut bytes = [0; FRAME_HEADER_SIZE + CheckpointHead::SIZE];
-            self.file
-                .read_exact_at(&mut bytes, address)
-                .map_err(Error::io("read checkpoint", address))?;
-            let header = frame_header(&bytes, address)?;
-            let head = CheckpointHead::unbounded(&bytes[FRAME_HEADER_SIZE..]).map_err(at)?;
+            let (header, head) = self.checkpoint_head(address)?;
             if header.kind != FrameKind::Checkpoint || header.subject != head.number {
                 return Err(at(Fault::Differs { field: "type", other: "checkpoint after it" }));
             }
@@ -65,20 +62,51 @@ impl Image {
         Ok(addresses)
     }
 
-    fn compare_checkpoint(&self, address: u64, told: &mut Told<'_>) -> Result<()> {
+    /// Header and head of the checkpoint at `address`; all of it is read only where that is the
+    /// way to its head.
+    fn checkpoint_head(&self, address: u64) -> Result<(FrameHeader, CheckpointHead)> {
         let at = |fault: Fault| fault.at(Section::Checkpoint, address);
-        let differs = |field, other| at(Fault::Differs { field, other });
-        let mut header = [0; FRAME_HEADER_SIZE];
+        if self.superblock().is_sealed() {
+            let (header, payload) = self.checkpoint_payload(address)?;
+            return Ok((header, CheckpointHead::unbounded(&payload).map_err(at)?));
+        }
+        let mut bytes = [0; FRAME_HEADER_SIZE + CheckpointHead::SIZE];
         let op = Error::io("read checkpoint", address);
-        self.file.read_exact_at(&mut header, address).map_err(op)?;
-        let header = frame_header(&header, address)?;
+        self.file.read_exact_at(&mut bytes, address).map_err(op)?;
+        let header = frame_header(&bytes, address)?;
+        let head = CheckpointHead::unbounded(&bytes[FRAME_HEADER_SIZE..]).map_err(at)?;
+        Ok((header, head))
+    }
+
+    /// The checkpoint frame at `address`: its header and its content.
+    fn checkpoint_payload(&self, address: u64) -> Result<(FrameHeader, Vec<u8>)> {
+        let at = |fault: Fault| fault.at(Section::Checkpoint, address);
+        let mut frame = vec![0; FRAME_HEADER_SIZE];
+        let op = Error::io("read checkpoint", address);
+        self.file.read_exact_at(&mut frame, address).map_err(op)?;
+        let header = frame_header(&frame, address)?;
+        self.access.check_mode(&header).map_err(at)?;
         if address.saturating_add(header.frame_size()) > self.trailer().frames_end {
             return Err(at(Fault::Bounds));
         }
-        let mut payload = vec![0; header.stored_len as usize];
+        frame.resize(FRAME_HEADER_SIZE + header.stored_len as usize, 0);
         let op = Error::io("read checkpoint", address);
-        self.file.read_exact_at(&mut payload, address + FRAME_HEADER_SIZE as u64).map_err(op)?;
-        header.check_payload(&payload, address)?;
+        let payload = &mut frame[FRAME_HEADER_SIZE..];
+        self.file.read_exact_at(payload, address + FRAME_HEADER_SIZE as u64).map_err(op)?;
+        if header.seal.is_some() {
+            let mut plain = Buffer::default();
+            let (header, content) = self.access.open_frame(header, &frame, &mut plain, address)?;
+            return Ok((header, content.to_vec()));
+        }
+        header.check_payload(payload, address)?;
+        frame.drain(..FRAME_HEADER_SIZE);
+        Ok((header, frame))
+    }
+
+    fn compare_checkpoint(&self, address: u64, told: &mut Told<'_>) -> Result<()> {
+        let at = |fault: Fault| fault.at(Section::Checkpoint, address);
+        let differs = |field, other| at(Fault::Differs { field, other });
+        let (_, payload) = self.checkpoint_payload(address)?;
         let checkpoint = Checkpoint::from_payload(payload, address)?;
         let count = u64::from(checkpoint.head.piece_count);
         if checkpoint.head.first_piece != told.pieces

@@ -15,7 +15,7 @@ use crate::error::{Corrupt, Error, Fault, Result, Section};
 use crate::hash::Tree;
 use crate::ids::Digest;
 use crate::image::{Image, read_page, tail_len};
-use crate::layout::{IndexEntry, Kind, Superblock, Totals, first_nonzero};
+use crate::layout::{IndexEntry, Kind, Superblock, Totals, Trailer, first_nonzero};
 use crate::limits::PAGE_SIZE;
 use crate::parent::ParentState;
 use crate::state::StateBuilder;
@@ -49,6 +49,9 @@ pub struct VerifyReport {
     /// Whether roots, differences and copies of the parent's blocks were left unproven, because
     /// the image was verified without the state it builds on.
     pub without_parent: bool,
+    /// Whether the image is sealed and its key was not given: every stored byte was proven, and
+    /// nothing of what they mean.
+    pub locked: bool,
 }
 
 impl VerifyReport {
@@ -126,7 +129,8 @@ impl Image {
         job: Job<'_>,
     ) -> Result<VerifyReport> {
         let without_parent = self.superblock().parent.is_some() && parent.is_none();
-        let mut report = VerifyReport { without_parent, ..VerifyReport::default() };
+        let locked = self.is_locked();
+        let mut report = VerifyReport { without_parent, locked, ..VerifyReport::default() };
         for corrupt in self.damage() {
             report.note(corrupt.clone());
         }
@@ -134,9 +138,10 @@ impl Image {
         job.progress.begin(Step::VerifyImage, total);
         self.verify_tail(&mut report)?;
         self.verify_segments(&mut report)?;
-        let index_sound = match without_parent {
-            true => self.verify_entries(&mut report, job)?,
-            false => self.verify_index(&mut report, parent, job)?,
+        let index_sound = match (locked, without_parent) {
+            (true, _) => false,
+            (false, true) => self.verify_entries(&mut report, job)?,
+            (false, false) => self.verify_index(&mut report, parent, job)?,
         };
         self.verify_stored_list(&mut report)?;
         self.verify_page_parity(&mut report, job)?;
@@ -172,8 +177,13 @@ impl Image {
             let fault = Fault::Differs { field, other };
             report.note(Corrupt { section: Section::SuperblockCopy, offset, fault });
         }
+        self.verify_trailer_codes(report)?;
+        for damage in self.check_slots()? {
+            report.keep(Err::<(), _>(damage))?;
+        }
+        // Where the second copy of the key slots ends, if there are any.
         let gap_start = len - tail_len(self.superblock().features) + PAGE_SIZE as u64;
-        let mut at = gap_start;
+        let mut at = gap_start + self.superblock().slot_area_len();
         while at < offset {
             let page = read_page(&*self.file, at)?;
             if let Some(set) = first_nonzero(&page) {
@@ -181,6 +191,24 @@ impl Image {
                 report.note(Corrupt { section: Section::TrailerGap, offset: at, fault });
             }
             at += PAGE_SIZE as u64;
+        }
+        Ok(())
+    }
+
+    /// Both trailers were written with the key; opening has looked at one of them.
+    fn verify_trailer_codes(&self, report: &mut VerifyReport) -> Result<()> {
+        let Some(key) = &self.key else { return Ok(()) };
+        let len = self.trailer().file_len;
+        for (copy, offset) in
+            [(1, len - tail_len(self.superblock().features)), (2, len - PAGE_SIZE as u64)]
+        {
+            let page = read_page(&*self.file, offset)?;
+            // One that is damaged was noted when the image was opened.
+            let Ok(trailer) = Trailer::from_bytes(&page, copy, offset) else { continue };
+            if trailer.mac_of(key) != trailer.mac {
+                let fault = Fault::Sealed;
+                report.note(Corrupt { section: Section::Trailer, offset, fault });
+            }
         }
         Ok(())
     }
@@ -196,7 +224,8 @@ impl Image {
         let trailer = self.trailer();
         let trailer_at = trailer.file_len - PAGE_SIZE as u64;
         let mut tree_nodes = TreeCheck::new(self);
-        let mut state = StateBuilder::new(*self.geometry(), parent, trailer.index_offset);
+        let mut state =
+            StateBuilder::new(*self.geometry(), parent, trailer.index_offset, &self.access);
         let mut totals = Totals::default();
         let mut tree_damage = None;
         let mut lost = LostBlocks::new(self);
@@ -222,9 +251,9 @@ impl Image {
                 report.note(Corrupt { section: Section::Trailer, offset: trailer_at, fault });
             }
         };
-        differs("content root", roots.content != trailer.content_root);
-        differs("map root", roots.map != trailer.map_root);
-        differs("state root", roots.state != trailer.state_root);
+        differs("content root", self.access.clear_root(&roots.content) != trailer.content_root);
+        differs("map root", self.access.clear_root(&roots.map) != trailer.map_root);
+        differs("state root", self.access.clear_root(&roots.state) != trailer.state_root);
         self.compare_counts(&totals, &lost, report);
         Ok(true)
     }

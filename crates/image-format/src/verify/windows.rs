@@ -113,7 +113,9 @@ impl<'a> WindowChecker<'a> {
     pub(super) fn check(&mut self, window: &Window) -> Result<VerifyReport> {
         let mut report = VerifyReport::default();
         // Read on past the window so that the frame that crosses its end is complete.
-        let overlap = u64::from(self.image.geometry().block_size().get()) + PAGE_SIZE as u64;
+        // A sealed one may be padded, by an eighth of it at most.
+        let block = u64::from(self.image.geometry().block_size().get());
+        let overlap = block + block / 8 + PAGE_SIZE as u64;
         let read_end = match window.len() {
             0 => window.end,
             _ => (window.end + overlap).min(self.image.trailer().stored_offset),
@@ -147,11 +149,15 @@ impl<'a> WindowChecker<'a> {
             let decodes = self.depth == Depth::Data && (parent.is_some() || !on_parent);
             let result = match inside {
                 Some(frame) if decodes => {
-                    let Scratch { decoder, base: buffer, .. } = &mut self.scratch;
-                    let working = Working { decoder, buffer };
+                    let Scratch { decoder, base: buffer, plain, .. } = &mut self.scratch;
+                    let access = &self.image.access;
+                    let working = Working { access, decoder, buffer, plain };
                     decode_frame(working, frame, entry, entry.block, limit, block, &mut base)
                 }
-                Some(frame) => check_frame(frame, entry, entry.block).map(|_| 0),
+                Some(frame) => {
+                    let (access, plain) = (&self.image.access, &mut self.scratch.plain);
+                    check_frame(access, plain, frame, entry, entry.block).map(|_| 0)
+                }
                 None if decodes => {
                     let scratch = &mut self.scratch;
                     self.image.read_entry(scratch, entry, entry.block, limit, block, &mut base)
@@ -214,7 +220,7 @@ fn check_pieces(
     let stored = bytes[..in_memory(window.len())].chunks(PIECE_SIZE);
     let listed = read_pieces(image, first, count)?;
     for (number, (bytes, digest)) in (first..).zip(stored.zip(listed)) {
-        if hash::piece(bytes) != digest {
+        if hash::piece(number, bytes, image.superblock().slot_area_len()) != digest {
             let fault = Fault::Hash { by: "stored list" };
             let offset = number * piece;
             report.note(Corrupt { section: Section::StoredPiece, offset, fault });

@@ -4,7 +4,7 @@
 use aiv_volume_io::ReadAt;
 
 use super::{BlockPlace, ImageWriter, NewFrame, RunKind, in_memory};
-use crate::block::{check_frame, frame_header};
+use crate::block::{Buffer, check_frame, frame_header};
 use crate::error::{Error, Fault, Result, Section};
 use crate::ids::{BlockIndex, Digest, SessionTag};
 use crate::layout::{FRAME_HEADER_SIZE, Features, FrameHeader, FrameKind, IndexEntry, Kind};
@@ -50,6 +50,8 @@ struct CheckedRow {
     len: usize,
     /// Whether the bytes can be taken as they stand.
     is_verbatim: bool,
+    /// What a sealed frame holds.
+    plain: Buffer,
 }
 
 impl ImageWriter<'_> {
@@ -143,7 +145,8 @@ impl ImageWriter<'_> {
     }
 
     fn check_row(&mut self, items: &[RowItem], bytes: &[u8]) -> Result<CheckedRow> {
-        let mut row = CheckedRow { first: 0, frames: Vec::new(), len: 0, is_verbatim: true };
+        let (frames, plain) = (Vec::new(), Buffer::default());
+        let mut row = CheckedRow { first: 0, frames, len: 0, is_verbatim: true, plain };
         let mut block = self.next_block;
         for item in items {
             if let RowItem::Frame(entry) = item {
@@ -174,8 +177,8 @@ impl ImageWriter<'_> {
         if at != row.len && !is_again {
             return Err(apart);
         }
-        let (header, payload) =
-            check_frame(bytes.get(at..).unwrap_or_default(), entry, entry.block)?;
+        let frame = bytes.get(at..).unwrap_or_default();
+        let (header, _) = check_frame(&self.access, &mut row.plain, frame, entry, entry.block)?;
         if header.plain_len != self.superblock.geometry.block_len(entry.block) {
             let (field, found) = ("plain length", header.plain_len.into());
             let fault = Fault::Value { field, found, allowed: "the block length" };
@@ -189,7 +192,7 @@ impl ImageWriter<'_> {
         let end = end.filter(|&end| end <= bytes.len());
         let end = end.ok_or_else(|| Fault::Bounds.at(Section::Frame, entry.address))?;
         // Damage may lie in the padding, which no checksum of the frame covers.
-        let padding = &bytes[at + FRAME_HEADER_SIZE + payload.len()..end];
+        let padding = &bytes[at + FRAME_HEADER_SIZE + header.stored_len as usize..end];
         row.is_verbatim &= self.knows_origin(&header) && padding.iter().all(|&byte| byte == 0);
         row.frames.push((at, header));
         row.len = end;
@@ -213,8 +216,8 @@ impl ImageWriter<'_> {
             return Ok(start);
         }
         for (at, header) in &row.frames {
-            let payload = at + FRAME_HEADER_SIZE;
-            let payload = &bytes[payload..payload + header.stored_len as usize];
+            let payload_end = at + FRAME_HEADER_SIZE + header.stored_len as usize;
+            let payload = &bytes[at + FRAME_HEADER_SIZE..payload_end];
             if self.knows_origin(header) {
                 self.file.append(&bytes[*at..at + FRAME_HEADER_SIZE])?;
                 self.file.append(payload)?;
@@ -222,7 +225,7 @@ impl ImageWriter<'_> {
                 self.file.append_zeros(in_memory(header.frame_size()) - len)?;
                 self.totals.frames += 1;
             } else {
-                self.append_as_ours(header, payload)?;
+                self.append_as_ours(header, &bytes[*at..payload_end])?;
             }
             self.totals.payload_bytes += u64::from(header.stored_len);
         }
@@ -267,7 +270,12 @@ impl ImageWriter<'_> {
     }
 
     /// Copies a payload under a header of our own session: an image names only so many.
-    fn append_as_ours(&mut self, header: &FrameHeader, payload: &[u8]) -> Result<()> {
+    fn append_as_ours(&mut self, header: &FrameHeader, frame: &[u8]) -> Result<()> {
+        let mut plain = Buffer::default();
+        let content = match header.seal {
+            Some(_) => self.access.open_frame(*header, frame, &mut plain, 0)?.1,
+            None => &frame[FRAME_HEADER_SIZE..],
+        };
         let about = NewFrame {
             kind: header.kind,
             codec: header.codec,
@@ -276,8 +284,10 @@ impl ImageWriter<'_> {
             subject: header.subject,
             plain_len: header.plain_len,
             leaf_prefix: header.leaf_prefix,
+            // What follows in the row lies as far from its start as it did before.
+            stored_len: Some(header.stored_len as usize),
         };
         debug_assert!(matches!(header.kind, FrameKind::Data | FrameKind::Delta));
-        self.append_frame_here(&about, payload).map(drop)
+        self.append_frame_here(&about, content).map(drop)
     }
 }

@@ -5,30 +5,30 @@
 //! Until the trailers are there no reader accepts the file, so a crash leaves no half image.
 
 mod copy;
+mod finish;
+mod frames;
 mod pages;
 mod parity;
 mod sections;
 mod split;
 
 pub use copy::RowItem;
+use frames::NewFrame;
+
+use std::sync::Arc;
 
 use aiv_volume_io::AppendFile;
 
 use crate::appender::Appender;
 use crate::codec::EncodedBlock;
 use crate::error::{Error, Result, Section};
+use crate::hash::Roots;
 use crate::ids::{BlockIndex, Digest, SessionTag};
-use crate::image::{tail_len, trailer_gap};
 use crate::layout::{
-    CheckpointHead, FRAME_HEADER_SIZE, Features, FrameHeader, FrameKind, IndexEntry, Kind,
-    ORIGIN_SIZE, Superblock, Totals, Trailer,
+    CheckpointHead, Features, FrameKind, IndexEntry, Kind, ORIGIN_SIZE, Superblock, Totals, Trailer,
 };
-use crate::limits::{
-    ADDRESS_UNITS_MAX, BLOCKS_MAX, CHECKPOINT_BYTES, CHECKPOINT_ENTRIES_MAX, FRAME_ALIGN,
-    PAGE_SIZE, RUN_MAX,
-};
-use crate::meta::Meta;
-use crate::parent::ParentState;
+use crate::limits::{BLOCKS_MAX, CHECKPOINT_BYTES, CHECKPOINT_ENTRIES_MAX, FRAME_ALIGN, RUN_MAX};
+use crate::seal::{Access, Seal};
 use crate::segments::Cuts;
 
 /// Where a block landed: what a later equal block refers to.
@@ -67,8 +67,10 @@ impl RunKind {
 /// What a finished image is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImageSummary {
-    /// The trailer, as written.
+    /// The last trailer, as written.
     pub trailer: Trailer,
+    /// The roots of the state: those of the trailer, except in sealed images.
+    pub roots: Roots,
 }
 
 /// Writes an image, one call per block in ascending order without gaps. In an image with a
@@ -97,20 +99,54 @@ pub struct ImageWriter<'f> {
     totals: Totals,
     /// PARITY frames written; `None` without parity over the pieces.
     stripes_written: Option<u64>,
+    /// The chain key and what it is for, of an image that has one.
+    seal: Option<Seal>,
+    access: Access,
 }
 
 impl<'f> ImageWriter<'f> {
-    /// Begins an image in an empty file.
+    /// Begins an image without a key in an empty file.
     ///
     /// # Errors
     /// [`Error::Io`] when the storage fails; [`Error::Misuse`] for a superblock this version
     /// would refuse to read.
     pub fn create(file: Box<dyn AppendFile + 'f>, superblock: Superblock) -> Result<Self> {
+        Self::create_with(file, superblock, None)
+    }
+
+    /// Begins an image in an empty file, sealed or authenticated where `seal` says so: that is
+    /// then added to the superblock. The session must be one that never wrote with this key; see
+    /// [`SessionTag::hedged`].
+    ///
+    /// # Errors
+    /// As [`ImageWriter::create`]; [`Error::Misuse`] for key slots of a wrong size, and for a key
+    /// together with segments or parity over the pieces.
+    pub fn create_with(
+        file: Box<dyn AppendFile + 'f>,
+        mut superblock: Superblock,
+        seal: Option<Seal>,
+    ) -> Result<Self> {
+        match &seal {
+            Some(seal) => seal.mark(&mut superblock)?,
+            None if superblock.is_keyed() => {
+                return Err(Error::Misuse("a sealed or authenticated image without its key"));
+            }
+            None => {}
+        }
         let bytes = superblock.to_bytes();
         let superblock = Superblock::from_bytes(&bytes, Section::Superblock, 0)
             .map_err(|_| Error::Misuse("a superblock no reader would accept"))?;
-        let mut file = Appender::new(file, superblock.features.has_data_parity());
+        let (image, session) = (superblock.image, superblock.session);
+        let access = seal.as_ref().map_or(Access::Clear, |seal| seal.access(image, session));
+        let mut file = Appender::new(file, superblock.features.has_data_parity())
+            .with_slots(superblock.slot_area_len());
+        if let Access::Open(key) = &access {
+            file = file.sealing(key.clone());
+        }
         file.append(&bytes)?;
+        if let Some(slots) = seal.as_ref().and_then(|seal| seal.slots.as_deref()) {
+            file.append(slots)?;
+        }
         Ok(Self {
             last_checkpoint_end: file.position(),
             file,
@@ -126,7 +162,20 @@ impl<'f> ImageWriter<'f> {
             checkpoints: Vec::new(),
             pieces_listed: 0,
             totals: Totals::default(),
+            seal,
+            access,
         })
+    }
+
+    /// Lets the threads of `pool` encrypt: else the one that calls does. The image is the same.
+    pub fn seal_in(&mut self, pool: Arc<rayon::ThreadPool>) {
+        self.file.seal_in(pool);
+    }
+
+    /// The superblock as it was written.
+    #[must_use]
+    pub fn superblock(&self) -> &Superblock {
+        &self.superblock
     }
 
     /// The next block to be decided.
@@ -191,11 +240,12 @@ impl<'f> ImageWriter<'f> {
             subject: self.next_block,
             plain_len: block.plain_len,
             leaf_prefix,
+            stored_len: None,
         };
         self.parity_if_due()?;
         self.cut_before(block.payload.len())?;
         let (address, frame_size) = self.append_frame(&about, &block.payload)?;
-        self.totals.payload_bytes += block.payload.len() as u64;
+        self.totals.payload_bytes += self.stored_len(block.payload.len()).0 as u64;
         let entry = IndexEntry {
             block: self.next_block,
             run: 1,
@@ -259,7 +309,7 @@ impl<'f> ImageWriter<'f> {
         }
         let end = place.address.checked_add(place.frame_size);
         let written = end.is_some_and(|end| end <= self.file.position());
-        if place.address < PAGE_SIZE as u64
+        if place.address < self.superblock.frames_start()
             || !place.address.is_multiple_of(FRAME_ALIGN)
             || !written
         {
@@ -300,42 +350,6 @@ impl<'f> ImageWriter<'f> {
         }
         *self.totals.of(kind.kind()) += count;
         Ok(())
-    }
-
-    /// Appends a frame, behind the parity that is due, and returns its address and size.
-    fn append_frame(&mut self, about: &NewFrame, payload: &[u8]) -> Result<(u64, u64)> {
-        self.parity_if_due()?;
-        self.append_frame_here(about, payload)
-    }
-
-    /// Appends a frame right here.
-    fn append_frame_here(&mut self, about: &NewFrame, payload: &[u8]) -> Result<(u64, u64)> {
-        let address = self.file.position();
-        if address / FRAME_ALIGN >= ADDRESS_UNITS_MAX {
-            return Err(Error::Misuse("an image above 16 PiB"));
-        }
-        let stored_len =
-            u32::try_from(payload.len()).map_err(|_| Error::Misuse("a payload above 16 MiB"))?;
-        let header = FrameHeader {
-            kind: about.kind,
-            codec: about.codec,
-            is_damaged: about.is_damaged,
-            depth: about.depth,
-            session: self.superblock.session,
-            seq: self.next_seq,
-            subject: about.subject,
-            plain_len: about.plain_len,
-            stored_len,
-            payload_crc: FrameHeader::payload_crc(payload),
-            leaf_prefix: about.leaf_prefix,
-        };
-        self.file.append(&header.to_bytes())?;
-        self.file.append(payload)?;
-        let padding = payload.len().next_multiple_of(in_memory(FRAME_ALIGN)) - payload.len();
-        self.file.append_zeros(padding)?;
-        self.next_seq += 1;
-        self.totals.frames += 1;
-        Ok((address, header.frame_size()))
     }
 
     fn checkpoint_if_due(&mut self) -> Result<()> {
@@ -382,108 +396,6 @@ impl<'f> ImageWriter<'f> {
         self.next_unlisted = self.next_block;
         Ok(())
     }
-
-    /// Completes a full image: every block must have been pushed. On success the file is durable
-    /// and complete; publishing it under its final name is the caller's next step.
-    ///
-    /// # Errors
-    /// [`Error::Misuse`] when blocks are missing or META is one a reader would refuse (too
-    /// large, or against the geometry), [`Error::Io`] when the storage fails; the file is then
-    /// worthless and must be removed.
-    pub fn finish(self, meta: Meta) -> Result<ImageSummary> {
-        self.finish_on(meta, None)
-    }
-
-    /// Completes an image whose blocks were all pushed or inherited. `parent` is the state it
-    /// builds on, present exactly when the superblock names one; it is proven against the link
-    /// on the way, since the roots are made of its nodes.
-    ///
-    /// # Errors
-    /// As [`ImageWriter::finish`]; [`Error::Parent`] when the parent's state is not the one the
-    /// link names, or one of its files cannot be used.
-    pub fn finish_on(
-        mut self,
-        mut meta: Meta,
-        parent: Option<&dyn ParentState>,
-    ) -> Result<ImageSummary> {
-        if parent.map(ParentState::link) != self.superblock.parent {
-            return Err(Error::Misuse("a parent state other than the one of the superblock"));
-        }
-        if self.next_block != self.superblock.geometry.blocks() {
-            return Err(Error::Misuse("an image without all its blocks"));
-        }
-        meta.origins.clone_from(&self.origins);
-        let meta = meta.encode(&self.superblock.geometry)?;
-        // Also for inherited blocks, of which there are no entries.
-        if self.next_unlisted != self.next_block {
-            self.checkpoint()?;
-        }
-        self.cut_before_pages(&meta)?;
-        let frames_end = self.file.position();
-        let index = self.write_index()?;
-        let tree = self.write_tree(&index, parent)?;
-        self.end_cuts();
-        let meta_area = self.write_meta(&meta)?;
-        let stored = self.write_stored_list()?;
-        let parity = self.write_page_parity(index.offset)?;
-        self.file.sync()?;
-        let end = self.file.position();
-        let features = self.superblock.features;
-        let trailer = Trailer {
-            image: self.superblock.image,
-            set: self.superblock.set,
-            point: self.superblock.point,
-            parent: self.superblock.parent,
-            content_root: tree.roots.content,
-            map_root: tree.roots.map,
-            state_root: tree.roots.state,
-            stored_root: stored.root,
-            file_len: end + tail_len(features),
-            frames_end,
-            index_offset: frames_end,
-            index_pages: index.pages,
-            index_leaf_pages: index.leaf_pages,
-            index_root: index.root,
-            tree_offset: tree.offset,
-            tree_pages: tree.pages,
-            tree_hash: tree.hash,
-            meta_offset: meta_area.offset,
-            meta_len: meta_area.len,
-            meta_hash: meta_area.hash,
-            stored_offset: stored.offset,
-            stored_pieces: stored.pieces,
-            last_checkpoint: self.checkpoints.last().copied().unwrap_or(0),
-            segment_count: self.segment_count(),
-            totals: self.totals,
-            parity_offset: parity.offset,
-            parity_len: parity.len,
-            parity_hash: parity.hash,
-        };
-        self.file.append(&trailer.to_bytes(1))?;
-        self.file.append_zeros(in_memory(trailer_gap(features)))?;
-        self.file.append(&self.superblock.to_bytes())?;
-        self.file.append(&trailer.to_bytes(2))?;
-        self.file.sync()?;
-        Ok(ImageSummary { trailer })
-    }
-
-    /// Fills up to the next 4 KiB boundary with a PAD frame.
-    fn pad_to_page(&mut self) -> Result<()> {
-        let past = in_memory(self.file.position() % PAGE_SIZE as u64);
-        self.pad((PAGE_SIZE - past) % PAGE_SIZE)
-    }
-
-    /// Appends a PAD frame of `count` bytes right here, header included: a multiple of 64, as all
-    /// positions are, and less than a piece.
-    fn pad(&mut self, count: usize) -> Result<()> {
-        if count == 0 {
-            return Ok(());
-        }
-        let payload = vec![0; count - FRAME_HEADER_SIZE];
-        let len = u32::try_from(payload.len()).expect("less than a piece");
-        self.append_frame_here(&NewFrame::plain(FrameKind::Pad, 0, len), &payload)?;
-        Ok(())
-    }
 }
 
 /// Grows the last entry of `entries` by `next` when both are runs of the same kind and touch.
@@ -506,23 +418,4 @@ fn extend_last(entries: &mut [IndexEntry], next: &IndexEntry) -> bool {
 /// A count that is known to fit a buffer.
 fn in_memory(count: u64) -> usize {
     usize::try_from(count).expect("counts inside a buffer fit the address space")
-}
-
-/// What a frame header says besides what the writer knows by itself.
-struct NewFrame {
-    kind: FrameKind,
-    codec: u8,
-    is_damaged: bool,
-    depth: u8,
-    subject: u64,
-    plain_len: u32,
-    leaf_prefix: [u8; 8],
-}
-
-impl NewFrame {
-    /// A frame that holds no block, stored as it is.
-    fn plain(kind: FrameKind, subject: u64, plain_len: u32) -> Self {
-        let leaf_prefix = [0; 8];
-        Self { kind, codec: 0, is_damaged: false, depth: 0, subject, plain_len, leaf_prefix }
-    }
 }

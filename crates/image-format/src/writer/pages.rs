@@ -1,9 +1,11 @@
 use crate::appender::Appender;
 use crate::error::Result;
 use crate::layout::PageHeader;
+use crate::seal::Access;
 
 /// Collects entries of one level into pages and appends each full page.
 pub(super) struct PageBuilder {
+    access: Access,
     header: PageHeader,
     first_page: u64,
     entries: Vec<u8>,
@@ -11,11 +13,11 @@ pub(super) struct PageBuilder {
 }
 
 impl PageBuilder {
-    /// `header` carries kind, level, image, and the number of the first page.
-    pub(super) fn new(header: PageHeader) -> Self {
+    /// `header` carries kind, level, image, and the number of the first page; `access` seals.
+    pub(super) fn new(header: PageHeader, access: &Access) -> Self {
         let (entry_size, per_page) = header.kind.shape();
         let entries = Vec::with_capacity(entry_size * per_page);
-        Self { header, first_page: header.page_no, entries, per_page }
+        Self { access: access.clone(), header, first_page: header.page_no, entries, per_page }
     }
 
     pub(super) fn push(&mut self, first: u64, entry: &[u8], file: &mut Appender) -> Result<()> {
@@ -31,7 +33,7 @@ impl PageBuilder {
     }
 
     fn write(&mut self, file: &mut Appender) -> Result<()> {
-        file.append(&self.header.build(&self.entries))?;
+        file.append(&self.access.build_page(self.header, &self.entries)?)?;
         self.entries.clear();
         self.header.count = 0;
         self.header.page_no += 1;

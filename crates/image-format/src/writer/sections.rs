@@ -3,12 +3,13 @@
 
 use super::pages::PageBuilder;
 use super::{ImageWriter, NewFrame, extend_last, in_memory};
+use crate::block::{Buffer, frame_header};
 use crate::error::{Result, Section};
 use crate::hash::{self, Roots, SectionHasher, Tree};
 use crate::ids::Digest;
 use crate::layout::{
-    Checkpoint, FRAME_HEADER_SIZE, FrameHeader, FrameKind, IndexEntry, InnerEntry, PageHeader,
-    PageKind, TreeNode,
+    Checkpoint, FRAME_HEADER_SIZE, FrameKind, IndexEntry, InnerEntry, PageHeader, PageKind,
+    TreeNode,
 };
 use crate::limits::PAGE_SIZE;
 use crate::meta::EncodedSection;
@@ -25,7 +26,7 @@ impl ImageWriter<'_> {
     /// back from the file: memory stays constant however large the index is.
     pub(super) fn write_index(&mut self) -> Result<IndexArea> {
         let offset = self.file.position();
-        let mut pages = PageBuilder::new(self.page_header(PageKind::Index, 0, 0));
+        let mut pages = PageBuilder::new(self.page_header(PageKind::Index, 0, 0), &self.access);
         let mut open: Vec<IndexEntry> = Vec::new();
         for i in 0..self.checkpoints.len() {
             for entry in self.read_checkpoint(self.checkpoints[i])?.entries()? {
@@ -48,11 +49,13 @@ impl ImageWriter<'_> {
         let mut level = 0;
         while level_pages > 1 {
             level += 1;
-            let mut inner = PageBuilder::new(self.page_header(PageKind::Index, level, total));
+            let mut inner =
+                PageBuilder::new(self.page_header(PageKind::Index, level, total), &self.access);
             for page_no in level_start..level_start + level_pages {
-                let page = self.read_page(offset, page_no)?;
-                let header = self.check_own_page(&page, PageKind::Index, page_no, offset)?;
-                let entry = InnerEntry { first_block: header.first, page_hash: hash::page(&page) };
+                let mut page = self.read_page(offset, page_no)?;
+                let page_hash = hash::page(&page);
+                let header = self.check_own_page(&mut page, PageKind::Index, page_no, offset)?;
+                let entry = InnerEntry { first_block: header.first, page_hash };
                 inner.push(entry.first_block, &entry.to_bytes(), &mut self.file)?;
             }
             let written = inner.close(&mut self.file)?;
@@ -68,13 +71,20 @@ impl ImageWriter<'_> {
 
     /// Reads one checkpoint back, checking that the storage returns what was written.
     fn read_checkpoint(&mut self, address: u64) -> Result<Checkpoint> {
-        let mut header = [0; FRAME_HEADER_SIZE];
-        self.file.read_back(&mut header, address)?;
-        let header = FrameHeader::from_bytes(&header, address)?;
-        let mut payload = vec![0; header.stored_len as usize];
-        self.file.read_back(&mut payload, address + FRAME_HEADER_SIZE as u64)?;
-        header.check_payload(&payload, address)?;
-        Checkpoint::from_payload(payload, address)
+        let mut frame = vec![0; FRAME_HEADER_SIZE];
+        self.file.read_back(&mut frame, address)?;
+        let header = frame_header(&frame, address)?;
+        frame.resize(FRAME_HEADER_SIZE + header.stored_len as usize, 0);
+        let payload = &mut frame[FRAME_HEADER_SIZE..];
+        self.file.read_back(payload, address + FRAME_HEADER_SIZE as u64)?;
+        if header.seal.is_some() {
+            let mut plain = Buffer::default();
+            let (_, content) = self.access.open_frame(header, &frame, &mut plain, address)?;
+            return Checkpoint::from_payload(content.to_vec(), address);
+        }
+        header.check_payload(payload, address)?;
+        frame.drain(..FRAME_HEADER_SIZE);
+        Checkpoint::from_payload(frame, address)
     }
 
     fn read_page(&mut self, area: u64, page_no: u64) -> Result<[u8; PAGE_SIZE]> {
@@ -85,13 +95,13 @@ impl ImageWriter<'_> {
 
     fn check_own_page(
         &self,
-        page: &[u8; PAGE_SIZE],
+        page: &mut [u8; PAGE_SIZE],
         kind: PageKind,
         page_no: u64,
         area: u64,
     ) -> Result<PageHeader> {
         let offset = area + page_no * PAGE_SIZE as u64;
-        PageHeader::from_page(page, kind, self.superblock.image, page_no, offset)
+        self.access.open_page(page, kind, self.superblock.image, page_no, offset)
     }
 
     /// Second pass over the leaf pages: roots, and the level-one nodes the tree section lists.
@@ -101,12 +111,14 @@ impl ImageWriter<'_> {
         parent: Option<&dyn ParentState>,
     ) -> Result<TreeArea> {
         let offset = self.file.position();
-        let mut pages = PageBuilder::new(self.page_header(PageKind::Tree, 0, 0));
-        let mut state = StateBuilder::new(self.superblock.geometry, parent, index.offset);
+        let mut pages = PageBuilder::new(self.page_header(PageKind::Tree, 0, 0), &self.access);
+        let access = self.access.clone();
+        let geometry = self.superblock.geometry;
+        let mut state = StateBuilder::new(geometry, parent, index.offset, &access);
         let mut nodes: Vec<TreeNode> = Vec::new();
         for page_no in 0..index.leaf_pages {
-            let page = self.read_page(index.offset, page_no)?;
-            let header = self.check_own_page(&page, PageKind::Index, page_no, index.offset)?;
+            let mut page = self.read_page(index.offset, page_no)?;
+            let header = self.check_own_page(&mut page, PageKind::Index, page_no, index.offset)?;
             for entry in IndexEntry::of_page(&page, &header) {
                 let entry = entry.map_err(|f| f.at(Section::IndexPage, index.offset))?;
                 state.push(&entry, &mut |node| nodes.push(node))?;

@@ -12,6 +12,8 @@ pub(crate) const TAIL: usize = 3 * PAGE + GAP;
 #[derive(Debug, Clone)]
 pub(crate) struct Areas {
     pub superblock: Range<usize>,
+    /// The key slots behind the superblock; their copy is in the gap.
+    pub slots: Range<usize>,
     pub frames: Vec<Frame>,
     pub index: Range<usize>,
     pub leaf_pages: usize,
@@ -66,9 +68,12 @@ impl Areas {
         let tail = bytes.len() - 3 * PAGE - gap;
         let parity = field(560);
         assert_eq!(parity + field(568), tail, "the tail follows the parity area");
+        let slot_area = bytes[156..160].try_into().expect("four bytes");
+        let slots_end = PAGE + u32::from_le_bytes(slot_area) as usize;
         Self {
             superblock: 0..PAGE,
-            frames: frames(bytes, PAGE..frames_end),
+            slots: PAGE..slots_end,
+            frames: frames(bytes, slots_end..frames_end),
             index: frames_end..tree,
             leaf_pages: field(272),
             tree: tree..meta,

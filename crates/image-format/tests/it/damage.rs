@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use aiv_image_format::{Depth, Error, Image, Kind, Section};
+use aiv_image_format::{Depth, Error, Image, Keys, Kind, Section};
 use aiv_testkit::disks::CountingDisk;
 use aiv_volume_io::{Job, ReadAt};
 
@@ -32,7 +32,7 @@ fn victim() -> Recipe {
     }
 }
 
-type Truth = Vec<(Kind, Vec<u8>)>;
+pub(crate) type Truth = Vec<(Kind, Vec<u8>)>;
 
 /// How far a damage got before it was noticed.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,8 +43,8 @@ enum Noticed {
 }
 
 /// Opens a damaged image, reads blocks of it, and verifies it.
-fn examine(file: Patched, truth: &Truth, blocks: &[u64]) -> Noticed {
-    match Image::open(Arc::new(file)) {
+fn examine(file: Patched, keys: &Keys, truth: &Truth, blocks: &[u64]) -> Noticed {
+    match Image::open_with(Arc::new(file), keys) {
         Ok(image) => examine_open(&image, truth, blocks),
         Err(Error::Io { .. } | Error::Misuse(_)) => panic!("damage is neither of these"),
         Err(_) => Noticed::Opening,
@@ -152,24 +152,35 @@ fn opening_reads_the_records_at_the_ends_and_meta_and_nothing_else() {
     }
 }
 
-/// Flips the bits of `bytes` that `bits` names for each byte, one at a time.
 fn sweep(bytes: &Arc<Vec<u8>>, blocks: &[u64], bits: impl Fn(usize) -> Range<u32> + Sync) {
     let truth = read_all(&open(bytes).unwrap()).unwrap();
+    sweep_with(bytes, &Keys::none(), &truth, blocks, bits);
+}
+
+/// Flips the bits of `bytes` that `bits` names for each byte, one at a time, and reads `blocks`
+/// of what is left, which must be as in `truth`.
+pub(crate) fn sweep_with(
+    bytes: &Arc<Vec<u8>>,
+    keys: &Keys,
+    truth: &Truth,
+    blocks: &[u64],
+    bits: impl Fn(usize) -> Range<u32> + Sync,
+) {
     let areas = Areas::of(bytes);
     let opened = || {
         let file = Arc::new(Flipping::new(bytes));
-        (Image::open(file.clone()).unwrap(), file)
+        (Image::open_with(file.clone(), keys).unwrap(), file)
     };
     for_each(0..bytes.len(), opened, |(image, file), byte| {
         // Blocks live in frames and index; elsewhere one of them is enough.
-        let one = [blocks[byte % blocks.len()]];
+        let one: Vec<u64> = blocks.iter().copied().cycle().skip(byte % 64).take(1).collect();
         let blocks = if byte < areas.tree.start { blocks } else { &one };
         for bit in bits(byte) {
             let noticed = if is_read_once(&areas, byte) {
-                examine(Patched::new(bytes).flipped(byte, bit), &truth, blocks)
+                examine(Patched::new(bytes).flipped(byte, bit), keys, truth, blocks)
             } else {
                 file.flip(byte, bit);
-                examine_open(image, &truth, blocks)
+                examine_open(image, truth, blocks)
             };
             assert_ne!(noticed, Noticed::Never, "bit {bit} of byte {byte}");
         }
@@ -222,7 +233,11 @@ fn a_page_of_zeros_is_found_anywhere() {
     for at in (0..bytes.len()).step_by(PAGE) {
         if bytes[at..at + PAGE].iter().any(|&b| b != 0) {
             let file = Patched::new(&bytes).with(at, &[0; PAGE]);
-            assert_ne!(examine(file, &truth, &blocks), Noticed::Never, "page at {at}");
+            assert_ne!(
+                examine(file, &Keys::none(), &truth, &blocks),
+                Noticed::Never,
+                "page at {at}"
+            );
         }
     }
 }
@@ -240,7 +255,11 @@ fn two_pages_that_changed_places_are_found() {
             let (page_a, page_b) = (&bytes[a..a + PAGE], &bytes[b..b + PAGE]);
             if a < b && page_a != page_b {
                 let file = Patched::new(&bytes).with(a, page_b).with(b, page_a);
-                assert_ne!(examine(file, &truth, &[0, 4, 140]), Noticed::Never, "{a} and {b}");
+                assert_ne!(
+                    examine(file, &Keys::none(), &truth, &[0, 4, 140]),
+                    Noticed::Never,
+                    "{a} and {b}"
+                );
             }
         },
     );
@@ -261,7 +280,11 @@ fn a_burst_of_64_kib_is_found_anywhere_and_never_keeps_an_image_from_opening() {
         let burst = at..(at + GAP).min(bytes.len());
         let file = Patched::new(&bytes).with(at, &noise(at as u64, burst.len()));
         let opened = Image::open(Arc::new(file.clone()));
-        assert_ne!(examine(file, &truth, &blocks), Noticed::Never, "burst {burst:?}");
+        assert_ne!(
+            examine(file, &Keys::none(), &truth, &blocks),
+            Noticed::Never,
+            "burst {burst:?}"
+        );
         let image = opened.expect("each record at the ends has a copy, and META is not needed");
         assert_eq!(image.has_meta(), !touches(&burst, &areas.meta), "burst {burst:?}");
         let said: Vec<Section> = image.damage().iter().map(|c| c.section).collect();

@@ -32,5 +32,8 @@ mod refusals;
 mod repairs;
 mod round_trip;
 mod rows;
+mod sealed;
+mod sealed_damage;
+mod sealed_parents;
 mod segment_damage;
 mod segments;

@@ -6,7 +6,8 @@ use aiv_image_format::hash::{fill_unreadable, leaf};
 use aiv_image_format::meta::{DiskInfo, Meta};
 use aiv_image_format::{
     BlockPlace, BlockSize, Compression, Encoder, Features, Geometry, GroupId, Image, ImageId,
-    ImageKind, ImageSummary, ImageWriter, Kind, PointId, RunKind, SessionTag, SetId, Superblock,
+    ImageKind, ImageSummary, ImageWriter, Keys, Kind, Mode, PointId, RunKind, Seal, SessionTag,
+    SetId, Superblock,
 };
 use aiv_testkit::MemStorage;
 use aiv_volume_io::{AppendFile, Extent, Storage};
@@ -55,6 +56,7 @@ pub(crate) struct Recipe {
     pub features: u64,
     /// Goes into every id, so that two images can be told apart.
     pub id: u8,
+    pub seal: Option<Seal>,
 }
 
 impl Recipe {
@@ -69,6 +71,7 @@ impl Recipe {
             small_meta: false,
             features: 0,
             id: 1,
+            seal: None,
         }
     }
 
@@ -80,7 +83,7 @@ impl Recipe {
     }
 
     pub(crate) fn superblock(&self) -> Superblock {
-        Superblock {
+        let plain = Superblock {
             features: Features { incompat: self.features, ..Features::default() },
             image: ImageId([self.id; 16]),
             set: SetId([0x20 + self.id; 16]),
@@ -91,7 +94,14 @@ impl Recipe {
             created_unix_ms: 1_790_000_000_000,
             session: SessionTag([0x60 + self.id; 12]),
             writer: "aivory test 1".into(),
-        }
+            key_commitment: aiv_image_format::Digest::default(),
+        };
+        self.seal.as_ref().map_or(plain.clone(), |seal| marked(plain, seal))
+    }
+
+    /// What opens the image.
+    pub(crate) fn keys(&self) -> Keys {
+        self.seal.as_ref().map_or(Keys::none(), |seal| Keys::of(seal.key.clone()))
     }
 
     pub(crate) fn meta(&self) -> Meta {
@@ -142,7 +152,8 @@ impl Recipe {
         &self,
         file: Box<dyn AppendFile>,
     ) -> aiv_image_format::Result<ImageSummary> {
-        self.fill(ImageWriter::create(file, self.superblock())?)
+        let writer = ImageWriter::create_with(file, self.superblock(), self.seal.clone())?;
+        self.fill(writer)
     }
 
     /// Pushes all blocks and finishes.
@@ -210,8 +221,26 @@ impl Recipe {
 
     /// The image, opened.
     pub(crate) fn open(&self) -> Image {
-        open(&self.build()).expect("a fresh image is sound")
+        open_with(&self.build(), &self.keys()).expect("a fresh image is sound")
     }
+}
+
+/// The superblock of a plain image as that of a sealed or authenticated one.
+fn marked(mut superblock: Superblock, seal: &Seal) -> Superblock {
+    superblock.features.incompat |= match seal.mode {
+        Mode::Sealed => Features::SEALED,
+        Mode::Authenticated => Features::AUTHENTICATED,
+    };
+    if seal.slots.is_some() {
+        superblock.features.incompat |= Features::KEY_SLOTS;
+    }
+    superblock.key_commitment = aiv_image_format::Digest(seal.key.commitment());
+    superblock
+}
+
+/// Opens the image in `bytes` with a key.
+pub(crate) fn open_with(bytes: &Arc<Vec<u8>>, keys: &Keys) -> aiv_image_format::Result<Image> {
+    Image::open_with(Arc::new(Patched::new(bytes)), keys)
 }
 
 /// Opens the image in `bytes`.

@@ -61,9 +61,9 @@ fn another_draft_is_refused_by_number() {
 #[test]
 fn a_feature_of_later_versions_is_refused_by_its_name() {
     let (bytes, _) = sample();
-    let forged = Forgery::of(&bytes).superblock(16, &[0b1100_0001]).seal();
+    let forged = Forgery::of(&bytes).superblock(16, &[0b0010_0001, 1]).seal();
     let message = refusal(forged);
-    let wanted = "the image needs features this program does not have: sealed, parity, key-slots";
+    let wanted = "the image needs features this program does not have: dedup-store, overlay";
     assert_eq!(message, wanted);
 }
 

@@ -5,7 +5,7 @@ use aiv_volume_io::Job;
 use proptest::prelude::*;
 
 use crate::naive;
-use crate::recipe::{Block, Fill, Recipe, read_all};
+use crate::recipe::{Block, Fill, Recipe, open_with, read_all};
 
 fn fill() -> impl Strategy<Value = Fill> {
     prop_oneof![any::<u64>().prop_map(Fill::Noise), any::<u64>().prop_map(Fill::Words)]
@@ -35,23 +35,25 @@ fn recipe(block_log2: impl Strategy<Value = u32>) -> impl Strategy<Value = Recip
     ]);
     let sector_size = prop::sample::select(vec![512u32, 4096]);
     let blocks = prop::collection::vec(block(), 1..14);
+    let seal = prop::sample::select(crate::sealed::seals());
     let short_by = prop_oneof![Just(0u64), (0u64..32).prop_map(|n| n * 512), 1u64..16384];
-    (blocks, block_log2, sector_size, short_by, compression, 0usize..5).prop_map(
-        |(blocks, block_log2, sector_size, short_by, compression, checkpoint_every)| Recipe {
+    (blocks, block_log2, sector_size, short_by, compression, 0usize..5, seal).prop_map(
+        |(blocks, block_log2, sector_size, short_by, compression, checkpoint_every, seal)| Recipe {
             block_size: 1 << block_log2,
             sector_size,
             short_by,
             compression,
             checkpoint_every,
+            seal,
             ..Recipe::new(&blocks)
         },
     )
 }
 
-fn check(recipe: &Recipe) {
+pub(crate) fn check(recipe: &Recipe) {
     let bytes = recipe.build();
     assert_eq!(bytes, recipe.build(), "same inputs, same bytes");
-    let image = crate::recipe::open(&bytes).expect("a fresh image is sound");
+    let image = open_with(&bytes, &recipe.keys()).expect("a fresh image is sound");
     assert!(image.damage().is_empty());
     assert_eq!(*image.superblock(), recipe.superblock());
     let meta = aiv_image_format::meta::Meta {
@@ -70,11 +72,14 @@ fn check(recipe: &Recipe) {
 
     let trailer = image.trailer();
     let roots = naive::roots(image.geometry(), &read);
-    assert_eq!(trailer.content_root, roots.content);
-    assert_eq!(trailer.map_root, roots.map);
-    assert_eq!(trailer.state_root, roots.state);
+    assert_eq!(image.roots(), Some(roots));
+    let is_sealed = image.superblock().is_sealed();
+    let clear = [trailer.content_root, trailer.map_root, trailer.state_root];
+    assert_eq!(clear == [roots.content, roots.map, roots.state], !is_sealed);
     let list_at = usize::try_from(trailer.stored_offset).unwrap();
-    assert_eq!(trailer.stored_root, naive::stored_root(&bytes[..list_at]));
+    let mut stored = bytes[..list_at].to_vec();
+    stored[crate::areas::Areas::of(&bytes).slots].fill(0);
+    assert_eq!(trailer.stored_root, naive::stored_root(&stored));
 
     check_entries(&image, &expected.iter().map(|e| e.kind).collect::<Vec<_>>());
     check_totals(&image, &expected.iter().map(|e| e.kind).collect::<Vec<_>>());

@@ -24,6 +24,8 @@ pub(super) enum Question {
     Entry,
     /// What became of this tail?
     Tail,
+    /// What became of what was written over?
+    Over,
 }
 
 /// All directory operations happened or none; all tails met the same fate; no names doubled.
@@ -44,7 +46,7 @@ impl Choice for Corner {
     fn pick_alike(&mut self, question: Question, options: usize) -> usize {
         match question {
             Question::Entry => self.entry % options,
-            Question::Tail => self.tail % options,
+            Question::Tail | Question::Over => self.tail % options,
         }
     }
 }

@@ -17,6 +17,15 @@
 //! Sectors are 512 bytes, counted from the start of the file. A sector that holds synced bytes
 //! and unsynced ones keeps the synced ones: a medium writes a sector or does not.
 //!
+//! **Cutting.** [`Storage::reopen`] is two operations: the cut, then a sync of the file. Between
+//! them the cut happened or did not; what an earlier writer left unsynced may meet any of the
+//! fates above, in what is left as in what should have been cut off. Nothing is appended before
+//! both are done, so the old end and a new one never mix.
+//!
+//! **Key slots.** What was written over since the last completed sync of the file
+//! ([`Storage::open_slots`]) is there, is not there, or each of its sectors by itself holds what
+//! was written, what it held before, or garbage, in no order.
+//!
 //! **Directory entries.** Everything before the last completed [`Storage::sync_dir`] is there.
 //! Each operation since (create, publish, remove) by itself happened or did not, in any order
 //! between files, with two rules that every filesystem keeps:
@@ -43,7 +52,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use aiv_volume_io::{AppendFile, FileEntry, Lease, ReadAt, Storage};
+use aiv_volume_io::{AppendFile, FileEntry, Lease, ReadAt, SlotCopy, SlotFile, Storage};
 
 use crate::MemStorage;
 use crate::mem_storage::Tokens;
@@ -85,6 +94,8 @@ type InodeId = usize;
 enum Event {
     Create { inode: InodeId, name: String },
     Append { inode: InodeId, data: Arc<[u8]> },
+    Cut { inode: InodeId, len: u64 },
+    WriteSlots { inode: InodeId, offset: u64, data: Arc<[u8]> },
     Sync { inode: InodeId },
     Publish { inode: InodeId, from: String, to: String },
     Remove { inode: InodeId, name: String },
@@ -98,6 +109,10 @@ impl std::fmt::Display for Event {
             Self::Create { name, inode } => write!(f, "create {name} (file {inode})"),
             Self::Append { inode, data } => {
                 write!(f, "append {} bytes to file {inode}", data.len())
+            }
+            Self::Cut { inode, len } => write!(f, "cut file {inode} to {len} bytes"),
+            Self::WriteSlots { inode, offset, .. } => {
+                write!(f, "write key slots of file {inode} at {offset}")
             }
             Self::Sync { inode } => write!(f, "sync file {inode}"),
             Self::Publish { inode, from, to } => write!(f, "publish {from} as {to} (file {inode})"),
@@ -199,6 +214,26 @@ impl Storage for CrashStorage {
         Ok(Box::new(Appender { inode, file, storage: self.clone() }))
     }
 
+    fn reopen(&self, name: &str, len: u64) -> io::Result<Box<dyn AppendFile>> {
+        let mut inode = 0;
+        let file = self.record(
+            |live| live.reopen(name, len),
+            |history| {
+                inode = *history.names.get(name).expect("every live name has an inode");
+                Event::Cut { inode, len }
+            },
+        )?;
+        self.record(|_| Ok(()), |_| Event::Sync { inode })?;
+        Ok(Box::new(Appender { inode, file, storage: self.clone() }))
+    }
+
+    fn open_slots(&self, name: &str) -> io::Result<Box<dyn SlotFile>> {
+        let history = lock(&self.history);
+        let file = self.live.open_slots(name)?;
+        let inode = *history.names.get(name).expect("every live name has an inode");
+        Ok(Box::new(Slots { inode, file, storage: self.clone() }))
+    }
+
     fn open(&self, name: &str) -> io::Result<Arc<dyn ReadAt>> {
         self.live.open(name)
     }
@@ -255,6 +290,25 @@ impl AppendFile for Appender {
 
     fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
         self.file.read_exact_at(out, offset)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        let inode = self.inode;
+        self.storage.record(|_| Ok(()), |_| Event::Sync { inode })
+    }
+}
+
+struct Slots {
+    inode: InodeId,
+    file: Box<dyn SlotFile>,
+    storage: CrashStorage,
+}
+
+impl SlotFile for Slots {
+    fn write(&mut self, copy: SlotCopy<'_>) -> io::Result<()> {
+        let (inode, file) = (self.inode, &mut self.file);
+        let (offset, data) = (copy.offset(), copy.bytes().into());
+        self.storage.record(|_| file.write(copy), |_| Event::WriteSlots { inode, offset, data })
     }
 
     fn sync(&mut self) -> io::Result<()> {

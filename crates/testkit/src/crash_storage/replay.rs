@@ -1,6 +1,7 @@
 //! The world at one prefix of a history: what is durable, and what is up to chance.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::choice::{Choice, Question};
@@ -18,6 +19,11 @@ const TAIL_ZEROS: usize = 2;
 const TAIL_GARBAGE: usize = 3;
 const TAIL_TORN: usize = 4;
 pub(super) const TAIL_FATES: usize = 5;
+
+/// Fates of what was written over; the rest is torn.
+const OVER_KEPT: usize = 0;
+const OVER_LOST: usize = 1;
+const OVER_FATES: usize = 3;
 
 /// Answers to [`Question::Entry`].
 pub(super) const ENTRY_KEPT: usize = 0;
@@ -39,6 +45,10 @@ pub(super) struct Replay {
 struct File {
     bytes: Arc<Vec<u8>>,
     synced: Arc<Vec<u8>>,
+    /// What it was before a cut that is not synced yet.
+    uncut: Option<Arc<Vec<u8>>>,
+    /// What was written over since the last sync.
+    over: Vec<Range<usize>>,
 }
 
 /// One directory operation that may or may not have happened.
@@ -59,6 +69,8 @@ impl Replay {
         let file = |(_, bytes): &(String, Arc<Vec<u8>>)| File {
             bytes: Arc::clone(bytes),
             synced: Arc::clone(bytes),
+            uncut: None,
+            over: Vec::new(),
         };
         let entry = |(inode, (name, _)): (usize, &(String, _))| (name.clone(), inode);
         Self {
@@ -75,8 +87,7 @@ impl Replay {
 
     /// Whether a crash here has more than one outcome.
     pub(super) fn is_uncertain(&self) -> bool {
-        let reachable =
-            |inode: &InodeId| self.files[*inode].bytes.len() > self.files[*inode].synced.len();
+        let reachable = |inode: &InodeId| self.files[*inode].is_uncertain();
         !self.pending.is_empty() || self.durable.values().any(reachable)
     }
 
@@ -84,14 +95,30 @@ impl Replay {
         match event {
             Event::Create { inode, name } => {
                 debug_assert_eq!(*inode, self.files.len());
-                self.files.push(File { bytes: Arc::default(), synced: Arc::default() });
+                let (bytes, synced) = (Arc::default(), Arc::default());
+                self.files.push(File { bytes, synced, uncut: None, over: Vec::new() });
                 self.change(*inode, None, Some(name));
             }
             Event::Append { inode, data } => {
                 Arc::make_mut(&mut self.files[*inode].bytes).extend_from_slice(data);
             }
+            Event::Cut { inode, len } => {
+                let file = &mut self.files[*inode];
+                file.uncut.get_or_insert(Arc::clone(&file.bytes));
+                let len = usize::try_from(*len).expect("no longer than the file");
+                Arc::make_mut(&mut file.bytes).truncate(len);
+            }
+            Event::WriteSlots { inode, offset, data } => {
+                let file = &mut self.files[*inode];
+                let start = usize::try_from(*offset).expect("inside of the file");
+                let range = start..start + data.len();
+                Arc::make_mut(&mut file.bytes)[range.clone()].copy_from_slice(data);
+                file.over.push(range);
+            }
             Event::Sync { inode } => {
                 let file = &mut self.files[*inode];
+                file.over.clear();
+                file.uncut = None;
                 file.synced = Arc::clone(&file.bytes);
             }
             Event::Publish { inode, from, to } => self.change(*inode, Some(from), Some(to)),
@@ -167,10 +194,24 @@ impl Replay {
 }
 
 impl File {
+    fn is_uncertain(&self) -> bool {
+        self.uncut.is_some() || !self.over.is_empty() || self.bytes.len() > self.synced.len()
+    }
+
     fn crash(&self, choice: &mut dyn Choice, garbage: &mut Random) -> Arc<Vec<u8>> {
+        if let Some(uncut) = &self.uncut
+            && choice.pick_alike(Question::Entry, 2) == ENTRY_LOST
+        {
+            let (bytes, synced) = (Arc::clone(uncut), Arc::clone(&self.synced));
+            return File { bytes, synced, uncut: None, over: Vec::new() }.crash(choice, garbage);
+        }
+        if !self.over.is_empty() {
+            return self.written_over(choice, garbage);
+        }
         let (synced, len) = (self.synced.len(), self.bytes.len());
-        if synced == len {
-            return Arc::clone(&self.synced);
+        // Shorter when what was synced has been cut.
+        if synced >= len {
+            return Arc::clone(&self.bytes);
         }
         match choice.pick_alike(Question::Tail, TAIL_FATES) {
             TAIL_KEPT => Arc::clone(&self.bytes),
@@ -188,6 +229,32 @@ impl File {
             }
             TAIL_TORN => Arc::new(self.torn(choice, garbage)),
             fate => unreachable!("there are {TAIL_FATES} fates, {fate} is none"),
+        }
+    }
+
+    /// Key slots are written into finished files only, which have no tail.
+    fn written_over(&self, choice: &mut dyn Choice, garbage: &mut Random) -> Arc<Vec<u8>> {
+        assert_eq!(self.bytes.len(), self.synced.len(), "a finished file does not grow");
+        match choice.pick_alike(Question::Over, OVER_FATES) {
+            OVER_KEPT => Arc::clone(&self.bytes),
+            OVER_LOST => Arc::clone(&self.synced),
+            _ => {
+                let mut bytes = self.synced.to_vec();
+                for range in &self.over {
+                    let sectors = range.len().div_ceil(SECTOR);
+                    let pieces = choice.pieces(sectors);
+                    let begin = |piece| range.start + piece * sectors / pieces * SECTOR;
+                    for piece in 0..pieces {
+                        let part = begin(piece)..begin(piece + 1).min(range.end);
+                        match choice.pick(3) {
+                            0 => bytes[part.clone()].copy_from_slice(&self.bytes[part]),
+                            1 => {}
+                            _ => garbage.fill(&mut bytes[part]),
+                        }
+                    }
+                }
+                Arc::new(bytes)
+            }
         }
     }
 

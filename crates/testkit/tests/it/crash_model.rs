@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use aiv_testkit::{CrashStorage, MemStorage};
-use aiv_volume_io::Storage;
+use aiv_volume_io::{SlotCopy, Storage};
 
 fn holding(files: &[(&str, &[u8])]) -> CrashStorage {
     let files = files.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec()));
@@ -152,4 +152,70 @@ fn operations_that_fail_leave_no_trace_in_the_history() {
     storage.publish("x", "y").unwrap_err();
     storage.remove("x").unwrap_err();
     assert_eq!(storage.history_len(), 0);
+}
+
+/// Contents of `a.part` in all states after each operation from the `from`-th on.
+fn contents_from(storage: &CrashStorage, from: usize) -> Vec<BTreeSet<Vec<u8>>> {
+    let mut found: Vec<BTreeSet<Vec<u8>>> = vec![BTreeSet::new(); storage.history_len() + 1];
+    for state in storage.all_crash_states().filter(|state| state.prefix >= from) {
+        found[state.prefix].insert(state.storage.contents("a.part").unwrap().to_vec());
+    }
+    found.split_off(from)
+}
+
+#[test]
+fn a_cut_happened_or_did_not_until_it_is_synced_and_what_is_appended_comes_after_it() {
+    let storage = holding(&[("a.part", b"0123456789")]);
+    let mut file = storage.reopen("a.part", 4).unwrap();
+    file.append_all(b"xy").unwrap();
+    let set = |list: &[&[u8]]| list.iter().map(|bytes| bytes.to_vec()).collect::<BTreeSet<_>>();
+    let found = contents_from(&storage, 1);
+    assert_eq!(found[0], set(&[b"0123456789", b"0123"]), "cut, not synced");
+    assert_eq!(found[1], set(&[b"0123"]), "cut and synced");
+    assert!(found[2].is_superset(&set(&[b"0123", b"0123xy", b"0123\0\0"])));
+    assert!(found[2].iter().all(|bytes| bytes.starts_with(b"0123") && bytes.len() <= 6));
+}
+
+#[test]
+fn what_an_earlier_writer_left_unsynced_may_be_lost_until_the_file_is_reopened() {
+    let storage = CrashStorage::new();
+    let mut first = storage.create("a.part").unwrap();
+    storage.sync_dir().unwrap();
+    first.append_all(b"01234567").unwrap();
+    drop(first);
+    storage.reopen("a.part", 6).unwrap();
+    let found = contents_from(&storage, 4);
+    // The cut is the fourth operation, its sync the fifth.
+    assert!(found[0].contains(&b""[..]) && found[0].contains(&b"\0\0\0\0\0\0"[..]));
+    assert!(found[0].contains(&b"01234567"[..]) && found[0].contains(&b"012345"[..]));
+    assert_eq!(found[1].iter().map(Vec::as_slice).collect::<Vec<_>>(), [b"012345"]);
+}
+
+#[test]
+fn key_slots_that_were_not_synced_may_be_old_new_or_torn_and_the_rest_is_untouched() {
+    let copy = |fill: u8| {
+        let mut bytes = vec![fill; SlotCopy::SIZE];
+        bytes[..8].copy_from_slice(&SlotCopy::MAGIC);
+        bytes
+    };
+    let before = [vec![9; 4096], copy(1), vec![9; 100]].concat();
+    let storage = holding(&[("a", &before)]);
+    let mut file = storage.open_slots("a").unwrap();
+    file.write(SlotCopy::new(4096, &copy(2)).unwrap()).unwrap();
+    let (mut old, mut new, mut mixed) = (0, 0, 0);
+    for state in storage.all_crash_states().filter(|state| state.prefix == 1) {
+        let bytes = state.storage.contents("a").unwrap();
+        assert_eq!(bytes.len(), before.len());
+        assert!(bytes[..4096] == before[..4096] && bytes[before.len() - 100..] == [9; 100]);
+        match &bytes[4096..before.len() - 100] {
+            all if all == copy(1) => old += 1,
+            all if all == copy(2) => new += 1,
+            _ => mixed += 1,
+        }
+    }
+    assert!(old > 0 && new > 0 && mixed > 100, "{old} {new} {mixed}");
+    file.sync().unwrap();
+    let states: Vec<_> = storage.all_crash_states().filter(|state| state.prefix == 2).collect();
+    assert_eq!(states.len(), 1);
+    assert!(states[0].storage.contents("a").unwrap()[4096..].starts_with(&copy(2)));
 }

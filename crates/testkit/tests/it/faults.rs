@@ -3,7 +3,7 @@
 use std::io;
 
 use aiv_testkit::{Fault, FaultPlan, FaultStorage, MemStorage, Op, Repeat};
-use aiv_volume_io::{ReadAt, Storage};
+use aiv_volume_io::{ReadAt, SlotCopy, Storage};
 
 /// Far more than any scenario here has operations.
 const RUNAWAY: u64 = 1000;
@@ -131,4 +131,66 @@ fn what_a_writer_appended_is_seen_by_readers_before_it_is_synced() {
     storage.publish("a", "b").unwrap();
     assert_eq!(storage.list().unwrap()[0].len, 4);
     assert_eq!(storage.open("b").unwrap().len(), 4);
+}
+
+#[test]
+fn a_reopened_file_whose_sync_failed_has_lost_what_was_in_it() {
+    let memory = MemStorage::new();
+    memory.insert("a.part", b"data".to_vec());
+    let plan = FaultPlan::once(0, Fault::SyncFailsThenSucceeds);
+    let storage = FaultStorage::failing(memory, plan);
+    storage.reopen("a.part", 3).err().expect("the sync fails");
+    assert_eq!(*storage.inner().contents("a.part").unwrap(), [0; 3]);
+    storage.reopen("a.part", 3).expect("the next sync says that all is well");
+}
+
+/// Changes the slots of a file that has two copies of them.
+fn write_slots(storage: &dyn Storage) -> io::Result<()> {
+    let mut file = storage.open_slots("a")?;
+    for place in [4096, 40_960] {
+        file.write(SlotCopy::new(place, &slots(2))?)?;
+        file.sync()?;
+    }
+    Ok(())
+}
+
+fn slots(fill: u8) -> Vec<u8> {
+    let mut bytes = vec![fill; SlotCopy::SIZE];
+    bytes[..8].copy_from_slice(&SlotCopy::MAGIC);
+    bytes
+}
+
+#[test]
+fn key_slots_fail_as_other_writes_do_and_are_what_they_were_when_a_sync_loses_them() {
+    let before = [vec![0; 4096], slots(1), vec![0; 4096], slots(1)].concat();
+    for fault in [Fault::Eio, Fault::Enospc, Fault::SyncFailsThenSucceeds] {
+        let mut fired = 0;
+        for at in 0..RUNAWAY {
+            let inner = MemStorage::new();
+            inner.insert("a", before.clone());
+            let storage = FaultStorage::failing(inner, FaultPlan::once(at, fault));
+            let result = write_slots(&storage);
+            if !storage.fired() {
+                result.unwrap();
+                break;
+            }
+            result.unwrap_err();
+            fired += 1;
+            let after = storage.inner().contents("a").unwrap();
+            if fault == Fault::SyncFailsThenSucceeds {
+                assert!(after[4096 + 8..].starts_with(&[if at == 0 { 1 } else { 2 }]));
+                assert!(after[40_960 + 8..].starts_with(&[1]), "{at}");
+            }
+        }
+        assert_eq!(
+            fired,
+            if fault == Fault::Eio {
+                5
+            } else if fault == Fault::Enospc {
+                4
+            } else {
+                2
+            }
+        );
+    }
 }

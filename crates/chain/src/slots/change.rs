@@ -1,0 +1,116 @@
+//! Changes the slots of all images of a chain.
+//!
+//! Each image has two copies. The second one is written and synced, then the first: at every
+//! moment one of them is whole. Images are changed one by one, so a crash leaves some with the
+//! old slots, which the next change brings up to date.
+
+use std::io;
+
+use aiv_image_format::{Digest, SetId};
+use aiv_keys::{ChainKey, KeyArea};
+use aiv_volume_io::{Job, Lease, SlotCopy, Storage};
+
+use super::{KeyedChain, KeyedFile, keyed_chains};
+use crate::error::{Error, Result};
+use crate::look::in_parallel;
+
+/// What became of a change.
+#[derive(Debug, Clone)]
+pub struct SlotReport {
+    /// The slots as they are now.
+    pub area: KeyArea,
+    /// Files that have them, by name: written, read back and compared.
+    pub changed: Vec<String>,
+    /// Files that could not be written, and why: what opened them before opens them still.
+    pub unchanged: Vec<(String, String)>,
+}
+
+/// Changes the slots of every image of a folder that has this key, as `change` says. It is given
+/// the newest slots that somebody with the key made; images that an earlier change did not reach
+/// are brought up to date.
+///
+/// # Errors
+/// [`Error::Key`] for what `change` refuses and when no image has sound slots,
+/// [`Error::Busy`] when a backup, a merge or a copy writes images of the chain; nothing was
+/// changed then. What happens to single files is in the report.
+pub fn change_slots(
+    storage: &dyn Storage,
+    key: &ChainKey,
+    change: &dyn Fn(&KeyArea) -> std::result::Result<KeyArea, aiv_keys::Error>,
+    job: Job<'_>,
+) -> Result<SlotReport> {
+    let commitment = Digest(key.commitment());
+    let chain = find(storage, commitment, job)?;
+    let mut sets: Vec<SetId> = chain.files.iter().map(|file| file.set).collect();
+    sets.sort_unstable();
+    sets.dedup();
+    // Whoever writes an image gives it the slots of its parent as they were before.
+    let _leases =
+        sets.into_iter().map(|set| keep_others_out(storage, set)).collect::<Result<Vec<_>>>()?;
+    let chain = find(storage, commitment, job)?;
+    let newest = chain.newest(key).ok_or(Error::Key(aiv_keys::Error::Forged))?;
+    let area = change(&newest)?;
+    let bytes = area.to_bytes();
+    let written = in_parallel(&chain.files, &|file: &KeyedFile| {
+        job.check()?;
+        Ok((file.file.clone(), write(storage, file, &bytes)))
+    })?;
+    let mut report = SlotReport { area, changed: Vec::new(), unchanged: Vec::new() };
+    for (file, result) in written {
+        match result {
+            Ok(()) => report.changed.push(file),
+            Err(error) => report.unchanged.push((file, error.to_string())),
+        }
+    }
+    Ok(report)
+}
+
+fn find(storage: &dyn Storage, commitment: Digest, job: Job<'_>) -> Result<KeyedChain> {
+    let found = keyed_chains(storage, job)?.chains;
+    let chain = found.into_iter().find(|chain| chain.commitment == commitment);
+    chain.ok_or_else(|| Error::Changed { what: "its images are gone".to_owned() })
+}
+
+fn keep_others_out(storage: &dyn Storage, set: SetId) -> Result<[Box<dyn Lease>; 2]> {
+    let take = |name: String| {
+        storage.lease(&name).map_err(|source| match source.kind() {
+            io::ErrorKind::WouldBlock => Error::Busy { set },
+            _ => Error::io("taking the lease of the set")(source),
+        })
+    };
+    Ok([take(format!("merge-{set}"))?, take(format!("set-{set}"))?])
+}
+
+/// Writes both copies of one file, the second one first, and reads them back.
+fn write(storage: &dyn Storage, file: &KeyedFile, bytes: &[u8]) -> io::Result<()> {
+    let Some([first, second]) = &file.places else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it has no key slots"));
+    };
+    if [first, second].iter().all(|(_, before)| **before == *bytes) {
+        return Ok(());
+    }
+    let mut slots = storage.open_slots(&file.file)?;
+    // Of the two copies the older one goes first, and one that is not sound before any: what is
+    // left when the power goes is never older than what was there.
+    for (place, _) in in_order(first, second) {
+        slots.write(SlotCopy::new(*place, bytes)?)?;
+        slots.sync()?;
+    }
+    drop(slots);
+    let written = storage.open(&file.file)?;
+    for (place, _) in [first, second] {
+        let mut back = vec![0; bytes.len()];
+        written.read_exact_at(&mut back, *place)?;
+        if back != bytes {
+            return Err(io::Error::other("its key slots do not read back as they were written"));
+        }
+    }
+    Ok(())
+}
+
+type Copy = (u64, Box<[u8]>);
+
+fn in_order<'c>(first: &'c Copy, second: &'c Copy) -> [&'c Copy; 2] {
+    let generation = |copy: &Copy| KeyArea::parse(&copy.1).map_or(0, |area| area.generation());
+    if generation(first) < generation(second) { [first, second] } else { [second, first] }
+}

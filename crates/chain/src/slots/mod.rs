@@ -1,0 +1,182 @@
+//! Ways to the key of a chain: each image of the chain carries them in its key slots, and they
+//! are changed in all of them.
+
+mod change;
+
+pub use change::{SlotReport, change_slots};
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use aiv_image_format::{Digest, Image, Keys, SetId};
+use aiv_keys::{ChainKey, Credential, KeyArea, Opened, Work};
+use aiv_volume_io::{DirStorage, Job, Storage};
+
+use crate::error::{Error, Result};
+use crate::folder::{PART_EXTENSION, is_named_like_an_image, list, why};
+use crate::locate::storage_of;
+use crate::look::in_parallel;
+use crate::open::{self, Head};
+
+/// The images of a folder that have one chain key.
+#[derive(Debug, Clone)]
+pub struct KeyedChain {
+    /// Stands for the key.
+    pub commitment: Digest,
+    /// The images, by name.
+    pub files: Vec<KeyedFile>,
+}
+
+/// An image with a chain key.
+#[derive(Debug, Clone)]
+pub struct KeyedFile {
+    /// Its name in the folder.
+    pub file: String,
+    /// The set it belongs to.
+    pub set: SetId,
+    /// Whether it is sealed; else it is authenticated.
+    pub sealed: bool,
+    /// The sound copies of its slots, the newest first. Empty when it has none, or when none is
+    /// sound.
+    pub areas: Vec<KeyArea>,
+    /// What is wrong with its slots, if none are sound.
+    pub damage: Option<aiv_keys::Error>,
+    /// Both copies as they are, where they are.
+    places: Option<[(u64, Box<[u8]>); 2]>,
+}
+
+/// What looking for keyed images in a folder gave.
+#[derive(Debug, Clone, Default)]
+pub struct KeyedChains {
+    /// By what stands for their keys.
+    pub chains: Vec<KeyedChain>,
+    /// Files that may be keyed images and cannot be looked into, and why: unfinished ones, too.
+    pub unsure: Vec<(String, String)>,
+}
+
+/// Finds the images with keys in a folder; of a file, those of its chain in the folder it lies in.
+///
+/// # Errors
+/// [`Error::File`] when it cannot be opened; those of [`keyed_chains`].
+pub fn locate_keyed(what: &Path, job: Job<'_>) -> Result<(DirStorage, KeyedChains)> {
+    if what.is_dir() {
+        let wrap = aiv_volume_io::Error::path("open", what);
+        let storage = DirStorage::open(what).map_err(|source| Error::File(wrap(source)))?;
+        let found = keyed_chains(&storage, job)?;
+        return Ok((storage, found));
+    }
+    let (storage, name) = storage_of(what)?;
+    // Says what is wrong with it, where anything is.
+    open::open(&storage, name, Head::Read, &Keys::none())?;
+    let mut found = keyed_chains(&storage, job)?;
+    found.chains.retain(|chain| chain.files.iter().any(|file| file.file == name));
+    Ok((storage, found))
+}
+
+enum Look {
+    Keyed(Digest, Box<KeyedFile>),
+    Unsure(String, String),
+    Other,
+}
+
+/// Finds the images of a folder that have keys.
+///
+/// # Errors
+/// [`Error::Io`] when the folder cannot be listed; [`Error::Canceled`].
+pub fn keyed_chains(storage: &dyn Storage, job: Job<'_>) -> Result<KeyedChains> {
+    let names: Vec<String> = list(storage)?.into_iter().map(|entry| entry.name).collect();
+    let looks = in_parallel(&names, &|name: &String| {
+        job.check()?;
+        Ok(look_at(storage, name))
+    })?;
+    let mut found = KeyedChains::default();
+    let mut chains: BTreeMap<[u8; 32], Vec<KeyedFile>> = BTreeMap::new();
+    for look in looks {
+        match look {
+            Look::Keyed(commitment, file) => chains.entry(commitment.0).or_default().push(*file),
+            Look::Unsure(file, why) => found.unsure.push((file, why)),
+            Look::Other => {}
+        }
+    }
+    let chain = |(commitment, files)| KeyedChain { commitment: Digest(commitment), files };
+    found.chains = chains.into_iter().map(chain).collect();
+    Ok(found)
+}
+
+fn look_at(storage: &dyn Storage, name: &str) -> Look {
+    if name.ends_with(PART_EXTENSION) {
+        return Look::Unsure(name.to_owned(), "it was never finished".to_owned());
+    }
+    let opened = open::open(storage, name, Head::Read, &Keys::none());
+    match opened.and_then(|image| keyed_file(&image, name)) {
+        Ok(Some((commitment, file))) => Look::Keyed(commitment, Box::new(file)),
+        Ok(None) => Look::Other,
+        Err(error) if is_named_like_an_image(name) => Look::Unsure(name.to_owned(), why(&error)),
+        Err(_) => Look::Other,
+    }
+}
+
+/// What an image says about its slots; `None` when it has no key.
+fn keyed_file(image: &Image, name: &str) -> Result<Option<(Digest, KeyedFile)>> {
+    let superblock = image.superblock();
+    if !superblock.is_keyed() {
+        return Ok(None);
+    }
+    let commitment = superblock.key_commitment;
+    let copies = image.slot_copies().map_err(|source| Error::in_file(name, source))?;
+    let mut file = KeyedFile {
+        file: name.to_owned(),
+        set: superblock.set,
+        sealed: superblock.is_sealed(),
+        areas: Vec::new(),
+        damage: None,
+        places: None,
+    };
+    if let Some([first, second]) = copies {
+        match KeyArea::sound([&first, &second]) {
+            // Slots of another chain in this file open nothing of it.
+            Ok(areas) => {
+                file.areas =
+                    areas.into_iter().filter(|a| *a.commitment() == commitment.0).collect();
+            }
+            Err(error) => file.damage = Some(error),
+        }
+        let [a, b] = image.slot_places();
+        file.places = Some([(a, first), (b, second)]);
+    }
+    Ok(Some((commitment, file)))
+}
+
+impl KeyedChain {
+    /// The different slot areas of its images, the newest first. All images of a chain have the
+    /// same one, unless a change did not reach some.
+    #[must_use]
+    pub fn areas(&self) -> Vec<KeyArea> {
+        let mut areas: Vec<KeyArea> = Vec::new();
+        for area in self.files.iter().flat_map(|file| &file.areas) {
+            if !areas.contains(area) {
+                areas.push(area.clone());
+            }
+        }
+        areas.sort_by_key(|area| std::cmp::Reverse(area.generation()));
+        areas
+    }
+
+    /// Opens the chain with what somebody has.
+    ///
+    /// # Errors
+    /// Those of [`KeyArea::open`], for the newest slots.
+    pub fn open(
+        &self,
+        credential: &Credential,
+        work: &mut Work,
+    ) -> std::result::Result<Opened, aiv_keys::Error> {
+        KeyArea::open_any(&self.areas(), credential, work)
+    }
+
+    /// The newest slots that somebody with the key made.
+    #[must_use]
+    pub fn newest(&self, key: &ChainKey) -> Option<KeyArea> {
+        self.areas().into_iter().find(|area| area.prove(key).is_ok())
+    }
+}

@@ -1,0 +1,215 @@
+//! Keys: who can open the images of a chain, and what became of a change.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use aiv_chain::{KeyedChain, KeyedChains, SlotReport};
+use aiv_keys::{KeyArea, RecipientKey, RecoveryCode, Slot};
+use serde_json::{Value, json};
+
+use crate::json::path;
+use crate::words::{clean, short, time};
+use crate::{Outcome, Remarks};
+
+/// What `aiv key list` has to say.
+#[must_use]
+pub fn key_list(what: &Path, found: &KeyedChains) -> Outcome {
+    let chains: Vec<Value> = found.chains.iter().map(chain_json).collect();
+    let unsure: Vec<Value> =
+        found.unsure.iter().map(|(file, why)| json!({"file": file, "why": why})).collect();
+    let json = json!({"path": path(what), "chains": chains, "unsure": unsure});
+    let mut text = String::new();
+    if found.chains.is_empty() {
+        let _ = writeln!(text, "no image with a key in {}", clean(&what.display().to_string()));
+    }
+    for chain in &found.chains {
+        chain_text(&mut text, chain);
+    }
+    Outcome::answer(json, text).with(on_chains(found))
+}
+
+fn chain_json(chain: &KeyedChain) -> Value {
+    let areas = chain.areas();
+    let newest = areas.first();
+    let behind: Vec<&str> = behind(chain).collect();
+    json!({
+        "key": chain.commitment.to_string(),
+        "images": chain.files.iter().map(|file| file.file.clone()).collect::<Vec<_>>(),
+        "sealed": chain.files.iter().all(|file| file.sealed),
+        "generation": newest.map(KeyArea::generation),
+        "retired": newest.is_some_and(KeyArea::is_retired),
+        "slots": newest.map_or_else(Vec::new, slots_json),
+        "behind": behind,
+    })
+}
+
+fn slots_json(area: &KeyArea) -> Vec<Value> {
+    let slot = |(number, slot): (u8, &Slot)| {
+        json!({
+            "slot": number,
+            "kind": slot.kind().to_string(),
+            "label": slot.label(),
+            "created": time(slot.created_unix_ms()),
+            "argon2id": slot.cost().map(|cost| json!({
+                "memory_kib": cost.memory_kib(), "passes": cost.passes(), "lanes": cost.lanes(),
+            })),
+            "recipient": slot.recipient().map(|recipient| recipient.text()),
+        })
+    };
+    area.slots().map(slot).collect()
+}
+
+fn chain_text(text: &mut String, chain: &KeyedChain) {
+    let areas = chain.areas();
+    let how = if chain.files.iter().all(|file| file.sealed) { "sealed" } else { "authenticated" };
+    let count = match chain.files.len() {
+        1 => "1 image".to_owned(),
+        count => format!("{count} images"),
+    };
+    let key = short(chain.commitment);
+    let Some(newest) = areas.first() else {
+        let _ = writeln!(text, "key {key}: {count}, {how}, no sound key slots");
+        return;
+    };
+    let retired = if newest.is_retired() { ", retired" } else { "" };
+    let _ = writeln!(text, "key {key}: {count}, {how}{retired}");
+    slots_text(text, newest);
+}
+
+fn slots_text(text: &mut String, area: &KeyArea) {
+    for (number, slot) in area.slots() {
+        let kind = match slot.recipient() {
+            Some(recipient) => recipient.text(),
+            None => slot.kind().to_string(),
+        };
+        let label = clean(slot.label());
+        let created = time(slot.created_unix_ms());
+        let line = format!("  slot {number:>2}  {created}  {kind}  {label}");
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+}
+
+/// Images whose slots are not the newest of their chain.
+fn behind(chain: &KeyedChain) -> impl Iterator<Item = &str> {
+    let newest = chain.areas().into_iter().next();
+    chain
+        .files
+        .iter()
+        .filter(move |file| file.areas.first() != newest.as_ref())
+        .map(|file| file.file.as_str())
+}
+
+fn on_chains(found: &KeyedChains) -> Remarks {
+    let mut warnings = Vec::new();
+    for chain in &found.chains {
+        for file in &chain.files {
+            if let Some(damage) = &file.damage {
+                warnings.push(format!("{}: {damage}", file.file));
+            }
+        }
+        let behind: Vec<&str> = behind(chain).collect();
+        if !behind.is_empty() {
+            warnings.push(format!(
+                "a change of key {} did not reach {}; the next one does",
+                short(chain.commitment),
+                behind.join(", ")
+            ));
+        }
+    }
+    let unsure = found.unsure.iter().map(|(file, why)| format!("{file}: {why}"));
+    warnings.extend(unsure);
+    Remarks { notes: Vec::new(), warnings }
+}
+
+/// What became of a change: `done` says what it was, in a sentence without its end.
+#[must_use]
+pub fn key_change(what: &Path, done: &str, reports: &[SlotReport], found: &KeyedChains) -> Outcome {
+    let chain = |report: &SlotReport| {
+        let unchanged = report.unchanged.iter();
+        json!({
+            "key": aiv_chain::Digest(*report.area.commitment()).to_string(),
+            "generation": report.area.generation(),
+            "retired": report.area.is_retired(),
+            "changed": report.changed,
+            "unchanged": unchanged.map(|(file, why)| json!({"file": file, "why": why})).collect::<Vec<_>>(),
+            "slots": slots_json(&report.area),
+        })
+    };
+    let chains: Vec<Value> = reports.iter().map(chain).collect();
+    let json = json!({"path": path(what), "done": done, "chains": chains});
+    let mut text = String::new();
+    let mut remarks = Remarks::default();
+    for report in reports {
+        let key = short(aiv_chain::Digest(*report.area.commitment()));
+        let count = report.changed.len();
+        let images = if count == 1 { "image" } else { "images" };
+        let _ = writeln!(text, "key {key}: {done}, in {count} {images}");
+        slots_text(&mut text, &report.area);
+        for (file, why) in &report.unchanged {
+            remarks.warnings.push(format!(
+                "{file} was not changed, what opened it before opens it still: {why}"
+            ));
+        }
+    }
+    for (file, why) in &found.unsure {
+        remarks.warnings.push(format!(
+            "{file} was not looked into ({why}): if it is an image of the chain, what opened it \
+             before opens it still"
+        ));
+    }
+    remarks.notes.push(
+        "copies of these images elsewhere were not changed: what opened them before opens them \
+         still"
+            .to_owned(),
+    );
+    Outcome::report(json, text).with(remarks)
+}
+
+/// What `aiv key new-recipient` made.
+#[must_use]
+pub fn new_recipient(file: &Path, public: &RecipientKey) -> Outcome {
+    let json = json!({"file": path(file), "public_key": public.text()});
+    let file = clean(&file.display().to_string());
+    let text = format!(
+        "the secret key is in {file}: keep it off the machines that back up\n\
+         the public key, for `aiv backup --recipient`:\n{}\n",
+        public.text()
+    );
+    Outcome::answer(json, text)
+}
+
+/// A recovery code for paper, and for a file: notes begin with `#`.
+#[must_use]
+pub fn recovery_sheet(code: &RecoveryCode, what: &Path, now_unix_ms: u64) -> String {
+    let code = code.text();
+    let groups: Vec<&str> = code.split('-').collect();
+    let (first, second) = groups.split_at(groups.len() / 2);
+    format!(
+        "# Aivory recovery code, made {} for the images in\n\
+         # {}\n\
+         #\n\
+         # Whoever has this code can read them. Keep it on paper, apart from the images.\n\
+         # It has eight groups of five; the digits 0 and 1 never are the letters O and I.\n\
+         # To use it: type it into a file, and name that with --recovery-code-file.\n\
+         #\n\
+         {}\n\
+         {}\n",
+        time(now_unix_ms),
+        clean(&what.display().to_string()),
+        first.join("-"),
+        second.join("-"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recovery_sheet_can_be_read_back_as_it_is() {
+        let code = RecoveryCode::new([0x5A; 20]);
+        let sheet = recovery_sheet(&code, Path::new("/mnt/backup\n1234"), 0);
+        assert_eq!(RecoveryCode::parse(&sheet), Ok(code));
+        assert!(sheet.lines().all(|line| line.len() <= 80), "it fits on paper");
+    }
+}

@@ -1,0 +1,246 @@
+//! Where secrets come from: a terminal that does not show them, or files. Never the command line
+//! or the environment, which others can read.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use aiv_jobs::NewKey;
+use aiv_keys::{Credential, KeyFile, Passphrase, RecipientKey, RecoveryCode};
+use aiv_report::{Exit, Failure, Verdict};
+use rustix::process::{DumpableBehavior, Resource, getrlimit, set_dumpable_behavior, setrlimit};
+use zeroize::Zeroizing;
+
+use crate::session::Session;
+use crate::tty;
+
+/// Where the secret is that opens sealed images. Without any of these the user is asked.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct SecretFiles {
+    /// File whose first line is the passphrase; - for standard input
+    #[arg(long, value_name = "FILE", group = "secret")]
+    pub password_file: Option<PathBuf>,
+    /// Key file, or the file with the secret key of a recipient
+    #[arg(long, value_name = "FILE", group = "secret")]
+    pub key_file: Option<PathBuf>,
+    /// File with the recovery code
+    #[arg(long, value_name = "FILE", group = "secret")]
+    pub recovery_code_file: Option<PathBuf>,
+}
+
+/// Where a new secret is. Without any of these the user is asked for a passphrase, twice.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct NewSecretFiles {
+    /// File whose first line is the new passphrase; - for standard input
+    #[arg(long, value_name = "FILE", group = "new")]
+    pub new_password_file: Option<PathBuf>,
+    /// New key file: any file of 32 bytes to 64 KiB that nobody else has
+    #[arg(long, value_name = "FILE", group = "new")]
+    pub new_key_file: Option<PathBuf>,
+    /// Public key of a recipient, or the file it is in
+    #[arg(long, value_name = "KEY|FILE", group = "new")]
+    pub new_recipient: Option<PathBuf>,
+    /// What to call the new slot
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub label: String,
+}
+
+impl NewSecretFiles {
+    /// What the file holds, or what the user types.
+    ///
+    /// # Errors
+    /// When it cannot be read, holds nothing of that kind, or nobody can be asked.
+    pub fn read(self, session: &Session) -> Result<NewKey, Failure> {
+        if let Some(recipient) = &self.new_recipient {
+            return Ok(NewKey::Recipient(recipient_in(recipient)?));
+        }
+        let Self { new_password_file: password_file, new_key_file: key_file, .. } = self;
+        let files = SecretFiles { password_file, key_file, recovery_code_file: None };
+        Ok(NewKey::Credential(match files.read()? {
+            Some(credential) => credential,
+            None => Credential::Passphrase(session.ask_new_passphrase()?),
+        }))
+    }
+}
+
+/// A public key, given as such or as the file it is in.
+///
+/// # Errors
+/// When it is neither.
+pub fn recipient_in(word: &Path) -> Result<RecipientKey, Failure> {
+    if let Some(text) = word.to_str().filter(|text| RecipientKey::is_text(text)) {
+        return Ok(RecipientKey::parse(text)?);
+    }
+    let content = read_small(word)?;
+    Ok(RecipientKey::parse(&String::from_utf8_lossy(&content))?)
+}
+
+/// Writes a secret into a new file that only its owner can read.
+///
+/// # Errors
+/// When the file exists already, or cannot be written.
+pub fn write_secret(path: &Path, text: &str) -> Result<(), Failure> {
+    keep_to_ourselves();
+    let mut options = OpenOptions::new();
+    let created = options.write(true).create_new(true).mode(0o600).open(path);
+    created
+        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
+        .map_err(Failure::io(format!("cannot write a secret to {}", path.display())))
+}
+
+impl SecretFiles {
+    /// Whether the user has to be asked.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.password_file.is_none() && self.key_file.is_none() && self.recovery_code_file.is_none()
+    }
+
+    /// What the file holds; `None` when no file was named.
+    ///
+    /// # Errors
+    /// When it cannot be read, or holds nothing of that kind.
+    pub fn read(&self) -> Result<Option<Credential>, Failure> {
+        keep_to_ourselves();
+        if let Some(path) = &self.password_file {
+            let line = if path == Path::new("-") {
+                tty::read_line(&mut io::stdin().lock())
+            } else {
+                File::open(path).and_then(|mut file| tty::read_line(&mut file))
+            };
+            let line = line.map_err(cannot_read(path))?;
+            return Ok(Some(Credential::Passphrase(Passphrase::new(&line)?)));
+        }
+        if let Some(path) = &self.key_file {
+            let content = read_small(path)?;
+            return Ok(Some(Credential::from_key_file(&content)?));
+        }
+        let Some(path) = &self.recovery_code_file else { return Ok(None) };
+        let content = read_small(path)?;
+        let text = String::from_utf8_lossy(&content);
+        Ok(Some(Credential::RecoveryCode(RecoveryCode::parse(&text)?)))
+    }
+}
+
+impl Session {
+    /// Asks for a passphrase that exists.
+    ///
+    /// # Errors
+    /// When nobody can be asked.
+    pub fn ask_passphrase(&self, prompt: &str) -> Result<Passphrase, Failure> {
+        let line = self.ask_secret(prompt)?;
+        Ok(Passphrase::new(&line)?)
+    }
+
+    /// Asks for a new passphrase, twice.
+    ///
+    /// # Errors
+    /// When nobody can be asked, or the two differ.
+    pub fn ask_new_passphrase(&self) -> Result<Passphrase, Failure> {
+        let first = self.ask_passphrase("New passphrase: ")?;
+        let second = self.ask_passphrase("The same once more: ")?;
+        if first == second {
+            return Ok(first);
+        }
+        let hint = "run it again; nothing was changed";
+        let verdict = Verdict { code: "not_confirmed", exit: Exit::Refused, hint };
+        Err(Failure::new(verdict, "the two passphrases are not the same"))
+    }
+
+    fn ask_secret(&self, prompt: &str) -> Result<Zeroizing<String>, Failure> {
+        keep_to_ourselves();
+        let nobody = || {
+            let hint = "name a file with --password-file, --key-file or --recovery-code-file";
+            let verdict = Verdict { code: "no_secret", exit: Exit::Locked, hint };
+            Failure::new(verdict, "a passphrase is needed, and nobody can be asked for it")
+        };
+        if self.json {
+            return Err(nobody());
+        }
+        self.asking(|| tty::ask(prompt)).map_err(|_| nobody())
+    }
+}
+
+/// Reads a file that is no larger than a key file may be.
+fn read_small(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let limit = KeyFile::SIZE_MAX + 1;
+    let mut content = Zeroizing::new(Vec::with_capacity(limit + 1));
+    File::open(path)
+        .and_then(|file| file.take(limit as u64).read_to_end(&mut content))
+        .map_err(cannot_read(path))?;
+    Ok(content)
+}
+
+fn cannot_read(path: &Path) -> impl FnOnce(io::Error) -> Failure {
+    Failure::io(format!("cannot read a secret from {}", path.display()))
+}
+
+/// Writes no memory of this process to a disk from now on: a core dump would hold the keys, and
+/// debuggers of other users may not look.
+fn keep_to_ourselves() {
+    let mut limit = getrlimit(Resource::Core);
+    limit.current = Some(0);
+    limit.maximum = Some(0);
+    // Where a system does not know one of them, the other is left.
+    let _ = setrlimit(Resource::Core, limit);
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aiv_keys::{RecipientSecret, SlotKind};
+
+    fn kind_of(files: &SecretFiles) -> Result<Option<SlotKind>, Failure> {
+        files.read().map(|found| found.map(|credential| credential.kind()))
+    }
+
+    #[test]
+    fn secrets_are_read_from_files_and_core_dumps_are_off_from_then_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        let code = RecoveryCode::new([7; 20]).text();
+        let secret = RecipientSecret::new([8; 32]).file_text();
+        for (content, files, kind) in [
+            (
+                "correct horse\nanything",
+                SecretFiles { password_file: Some(path.clone()), ..SecretFiles::default() },
+                SlotKind::Passphrase,
+            ),
+            (
+                "any content of a file, if it is long enough",
+                SecretFiles { key_file: Some(path.clone()), ..SecretFiles::default() },
+                SlotKind::KeyFile,
+            ),
+            (
+                secret.as_str(),
+                SecretFiles { key_file: Some(path.clone()), ..SecretFiles::default() },
+                SlotKind::Recipient,
+            ),
+            (
+                code.as_str(),
+                SecretFiles { recovery_code_file: Some(path.clone()), ..SecretFiles::default() },
+                SlotKind::RecoveryCode,
+            ),
+        ] {
+            std::fs::write(&path, content).unwrap();
+            assert_eq!(kind_of(&files), Ok(Some(kind)));
+        }
+        assert_eq!(kind_of(&SecretFiles::default()), Ok(None));
+        assert_eq!(getrlimit(Resource::Core).current, Some(0));
+        let behavior = rustix::process::dumpable_behavior().unwrap();
+        assert_eq!(behavior, DumpableBehavior::NotDumpable);
+    }
+
+    #[test]
+    fn a_file_that_is_missing_too_small_or_too_large_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        let files = SecretFiles { key_file: Some(path.clone()), ..SecretFiles::default() };
+        assert!(kind_of(&files).unwrap_err().message.contains("secret"));
+        for len in [0, 31, 65_537, 1 << 20] {
+            std::fs::write(&path, vec![7; len]).unwrap();
+            assert!(kind_of(&files).unwrap_err().message.contains("key file"), "{len}");
+        }
+    }
+}
