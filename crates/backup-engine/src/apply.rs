@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use aiv_chain::{Folder, ImageName, MERGE_PART, StrayKind, image_name, suffix};
+use aiv_chain::{Folder, ImageName, MERGE_PART, StrayKind, Trust, image_name, suffix};
 use aiv_image_format::meta::{Capture as Captured, Inventory, Manifest, Meta};
 use aiv_image_format::{
-    Depth, Digest, Features, Geometry, GroupId, Image, ImageId, ImageKind, ImageWriter,
+    Depth, Digest, Features, Geometry, GroupId, Image, ImageId, ImageKind, ImageSummary,
+    ImageWriter, Keys,
     ParentState, PointId, SPECIFICATION, SessionTag, SetId, Superblock, Totals, peek_set,
 };
 use aiv_volume_io::{Extent, Job, Lease, ReadAt, Storage};
@@ -21,6 +22,7 @@ use crate::pace::{Pacer, RateLimit};
 use crate::parent::Parent;
 use crate::pipeline::{self, Capture};
 use crate::plan::{BackupPlan, PlanNote};
+use crate::seal::{self, SealOptions};
 
 /// Random ids and the time: inputs, so that the same inputs give the same image.
 #[derive(Debug, Clone, Copy)]
@@ -173,8 +175,11 @@ impl BackupPlan {
         let set = set_id(&self.source_id);
         let lease = self.lease(storage, set, job)?;
         let leftovers_removed = remove_leftovers(storage, set)?;
-        let folder = Folder::scan(storage, job).map_err(Error::Folder)?;
+        let options = self.options.seal.as_ref();
+        let (folder, _) = Folder::scan_keyed(storage, &seal::keys(options), Trust::Catalogue, job)
+            .map_err(Error::Folder)?;
         refuse_unreadable(&folder)?;
+        seal::check_newest(&folder, set, options, self.options.basis)?;
         let mut bases = Bases::find(&folder, storage, set, self);
         let new_identity = self.new_identity(&folder, set);
         let released = AtomicBool::new(false);
@@ -276,10 +281,14 @@ impl BackupPlan {
         let file = storage
             .create(&part)
             .map_err(|source| Error::Destination { op: format!("creating {part}"), source })?;
-        let writer = ImageWriter::create(file, self.superblock(ids, &base));
-        let outcome = writer
-            .map_err(|e| Error::of_image(&image, e))
-            .and_then(|writer| self.write(inputs, writer, ids, base, &image));
+        let view = base.parent.as_ref().map(|parent| &parent.view);
+        let seal = self.options.seal.as_ref().map(|options| seal::seal(options, view)).transpose();
+        let outcome = seal.and_then(|seal| {
+            let keys = seal.as_ref().map_or_else(Keys::none, |s| Keys::of(s.key.clone()).required());
+            let writer = ImageWriter::create_with(file, self.superblock(ids, &base), seal);
+            let writer = writer.map_err(|e| Error::of_image(&image, e))?;
+            self.write(inputs, writer, ids, base, &image, &keys)
+        });
         if outcome.is_err() {
             // Best effort: the first error is the one that matters, and a leftover is harmless.
             let _ = storage.remove(&part);
@@ -310,6 +319,7 @@ impl BackupPlan {
         ids: &BackupIds,
         base: Base,
         image: &str,
+        keys: &Keys,
     ) -> Result<BackupReport> {
         let Inputs { source, released, storage, inventory, limit, job, .. } = *inputs;
         let part = format!("{image}{PART}");
@@ -336,14 +346,14 @@ impl BackupPlan {
             ..Meta::default()
         };
         let state = parent.as_ref().map(|parent| &parent.view as &dyn ParentState);
-        let trailer = writer.finish_on(meta, state).map_err(in_image)?.trailer;
+        let ImageSummary { trailer, roots } = writer.finish_on(meta, state).map_err(in_image)?;
         source.release()?;
         released.store(source.hold.is_some(), Ordering::Relaxed);
 
         let file = storage
             .open(&part)
             .map_err(|source| Error::Destination { op: format!("reading back {part}"), source })?;
-        let written = Image::open(Arc::clone(&file)).map_err(in_image)?;
+        let written = Image::open_with(Arc::clone(&file), keys).map_err(in_image)?;
         let depth = if self.options.verify { Depth::Data } else { Depth::Quick };
         let found = match state {
             None => written.verify(depth, job),
@@ -364,8 +374,8 @@ impl BackupPlan {
             kind,
             recovery_point: ids.point,
             parent: state.map(|state| state.link().point),
-            state_root: trailer.state_root,
-            content_root: trailer.content_root,
+            state_root: roots.state,
+            content_root: roots.content,
             bytes_source: self.geometry.len(),
             bytes_used: self.used_bytes(),
             bytes_read: captured.bytes_read,
@@ -383,6 +393,9 @@ impl BackupPlan {
 
     fn superblock(&self, ids: &BackupIds, base: &Base) -> Superblock {
         let parent = base.parent.as_ref().map(|parent| parent.view.link());
+        let root = parent.map(|link| link.state_root);
+        let hedged = |seal: &SealOptions| seal::session(&seal.hedge, ids.image, root);
+        let session = self.options.seal.as_ref().map_or(ids.session, hedged);
         // A set bit says that the image may use it: what it will, nobody knows yet.
         let incompat = parent.map_or(0, |_| Features::DELTA | Features::PARENT);
         Superblock {
@@ -394,7 +407,7 @@ impl BackupPlan {
             parent,
             geometry: base.geometry,
             created_unix_ms: ids.time_unix_ms,
-            session: ids.session,
+            session,
             writer: concat!("aivory ", env!("CARGO_PKG_VERSION")).to_owned(),
             key_commitment: Digest::default(),
         }

@@ -7,6 +7,7 @@ use aiv_volume_io::{Job, Storage};
 use crate::error::Result;
 use crate::facts::Basis;
 use crate::plan::BackupPlan;
+use crate::seal;
 
 /// A recovery point that can no longer be restored in full.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +60,9 @@ impl<'f> Bases<'f> {
         let sector_size = plan.geometry.sector_size();
         let fits = |point: &&Point| {
             let block_size = |size: BlockSize| size == point.block_size;
-            point.sector_size == sector_size && plan.options.block_size.is_none_or(block_size)
+            point.sector_size == sector_size
+                && plan.options.block_size.is_none_or(block_size)
+                && seal::may_build_on(plan.options.seal.as_ref(), point.protection)
         };
         let mut candidates = Vec::new();
         let mut lost = unusable_files(folder, storage, set_id);

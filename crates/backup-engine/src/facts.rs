@@ -4,6 +4,8 @@ use std::time::Duration;
 use aiv_filesystems::Pattern;
 use aiv_image_format::{BlockSize, Compression, DELTA_DEPTH_WRITTEN};
 
+use crate::seal::SealOptions;
+
 /// What the caller knows about a source besides its bytes.
 #[derive(Debug, Clone, Default)]
 pub struct SourceFacts {
@@ -88,6 +90,8 @@ pub struct BackupOptions {
     pub patience: Duration,
     /// Free text kept in the image.
     pub comment: String,
+    /// How the image is sealed or authenticated, if it is.
+    pub seal: Option<SealOptions>,
 }
 
 impl Default for BackupOptions {
@@ -106,6 +110,7 @@ impl Default for BackupOptions {
             live: false,
             patience: Duration::ZERO,
             comment: String::new(),
+            seal: None,
         }
     }
 }

@@ -51,7 +51,7 @@ pub use reader::ViewReader;
 pub use removal::{LeftFile, LeftReason};
 pub use select::{Selector, find_set};
 pub use slots::{
-    KeyedChain, KeyedChains, KeyedFile, SlotReport, change_slots, keyed_chains, locate_keyed,
+    KeyedChain, KeyedChains, KeyedFile, SlotReport, change_slots, keyed_chains, locate_chains,
 };
 pub use transfer::{
     ArchiveReport, CopiedFile, CopyReport, MoveReport, archive, archive_as, copy_point, copy_set,

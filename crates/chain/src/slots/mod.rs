@@ -58,7 +58,7 @@ pub struct KeyedChains {
 ///
 /// # Errors
 /// [`Error::File`] when it cannot be opened; those of [`keyed_chains`].
-pub fn locate_keyed(what: &Path, job: Job<'_>) -> Result<(DirStorage, KeyedChains)> {
+pub fn locate_chains(what: &Path, job: Job<'_>) -> Result<(DirStorage, KeyedChains)> {
     if what.is_dir() {
         let wrap = aiv_volume_io::Error::path("open", what);
         let storage = DirStorage::open(what).map_err(|source| Error::File(wrap(source)))?;
