@@ -187,6 +187,9 @@ impl Ancestry {
     pub(crate) fn state(&self, facts: &Facts) -> PointState {
         match (self.broken.get(&node(facts)), facts.damage.as_slice()) {
             (Some(broken), _) => broken.clone(),
+            (None, _) if facts.locked => {
+                PointState::Locked { key: facts.protection.key().unwrap_or_default() }
+            }
             (None, []) => PointState::Restorable,
             (None, damage) => PointState::Damaged(damage.to_vec()),
         }
@@ -211,7 +214,9 @@ fn several_states(all: &[Facts]) -> HashSet<(SetId, PointId)> {
 
 /// Whether an image can be read on top of one that provides its parent's state.
 pub(crate) fn fits(child: &Facts, parent: &Facts) -> bool {
-    child.block_size == parent.block_size && child.sector_size == parent.sector_size
+    child.block_size == parent.block_size
+        && child.sector_size == parent.sector_size
+        && child.protection == parent.protection
 }
 
 #[cfg(test)]
@@ -220,7 +225,7 @@ mod tests {
 
     use super::*;
     use crate::catalogue::Verified;
-    use crate::facts::About;
+    use crate::facts::{About, Protection};
 
     fn id(number: u32) -> [u8; 16] {
         let mut id = [1; 16];
@@ -246,6 +251,8 @@ mod tests {
             content_root: Digest::default(),
             kind: if parent.is_some() { ImageKind::Incremental } else { ImageKind::Full },
             parent: parent.map(link),
+            protection: Protection::None,
+            locked: false,
             size: 1 << 20,
             block_size: BlockSize::recommended(1),
             sector_size: 512,

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use aiv_image_format::{ParentLink, PointId, SetId, peek};
+use aiv_image_format::{Keys, ParentLink, PointId, SetId, peek};
 use aiv_volume_io::{FileEntry, Job, Storage};
 
 use crate::ancestry::{Ancestry, Node, node, parent_node};
@@ -42,7 +42,7 @@ impl Census {
             }
         }
         let mut strays = Vec::new();
-        for (entry, found) in new.iter().zip(look_into(storage, &new, job)?) {
+        for (entry, found) in new.iter().zip(look_into(storage, &new, &Keys::none(), job)?) {
             match found {
                 Found::Image(facts) => {
                     self.known.insert(entry.name.clone(), ((*entry).clone(), (*facts).clone()));

@@ -139,6 +139,10 @@ impl fmt::Display for PointState {
             Self::Circular => f.write_str("its images name each other as parents"),
             Self::TooLong => write!(f, "it needs more than {} images", crate::CHAIN_MAX),
             Self::Restorable => f.write_str("its files changed meanwhile"),
+            Self::Locked { key } => {
+                let key: String = key.0[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+                write!(f, "it is locked: its image is sealed, and this needs key {key}...")
+            }
             Self::Damaged(damage) => {
                 let damage: Vec<String> = damage.iter().map(ToString::to_string).collect();
                 f.write_str(&damage.join("; "))

@@ -1,10 +1,43 @@
 //! What one image file says about itself, as far as finding and chaining points needs it.
 
 use aiv_image_format::{
-    BlockSize, Corrupt, Digest, Image, ImageId, ImageKind, ParentLink, PointId, SetId,
+    BlockSize, Corrupt, Digest, Image, ImageId, ImageKind, ParentLink, PointId, SetId, Superblock,
 };
 
 use crate::catalogue::Verified;
+
+/// What a chain key does for an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protection {
+    /// Nothing: it has none.
+    #[default]
+    None,
+    /// It authenticates; this stands for it.
+    Authenticated(Digest),
+    /// It encrypts and authenticates; this stands for it.
+    Sealed(Digest),
+}
+
+impl Protection {
+    /// That of the image with this superblock.
+    #[must_use]
+    pub fn of(superblock: &Superblock) -> Self {
+        match (superblock.is_keyed(), superblock.is_sealed()) {
+            (false, _) => Self::None,
+            (true, false) => Self::Authenticated(superblock.key_commitment),
+            (true, true) => Self::Sealed(superblock.key_commitment),
+        }
+    }
+
+    /// What stands for the chain key; `None` without one.
+    #[must_use]
+    pub const fn key(&self) -> Option<Digest> {
+        match self {
+            Self::None => None,
+            Self::Authenticated(key) | Self::Sealed(key) => Some(*key),
+        }
+    }
+}
 
 /// One image file. Everything comes from its superblock, trailer and META, or from a catalogue
 /// that remembers them: who reads blocks compares with the file again.
@@ -18,6 +51,10 @@ pub(crate) struct Facts {
     pub content_root: Digest,
     pub kind: ImageKind,
     pub parent: Option<ParentLink>,
+    /// What a key does for it. Not in a catalogue, which is not asked about images with a key.
+    pub protection: Protection,
+    /// Whether it is sealed and there was no key for it.
+    pub locked: bool,
     /// Bytes of the disk.
     pub size: u64,
     pub block_size: BlockSize,
@@ -51,6 +88,9 @@ impl Facts {
     pub(crate) fn of(image: &Image, file: String) -> Self {
         let (superblock, trailer) = (image.superblock(), image.trailer());
         let manifest = &image.meta().manifest;
+        let locked = image.is_locked();
+        // When it began is all that a locked image tells.
+        let begun = About { time_unix_ms: superblock.created_unix_ms, ..About::default() };
         let about = image.has_meta().then(|| About {
             host: manifest.host.clone(),
             name: manifest.name.clone(),
@@ -69,12 +109,14 @@ impl Facts {
             content_root: trailer.content_root,
             kind: superblock.kind,
             parent: superblock.parent,
+            protection: Protection::of(superblock),
+            locked,
             size: superblock.geometry.len(),
             block_size: superblock.geometry.block_size(),
             sector_size: superblock.geometry.sector_size(),
             size_stored: trailer.file_len,
             tail: trailer.file_len - trailer.index_offset,
-            about,
+            about: if locked { Some(begun) } else { about },
             damage: image.damage().to_vec(),
             verified: None,
         }

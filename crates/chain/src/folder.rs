@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 
 use aiv_image_format::{
-    BlockSize, Corrupt, Digest, ImageId, ImageKind, ParentLink, PointId, SetId,
+    BlockSize, Corrupt, Digest, ImageId, ImageKind, Keys, ParentLink, PointId, SetId,
 };
 use aiv_volume_io::{FileEntry, Storage};
 
 use crate::ancestry::{Ancestry, CHAIN_MAX, Node, node};
 use crate::catalogue::{Vanished, Verified};
 use crate::error::{Error, Result};
-use crate::facts::{About, Facts};
+use crate::facts::{About, Facts, Protection};
 
 /// A folder of images, as found at one time.
 #[derive(Debug, Clone, Default)]
@@ -24,6 +24,8 @@ pub struct Folder {
     /// Points that were here when the catalogue of the folder was written and that no file
     /// provides any more, oldest first, until [`Catalogue::forget`](crate::Catalogue::forget).
     pub vanished: Vec<Vanished>,
+    /// The keys it was scanned with.
+    pub(crate) keys: Keys,
 }
 
 /// All points of one source.
@@ -44,6 +46,8 @@ pub struct Set {
     pub nameless: Vec<Point>,
     /// Whether some of it was taken from a catalogue and not from the files.
     pub(crate) remembered: bool,
+    /// The keys of the scan: its images are opened with them.
+    pub(crate) keys: Keys,
 }
 
 /// One recovery point, and the file that provides it.
@@ -75,10 +79,12 @@ pub struct Point {
     pub sector_size: u32,
     /// Bytes of the file.
     pub size_stored: u64,
-    /// Name of the state.
+    /// Name of the state; of a sealed image what stands for it.
     pub state_root: Digest,
-    /// Hash of the bytes.
+    /// Hash of the bytes; of a sealed image what stands for it.
     pub content_root: Digest,
+    /// What a key does for the image.
+    pub protection: Protection,
     /// Free text of the user.
     pub comment: String,
     /// Whether it can be restored, as far as its structures tell.
@@ -98,6 +104,12 @@ pub struct Point {
 pub enum PointState {
     /// Every image it needs opens.
     Restorable,
+    /// Every image it needs is there, and it is sealed, and no key was given: see
+    /// [`Folder::scan_keyed`].
+    Locked {
+        /// Stands for the key that is needed.
+        key: Digest,
+    },
     /// It opens by a second copy of a damaged part; verify it soon.
     Damaged(Vec<Corrupt>),
     /// No file provides a point that it builds on, directly or not.
@@ -123,6 +135,13 @@ impl Point {
     #[must_use]
     pub fn is_restorable(&self) -> bool {
         matches!(self.state, PointState::Restorable | PointState::Damaged(_))
+    }
+
+    /// Whether every image it needs is there, to be copied and compared with its stored list:
+    /// one that is locked needs its key to be read besides.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.is_restorable() || matches!(self.state, PointState::Locked { .. })
     }
 
     /// The state, as an image that builds on it names it.
@@ -170,7 +189,7 @@ pub(crate) struct Links<'s> {
 impl<'s> Links<'s> {
     /// As [`Set::chain`].
     pub(crate) fn chain(&self, point: &'s Point) -> Result<Vec<&'s Point>> {
-        if !point.is_restorable() {
+        if !point.is_whole() {
             let (id, state) = (point.id, point.state.clone());
             return Err(Error::NotRestorable { point: id, state });
         }
@@ -261,7 +280,16 @@ impl Folder {
             sets.partition(|set| !set.points.is_empty());
         sets.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
         strays.sort_by(|a, b| a.file.cmp(&b.file));
-        Self { sets, strays, nameless, vanished: Vec::new() }
+        Self { sets, strays, nameless, vanished: Vec::new(), keys: Keys::none() }
+    }
+
+    /// The same, to be opened with `keys`.
+    pub(crate) fn with_keys(mut self, keys: &Keys) -> Self {
+        for set in self.sets.iter_mut().chain(&mut self.nameless) {
+            set.keys.clone_from(keys);
+        }
+        self.keys.clone_from(keys);
+        self
     }
 
     /// Whether some of it was taken from a catalogue and not from the files.
@@ -314,6 +342,7 @@ impl<'f> Draft<'f> {
             points: Vec::new(),
             nameless: Vec::new(),
             remembered: false,
+            keys: Keys::none(),
         };
         Self { set, newest: None }
     }
@@ -356,6 +385,7 @@ fn point_of(facts: &Facts, state: PointState) -> Point {
         state_root: facts.state_root,
         content_root: facts.content_root,
         comment: about.comment,
+        protection: facts.protection,
         state,
         verified: facts.verified,
         damaged_by: None,

@@ -10,6 +10,7 @@ use aiv_image_format::{
 };
 
 use crate::error::{Error, Result};
+use crate::facts::Protection;
 use crate::folder::PointState;
 use crate::overlay::{Laid, Overlay, Span};
 use crate::reader::Blocks;
@@ -69,11 +70,15 @@ impl Layers {
         &self.get(0).image
     }
 
-    /// Refuses images that do not follow each other, whatever the folder said.
+    /// Refuses images that do not follow each other, whatever the folder said, and locked ones.
     pub(crate) fn check_links(&self) -> Result<()> {
         let mut points = HashSet::new();
         for (at, layer) in self.iter().enumerate() {
             let superblock = layer.image.superblock();
+            if layer.image.is_locked() {
+                let commitment = superblock.key_commitment;
+                return Err(Error::in_file(&layer.file, ImageError::Locked { commitment }));
+            }
             if !points.insert(superblock.point) {
                 return Err(not_restorable(self.get(0), PointState::Circular));
             }
@@ -90,7 +95,8 @@ impl Layers {
             let is_it = parent.point == link.point
                 && below.image.trailer().state_root == link.state_root
                 && parent.geometry.block_size() == geometry.block_size()
-                && parent.geometry.sector_size() == geometry.sector_size();
+                && parent.geometry.sector_size() == geometry.sector_size()
+                && Protection::of(parent) == Protection::of(superblock);
             if !is_it {
                 let differs = PointState::ParentDiffers { point: link.point };
                 return Err(not_restorable(layer, differs));

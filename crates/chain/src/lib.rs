@@ -40,15 +40,18 @@ pub use consolidate::{
     PlannedRun,
 };
 pub use error::{Error, Result};
+pub use facts::Protection;
 pub use folder::{Folder, Point, PointState, Set, Stray, StrayKind};
 pub use keep::Keep;
 pub use locate::{
-    locate, locate_image, locate_point, locate_view, open_image, open_view, storage_of,
+    locate, locate_image, locate_keyed, locate_point, locate_point_keyed, locate_view,
+    locate_view_keyed, open_image, open_image_keyed, open_view, open_view_keyed, storage_of,
 };
 pub use merge::{MERGE_PART, MergeIds, NewIds};
 pub use names::{ImageName, image_name, suffix};
 pub use reader::ViewReader;
 pub use removal::{LeftFile, LeftReason};
+pub use scan::Trust;
 pub use select::{Selector, find_set};
 pub use slots::{
     KeyedChain, KeyedChains, KeyedFile, SlotReport, change_slots, keyed_chains, locate_chains,
@@ -57,11 +60,11 @@ pub use transfer::{
     ArchiveReport, CopiedFile, CopyReport, MoveReport, archive, archive_as, copy_point, copy_set,
     move_point, move_set,
 };
-pub use verify::{Checked, verify_file};
-pub use verify_folder::{Verification, VerifyOptions, verify_folder};
+pub use verify::{Checked, verify_file, verify_file_keyed};
+pub use verify_folder::{Verification, VerifyOptions, verify_folder, verify_folder_keyed};
 pub use view::{Stretch, View};
 
 pub use aiv_image_format::{
-    Depth, Digest, Geometry, Image, ImageKind, Kind, ParentLink, ParentState, PointId, SetId,
-    VerifyReport, meta,
+    ChainKey, Depth, Digest, Geometry, Image, ImageKind, Keys, Kind, ParentLink, ParentState,
+    PointId, SetId, VerifyReport, meta,
 };

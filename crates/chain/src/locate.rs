@@ -5,12 +5,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aiv_image_format::Image;
+use aiv_image_format::{Image, Keys};
 use aiv_volume_io::{DirStorage, FileDisk, Job};
 
 use crate::error::{Error, Result};
 use crate::folder::{Folder, Point, Set};
 use crate::open::{self, Head};
+use crate::scan::Trust;
 use crate::select::Selector;
 use crate::view::View;
 
@@ -38,7 +39,15 @@ struct Place {
 /// [`Error::NoSuchPoint`] and [`Error::Ambiguous`] for the selector, and those of
 /// [`Folder::scan`].
 pub fn locate(argument: &Path, job: Job<'_>) -> Result<PathBuf> {
-    Ok(match find(argument, job)? {
+    locate_keyed(argument, &Keys::none(), job)
+}
+
+/// As [`locate`], in a folder of images with these keys.
+///
+/// # Errors
+/// Those of [`locate`].
+pub fn locate_keyed(argument: &Path, keys: &Keys, job: Job<'_>) -> Result<PathBuf> {
+    Ok(match find(argument, keys, job)? {
         Named::File(path) => path,
         Named::Point(place) => place.dir.join(&place.point.file),
     })
@@ -60,8 +69,16 @@ pub fn locate_image(argument: &Path, job: Job<'_>) -> Result<(PathBuf, Image)> {
 /// # Errors
 /// Those of [`locate`] and [`View::open`].
 pub fn locate_view(argument: &Path, job: Job<'_>) -> Result<(PathBuf, View)> {
-    match find(argument, job)? {
-        Named::File(path) => open_view(&path, job).map(|view| (path, view)),
+    locate_view_keyed(argument, &Keys::none(), job)
+}
+
+/// As [`locate_view`], with the keys of images that have one.
+///
+/// # Errors
+/// Those of [`locate_view`].
+pub fn locate_view_keyed(argument: &Path, keys: &Keys, job: Job<'_>) -> Result<(PathBuf, View)> {
+    match find(argument, keys, job)? {
+        Named::File(path) => open_view_keyed(&path, keys, job).map(|view| (path, view)),
         Named::Point(place) => {
             let Place { dir, storage, set, point } = *place;
             let view = View::of_point(&storage, &set, &point)?;
@@ -75,11 +92,23 @@ pub fn locate_view(argument: &Path, job: Job<'_>) -> Result<(PathBuf, View)> {
 /// # Errors
 /// Those of [`locate`]; [`Error::NoSuchPoint`] for a file that provides none.
 pub fn locate_point(argument: &Path, job: Job<'_>) -> Result<(DirStorage, Set, Point)> {
-    match find(argument, job)? {
+    locate_point_keyed(argument, &Keys::none(), job)
+}
+
+/// As [`locate_point`], with the keys of images that have one: the set remembers them.
+///
+/// # Errors
+/// Those of [`locate_point`].
+pub fn locate_point_keyed(
+    argument: &Path,
+    keys: &Keys,
+    job: Job<'_>,
+) -> Result<(DirStorage, Set, Point)> {
+    match find(argument, keys, job)? {
         Named::Point(place) => Ok((place.storage, place.set, place.point)),
         Named::File(path) => {
             let (storage, name) = storage_of(&path)?;
-            let folder = Folder::scan(&storage, job)?;
+            let (folder, _) = Folder::scan_keyed(&storage, keys, Trust::Catalogue, job)?;
             let is_it = |p: &Point| p.file == name || p.other_files.iter().any(|f| f == name);
             let found = folder.sets.iter().find_map(|set| {
                 let point = set.points.iter().find(|point| is_it(point))?;
@@ -92,7 +121,7 @@ pub fn locate_point(argument: &Path, job: Job<'_>) -> Result<(DirStorage, Set, P
     }
 }
 
-fn find(argument: &Path, job: Job<'_>) -> Result<Named> {
+fn find(argument: &Path, keys: &Keys, job: Job<'_>) -> Result<Named> {
     let bytes = argument.as_os_str().as_bytes();
     let at = bytes.iter().rposition(|&b| b == b'@');
     if argument.try_exists().map_err(failed("open", argument))? {
@@ -104,12 +133,12 @@ fn find(argument: &Path, job: Job<'_>) -> Result<Named> {
     let folder = Path::new(OsStr::from_bytes(&bytes[..at]));
     let storage = DirStorage::open(folder).map_err(failed("open", folder))?;
     let selector: Selector = String::from_utf8_lossy(&bytes[at + 1..]).parse()?;
-    let mut found = Folder::scan(&storage, job)?;
+    let (mut found, _) = Folder::scan_keyed(&storage, keys, Trust::Catalogue, job)?;
     match selector.find(&found) {
         Ok((_, point)) if is_in(&storage, point) => {}
         Err(error) if !found.is_remembered() => return Err(error),
         // The catalogue may have been wrong about what there is, or about what is where.
-        _ => found = Folder::scan_afresh(&storage, job)?.0,
+        _ => found = Folder::scan_keyed(&storage, keys, Trust::Files, job)?.0,
     }
     let (set, point) = selector.find(&found)?;
     let (set, point) = (set.clone(), point.clone());
@@ -119,7 +148,8 @@ fn find(argument: &Path, job: Job<'_>) -> Result<Named> {
 
 /// Whether the file of `point` provides it.
 fn is_in(storage: &DirStorage, point: &Point) -> bool {
-    open::open(storage, &point.file, Head::Known { tail: point.tail }).is_ok_and(|image| {
+    let head = Head::Known { tail: point.tail };
+    open::open(storage, &point.file, head, &Keys::none()).is_ok_and(|image| {
         image.superblock().point == point.id && image.trailer().state_root == point.state_root
     })
 }
@@ -130,12 +160,19 @@ fn is_in(storage: &DirStorage, point: &Point) -> bool {
 /// # Errors
 /// [`Error::File`] when the file or its folder cannot be read, else those of [`View::open`].
 pub fn open_view(path: &Path, job: Job<'_>) -> Result<View> {
-    let image = Arc::new(open_image(path)?);
-    if image.superblock().parent.is_none() {
-        return Ok(View::of_full(image, path.display().to_string()));
-    }
+    open_view_keyed(path, &Keys::none(), job)
+}
+
+/// As [`open_view`], with the keys of images that have one.
+///
+/// # Errors
+/// Those of [`open_view`].
+pub fn open_view_keyed(path: &Path, keys: &Keys, job: Job<'_>) -> Result<View> {
+    let image = Arc::new(open_image_keyed(path, keys)?);
     let (storage, name) = storage_of(path)?;
-    View::with_parents(&storage, image, name, job)
+    let full = path.display().to_string();
+    let name = if image.superblock().parent.is_none() { full.as_str() } else { name };
+    View::with_parents(&storage, image, name, keys, job)
 }
 
 /// The folder a file lies in, and its name there. The file need not exist.
@@ -159,8 +196,17 @@ pub fn storage_of(path: &Path) -> Result<(DirStorage, &str)> {
 /// # Errors
 /// [`Error::File`] when it cannot be read, [`Error::Image`] when it cannot be used.
 pub fn open_image(path: &Path) -> Result<Image> {
+    open_image_keyed(path, &Keys::none())
+}
+
+/// As [`open_image`], with the keys of images that have one; without its own a sealed image is
+/// locked.
+///
+/// # Errors
+/// Those of [`open_image`].
+pub fn open_image_keyed(path: &Path, keys: &Keys) -> Result<Image> {
     let file = FileDisk::open_source(path).map_err(Error::File)?;
-    open::open_file(Arc::new(file), Head::Read)
+    open::open_file(Arc::new(file), Head::Read, keys)
         .map_err(|source| Error::Image { file: path.display().to_string(), source })
 }
 

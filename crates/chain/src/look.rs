@@ -5,7 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use aiv_image_format::Error as ImageError;
+use aiv_image_format::{Error as ImageError, Keys};
 use aiv_volume_io::{FileEntry, Job, Storage};
 
 use crate::error::{Error, Result};
@@ -30,11 +30,12 @@ pub(crate) enum Found {
 pub(crate) fn look_into(
     storage: &dyn Storage,
     files: &[&FileEntry],
+    keys: &Keys,
     job: Job<'_>,
 ) -> Result<Vec<Found>> {
     in_parallel(files, &|entry: &&FileEntry| {
         job.check()?;
-        look_at(storage, entry)
+        look_at(storage, entry, keys)
     })
 }
 
@@ -71,7 +72,7 @@ pub(crate) fn in_parallel<I: Sync, T: Send>(
     answers.into_iter().map(|(_, answer)| answer).collect()
 }
 
-fn look_at(storage: &dyn Storage, entry: &FileEntry) -> Result<Found> {
+fn look_at(storage: &dyn Storage, entry: &FileEntry, keys: &Keys) -> Result<Found> {
     let stray = |kind| {
         let (file, size) = (entry.name.clone(), entry.len);
         Ok(Found::Stray(Stray { file, size, image: None, kind }))
@@ -79,7 +80,7 @@ fn look_at(storage: &dyn Storage, entry: &FileEntry) -> Result<Found> {
     if entry.name.ends_with(PART_EXTENSION) {
         return stray(StrayKind::Unfinished);
     }
-    match open::open(storage, &entry.name, Head::Read) {
+    match open::open_or_locked(storage, &entry.name, Head::Read, keys) {
         Ok(image) => Ok(Found::Image(Box::new(Facts::of(&image, entry.name.clone())))),
         Err(Error::Image { source: ImageError::Foreign(why), .. }) => {
             match is_named_like_an_image(&entry.name) {

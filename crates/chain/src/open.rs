@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use aiv_image_format::limits::PAGE_SIZE;
-use aiv_image_format::{Error as ImageError, Image};
+use aiv_image_format::{Error as ImageError, Image, Keys};
 use aiv_volume_io::{Extent, ReadAt, Storage, Tail};
 
 use crate::error::{Error, Result};
@@ -45,24 +45,41 @@ impl Head {
     }
 }
 
-/// Opens one image of a folder.
-pub(crate) fn open(storage: &dyn Storage, name: &str, head: Head) -> Result<Image> {
+/// Opens one image of a folder with whichever of `keys` is its own; a sealed one without a key is
+/// locked.
+pub(crate) fn open(storage: &dyn Storage, name: &str, head: Head, keys: &Keys) -> Result<Image> {
     let file =
         storage.open(name).map_err(|source| Error::Io { op: format!("opening {name}"), source })?;
-    open_file(file, head).map_err(|source| Error::Image { file: name.to_owned(), source })
+    open_file(file, head, keys).map_err(|source| Error::Image { file: name.to_owned(), source })
+}
+
+/// As [`open`], and an image of another key is locked like one without.
+pub(crate) fn open_or_locked(
+    storage: &dyn Storage,
+    name: &str,
+    head: Head,
+    keys: &Keys,
+) -> Result<Image> {
+    match open(storage, name, head, keys) {
+        Err(Error::Image { source: ImageError::WrongKey { .. }, .. }) => {
+            open(storage, name, head, &Keys::none())
+        }
+        opened => opened,
+    }
 }
 
 /// Opens the image in `file`.
 pub(crate) fn open_file(
     file: Arc<dyn ReadAt>,
     head: Head,
+    keys: &Keys,
 ) -> std::result::Result<Image, ImageError> {
     let ends = Arc::new(Ends::of(file, head));
-    let opened = Image::open(Arc::clone(&ends) as Arc<dyn ReadAt>);
+    let opened = Image::open_with(Arc::clone(&ends) as Arc<dyn ReadAt>, keys);
     ends.release();
     match opened {
         // The copy may be what is damaged; whatever is wrong, the usual way says it best.
-        Err(_) if head != Head::Read => open_file(Arc::clone(&ends.inner), Head::Read),
+        Err(_) if head != Head::Read => open_file(Arc::clone(&ends.inner), Head::Read, keys),
         opened => opened,
     }
 }
@@ -166,7 +183,7 @@ mod tests {
         let storage = MemStorage::new();
         storage.insert("a", bytes);
         let storage = FaultStorage::new(storage);
-        let opened = open(&storage, "a", head);
+        let opened = open(&storage, "a", head, &Keys::none());
         let reads = storage.trace().iter().filter(|o| o.op == Op::Read).count();
         (reads, opened.map(|image| image.damage().len()).map_err(|e| crate::folder::why(&e)))
     }
@@ -219,7 +236,8 @@ mod tests {
         for (at, damage) in [(len - 100, 1), (len - 77_000, 1), (len - 5000, 0), (len - 20_000, 0)]
         {
             for head in [Head::Read, KNOWN] {
-                let image = open_file(Arc::new(Bad(bytes.clone(), at)), head).unwrap();
+                let image =
+                    open_file(Arc::new(Bad(bytes.clone(), at)), head, &Keys::none()).unwrap();
                 assert_eq!(image.damage().len(), damage, "bad sector at {at}, {head:?}");
             }
         }

@@ -3,18 +3,22 @@
 
 use std::collections::HashSet;
 
+use aiv_image_format::Keys;
 use aiv_volume_io::{FileEntry, Job, Storage};
 
 use crate::catalogue::{Catalogue, Entry};
 use crate::error::Result;
-use crate::facts::Facts;
+use crate::facts::{Facts, Protection};
 use crate::folder::{Folder, Stray, StrayKind, list};
 use crate::look::{Found, look_into};
 
-/// Whether a scan may take the word of a catalogue for what is in an unchanged file.
+/// Whether a scan may take the word of a catalogue for what is in an unchanged file. Images with
+/// a key are always looked into: a catalogue must not tell what they keep secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Trust {
+pub enum Trust {
+    /// It may.
     Catalogue,
+    /// Every file is looked into.
     Files,
 }
 
@@ -31,7 +35,7 @@ impl Folder {
     /// [`crate::Error::Io`] when the folder cannot be listed, [`crate::Error::Canceled`]. A file that cannot
     /// be read is a stray.
     pub fn scan(storage: &dyn Storage, job: Job<'_>) -> Result<Self> {
-        scan(storage, Trust::Catalogue, job).map(|(folder, _)| folder)
+        scan(storage, &Keys::none(), Trust::Catalogue, job).map(|(folder, _)| folder)
     }
 
     /// As [`Folder::scan`], and returns the catalogue of what was found, which knows more than
@@ -40,7 +44,7 @@ impl Folder {
     /// # Errors
     /// As [`Folder::scan`].
     pub fn scan_with(storage: &dyn Storage, job: Job<'_>) -> Result<(Self, Catalogue)> {
-        scan(storage, Trust::Catalogue, job)
+        scan(storage, &Keys::none(), Trust::Catalogue, job)
     }
 
     /// As [`Folder::scan_with`], and looks into every file: of the old catalogue only what it
@@ -49,11 +53,31 @@ impl Folder {
     /// # Errors
     /// As [`Folder::scan`].
     pub fn scan_afresh(storage: &dyn Storage, job: Job<'_>) -> Result<(Self, Catalogue)> {
-        scan(storage, Trust::Files, job)
+        scan(storage, &Keys::none(), Trust::Files, job)
+    }
+
+    /// As [`Folder::scan_with`], with the keys of images that have one. What they do not open is
+    /// listed as locked. The folder and its sets remember them: whoever opens, merges or verifies
+    /// points of theirs does it with these keys.
+    ///
+    /// # Errors
+    /// As [`Folder::scan`].
+    pub fn scan_keyed(
+        storage: &dyn Storage,
+        keys: &Keys,
+        trust: Trust,
+        job: Job<'_>,
+    ) -> Result<(Self, Catalogue)> {
+        scan(storage, keys, trust, job)
     }
 }
 
-fn scan(storage: &dyn Storage, trust: Trust, job: Job<'_>) -> Result<(Folder, Catalogue)> {
+fn scan(
+    storage: &dyn Storage,
+    keys: &Keys,
+    trust: Trust,
+    job: Job<'_>,
+) -> Result<(Folder, Catalogue)> {
     // Before the listing: what it knows was in the folder then, unless it is gone.
     let before = Catalogue::try_read(storage).unwrap_or_default();
     let listed = list(storage)?;
@@ -62,7 +86,7 @@ fn scan(storage: &dyn Storage, trust: Trust, job: Job<'_>) -> Result<(Folder, Ca
         Trust::Files => None,
     };
     let unknown: Vec<&FileEntry> = listed.iter().filter(|file| known(file).is_none()).collect();
-    let mut looked = look_into(storage, &unknown, job)?.into_iter();
+    let mut looked = look_into(storage, &unknown, keys, job)?.into_iter();
     let mut all = Vec::new();
     let mut strays = Vec::new();
     let mut stamps = Vec::new();
@@ -86,10 +110,13 @@ fn scan(storage: &dyn Storage, trust: Trust, job: Job<'_>) -> Result<(Folder, Ca
     }
     let unreadable: HashSet<String> = strays.iter().filter_map(unreadable).collect();
     let remembered = unknown.len() < listed.len();
-    let mut folder = Folder::assemble(&all, remembered, strays);
+    let mut folder = Folder::assemble(&all, remembered, strays).with_keys(keys);
     let entries = all.into_iter().zip(stamps).map(|(facts, stamp)| {
-        let flawed = !facts.damage.is_empty() || facts.about.is_none();
-        Entry { stamp, flawed, facts }
+        let sealed = matches!(facts.protection, Protection::Sealed(_));
+        let about = if sealed { None } else { facts.about };
+        let keyed = facts.protection != Protection::None;
+        let flawed = !facts.damage.is_empty() || about.is_none() || keyed;
+        Entry { stamp, flawed, facts: Facts { about, ..facts } }
     });
     let mut catalogue = Catalogue::of(entries.collect(), before, &|file| unreadable.contains(file));
     // Somebody may have removed them on purpose, and said so, while we were looking.

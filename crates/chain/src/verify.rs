@@ -4,13 +4,13 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use aiv_image_format::{Depth, Error as ImageError, Image, PointId, VerifyReport};
+use aiv_image_format::{Depth, Error as ImageError, Image, Keys, PointId, VerifyReport};
 use aiv_volume_io::{Job, Storage};
 
 use crate::catalogue::Verified;
 use crate::error::{Error, Result};
 use crate::folder::{Folder, PART_EXTENSION};
-use crate::locate::{open_image, storage_of};
+use crate::locate::{open_image_keyed, storage_of};
 use crate::open::{self, Head};
 use crate::view::View;
 
@@ -45,10 +45,12 @@ impl Checked {
     }
 
     /// Whether all was proven, now or by the verification that made this one needless. An image
-    /// whose parent is missing or damaged can be sound as far as one can see, and not be proven.
+    /// whose parent is missing or damaged, or that is locked, can be sound as far as one can see,
+    /// and not be proven.
     #[must_use]
     pub fn is_proven(&self) -> bool {
-        self.is_sound() && self.outcome.as_ref().is_ok_and(|report| !report.without_parent)
+        let whole = |report: &VerifyReport| !report.without_parent && !report.locked;
+        self.is_sound() && self.outcome.as_ref().is_ok_and(whole)
     }
 }
 
@@ -61,13 +63,22 @@ impl Checked {
 /// needs a newer program; an unfinished backup under its temporary name is
 /// [`ImageError::Incomplete`] in [`Error::Image`]. [`Error::Canceled`].
 pub fn verify_file(path: &Path, depth: Depth, job: Job<'_>) -> Result<Checked> {
+    verify_file_keyed(path, depth, &Keys::none(), job)
+}
+
+/// As [`verify_file`], with the keys of images that have one. Of a locked image every stored byte
+/// is proven, and its report says that it is locked.
+///
+/// # Errors
+/// Those of [`verify_file`].
+pub fn verify_file_keyed(path: &Path, depth: Depth, keys: &Keys, job: Job<'_>) -> Result<Checked> {
     let unfinished = path.to_string_lossy().ends_with(PART_EXTENSION);
     let file = path.display().to_string();
-    let verified = match open_image(path) {
+    let verified = match open_image_keyed(path, keys) {
         Ok(image) if image.superblock().parent.is_some() => {
             let (storage, name) = storage_of(path)?;
             let image = Arc::new(image);
-            let view = View::with_parents(&storage, Arc::clone(&image), name, job);
+            let view = View::with_parents(&storage, Arc::clone(&image), name, keys, job);
             on_parent(view, &image, name, depth, job)
         }
         Ok(image) => image.verify(depth, job).map_err(|e| Error::in_file(&file, e)),
@@ -119,7 +130,7 @@ pub(crate) fn verify_alone(
     depth: Depth,
     job: Job<'_>,
 ) -> Result<VerifyReport> {
-    let image = Arc::new(open::open(storage, file, Head::Read)?);
+    let image = Arc::new(open::open_or_locked(storage, file, Head::Read, &folder.keys)?);
     let view = View::open_in(storage, folder, Arc::clone(&image), file);
     on_parent(view, &image, file, depth, job)
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 
-use aiv_image_format::{Depth, Error as ImageError, SetId, peek_set};
+use aiv_image_format::{Depth, Error as ImageError, Keys, SetId, peek_set};
 use aiv_volume_io::{FileEntry, Job, Storage};
 use rayon::iter::{IntoParallelIterator, IntoParallelRefIterator, ParallelIterator};
 
@@ -11,6 +11,7 @@ use crate::catalogue::{Catalogue, Verified};
 use crate::error::{Error, Result};
 use crate::family::Family;
 use crate::folder::{self, Folder, Point, Set, Stray, StrayKind};
+use crate::scan::Trust;
 use crate::verify::{Checked, answer, of_view, verify_alone};
 use crate::view::View;
 
@@ -66,15 +67,28 @@ pub fn verify_folder(
     options: &VerifyOptions,
     job: Job<'_>,
 ) -> Result<Verification> {
+    verify_folder_keyed(storage, options, &Keys::none(), job)
+}
+
+/// As [`verify_folder`], with the keys of images that have one.
+///
+/// # Errors
+/// As [`verify_folder`].
+pub fn verify_folder_keyed(
+    storage: &dyn Storage,
+    options: &VerifyOptions,
+    keys: &Keys,
+    job: Job<'_>,
+) -> Result<Verification> {
     if options.not_verified_since.is_some() {
-        let (folder, catalogue) = Folder::scan_with(storage, job)?;
+        let (folder, catalogue) = Folder::scan_keyed(storage, keys, Trust::Catalogue, job)?;
         let run = Run { storage, options, folder, catalogue, job };
         if let Some(done) = run.verify(true)? {
             return Ok(done);
         }
     }
     // Every file is opened anyway, or one of them was not what the catalogue said.
-    let (folder, catalogue) = Folder::scan_afresh(storage, job)?;
+    let (folder, catalogue) = Folder::scan_keyed(storage, keys, Trust::Files, job)?;
     let run = Run { storage, options, folder, catalogue, job };
     run.verify(false).map(Option::unwrap_or_default)
 }

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aiv_image_format::{BlockIndex, Depth, Digest, Geometry, Image, IndexEntry, Kind, PointId};
+use aiv_image_format::{
+    BlockIndex, Depth, Digest, Geometry, Image, IndexEntry, Keys, Kind, PointId,
+};
 use aiv_volume_io::{Job, ReadAt, Storage};
 
 use crate::catalogue::Catalogue;
@@ -14,6 +16,7 @@ use crate::layers::{Layer, Layers};
 use crate::look::in_parallel;
 use crate::open::{self, Head};
 use crate::reader::ViewReader;
+use crate::scan::Trust;
 
 /// A recovery point, readable at any offset from any thread.
 ///
@@ -93,8 +96,21 @@ impl View {
     /// [`Error::Io`] when a file cannot be read, [`Error::Image`] when one cannot be used,
     /// [`Error::NotRestorable`] when one is missing, [`Error::Canceled`].
     pub fn open(storage: &dyn Storage, file: &str, job: Job<'_>) -> Result<Self> {
-        let image = Arc::new(open::open(storage, file, Head::Read)?);
-        Self::with_parents(storage, image, file, job)
+        Self::open_keyed(storage, file, &Keys::none(), job)
+    }
+
+    /// As [`View::open`], with the keys of images that have one.
+    ///
+    /// # Errors
+    /// As [`View::open`].
+    pub fn open_keyed(
+        storage: &dyn Storage,
+        file: &str,
+        keys: &Keys,
+        job: Job<'_>,
+    ) -> Result<Self> {
+        let image = Arc::new(open::open(storage, file, Head::Read, keys)?);
+        Self::with_parents(storage, image, file, keys, job)
     }
 
     /// Opens the point that `image`, which is `file` of `storage`, provides.
@@ -102,24 +118,26 @@ impl View {
         storage: &dyn Storage,
         image: Arc<Image>,
         file: &str,
+        keys: &Keys,
         job: Job<'_>,
     ) -> Result<Self> {
         if image.superblock().parent.is_none() {
-            return Ok(Self::of_full(image, file.to_owned()));
+            return Self::of_layers(vec![Layer { image, file: file.to_owned() }]);
         }
         // Without a look at the folder: what is opened is compared with what was expected.
         let set = image.superblock().set;
-        let remembered = Catalogue::try_read(storage).map(|known| known.into_folder(set));
+        let remembered =
+            Catalogue::try_read(storage).map(|known| known.into_folder(set).with_keys(keys));
         if let Some(folder) = remembered {
             match Self::open_in(storage, &folder, Arc::clone(&image), file) {
                 Err(error) if is_worth_a_scan(&error) => {}
                 opened => return opened,
             }
         }
-        let folder = Folder::scan(storage, job)?;
+        let (folder, _) = Folder::scan_keyed(storage, keys, Trust::Catalogue, job)?;
         match Self::open_in(storage, &folder, Arc::clone(&image), file) {
             Err(error) if is_worth_a_scan(&error) && folder.is_remembered() => {
-                let (folder, _) = Folder::scan_afresh(storage, job)?;
+                let (folder, _) = Folder::scan_keyed(storage, keys, Trust::Files, job)?;
                 Self::open_in(storage, &folder, image, file)
             }
             opened => opened,
@@ -145,7 +163,7 @@ impl View {
             files = set.chain(parent)?;
         }
         let mut layers = vec![Layer { image, file: file.to_owned() }];
-        layers.extend(open_all(storage, &files, known)?);
+        layers.extend(open_all(storage, &files, &folder.keys, known)?);
         Self::of_layers(layers)
     }
 
@@ -161,13 +179,14 @@ impl View {
             // What is wrong with the newest image can be asked of the view.
             let is_newest = |file: &Point| file.file == point.file;
             let head = |file: &Point| if is_newest(file) { Head::Read } else { known(file) };
-            Self::of_layers(open_all(storage, &chain, head)?)
+            Self::of_layers(open_all(storage, &chain, &set.keys, head)?)
         };
         match open(set, point) {
             // Nothing but the files themselves said so.
             Err(error) if !point.is_restorable() && !set.remembered => Err(error),
             Err(error) if is_worth_a_scan(&error) => {
-                let (folder, _) = Folder::scan_afresh(storage, Job::silent())?;
+                let (keys, job) = (&set.keys, Job::silent());
+                let (folder, _) = Folder::scan_keyed(storage, keys, Trust::Files, job)?;
                 let set = folder.any_set(set.id).ok_or_else(|| gone(point))?;
                 let point = set.provider(point.link()).ok_or_else(|| gone(point))?;
                 open(set, point)
@@ -179,10 +198,10 @@ impl View {
     /// As [`View::of_point`], and takes the scan at its word. What is wrong with any of the
     /// images can be asked of the view.
     pub(crate) fn of_point_whole(storage: &dyn Storage, set: &Set, point: &Point) -> Result<Self> {
-        Self::of_layers(open_all(storage, &set.chain(point)?, |_| Head::Read)?)
+        Self::of_layers(open_all(storage, &set.chain(point)?, &set.keys, |_| Head::Read)?)
     }
 
-    /// The point a full `image` provides; `file` is its name for messages.
+    /// The point a full `image`, which is not locked, provides; `file` is its name for messages.
     #[must_use]
     pub fn of_full(image: Arc<Image>, file: String) -> Self {
         Self::new(Layers::new(vec![Layer { image, file }]))
@@ -329,10 +348,11 @@ fn known(point: &Point) -> Head {
 fn open_all(
     storage: &dyn Storage,
     points: &[&Point],
+    keys: &Keys,
     head: impl Fn(&Point) -> Head + Sync,
 ) -> Result<Vec<Layer>> {
     in_parallel(points, &|point: &&Point| {
-        let image = open::open(storage, &point.file, head(point))?;
+        let image = open::open(storage, &point.file, head(point), keys)?;
         let (superblock, trailer) = (image.superblock(), image.trailer());
         // Somebody may have put another file in its place since the folder was scanned.
         if (superblock.point, trailer.state_root) != (point.id, point.state_root) {

@@ -3,7 +3,7 @@
 use crate::chain_key::{ChainKey, KEY_SIZE};
 
 /// Chain keys by what stands for them in images: a reader takes the one an image asks for.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Keys {
     keys: Vec<([u8; KEY_SIZE], ChainKey)>,
     is_required: bool,

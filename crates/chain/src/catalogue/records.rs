@@ -9,7 +9,7 @@ use aiv_image_format::{
 
 use super::bytes::{In, Out};
 use super::{Catalogue, Entry, VANISHED_MAX, Vanished, Verified};
-use crate::facts::{About, Facts};
+use crate::facts::{About, Facts, Protection};
 
 const MAGIC: [u8; 8] = *b"AIVCATLG";
 /// Raised with every change of the bytes below.
@@ -172,6 +172,8 @@ fn take_entry(input: &mut In<'_>) -> Option<Entry> {
         content_root,
         kind,
         parent,
+        protection: Protection::None,
+        locked: false,
         size,
         block_size,
         sector_size,
@@ -250,6 +252,8 @@ mod tests {
                 content_root: Digest(roots.1),
                 kind,
                 parent: (kind != ImageKind::Full).then_some(link),
+                protection: Protection::None,
+                locked: false,
                 size,
                 block_size: BlockSize::new(1 << 16).unwrap(),
                 sector_size: 512,

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use aiv_image_format::{Compression, Depth, Digest, ImageKind, ParentLink, PointId, SetId};
+use aiv_image_format::{Compression, Depth, Digest, ImageKind, Keys, ParentLink, PointId, SetId};
 use aiv_volume_io::{Job, Lease, Storage};
 
 use super::{ConsolidationPlan, PlannedPoint, PlannedRun};
@@ -15,6 +15,7 @@ use crate::facts::Facts;
 use crate::folder::{Folder, Set};
 use crate::merge::{Merge, NewIds, remove_stale, take_lease};
 use crate::removal::{LeftFile, LeftReason, Removal, Removed};
+use crate::scan::Trust;
 use crate::view::View;
 
 /// How to consolidate.
@@ -64,6 +65,7 @@ pub struct MergedImage {
 /// The lease that keeps others from merging and copying images of a set in a folder.
 struct Folding<'a> {
     set: SetId,
+    keys: &'a Keys,
     storage: &'a dyn Storage,
     lease: Box<dyn Lease>,
     patience: Duration,
@@ -100,7 +102,8 @@ impl ConsolidationPlan {
         // Better known before anything is written than when nothing can be removed for it.
         Census::default().take(storage, job)?.check_doubts(storage, self.set)?;
         let (set, patience) = (self.set, options.patience);
-        let mut folding = Folding { set, storage, lease, patience, report, job };
+        let keys = &self.keys;
+        let mut folding = Folding { set, keys, storage, lease, patience, report, job };
         folding.finish(&self.leftovers)?;
         for run in &self.runs {
             folding.merge(run, options.compression, new_ids)?;
@@ -143,11 +146,12 @@ impl Folding<'_> {
         let verified =
             |facts: &Facts| Facts { verified: catalogue.verified(&facts.file), ..facts.clone() };
         let stays: Vec<Facts> = stays.map(verified).collect();
-        let folder = Folder::assemble(&stays, false, Vec::new());
+        let folder = Folder::assemble(&stays, false, Vec::new()).with_keys(self.keys);
         for link in links {
             let what = || format!("point {} builds on one that goes", link.point);
             let found = folder.any_set(self.set).and_then(|set| Some((set, set.provider(link)?)));
-            let found = found.filter(|(_, point)| point.is_restorable());
+            // The census looks without keys: what it calls locked is opened with them.
+            let found = found.filter(|(_, point)| point.is_whole());
             let (set, point) = found.ok_or_else(|| Error::Changed { what: what() })?;
             let view = View::of_point_whole(self.storage, set, point)?;
             view.prove_newest(Depth::Stored, self.job)?;
@@ -162,7 +166,7 @@ impl Folding<'_> {
         new_ids: &mut NewIds<'_>,
     ) -> Result<()> {
         // Again for each run: the one before changed it.
-        let folder = Folder::scan(self.storage, self.job)?;
+        let (folder, _) = Folder::scan_keyed(self.storage, self.keys, Trust::Catalogue, self.job)?;
         let set = self.set(&folder)?;
         let changed = |what: &str| {
             let what = format!("point {} {what}", run.result.link.point);

@@ -4,7 +4,7 @@
 mod apply;
 mod traces;
 
-use aiv_image_format::{ImageKind, ParentLink, PointId, SetId};
+use aiv_image_format::{ImageKind, Keys, ParentLink, PointId, SetId};
 use aiv_volume_io::{Job, Storage};
 
 use crate::error::Result;
@@ -29,6 +29,8 @@ pub struct ConsolidationPlan {
     pub leftovers: Vec<PlannedPoint>,
     /// The points that stay.
     pub kept: Vec<PointId>,
+    /// The keys of the set.
+    pub(crate) keys: Keys,
 }
 
 /// Points that are merged into the kept one that follows them.
@@ -99,6 +101,7 @@ impl ConsolidationPlan {
             });
         }
         Ok(Self {
+            keys: set.keys.clone(),
             set: set.id,
             runs,
             leftovers: sorted.leftovers.into_iter().map(PlannedPoint::of).collect(),

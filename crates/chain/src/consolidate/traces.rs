@@ -38,7 +38,7 @@ impl<'a> Traces<'a> {
         let restorable = self.set.points.iter().filter(|point| point.is_restorable());
         let others = restorable.flat_map(|point| &point.other_files);
         let parent = |file: &String| {
-            let image = open(self.storage, file, Head::Read).ok()?;
+            let image = open(self.storage, file, Head::Read, &self.set.keys).ok()?;
             image.superblock().parent.map(link_state)
         };
         others.filter_map(parent).collect()
@@ -51,7 +51,8 @@ impl<'a> Traces<'a> {
         let look = |&(at, point): &(usize, &Point)| {
             self.job.check()?;
             // A file that cannot be read is evidence of nothing.
-            let Ok(image) = open(self.storage, &point.file, Head::Read) else { return Ok(None) };
+            let opened = open(self.storage, &point.file, Head::Read, &self.set.keys);
+            let Ok(image) = opened else { return Ok(None) };
             let origins = image.meta().origins.clone();
             Ok(Some((at, state(point), image.superblock().session, origins)))
         };

@@ -12,8 +12,9 @@ use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 
 use aiv_image_format::meta::Meta;
 use aiv_image_format::{
-    Compression, Depth, Error as ImageError, Features, Image, ImageId, ImageKind, ImageWriter,
-    ParentState, SPECIFICATION, SessionTag, SetId, Superblock, Trailer, Unsupported, peek_set,
+    Compression, Depth, Digest, Error as ImageError, Features, Image, ImageId, ImageKind,
+    ImageWriter, Keys, ParentState, SPECIFICATION, SessionTag, SetId, Superblock, Trailer,
+    Unsupported, peek_set,
 };
 use aiv_volume_io::{Job, Lease, Step, Storage};
 
@@ -92,6 +93,9 @@ pub(crate) struct Merge<'a> {
     pub job: Job<'a>,
 }
 
+/// Features that entries of an image with a parent need; the others are the writer's business.
+const IN_CHAINS: u64 = Features::DELTA | Features::PARENT;
+
 /// An image that was merged and published.
 #[derive(Debug, Clone)]
 pub(crate) struct Merged {
@@ -141,7 +145,13 @@ impl Merge<'_> {
             error => Error::in_file(part, error),
         };
         let superblock = self.superblock(&run)?;
-        let mut writer = ImageWriter::create(created, superblock).map_err(wrap)?;
+        // Frames of one chain have one key. Each session has a key of its own, and this one is
+        // new: that is where no nonce comes again.
+        let [a, b, c, d, ..] = self.ids.session.0;
+        let salt = u32::from_le_bytes([a, b, c, d]);
+        let seal = self.view.image().seal(salt).map_err(wrap)?;
+        let keys = seal.as_ref().map_or(Keys::none(), |seal| Keys::of(seal.key.clone()));
+        let mut writer = ImageWriter::create_with(created, superblock, seal).map_err(wrap)?;
         for layer in self.view.layers.iter().take(self.count) {
             writer.name_origins(&[layer.image.superblock().session]);
             writer.name_origins(&layer.image.meta().origins);
@@ -153,7 +163,7 @@ impl Merge<'_> {
             let what = "its state is another one than that of the point".to_owned();
             return Err(Error::ReadBack { file: file.to_owned(), what });
         }
-        prove(storage, part, file, &trailer, state, self.job)?;
+        prove(storage, part, file, &trailer, state, &keys, self.job)?;
         Ok(trailer)
     }
 
@@ -208,7 +218,7 @@ impl Merge<'_> {
         let has_parent = oldest.parent.is_some();
         Ok(Superblock {
             features: Features {
-                incompat: if has_parent { incompat } else { 0 },
+                incompat: if has_parent { incompat & IN_CHAINS } else { 0 },
                 ..Features::default()
             },
             image: self.ids.image,
@@ -218,6 +228,8 @@ impl Merge<'_> {
             created_unix_ms: self.ids.time_unix_ms,
             session: self.ids.session,
             writer: concat!("aivory ", env!("CARGO_PKG_VERSION")).to_owned(),
+            // Set again by the writer, where there is a key.
+            key_commitment: Digest::default(),
             ..newest.clone()
         })
     }
@@ -299,11 +311,12 @@ pub(crate) fn prove(
     file: &str,
     trailer: &Trailer,
     parent: Option<&dyn ParentState>,
+    keys: &Keys,
     job: Job<'_>,
 ) -> Result<()> {
     let opened = storage.open(part).map_err(Error::io(format!("reading back {part}")))?;
     let in_part = |error| Error::in_file(part, error);
-    let image = Image::open(Arc::clone(&opened)).map_err(in_part)?;
+    let image = Image::open_with(Arc::clone(&opened), keys).map_err(in_part)?;
     let report = match parent {
         Some(parent) => image.verify_on(parent, Depth::Stored, job),
         None => image.verify(Depth::Stored, job),

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::io;
 
-use aiv_image_format::{Depth, Error as ImageError, Image, PointId};
+use aiv_image_format::{Depth, Error as ImageError, Image, Keys, PointId};
 use aiv_volume_io::{Job, Lease, Step, Storage};
 
 use super::{census_of_durable, check_room};
@@ -80,7 +80,7 @@ pub fn copy_set(
 ) -> Result<CopyReport> {
     let lease = take_lease(to, set.id)?;
     let (wanted, left_out): (Vec<&Point>, Vec<&Point>) =
-        set.points.iter().partition(|point| point.is_restorable());
+        set.points.iter().partition(|point| point.is_whole());
     let mut report = Copying { from, set, to, lease: &*lease, job }.run(&wanted, new_ids)?;
     report.left_out = left_out.iter().map(|point| point.id).collect();
     Ok(report)
@@ -216,7 +216,9 @@ impl Copying<'_> {
         }
         created.sync().map_err(Error::io(format!("making {part} durable")))?;
         let file = part.trim_end_matches(MERGE_PART);
-        let proven = prove(self.to, part, file, image.trailer(), None, self.job);
+        // The stored bytes are what is copied: no key is needed for them.
+        let keys = Keys::none();
+        let proven = prove(self.to, part, file, image.trailer(), None, &keys, self.job);
         if let Err(Error::ReadBack { .. }) = proven {
             // A true copy of a damaged file is no fault of the folder it was written to.
             let in_source = |error| Error::in_file(from, error);
@@ -250,7 +252,7 @@ impl Copying<'_> {
     fn other_name(&self, point: &Point, new_ids: &mut NewIds<'_>) -> String {
         let suffix = new_ids().suffix();
         let folder = point.file.rsplit_once('/').map_or("", |(folder, _)| folder);
-        let (host, name) = match open(self.from, &point.file, Head::Read) {
+        let (host, name) = match open(self.from, &point.file, Head::Read, &self.set.keys) {
             Ok(image) => {
                 let manifest = &image.meta().manifest;
                 (manifest.host.clone(), manifest.name.clone())

@@ -16,6 +16,7 @@ use crate::facts::Facts;
 use crate::folder::{Folder, Point, Set, list};
 use crate::merge::{MERGE_PART, NewIds, take_lease};
 use crate::removal::{LeftFile, LeftReason, Removal, Removed};
+use crate::scan::Trust;
 use crate::view::View;
 
 /// What a move did.
@@ -132,7 +133,8 @@ impl Moving<'_> {
             return Ok(());
         }
         let copied: HashSet<&str> = copy.copied.iter().map(|copied| copied.file.as_str()).collect();
-        let folder = Folder::scan(self.to, self.job)?;
+        let keys = &self.set.keys;
+        let (folder, _) = Folder::scan_keyed(self.to, keys, Trust::Catalogue, self.job)?;
         let gone = || Error::Changed { what: format!("set {} is gone", self.set.id) };
         let set = folder.set(self.set.id).ok_or_else(gone)?;
         let mut seen: HashSet<String> = HashSet::new();

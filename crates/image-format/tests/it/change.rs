@@ -7,7 +7,7 @@ use aiv_image_format::hash::{fill_unreadable, leaf};
 use aiv_image_format::meta::{DiskInfo, Meta};
 use aiv_image_format::{
     BlockPlace, Compression, DeltaBase, Encoder, Features, Geometry, Image, ImageId, ImageKind,
-    ImageWriter, Kind, ParentState, PointId, RunKind, SessionTag, SetId, Superblock,
+    ImageWriter, Kind, ParentState, PointId, RunKind, Seal, SessionTag, SetId, Superblock,
 };
 use aiv_testkit::MemStorage;
 use aiv_volume_io::{AppendFile, Extent, Storage};
@@ -54,6 +54,7 @@ pub(crate) struct Increment {
     pub features: u64,
     /// Goes into every id.
     pub id: u8,
+    pub seal: Option<Seal>,
 }
 
 /// How a block gets into the image.
@@ -82,6 +83,7 @@ impl Increment {
             checkpoint_every: 0,
             features: Features::DELTA | Features::PARENT,
             id: 9,
+            seal: None,
         }
     }
 
@@ -129,7 +131,8 @@ impl Increment {
         old: &Model,
         parent: &dyn ParentState,
     ) -> aiv_image_format::Result<()> {
-        let mut writer = ImageWriter::create(file, self.superblock(parent))?;
+        let seal = self.seal.clone();
+        let mut writer = ImageWriter::create_with(file, self.superblock(parent), seal)?;
         let mut encoder = Encoder::new(self.compression, true);
         let mut places: HashMap<u64, BlockPlace> = HashMap::new();
         let plan = self.plan(old);

@@ -5,16 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aiv_image_format::meta::Meta;
-use aiv_image_format::{Compression, Depth};
+use aiv_image_format::{Compression, Depth, Keys, Mode, Seal};
 use aiv_volume_io::Job;
 
 use crate::change::{Change, Increment};
 use crate::parents::{Files, read_block};
-use crate::recipe::{Block, Fill, Recipe, open, read_all};
+use crate::recipe::{Block, Fill, Recipe, noise, open, open_with, read_all};
 use crate::round_trip::check_dump;
+use crate::sealed::key;
+use crate::sealed_parents::{base, increment};
 
 /// The stored images by name, each with its recipe.
-fn goldens() -> [(&'static str, Recipe); 5] {
+fn goldens() -> [(&'static str, Recipe); 7] {
     let blocks = [
         (Block::Data(Fill::Words(1)), 1),
         (Block::Data(Fill::Noise(2)), 1),
@@ -28,6 +30,13 @@ fn goldens() -> [(&'static str, Recipe); 5] {
         (Block::Unreadable, 2),
         (Block::Data(Fill::Words(5)), 1),
     ];
+    let keyed = |mode, slots| Recipe {
+        seal: Some(Seal { mode, padding: true, slots, ..Seal::new(key(), 0x0102_0304) }),
+        small_meta: true,
+        short_by: 5632,
+        ..Recipe::new(&blocks)
+    };
+    let slots = Some(noise(8, 32 << 10).into_boxed_slice());
     let with = |compression| Recipe { compression, short_by: 5632, ..Recipe::new(&blocks) };
     let mut many = vec![(Block::Data(Fill::Words(6)), 1)];
     many.extend((0..60).flat_map(|_| [(Block::Zero, 1), (Block::Unused, 2), (Block::Excluded, 1)]));
@@ -43,6 +52,8 @@ fn goldens() -> [(&'static str, Recipe); 5] {
         ("none", with(Compression::None)),
         ("lz4", with(Compression::Lz4)),
         ("zstd", with(Compression::Zstd(1))),
+        ("sealed", keyed(Mode::Sealed, slots)),
+        ("authenticated", keyed(Mode::Authenticated, None)),
         ("many-pages", many),
         ("parent", parent()),
     ]
@@ -135,7 +146,8 @@ fn every_stored_image_reads_as_its_recipe_says() {
             true => recipe.build(),
             false => Arc::new(fs::read(folder().join(format!("{name}.aiv"))).unwrap()),
         };
-        let image = open(&bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let image =
+            open_with(&bytes, &recipe.keys()).unwrap_or_else(|error| panic!("{name}: {error}"));
         let read = read_all(&image).unwrap_or_else(|error| panic!("{name}: {error}"));
         let expected = recipe.expected();
         assert_eq!(read.len(), expected.len());
@@ -191,4 +203,28 @@ fn the_stored_child_reads_on_the_stored_parent() {
         assert!(text.contains(kind), "{kind} is not in\n{text}");
     }
     check_file("child.dump", text.as_bytes());
+}
+
+/// A sealed child of a sealed parent.
+#[test]
+fn the_stored_sealed_child_reads_on_its_parent_with_the_key() {
+    let seal = Some(Seal::new(key(), 0x0102_0304));
+    let keys = Keys::of(key());
+    let parent = base(seal.clone()).build();
+    check_file("sealed-parent.aiv", &parent);
+    let open =
+        |bytes: &Arc<Vec<u8>>| open_with(bytes, &keys).unwrap_or_else(|error| panic!("{error}"));
+    let below = Files::new(open(&stored_or("sealed-parent.aiv", &parent)), None).unwrap();
+    let old = below.model();
+    let child = increment(seal.clone()).build_on(&old, &below);
+    check_file("sealed-child.aii", &child);
+    let image = open(&stored_or("sealed-child.aii", &child));
+    let wanted = increment(seal).state(&old);
+    assert_eq!(image.roots().map(|roots| roots.state), Some(wanted.state_root));
+    assert!(image.verify_on(&below, Depth::Data, Job::silent()).unwrap().is_sound());
+    check_file("sealed-child.dump", check_dump(&image, child.len() as u64).as_bytes());
+}
+
+fn stored_or(name: &str, fresh: &Arc<Vec<u8>>) -> Arc<Vec<u8>> {
+    if is_blessing() { fresh.clone() } else { stored(name) }
 }
