@@ -8,8 +8,8 @@ use aiv_chain::{Folder, ImageName, MERGE_PART, StrayKind, Trust, image_name, suf
 use aiv_image_format::meta::{Capture as Captured, Inventory, Manifest, Meta};
 use aiv_image_format::{
     Depth, Digest, Features, Geometry, GroupId, Image, ImageId, ImageKind, ImageSummary,
-    ImageWriter, Keys,
-    ParentState, PointId, SPECIFICATION, SessionTag, SetId, Superblock, Totals, peek_set,
+    ImageWriter, Keys, ParentState, PointId, SPECIFICATION, SessionTag, SetId, Superblock, Totals,
+    peek_set,
 };
 use aiv_volume_io::{Extent, Job, Lease, ReadAt, Storage};
 
@@ -284,7 +284,8 @@ impl BackupPlan {
         let view = base.parent.as_ref().map(|parent| &parent.view);
         let seal = self.options.seal.as_ref().map(|options| seal::seal(options, view)).transpose();
         let outcome = seal.and_then(|seal| {
-            let keys = seal.as_ref().map_or_else(Keys::none, |s| Keys::of(s.key.clone()).required());
+            let keys =
+                seal.as_ref().map_or_else(Keys::none, |s| Keys::of(s.key.clone()).required());
             let writer = ImageWriter::create_with(file, self.superblock(ids, &base), seal);
             let writer = writer.map_err(|e| Error::of_image(&image, e))?;
             self.write(inputs, writer, ids, base, &image, &keys)

@@ -41,8 +41,8 @@ pub use hold::{HeldSource, Hold};
 pub use identity::set_id;
 pub use inventory::machine_inventory;
 pub use pace::{Clock, RateLimit};
-pub use seal::{Hedge, SealOptions};
 pub use plan::{BackupPlan, PlanNote};
+pub use seal::{Hedge, SealOptions};
 
 pub use aiv_filesystems::{
     BadPattern, FilesystemKind, KeptFile, KeptReason, MapNote, Pattern, WholeReason,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aiv_backup_engine::{BackupPlan, BackupReport, LostPoint};
 use aiv_chain::meta::{DiskInfo, Excluded, ExcludedFile, RegionInfo};
-use aiv_chain::{Checked, Image, Point, Set, Stray};
+use aiv_chain::{Checked, Image, Point, PointState, Protection, Set, Stray};
 use aiv_image_format::{Corrupt, Error as ImageError, MAJOR, MINOR};
 use aiv_restore_engine::{NewTable, PlanStep, RestorePlan, RestoreReport, TableRow, UndoLog};
 use aiv_volume_io::Extent;
@@ -215,6 +215,14 @@ pub fn sets(sets: &[Set]) -> Value {
     sets.iter().map(set).collect()
 }
 
+fn protection(point: &Point) -> &'static str {
+    match point.protection {
+        Protection::None => "none",
+        Protection::Authenticated(_) => "authenticated",
+        Protection::Sealed(_) => "sealed",
+    }
+}
+
 fn point(point: &Point) -> Value {
     json!({
         "recovery_point": point.id.to_string(),
@@ -225,6 +233,9 @@ fn point(point: &Point) -> Value {
         "size": point.size,
         "size_stored": point.size_stored,
         "restorable": point.is_restorable(),
+        "locked": matches!(point.state, PointState::Locked { .. }),
+        "protection": protection(point),
+        "key": point.protection.key().map(|key| key.to_string()),
         "problem": (!point.is_restorable()).then(|| point.state.to_string()),
         "other_files": point.other_files,
         "damage": lines(words::damage(point)),
@@ -262,6 +273,7 @@ pub fn verification(images: &[Checked]) -> Value {
             "blocks_checked": report.map_or(0, |r| r.blocks_checked),
             "bytes_checked": report.map_or(0, |r| r.bytes_checked),
             "proven": image.is_proven(),
+            "locked": report.is_some_and(|r| r.locked),
             "skipped": image.skipped.map(|v| time(v.time_unix_ms)),
             "points_affected": lines(&image.points_affected),
         })

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aiv_backup_engine::{BackupPlan, BackupReport};
 use aiv_chain::meta::{Capture, DiskInfo, Excluded, Meta, RegionInfo};
-use aiv_chain::{Checked, Image, Point, Set};
+use aiv_chain::{Checked, Image, Point, PointState, Set};
 use aiv_image_format::Error as ImageError;
 use aiv_restore_engine::{NewTable, RestorePlan, RestoreReport, TableRow, UndoLog};
 use aiv_volume_io::Extent;
@@ -167,17 +167,23 @@ pub fn sets(sets: &[Set]) -> String {
 
 fn set(set: &Set) -> String {
     let row = |p: &Point| {
-        let kind = match p.is_restorable() {
-            true => p.kind.name().to_owned(),
-            false => format!("{}, LOST", p.kind.name()),
+        let kind = match (&p.state, p.is_restorable()) {
+            (PointState::Locked { .. }, _) => format!("{}, sealed", p.kind.name()),
+            (_, true) => p.kind.name().to_owned(),
+            _ => format!("{}, LOST", p.kind.name()),
         };
-        let time = time(p.time_unix_ms);
+        let is_locked = matches!(p.state, PointState::Locked { .. });
+        let time = if is_locked { "-".to_owned() } else { time(p.time_unix_ms) };
         let (file, comment) = (p.file.clone(), p.comment.clone());
         [short(p.id), kind, time, size(p.size), size(p.size_stored), file, comment]
     };
     let rows: Vec<_> = set.points.iter().map(row).collect();
     let head = ["POINT", "KIND", "TIME", "SIZE", "STORED", "IMAGE", "COMMENT"];
-    let title = clean(&format!("{} on {} ({})", set.name, set.host, set.source_id));
+    let title = match set.source_id.as_str() {
+        // Whose they are stands in their META, which is sealed.
+        "" => format!("set {}, sealed", set.id),
+        source_id => clean(&format!("{} on {} ({source_id})", set.name, set.host)),
+    };
     format!("{title}\n{}", table(head, &rows))
 }
 
@@ -192,6 +198,10 @@ fn checked(image: &Checked) -> String {
     match &image.outcome {
         Ok(_) if let Some(verified) = image.skipped => {
             format!("{file}: proven {}, unchanged\n", time(verified.time_unix_ms))
+        }
+        Ok(report) if report.is_sound() && report.locked => {
+            let bytes = size(report.bytes_checked);
+            format!("{file}: sealed; sound as stored, {bytes} checked; the content needs the key\n")
         }
         Ok(report) if report.is_sound() => {
             let (blocks, bytes) = (report.blocks_checked, size(report.bytes_checked));
