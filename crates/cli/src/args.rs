@@ -93,7 +93,14 @@ Examples:
   aiv move /mnt/backup@latest --to /mnt/archive")]
     Move(Transfer),
     /// Show and change what opens sealed images
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  aiv key list /mnt/backup
+  aiv key change /mnt/backup
+  aiv key recovery-code /mnt/backup | lp"
+    )]
     Key(KeyCommand),
     /// Print a readable account of every byte of an image file
     #[command(after_help = "Examples:\n  aiv dump disk.aiv | less\n  aiv dump /mnt/backup@latest")]
@@ -147,7 +154,7 @@ Examples:
   aiv backup /dev/sda --to /mnt/backup
   aiv backup /dev/sdb1 --to /mnt/backup --differential --freeze --exclude '*.iso'
   aiv backup /dev/vg/db --to /mnt/backup --snapshot --pre-freeze 'db stop' --post-thaw 'db start'
-  aiv backup /dev/sda /dev/sdb --to /mnt/backup --rate-limit 100M --comment 'before upgrade'
+  aiv backup /dev/sda /dev/sdb --to /mnt/backup --rate-limit 100M --seal --password-file pass
   aiv backup vm.qcow2 --follow folder --to . --sectors all --compress zstd:9 --verify")]
 pub(crate) struct Backup {
     /// Block devices, raw disk files, virtual disks, or nbd://HOST/EXPORT

@@ -151,8 +151,11 @@ pub fn image(image: &Image) -> Value {
         "size_stored": tail.file_len,
         "sector_size": geometry.sector_size(),
         "block_size": geometry.block_size().get(),
-        "state_root": tail.state_root.to_string(),
-        "content_root": tail.content_root.to_string(),
+        "state_root": image.roots().map(|roots| roots.state.to_string()),
+        "content_root": image.roots().map(|roots| roots.content.to_string()),
+        "sealed": head.is_sealed(),
+        "locked": image.is_locked(),
+        "key": head.is_keyed().then(|| head.key_commitment.to_string()),
         "blocks": {
             "data": n.blocks_data, "ref": n.blocks_ref, "zero": n.blocks_zero,
             "unused": n.blocks_unused, "excluded": n.blocks_excluded,

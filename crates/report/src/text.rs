@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aiv_backup_engine::{BackupPlan, BackupReport};
 use aiv_chain::meta::{Capture, DiskInfo, Excluded, Meta, RegionInfo};
-use aiv_chain::{Checked, Image, Point, PointState, Set};
+use aiv_chain::{Checked, Digest, Image, Point, PointState, Set};
 use aiv_image_format::Error as ImageError;
 use aiv_restore_engine::{NewTable, RestorePlan, RestoreReport, TableRow, UndoLog};
 use aiv_volume_io::Extent;
@@ -98,11 +98,28 @@ pub fn image(path: &Path, image: &Image) -> String {
         ("stored", size(tail.file_len)),
         ("sector size", format!("{} bytes", geometry.sector_size())),
         ("block size", size(geometry.block_size().get().into())),
-        ("state root", tail.state_root.to_string()),
-        ("content root", tail.content_root.to_string()),
+        ("protection", protection(image)),
+        ("state root", root(image.roots().map(|roots| roots.state))),
+        ("content root", root(image.roots().map(|roots| roots.content))),
         ("written by", head.writer.clone()),
     ]);
     if image.has_meta() { file + &description(image.meta()) } else { file }
+}
+
+/// What a key does for an image, and what stands for the key.
+fn protection(image: &Image) -> String {
+    let superblock = image.superblock();
+    let key = short(superblock.key_commitment);
+    match (superblock.is_keyed(), superblock.is_sealed()) {
+        (false, _) => String::new(),
+        (true, true) if image.is_locked() => format!("sealed, key {key}, which was not given"),
+        (true, true) => format!("sealed, key {key}"),
+        (true, false) => format!("authenticated, key {key}"),
+    }
+}
+
+fn root(root: Option<Digest>) -> String {
+    root.map_or_else(|| "sealed".to_owned(), |root| root.to_string())
 }
 
 /// What an image with a parent decides: `12 of 3200 blocks, 5 as differences, 2 moved`.
