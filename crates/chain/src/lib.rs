@@ -44,8 +44,8 @@ pub use facts::Protection;
 pub use folder::{Folder, Point, PointState, Set, Stray, StrayKind};
 pub use keep::Keep;
 pub use locate::{
-    locate, locate_image, locate_image_keyed, locate_keyed, locate_point, locate_point_keyed,
-    locate_view, locate_view_keyed, open_image, open_image_keyed, open_view, open_view_keyed,
+    locate, locate_image, locate_image_keyed, locate_point, locate_point_keyed, locate_view,
+    locate_view_keyed, locate_with_keys, open_image, open_image_keyed, open_view, open_view_keyed,
     storage_of,
 };
 pub use merge::{MERGE_PART, MergeIds, NewIds};

@@ -39,14 +39,14 @@ struct Place {
 /// [`Error::NoSuchPoint`] and [`Error::Ambiguous`] for the selector, and those of
 /// [`Folder::scan`].
 pub fn locate(argument: &Path, job: Job<'_>) -> Result<PathBuf> {
-    locate_keyed(argument, &Keys::none(), job)
+    locate_with_keys(argument, &Keys::none(), job)
 }
 
 /// As [`locate`], in a folder of images with these keys.
 ///
 /// # Errors
 /// Those of [`locate`].
-pub fn locate_keyed(argument: &Path, keys: &Keys, job: Job<'_>) -> Result<PathBuf> {
+pub fn locate_with_keys(argument: &Path, keys: &Keys, job: Job<'_>) -> Result<PathBuf> {
     Ok(match find(argument, keys, job)? {
         Named::File(path) => path,
         Named::Point(place) => place.dir.join(&place.point.file),
@@ -67,7 +67,7 @@ pub fn locate_image(argument: &Path, job: Job<'_>) -> Result<(PathBuf, Image)> {
 /// # Errors
 /// Those of [`locate_image`].
 pub fn locate_image_keyed(argument: &Path, keys: &Keys, job: Job<'_>) -> Result<(PathBuf, Image)> {
-    let path = locate_keyed(argument, keys, job)?;
+    let path = locate_with_keys(argument, keys, job)?;
     let image = open_image_keyed(&path, keys)?;
     Ok((path, image))
 }

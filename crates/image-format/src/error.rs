@@ -54,10 +54,10 @@ pub enum Error {
         /// Why not.
         source: Box<Self>,
     },
-    /// The image is sealed, and no key was given: get its key with the passphrase, the key file
+    /// The image is sealed, or more than reading it is asked for, and no key was given: get its key with the passphrase, the key file
     /// or the recovery code.
     #[error(
-        "the image is locked: it is sealed, and this needs its key (key {}...)",
+        "the image is locked: this needs its key, {}..., which was not given",
         short(commitment)
     )]
     Locked {
@@ -155,6 +155,7 @@ pub enum Unsupported {
 pub enum Section {
     Superblock,
     SuperblockCopy,
+    KeySlots,
     Frame,
     Checkpoint,
     IndexPage,
@@ -172,6 +173,7 @@ impl fmt::Display for Section {
         f.write_str(match self {
             Self::Superblock => "superblock",
             Self::SuperblockCopy => "superblock copy",
+            Self::KeySlots => "key-slot area",
             Self::Frame => "frame",
             Self::Checkpoint => "checkpoint",
             Self::IndexPage => "index page",
@@ -224,6 +226,8 @@ pub(crate) enum Fault {
     Stranger,
     #[error("its {field} and the {other} do not agree")]
     Differs { field: &'static str, other: &'static str },
+    #[error("{0}")]
+    Slots(String),
     #[error("it does not open with the key of the image: changed, or from another place")]
     Sealed,
     #[error("it is sealed although the image is not")]

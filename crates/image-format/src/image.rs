@@ -167,32 +167,6 @@ impl Image {
         self.roots
     }
 
-    /// Both copies of the key-slot area, 32 KiB each, the one behind the superblock first; `None`
-    /// when there is no such area. What they hold is not checked here.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn slot_copies(&self) -> Result<Option<[Box<[u8]>; 2]>> {
-        let Ok(len) = usize::try_from(self.superblock.slot_area_len()) else { return Ok(None) };
-        if len == 0 {
-            return Ok(None);
-        }
-        let [first, second] = self.slot_places().map(|offset| {
-            let mut bytes = vec![0; len].into_boxed_slice();
-            let read = self.file.read_exact_at(&mut bytes, offset);
-            read.map(|()| bytes).map_err(Error::io("read key slots", offset))
-        });
-        Ok(Some([first?, second?]))
-    }
-
-    /// Where the two copies of the key-slot area are: the only bytes of an image that may be
-    /// rewritten. Meaningless without such an area.
-    #[must_use]
-    pub fn slot_places(&self) -> [u64; 2] {
-        let page = PAGE_SIZE as u64;
-        [page, self.trailer.file_len - TAIL_LEN + page]
-    }
-
     /// Whether META could be read. Without it blocks can be, but nothing says whose they are.
     #[must_use]
     pub fn has_meta(&self) -> bool {

@@ -1,7 +1,7 @@
 //! `aiv verify`: proof that images are readable.
 
 use aiv_chain::{
-    Checked, Depth, Folder, VerifyOptions, find_set, locate_keyed, verify_file_keyed,
+    Checked, Depth, Folder, VerifyOptions, find_set, locate_with_keys, verify_file_keyed,
     verify_folder_keyed,
 };
 use aiv_report::{Exit, Failure, Outcome, Remarks, json, text};
@@ -29,7 +29,7 @@ pub(crate) fn run(args: &Verify, session: &Session) -> Result<Outcome, Failure> 
         let _ = verified.record(&storage, session.job());
         (verified.images, verified.strays)
     } else {
-        let path = locate_keyed(target, &keys, session.job())?;
+        let path = locate_with_keys(target, &keys, session.job())?;
         (vec![verify_file_keyed(&path, depth, &keys, session.job())?], Vec::new())
     };
     let mut json = json::verification(&images);

@@ -90,7 +90,10 @@ fn a_sealed_chain_is_whole_with_the_passphrase_and_tells_nothing_without() {
     let point = &json["sets"][0]["points"][1];
     assert_eq!((&point["locked"], &point["protection"]), (&true.into(), &"sealed".into()));
     let text = aiv(&["list", &sealed.images]).ended(0).stdout;
-    assert!(text.contains("sealed") && !text.contains("LOST") && !text.contains("disk.img"), "{text}");
+    assert!(
+        text.contains("sealed") && !text.contains("LOST") && !text.contains("disk.img"),
+        "{text}"
+    );
     let json = aiv_json(&["verify", &sealed.images]).ended(0).json();
     let locked = |json: &Value| of(json, "images").iter().all(|image| image["locked"] == true);
     assert!(json["ok"] == true && locked(&json), "{json}");

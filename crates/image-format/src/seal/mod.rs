@@ -7,6 +7,7 @@
 mod access;
 mod padding;
 mod queue;
+mod slots;
 
 pub(crate) use access::{Access, SealKey};
 pub(crate) use padding::padded;

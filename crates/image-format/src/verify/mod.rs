@@ -175,7 +175,10 @@ impl Image {
             report.note(Corrupt { section: Section::SuperblockCopy, offset, fault });
         }
         self.verify_trailer_codes(report)?;
-        // The second copy of the key slots, if there are any, is the business of who has keys.
+        for damage in self.check_slots()? {
+            report.keep(Err::<(), _>(damage))?;
+        }
+        // Where the second copy of the key slots ends, if there are any.
         let gap_start = len - TAIL_LEN + PAGE_SIZE as u64;
         let mut at = gap_start + self.superblock().slot_area_len();
         while at < offset {

@@ -10,9 +10,9 @@ use aiv_volume_io::Job;
 
 use crate::change::{Change, Increment};
 use crate::parents::{Files, read_block};
-use crate::recipe::{Block, Fill, Recipe, noise, open, open_with, read_all};
+use crate::recipe::{Block, Fill, Recipe, open, open_with, read_all};
 use crate::round_trip::check_dump;
-use crate::sealed::key;
+use crate::sealed::{key, slots};
 use crate::sealed_parents::{base, increment};
 
 /// The stored images by name, each with its recipe.
@@ -36,7 +36,7 @@ fn goldens() -> [(&'static str, Recipe); 7] {
         short_by: 5632,
         ..Recipe::new(&blocks)
     };
-    let slots = Some(noise(8, 32 << 10).into_boxed_slice());
+    let slots = Some(slots());
     let with = |compression| Recipe { compression, short_by: 5632, ..Recipe::new(&blocks) };
     let mut many = vec![(Block::Data(Fill::Words(6)), 1)];
     many.extend((0..60).flat_map(|_| [(Block::Zero, 1), (Block::Unused, 2), (Block::Excluded, 1)]));

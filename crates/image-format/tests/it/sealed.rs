@@ -7,6 +7,7 @@ use aiv_image_format::{
     ChainKey, Compression, Depth, Error, Image, ImageWriter, Keys, Mode, RunKind, Scratch, Seal,
     dump,
 };
+use aiv_keys::{KeyArea, KeyFile, NewSlot, Way};
 use aiv_testkit::MemStorage;
 use aiv_volume_io::{Job, Storage};
 
@@ -18,9 +19,23 @@ pub(crate) fn key() -> ChainKey {
     ChainKey::new(*b"a chain key of thirty-two bytes.")
 }
 
-/// A key-slot area of anything.
-fn slots() -> Box<[u8]> {
-    noise(77, 32 << 10).into_boxed_slice()
+/// A key-slot area with one key file, the same every time.
+pub(crate) fn slots() -> Box<[u8]> {
+    area(1).to_bytes().into_boxed_slice()
+}
+
+/// As [`slots`], after so many changes.
+fn area(generation: u64) -> KeyArea {
+    let file = KeyFile::new(&[0x42; 64]).unwrap();
+    let random = [9; NewSlot::RANDOM];
+    let new = NewSlot {
+        way: Way::KeyFile(&file),
+        label: "a key file",
+        created_unix_ms: 1_790_000_000_000,
+        random: &random,
+    };
+    let first = KeyArea::new(&key(), &new).unwrap();
+    (1..generation).fold(first, |area, _| area.change(&key(), 1, &new).unwrap())
 }
 
 /// Every way an image can be written with regard to keys.
@@ -220,12 +235,30 @@ fn key_slots_are_where_they_belong_and_may_be_rewritten() {
     assert!(first == slots() && second == slots());
     let [at, copy_at] = image.slot_places().map(|place| usize::try_from(place).unwrap());
     let mut changed = bytes.to_vec();
-    changed[at..at + (32 << 10)].fill(1);
-    changed[copy_at..copy_at + (32 << 10)].fill(2);
+    changed[copy_at..copy_at + (32 << 10)].copy_from_slice(&area(2).to_bytes());
+    for keys in [Keys::of(key()), Keys::none()] {
+        let image = open_with(&Arc::new(changed.clone()), &keys).unwrap();
+        let [first, second] = image.slot_copies().unwrap().unwrap();
+        assert!(first == slots() && *second == *area(2).to_bytes());
+        // A change that was cut off between the copies is no damage.
+        assert!(image.verify(Depth::Data, Job::silent()).unwrap().is_sound());
+    }
+    let seal = open_with(&Arc::new(changed.clone()), &Keys::of(key())).unwrap().seal(7).unwrap();
+    let seal = seal.unwrap();
+    assert_eq!((seal.nonce_salt, seal.mode, &seal.key), (7, Mode::Sealed, &key()));
+    assert!(seal.slots.unwrap()[..] == area(2).to_bytes()[..], "the newer ones go on");
+    // One damaged copy: the other one goes on, and a verification says so.
+    changed[at + 2000] ^= 1;
+    let image = open_with(&Arc::new(changed.clone()), &Keys::of(key())).unwrap();
+    assert!(image.seal(7).unwrap().unwrap().slots.unwrap()[..] == area(2).to_bytes()[..]);
+    let report = image.verify(Depth::Quick, Job::silent()).unwrap();
+    assert_eq!(report.damage[0].section, aiv_image_format::Section::KeySlots);
+    // Both: nobody goes on with slots that open nothing.
+    changed[copy_at + 2000] ^= 1;
     let image = open_with(&Arc::new(changed), &Keys::of(key())).unwrap();
-    let [first, second] = image.slot_copies().unwrap().unwrap();
-    assert!(first.iter().all(|&b| b == 1) && second.iter().all(|&b| b == 2));
-    assert!(image.verify(Depth::Data, Job::silent()).unwrap().is_sound());
+    assert!(matches!(image.seal(7), Err(Error::Corrupt(_))));
+    assert!(matches!(open(&bytes).unwrap().seal(7), Err(Error::Locked { .. })));
+    assert!(Recipe { seal: None, ..sealed() }.open().seal(7).unwrap().is_none());
     assert!(Recipe { seal: None, ..sealed() }.open().slot_copies().unwrap().is_none());
 }
 

@@ -260,16 +260,35 @@ fn an_image_of_another_session_in_the_tail_of_this_one_is_refused() {
 }
 
 #[test]
-fn key_slots_are_left_to_who_has_keys() {
+fn every_changed_byte_of_the_key_slots_is_found_with_and_without_the_key() {
     let recipe = sealed();
     let bytes = recipe.build();
     let areas = Areas::of(&bytes);
-    for at in [areas.slots.start, areas.slots.end - 1, areas.gap.start, areas.gap.start + 0x7fff] {
-        let image = Image::open_with(Arc::new(Patched::new(&bytes).flipped(at, 3)), &recipe.keys());
-        let report = image.unwrap().verify(Depth::Data, Job::silent()).unwrap();
-        assert!(report.is_sound(), "byte {at}");
+    let second = areas.gap.start..areas.gap.start + 0x8000;
+    let behind = second.end..second.end + 2;
+    for keys in [Keys::of(key()), Keys::none()] {
+        let places = areas.slots.clone().step_by(251).chain(second.clone().step_by(251));
+        for at in places.chain(behind.clone()) {
+            let image = Image::open_with(Arc::new(Patched::new(&bytes).flipped(at, 3)), &keys);
+            let report = image.unwrap().verify(Depth::Quick, Job::silent()).unwrap();
+            assert_eq!(report.damage_count, 1, "byte {at}");
+        }
     }
-    let behind = areas.gap.start + 0x8000;
-    let image = Image::open(Arc::new(Patched::new(&bytes).flipped(behind, 3))).unwrap();
-    assert!(!image.verify(Depth::Quick, Job::silent()).unwrap().is_sound());
+}
+
+#[test]
+fn key_slots_of_another_chain_are_found() {
+    let recipe = sealed();
+    let bytes = recipe.build();
+    let other = aiv_image_format::ChainKey::new([3; 32]);
+    let file = aiv_keys::KeyFile::new(&[1; 32]).unwrap();
+    let random = [1; aiv_keys::NewSlot::RANDOM];
+    let way = aiv_keys::Way::KeyFile(&file);
+    let new = aiv_keys::NewSlot { way, label: "", created_unix_ms: 0, random: &random };
+    let foreign = aiv_keys::KeyArea::new(&other, &new).unwrap().to_bytes();
+    for keys in [Keys::of(key()), Keys::none()] {
+        let file = Patched::new(&bytes).with(PAGE, &foreign);
+        let image = Image::open_with(Arc::new(file), &keys).unwrap();
+        assert!(!image.verify(Depth::Quick, Job::silent()).unwrap().is_sound());
+    }
 }
