@@ -6,7 +6,7 @@ use aiv_chain::{ImageKind, ParentLink, View};
 use aiv_image_format::meta::{DiskInfo, Manifest, Meta, RegionInfo, RegionKind};
 use aiv_image_format::{
     BlockSize, Compression, DeltaBase, Digest, Encoder, Features, Geometry, ImageId, ImageWriter,
-    Kind, ParentState, PointId, RunKind, SessionTag, SetId, Superblock, hash,
+    Kind, ParentState, PointId, RunKind, Seal, SessionTag, SetId, Superblock, hash,
 };
 use aiv_volume_io::{Extent, Storage};
 
@@ -31,6 +31,7 @@ pub(crate) struct Step {
     pub(crate) increment_number: u32,
     pub(crate) bytes: Vec<u8>,
     pub(crate) ways: Vec<Way>,
+    pub(crate) seal: Option<Seal>,
 }
 
 impl Step {
@@ -43,6 +44,7 @@ impl Step {
             increment_number: u32::from(number) - 1,
             bytes,
             ways: vec![Way::Thrifty],
+            seal: None,
         }
     }
 
@@ -51,7 +53,7 @@ impl Step {
         let file = storage.create(file).unwrap();
         let superblock = self.superblock(parent.map(ParentState::link));
         let geometry = superblock.geometry;
-        let mut writer = ImageWriter::create(file, superblock).unwrap();
+        let mut writer = ImageWriter::create_with(file, superblock, self.seal.clone()).unwrap();
         let mut encoder = Encoder::new(Compression::Zstd(1), true);
         let mut places = HashMap::new();
         let elsewhere = parent.map(blocks_by_leaf).unwrap_or_default();
@@ -111,7 +113,11 @@ impl Step {
             parent,
             geometry: Geometry::new(self.bytes.len() as u64, block_size, 512).unwrap(),
             created_unix_ms: 0,
-            session: SessionTag([7; 12]),
+            // Sessions that seal must not come again.
+            session: match &self.seal {
+                None => SessionTag([7; 12]),
+                Some(_) => SessionTag(*self.point.0.first_chunk().unwrap()),
+            },
             writer: "test".to_owned(),
             key_commitment: Digest::default(),
         }

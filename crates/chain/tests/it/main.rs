@@ -16,6 +16,7 @@ mod merge_deltas;
 mod merge_faults;
 mod merge_planted;
 mod scan;
+mod sealed;
 mod select;
 mod slots;
 mod transfers;
