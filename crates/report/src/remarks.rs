@@ -496,7 +496,9 @@ mod tests {
         ];
         let unverified = Remarks::on_unverified(&[], &strays);
         assert_eq!((unverified.notes.len(), unverified.warnings.len()), (1, 2));
-        let remarks = Remarks::on_folder(&Folder { strays, ..Folder::default() });
+        let mut folder = Folder::default();
+        folder.strays.extend(strays);
+        let remarks = Remarks::on_folder(&folder);
         assert_eq!(remarks.warnings, ["a.aiv: unusable: cut off"]);
         assert_eq!(remarks.notes.len(), 2);
     }

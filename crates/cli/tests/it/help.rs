@@ -93,7 +93,7 @@ fn the_help_lists_the_exit_codes_of_the_contract() {
     let text = aiv(&["--help"]).ended(0).stdout;
     let codes = text.split("Exit codes:\n").nth(1).unwrap().split("\n\n").next().unwrap();
     let codes: Vec<&str> = codes.lines().filter_map(|l| l.split_whitespace().next()).collect();
-    assert_eq!(codes, ["0", "1", "2", "3", "4", "5", "130"]);
+    assert_eq!(codes, ["0", "1", "2", "3", "4", "5", "6", "130"]);
 }
 
 #[test]

@@ -99,7 +99,7 @@ fn a_sealed_chain_is_whole_with_the_passphrase_and_tells_nothing_without() {
     assert!(json["ok"] == true && locked(&json), "{json}");
     let info = aiv_json(&["info", &sealed.latest()]).ended(0).json();
     assert!(info["locked"] == true && info["state_root"].is_null(), "{info}");
-    assert!(sealed.restore(&[]).failed(6, "locked").contains("nobody can be asked"));
+    sealed.restore(&[]).failed(6, "locked");
     assert!(!sealed.scratch.path("restored.img").exists());
 
     let args = [&["verify", &sealed.images][..], &with].concat();
