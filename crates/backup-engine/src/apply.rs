@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use aiv_chain::{Folder, ImageName, MERGE_PART, StrayKind, image_name, suffix};
+use aiv_chain::{Folder, ImageName, MERGE_PART, Set, StrayKind, Trust, image_name, suffix};
 use aiv_image_format::meta::{Capture as Captured, Inventory, Manifest, Meta};
 use aiv_image_format::{
-    Depth, Digest, Features, Geometry, GroupId, Image, ImageId, ImageKind, ImageWriter,
-    ParentState, PointId, SPECIFICATION, SessionTag, SetId, Superblock, Totals, peek_set,
+    Depth, Digest, Features, Geometry, GroupId, Image, ImageId, ImageKind, ImageSummary,
+    ImageWriter, Keys, ParentState, PointId, SPECIFICATION, SessionTag, SetId, Superblock, Totals,
+    peek_set,
 };
 use aiv_volume_io::{Extent, Job, Lease, ReadAt, Storage};
 
@@ -54,6 +55,18 @@ impl BackupIds {
             group,
             time_unix_ms,
         }
+    }
+
+    /// The same, with a session that does not come again where random numbers do: from the time
+    /// in nanoseconds, and what names process and machine start. For images with a key.
+    #[must_use]
+    pub fn hedged(self, time_ns: u128, place: &str) -> Self {
+        let mut random = [0; 32];
+        random[..16].copy_from_slice(&self.image.0);
+        random[16..28].copy_from_slice(&self.session.0);
+        random[28..].copy_from_slice(&self.suffix);
+        let session = SessionTag::hedged(&random, time_ns, place, self.image, None);
+        Self { session, ..self }
     }
 
     /// Ids for another try at the same image: sessions are never used twice.
@@ -173,8 +186,11 @@ impl BackupPlan {
         let set = set_id(&self.source_id);
         let lease = self.lease(storage, set, job)?;
         let leftovers_removed = remove_leftovers(storage, set)?;
-        let folder = Folder::scan(storage, job).map_err(Error::Folder)?;
+        let keys = &self.options.keys;
+        let (folder, _) =
+            Folder::scan_keyed(storage, keys, Trust::Catalogue, job).map_err(Error::Folder)?;
         refuse_unreadable(&folder)?;
+        self.options.refuse_locked(folder.set(set))?;
         let mut bases = Bases::find(&folder, storage, set, self);
         let new_identity = self.new_identity(&folder, set);
         let released = AtomicBool::new(false);
@@ -184,7 +200,7 @@ impl BackupPlan {
         loop {
             let base = self.base(&mut bases, storage, job)?;
             let point = base.parent.as_ref().map(|parent| parent.view.point());
-            let made = self.make(&inputs, &ids.of_attempt(attempt), base);
+            let made = self.make(&inputs, &ids.of_attempt(attempt), base, bases.set);
             let report = match (made, point) {
                 // Damage of the chain: an older point may do, and a full image always does.
                 (Err(Error::Parent(error)), Some(point)) if !released.load(Ordering::Relaxed) => {
@@ -261,7 +277,13 @@ impl BackupPlan {
     }
 
     /// Makes and publishes one image.
-    fn make(&self, inputs: &Inputs<'_>, ids: &BackupIds, base: Base) -> Result<BackupReport> {
+    fn make(
+        &self,
+        inputs: &Inputs<'_>,
+        ids: &BackupIds,
+        base: Base,
+        set: Option<&Set>,
+    ) -> Result<BackupReport> {
         let Inputs { storage, lease, .. } = *inputs;
         let name = ImageName {
             host: &self.facts.host,
@@ -272,14 +294,16 @@ impl BackupPlan {
         };
         let image = image_name(&name, &suffix(ids.suffix));
         let part = format!("{image}{PART}");
+        let seal = self.options.seal_of(base.parent.as_ref(), set, storage, ids.session, &image)?;
+        let keys = seal.as_ref().map_or(Keys::none(), |seal| Keys::of(seal.key.clone()).required());
         // Before anything that removes on error: a taken name is somebody else's file.
         let file = storage
             .create(&part)
             .map_err(|source| Error::Destination { op: format!("creating {part}"), source })?;
-        let writer = ImageWriter::create(file, self.superblock(ids, &base));
+        let writer = ImageWriter::create_with(file, self.superblock(ids, &base), seal);
         let outcome = writer
             .map_err(|e| Error::of_image(&image, e))
-            .and_then(|writer| self.write(inputs, writer, ids, base, &image));
+            .and_then(|writer| self.write(inputs, writer, ids, base, &image, &keys));
         if outcome.is_err() {
             // Best effort: the first error is the one that matters, and a leftover is harmless.
             let _ = storage.remove(&part);
@@ -310,6 +334,7 @@ impl BackupPlan {
         ids: &BackupIds,
         base: Base,
         image: &str,
+        keys: &Keys,
     ) -> Result<BackupReport> {
         let Inputs { source, released, storage, inventory, limit, job, .. } = *inputs;
         let part = format!("{image}{PART}");
@@ -336,14 +361,14 @@ impl BackupPlan {
             ..Meta::default()
         };
         let state = parent.as_ref().map(|parent| &parent.view as &dyn ParentState);
-        let trailer = writer.finish_on(meta, state).map_err(in_image)?.trailer;
+        let ImageSummary { trailer, roots } = writer.finish_on(meta, state).map_err(in_image)?;
         source.release()?;
         released.store(source.hold.is_some(), Ordering::Relaxed);
 
         let file = storage
             .open(&part)
             .map_err(|source| Error::Destination { op: format!("reading back {part}"), source })?;
-        let written = Image::open(Arc::clone(&file)).map_err(in_image)?;
+        let written = Image::open_with(Arc::clone(&file), keys).map_err(in_image)?;
         let depth = if self.options.verify { Depth::Data } else { Depth::Quick };
         let found = match state {
             None => written.verify(depth, job),
@@ -364,8 +389,8 @@ impl BackupPlan {
             kind,
             recovery_point: ids.point,
             parent: state.map(|state| state.link().point),
-            state_root: trailer.state_root,
-            content_root: trailer.content_root,
+            state_root: roots.state,
+            content_root: roots.content,
             bytes_source: self.geometry.len(),
             bytes_used: self.used_bytes(),
             bytes_read: captured.bytes_read,

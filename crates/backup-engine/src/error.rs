@@ -104,6 +104,16 @@ pub enum Refusal {
     /// Every sector was asked for, and files to leave out.
     #[error("all sectors were asked for, and files to exclude: it is one or the other")]
     ExcludeFromAll,
+    /// Images of the source are sealed and their key was not given: the next one would be the
+    /// first that anybody can read.
+    #[error(
+        "the images of this source have a key ({key}...) that was not given: without it the new one \
+         would not be protected"
+    )]
+    Locked {
+        /// The beginning of what stands for the key.
+        key: String,
+    },
     /// The chosen block size does not fit a disk of this size.
     #[error("a disk of {len} bytes does not fit into blocks of {block_size} bytes")]
     BlockSize {

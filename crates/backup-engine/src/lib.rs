@@ -27,6 +27,7 @@ mod pace;
 mod parent;
 mod pipeline;
 mod plan;
+mod protect;
 mod read;
 mod section;
 mod spans;

@@ -151,8 +151,8 @@ pub fn image(image: &Image) -> Value {
         "size_stored": tail.file_len,
         "sector_size": geometry.sector_size(),
         "block_size": geometry.block_size().get(),
-        "state_root": tail.state_root.to_string(),
-        "content_root": tail.content_root.to_string(),
+        "state_root": image.roots().map_or(tail.state_root, |r| r.state).to_string(),
+        "content_root": image.roots().map_or(tail.content_root, |r| r.content).to_string(),
         "blocks": {
             "data": n.blocks_data, "ref": n.blocks_ref, "zero": n.blocks_zero,
             "unused": n.blocks_unused, "excluded": n.blocks_excluded,

@@ -170,6 +170,9 @@ fn judge_backup(error: &aiv_backup_engine::Error) -> Option<Verdict> {
             "unmount it or mount it read-only; with --live it is read as it is, and the point \
              is marked inconsistent; with --freeze or --snapshot it is kept from changing",
         ),
+        Error::Refused(Refusal::Locked { .. }) => {
+            refused("key_missing", "give the key of the images that are there")
+        }
         Error::Refused(Refusal::Empty) => refused("source_empty", "check the source"),
         Error::Refused(Refusal::ExcludeFromAll) => {
             refused("exclude_from_all", "leave one of the two options away")

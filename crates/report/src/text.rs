@@ -89,6 +89,8 @@ pub fn partitions(disk: &DiskInfo) -> String {
 #[must_use]
 pub fn image(path: &Path, image: &Image) -> String {
     let (head, tail, geometry) = (image.superblock(), image.trailer(), image.geometry());
+    // Of a locked image what stands for it.
+    let state_root = image.roots().map_or(tail.state_root, |roots| roots.state);
     let file = facts([
         ("image", path.display().to_string()),
         ("point", format!("{} ({})", head.point, head.kind.name())),
@@ -98,7 +100,7 @@ pub fn image(path: &Path, image: &Image) -> String {
         ("stored", size(tail.file_len)),
         ("sector size", format!("{} bytes", geometry.sector_size())),
         ("block size", size(geometry.block_size().get().into())),
-        ("state root", tail.state_root.to_string()),
+        ("state root", state_root.to_string()),
         ("content root", tail.content_root.to_string()),
         ("written by", head.writer.clone()),
     ]);

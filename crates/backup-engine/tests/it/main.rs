@@ -18,5 +18,6 @@ mod increments;
 mod logical_volumes;
 mod planted;
 mod round_trip;
+mod sealed;
 mod stopping;
 mod tools;
