@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use aiv_chain::{Folder, ImageName, MERGE_PART, StrayKind, Trust, image_name, suffix};
+use aiv_chain::{Folder, ImageName, MERGE_PART, Set, StrayKind, Trust, image_name, suffix};
 use aiv_image_format::meta::{Capture as Captured, Inventory, Manifest, Meta};
 use aiv_image_format::{
     Depth, Digest, Features, Geometry, GroupId, Image, ImageId, ImageKind, ImageSummary,
@@ -109,6 +109,8 @@ pub struct BackupReport {
     pub parent_damage: Option<String>,
     /// Leftovers of interrupted backups of this source that were removed.
     pub leftovers_removed: Vec<String>,
+    /// Whether the image is the first with its key.
+    pub begins_key: bool,
 }
 
 impl BackupReport {
@@ -189,7 +191,7 @@ impl BackupPlan {
         loop {
             let base = self.base(&mut bases, storage, job)?;
             let point = base.parent.as_ref().map(|parent| parent.view.point());
-            let made = self.make(&inputs, &ids.of_attempt(attempt), base);
+            let made = self.make(&inputs, &ids.of_attempt(attempt), base, bases.set);
             let report = match (made, point) {
                 // Damage of the chain: an older point may do, and a full image always does.
                 (Err(Error::Parent(error)), Some(point)) if !released.load(Ordering::Relaxed) => {
@@ -266,7 +268,13 @@ impl BackupPlan {
     }
 
     /// Makes and publishes one image.
-    fn make(&self, inputs: &Inputs<'_>, ids: &BackupIds, base: Base) -> Result<BackupReport> {
+    fn make(
+        &self,
+        inputs: &Inputs<'_>,
+        ids: &BackupIds,
+        base: Base,
+        set: Option<&Set>,
+    ) -> Result<BackupReport> {
         let Inputs { storage, lease, .. } = *inputs;
         let name = ImageName {
             host: &self.facts.host,
@@ -282,13 +290,17 @@ impl BackupPlan {
             .create(&part)
             .map_err(|source| Error::Destination { op: format!("creating {part}"), source })?;
         let view = base.parent.as_ref().map(|parent| &parent.view);
-        let seal = self.options.seal.as_ref().map(|options| seal::seal(options, view)).transpose();
+        let seal = self.options.seal.as_ref();
+        let fresh = seal.map(|options| options.fresh.0.clone());
+        let seal = seal.map(|options| seal::seal(options, view, set, storage)).transpose();
         let outcome = seal.and_then(|seal| {
+            let is_fresh = seal.as_ref().map(|seal| &seal.key) == fresh.as_ref() && fresh.is_some();
             let keys =
                 seal.as_ref().map_or_else(Keys::none, |s| Keys::of(s.key.clone()).required());
             let writer = ImageWriter::create_with(file, self.superblock(ids, &base), seal);
             let writer = writer.map_err(|e| Error::of_image(&image, e))?;
-            self.write(inputs, writer, ids, base, &image, &keys)
+            let report = self.write(inputs, writer, ids, base, &image, &keys)?;
+            Ok(BackupReport { begins_key: is_fresh, ..report })
         });
         if outcome.is_err() {
             // Best effort: the first error is the one that matters, and a leftover is harmless.
@@ -389,6 +401,7 @@ impl BackupPlan {
             lost: Vec::new(),
             parent_damage: parent.and_then(Parent::into_damage).map(|error| causes(&error)),
             leftovers_removed: Vec::new(),
+            begins_key: false,
         })
     }
 

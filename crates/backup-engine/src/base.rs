@@ -33,7 +33,7 @@ const CANDIDATES_MAX: usize = 64;
 
 /// What a new image may build on, best first, and what it will be called.
 pub(crate) struct Bases<'f> {
-    set: Option<&'f Set>,
+    pub set: Option<&'f Set>,
     candidates: Vec<&'f Point>,
     /// Points that are lost: newer than the candidate that is tried next, or without a file that
     /// can be opened.
@@ -80,6 +80,8 @@ impl<'f> Bases<'f> {
                 }
                 PointState::Restorable if fits(&point) => candidates.push(point),
                 PointState::Restorable => {}
+                // Of a key that was not given: nothing is wrong with it.
+                PointState::Locked { .. } => {}
                 // Newer than every candidate: this is what continuing costs.
                 state if candidates.is_empty() => lost.push(lost_point(point, state.to_string())),
                 _ => {}

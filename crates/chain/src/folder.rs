@@ -25,7 +25,7 @@ pub struct Folder {
     /// provides any more, oldest first, until [`Catalogue::forget`](crate::Catalogue::forget).
     pub vanished: Vec<Vanished>,
     /// The keys it was scanned with.
-    pub(crate) keys: Keys,
+    pub keys: Keys,
 }
 
 /// All points of one source.

@@ -68,10 +68,10 @@ pub struct BackupDone {
 }
 
 impl Backups {
-    /// Whether any image builds on no other one.
+    /// Whether any image is the first with its key.
     #[must_use]
-    pub fn begins_a_chain(&self) -> bool {
-        self.results.iter().flatten().any(|done| done.report.parent.is_none())
+    pub fn begins_a_key(&self) -> bool {
+        self.results.iter().flatten().any(|done| done.report.begins_key)
     }
 }
 

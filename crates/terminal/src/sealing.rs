@@ -28,7 +28,7 @@ pub struct SealArgs {
     #[arg(long, value_name = "KEY|FILE", groups = ["protection", "secret"])]
     #[arg(conflicts_with_all = ["incremental", "differential"])]
     pub recipient: Option<PathBuf>,
-    /// Write a recovery code for a new chain into this new file
+    /// Write a recovery code into this new file, for a source that gets its first key
     #[arg(long, value_name = "FILE", requires = "protection")]
     pub recovery_code_out: Option<PathBuf>,
     #[command(flatten)]
@@ -93,13 +93,13 @@ impl SealArgs {
 }
 
 impl Sealing {
-    /// Settles the recovery code: the file stays where a new chain has it.
+    /// Settles the recovery code: the file stays where a new key has it.
     pub fn settle(self, session: &Session, begun: bool) {
         match self.sheet {
             Some(sheet) if !begun => {
                 sheet.give_up();
                 session.say(
-                    "note: no new chain was begun, so there is no recovery code; \
+                    "note: the source has a key already, so there is no recovery code in that file; \
                      `aiv key recovery-code` adds one",
                 );
             }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use aiv_backup_engine::{BackupOptions, Basis, Error, Hedge, Mode, Refusal, SealOptions};
 use aiv_chain::{Folder, Keys, Protection, Trust, View};
-use aiv_image_format::{ChainKey, Digest};
+use aiv_image_format::{ChainKey, Digest, Image};
 use aiv_keys::{KeyArea, KeyFile, NewSlot, Way};
 use aiv_testkit::MemStorage;
 use aiv_testkit::disks::Content;
@@ -98,6 +98,26 @@ fn a_set_with_a_key_does_not_go_on_without_it_or_with_another_one() {
     // Whoever asks for a full image gets one, with the key it brings.
     let full = BackupOptions { basis: Basis::Nothing, ..sealed(2, &[]) };
     assert!(try_backup(&disk(2), &storage, full, 2).unwrap().parent.is_none());
+}
+
+#[test]
+fn a_later_full_image_has_the_key_of_the_set_and_all_its_ways_in() {
+    let storage = MemStorage::new();
+    try_backup(&disk(1), &storage, sealed(1, &[]), 1).unwrap();
+    let full = BackupOptions { basis: Basis::Nothing, ..sealed(2, &[1]) };
+    let report = try_backup(&disk(2), &storage, full, 2).unwrap();
+    assert!(report.parent.is_none() && !report.begins_key);
+    let image = Image::open(storage.open(&report.image).unwrap()).unwrap();
+    assert_eq!(image.superblock().key_commitment.0, key(1).commitment());
+    let [a, _] = image.slot_copies().unwrap().unwrap();
+    assert_eq!(&*a, &*area(&key(1)).to_bytes());
+    // Another mode is another matter: that chain is new.
+    let mut full = BackupOptions { basis: Basis::Nothing, ..sealed(3, &[1]) };
+    seal(&mut full).mode = Mode::Authenticated;
+    let report = try_backup(&disk(2), &storage, full, 3).unwrap();
+    assert!(report.begins_key);
+    let image = Image::open(storage.open(&report.image).unwrap()).unwrap();
+    assert_eq!(image.superblock().key_commitment.0, key(3).commitment());
 }
 
 #[test]

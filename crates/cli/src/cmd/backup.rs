@@ -47,7 +47,7 @@ pub(crate) fn run(args: Backup, session: &Session) -> Result<Outcome, Failure> {
     let backup = BackupJob { name, source_id, open, options, rate_limit, still, hooks, seal };
     let done = backup.run(&sources, &to, session, session.job())?;
     if let Some(sealing) = sealing {
-        sealing.settle(session, done.begins_a_chain());
+        sealing.settle(session, done.begins_a_key());
     }
     let (outcome, others) = backups(&sources, &done);
     // The worst failure is the caller's to tell.
