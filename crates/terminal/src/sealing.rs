@@ -93,17 +93,19 @@ impl SealArgs {
 }
 
 impl Sealing {
-    /// Settles the recovery code: the file stays where a new key has it.
-    pub fn settle(self, session: &Session, begun: bool) {
+    /// Settles the recovery code: the file stays where a new key has it. `begun` is whether an
+    /// image is the first with its key, where there are images.
+    pub fn settle(self, session: &Session, begun: Option<bool>) {
         match self.sheet {
-            Some(sheet) if !begun => {
+            Some(sheet) if begun.is_none() => sheet.give_up(),
+            Some(sheet) if begun == Some(false) => {
                 sheet.give_up();
                 session.say(
                     "note: the source has a key already, so there is no recovery code in that file; \
                      `aiv key recovery-code` adds one",
                 );
             }
-            None if begun && !self.full_only => session.say(
+            None if begun == Some(true) && !self.full_only => session.say(
                 "note: whoever loses the passphrase or key loses the images; \
                  `aiv key recovery-code` makes a second way in, for paper",
             ),

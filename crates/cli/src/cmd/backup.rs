@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use aiv_backup_engine::{BackupOptions, Basis};
-use aiv_jobs::{BackupJob, Hooks, OpenOptions, Still};
+use aiv_jobs::{BackupJob, Backups, Hooks, OpenOptions, Still};
 use aiv_report::{Failure, Outcome, backups};
 use aiv_terminal::{Session, threads};
 
@@ -45,10 +45,11 @@ pub(crate) fn run(args: Backup, session: &Session) -> Result<Outcome, Failure> {
     let open = OpenOptions { format: args.source_format, follow: args.follow };
     let seal = sealing.as_ref().map(|sealing| sealing.job.clone());
     let backup = BackupJob { name, source_id, open, options, rate_limit, still, hooks, seal };
-    let done = backup.run(&sources, &to, session, session.job())?;
+    let done = backup.run(&sources, &to, session, session.job());
     if let Some(sealing) = sealing {
-        sealing.settle(session, done.begins_a_key());
+        sealing.settle(session, done.as_ref().ok().map(Backups::begins_a_key));
     }
+    let done = done?;
     let (outcome, others) = backups(&sources, &done);
     // The worst failure is the caller's to tell.
     others.iter().filter(|_| !session.json).for_each(|failure| session.say(&failure.line()));
