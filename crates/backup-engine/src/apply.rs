@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aiv_chain::{
-    Folder, ImageName, MERGE_PART, PartFiles, StrayKind, discard_parts, image_name, open_parts,
-    publish_parts, remove_interrupted, suffix,
+    Folder, ImageName, MERGE_PART, PartFiles, Set, StrayKind, Trust, discard_parts, image_name,
+    open_parts, publish_parts, remove_interrupted, suffix,
 };
 use aiv_image_format::meta::{Capture as Captured, Inventory, Manifest, Meta};
 use aiv_image_format::{
-    Depth, Digest, Features, Geometry, GroupId, ImageId, ImageKind, ImageWriter, ParentState,
-    PointId, SPECIFICATION, Segments, SessionTag, SetId, Superblock, Totals,
+    Depth, Digest, Features, Geometry, GroupId, ImageId, ImageKind, ImageSummary, ImageWriter,
+    Keys, ParentState, PointId, SPECIFICATION, Segments, SessionTag, SetId, Superblock, Totals,
 };
 use aiv_volume_io::{Extent, Job, Lease, ReadAt, Storage};
 
@@ -23,6 +23,7 @@ use crate::pace::{Pacer, RateLimit};
 use crate::parent::Parent;
 use crate::pipeline::{self, Capture};
 use crate::plan::{BackupPlan, PlanNote};
+use crate::seal::{self, SealOptions};
 
 /// Random ids and the time: inputs, so that the same inputs give the same image.
 #[derive(Debug, Clone, Copy)]
@@ -111,6 +112,8 @@ pub struct BackupReport {
     pub parent_damage: Option<String>,
     /// Leftovers of interrupted backups of this source that were removed.
     pub leftovers_removed: Vec<String>,
+    /// Whether the image is the first with its key.
+    pub begins_key: bool,
 }
 
 impl BackupReport {
@@ -177,8 +180,11 @@ impl BackupPlan {
         let set = set_id(&self.source_id);
         let lease = self.lease(storage, set, job)?;
         let leftovers_removed = remove_leftovers(storage, set)?;
-        let folder = Folder::scan(storage, job).map_err(Error::Folder)?;
+        let options = self.options.seal.as_ref();
+        let (folder, _) = Folder::scan_keyed(storage, &seal::keys(options), Trust::Catalogue, job)
+            .map_err(Error::Folder)?;
         refuse_unreadable(&folder)?;
+        seal::check_newest(&folder, set, options, self.options.basis)?;
         let mut bases = Bases::find(&folder, storage, set, self);
         let new_identity = self.new_identity(&folder, set);
         let released = AtomicBool::new(false);
@@ -188,7 +194,7 @@ impl BackupPlan {
         loop {
             let base = self.base(&mut bases, storage, job)?;
             let point = base.parent.as_ref().map(|parent| parent.view.point());
-            let made = self.make(&inputs, &ids.of_attempt(attempt), base);
+            let made = self.make(&inputs, &ids.of_attempt(attempt), base, bases.set);
             let report = match (made, point) {
                 // Damage of the chain: an older point may do, and a full image always does.
                 (Err(Error::Parent(error)), Some(point)) if !released.load(Ordering::Relaxed) => {
@@ -265,7 +271,13 @@ impl BackupPlan {
     }
 
     /// Makes and publishes one image.
-    fn make(&self, inputs: &Inputs<'_>, ids: &BackupIds, base: Base) -> Result<BackupReport> {
+    fn make(
+        &self,
+        inputs: &Inputs<'_>,
+        ids: &BackupIds,
+        base: Base,
+        set: Option<&Set>,
+    ) -> Result<BackupReport> {
         let Inputs { storage, lease, .. } = *inputs;
         let name = ImageName {
             host: &self.facts.host,
@@ -280,17 +292,26 @@ impl BackupPlan {
         let file = storage
             .create(&part)
             .map_err(|source| Error::Destination { op: format!("creating {part}"), source })?;
-        let superblock = self.superblock(ids, &base);
-        let writer = match self.options.split {
-            None => ImageWriter::create(file, superblock),
-            Some(limit) => {
-                let files = Box::new(PartFiles::new(storage, &image, PART, file));
-                ImageWriter::create_split(files, superblock, limit)
-            }
-        };
-        let outcome = writer
-            .map_err(|e| Error::of_image(&image, e))
-            .and_then(|writer| self.write(inputs, writer, ids, base, &image));
+        let view = base.parent.as_ref().map(|parent| &parent.view);
+        let seal = self.options.seal.as_ref();
+        let fresh = seal.map(|options| options.fresh.0.clone());
+        let seal = seal.map(|options| seal::seal(options, view, set, storage)).transpose();
+        let outcome = seal.and_then(|seal| {
+            let is_fresh = seal.as_ref().map(|seal| &seal.key) == fresh.as_ref() && fresh.is_some();
+            let keys =
+                seal.as_ref().map_or_else(Keys::none, |s| Keys::of(s.key.clone()).required());
+            let superblock = self.superblock(ids, &base);
+            let writer = match self.options.split {
+                None => ImageWriter::create_with(file, superblock, seal),
+                Some(limit) => {
+                    let files = Box::new(PartFiles::new(storage, &image, PART, file));
+                    ImageWriter::create_split(files, superblock, limit)
+                }
+            };
+            let writer = writer.map_err(|e| Error::of_image(&image, e))?;
+            let report = self.write(inputs, writer, ids, base, &image, &keys)?;
+            Ok(BackupReport { begins_key: is_fresh, ..report })
+        });
         if outcome.is_err() {
             discard_parts(storage, &image, PART);
         }
@@ -319,6 +340,7 @@ impl BackupPlan {
         ids: &BackupIds,
         base: Base,
         image: &str,
+        keys: &Keys,
     ) -> Result<BackupReport> {
         let Inputs { source, released, storage, inventory, limit, job, .. } = *inputs;
         let in_image = |source| Error::of_image(image, source);
@@ -344,12 +366,13 @@ impl BackupPlan {
             ..Meta::default()
         };
         let state = parent.as_ref().map(|parent| &parent.view as &dyn ParentState);
-        let trailer = writer.finish_on(meta, state).map_err(in_image)?.trailer;
+        let ImageSummary { trailer, roots } = writer.finish_on(meta, state).map_err(in_image)?;
         source.release()?;
         released.store(source.hold.is_some(), Ordering::Relaxed);
 
         let segments = trailer.segment_count.max(1);
-        let written = open_parts(storage, image, PART, segments).map_err(|error| match error {
+        let written = open_parts(storage, image, PART, segments, keys);
+        let written = written.map_err(|error| match error {
             // It cannot be opened at all.
             aiv_image_format::Error::Io { source, offset: 0, .. } => {
                 Error::Destination { op: format!("reading back {image}{PART}"), source }
@@ -376,8 +399,8 @@ impl BackupPlan {
             kind,
             recovery_point: ids.point,
             parent: state.map(|state| state.link().point),
-            state_root: trailer.state_root,
-            content_root: trailer.content_root,
+            state_root: roots.state,
+            content_root: roots.content,
             bytes_source: self.geometry.len(),
             bytes_used: self.used_bytes(),
             bytes_read: captured.bytes_read,
@@ -391,11 +414,15 @@ impl BackupPlan {
             lost: Vec::new(),
             parent_damage: parent.and_then(Parent::into_damage).map(|error| causes(&error)),
             leftovers_removed: Vec::new(),
+            begins_key: false,
         })
     }
 
     fn superblock(&self, ids: &BackupIds, base: &Base) -> Superblock {
         let parent = base.parent.as_ref().map(|parent| parent.view.link());
+        let root = parent.map(|link| link.state_root);
+        let hedged = |seal: &SealOptions| seal::session(&seal.hedge, ids.image, root);
+        let session = self.options.seal.as_ref().map_or(ids.session, hedged);
         // A set bit says that the image may use it: what it will, nobody knows yet.
         let incompat = parent.map_or(0, |_| Features::DELTA | Features::PARENT)
             | if self.options.parity { Features::PARITY } else { 0 };
@@ -408,7 +435,7 @@ impl BackupPlan {
             parent,
             geometry: base.geometry,
             created_unix_ms: ids.time_unix_ms,
-            session: ids.session,
+            session,
             writer: concat!("aivory ", env!("CARGO_PKG_VERSION")).to_owned(),
             key_commitment: Digest::default(),
         }

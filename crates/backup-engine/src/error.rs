@@ -118,6 +118,18 @@ pub enum Refusal {
         /// Bytes that would do.
         needed: u64,
     },
+    /// A key, and segments or parity over the pieces: the format has no such images yet.
+    #[error("an image with a key is neither split nor has parity over all its bytes")]
+    KeyedInParts,
+    /// The newest point of the source is sealed or authenticated, and the new one would not be.
+    #[error("the newest point of the source has a key, and the new one would have none")]
+    WithoutKey,
+    /// What was given does not open the newest point of the source.
+    #[error("the newest point of the source has another key than the ones that were opened")]
+    OtherKey,
+    /// The image that a new one would build on carries no slots to give on.
+    #[error("the image that the new one would build on has no sound key slots")]
+    NoSlots,
     /// The chosen block size does not fit a disk of this size.
     #[error("a disk of {len} bytes does not fit into blocks of {block_size} bytes")]
     BlockSize {

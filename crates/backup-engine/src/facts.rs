@@ -4,6 +4,8 @@ use std::time::Duration;
 use aiv_filesystems::Pattern;
 use aiv_image_format::{BlockSize, Compression, DELTA_DEPTH_WRITTEN};
 
+use crate::seal::SealOptions;
+
 /// What the caller knows about a source besides its bytes.
 #[derive(Debug, Clone, Default)]
 pub struct SourceFacts {
@@ -94,6 +96,8 @@ pub struct BackupOptions {
     /// [`SEGMENT_BYTES_MIN`](aiv_image_format::limits::SEGMENT_BYTES_MIN); from 64 MiB on no file
     /// is larger.
     pub split: Option<u64>,
+    /// How the image is sealed or authenticated, if it is.
+    pub seal: Option<SealOptions>,
 }
 
 impl Default for BackupOptions {
@@ -114,6 +118,7 @@ impl Default for BackupOptions {
             patience: Duration::ZERO,
             comment: String::new(),
             split: None,
+            seal: None,
         }
     }
 }

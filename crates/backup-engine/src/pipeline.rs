@@ -4,6 +4,8 @@
 //! thread hands the results to the image writer in the order of the disk, so that the image
 //! does not depend on the timing of threads.
 
+use std::sync::Arc;
+
 use aiv_image_format::{Geometry, ImageWriter, RunKind};
 use aiv_volume_io::{Extent, ExtentSet, Job, Notice, ReadAt, Step};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -87,6 +89,8 @@ pub(crate) fn run(
         .num_threads(threads)
         .build()
         .map_err(|e| Error::Examine(Box::new(e)))?;
+    let pool = Arc::new(pool);
+    writer.seal_in(Arc::clone(&pool));
     // Each waiting item may hold a piece of work, and so do the reader and the writer. What the
     // workers have is among what waits for the writer.
     let whole = capture.blocks_per_work() * u64::from(capture.geometry.block_size().get());

@@ -105,6 +105,9 @@ impl BackupPlan {
         if options.sectors == Sectors::All && !options.exclude.is_empty() {
             return Err(Refusal::ExcludeFromAll.into());
         }
+        if options.seal.is_some() && (options.split.is_some() || options.parity) {
+            return Err(Refusal::KeyedInParts.into());
+        }
         let mut notes = Vec::new();
         let consistency = match facts.writers.as_slice() {
             [] if facts.held.is_some() => {

@@ -25,7 +25,7 @@ pub struct Folder {
     /// provides any more, oldest first, until [`Catalogue::forget`](crate::Catalogue::forget).
     pub vanished: Vec<Vanished>,
     /// The keys it was scanned with.
-    pub(crate) keys: Keys,
+    pub keys: Keys,
 }
 
 /// All points of one source.
@@ -303,6 +303,22 @@ impl Folder {
     /// The set with this identity, also one of which no point can be told.
     pub(crate) fn any_set(&self, id: SetId) -> Option<&Set> {
         self.sets.iter().chain(&self.nameless).find(|s| s.id == id)
+    }
+
+    /// Refuses a folder with points that are locked.
+    ///
+    /// # Errors
+    /// [`Error::NotRestorable`] with the first of them.
+    pub fn check_unlocked(&self) -> Result<()> {
+        let mut points = self
+            .sets
+            .iter()
+            .chain(&self.nameless)
+            .flat_map(|set| set.points.iter().chain(&set.nameless));
+        let locked = points.find(|point| matches!(point.state, PointState::Locked { .. }));
+        locked.map_or(Ok(()), |point| {
+            Err(Error::NotRestorable { point: point.id, state: point.state.clone() })
+        })
     }
 
     /// The set with this identity.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aiv_backup_engine::{BackupPlan, BackupReport, LostPoint};
 use aiv_chain::meta::{DiskInfo, Excluded, ExcludedFile, RegionInfo};
-use aiv_chain::{Checked, Image, Point, Set, Stray};
+use aiv_chain::{Checked, Image, Point, PointState, Protection, Set, Stray};
 use aiv_image_format::{Corrupt, Error as ImageError, MAJOR, MINOR, Segments};
 use aiv_restore_engine::{NewTable, PlanStep, RestorePlan, RestoreReport, TableRow, UndoLog};
 use aiv_volume_io::Extent;
@@ -152,8 +152,11 @@ pub fn image(image: &Image) -> Value {
         "segments": tail.segment_count.max(1),
         "sector_size": geometry.sector_size(),
         "block_size": geometry.block_size().get(),
-        "state_root": tail.state_root.to_string(),
-        "content_root": tail.content_root.to_string(),
+        "state_root": image.roots().map(|roots| roots.state.to_string()),
+        "content_root": image.roots().map(|roots| roots.content.to_string()),
+        "sealed": head.is_sealed(),
+        "locked": image.is_locked(),
+        "key": head.is_keyed().then(|| head.key_commitment.to_string()),
         "blocks": {
             "data": n.blocks_data, "ref": n.blocks_ref, "zero": n.blocks_zero,
             "unused": n.blocks_unused, "excluded": n.blocks_excluded,
@@ -216,6 +219,14 @@ pub fn sets(sets: &[Set]) -> Value {
     sets.iter().map(set).collect()
 }
 
+fn protection(point: &Point) -> &'static str {
+    match point.protection {
+        Protection::None => "none",
+        Protection::Authenticated(_) => "authenticated",
+        Protection::Sealed(_) => "sealed",
+    }
+}
+
 fn point(point: &Point) -> Value {
     json!({
         "recovery_point": point.id.to_string(),
@@ -227,6 +238,9 @@ fn point(point: &Point) -> Value {
         "size_stored": point.size_stored,
         "segments": point.segments.len() + 1,
         "restorable": point.is_restorable(),
+        "locked": matches!(point.state, PointState::Locked { .. }),
+        "protection": protection(point),
+        "key": point.protection.key().map(|key| key.to_string()),
         "problem": (!point.is_restorable()).then(|| point.state.to_string()),
         "other_files": point.other_files,
         "damage": lines(words::damage(point)),
@@ -265,6 +279,7 @@ pub fn verification(images: &[Checked]) -> Value {
             "bytes_checked": report.map_or(0, |r| r.bytes_checked),
             "proven": image.is_proven(),
             "segment": image.segment,
+            "locked": report.is_some_and(|r| r.locked),
             "skipped": image.skipped.map(|v| time(v.time_unix_ms)),
             "points_affected": lines(&image.points_affected),
         })

@@ -19,6 +19,7 @@ mod increments;
 mod logical_volumes;
 mod planted;
 mod round_trip;
+mod sealed;
 mod splits;
 mod stopping;
 mod tools;

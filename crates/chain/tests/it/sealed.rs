@@ -41,7 +41,8 @@ fn seal(mode: Mode) -> Option<Seal> {
 
 /// The bytes of the disk at one time.
 fn disk(number: u8) -> Vec<u8> {
-    let mut bytes: Vec<u8> = (0..6 * BLOCK).map(|at| (at * at / 97) as u8).collect();
+    let mut bytes: Vec<u8> =
+        (0..6 * BLOCK as u64).map(|at| (at * at / 97).to_le_bytes()[0]).collect();
     for change in 0..number {
         let at = (usize::from(change) + 1) * BLOCK + 100;
         bytes[at..at + 30].fill(change + 1);

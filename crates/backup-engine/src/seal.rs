@@ -1,0 +1,138 @@
+//! Images with keys: which key an image gets, and what it may build on.
+
+use aiv_chain::{Folder, Point, Protection, Set, View};
+use aiv_image_format::{ChainKey, Digest, Image, ImageId, Keys, Mode, Seal, SessionTag, SetId};
+use aiv_keys::KeyArea;
+use aiv_volume_io::Storage;
+
+use crate::error::{Error, Refusal, Result};
+use crate::facts::Basis;
+
+/// How images are sealed or authenticated.
+#[derive(Debug, Clone)]
+pub struct SealOptions {
+    /// What a new key does; a chain that exists goes on as it is.
+    pub mode: Mode,
+    /// Keys of chains that exist, as far as they were opened.
+    pub keys: Keys,
+    /// What stands for keys that no new image gets.
+    pub retired: Vec<Digest>,
+    /// The key of a source that has none yet, and its slots.
+    pub fresh: (ChainKey, KeyArea),
+    /// Whether sizes are rounded up, so that they tell less about contents.
+    pub padding: bool,
+    /// What makes the session of this image another one than any before.
+    pub hedge: Hedge,
+}
+
+/// What a session is named after beside the image: numbers that do not come again even where
+/// random ones do, as in a virtual machine that is set back.
+#[derive(Debug, Clone, Default)]
+pub struct Hedge {
+    /// Random bytes.
+    pub random: [u8; 32],
+    /// A random number of this process.
+    pub nonce_salt: u32,
+    /// The time, as finely as it is known.
+    pub time_ns: u128,
+    /// What names this process and the start of the machine.
+    pub place: String,
+}
+
+impl SealOptions {
+    /// Whether an image may build on one that is protected like this.
+    fn goes_on(&self, protection: Protection) -> bool {
+        let Some(key) = protection.key() else { return false };
+        self.keys.find(&key.0).is_some() && !self.retired.contains(&key)
+    }
+}
+
+/// The keys to open what exists with.
+pub(crate) fn keys(options: Option<&SealOptions>) -> Keys {
+    options.map_or_else(Keys::none, |options| options.keys.clone())
+}
+
+/// Whether an image that is made with these options may build on one that is protected like this.
+pub(crate) fn may_build_on(options: Option<&SealOptions>, protection: Protection) -> bool {
+    match options {
+        None => protection == Protection::None,
+        Some(options) => options.goes_on(protection),
+    }
+}
+
+/// Refuses to go on in a way the owner of the set cannot want: without a key beside images that
+/// have one, or with another one because that of the newest image was not given.
+pub(crate) fn check_newest(
+    folder: &Folder,
+    set: SetId,
+    options: Option<&SealOptions>,
+    basis: Basis,
+) -> Result<()> {
+    let points = folder.set(set).map_or(&[][..], |set| &set.points);
+    if options.is_none() && points.iter().any(|point| point.protection.key().is_some()) {
+        return Err(Refusal::WithoutKey.into());
+    }
+    // The numbers of locked images are not known. A clock that was wrong refuses at worst.
+    let newest = points.iter().max_by_key(|point| point.time_unix_ms);
+    let Some(key) = newest.and_then(|point| point.protection.key()) else { return Ok(()) };
+    match options {
+        None => Ok(()),
+        Some(options) if options.retired.contains(&key) || basis == Basis::Nothing => Ok(()),
+        Some(options) if options.keys.find(&key.0).is_none() => Err(Refusal::OtherKey.into()),
+        Some(_) => Ok(()),
+    }
+}
+
+/// What the new image is written with: the key of its parent, else that of the newest image of
+/// the set that has one, else a new one.
+pub(crate) fn seal(
+    options: &SealOptions,
+    parent: Option<&View>,
+    set: Option<&Set>,
+    storage: &dyn Storage,
+) -> Result<Seal> {
+    let (key, area, mode) = match parent {
+        Some(view) => of_image(options, view.image())?.ok_or(Refusal::NoSlots)?,
+        None => of_set(options, set, storage).unwrap_or_else(|| {
+            let (key, area) = &options.fresh;
+            (key.clone(), area.clone(), options.mode)
+        }),
+    };
+    Ok(Seal {
+        mode,
+        padding: options.padding,
+        slots: Some(area.to_bytes().into_boxed_slice()),
+        ..Seal::new(key, options.hedge.nonce_salt)
+    })
+}
+
+type WithSlots = (ChainKey, KeyArea, Mode);
+
+/// A full image goes on with the key of those before it, so that all ways in open it, too: the
+/// recovery code in a safe does not know that a chain was damaged and another one began.
+fn of_set(options: &SealOptions, set: Option<&Set>, storage: &dyn Storage) -> Option<WithSlots> {
+    let mut points: Vec<&Point> = set?.points.iter().collect();
+    points.sort_by_key(|point| std::cmp::Reverse(point.time_unix_ms));
+    points.into_iter().filter(|point| options.goes_on(point.protection)).find_map(|point| {
+        let file = storage.open(&point.file).ok()?;
+        let image = Image::open_with(file, &options.keys).ok()?;
+        of_image(options, &image).ok()?.filter(|(_, _, mode)| *mode == options.mode)
+    })
+}
+
+/// The key, the slots and the mode of an image; `None` without sound slots: nobody could open
+/// the new image by itself.
+fn of_image(options: &SealOptions, image: &Image) -> Result<Option<WithSlots>> {
+    let superblock = image.superblock();
+    let key = options.keys.find(&superblock.key_commitment.0).ok_or(Refusal::OtherKey)?;
+    let mode = if superblock.is_sealed() { Mode::Sealed } else { Mode::Authenticated };
+    let copies = image.slot_copies().map_err(Error::Parent)?;
+    let areas = copies.and_then(|[a, b]| KeyArea::sound([&a, &b]).ok()).unwrap_or_default();
+    let area = areas.into_iter().find(|area| area.prove(key).is_ok());
+    Ok(area.map(|area| (key.clone(), area, mode)))
+}
+
+/// The session of an image.
+pub(crate) fn session(hedge: &Hedge, image: ImageId, parent: Option<Digest>) -> SessionTag {
+    SessionTag::hedged(&hedge.random, hedge.time_ns, &hedge.place, image, parent)
+}

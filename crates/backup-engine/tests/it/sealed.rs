@@ -1,0 +1,171 @@
+//! Backups with keys: what goes on with which key, and what is refused.
+
+use std::collections::HashSet;
+
+use aiv_backup_engine::{BackupOptions, Basis, Error, Hedge, Mode, Refusal, SealOptions};
+use aiv_chain::{Folder, Keys, Protection, Trust, View};
+use aiv_image_format::{ChainKey, Digest, Image};
+use aiv_keys::{KeyArea, KeyFile, NewSlot, Way};
+use aiv_testkit::MemStorage;
+use aiv_testkit::disks::Content;
+use aiv_volume_io::{Job, MemDisk, ReadAt, Storage};
+
+use crate::common::{BLOCK, options, threads, try_backup};
+
+fn key(n: u8) -> ChainKey {
+    ChainKey::new([n; 32])
+}
+
+/// Slots that a key file opens.
+fn area(key: &ChainKey) -> KeyArea {
+    let file = KeyFile::new(&[9; 32]).unwrap();
+    let way = Way::KeyFile(&file);
+    let random = &[7; NewSlot::RANDOM];
+    KeyArea::new(key, &NewSlot { way, label: "", created_unix_ms: 0, random }).unwrap()
+}
+
+/// A new chain gets key `fresh`; the chains of `opened` go on.
+fn sealed(fresh: u8, opened: &[u8]) -> BackupOptions {
+    let mut keys = Keys::none();
+    opened.iter().for_each(|n| keys.add(key(*n)));
+    let fresh = (key(fresh), area(&key(fresh)));
+    let hedge = Hedge { time_ns: 1, ..Hedge::default() };
+    let (retired, mode) = (Vec::new(), Mode::Sealed);
+    let seal = SealOptions { mode, keys, retired, fresh, padding: false, hedge };
+    BackupOptions { seal: Some(seal), ..options() }
+}
+
+fn seal(options: &mut BackupOptions) -> &mut SealOptions {
+    options.seal.as_mut().unwrap()
+}
+
+fn disk(seed: u64) -> MemDisk {
+    let mut bytes = Content::Random(1).bytes(10 * BLOCK);
+    bytes[3 * BLOCK..4 * BLOCK].copy_from_slice(&Content::Random(seed).bytes(BLOCK));
+    MemDisk::from_bytes(bytes)
+}
+
+fn folder(storage: &dyn Storage, keys: &Keys) -> Folder {
+    Folder::scan_keyed(storage, keys, Trust::Files, Job::silent()).unwrap().0
+}
+
+#[test]
+fn an_increment_has_the_key_the_mode_and_the_ways_in_of_its_parent() {
+    for mode in [Mode::Sealed, Mode::Authenticated] {
+        let storage = MemStorage::new();
+        let mut first = sealed(1, &[]);
+        seal(&mut first).mode = mode;
+        try_backup(&disk(1), &storage, first, 1).unwrap();
+        // A chain that exists goes on as it is, whatever a new one would be.
+        let report = try_backup(&disk(2), &storage, sealed(2, &[1]), 2).unwrap();
+        assert!(report.parent.is_some() && report.totals.blocks_decided() == 1);
+        let keys = Keys::of(key(1));
+        let folder = folder(&storage, &keys);
+        let points = &folder.sets[0].points;
+        let commitment = Digest(key(1).commitment());
+        let expected = match mode {
+            Mode::Sealed => Protection::Sealed(commitment),
+            Mode::Authenticated => Protection::Authenticated(commitment),
+        };
+        assert_eq!((points[0].protection, points[1].protection), (expected, expected));
+        let view = View::of_point(&storage, &folder.sets[0], &points[1]).unwrap();
+        let mut back = vec![0; 10 * BLOCK];
+        view.read_exact_at(&mut back, 0).unwrap();
+        let mut expected = vec![0; 10 * BLOCK];
+        disk(2).read_exact_at(&mut expected, 0).unwrap();
+        assert!(back == expected);
+        let [a, b] = view.image().slot_copies().unwrap().unwrap();
+        assert_eq!((&*a, &*b), (&*area(&key(1)).to_bytes(), &*area(&key(1)).to_bytes()));
+        assert_eq!(report.state_root, view.image().roots().unwrap().state);
+    }
+}
+
+#[test]
+fn a_set_with_a_key_does_not_go_on_without_it_or_with_another_one() {
+    let storage = MemStorage::new();
+    try_backup(&disk(1), &storage, sealed(1, &[]), 1).unwrap();
+    let before = storage.names();
+    let refusal = |options: BackupOptions| match try_backup(&disk(2), &storage, options, 2) {
+        Err(Error::Refused(refusal)) => refusal,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refusal(options()), Refusal::WithoutKey);
+    let full = BackupOptions { basis: Basis::Nothing, ..options() };
+    assert_eq!(refusal(full), Refusal::WithoutKey);
+    assert_eq!(refusal(sealed(2, &[])), Refusal::OtherKey);
+    assert_eq!(refusal(sealed(2, &[2])), Refusal::OtherKey);
+    assert_eq!(storage.names(), before);
+    // Whoever asks for a full image gets one, with the key it brings.
+    let full = BackupOptions { basis: Basis::Nothing, ..sealed(2, &[]) };
+    assert!(try_backup(&disk(2), &storage, full, 2).unwrap().parent.is_none());
+}
+
+#[test]
+fn a_later_full_image_has_the_key_of_the_set_and_all_its_ways_in() {
+    let storage = MemStorage::new();
+    try_backup(&disk(1), &storage, sealed(1, &[]), 1).unwrap();
+    let full = BackupOptions { basis: Basis::Nothing, ..sealed(2, &[1]) };
+    let report = try_backup(&disk(2), &storage, full, 2).unwrap();
+    assert!(report.parent.is_none() && !report.begins_key);
+    let image = Image::open(storage.open(&report.image).unwrap()).unwrap();
+    assert_eq!(image.superblock().key_commitment.0, key(1).commitment());
+    let [a, _] = image.slot_copies().unwrap().unwrap();
+    assert_eq!(&*a, &*area(&key(1)).to_bytes());
+    // Another mode is another matter: that chain is new.
+    let mut full = BackupOptions { basis: Basis::Nothing, ..sealed(3, &[1]) };
+    seal(&mut full).mode = Mode::Authenticated;
+    let report = try_backup(&disk(2), &storage, full, 3).unwrap();
+    assert!(report.begins_key);
+    let image = Image::open(storage.open(&report.image).unwrap()).unwrap();
+    assert_eq!(image.superblock().key_commitment.0, key(3).commitment());
+}
+
+#[test]
+fn a_retired_key_gets_no_new_image_and_a_set_without_key_can_get_one() {
+    let storage = MemStorage::new();
+    try_backup(&disk(1), &storage, options(), 1).unwrap();
+    let report = try_backup(&disk(1), &storage, sealed(1, &[]), 2).unwrap();
+    assert!(report.parent.is_none(), "an image with a key builds on none without");
+    let mut retired = sealed(2, &[1]);
+    seal(&mut retired).retired = vec![Digest(key(1).commitment())];
+    let report = try_backup(&disk(1), &storage, retired, 3).unwrap();
+    assert!(report.parent.is_none());
+    let report = try_backup(&disk(1), &storage, sealed(3, &[1, 2]), 4).unwrap();
+    assert!(report.parent.is_some());
+    let keys = [1, 2].iter().fold(Keys::none(), |mut keys, n| {
+        keys.add(key(*n));
+        keys
+    });
+    let found = folder(&storage, &keys);
+    let last = found.sets[0].points.last().unwrap();
+    assert_eq!(last.protection, Protection::Sealed(Digest(key(2).commitment())));
+}
+
+#[test]
+fn a_generator_that_repeats_itself_seals_no_two_images_alike() {
+    // A virtual machine set back: the same random numbers, in the same process, each time.
+    let mut sessions = HashSet::new();
+    let mut images = HashSet::new();
+    for time_ns in [1, 2, 3] {
+        let storage = MemStorage::new();
+        let mut options = sealed(1, &[]);
+        seal(&mut options).hedge.time_ns = time_ns;
+        let report = try_backup(&disk(1), &storage, options, 1).unwrap();
+        let image = storage.contents(&report.image).unwrap();
+        sessions.insert(image[176..188].to_vec());
+        images.insert(image[40_000..41_000].to_vec());
+    }
+    assert_eq!((sessions.len(), images.len()), (3, 3));
+}
+
+#[test]
+fn a_sealed_image_does_not_depend_on_the_number_of_threads() {
+    let image = |count: usize| {
+        let storage = MemStorage::new();
+        let options = BackupOptions { threads: threads(count), ..sealed(1, &[]) };
+        let report = try_backup(&disk(1), &storage, options, 1).unwrap();
+        storage.contents(&report.image).unwrap()
+    };
+    let one = image(1);
+    assert!(image(2) == one && image(7) == one);
+}
