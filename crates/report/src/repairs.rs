@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use aiv_chain::Repaired;
+use aiv_volume_io::Extent;
 use serde_json::{Value, json};
 
 use crate::Remarks;
@@ -15,6 +16,8 @@ const RUNS_SHOWN: usize = 8;
 /// What came of each damaged image, repaired into the folder `to`.
 #[must_use]
 pub fn repairs_json(to: &Path, repaired: &[Repaired]) -> Value {
+    let extent = |extent: &Extent| json!({"start": extent.start, "length": extent.len});
+    let run = |&(first, count): &(u64, u64)| json!({"first": first, "count": count});
     let one = |image: &Repaired| {
         let report = &image.report;
         json!({
@@ -26,8 +29,8 @@ pub fn repairs_json(to: &Path, repaired: &[Repaired]) -> Value {
             "pages": report.pages,
             "tail": report.tail,
             "pieces_lost": report.pieces_lost,
-            "lost": report.lost.iter().map(|extent| json!({"start": extent.start, "length": extent.len})).collect::<Value>(),
-            "lost_blocks": report.lost_blocks.iter().map(|(first, count)| json!({"first": first, "count": count})).collect::<Value>(),
+            "lost": report.lost.iter().map(extent).collect::<Value>(),
+            "lost_blocks": report.lost_blocks.iter().map(run).collect::<Value>(),
         })
     };
     repaired.iter().map(one).collect()
