@@ -45,7 +45,7 @@ pub use keep::Keep;
 pub use locate::{
     locate, locate_image, locate_point, locate_view, open_image, open_view, storage_of,
 };
-pub use merge::{MERGE_PART, MergeIds, NewIds};
+pub use merge::{MERGE_PART, MergeIds, MergeOptions, NewIds};
 pub use names::{ImageName, image_name, suffix};
 pub use reader::ViewReader;
 pub use removal::{LeftFile, LeftReason};

@@ -227,7 +227,8 @@ pub(crate) struct Backup {
 
 /// Prove that images are readable: every structure, every stored byte, every block
 ///
-/// Ends with exit code 4 when anything is damaged, even where a second copy makes up for it.
+/// Ends with exit code 4 when anything is damaged, even where a second copy makes up for it; with
+/// 3 when --repair could write all of it anew.
 /// Results are remembered in the folder, so that --skip-verified can leave out what was proven.
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -341,6 +342,9 @@ pub(crate) struct Consolidate {
     /// Only the set of this name or id
     #[arg(long, value_name = "NAME")]
     pub set: Option<String>,
+    /// Store parity over new images, also where those they are made of have none
+    #[arg(long)]
+    pub parity: bool,
     /// Print what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -360,6 +364,9 @@ pub(crate) struct Archive {
     /// The new file; its folder must exist
     #[arg(long, value_name = "FILE")]
     pub to: PathBuf,
+    /// Store parity over the file, also where the images it is made of have none
+    #[arg(long)]
+    pub parity: bool,
 }
 
 // No documentation here: it would replace that of the commands.

@@ -23,7 +23,8 @@ pub fn repairs_json(to: &Path, repaired: &[Repaired]) -> Value {
         json!({
             "file": image.from,
             "repaired": image.file.as_ref().map(|file| path(&to.join(file))),
-            "complete": report.is_complete(),
+            "complete": report.is_complete() && image.beyond.is_none(),
+            "beyond_repair": image.beyond,
             "pieces_by_parity": report.pieces_by_parity,
             "pieces_from_copies": report.pieces_from_copies,
             "pages": report.pages,
@@ -59,6 +60,11 @@ fn repair_text(to: &Path, image: &Repaired) -> String {
             what.push("the end of the file".to_owned());
         }
         return format!("{from}: repaired and proven as {made} ({})\n", what.join(", "));
+    }
+    if let Some(why) = &image.beyond {
+        return format!(
+            "{from}: NOT REPAIRED, too little of it is left; nothing was written\n  {why}\n"
+        );
     }
     if report.is_complete() {
         return format!("{from}: every byte is what was written; nothing to repair\n");
@@ -98,7 +104,7 @@ impl Remarks {
                 remarks
                     .warnings
                     .push(format!("{from} is still damaged: put the repaired file in its place"));
-            } else if !image.report.is_complete() {
+            } else if image.beyond.is_some() || !image.report.is_complete() {
                 remarks.warnings.push(format!(
                     "{from}: another copy of the file (--from DIR) may have what is lost; all \
                      other blocks can still be salvaged from it"

@@ -74,8 +74,11 @@ pub(crate) fn merge_ids(maker: &mut Maker) -> impl FnMut() -> MergeIds {
 }
 
 /// How points are merged in programs.
-pub(crate) const CONSOLIDATE: ConsolidateOptions =
-    ConsolidateOptions { compression: Compression::Zstd(1), patience: Duration::ZERO };
+pub(crate) const CONSOLIDATE: ConsolidateOptions = ConsolidateOptions {
+    compression: Compression::Zstd(1),
+    parity: false,
+    patience: Duration::ZERO,
+};
 
 /// Options of a random backup.
 pub(crate) fn random_options(random: &mut Random) -> BackupOptions {

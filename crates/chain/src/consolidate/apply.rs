@@ -13,7 +13,7 @@ use crate::census::Census;
 use crate::error::{Error, Result};
 use crate::facts::Facts;
 use crate::folder::{Folder, Set};
-use crate::merge::{Merge, NewIds, remove_stale, take_lease};
+use crate::merge::{Merge, MergeOptions, NewIds, bytes_with_parity, remove_stale, take_lease};
 use crate::removal::{LeftFile, LeftReason, Removal, Removed};
 use crate::view::View;
 
@@ -22,6 +22,8 @@ use crate::view::View;
 pub struct ConsolidateOptions {
     /// For the few blocks that have to be stored anew.
     pub compression: Compression,
+    /// Parity over the whole of each new image, also where none of those it is made of had it.
+    pub parity: bool,
     /// Time to wait for a running backup to end before the old files are left alone.
     pub patience: Duration,
 }
@@ -103,7 +105,8 @@ impl ConsolidationPlan {
         let mut folding = Folding { set, storage, lease, patience, report, job };
         folding.finish(&self.leftovers)?;
         for run in &self.runs {
-            folding.merge(run, options.compression, new_ids)?;
+            let ConsolidateOptions { compression, parity, .. } = *options;
+            folding.merge(run, MergeOptions { compression, parity }, new_ids)?;
         }
         let report = &mut folding.report;
         report.waiting_for_backup = report.left.iter().any(|left| left.why == LeftReason::Backup);
@@ -158,7 +161,7 @@ impl Folding<'_> {
     fn merge(
         &mut self,
         run: &PlannedRun,
-        compression: Compression,
+        options: MergeOptions,
         new_ids: &mut NewIds<'_>,
     ) -> Result<()> {
         // Again for each run: the one before changed it.
@@ -179,12 +182,16 @@ impl Folding<'_> {
             return Err(changed("builds on other points"));
         }
         let free = self.storage.free_bytes().map_err(Error::io("asking for free space"))?;
-        if let Some(free) = free.filter(|&free| free < run.bytes_max) {
-            return Err(Error::NoSpace { needed: run.bytes_max, free });
+        let needed = match options.parity {
+            true => bytes_with_parity(run.bytes_max),
+            false => run.bytes_max,
+        };
+        if let Some(free) = free.filter(|&free| free < needed) {
+            return Err(Error::NoSpace { needed, free });
         }
         let view = View::of_point(self.storage, set, point)?;
         let merge =
-            Merge { view: &view, count, compression, ids: new_ids(), name: None, job: self.job };
+            Merge { view: &view, count, options, ids: new_ids(), name: None, job: self.job };
         let merged = merge.write(self.storage, &|| {
             self.lease.check().map_err(Error::io("checking the lease before publishing"))
         })?;

@@ -25,7 +25,7 @@ use gather::{Batch, Gather};
 use run::Run;
 use write::Sink;
 
-pub(crate) use estimate::bytes_max;
+pub(crate) use estimate::{bytes_max, bytes_with_parity};
 
 /// What the temporary names of images that are merged or copied end with. Backups leave files of
 /// such names alone: another lease protects them.
@@ -78,14 +78,28 @@ impl MergeIds {
 /// Gives the ids of the next file.
 pub type NewIds<'f> = dyn FnMut() -> MergeIds + 'f;
 
+/// How merged images are written.
+#[derive(Debug, Clone, Copy)]
+pub struct MergeOptions {
+    /// For the few blocks that have to be stored anew.
+    pub compression: Compression,
+    /// Parity over the whole image, also where none of the images it is made of had it.
+    pub parity: bool,
+}
+
+impl From<Compression> for MergeOptions {
+    fn from(compression: Compression) -> Self {
+        Self { compression, parity: false }
+    }
+}
+
 /// Images to be made into one.
 pub(crate) struct Merge<'a> {
     /// The point the merged image provides, with its whole chain.
     pub view: &'a View,
     /// So many of the newest images of the chain are merged; at least one.
     pub count: usize,
-    /// For blocks that have to be stored anew.
-    pub compression: Compression,
+    pub options: MergeOptions,
     pub ids: MergeIds,
     /// The name of the file, instead of one that says host, disk, time and number.
     pub name: Option<&'a str>,
@@ -176,7 +190,7 @@ impl Merge<'_> {
         std::thread::scope(|scope| {
             let (send, batches) = sync_channel(BATCHES_AHEAD);
             let (give_back, spare) = channel();
-            scope.spawn(move || gather_all(run, parent, self.compression, &send, &spare));
+            scope.spawn(move || gather_all(run, parent, self.options.compression, &send, &spare));
             for batch in batches {
                 self.job.check()?;
                 let batch: Batch = batch.map_err(|error| layers.explain(error))?;
@@ -192,7 +206,7 @@ impl Merge<'_> {
     }
 
     fn superblock(&self, run: &Run<'_>) -> Result<Superblock> {
-        let mut incompat = 0;
+        let mut incompat = if self.options.parity { Features::PARITY } else { 0 };
         for layer in run.layers.iter().take(run.count) {
             let features = layer.image.superblock().features;
             incompat |= features.incompat;

@@ -2,14 +2,16 @@
 
 use std::io;
 
-use aiv_image_format::{Compression, Digest, ImageKind, PointId};
+use aiv_image_format::{Digest, ImageKind, PointId};
 use aiv_volume_io::{Job, Storage};
 
 use super::{census_of_durable, check_room};
 use crate::ancestry::{Ancestry, node};
 use crate::error::{Error, Result};
 use crate::folder::{Point, Set};
-use crate::merge::{Merge, MergeIds, NewIds, bytes_max, remove_stale, take_lease};
+use crate::merge::{
+    Merge, MergeIds, MergeOptions, NewIds, bytes_max, bytes_with_parity, remove_stale, take_lease,
+};
 use crate::view::View;
 
 /// What archiving a point did.
@@ -41,7 +43,7 @@ pub fn archive(
     set: &Set,
     point: &Point,
     to: &dyn Storage,
-    compression: Compression,
+    options: impl Into<MergeOptions>,
     new_ids: &mut NewIds<'_>,
     job: Job<'_>,
 ) -> Result<ArchiveReport> {
@@ -64,8 +66,9 @@ pub fn archive(
     }
     let view = View::of_point(from, set, point)?;
     let count = view.images().len();
-    check_room(to, bytes_max(&view, count).map_err(|e| view.layers.explain(e))?)?;
-    let merge = Merge { view: &view, count, compression, ids: new_ids(), name: None, job };
+    let options = options.into();
+    check_room(to, needed(&view, count, options)?)?;
+    let merge = Merge { view: &view, count, options, ids: new_ids(), name: None, job };
     let merged = merge
         .write(to, &|| lease.check().map_err(Error::io("checking the lease before publishing")))?;
     Ok(ArchiveReport {
@@ -85,7 +88,7 @@ pub fn archive_as(
     view: &View,
     to: &dyn Storage,
     file: &str,
-    compression: Compression,
+    options: impl Into<MergeOptions>,
     ids: MergeIds,
     job: Job<'_>,
 ) -> Result<ArchiveReport> {
@@ -97,8 +100,9 @@ pub fn archive_as(
     let lease = take_lease(to, set)?;
     remove_stale(to, set)?;
     let count = view.images().len();
-    check_room(to, bytes_max(view, count).map_err(|e| view.layers.explain(e))?)?;
-    let merge = Merge { view, count, compression, ids, name: Some(file), job };
+    let options = options.into();
+    check_room(to, needed(view, count, options)?)?;
+    let merge = Merge { view, count, options, ids, name: Some(file), job };
     let merged = merge
         .write(to, &|| lease.check().map_err(Error::io("checking the lease before publishing")))?;
     Ok(ArchiveReport {
@@ -108,4 +112,10 @@ pub fn archive_as(
         bytes: merged.trailer.file_len,
         was_there: false,
     })
+}
+
+/// Bytes the archive may take.
+fn needed(view: &View, count: usize, options: MergeOptions) -> Result<u64> {
+    let bytes = bytes_max(view, count).map_err(|e| view.layers.explain(e))?;
+    Ok(if options.parity { bytes_with_parity(bytes) } else { bytes })
 }

@@ -21,7 +21,11 @@ use crate::described::{
 use crate::transfers::archive_point;
 
 pub(crate) fn options() -> ConsolidateOptions {
-    ConsolidateOptions { compression: Compression::Zstd(1), patience: Duration::ZERO }
+    ConsolidateOptions {
+        compression: Compression::Zstd(1),
+        parity: false,
+        patience: Duration::ZERO,
+    }
 }
 
 /// Ids that never repeat, from `seed` on.

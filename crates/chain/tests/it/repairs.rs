@@ -1,6 +1,6 @@
 //! Damaged images made whole in another folder: published when every byte is proven, or not.
 
-use aiv_chain::{Error, Folder, MERGE_PART, Repaired, Result, archive, repair};
+use aiv_chain::{Error, Folder, MERGE_PART, MergeOptions, Repaired, Result, archive, repair};
 use aiv_image_format::{Compression, Depth, Features, Image};
 use aiv_testkit::disks::Content;
 use aiv_testkit::{Fault, FaultPlan, FaultStorage, MemStorage, Op};
@@ -60,6 +60,17 @@ fn nothing_is_published_for_a_sound_image_nor_for_one_that_stays_incomplete() {
     let done = repaired(&from, &[], &to).unwrap();
     assert!(done.file.is_none() && !done.report.is_complete());
     assert!(done.report.pieces_lost == 5 && !done.report.lost_blocks.is_empty(), "{done:?}");
+    assert!(to.names().is_empty());
+}
+
+#[test]
+fn of_a_file_without_trailers_nothing_can_be_told_and_that_is_no_error() {
+    let (from, to) = (folder(Features::PARITY), MemStorage::new());
+    let mut bytes = from.contents("sub/a.aiv").unwrap().to_vec();
+    bytes.truncate(bytes.len() - PIECE);
+    from.insert("sub/a.aiv", bytes);
+    let done = repaired(&from, &[], &to).unwrap();
+    assert!(done.beyond.is_some() && done.file.is_none(), "{done:?}");
     assert!(to.names().is_empty());
 }
 
@@ -137,15 +148,20 @@ fn no_fault_while_an_image_is_repaired_gives_false_success_or_a_wrong_file() {
 }
 
 #[test]
-fn a_full_image_made_of_one_with_parity_has_parity_of_its_own() {
+fn a_full_image_made_of_one_with_parity_has_parity_of_its_own_and_any_can_ask_for_it() {
     for features in [0, Features::PARITY] {
-        let (from, to) = (folder(features), MemStorage::new());
+        let from = folder(features);
         let folder = Folder::scan(&from, Job::silent()).unwrap();
         let set = &folder.sets[0];
-        let (point, lz4) = (&set.points[0], Compression::Lz4);
-        let report = archive(&from, set, point, &to, lz4, &mut ids(3), Job::silent()).unwrap();
-        let image = Image::open(to.open(&report.file).unwrap()).unwrap();
-        assert_eq!(image.superblock().features.incompat, features);
-        assert!(image.verify(Depth::Data, Job::silent()).unwrap().is_sound());
+        let point = &set.points[0];
+        for parity in [false, true] {
+            let to = MemStorage::new();
+            let how = MergeOptions { compression: Compression::Lz4, parity };
+            let report = archive(&from, set, point, &to, how, &mut ids(3), Job::silent()).unwrap();
+            let image = Image::open(to.open(&report.file).unwrap()).unwrap();
+            let expected = if parity { Features::PARITY } else { features };
+            assert_eq!(image.superblock().features.incompat, expected);
+            assert!(image.verify(Depth::Data, Job::silent()).unwrap().is_sound());
+        }
     }
 }

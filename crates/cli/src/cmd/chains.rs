@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use aiv_backup_engine::Compression;
 use aiv_chain::{
-    ConsolidateOptions, ConsolidationPlan, Folder, Keep, Point, Selector, Set, archive_as,
-    copy_point, copy_set, find_set, locate_point, locate_view, move_point, move_set, storage_of,
+    ConsolidateOptions, ConsolidationPlan, Folder, Keep, MergeOptions, Point, Selector, Set,
+    archive_as, copy_point, copy_set, find_set, locate_point, locate_view, move_point, move_set,
+    storage_of,
 };
 use aiv_report::{Failure, Outcome, Remarks, chains};
 use aiv_terminal::{Session, merge_ids, open_folder, open_or_create_folder, remember};
@@ -39,7 +40,8 @@ pub(crate) fn consolidate(args: &Consolidate, session: &Session) -> Result<Outco
         if args.dry_run || plan.is_empty() {
             return Ok(());
         }
-        let options = ConsolidateOptions { compression: COMPRESSION, patience: PATIENCE };
+        let (compression, parity) = (COMPRESSION, args.parity);
+        let options = ConsolidateOptions { compression, parity, patience: PATIENCE };
         let mut ids = merge_ids()?;
         let report = plan.apply(&storage, &options, &mut ids, session.job())?;
         chains::add_consolidation(&mut outcome.json, &args.dir, &report);
@@ -57,7 +59,8 @@ pub(crate) fn consolidate(args: &Consolidate, session: &Session) -> Result<Outco
 pub(crate) fn archive(args: &Archive, session: &Session) -> Result<Outcome, Failure> {
     let (path, view) = locate_view(&args.image, session.job())?;
     let (to, name) = storage_of(&args.to)?;
-    let report = archive_as(&view, &to, name, COMPRESSION, merge_ids()?(), session.job())?;
+    let options = MergeOptions { compression: COMPRESSION, parity: args.parity };
+    let report = archive_as(&view, &to, name, options, merge_ids()?(), session.job())?;
     let json = chains::archive_json(&path, &args.to, &report);
     Ok(Outcome::report(json, chains::archive_text(&path, &args.to, &report)))
 }
