@@ -1,13 +1,17 @@
 //! Damaged images made whole in another folder: published when every byte is proven, or not.
 
+use std::io;
+
 use aiv_chain::{Error, Folder, MERGE_PART, MergeOptions, Repaired, Result, archive, repair};
 use aiv_image_format::{Compression, Depth, Features, Image};
 use aiv_testkit::disks::Content;
-use aiv_testkit::{Fault, FaultPlan, FaultStorage, MemStorage, Op};
-use aiv_volume_io::{Job, Storage};
+use aiv_testkit::{CrashStorage, Fault, FaultPlan, FaultStorage, MemStorage, Op};
+use aiv_volume_io::{AppendFile, Job, Storage};
 
 use crate::common::{BLOCK, Spec};
 use crate::consolidate::ids;
+use crate::merge_crashes::check_states;
+use crate::wrappers::{Forgetful, pass_on};
 
 const PIECE: usize = 64 << 10;
 
@@ -164,4 +168,68 @@ fn a_full_image_made_of_one_with_parity_has_parity_of_its_own_and_any_can_ask_fo
             assert!(image.verify(Depth::Data, Job::silent()).unwrap().is_sound());
         }
     }
+}
+
+/// Every state a power cut may leave of a repair into `storage`, which records in `crash`.
+fn check_crashes(
+    crash: &CrashStorage,
+    storage: &dyn Storage,
+) -> std::result::Result<usize, String> {
+    let from = folder(Features::PARITY);
+    let good = destroy(&from, 1..3);
+    repaired(&from, &[], storage).unwrap();
+    crash.mark("repaired");
+    check_states(crash.crash_states(1, 60), |state| match state.storage.contents("a.aiv") {
+        Some(file) if *file != good => Err("another file under the final name".to_owned()),
+        None if !state.acknowledged.is_empty() => Err("the repaired file is lost".to_owned()),
+        _ => Ok(()),
+    })
+}
+
+#[test]
+fn a_power_cut_during_a_repair_leaves_the_whole_file_or_none() {
+    let crash = CrashStorage::new();
+    let count = check_crashes(&crash, &crash.clone()).unwrap();
+    assert!(count > 500, "{count}");
+}
+
+/// A folder that says its files are durable, and does nothing for it.
+struct NeverSynced<S>(S);
+
+struct NeverSyncedFile(Box<dyn AppendFile>);
+
+impl AppendFile for NeverSyncedFile {
+    fn append(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.0.append(data)
+    }
+    fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(out, offset)
+    }
+    fn sync(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<S: Storage> Storage for NeverSynced<S> {
+    fn create(&self, name: &str) -> io::Result<Box<dyn AppendFile>> {
+        Ok(Box::new(NeverSyncedFile(self.0.create(name)?)))
+    }
+    pass_on!(0: open, publish, remove, list, sync_dir, lease);
+}
+
+#[test]
+fn a_repair_without_a_sync_would_be_caught() {
+    let crash = CrashStorage::new();
+    let found = check_crashes(&crash, &NeverSynced(crash.clone()));
+    assert!(found.is_err(), "{found:?}");
+}
+
+#[test]
+fn a_folder_that_keeps_other_bytes_gets_no_repaired_file() {
+    let from = folder(Features::PARITY);
+    destroy(&from, 1..3);
+    let to = MemStorage::new();
+    let error = repaired(&from, &[], &Forgetful(to.clone())).unwrap_err();
+    assert!(matches!(error, Error::ReadBack { .. }), "{error}");
+    assert!(to.names().is_empty());
 }
