@@ -50,7 +50,7 @@ pub use locate::{
     locate_view_keyed, locate_with_keys, open_image, open_image_keyed, open_view, open_view_keyed,
     storage_of,
 };
-pub use merge::{MERGE_PART, MergeIds, NewIds};
+pub use merge::{MERGE_PART, MergeIds, MergeOptions, NewIds};
 pub use names::{ImageName, image_name, suffix};
 pub use reader::ViewReader;
 pub use removal::{LeftFile, LeftReason};
@@ -62,8 +62,8 @@ pub use slots::{
 };
 pub use split::{PartFiles, discard_parts, open_parts, publish_parts, remove_interrupted};
 pub use transfer::{
-    ArchiveOptions, ArchiveReport, CopiedFile, CopyReport, MoveReport, archive, archive_as,
-    copy_point, copy_set, move_point, move_set,
+    ArchiveReport, CopiedFile, CopyReport, MoveReport, archive, archive_as, copy_point, copy_set,
+    move_point, move_set,
 };
 pub use verify::{Checked, verify_file, verify_file_keyed};
 pub use verify_folder::{Verification, VerifyOptions, verify_folder, verify_folder_keyed};

@@ -13,10 +13,10 @@ use aiv_volume_io::{Extent, ReadAt, Storage, Tail};
 use crate::error::{Error, Result};
 use crate::split::open_split;
 
-/// Bytes of the end of a file that are read at once. The tail of the format takes 76 KiB; what
-/// is left holds stored list and META of a small image, and its tree pages and index, too, when
-/// some eighty blocks changed.
-const TAIL_BYTES: usize = 96 << 10;
+/// Bytes of the end of a file that are read at once. The tail of the format takes 76 KiB, the
+/// parity area of a small image 24 KiB; what is left holds stored list and META of such an image,
+/// and its tree pages and index, too, when some eighty blocks changed.
+const TAIL_BYTES: usize = 120 << 10;
 
 /// Where the index is known to begin, it is read along, unless that is more than this: then a
 /// read here and there costs less than all of it.

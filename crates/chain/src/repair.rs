@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use aiv_image_format::{Image, Keys, Repair, RepairReport, peek};
+use aiv_image_format::{Error as ImageError, Image, Keys, Repair, RepairReport, peek};
 use aiv_volume_io::{AppendFile, Job, ReadAt, Storage};
 
 use crate::error::{Error, Result};
@@ -19,6 +19,8 @@ pub struct Repaired {
     /// Name of the repaired file in the other folder; `None` when nothing was published, because
     /// the file is sound, or because some of its bytes stay lost.
     pub file: Option<String>,
+    /// Why nothing can be told about the file at all, if so: too little of it is left.
+    pub beyond: Option<String>,
     /// Bytes of the file.
     pub bytes: u64,
     /// What was found.
@@ -32,8 +34,8 @@ pub struct Repaired {
 /// only read.
 ///
 /// # Errors
-/// [`Error::Image`] when too little is left of it to tell what it was, [`Error::Busy`],
-/// [`Error::NoSpace`], [`Error::ReadBack`] when the new file does not read back,
+/// [`Error::Image`] when the file is no image of ours, needs a newer program, or cannot be read,
+/// [`Error::Busy`], [`Error::NoSpace`], [`Error::ReadBack`] when the new file does not read back,
 /// [`Error::Io`], also when the name is taken in `to`; [`Error::Canceled`].
 pub fn repair(
     from: &dyn Storage,
@@ -42,13 +44,20 @@ pub fn repair(
     to: &dyn Storage,
     job: Job<'_>,
 ) -> Result<Repaired> {
-    let in_file = |error| Error::in_file(file, error);
     let damaged = from.open(file).map_err(Error::io(format!("opening {file}")))?;
     let others = copies_of(&damaged, copies)?;
-    let mut repair = Repair::of(damaged, others, job).map_err(in_file)?;
-    let report = repair.report().clone();
-    let bytes = repair.trailer().file_len;
-    let mut done = Repaired { from: file.to_owned(), file: None, bytes, report };
+    let bytes = damaged.len();
+    let report = RepairReport::default();
+    let mut done = Repaired { from: file.to_owned(), file: None, beyond: None, bytes, report };
+    let mut repair = match Repair::of(damaged, others, job) {
+        Ok(repair) => repair,
+        Err(error @ (ImageError::Corrupt(_) | ImageError::Incomplete { .. })) => {
+            done.beyond = Some(error.to_string());
+            return Ok(done);
+        }
+        Err(error) => return Err(Error::in_file(file, error)),
+    };
+    done.report = repair.report().clone();
     if done.report.is_sound() || !done.report.is_complete() {
         return Ok(done);
     }
@@ -84,7 +93,7 @@ fn fill(
 ) -> Result<()> {
     repair.write(created, job).map_err(|error| match error {
         // Two files are at work: an I/O error is told with the name of the new one.
-        aiv_image_format::Error::Io { op: op @ ("write image" | "sync image"), source, .. } => {
+        ImageError::Io { op: op @ ("write image" | "sync image"), source, .. } => {
             Error::io(format!("{op} {part}"))(source)
         }
         error => Error::in_file(from, error),

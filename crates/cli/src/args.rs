@@ -249,7 +249,8 @@ pub(crate) struct Backup {
 
 /// Prove that images are readable: every structure, every stored byte, every block
 ///
-/// Ends with exit code 4 when anything is damaged, even where a second copy makes up for it.
+/// Ends with exit code 4 when anything is damaged, even where a second copy makes up for it; with
+/// 3 when --repair could write all of it anew.
 /// Results are remembered in the folder, so that --skip-verified can leave out what was proven.
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -370,6 +371,9 @@ pub(crate) struct Consolidate {
     /// Split what is written into files of this size at most [default: as what is merged]
     #[arg(long, value_name = "SIZE", value_parser = parse::split)]
     pub split: Option<u64>,
+    /// Store parity over new images, also where those they are made of have none
+    #[arg(long)]
+    pub parity: bool,
     /// Print what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -396,6 +400,9 @@ pub(crate) struct Archive {
     pub split: Option<u64>,
     #[command(flatten)]
     pub unlock: SecretFiles,
+    /// Store parity over the file, also where the images it is made of have none
+    #[arg(long)]
+    pub parity: bool,
 }
 
 // No documentation here: it would replace that of the commands.

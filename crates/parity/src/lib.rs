@@ -1,9 +1,10 @@
 //! Floor 0 of Aivory: an erasure code, Reed-Solomon over GF(2^8) with a Cauchy matrix.
 //!
 //! A *stripe* is up to 128 data shards and four parity shards, all of one length; any four of
-//! them can be lost and are found again, when it is known which. A shard is eight packets of equal length. Symbol `t` of a shard is the byte whose bit `b` is
-//! bit `t` of packet `b`, so a product with a constant is an XOR of whole packets, which plain
-//! code does many bytes at a time. `docs/format.md` section 12 is normative.
+//! them can be lost and are found again, when it is known which. A shard is eight packets of
+//! equal length. Symbol `t` of a shard is the byte whose bit `b` is bit `t` of packet `b`, so a
+//! product with a constant is an XOR of whole packets, which plain code does many bytes at a
+//! time. `docs/format.md` section 7 is normative.
 //!
 //! ```
 //! use aiv_parity::{PARITY_SHARDS, SHARD_ALIGN, add_shard, solve};

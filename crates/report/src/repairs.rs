@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use aiv_chain::Repaired;
+use aiv_volume_io::Extent;
 use serde_json::{Value, json};
 
 use crate::Remarks;
@@ -15,19 +16,22 @@ const RUNS_SHOWN: usize = 8;
 /// What came of each damaged image, repaired into the folder `to`.
 #[must_use]
 pub fn repairs_json(to: &Path, repaired: &[Repaired]) -> Value {
+    let extent = |extent: &Extent| json!({"start": extent.start, "length": extent.len});
+    let run = |&(first, count): &(u64, u64)| json!({"first": first, "count": count});
     let one = |image: &Repaired| {
         let report = &image.report;
         json!({
             "file": image.from,
             "repaired": image.file.as_ref().map(|file| path(&to.join(file))),
-            "complete": report.is_complete(),
+            "complete": report.is_complete() && image.beyond.is_none(),
+            "beyond_repair": image.beyond,
             "pieces_by_parity": report.pieces_by_parity,
             "pieces_from_copies": report.pieces_from_copies,
             "pages": report.pages,
             "tail": report.tail,
             "pieces_lost": report.pieces_lost,
-            "lost": report.lost.iter().map(|extent| json!({"start": extent.start, "length": extent.len})).collect::<Value>(),
-            "lost_blocks": report.lost_blocks.iter().map(|(first, count)| json!({"first": first, "count": count})).collect::<Value>(),
+            "lost": report.lost.iter().map(extent).collect::<Value>(),
+            "lost_blocks": report.lost_blocks.iter().map(run).collect::<Value>(),
         })
     };
     repaired.iter().map(one).collect()
@@ -56,6 +60,11 @@ fn repair_text(to: &Path, image: &Repaired) -> String {
             what.push("the end of the file".to_owned());
         }
         return format!("{from}: repaired and proven as {made} ({})\n", what.join(", "));
+    }
+    if let Some(why) = &image.beyond {
+        return format!(
+            "{from}: NOT REPAIRED, too little of it is left; nothing was written\n  {why}\n"
+        );
     }
     if report.is_complete() {
         return format!("{from}: every byte is what was written; nothing to repair\n");
@@ -95,7 +104,7 @@ impl Remarks {
                 remarks
                     .warnings
                     .push(format!("{from} is still damaged: put the repaired file in its place"));
-            } else if !image.report.is_complete() {
+            } else if image.beyond.is_some() || !image.report.is_complete() {
                 remarks.warnings.push(format!(
                     "{from}: another copy of the file (--from DIR) may have what is lost; all \
                      other blocks can still be salvaged from it"

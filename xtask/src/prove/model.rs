@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use aiv_backup_engine::{BackupReport, Compression};
 use aiv_chain::{
-    ArchiveOptions, ConsolidationPlan, CopyReport, Depth, Digest, Folder, Keep, Point, PointId,
-    Set, Verification, VerifyOptions, View, archive, copy_point, copy_set, move_set, verify_folder,
+    ConsolidationPlan, CopyReport, Depth, Digest, Folder, Keep, MergeOptions, Point, PointId, Set,
+    Verification, VerifyOptions, View, archive, copy_point, copy_set, move_set, verify_folder,
 };
 use aiv_testkit::{MemStorage, Random};
 use aiv_volume_io::{Job, Storage};
@@ -275,7 +275,7 @@ impl Model {
         let Some((set, point)) = self.any_point(from)? else { return self.back_up() };
         let what = format!("archive point {} from place {from}", point.id);
         let (source, to) = (self.places[from].folder.clone(), self.places[1 - from].folder.clone());
-        let how = ArchiveOptions { compression: Compression::Zstd(1), split: None };
+        let how = MergeOptions { parity: false, compression: Compression::Zstd(1), split: None };
         let mut ids = merge_ids(&mut self.maker);
         let done = archive(&source, &set, &point, &to, how, &mut ids, Job::silent())
             .map_err(|e| format!("{what}: {}", said(&e)))?;

@@ -8,8 +8,8 @@ use aiv_backup_engine::{
     SourceFacts,
 };
 use aiv_chain::{
-    ArchiveOptions, ConsolidateOptions, ConsolidationPlan, Folder, Keep, MergeIds, PointId,
-    archive, move_set,
+    ConsolidateOptions, ConsolidationPlan, Folder, Keep, MergeIds, MergeOptions, PointId, archive,
+    move_set,
 };
 use aiv_image_format::GroupId;
 use aiv_image_format::meta::Inventory;
@@ -75,8 +75,12 @@ pub(crate) fn merge_ids(maker: &mut Maker) -> impl FnMut() -> MergeIds {
 }
 
 /// How points are merged in programs.
-pub(crate) const CONSOLIDATE: ConsolidateOptions =
-    ConsolidateOptions { compression: Compression::Zstd(1), split: None, patience: Duration::ZERO };
+pub(crate) const CONSOLIDATE: ConsolidateOptions = ConsolidateOptions {
+    compression: Compression::Zstd(1),
+    parity: false,
+    split: None,
+    patience: Duration::ZERO,
+};
 
 /// Options of a random backup.
 pub(crate) fn random_options(random: &mut Random) -> BackupOptions {
@@ -152,7 +156,7 @@ impl Scenario {
         let Some(set) = folder.sets.first() else { return Ok(()) };
         let point = &set.points[self.random.below(set.points.len())];
         let mut ids = merge_ids(&mut self.maker);
-        let how = ArchiveOptions { compression: Compression::Zstd(1), split: None };
+        let how = MergeOptions { parity: false, compression: Compression::Zstd(1), split: None };
         let done = archive(storage, set, point, storage, how, &mut ids, Job::silent());
         done.map(drop).map_err(|e| said(&e))
     }

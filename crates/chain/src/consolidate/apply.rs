@@ -13,7 +13,9 @@ use crate::census::Census;
 use crate::error::{Error, Result};
 use crate::facts::Facts;
 use crate::folder::{Folder, Set};
-use crate::merge::{Merge, NewIds, kept_split, remove_stale, take_lease};
+use crate::merge::{
+    Merge, MergeOptions, NewIds, bytes_with_parity, kept_split, remove_stale, take_lease,
+};
 use crate::removal::{LeftFile, LeftReason, Removal, Removed};
 use crate::scan::Trust;
 use crate::view::View;
@@ -26,6 +28,8 @@ pub struct ConsolidateOptions {
     /// Bytes of a file at most, from 64 MiB: larger images are split. `None` splits where what is
     /// merged was split.
     pub split: Option<u64>,
+    /// Parity over the whole of each new image, also where none of those it is made of had it.
+    pub parity: bool,
     /// Time to wait for a running backup to end before the old files are left alone.
     pub patience: Duration,
 }
@@ -111,7 +115,8 @@ impl ConsolidationPlan {
         let mut folding = Folding { set, keys, storage, lease, patience, report, job };
         folding.finish(&self.leftovers)?;
         for run in &self.runs {
-            folding.merge(run, options, new_ids)?;
+            let ConsolidateOptions { compression, parity, split, .. } = *options;
+            folding.merge(run, MergeOptions { compression, parity, split }, new_ids)?;
         }
         let report = &mut folding.report;
         report.waiting_for_backup = report.left.iter().any(|left| left.why == LeftReason::Backup);
@@ -167,7 +172,7 @@ impl Folding<'_> {
     fn merge(
         &mut self,
         run: &PlannedRun,
-        options: &ConsolidateOptions,
+        options: MergeOptions,
         new_ids: &mut NewIds<'_>,
     ) -> Result<()> {
         // Again for each run: the one before changed it.
@@ -188,14 +193,18 @@ impl Folding<'_> {
             return Err(changed("builds on other points"));
         }
         let free = self.storage.free_bytes().map_err(Error::io("asking for free space"))?;
-        if let Some(free) = free.filter(|&free| free < run.bytes_max) {
-            return Err(Error::NoSpace { needed: run.bytes_max, free });
+        let needed = match options.parity {
+            true => bytes_with_parity(run.bytes_max),
+            false => run.bytes_max,
+        };
+        if let Some(free) = free.filter(|&free| free < needed) {
+            return Err(Error::NoSpace { needed, free });
         }
         let view = View::of_point(self.storage, set, point)?;
-        let ConsolidateOptions { compression, split, .. } = *options;
-        let split = split.or_else(|| kept_split(&view, count));
-        let (ids, job) = (new_ids(), self.job);
-        let merge = Merge { view: &view, count, compression, ids, name: None, split, job };
+        let options =
+            MergeOptions { split: options.split.or_else(|| kept_split(&view, count)), ..options };
+        let merge =
+            Merge { view: &view, count, options, ids: new_ids(), name: None, job: self.job };
         let merged = merge.write(self.storage, &|| {
             self.lease.check().map_err(Error::io("checking the lease before publishing"))
         })?;

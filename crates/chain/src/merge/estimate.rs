@@ -31,6 +31,12 @@ const FIXED: u64 = (512 << 10) + TRAILER_GAP + 16 * PAGE_SIZE as u64;
 /// The parity area of an image with few pages: 13 stripes, and two directories.
 const PARITY_AREA_MIN: u64 = (4 * 13 + 4) * PAGE_SIZE as u64;
 
+/// An upper bound of the size of an image of so many bytes that is to have parity over its
+/// pieces as well: four pieces for 128, those of the last stripe, its padding, and a wider gap.
+pub(crate) fn bytes_with_parity(bytes: u64) -> u64 {
+    bytes + bytes / 31 + 6 * PIECE_SIZE as u64 + TRAILER_GAP_WITH_PARITY
+}
+
 /// An upper bound of the size of the image that the newest `count` images of a chain merge
 /// into.
 pub(crate) fn bytes_max(view: &View, count: usize) -> ImageResult<u64> {
@@ -78,8 +84,7 @@ pub(crate) fn bytes_max(view: &View, count: usize) -> ImageResult<u64> {
     let checkpoints = body / (64 << 20) + entries / (1 << 16) + 2;
     let body = body + checkpoints * (origins * 16 + 2 * PAGE_SIZE as u64);
     let body = match layers().any(|l| l.image.superblock().features.has_data_parity()) {
-        // Four pieces for 128, those of the last stripe, its padding, and a wider gap.
-        true => body + body / 31 + 6 * PIECE_SIZE as u64 + TRAILER_GAP_WITH_PARITY,
+        true => bytes_with_parity(body),
         false => body,
     };
     // Hashes of pieces, in checkpoints and in the stored list.

@@ -27,7 +27,7 @@ use gather::{Batch, Gather};
 use run::Run;
 use write::Sink;
 
-pub(crate) use estimate::bytes_max;
+pub(crate) use estimate::{bytes_max, bytes_with_parity};
 
 /// What the temporary names of images that are merged or copied end with. Backups leave files of
 /// such names alone: another lease protects them.
@@ -80,19 +80,34 @@ impl MergeIds {
 /// Gives the ids of the next file.
 pub type NewIds<'f> = dyn FnMut() -> MergeIds + 'f;
 
+/// How merged images are written.
+#[derive(Debug, Clone, Copy)]
+pub struct MergeOptions {
+    /// For the few blocks that have to be stored anew.
+    pub compression: Compression,
+    /// Parity over the whole image, also where none of the images it is made of had it.
+    pub parity: bool,
+    /// Bytes of a file at most, from 64 MiB: a larger image is split. `None` splits where what is
+    /// merged was split.
+    pub split: Option<u64>,
+}
+
+impl From<Compression> for MergeOptions {
+    fn from(compression: Compression) -> Self {
+        Self { compression, parity: false, split: None }
+    }
+}
+
 /// Images to be made into one.
 pub(crate) struct Merge<'a> {
     /// The point the merged image provides, with its whole chain.
     pub view: &'a View,
     /// So many of the newest images of the chain are merged; at least one.
     pub count: usize,
-    /// For blocks that have to be stored anew.
-    pub compression: Compression,
+    pub options: MergeOptions,
     pub ids: MergeIds,
     /// The name of the file, instead of one that says host, disk, time and number.
     pub name: Option<&'a str>,
-    /// Bytes of a segment file at most, when the image is to be split.
-    pub split: Option<u64>,
     pub job: Job<'a>,
 }
 
@@ -158,7 +173,7 @@ impl Merge<'_> {
         let salt = u32::from_le_bytes([a, b, c, d]);
         let seal = self.view.image().seal(salt).map_err(wrap)?;
         let keys = seal.as_ref().map_or(Keys::none(), |seal| Keys::of(seal.key.clone()));
-        let writer = match (self.split, seal) {
+        let writer = match (self.options.split, seal) {
             (None, seal) => ImageWriter::create_with(created, superblock, seal),
             (Some(_), Some(_)) => Err(ImageError::Misuse("a sealed image in segments")),
             (Some(limit), None) => {
@@ -201,7 +216,7 @@ impl Merge<'_> {
         std::thread::scope(|scope| {
             let (send, batches) = sync_channel(BATCHES_AHEAD);
             let (give_back, spare) = channel();
-            scope.spawn(move || gather_all(run, parent, self.compression, &send, &spare));
+            scope.spawn(move || gather_all(run, parent, self.options.compression, &send, &spare));
             for batch in batches {
                 self.job.check()?;
                 let batch: Batch = batch.map_err(|error| layers.explain(error))?;
@@ -217,7 +232,7 @@ impl Merge<'_> {
     }
 
     fn superblock(&self, run: &Run<'_>) -> Result<Superblock> {
-        let mut incompat = 0;
+        let mut incompat = if self.options.parity { Features::PARITY } else { 0 };
         for layer in run.layers.iter().take(run.count) {
             let features = layer.image.superblock().features;
             incompat |= features.incompat;

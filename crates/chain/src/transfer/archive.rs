@@ -2,25 +2,18 @@
 
 use std::io;
 
-use aiv_image_format::{Compression, Digest, ImageKind, PointId};
+use aiv_image_format::{Digest, ImageKind, PointId};
 use aiv_volume_io::{Job, Storage};
 
 use super::{census_of_durable, check_room};
 use crate::ancestry::{Ancestry, node};
 use crate::error::{Error, Result};
 use crate::folder::{Point, Set};
-use crate::merge::{Merge, MergeIds, NewIds, bytes_max, kept_split, remove_stale, take_lease};
+use crate::merge::{
+    Merge, MergeIds, MergeOptions, NewIds, bytes_max, bytes_with_parity, kept_split, remove_stale,
+    take_lease,
+};
 use crate::view::View;
-
-/// How to archive.
-#[derive(Debug, Clone, Copy)]
-pub struct ArchiveOptions {
-    /// For the few blocks that have to be stored anew.
-    pub compression: Compression,
-    /// Bytes of a file at most, from 64 MiB: a larger image is split. `None` splits where what is
-    /// archived was split.
-    pub split: Option<u64>,
-}
 
 /// What archiving a point did.
 #[derive(Debug, Clone)]
@@ -53,7 +46,7 @@ pub fn archive(
     set: &Set,
     point: &Point,
     to: &dyn Storage,
-    how: ArchiveOptions,
+    options: impl Into<MergeOptions>,
     new_ids: &mut NewIds<'_>,
     job: Job<'_>,
 ) -> Result<ArchiveReport> {
@@ -77,11 +70,10 @@ pub fn archive(
     }
     let view = View::of_point(from, set, point)?;
     let count = view.images().len();
-    check_room(to, bytes_max(&view, count).map_err(|e| view.layers.explain(e))?)?;
-    let ArchiveOptions { compression, split } = how;
-    let split = split.or_else(|| kept_split(&view, count));
-    let ids = new_ids();
-    let merge = Merge { view: &view, count, compression, ids, name: None, split, job };
+    let mut options = options.into();
+    check_room(to, needed(&view, count, options)?)?;
+    options.split = options.split.or_else(|| kept_split(&view, count));
+    let merge = Merge { view: &view, count, options, ids: new_ids(), name: None, job };
     let merged = merge
         .write(to, &|| lease.check().map_err(Error::io("checking the lease before publishing")))?;
     Ok(ArchiveReport {
@@ -102,7 +94,7 @@ pub fn archive_as(
     view: &View,
     to: &dyn Storage,
     file: &str,
-    how: ArchiveOptions,
+    options: impl Into<MergeOptions>,
     ids: MergeIds,
     job: Job<'_>,
 ) -> Result<ArchiveReport> {
@@ -114,10 +106,10 @@ pub fn archive_as(
     let lease = take_lease(to, set)?;
     remove_stale(to, set)?;
     let count = view.images().len();
-    check_room(to, bytes_max(view, count).map_err(|e| view.layers.explain(e))?)?;
-    let ArchiveOptions { compression, split } = how;
-    let split = split.or_else(|| kept_split(view, count));
-    let merge = Merge { view, count, compression, ids, name: Some(file), split, job };
+    let mut options = options.into();
+    check_room(to, needed(view, count, options)?)?;
+    options.split = options.split.or_else(|| kept_split(view, count));
+    let merge = Merge { view, count, options, ids, name: Some(file), job };
     let merged = merge
         .write(to, &|| lease.check().map_err(Error::io("checking the lease before publishing")))?;
     Ok(ArchiveReport {
@@ -128,4 +120,10 @@ pub fn archive_as(
         segments: merged.segments,
         was_there: false,
     })
+}
+
+/// Bytes the archive may take.
+fn needed(view: &View, count: usize, options: MergeOptions) -> Result<u64> {
+    let bytes = bytes_max(view, count).map_err(|e| view.layers.explain(e))?;
+    Ok(if options.parity { bytes_with_parity(bytes) } else { bytes })
 }

@@ -4,7 +4,7 @@ mod archive;
 mod copy;
 mod relocate;
 
-pub use archive::{ArchiveOptions, ArchiveReport, archive, archive_as};
+pub use archive::{ArchiveReport, archive, archive_as};
 pub use copy::{CopiedFile, CopyReport, copy_point, copy_set};
 pub use relocate::{MoveReport, move_point, move_set};
 

@@ -21,6 +21,8 @@ pub(crate) struct Spec {
     pub(crate) full_number: u32,
     pub(crate) time_unix_ms: u64,
     pub(crate) bytes: Vec<u8>,
+    /// Incompatible features of the superblock.
+    pub(crate) features: u64,
 }
 
 impl Spec {
@@ -32,6 +34,7 @@ impl Spec {
             full_number: point.into(),
             time_unix_ms: u64::from(point) * 1000,
             bytes: Content::Mixed(point.into()).bytes(3 * BLOCK + 512),
+            features: 0,
         }
     }
 
@@ -65,7 +68,7 @@ impl Spec {
         let block_size = BlockSize::new(u32::try_from(BLOCK).unwrap()).unwrap();
         let geometry = Geometry::new(self.bytes.len() as u64, block_size, 512).unwrap();
         let superblock = Superblock {
-            features: Features::default(),
+            features: Features { incompat: self.features, ..Features::default() },
             image: ImageId(self.point.0),
             set: SetId([self.set; 16]),
             point: self.point,

@@ -21,7 +21,12 @@ use crate::described::{
 use crate::transfers::archive_point;
 
 pub(crate) fn options() -> ConsolidateOptions {
-    ConsolidateOptions { compression: Compression::Zstd(1), split: None, patience: Duration::ZERO }
+    ConsolidateOptions {
+        compression: Compression::Zstd(1),
+        parity: false,
+        split: None,
+        patience: Duration::ZERO,
+    }
 }
 
 /// Ids that never repeat, from `seed` on.

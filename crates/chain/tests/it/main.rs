@@ -15,6 +15,7 @@ mod merge_crashes;
 mod merge_deltas;
 mod merge_faults;
 mod merge_planted;
+mod repairs;
 mod scan;
 mod sealed;
 mod select;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aiv_chain::{
-    ArchiveOptions, ConsolidateOptions, ConsolidationPlan, Error, Folder, Keep, PointState,
+    ConsolidateOptions, ConsolidationPlan, Error, Folder, Keep, MergeOptions, PointState,
     Protection, Set, Trust, VerifyOptions, View, archive, copy_set, keyed_chains,
     verify_folder_keyed,
 };
@@ -166,6 +166,7 @@ fn a_chain_with_a_key_is_merged_into_images_with_that_key_and_the_same_slots() {
             compression: Compression::Zstd(1),
             patience: Duration::ZERO,
             split: None,
+            parity: false,
         };
         let report = plan.apply(&storage, &options, &mut ids(0xa0), Job::silent()).unwrap();
         assert_eq!((report.merged.len(), report.left.len()), (2, 0));
@@ -198,7 +199,7 @@ fn a_locked_chain_is_not_merged_and_nothing_is_lost() {
 fn an_archived_point_of_a_sealed_chain_is_a_sealed_full_image() {
     let (from, to) = (chain(Mode::Sealed), MemStorage::new());
     let set = set_of(&from, &keys());
-    let how = ArchiveOptions { compression: Compression::Zstd(1), split: None };
+    let how = MergeOptions { parity: false, compression: Compression::Zstd(1), split: None };
     let newest = set.point(point(4)).unwrap();
     let made = archive(&from, &set, newest, &to, how, &mut ids(0xb0), Job::silent()).unwrap();
     let image = Image::open_with(to.open(&made.file).unwrap(), &keys()).unwrap();

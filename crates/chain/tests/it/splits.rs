@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use aiv_chain::{
-    ArchiveOptions, Depth, Error, Folder, PointState, StrayKind, View, archive, verify_file,
+    Depth, Error, Folder, MergeOptions, PointState, StrayKind, View, archive, verify_file,
 };
 use aiv_image_format::limits::SEGMENT_BYTES_MIN;
 use aiv_image_format::{Compression, Error as ImageError, SegmentError};
@@ -229,7 +229,8 @@ fn split_images_are_copied_moved_merged_and_archived_as_wholes() {
     assert_eq!(strays(&moved), []);
     // And to one file, where more was asked for than there is.
     let (set, to) = (set_of(&moved), MemStorage::new());
-    let how = ArchiveOptions { compression: Compression::Zstd(1), split: Some(1 << 30) };
+    let how =
+        MergeOptions { parity: false, compression: Compression::Zstd(1), split: Some(1 << 30) };
     let point = set.point(point_id(3)).unwrap();
     let done = archive(&moved, &set, point, &to, how, &mut ids(0xd0), Job::silent()).unwrap();
     assert_eq!((done.segments, to.names().len()), (1, 1));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aiv_chain::{
-    ArchiveOptions, ArchiveReport, CopyReport, Depth, Error, LeftReason, MERGE_PART, MoveReport,
+    ArchiveReport, CopyReport, Depth, Error, LeftReason, MERGE_PART, MergeOptions, MoveReport,
     Result, VerifyOptions, archive, copy_point, copy_set, move_point, move_set, verify_folder,
 };
 use aiv_image_format::{Compression, Error as ImageError, Image, ImageKind, SPECIFICATION};
@@ -23,7 +23,7 @@ pub(crate) fn archive_point(
 ) -> Result<ArchiveReport> {
     let set = set_of(from);
     let point = set.point(point_id(number)).unwrap();
-    let how = ArchiveOptions { compression: Compression::Zstd(1), split: None };
+    let how = MergeOptions { parity: false, compression: Compression::Zstd(1), split: None };
     archive(from, &set, point, to, how, &mut ids(0xc0), Job::silent())
 }
 

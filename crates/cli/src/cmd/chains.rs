@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use aiv_backup_engine::Compression;
 use aiv_chain::{
-    ArchiveOptions, ConsolidateOptions, ConsolidationPlan, Folder, Keep, Keys, Point, Selector,
-    Set, Trust, archive_as, copy_point, copy_set, find_set, locate_point_keyed, locate_view_keyed,
+    ConsolidateOptions, ConsolidationPlan, Folder, Keep, Keys, MergeOptions, Point, Selector, Set,
+    Trust, archive_as, copy_point, copy_set, find_set, locate_point_keyed, locate_view_keyed,
     move_point, move_set, storage_of,
 };
 use aiv_report::{Failure, Outcome, Remarks, chains};
@@ -41,8 +41,8 @@ pub(crate) fn consolidate(args: &Consolidate, session: &Session) -> Result<Outco
         if args.dry_run || plan.is_empty() {
             return Ok(());
         }
-        let (compression, split) = (COMPRESSION, args.split);
-        let options = ConsolidateOptions { compression, split, patience: PATIENCE };
+        let (compression, parity, split) = (COMPRESSION, args.parity, args.split);
+        let options = ConsolidateOptions { compression, parity, split, patience: PATIENCE };
         let mut ids = merge_ids()?;
         let report = plan.apply(&storage, &options, &mut ids, session.job())?;
         chains::add_consolidation(&mut outcome.json, &args.dir, &report);
@@ -69,8 +69,9 @@ pub(crate) fn archive(args: &Archive, session: &Session) -> Result<Outcome, Fail
         Ok(locate_view_keyed(&args.image, keys, session.job())?)
     })?;
     let (to, name) = storage_of(&args.to)?;
-    let how = ArchiveOptions { compression: COMPRESSION, split: args.split };
-    let report = archive_as(&view, &to, name, how, merge_ids()?(), session.job())?;
+    let (compression, parity, split) = (COMPRESSION, args.parity, args.split);
+    let options = MergeOptions { compression, parity, split };
+    let report = archive_as(&view, &to, name, options, merge_ids()?(), session.job())?;
     let json = chains::archive_json(&path, &args.to, &report);
     Ok(Outcome::report(json, chains::archive_text(&path, &args.to, &report)))
 }

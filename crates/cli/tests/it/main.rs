@@ -20,6 +20,7 @@ mod help;
 mod many_disks;
 mod output;
 mod real_disk;
+mod repairs;
 mod sealed;
 mod shapes;
 mod virtual_disks;

@@ -40,13 +40,35 @@ pub(super) struct Pieces {
     stripes: Option<Stripes>,
     /// Bytes of the key-slot area, which count as zeros.
     slots: u64,
-    /// One bit for each piece that is not what the list says.
-    bad: Vec<u64>,
+    /// The pieces that are not what the list says.
+    bad: Bits,
     /// Bad pieces that were found again, until they were handed out.
     found: BTreeMap<u64, Vec<u8>>,
     /// Stripes with nothing left to try.
     tried: HashSet<u64>,
-    lost: HashSet<u64>,
+    /// Bad pieces that could not be found again when all were tried.
+    lost: Bits,
+}
+
+/// One bit for each piece: 2 MiB for an image of 1 TiB, whatever is damaged.
+struct Bits(Vec<u64>);
+
+impl Bits {
+    fn new(pieces: u64) -> Result<Self> {
+        let words = usize::try_from(pieces.div_ceil(64));
+        Ok(Self(vec![0; words.map_err(|_| Error::Misuse("an image too large for this machine"))?]))
+    }
+
+    fn set(&mut self, piece: u64) {
+        if let Some(bits) = usize::try_from(piece / 64).ok().and_then(|at| self.0.get_mut(at)) {
+            *bits |= 1 << (piece % 64);
+        }
+    }
+
+    fn has(&self, piece: u64) -> bool {
+        let bits = usize::try_from(piece / 64).ok().and_then(|at| self.0.get(at));
+        bits.is_some_and(|bits| bits >> (piece % 64) & 1 == 1)
+    }
 }
 
 /// How far an attempt at a stripe came.
@@ -68,36 +90,32 @@ impl Pieces {
     ) -> Result<Self> {
         let has_stripes = superblock.features.has_data_parity();
         let stripes = Stripes::of(trailer).filter(|_| has_stripes);
-        let words = usize::try_from(trailer.stored_pieces.div_ceil(64))
-            .map_err(|_| Error::Misuse("an image too large for this machine"))?;
         let mut this = Self {
             file,
             copies,
             trailer: *trailer,
             stripes,
             slots: superblock.slot_area_len(),
-            bad: vec![0; words],
+            bad: Bits::new(trailer.stored_pieces)?,
             found: BTreeMap::new(),
             tried: HashSet::new(),
-            lost: HashSet::new(),
+            lost: Bits::new(trailer.stored_pieces)?,
         };
         job.progress.begin(Step::VerifyImage, trailer.stored_offset);
-        let bad = Mutex::new(Vec::new());
+        let bad = Mutex::new(Bits::new(trailer.stored_pieces)?);
         (0..trailer.stored_pieces.div_ceil(WINDOW)).into_par_iter().try_for_each(|window| {
             job.check()?;
             let end = ((window + 1) * WINDOW).min(trailer.stored_pieces);
             for piece in window * WINDOW..end {
                 let bytes = this.raw(piece)?;
                 if !bytes.is_some_and(|bytes| this.is_proven(piece, &bytes)) {
-                    bad.lock().unwrap_or_else(PoisonError::into_inner).push(piece);
+                    bad.lock().unwrap_or_else(PoisonError::into_inner).set(piece);
                 }
                 job.progress.advance(Step::VerifyImage, PIECE);
             }
             Ok::<(), Error>(())
         })?;
-        for piece in bad.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            this.bad[word(piece)] |= 1 << (piece % 64);
-        }
+        this.bad = bad.into_inner().unwrap_or_else(PoisonError::into_inner);
         job.progress.end(Step::VerifyImage);
         Ok(this)
     }
@@ -118,7 +136,7 @@ impl Pieces {
                 }
                 Some(_) => report.pieces_by_parity += 1,
                 None => {
-                    self.lost.insert(piece);
+                    self.lost.set(piece);
                     report.pieces_lost += 1;
                     let end = ((piece + 1) * PIECE).min(self.trailer.stored_offset);
                     let extent = Extent::between(piece * PIECE, end);
@@ -142,7 +160,7 @@ impl Pieces {
 
     /// Whether a piece could not be found again when all were tried.
     pub(super) fn is_lost(&self, piece: u64) -> bool {
-        self.lost.contains(&piece)
+        self.lost.has(piece)
     }
 
     /// A piece as it was. Pieces are asked for in ascending order.
@@ -165,7 +183,7 @@ impl Pieces {
     }
 
     fn is_bad(&self, piece: u64) -> bool {
-        self.bad.get(word(piece)).is_some_and(|bits| bits >> (piece % 64) & 1 == 1)
+        self.bad.has(piece)
     }
 
     /// Repaired pieces that were passed need no memory any more.
@@ -422,10 +440,6 @@ impl ReadAt for View<'_> {
         }
         Ok(())
     }
-}
-
-fn word(piece: u64) -> usize {
-    usize::try_from(piece / 64).unwrap_or(usize::MAX)
 }
 
 /// A number inside a stripe, a piece or a frame.

@@ -1,4 +1,4 @@
-//! Parity as `docs/format.md` section 12 defines it: a second implementation, for forged images
+//! Parity as `docs/format.md` section 7 defines it: a second implementation, for forged images
 //! and as a judge of the first.
 
 use crate::areas::PAGE;

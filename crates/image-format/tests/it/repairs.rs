@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use aiv_image_format::{Depth, Error, Features, Repair, RepairReport};
+use aiv_image_format::{Depth, Error, Features, ImageWriter, Repair, RepairReport};
 use aiv_testkit::MemStorage;
 use aiv_volume_io::{Job, MemDisk, ReadAt, Storage};
 
@@ -361,4 +361,50 @@ fn unreadable_sectors_are_damage_that_is_repaired() {
         assert!(*repaired.unwrap_or_else(|| panic!("{at}: {report:?}")) == *good, "{at}");
         assert!(!report.is_sound(), "{at}");
     }
+}
+
+#[test]
+fn rows_of_frames_copied_across_the_borders_of_stripes_are_protected_like_others() {
+    // Frames of 64 KiB and a header: no row ends where a stripe does.
+    let blocks: Vec<_> = (0..330).map(|seed| (Block::Data(Fill::Noise(seed)), 1)).collect();
+    let plain = Recipe { block_size: 64 << 10, ..Recipe::new(&blocks) };
+    let source = plain.open();
+    let entries: Vec<_> = source.entries(0).map(Result::unwrap).collect();
+    let protected = Recipe { features: Features::PARITY, id: 5, ..plain };
+    let storage = MemStorage::new();
+    let created = storage.create("copied").unwrap();
+    let mut writer = ImageWriter::create(created, protected.superblock()).unwrap();
+    for row in entries.chunks(100) {
+        let (first, last) = (row[0].address, row[row.len() - 1]);
+        let mut bytes = vec![0; usize::try_from(last.address + last.frame_size - first).unwrap()];
+        source.file().read_exact_at(&mut bytes, first).unwrap();
+        writer.copy_frames(row, &bytes).unwrap();
+    }
+    writer.finish(protected.meta()).unwrap();
+    let good = storage.contents("copied").unwrap();
+    let image = open(&good).unwrap();
+    assert_eq!(image.verify(Depth::Data, Job::silent()).unwrap().damage, []);
+    let frames = Areas::of(&good).frames;
+    let frames: Vec<_> = frames.iter().filter(|frame| frame.kind == PARITY).collect();
+    assert_eq!(frames.len(), 3);
+    assert!(frames[0].header.start > STRIPE + (1 << 20), "behind the row it would have cut");
+    for at in [STRIPE - 100_000, frames[0].header.start - 3000, frames[1].payload.start] {
+        assert_repaired(&good, &with_burst(&good, at, 192 << 10), &format!("burst at {at}"));
+    }
+}
+
+#[test]
+fn a_row_that_is_longer_than_parity_may_be_away_is_refused() {
+    let blocks: Vec<_> = (0..17).map(|seed| (Block::Data(Fill::Noise(seed)), 1)).collect();
+    let plain = Recipe { block_size: 1 << 20, ..Recipe::new(&blocks) };
+    let source = plain.open();
+    let entries: Vec<_> = source.entries(0).map(Result::unwrap).collect();
+    let mut bytes = vec![0; 17 * ((1 << 20) + 64)];
+    source.file().read_exact_at(&mut bytes, entries[0].address).unwrap();
+    let protected = Recipe { features: Features::PARITY, id: 5, ..plain };
+    let created = MemStorage::new().create("copied").unwrap();
+    let mut writer = ImageWriter::create(created, protected.superblock()).unwrap();
+    let error = writer.copy_frames(&entries, &bytes).unwrap_err();
+    assert!(matches!(error, Error::Misuse(_)), "{error}");
+    assert!(writer.copy_frames(&entries[..15], &bytes).is_ok());
 }

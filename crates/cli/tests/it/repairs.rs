@@ -1,0 +1,76 @@
+//! `aiv backup --parity` and `aiv verify --repair`, on files.
+
+use std::fs;
+
+use crate::support::{MIB, Scratch, aiv, aiv_json, names_in};
+
+/// A backup with parity of 6 MiB that do not compress.
+fn backed_up(scratch: &Scratch, options: &[&str]) -> std::path::PathBuf {
+    let disk = scratch.disk("disk.img", 6 * MIB);
+    let to = scratch.arg("backup");
+    let mut args = vec!["backup", &disk, "--to", &to, "--sectors", "all"];
+    args.extend(options);
+    let json = aiv_json(&args).ended(0).json();
+    json["images"][0]["image"].as_str().unwrap().into()
+}
+
+#[test]
+fn a_burst_in_an_image_with_parity_is_repaired_into_another_folder() {
+    let scratch = Scratch::new();
+    let image = backed_up(&scratch, &["--parity"]);
+    let good = fs::read(&image).unwrap();
+    let mut damaged = good.clone();
+    damaged[2_000_000..2_000_000 + (192 << 10)].fill(0xee);
+    fs::write(&image, &damaged).unwrap();
+    let to = scratch.arg("repaired");
+    let args = ["verify", image.to_str().unwrap(), "--repair", "--to", &to];
+    let json = aiv_json(&args).ended(3).json();
+    let repair = &json["repairs"][0];
+    assert_eq!((json["ok"].as_bool(), repair["complete"].as_bool()), (Some(false), Some(true)));
+    assert_eq!(repair["pieces_by_parity"], 4);
+    let file = repair["repaired"].as_str().unwrap();
+    assert!(fs::read(file).unwrap() == good, "the file as it was written");
+    assert!(fs::read(&image).unwrap() == damaged, "the damaged file is not touched");
+    aiv(&["verify", file]).ended(0);
+    // For people, and by the folder; the name is taken now.
+    let backup = scratch.arg("backup");
+    let run = aiv(&["verify", &backup, "--repair", "--to", &scratch.arg("again")]).ended(3);
+    assert!(run.stdout.contains("repaired and proven as"), "{}", run.stdout);
+    assert!(run.stderr.contains("still damaged"), "{}", run.stderr);
+    let (status, code, _) = aiv_json(&args).error();
+    assert_eq!((status, code.as_str()), (1, "exists"));
+}
+
+#[test]
+fn what_cannot_be_repaired_is_listed_and_nothing_is_written() {
+    let scratch = Scratch::new();
+    let image = backed_up(&scratch, &[]);
+    let good = fs::read(&image).unwrap();
+    let mut damaged = good.clone();
+    damaged[1_000_000] ^= 1;
+    fs::write(&image, &damaged).unwrap();
+    let to = scratch.arg("repaired");
+    let path = image.to_str().unwrap();
+    let run = aiv(&["verify", path, "--repair", "--to", &to]).ended(4);
+    assert!(run.stdout.contains("NOT REPAIRED, 1 pieces"), "{}", run.stdout);
+    assert!(run.stdout.contains("with blocks"), "{}", run.stdout);
+    assert!(names_in(&scratch.path("repaired")).iter().all(|name| !name.ends_with(".aiv")));
+    // A second copy has what is lost.
+    fs::create_dir(scratch.path("second")).unwrap();
+    fs::write(scratch.path("second").join("copy.aiv"), &good).unwrap();
+    let second = scratch.arg("second");
+    let args = ["verify", path, "--repair", "--to", &to, "--from", &second];
+    let json = aiv_json(&args).ended(3).json();
+    assert_eq!(json["repairs"][0]["pieces_from_copies"], 1);
+    let file = json["repairs"][0]["repaired"].as_str().unwrap();
+    assert!(fs::read(file).unwrap() == good);
+}
+
+#[test]
+fn words_that_need_each_other_are_asked_for_together() {
+    let scratch = Scratch::new();
+    let image = scratch.write("x.aiv", b"x");
+    aiv(&["verify", &image, "--repair"]).ended(2);
+    aiv(&["verify", &image, "--to", &scratch.arg("x")]).ended(2);
+    aiv(&["verify", &image, "--from", &scratch.arg("x")]).ended(2);
+}
