@@ -110,7 +110,10 @@ fn a_segment_of_another_image_under_the_right_name_is_a_missing_one() {
     let other = chain.storage.contents(&format!("{second}.p002")).unwrap();
     chain.storage.insert(&format!("{first}.p002"), other.to_vec());
     let strays = strays(&chain.storage);
-    let missing = |(_, kind): &&(String, StrayKind)| matches!(kind, StrayKind::Unusable(why) if why.contains("segment 2 is missing"));
+    let missing = |(_, kind): &&(String, StrayKind)| match kind {
+        StrayKind::Unusable(why) => why.contains("segment 2 is missing"),
+        _ => false,
+    };
     assert_eq!(strays.iter().filter(missing).count(), 1, "{strays:?}");
     // The second point has two files for one segment, of which one will do.
     let duplicate = |(_, kind): &&(String, StrayKind)| matches!(kind, StrayKind::Duplicate(_));

@@ -21,4 +21,5 @@ mod many_disks;
 mod output;
 mod real_disk;
 mod shapes;
+mod splits;
 mod virtual_disks;
