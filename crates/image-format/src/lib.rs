@@ -49,7 +49,7 @@ pub use layout::{
 pub use parent::ParentState;
 pub use segments::{
     SegmentFile, SegmentFiles, SegmentHead, SegmentReport, Segments, peek_segment, segment_name,
-    verify_segment,
+    smallest_split, verify_segment,
 };
 pub use verify::{Depth, VerifyReport};
 pub use writer::{BlockPlace, ImageSummary, ImageWriter, RowItem, RunKind};

@@ -13,7 +13,7 @@ use crate::census::Census;
 use crate::error::{Error, Result};
 use crate::facts::Facts;
 use crate::folder::{Folder, Set};
-use crate::merge::{Merge, NewIds, kept_split, remove_stale, take_lease};
+use crate::merge::{Merge, NewIds, remove_stale, split_of, take_lease};
 use crate::removal::{LeftFile, LeftReason, Removal, Removed};
 use crate::view::View;
 
@@ -189,7 +189,7 @@ impl Folding<'_> {
         }
         let view = View::of_point(self.storage, set, point)?;
         let ConsolidateOptions { compression, split, .. } = *options;
-        let split = split.or_else(|| kept_split(&view, count));
+        let split = split_of(split, &view, count, run.bytes_max)?;
         let (ids, job) = (new_ids(), self.job);
         let merge = Merge { view: &view, count, compression, ids, name: None, split, job };
         let merged = merge.write(self.storage, &|| {

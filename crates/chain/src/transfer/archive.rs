@@ -9,7 +9,7 @@ use super::{census_of_durable, check_room};
 use crate::ancestry::{Ancestry, node};
 use crate::error::{Error, Result};
 use crate::folder::{Point, Set};
-use crate::merge::{Merge, MergeIds, NewIds, bytes_max, kept_split, remove_stale, take_lease};
+use crate::merge::{Merge, MergeIds, NewIds, bytes_max, remove_stale, split_of, take_lease};
 use crate::view::View;
 
 /// How to archive.
@@ -77,9 +77,10 @@ pub fn archive(
     }
     let view = View::of_point(from, set, point)?;
     let count = view.images().len();
-    check_room(to, bytes_max(&view, count).map_err(|e| view.layers.explain(e))?)?;
+    let bytes = bytes_max(&view, count).map_err(|e| view.layers.explain(e))?;
+    check_room(to, bytes)?;
     let ArchiveOptions { compression, split } = how;
-    let split = split.or_else(|| kept_split(&view, count));
+    let split = split_of(split, &view, count, bytes)?;
     let ids = new_ids();
     let merge = Merge { view: &view, count, compression, ids, name: None, split, job };
     let merged = merge
@@ -114,9 +115,10 @@ pub fn archive_as(
     let lease = take_lease(to, set)?;
     remove_stale(to, set)?;
     let count = view.images().len();
-    check_room(to, bytes_max(view, count).map_err(|e| view.layers.explain(e))?)?;
+    let bytes = bytes_max(view, count).map_err(|e| view.layers.explain(e))?;
+    check_room(to, bytes)?;
     let ArchiveOptions { compression, split } = how;
-    let split = split.or_else(|| kept_split(view, count));
+    let split = split_of(split, view, count, bytes)?;
     let merge = Merge { view, count, compression, ids, name: Some(file), split, job };
     let merged = merge
         .write(to, &|| lease.check().map_err(Error::io("checking the lease before publishing")))?;

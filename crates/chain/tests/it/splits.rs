@@ -256,6 +256,17 @@ fn a_split_that_was_asked_for_is_made_of_images_that_are_not_split() {
     assert_eq!(chain.storage.names().len(), report.merged[0].segments as usize);
 }
 
+#[test]
+fn a_size_that_is_too_small_is_refused_before_anything_is_merged() {
+    let chain = chain();
+    let names = chain.storage.names();
+    let options = aiv_chain::ConsolidateOptions { split: Some(1), ..crate::consolidate::options() };
+    let planned = plan(&chain.storage, &keep(1, &[])).unwrap();
+    let done = planned.apply(&chain.storage, &options, &mut ids(0xa0), Job::silent());
+    let Err(Error::SplitSize { needed, .. }) = done else { panic!("{done:?}") };
+    assert_eq!((needed, chain.storage.names()), (SEGMENT_BYTES_MIN, names));
+}
+
 /// What has to be true of a folder in which something was interrupted: no image that is not
 /// whole, and the kept points.
 fn check(chain: &Chain, folder: &MemStorage, kept: &[usize]) -> Result<(), String> {
