@@ -1,11 +1,10 @@
 //! Decides which bytes of a source matter; writes nothing.
 
 use aiv_filesystems::{FilesystemKind, KeptFile, MapNote, UsedMap, recognise, used_map};
-use aiv_image_format::limits::{SEGMENT_BYTES_MIN, SEGMENTS_MAX};
 use aiv_image_format::meta::{
     Capture, Consistency, DiskInfo, Excluded, PartitionInfo, RegionInfo, RegionKind, VolumeInfo,
 };
-use aiv_image_format::{BlockSize, Geometry};
+use aiv_image_format::{BlockSize, Geometry, smallest_split};
 use aiv_volume_io::partition::{self, Partition, PartitionTable, SectorSize, TableKind};
 use aiv_volume_io::{Extent, ExtentSet, Job, ReadAt, Slice};
 
@@ -183,18 +182,10 @@ impl BackupPlan {
     }
 }
 
-/// Segments below this size are for tests: the frames of a larger image do not fit into them.
-const SPLIT_USUAL: u64 = 64 << 20;
-
-/// Refuses before anything is read what could only fail at the end: more segments than an image
-/// may have, and a last one that has to hold META and the hashes of everything and cannot.
+/// Refuses before anything is read what could only fail at the end.
 fn refuse_split(split: Option<u64>, bytes: u64) -> Result<()> {
     let Some(split) = split else { return Ok(()) };
-    // One byte of 2,000 is hashes; incompressible blocks need frames and index besides.
-    let stored = bytes.saturating_add(bytes / 256);
-    let last = (stored / 2000).saturating_add(SPLIT_USUAL / 2 + (2 << 20));
-    let each = (stored / u64::from(SEGMENTS_MAX - 8)).saturating_add(SPLIT_USUAL / 4);
-    let needed = if split < SPLIT_USUAL { SEGMENT_BYTES_MIN } else { last.max(each) };
+    let needed = smallest_split(bytes, split);
     if split < needed {
         return Err(Refusal::SplitSize { bytes, split, needed }.into());
     }

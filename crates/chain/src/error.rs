@@ -67,6 +67,20 @@ pub enum Error {
         /// Bytes that are free.
         free: u64,
     },
+    /// The image may need more segments than an image may have, or a larger last one: ask for
+    /// larger files. Nothing was written.
+    #[error(
+        "an image of up to {bytes} bytes cannot be split into files of {split} bytes: files of \
+         {needed} bytes or more are needed"
+    )]
+    SplitSize {
+        /// Bytes that may be written.
+        bytes: u64,
+        /// Bytes of a file that were asked for.
+        split: u64,
+        /// Bytes that would do.
+        needed: u64,
+    },
     /// A file does not read back as it was written: it was given up.
     #[error("{file} does not read back as it was written: {what}")]
     ReadBack {

@@ -86,8 +86,22 @@ pub(crate) fn open_alone(storage: &dyn Storage, name: &str, keys: &Keys) -> Resu
     opened.map_err(|source| Error::Image { file: name.to_owned(), source })
 }
 
-/// Opens the image in `file`.
+/// Opens the image in `file`, all of it.
 pub(crate) fn open_file(
+    file: Arc<dyn ReadAt>,
+    head: Head,
+    keys: &Keys,
+) -> std::result::Result<Image, ImageError> {
+    let image = open_stream(file, head, keys)?;
+    match image.trailer().segment_count {
+        0 | 1 => Ok(image),
+        // The slices of several in one file: nobody writes that, and nobody copies it.
+        told => Err(SegmentError::Count { told, number: 1 }.into()),
+    }
+}
+
+/// Opens the image whose bytes `file` has, be they in one file or in several.
+pub(crate) fn open_stream(
     file: Arc<dyn ReadAt>,
     head: Head,
     keys: &Keys,
@@ -97,7 +111,7 @@ pub(crate) fn open_file(
     ends.release();
     match opened {
         // The copy may be what is damaged; whatever is wrong, the usual way says it best.
-        Err(_) if head != Head::Read => open_file(Arc::clone(&ends.inner), Head::Read, keys),
+        Err(_) if head != Head::Read => open_stream(Arc::clone(&ends.inner), Head::Read, keys),
         opened => opened,
     }
 }

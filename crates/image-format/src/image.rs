@@ -335,6 +335,7 @@ pub(crate) fn read_trailer(
     if len < tail + PAGE_SIZE as u64 {
         return Err(Error::Incomplete { len });
     }
+    let is_split = superblock.features.incompat & Features::SPLIT != 0;
     let read = |copy: u8, offset: u64| {
         let page = read_copy(file, Section::Trailer, offset)?;
         let trailer = Trailer::from_bytes(&page, copy, offset)?;
@@ -348,13 +349,15 @@ pub(crate) fn read_trailer(
             Fault::Differs { field: "identity", other: "superblock" }
         } else if trailer.mac.is_zero() == superblock.is_keyed() {
             Fault::Differs { field: "authentication code", other: "feature bits" }
+        } else if (trailer.segment_count > 0) != is_split {
+            Fault::Differs { field: "segment count", other: "superblock" }
         } else {
             return Ok(trailer);
         };
         Err(fault.at(Section::Trailer, offset))
     };
     // A segment of a split image ends with a tail of another kind.
-    if superblock.features.incompat & Features::SPLIT != 0 {
+    if is_split {
         for (copy, offset) in [(2, len - PAGE_SIZE as u64), (1, len - TAIL_LEN)] {
             let page = read_copy(file, Section::Trailer, offset);
             let own = page.and_then(|page| SegmentTrailer::from_bytes(&page, copy, 0, offset));

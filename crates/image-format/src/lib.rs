@@ -55,7 +55,7 @@ pub use repair::{Repair, RepairReport};
 pub use seal::{Mode, Seal};
 pub use segments::{
     SegmentFile, SegmentFiles, SegmentHead, SegmentReport, Segments, peek_segment, segment_name,
-    verify_segment,
+    smallest_split, verify_segment,
 };
 pub use verify::{Depth, VerifyReport};
 pub use writer::{BlockPlace, ImageSummary, ImageWriter, RowItem, RunKind};

@@ -291,6 +291,9 @@ fn judge_chain(error: &aiv_chain::Error) -> Option<Verdict> {
             DISK_FULL,
             "nothing was removed and nothing was published: make room, or keep more points",
         ),
+        Error::SplitSize { .. } => {
+            refused("split_size", "nothing was written: give a larger size with --split")
+        }
         Error::ReadBack { .. } => failed(
             "read_back",
             "nothing was published; the destination returns other bytes than it was given",

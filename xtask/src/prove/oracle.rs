@@ -49,7 +49,8 @@ impl Oracle {
                     return Err(format!("{} is orphaned: {}", point.file, point.state));
                 }
                 let chain = set.chain(point).map_err(|e| said(&e))?;
-                let files = chain.iter().map(|p| self.hash_of(folder, &p.file)).collect();
+                let files = chain.iter().flat_map(|p| std::iter::once(&p.file).chain(&p.segments));
+                let files = files.map(|file| self.hash_of(folder, file)).collect();
                 let key = (point.id, files);
                 if !self.right.contains_key(&key) {
                     self.read(folder, set, point)?;

@@ -12,6 +12,7 @@ use aiv_chain::{
     move_set,
 };
 use aiv_image_format::GroupId;
+use aiv_image_format::limits::SEGMENT_BYTES_MIN;
 use aiv_image_format::meta::Inventory;
 use aiv_testkit::{MemStorage, Random};
 use aiv_volume_io::{Job, MemDisk, Storage};
@@ -120,7 +121,10 @@ impl Scenario {
     pub(crate) fn back_up(&mut self, storage: &dyn Storage) -> Result<PointId, String> {
         let at = self.random.below(self.disk.len() - 400);
         self.random.fill(&mut self.disk[at..at + 400]);
-        let options = BackupOptions { basis: Basis::Newest, ..random_options(&mut self.random) };
+        let mut options = random_options(&mut self.random);
+        options.basis = Basis::Newest;
+        // Full images have several segments then, increments mostly one.
+        options.split = (self.random.below(3) == 0).then_some(SEGMENT_BYTES_MIN);
         let report = self.maker.back_up(&self.disk, storage, options)?;
         let point = report.recovery_point;
         self.oracle.learn(point, self.disk.clone(), report.state_root);

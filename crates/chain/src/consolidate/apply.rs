@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::facts::Facts;
 use crate::folder::{Folder, Set};
 use crate::merge::{
-    Merge, MergeOptions, NewIds, bytes_with_parity, kept_split, remove_stale, take_lease,
+    Merge, MergeOptions, NewIds, bytes_with_parity, remove_stale, split_of, take_lease,
 };
 use crate::removal::{LeftFile, LeftReason, Removal, Removed};
 use crate::scan::Trust;
@@ -201,8 +201,8 @@ impl Folding<'_> {
             return Err(Error::NoSpace { needed, free });
         }
         let view = View::of_point(self.storage, set, point)?;
-        let options =
-            MergeOptions { split: options.split.or_else(|| kept_split(&view, count)), ..options };
+        let split = split_of(options.split, &view, count, run.bytes_max)?;
+        let options = MergeOptions { split, ..options };
         let merge =
             Merge { view: &view, count, options, ids: new_ids(), name: None, job: self.job };
         let merged = merge.write(self.storage, &|| {

@@ -9,12 +9,11 @@ mod write;
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 
-use aiv_image_format::limits::SEGMENT_BYTES_MIN;
 use aiv_image_format::meta::Meta;
 use aiv_image_format::{
     Compression, Depth, Digest, Error as ImageError, Features, Image, ImageId, ImageKind,
     ImageWriter, Keys, ParentState, SPECIFICATION, Segments, SessionTag, SetId, Superblock,
-    Trailer, Unsupported,
+    Trailer, Unsupported, smallest_split,
 };
 use aiv_volume_io::{Job, Lease, Step, Storage};
 
@@ -295,12 +294,24 @@ impl Merge<'_> {
     }
 }
 
-/// Bytes of a segment where an image takes the place of the first `count` of a view, and nothing
-/// else was asked for: as much as the largest of theirs has, if any of them is split.
-pub(crate) fn kept_split(view: &View, count: usize) -> Option<u64> {
+/// How an image of at most `bytes` is split that takes the place of the first `count` of a view: as
+/// was asked for, else into files as large as the largest of theirs, if any of them is split.
+pub(crate) fn split_of(
+    asked: Option<u64>,
+    view: &View,
+    count: usize,
+    bytes: u64,
+) -> Result<Option<u64>> {
+    if let Some(split) = asked {
+        let needed = smallest_split(bytes, split);
+        return match split < needed {
+            true => Err(Error::SplitSize { bytes, split, needed }),
+            false => Ok(asked),
+        };
+    }
     let largest = |(image, _): (&Image, &str)| Some(image.segments()?.largest());
     let largest = view.images().take(count).filter_map(largest).max();
-    largest.map(|bytes| bytes.max(SEGMENT_BYTES_MIN))
+    Ok(largest.map(|split| split.max(smallest_split(bytes, split))))
 }
 
 /// Takes the lease that keeps others from merging and copying images of a set in a folder.

@@ -11,7 +11,7 @@ use aiv_image_format::{
 use aiv_volume_io::{ReadAt, Storage};
 
 use crate::folder::PART_EXTENSION;
-use crate::open::{Head, open_file};
+use crate::open::{Head, open_stream};
 
 /// Opens the split image whose first segment is `file`, called `name`.
 pub(crate) fn open_split(
@@ -55,7 +55,7 @@ pub(crate) fn open_joined(
 
 fn open_segments(segments: Segments, head: Head, keys: &Keys) -> Result<Image, ImageError> {
     let segments = Arc::new(segments);
-    let image = open_file(Arc::clone(&segments) as Arc<dyn ReadAt>, head, keys)?;
+    let image = open_stream(Arc::clone(&segments) as Arc<dyn ReadAt>, head, keys)?;
     Ok(image.with_segments(segments))
 }
 

@@ -10,7 +10,7 @@ use crate::ancestry::{Ancestry, node};
 use crate::error::{Error, Result};
 use crate::folder::{Point, Set};
 use crate::merge::{
-    Merge, MergeIds, MergeOptions, NewIds, bytes_max, bytes_with_parity, kept_split, remove_stale,
+    Merge, MergeIds, MergeOptions, NewIds, bytes_max, bytes_with_parity, remove_stale, split_of,
     take_lease,
 };
 use crate::view::View;
@@ -71,8 +71,9 @@ pub fn archive(
     let view = View::of_point(from, set, point)?;
     let count = view.images().len();
     let mut options = options.into();
-    check_room(to, needed(&view, count, options)?)?;
-    options.split = options.split.or_else(|| kept_split(&view, count));
+    let bytes = needed(&view, count, options)?;
+    check_room(to, bytes)?;
+    options.split = split_of(options.split, &view, count, bytes)?;
     let merge = Merge { view: &view, count, options, ids: new_ids(), name: None, job };
     let merged = merge
         .write(to, &|| lease.check().map_err(Error::io("checking the lease before publishing")))?;
@@ -107,8 +108,9 @@ pub fn archive_as(
     remove_stale(to, set)?;
     let count = view.images().len();
     let mut options = options.into();
-    check_room(to, needed(view, count, options)?)?;
-    options.split = options.split.or_else(|| kept_split(view, count));
+    let bytes = needed(view, count, options)?;
+    check_room(to, bytes)?;
+    options.split = split_of(options.split, view, count, bytes)?;
     let merge = Merge { view, count, options, ids, name: Some(file), job };
     let merged = merge
         .write(to, &|| lease.check().map_err(Error::io("checking the lease before publishing")))?;

@@ -110,7 +110,10 @@ fn a_segment_of_another_image_under_the_right_name_is_a_missing_one() {
     let other = chain.storage.contents(&format!("{second}.p002")).unwrap();
     chain.storage.insert(&format!("{first}.p002"), other.to_vec());
     let strays = strays(&chain.storage);
-    let missing = |(_, kind): &&(String, StrayKind)| matches!(kind, StrayKind::Unusable(why) if why.contains("segment 2 is missing"));
+    let missing = |(_, kind): &&(String, StrayKind)| match kind {
+        StrayKind::Unusable(why) => why.contains("segment 2 is missing"),
+        _ => false,
+    };
     assert_eq!(strays.iter().filter(missing).count(), 1, "{strays:?}");
     // The second point has two files for one segment, of which one will do.
     let duplicate = |(_, kind): &&(String, StrayKind)| matches!(kind, StrayKind::Duplicate(_));
@@ -252,6 +255,17 @@ fn a_split_that_was_asked_for_is_made_of_images_that_are_not_split() {
     assert!(report.merged[0].segments >= 3);
     assert_eq!(wrong(&chain.storage, &chain.points[1]), None);
     assert_eq!(chain.storage.names().len(), report.merged[0].segments as usize);
+}
+
+#[test]
+fn a_size_that_is_too_small_is_refused_before_anything_is_merged() {
+    let chain = chain();
+    let names = chain.storage.names();
+    let options = aiv_chain::ConsolidateOptions { split: Some(1), ..crate::consolidate::options() };
+    let planned = plan(&chain.storage, &keep(1, &[])).unwrap();
+    let done = planned.apply(&chain.storage, &options, &mut ids(0xa0), Job::silent());
+    let Err(Error::SplitSize { needed, .. }) = done else { panic!("{done:?}") };
+    assert_eq!((needed, chain.storage.names()), (SEGMENT_BYTES_MIN, names));
 }
 
 /// What has to be true of a folder in which something was interrupted: no image that is not

@@ -23,4 +23,5 @@ mod real_disk;
 mod repairs;
 mod sealed;
 mod shapes;
+mod splits;
 mod virtual_disks;

@@ -17,7 +17,9 @@ use std::sync::Arc;
 
 use aiv_volume_io::{AppendFile, ReadAt};
 
-use crate::limits::{PAGE_SIZE, PIECE_SIZE};
+use crate::limits::{
+    META_TOTAL_MAX, PAGE_SIZE, PIECE_SIZE, SEGMENT_BYTES_MIN, SEGMENTS_MAX, STORED_LEN_MAX,
+};
 
 pub(crate) use account::account;
 pub use examine::{SegmentHead, peek_segment};
@@ -41,6 +43,26 @@ pub trait SegmentFiles: Send + Sync {
     /// # Errors
     /// Whatever the medium reports.
     fn open(&self, no: u32) -> io::Result<Arc<dyn ReadAt>>;
+}
+
+/// Segments below this size are for tests: the frames of a larger image do not fit into them.
+const USUAL_BYTES: u64 = 64 << 20;
+
+/// The smallest size of segment files, of those from `wanted` on, into which an image of `bytes` of
+/// blocks can be split for sure: there are at most [`SEGMENTS_MAX`], and the last one holds META
+/// and the hashes of everything.
+#[must_use]
+pub fn smallest_split(bytes: u64, wanted: u64) -> u64 {
+    if wanted < USUAL_BYTES {
+        return SEGMENT_BYTES_MIN;
+    }
+    // Blocks that do not compress need frames and index besides; one byte of 2,000 is hashes.
+    let stored = bytes.saturating_add(bytes / 256);
+    let last = (stored / 2000).saturating_add(META_TOTAL_MAX + (2 << 20));
+    // The largest frame may leave as much of a segment empty.
+    let room = u64::from(STORED_LEN_MAX);
+    let each = (stored / u64::from(SEGMENTS_MAX - 8)).saturating_add(room);
+    last.max(each)
 }
 
 /// What segment `no` (from 0) is called where the first one is called `first`. For people and

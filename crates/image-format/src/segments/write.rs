@@ -149,6 +149,8 @@ pub(crate) struct SegmentedFile<'f> {
     /// The piece being filled, and the hashes of those of this segment before it.
     open_piece: Vec<u8>,
     pieces: Vec<Digest>,
+    /// Whether beginning the next segment failed: nothing is written after that.
+    poisoned: bool,
     /// Where each completed segment begins, and the one of them read last.
     starts: Vec<u64>,
     opened: Mutex<Option<(u32, Arc<dyn ReadAt>)>>,
@@ -179,6 +181,7 @@ impl<'f> SegmentedFile<'f> {
             position: 0,
             open_piece: Vec::with_capacity(PIECE_SIZE),
             pieces: Vec::new(),
+            poisoned: false,
             starts: Vec::new(),
             opened: Mutex::new(None),
         };
@@ -283,9 +286,19 @@ impl AppendFile for SegmentedFile<'_> {
         if data.is_empty() {
             return Ok(0);
         }
+        if self.poisoned {
+            return Err(io::Error::other("writing after a segment that failed"));
+        }
         let mut stop = self.next_stop();
         if stop.0 {
-            self.cut()?;
+            // Half done it cannot be repeated, and a failed sync never is: callers go on after
+            // an interruption.
+            self.poisoned = true;
+            self.cut().map_err(|error| match error.kind() {
+                io::ErrorKind::Interrupted => io::Error::other(error),
+                _ => error,
+            })?;
+            self.poisoned = false;
             stop = self.next_stop();
         }
         let room = usize::try_from(stop.1).unwrap_or(usize::MAX);

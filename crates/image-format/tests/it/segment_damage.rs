@@ -215,6 +215,16 @@ fn a_wrong_count_in_the_trailer_is_refused() {
 }
 
 #[test]
+fn a_count_in_an_image_that_is_not_split_is_refused() {
+    let whole = three().build();
+    let len = whole.len();
+    let change = |b: &mut [u8]| b[608] = 1;
+    let once = Arc::new(forged(&whole, len - TAIL, b"aiv.trlr", &change));
+    let message = crate::recipe::refusal(forged(&once, len - 4096, b"aiv.trlr", &change));
+    assert!(message.contains("segment count"), "{message}");
+}
+
+#[test]
 fn a_superblock_that_differs_from_the_others_is_refused() {
     let files = split(&three(), SEGMENT_BYTES_MIN);
     for at in 1..files.len() {

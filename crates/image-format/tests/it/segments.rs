@@ -275,6 +275,29 @@ fn what_is_asked_for_must_make_sense() {
     assert!(matches!(Segments::join(many), Err(Error::Misuse(_))));
 }
 
+/// Interrupts the creation of the second file once, as a signal may.
+struct Interrupted(InMemory, bool);
+
+impl SegmentFiles for Interrupted {
+    fn create(&mut self, no: u32) -> io::Result<Box<dyn AppendFile>> {
+        if no == 1 && !std::mem::replace(&mut self.1, true) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        self.0.create(no)
+    }
+    fn open(&self, no: u32) -> io::Result<Arc<dyn ReadAt>> {
+        self.0.open(no)
+    }
+}
+
+#[test]
+fn an_interruption_at_a_border_ends_the_image_and_is_not_repeated() {
+    let files = Box::new(Interrupted(InMemory(MemStorage::new()), false));
+    let recipe = three();
+    let writer = ImageWriter::create_split(files, recipe.superblock(), SEGMENT_BYTES_MIN).unwrap();
+    assert!(matches!(recipe.fill(writer), Err(Error::Io { .. })));
+}
+
 #[test]
 fn more_segments_than_an_image_may_have_are_refused_while_it_is_written() {
     let blocks = [(Block::Data(Fill::Noise(1)), u64::from(SEGMENTS_MAX) * 4)];
