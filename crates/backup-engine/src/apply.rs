@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use aiv_chain::{Folder, ImageName, MERGE_PART, Set, StrayKind, Trust, image_name, suffix};
+use aiv_chain::{Folder, ImageName, MERGE_PART, StrayKind, Trust, image_name, suffix};
 use aiv_image_format::meta::{Capture as Captured, Inventory, Manifest, Meta};
 use aiv_image_format::{
     Depth, Digest, Features, Geometry, GroupId, Image, ImageId, ImageKind, ImageSummary,
@@ -22,6 +22,7 @@ use crate::pace::{Pacer, RateLimit};
 use crate::parent::Parent;
 use crate::pipeline::{self, Capture};
 use crate::plan::{BackupPlan, PlanNote};
+use crate::seal::{self, SealOptions};
 
 /// Random ids and the time: inputs, so that the same inputs give the same image.
 #[derive(Debug, Clone, Copy)]
@@ -55,18 +56,6 @@ impl BackupIds {
             group,
             time_unix_ms,
         }
-    }
-
-    /// The same, with a session that does not come again where random numbers do: from the time
-    /// in nanoseconds, and what names process and machine start. For images with a key.
-    #[must_use]
-    pub fn hedged(self, time_ns: u128, place: &str) -> Self {
-        let mut random = [0; 32];
-        random[..16].copy_from_slice(&self.image.0);
-        random[16..28].copy_from_slice(&self.session.0);
-        random[28..].copy_from_slice(&self.suffix);
-        let session = SessionTag::hedged(&random, time_ns, place, self.image, None);
-        Self { session, ..self }
     }
 
     /// Ids for another try at the same image: sessions are never used twice.
@@ -186,11 +175,11 @@ impl BackupPlan {
         let set = set_id(&self.source_id);
         let lease = self.lease(storage, set, job)?;
         let leftovers_removed = remove_leftovers(storage, set)?;
-        let keys = &self.options.keys;
-        let (folder, _) =
-            Folder::scan_keyed(storage, keys, Trust::Catalogue, job).map_err(Error::Folder)?;
+        let options = self.options.seal.as_ref();
+        let (folder, _) = Folder::scan_keyed(storage, &seal::keys(options), Trust::Catalogue, job)
+            .map_err(Error::Folder)?;
         refuse_unreadable(&folder)?;
-        self.options.refuse_locked(folder.set(set))?;
+        seal::check_newest(&folder, set, options, self.options.basis)?;
         let mut bases = Bases::find(&folder, storage, set, self);
         let new_identity = self.new_identity(&folder, set);
         let released = AtomicBool::new(false);
@@ -200,7 +189,7 @@ impl BackupPlan {
         loop {
             let base = self.base(&mut bases, storage, job)?;
             let point = base.parent.as_ref().map(|parent| parent.view.point());
-            let made = self.make(&inputs, &ids.of_attempt(attempt), base, bases.set);
+            let made = self.make(&inputs, &ids.of_attempt(attempt), base);
             let report = match (made, point) {
                 // Damage of the chain: an older point may do, and a full image always does.
                 (Err(Error::Parent(error)), Some(point)) if !released.load(Ordering::Relaxed) => {
@@ -277,13 +266,7 @@ impl BackupPlan {
     }
 
     /// Makes and publishes one image.
-    fn make(
-        &self,
-        inputs: &Inputs<'_>,
-        ids: &BackupIds,
-        base: Base,
-        set: Option<&Set>,
-    ) -> Result<BackupReport> {
+    fn make(&self, inputs: &Inputs<'_>, ids: &BackupIds, base: Base) -> Result<BackupReport> {
         let Inputs { storage, lease, .. } = *inputs;
         let name = ImageName {
             host: &self.facts.host,
@@ -294,16 +277,19 @@ impl BackupPlan {
         };
         let image = image_name(&name, &suffix(ids.suffix));
         let part = format!("{image}{PART}");
-        let seal = self.options.seal_of(base.parent.as_ref(), set, storage, ids.session, &image)?;
-        let keys = seal.as_ref().map_or(Keys::none(), |seal| Keys::of(seal.key.clone()).required());
         // Before anything that removes on error: a taken name is somebody else's file.
         let file = storage
             .create(&part)
             .map_err(|source| Error::Destination { op: format!("creating {part}"), source })?;
-        let writer = ImageWriter::create_with(file, self.superblock(ids, &base), seal);
-        let outcome = writer
-            .map_err(|e| Error::of_image(&image, e))
-            .and_then(|writer| self.write(inputs, writer, ids, base, &image, &keys));
+        let view = base.parent.as_ref().map(|parent| &parent.view);
+        let seal = self.options.seal.as_ref().map(|options| seal::seal(options, view)).transpose();
+        let outcome = seal.and_then(|seal| {
+            let keys =
+                seal.as_ref().map_or_else(Keys::none, |s| Keys::of(s.key.clone()).required());
+            let writer = ImageWriter::create_with(file, self.superblock(ids, &base), seal);
+            let writer = writer.map_err(|e| Error::of_image(&image, e))?;
+            self.write(inputs, writer, ids, base, &image, &keys)
+        });
         if outcome.is_err() {
             // Best effort: the first error is the one that matters, and a leftover is harmless.
             let _ = storage.remove(&part);
@@ -408,6 +394,9 @@ impl BackupPlan {
 
     fn superblock(&self, ids: &BackupIds, base: &Base) -> Superblock {
         let parent = base.parent.as_ref().map(|parent| parent.view.link());
+        let root = parent.map(|link| link.state_root);
+        let hedged = |seal: &SealOptions| seal::session(&seal.hedge, ids.image, root);
+        let session = self.options.seal.as_ref().map_or(ids.session, hedged);
         // A set bit says that the image may use it: what it will, nobody knows yet.
         let incompat = parent.map_or(0, |_| Features::DELTA | Features::PARENT);
         Superblock {
@@ -419,7 +408,7 @@ impl BackupPlan {
             parent,
             geometry: base.geometry,
             created_unix_ms: ids.time_unix_ms,
-            session: ids.session,
+            session,
             writer: concat!("aivory ", env!("CARGO_PKG_VERSION")).to_owned(),
             key_commitment: Digest::default(),
         }

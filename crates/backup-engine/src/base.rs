@@ -7,6 +7,7 @@ use aiv_volume_io::{Job, Storage};
 use crate::error::Result;
 use crate::facts::Basis;
 use crate::plan::BackupPlan;
+use crate::seal;
 
 /// A recovery point that can no longer be restored in full.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +33,7 @@ const CANDIDATES_MAX: usize = 64;
 
 /// What a new image may build on, best first, and what it will be called.
 pub(crate) struct Bases<'f> {
-    pub set: Option<&'f Set>,
+    set: Option<&'f Set>,
     candidates: Vec<&'f Point>,
     /// Points that are lost: newer than the candidate that is tried next, or without a file that
     /// can be opened.
@@ -59,10 +60,9 @@ impl<'f> Bases<'f> {
         let sector_size = plan.geometry.sector_size();
         let fits = |point: &&Point| {
             let block_size = |size: BlockSize| size == point.block_size;
-            let builds = plan.options.can_build_on(point.protection);
-            builds
-                && point.sector_size == sector_size
+            point.sector_size == sector_size
                 && plan.options.block_size.is_none_or(block_size)
+                && seal::may_build_on(plan.options.seal.as_ref(), point.protection)
         };
         let mut candidates = Vec::new();
         let mut lost = unusable_files(folder, storage, set_id);
@@ -80,7 +80,7 @@ impl<'f> Bases<'f> {
                 }
                 PointState::Restorable if fits(&point) => candidates.push(point),
                 PointState::Restorable => {}
-                // Of another key than the new chain: nothing is wrong with it.
+                // Of another key: nothing is wrong with it.
                 PointState::Locked { .. } => {}
                 // Newer than every candidate: this is what continuing costs.
                 state if candidates.is_empty() => lost.push(lost_point(point, state.to_string())),

@@ -104,16 +104,15 @@ pub enum Refusal {
     /// Every sector was asked for, and files to leave out.
     #[error("all sectors were asked for, and files to exclude: it is one or the other")]
     ExcludeFromAll,
-    /// Images of the source are sealed and their key was not given: the next one would be the
-    /// first that anybody can read.
-    #[error(
-        "the images of this source have a key ({key}...) that was not given: without it the new one \
-         would not be protected"
-    )]
-    Locked {
-        /// The beginning of what stands for the key.
-        key: String,
-    },
+    /// The newest point of the source is sealed or authenticated, and the new one would not be.
+    #[error("the newest point of the source has a key, and the new one would have none")]
+    WithoutKey,
+    /// What was given does not open the newest point of the source.
+    #[error("the newest point of the source has another key than the ones that were opened")]
+    OtherKey,
+    /// The image that a new one would build on carries no slots to give on.
+    #[error("the image that the new one would build on has no sound key slots")]
+    NoSlots,
     /// The chosen block size does not fit a disk of this size.
     #[error("a disk of {len} bytes does not fit into blocks of {block_size} bytes")]
     BlockSize {

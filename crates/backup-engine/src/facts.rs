@@ -2,7 +2,9 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use aiv_filesystems::Pattern;
-use aiv_image_format::{BlockSize, Compression, DELTA_DEPTH_WRITTEN, Keys, Seal};
+use aiv_image_format::{BlockSize, Compression, DELTA_DEPTH_WRITTEN};
+
+use crate::seal::SealOptions;
 
 /// What the caller knows about a source besides its bytes.
 #[derive(Debug, Clone, Default)]
@@ -88,14 +90,8 @@ pub struct BackupOptions {
     pub patience: Duration,
     /// Free text kept in the image.
     pub comment: String,
-    /// The keys of images that are there. An image that builds on one of them gets its key.
-    pub keys: Keys,
-    /// The key of a chain that begins with this image, and what it does. Points of the source
-    /// with another key, or without one, are not built on. `None` for the key of the images that
-    /// are there, or none where they have none; what it says of the nonce is not used.
-    pub seal: Option<Seal>,
-    /// Round the sizes of what is sealed up, so that they tell less about contents.
-    pub padding: bool,
+    /// How the image is sealed or authenticated, if it is.
+    pub seal: Option<SealOptions>,
 }
 
 impl Default for BackupOptions {
@@ -114,9 +110,7 @@ impl Default for BackupOptions {
             live: false,
             patience: Duration::ZERO,
             comment: String::new(),
-            keys: Keys::none(),
             seal: None,
-            padding: false,
         }
     }
 }

@@ -27,8 +27,8 @@ mod pace;
 mod parent;
 mod pipeline;
 mod plan;
-mod protect;
 mod read;
+mod seal;
 mod section;
 mod spans;
 mod workshop;
@@ -42,8 +42,9 @@ pub use identity::set_id;
 pub use inventory::machine_inventory;
 pub use pace::{Clock, RateLimit};
 pub use plan::{BackupPlan, PlanNote};
+pub use seal::{Hedge, SealOptions};
 
 pub use aiv_filesystems::{
     BadPattern, FilesystemKind, KeptFile, KeptReason, MapNote, Pattern, WholeReason,
 };
-pub use aiv_image_format::{BlockSize, Compression};
+pub use aiv_image_format::{BlockSize, Compression, Mode};

@@ -302,6 +302,22 @@ impl Folder {
         self.sets.iter().chain(&self.nameless).find(|s| s.id == id)
     }
 
+    /// Refuses a folder with points that are locked.
+    ///
+    /// # Errors
+    /// [`Error::NotRestorable`] with the first of them.
+    pub fn check_unlocked(&self) -> Result<()> {
+        let mut points = self
+            .sets
+            .iter()
+            .chain(&self.nameless)
+            .flat_map(|set| set.points.iter().chain(&set.nameless));
+        let locked = points.find(|point| matches!(point.state, PointState::Locked { .. }));
+        locked.map_or(Ok(()), |point| {
+            Err(Error::NotRestorable { point: point.id, state: point.state.clone() })
+        })
+    }
+
     /// The set with this identity.
     #[must_use]
     pub fn set(&self, id: SetId) -> Option<&Set> {

@@ -44,8 +44,9 @@ pub use facts::Protection;
 pub use folder::{Folder, Point, PointState, Set, Stray, StrayKind};
 pub use keep::Keep;
 pub use locate::{
-    locate, locate_image, locate_point, locate_point_keyed, locate_view, locate_view_keyed,
-    locate_with_keys, open_image, open_image_keyed, open_view, open_view_keyed, storage_of,
+    locate, locate_image, locate_image_keyed, locate_point, locate_point_keyed, locate_view,
+    locate_view_keyed, locate_with_keys, open_image, open_image_keyed, open_view, open_view_keyed,
+    storage_of,
 };
 pub use merge::{MERGE_PART, MergeIds, NewIds};
 pub use names::{ImageName, image_name, suffix};
@@ -54,7 +55,7 @@ pub use removal::{LeftFile, LeftReason};
 pub use scan::Trust;
 pub use select::{Selector, find_set};
 pub use slots::{
-    KeyedChain, KeyedChains, KeyedFile, SlotReport, change_slots, keyed_chains, locate_keyed,
+    KeyedChain, KeyedChains, KeyedFile, SlotReport, change_slots, keyed_chains, locate_chains,
 };
 pub use transfer::{
     ArchiveReport, CopiedFile, CopyReport, MoveReport, archive, archive_as, copy_point, copy_set,

@@ -58,8 +58,17 @@ pub fn locate_with_keys(argument: &Path, keys: &Keys, job: Job<'_>) -> Result<Pa
 /// # Errors
 /// Those of [`locate`] and [`open_image`].
 pub fn locate_image(argument: &Path, job: Job<'_>) -> Result<(PathBuf, Image)> {
-    let path = locate(argument, job)?;
-    let image = open_image(&path)?;
+    locate_image_keyed(argument, &Keys::none(), job)
+}
+
+/// As [`locate_image`], with the keys of images that have one; without its own a sealed image is
+/// locked.
+///
+/// # Errors
+/// Those of [`locate_image`].
+pub fn locate_image_keyed(argument: &Path, keys: &Keys, job: Job<'_>) -> Result<(PathBuf, Image)> {
+    let path = locate_with_keys(argument, keys, job)?;
+    let image = open_image_keyed(&path, keys)?;
     Ok((path, image))
 }
 

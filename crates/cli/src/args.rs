@@ -8,7 +8,7 @@ use aiv_chain::Depth;
 use aiv_jobs::{Follow, Format};
 use aiv_report::parse;
 use aiv_restore_engine::{Grow, Identity, TableMode, Unused};
-use aiv_terminal::{GUARD, KeyCommand};
+use aiv_terminal::{GUARD, KeyCommand, SealArgs, SecretFiles};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
@@ -58,12 +58,16 @@ pub(crate) enum Command {
     List {
         /// The folder
         dir: PathBuf,
+        #[command(flatten)]
+        unlock: SecretFiles,
     },
     /// Show what an image says about itself: disk, partitions, machine, time
     #[command(after_help = "Examples:\n  aiv info disk.aiv\n  aiv info /mnt/backup@latest~1")]
     Info {
         /// A file, DIR@latest, DIR@ID or DIR@NAME:latest
         image: PathBuf,
+        #[command(flatten)]
+        unlock: SecretFiles,
     },
     Verify(Verify),
     Restore(Restore),
@@ -89,13 +93,22 @@ Examples:
   aiv move /mnt/backup@latest --to /mnt/archive")]
     Move(Transfer),
     /// Show and change what opens sealed images
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  aiv key list /mnt/backup
+  aiv key change /mnt/backup
+  aiv key recovery-code /mnt/backup | lp"
+    )]
     Key(KeyCommand),
     /// Print a readable account of every byte of an image file
     #[command(after_help = "Examples:\n  aiv dump disk.aiv | less\n  aiv dump /mnt/backup@latest")]
     Dump {
         /// A file, DIR@latest, DIR@ID or DIR@NAME:latest
         image: PathBuf,
+        #[command(flatten)]
+        unlock: SecretFiles,
     },
     /// Print the specification of the image format
     #[command(after_help = "Examples:\n  aiv format-spec | less\n  aiv format-spec > format.md")]
@@ -141,7 +154,7 @@ Examples:
   aiv backup /dev/sda --to /mnt/backup
   aiv backup /dev/sdb1 --to /mnt/backup --differential --freeze --exclude '*.iso'
   aiv backup /dev/vg/db --to /mnt/backup --snapshot --pre-freeze 'db stop' --post-thaw 'db start'
-  aiv backup /dev/sda /dev/sdb --to /mnt/backup --rate-limit 100M --comment 'before upgrade'
+  aiv backup /dev/sda /dev/sdb --to /mnt/backup --rate-limit 100M --seal --password-file pass
   aiv backup vm.qcow2 --follow folder --to . --sectors all --compress zstd:9 --verify")]
 pub(crate) struct Backup {
     /// Block devices, raw disk files, virtual disks, or nbd://HOST/EXPORT
@@ -224,6 +237,8 @@ pub(crate) struct Backup {
     /// Text to keep in the image
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub comment: String,
+    #[command(flatten)]
+    pub protect: SealArgs,
 }
 
 /// Prove that images are readable: every structure, every stored byte, every block
@@ -251,6 +266,8 @@ pub(crate) struct Verify {
     /// In a folder, leave out what was proven within so many days and did not change
     #[arg(long, value_name = "DAYS")]
     pub skip_verified: Option<u64>,
+    #[command(flatten)]
+    pub unlock: SecretFiles,
 }
 
 /// Put a recovery point back onto a device or into a raw file
@@ -306,6 +323,8 @@ pub(crate) struct Restore {
     /// Overwrite a target that exists without asking
     #[arg(long)]
     pub yes: bool,
+    #[command(flatten)]
+    pub unlock: SecretFiles,
 }
 
 /// Merge older points into the ones that follow them
@@ -335,6 +354,8 @@ pub(crate) struct Consolidate {
     /// Print what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
+    #[command(flatten)]
+    pub unlock: SecretFiles,
 }
 
 /// Make one self-contained file of one point
@@ -351,6 +372,8 @@ pub(crate) struct Archive {
     /// The new file; its folder must exist
     #[arg(long, value_name = "FILE")]
     pub to: PathBuf,
+    #[command(flatten)]
+    pub unlock: SecretFiles,
 }
 
 // No documentation here: it would replace that of the commands.
@@ -362,6 +385,8 @@ pub(crate) struct Transfer {
     /// The other folder; created when only its last part is missing
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
+    #[command(flatten)]
+    pub unlock: SecretFiles,
 }
 
 /// One of a few words.

@@ -14,6 +14,7 @@ use aiv_volume_io::{DirStorage, Job, ReadAt, device};
 
 use crate::error::{Error, Refusal, Result};
 use crate::hooks::Hooks;
+use crate::seal::SealJob;
 use crate::source::{SeenAs, Source};
 use crate::still::{Still, StillReport};
 use crate::world::World;
@@ -35,6 +36,8 @@ pub struct BackupJob {
     pub still: Option<Still>,
     /// Commands around the moment in which it is; they run only then.
     pub hooks: Hooks,
+    /// What gets keys, if anything.
+    pub seal: Option<SealJob>,
 }
 
 /// What became of all sources.
@@ -62,6 +65,14 @@ pub struct BackupDone {
     /// How the source was kept from changing; `None` where nobody could change it, or nothing
     /// was done about it.
     pub still: Option<StillReport>,
+}
+
+impl Backups {
+    /// Whether any image builds on no other one.
+    #[must_use]
+    pub fn begins_a_chain(&self) -> bool {
+        self.results.iter().flatten().any(|done| done.report.parent.is_none())
+    }
 }
 
 impl BackupJob {
@@ -144,7 +155,9 @@ impl Run<'_> {
         let Self { request, folder, world, job, .. } = *self;
         facts.source_id.clone_from(&request.source_id);
         facts.name = request.name.clone().unwrap_or(facts.name);
-        let plan = BackupPlan::new(disk, facts, request.options.clone(), job)?;
+        let seal = request.seal.as_ref().map(|seal| seal.options(world)).transpose()?;
+        let options = BackupOptions { seal, ..request.options.clone() };
+        let plan = BackupPlan::new(disk, facts, options, job)?;
         let ids = BackupIds::new(&random(world)?, self.group, world.now_unix_ms());
         let clock = world.clock();
         let limit = request.rate_limit.map(|rate| RateLimit { bytes_per_second: rate, clock });

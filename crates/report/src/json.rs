@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aiv_backup_engine::{BackupPlan, BackupReport, LostPoint};
 use aiv_chain::meta::{DiskInfo, Excluded, ExcludedFile, RegionInfo};
-use aiv_chain::{Checked, Image, Point, Set, Stray};
+use aiv_chain::{Checked, Image, Point, PointState, Protection, Set, Stray};
 use aiv_image_format::{Corrupt, Error as ImageError, MAJOR, MINOR};
 use aiv_restore_engine::{NewTable, PlanStep, RestorePlan, RestoreReport, TableRow, UndoLog};
 use aiv_volume_io::Extent;
@@ -151,8 +151,11 @@ pub fn image(image: &Image) -> Value {
         "size_stored": tail.file_len,
         "sector_size": geometry.sector_size(),
         "block_size": geometry.block_size().get(),
-        "state_root": image.roots().map_or(tail.state_root, |r| r.state).to_string(),
-        "content_root": image.roots().map_or(tail.content_root, |r| r.content).to_string(),
+        "state_root": image.roots().map(|roots| roots.state.to_string()),
+        "content_root": image.roots().map(|roots| roots.content.to_string()),
+        "sealed": head.is_sealed(),
+        "locked": image.is_locked(),
+        "key": head.is_keyed().then(|| head.key_commitment.to_string()),
         "blocks": {
             "data": n.blocks_data, "ref": n.blocks_ref, "zero": n.blocks_zero,
             "unused": n.blocks_unused, "excluded": n.blocks_excluded,
@@ -215,6 +218,14 @@ pub fn sets(sets: &[Set]) -> Value {
     sets.iter().map(set).collect()
 }
 
+fn protection(point: &Point) -> &'static str {
+    match point.protection {
+        Protection::None => "none",
+        Protection::Authenticated(_) => "authenticated",
+        Protection::Sealed(_) => "sealed",
+    }
+}
+
 fn point(point: &Point) -> Value {
     json!({
         "recovery_point": point.id.to_string(),
@@ -225,6 +236,9 @@ fn point(point: &Point) -> Value {
         "size": point.size,
         "size_stored": point.size_stored,
         "restorable": point.is_restorable(),
+        "locked": matches!(point.state, PointState::Locked { .. }),
+        "protection": protection(point),
+        "key": point.protection.key().map(|key| key.to_string()),
         "problem": (!point.is_restorable()).then(|| point.state.to_string()),
         "other_files": point.other_files,
         "damage": lines(words::damage(point)),
@@ -262,6 +276,7 @@ pub fn verification(images: &[Checked]) -> Value {
             "blocks_checked": report.map_or(0, |r| r.blocks_checked),
             "bytes_checked": report.map_or(0, |r| r.bytes_checked),
             "proven": image.is_proven(),
+            "locked": report.is_some_and(|r| r.locked),
             "skipped": image.skipped.map(|v| time(v.time_unix_ms)),
             "points_affected": lines(&image.points_affected),
         })

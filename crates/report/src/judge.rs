@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io::{self, ErrorKind};
 
+use aiv_chain::PointState;
 use aiv_image_format::{Error as ImageError, Unsupported};
 use aiv_restore_engine::Refusal;
 
@@ -21,6 +22,8 @@ const DAMAGED: Verdict = Verdict {
     exit: Exit::Damage,
     hint: "`aiv verify` lists all damage; use another copy of the file, or an older point",
 };
+/// The code of what a key would open.
+pub const LOCKED: &str = "locked";
 const DISK_FULL: &str = "disk_full";
 
 const fn failed(code: &'static str, hint: &'static str) -> Option<Verdict> {
@@ -170,12 +173,21 @@ fn judge_backup(error: &aiv_backup_engine::Error) -> Option<Verdict> {
             "unmount it or mount it read-only; with --live it is read as it is, and the point \
              is marked inconsistent; with --freeze or --snapshot it is kept from changing",
         ),
-        Error::Refused(Refusal::Locked { .. }) => {
-            refused("key_missing", "give the key of the images that are there")
-        }
         Error::Refused(Refusal::Empty) => refused("source_empty", "check the source"),
         Error::Refused(Refusal::ExcludeFromAll) => {
             refused("exclude_from_all", "leave one of the two options away")
+        }
+        Error::Refused(Refusal::WithoutKey) => refused(
+            "set_has_key",
+            "add --seal and what opens the images, or use another folder for images without a key",
+        ),
+        Error::Refused(Refusal::OtherKey) => Some(Verdict {
+            code: "wrong_key",
+            exit: Exit::Locked,
+            hint: "give what opens the images of this source, or make a full image with --full",
+        }),
+        Error::Refused(Refusal::NoSlots) => {
+            refused("key_slots_damaged", "make a full image with --full")
         }
         Error::Refused(_) => refused("block_size", "leave the block size to Aivory"),
         _ => None,
@@ -261,6 +273,7 @@ fn judge_chain(error: &aiv_chain::Error) -> Option<Verdict> {
                 "this backup never finished; remove the file when no backup is running",
             )
         }
+        Error::NotRestorable { state: PointState::Locked { .. }, .. } => Some(keys::NEEDS_KEY),
         Error::NotRestorable { .. } => Some(Verdict {
             code: "chain_broken",
             exit: Exit::Damage,
@@ -299,6 +312,10 @@ fn judge_image(error: &ImageError) -> Option<Verdict> {
         ImageError::Canceled(_) => Some(CANCELED),
         ImageError::Parent { source, .. } => judge_image(source),
         ImageError::Corrupt(_) => Some(DAMAGED),
+        ImageError::Locked { .. }
+        | ImageError::WrongKey { .. }
+        | ImageError::Forged { .. }
+        | ImageError::NotKeyed => keys::judge_image(error),
         ImageError::Incomplete { .. } => Some(Verdict {
             code: "incomplete",
             exit: Exit::Damage,

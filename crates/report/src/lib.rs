@@ -39,5 +39,6 @@ pub mod words;
 
 pub use backups::backups;
 pub use failure::{Exit, Failure, Verdict};
+pub use judge::LOCKED;
 pub use outcome::Outcome;
 pub use remarks::Remarks;

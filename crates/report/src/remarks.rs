@@ -1,5 +1,5 @@
 use aiv_backup_engine::{BackupReport, KeptFile, LostPoint, MapNote, PlanNote};
-use aiv_chain::{Checked, Folder, Image, Stray, StrayKind};
+use aiv_chain::{Checked, Folder, Image, PointState, Stray, StrayKind};
 use aiv_image_format::{Corrupt, Section};
 use aiv_restore_engine::Note;
 use aiv_volume_io::Extent;
@@ -248,6 +248,7 @@ impl Remarks {
     #[must_use]
     pub fn on_folder(folder: &Folder) -> Self {
         let mut remarks = Self::default();
+        let mut locked = 0_u64;
         for point in folder.sets.iter().flat_map(|set| &set.points) {
             let parts = damage(point).iter();
             remarks.warnings.extend(parts.map(|part| format!("{}: {part}", point.file)));
@@ -255,10 +256,16 @@ impl Remarks {
                 let id = point.id;
                 remarks.warnings.push(format!("point {id} is damaged: see `aiv verify`: {file}"));
             }
-            if !point.is_restorable() {
+            if matches!(point.state, PointState::Locked { .. }) {
+                locked += 1;
+            } else if !point.is_restorable() {
                 let (id, file, why) = (point.id, &point.file, &point.state);
                 remarks.warnings.push(format!("point {id} cannot be restored: {file}: {why}"));
             }
+        }
+        if locked > 0 {
+            let count = if locked == 1 { "1 point".to_owned() } else { format!("{locked} points") };
+            remarks.notes.push(format!("{count} sealed: what is in them needs the key"));
         }
         for lost in &folder.vanished {
             remarks.notes.push(format!("point {} is gone with its file {}", lost.point, lost.file));
@@ -277,8 +284,12 @@ impl Remarks {
     #[must_use]
     pub fn on_unverified(images: &[Checked], strays: &[Stray]) -> Self {
         let mut remarks = Self::default();
+        let mut sealed = 0_u64;
         for image in images {
-            if image.is_sound() && !image.is_proven() {
+            let locked = image.outcome.as_ref().is_ok_and(|report| report.locked);
+            if image.is_sound() && locked {
+                sealed += 1;
+            } else if image.is_sound() && !image.is_proven() {
                 remarks.warnings.push(format!(
                     "{}: what it stores is sound; the rest needs an image that is missing or \
                      damaged",
@@ -293,6 +304,13 @@ impl Remarks {
                 let file = &image.file;
                 remarks.warnings.push(format!("{file}: affects point {first}{more}"));
             }
+        }
+        if sealed > 0 {
+            let are = if sealed == 1 { "1 image is" } else { &format!("{sealed} images are") };
+            remarks.notes.push(format!(
+                "{are} sealed, and no key was given: every stored byte was compared, which finds \
+                 accidents; blocks, links to parents and forgery were not checked"
+            ));
         }
         for file in strays {
             match file.kind {
@@ -478,7 +496,9 @@ mod tests {
         ];
         let unverified = Remarks::on_unverified(&[], &strays);
         assert_eq!((unverified.notes.len(), unverified.warnings.len()), (1, 2));
-        let remarks = Remarks::on_folder(&Folder { strays, ..Folder::default() });
+        let mut folder = Folder::default();
+        folder.strays.extend(strays);
+        let remarks = Remarks::on_folder(&folder);
         assert_eq!(remarks.warnings, ["a.aiv: unusable: cut off"]);
         assert_eq!(remarks.notes.len(), 2);
     }

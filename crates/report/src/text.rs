@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aiv_backup_engine::{BackupPlan, BackupReport};
 use aiv_chain::meta::{Capture, DiskInfo, Excluded, Meta, RegionInfo};
-use aiv_chain::{Checked, Image, Point, Set};
+use aiv_chain::{Checked, Digest, Image, Point, PointState, Set};
 use aiv_image_format::Error as ImageError;
 use aiv_restore_engine::{NewTable, RestorePlan, RestoreReport, TableRow, UndoLog};
 use aiv_volume_io::Extent;
@@ -89,8 +89,6 @@ pub fn partitions(disk: &DiskInfo) -> String {
 #[must_use]
 pub fn image(path: &Path, image: &Image) -> String {
     let (head, tail, geometry) = (image.superblock(), image.trailer(), image.geometry());
-    // Of a locked image what stands for it.
-    let state_root = image.roots().map_or(tail.state_root, |roots| roots.state);
     let file = facts([
         ("image", path.display().to_string()),
         ("point", format!("{} ({})", head.point, head.kind.name())),
@@ -100,11 +98,28 @@ pub fn image(path: &Path, image: &Image) -> String {
         ("stored", size(tail.file_len)),
         ("sector size", format!("{} bytes", geometry.sector_size())),
         ("block size", size(geometry.block_size().get().into())),
-        ("state root", state_root.to_string()),
-        ("content root", tail.content_root.to_string()),
+        ("protection", protection(image)),
+        ("state root", root(image.roots().map(|roots| roots.state))),
+        ("content root", root(image.roots().map(|roots| roots.content))),
         ("written by", head.writer.clone()),
     ]);
     if image.has_meta() { file + &description(image.meta()) } else { file }
+}
+
+/// What a key does for an image, and what stands for the key.
+fn protection(image: &Image) -> String {
+    let superblock = image.superblock();
+    let key = short(superblock.key_commitment);
+    match (superblock.is_keyed(), superblock.is_sealed()) {
+        (false, _) => String::new(),
+        (true, true) if image.is_locked() => format!("sealed, key {key}, which was not given"),
+        (true, true) => format!("sealed, key {key}"),
+        (true, false) => format!("authenticated, key {key}"),
+    }
+}
+
+fn root(root: Option<Digest>) -> String {
+    root.map_or_else(|| "sealed".to_owned(), |root| root.to_string())
 }
 
 /// What an image with a parent decides: `12 of 3200 blocks, 5 as differences, 2 moved`.
@@ -169,17 +184,23 @@ pub fn sets(sets: &[Set]) -> String {
 
 fn set(set: &Set) -> String {
     let row = |p: &Point| {
-        let kind = match p.is_restorable() {
-            true => p.kind.name().to_owned(),
-            false => format!("{}, LOST", p.kind.name()),
+        let kind = match (&p.state, p.is_restorable()) {
+            (PointState::Locked { .. }, _) => format!("{}, sealed", p.kind.name()),
+            (_, true) => p.kind.name().to_owned(),
+            _ => format!("{}, LOST", p.kind.name()),
         };
-        let time = time(p.time_unix_ms);
+        let is_locked = matches!(p.state, PointState::Locked { .. });
+        let time = if is_locked { "-".to_owned() } else { time(p.time_unix_ms) };
         let (file, comment) = (p.file.clone(), p.comment.clone());
         [short(p.id), kind, time, size(p.size), size(p.size_stored), file, comment]
     };
     let rows: Vec<_> = set.points.iter().map(row).collect();
     let head = ["POINT", "KIND", "TIME", "SIZE", "STORED", "IMAGE", "COMMENT"];
-    let title = clean(&format!("{} on {} ({})", set.name, set.host, set.source_id));
+    let title = match set.source_id.as_str() {
+        // Whose they are stands in their META, which is sealed.
+        "" => format!("set {}, sealed", set.id),
+        source_id => clean(&format!("{} on {} ({source_id})", set.name, set.host)),
+    };
     format!("{title}\n{}", table(head, &rows))
 }
 
@@ -194,6 +215,10 @@ fn checked(image: &Checked) -> String {
     match &image.outcome {
         Ok(_) if let Some(verified) = image.skipped => {
             format!("{file}: proven {}, unchanged\n", time(verified.time_unix_ms))
+        }
+        Ok(report) if report.is_sound() && report.locked => {
+            let bytes = size(report.bytes_checked);
+            format!("{file}: sealed; sound as stored, {bytes} checked; the content needs the key\n")
         }
         Ok(report) if report.is_sound() => {
             let (blocks, bytes) = (report.blocks_checked, size(report.bytes_checked));

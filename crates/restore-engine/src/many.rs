@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use aiv_chain::{View, locate_view};
+use aiv_chain::{Keys, View, locate_view_keyed};
 use aiv_volume_io::{FileDisk, Job, ReadAt, device};
 use serde_json::{Map, Value};
 
@@ -125,7 +125,7 @@ fn entry(
 
 impl Prepared {
     /// Plans all restores. `root` is where `/sys` and `/proc` are found; `shrink` a folder where
-    /// filesystems may be made smaller, and what does that.
+    /// filesystems may be made smaller, and what does that; `keys` open what is sealed.
     ///
     /// # Errors
     /// [`Error::Refused`] when any of them must not be done, or two have one target, or the
@@ -135,12 +135,13 @@ impl Prepared {
         root: &Path,
         entries: Vec<Entry>,
         shrink: Option<(&Path, &dyn Tools)>,
+        keys: &Keys,
         job: Job<'_>,
     ) -> Result<Vec<Self>> {
         let mut all: Vec<Self> = Vec::new();
         for Entry { image, to, options, undo } in entries {
             let to = device::named(root, &to).map_err(Error::Target)?;
-            let (image, view) = locate_view(&image, job)?;
+            let (image, view) = locate_view_keyed(&image, keys, job)?;
             let facts = TargetFacts::gather(root, &to, &image)?;
             for other in &all {
                 if is_same(root, &to, &other.to)? {

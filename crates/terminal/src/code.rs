@@ -43,6 +43,14 @@ pub(crate) fn new_code(
 }
 
 impl Sheet {
+    /// The code opens nothing: it is gone.
+    pub(crate) fn give_up(self) {
+        if let Some(file) = self.file {
+            // Where it stays, it stays a code that opens nothing.
+            let _ = std::fs::remove_file(file);
+        }
+    }
+
     /// Shows the code, unless a file has it, when what it opens is there; else it is gone.
     ///
     /// # Errors

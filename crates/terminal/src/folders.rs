@@ -36,13 +36,22 @@ pub fn remember(storage: &DirStorage, job: Job<'_>) {
     }
 }
 
+/// Random bytes, mixed with what does not come again where they do, as in a virtual machine that
+/// is set back: a merged image has a session of its own, and two sessions must never be the same.
+fn hedged(random: &[u8; 32], now_unix_ms: u64) -> [u8; 32] {
+    // A hedge only: where it cannot be read, the rest has to do.
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let now = format!("{now_unix_ms} {} {}", std::process::id(), boot.trim());
+    *blake3::keyed_hash(random, now.as_bytes()).as_bytes()
+}
+
 /// Ids of new images, each made of bytes that never come again.
 ///
 /// # Errors
 /// When the system has no random bytes.
 pub fn merge_ids() -> Result<impl FnMut() -> MergeIds, Failure> {
-    let mut seed = random()?;
     let now = now_unix_ms();
+    let mut seed = hedged(&random()?, now);
     Ok(move || {
         let mut bytes = [0; MergeIds::RANDOM_LEN];
         stretch(&mut seed, &mut bytes);

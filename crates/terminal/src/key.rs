@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use aiv_chain::locate_keyed;
+use aiv_chain::locate_chains;
 use aiv_jobs::{KeyChange, NewKey, change_keys};
 use aiv_keys::{Credential, RecipientSecret};
 use aiv_report::{Failure, Outcome, keys};
@@ -123,7 +123,7 @@ impl KeyCommand {
     pub fn run(self, session: &Session) -> Result<Outcome, Failure> {
         match self {
             Self::List { what } => {
-                let (_, found) = locate_keyed(&what, session.job())?;
+                let (_, found) = locate_chains(&what, session.job())?;
                 Ok(keys::key_list(&what, &found))
             }
             Self::Add { chain, new } => {
@@ -165,7 +165,7 @@ fn change(
     session: &Session,
     ask: impl FnOnce(&Session) -> Result<KeyChange, Failure>,
 ) -> Result<Outcome, Failure> {
-    let (storage, found) = locate_keyed(&chain.what, session.job())?;
+    let (storage, found) = locate_chains(&chain.what, session.job())?;
     let opened = session.unlock(&found.chains, &chain.unlock)?.opened;
     let change = ask(session)?;
     let reports = change_keys(&storage, &opened, &change, label, session, session.job())?;

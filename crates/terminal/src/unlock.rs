@@ -1,8 +1,10 @@
 //! Opens what is locked: asks for what opens it, as often as people mistype it.
 
-use aiv_chain::{KeyedChain, KeyedChains};
+use std::path::Path;
+
+use aiv_chain::{KeyedChain, locate_chains};
 use aiv_keys::{Credential, Error, Keys, Opened, Work};
-use aiv_report::Failure;
+use aiv_report::{Failure, LOCKED};
 
 use crate::secrets::SecretFiles;
 use crate::session::Session;
@@ -52,12 +54,60 @@ impl Session {
         }
     }
 
-    /// The keys of a folder, where the user wants to or has to give them.
+    /// As [`Session::unlock`], for a backup: what a file holds may also be for a new chain, and
+    /// open none. Whether it may is settled where the chain of the source is known.
+    pub(crate) fn unlock_or_new(
+        &self,
+        chains: &[KeyedChain],
+        files: &SecretFiles,
+    ) -> Result<Unlocked, Failure> {
+        let Some(credential) = files.read()? else { return self.unlock(chains, files) };
+        match try_all(chains, credential.clone()) {
+            Err(Error::WrongKey { .. }) => Ok(Unlocked { credential, opened: Vec::new() }),
+            tried => Ok(tried?),
+        }
+    }
+
+    /// The keys of what `what` names (an image, a folder, a point in one) where a file with a
+    /// secret is given; none where not.
     ///
     /// # Errors
     /// As [`Session::unlock`].
-    pub fn keys_of(&self, found: &KeyedChains, files: &SecretFiles) -> Result<Keys, Failure> {
-        Ok(self.unlock(&found.chains, files)?.keys())
+    pub fn keys(&self, what: &Path, files: &SecretFiles) -> Result<Keys, Failure> {
+        if files.is_empty() {
+            return Ok(Keys::none());
+        }
+        self.unlock_at(&[what], files)
+    }
+
+    /// Does what may need a key: without one first, unless a file with a secret is given; where
+    /// something is locked, the user is asked, and it is done again. So `work` writes nothing
+    /// before it has opened everything.
+    ///
+    /// # Errors
+    /// Those of `work` and [`Session::unlock`].
+    pub fn with_keys<T>(
+        &self,
+        what: &[&Path],
+        files: &SecretFiles,
+        work: impl Fn(&Keys) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let keys = if files.is_empty() { Keys::none() } else { self.unlock_at(what, files)? };
+        match work(&keys) {
+            Err(failure) if failure.verdict.code == LOCKED && files.is_empty() && !self.json => {
+                work(&self.unlock_at(what, files)?)
+            }
+            done => done,
+        }
+    }
+
+    fn unlock_at(&self, what: &[&Path], files: &SecretFiles) -> Result<Keys, Failure> {
+        let mut chains: Vec<KeyedChain> = Vec::new();
+        for what in what {
+            let found = locate_chains(what, self.job())?.1.chains;
+            chains.extend(found);
+        }
+        Ok(self.unlock(&chains, files)?.keys())
     }
 }
 

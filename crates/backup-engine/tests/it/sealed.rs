@@ -1,167 +1,164 @@
-//! Backups with a key: full images and increments, and no image without one by mistake.
+//! Backups with keys: what goes on with which key, and what is refused.
 
-use aiv_backup_engine::{BackupIds, BackupOptions, BackupReport, Basis, Error, Refusal};
-use aiv_chain::{Folder, ImageKind, Protection, Trust, View};
-use aiv_image_format::meta::Inventory;
-use aiv_image_format::{ChainKey, Depth, Digest, GroupId, Image, Keys, Mode, Seal};
+use std::collections::HashSet;
+
+use aiv_backup_engine::{BackupOptions, Basis, Error, Hedge, Mode, Refusal, SealOptions};
+use aiv_chain::{Folder, Keys, Protection, Trust, View};
+use aiv_image_format::{ChainKey, Digest};
+use aiv_keys::{KeyArea, KeyFile, NewSlot, Way};
 use aiv_testkit::MemStorage;
-use aiv_volume_io::{Job, Storage};
+use aiv_testkit::disks::Content;
+use aiv_volume_io::{Job, MemDisk, ReadAt, Storage};
 
-use crate::common::{BLOCK, all_sectors, disk, numbered_blocks, read_all, threads, try_backup};
+use crate::common::{BLOCK, options, threads, try_backup};
 
-fn key() -> ChainKey {
-    ChainKey::new([0x33; 32])
+fn key(n: u8) -> ChainKey {
+    ChainKey::new([n; 32])
 }
 
-fn keys() -> Keys {
-    Keys::of(key())
+/// Slots that a key file opens.
+fn area(key: &ChainKey) -> KeyArea {
+    let file = KeyFile::new(&[9; 32]).unwrap();
+    let way = Way::KeyFile(&file);
+    let random = &[7; NewSlot::RANDOM];
+    KeyArea::new(key, &NewSlot { way, label: "", created_unix_ms: 0, random }).unwrap()
 }
 
-/// A chain begins.
-fn first(mode: Mode) -> BackupOptions {
-    let seal = Some(Seal { mode, ..Seal::new(key(), 0) });
-    BackupOptions { seal, keys: keys(), verify: true, threads: threads(2), ..all_sectors() }
+/// A new chain gets key `fresh`; the chains of `opened` go on.
+fn sealed(fresh: u8, opened: &[u8]) -> BackupOptions {
+    let mut keys = Keys::none();
+    opened.iter().for_each(|n| keys.add(key(*n)));
+    let fresh = (key(fresh), area(&key(fresh)));
+    let hedge = Hedge { time_ns: 1, ..Hedge::default() };
+    let (retired, mode) = (Vec::new(), Mode::Sealed);
+    let seal = SealOptions { mode, keys, retired, fresh, padding: false, hedge };
+    BackupOptions { seal: Some(seal), ..options() }
 }
 
-/// The next one, with what opens the others.
-fn next() -> BackupOptions {
-    BackupOptions { keys: keys(), verify: true, threads: threads(3), ..all_sectors() }
+fn seal(options: &mut BackupOptions) -> &mut SealOptions {
+    options.seal.as_mut().unwrap()
 }
 
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut out = vec![0; len];
-    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut out);
-    out
+fn disk(seed: u64) -> MemDisk {
+    let mut bytes = Content::Random(1).bytes(10 * BLOCK);
+    bytes[3 * BLOCK..4 * BLOCK].copy_from_slice(&Content::Random(seed).bytes(BLOCK));
+    MemDisk::from_bytes(bytes)
 }
 
-#[track_caller]
-fn check(storage: &MemStorage, report: &BackupReport, bytes: &[u8], mode: Mode) {
-    let view = View::open_keyed(storage, &report.image, &keys(), Job::silent()).unwrap();
-    assert!(read_all(&view) == bytes, "{} reads as the disk did", report.image);
-    let commitment = Digest(key().commitment());
-    let wanted = match mode {
-        Mode::Sealed => Protection::Sealed(commitment),
-        Mode::Authenticated => Protection::Authenticated(commitment),
-    };
-    assert_eq!(Protection::of(view.image().superblock()), wanted);
-    let found = match view.parent() {
-        None => view.image().verify(Depth::Data, Job::silent()),
-        Some(parent) => view.image().verify_on(&parent, Depth::Data, Job::silent()),
-    };
-    assert_eq!(found.unwrap().damage, []);
-    let plain = crate::common::backup(&disk(bytes), all_sectors());
-    assert_eq!(report.state_root, plain.report.state_root, "the state has one name");
+fn folder(storage: &dyn Storage, keys: &Keys) -> Folder {
+    Folder::scan_keyed(storage, keys, Trust::Files, Job::silent()).unwrap().0
 }
 
 #[test]
-fn a_full_image_and_increments_with_differences_have_the_key_of_their_chain() {
+fn an_increment_has_the_key_the_mode_and_the_ways_in_of_its_parent() {
     for mode in [Mode::Sealed, Mode::Authenticated] {
         let storage = MemStorage::new();
-        let mut bytes = noise(1, 300 * BLOCK);
-        let full = try_backup(&disk(&bytes), &storage, first(mode), 1).unwrap();
-        check(&storage, &full, &bytes, mode);
-        for number in 2..5u8 {
-            bytes[usize::from(number) * 7 * BLOCK + 4096..][..512].fill(number);
-            bytes.copy_within(0..BLOCK, usize::from(number) * BLOCK);
-            let report = try_backup(&disk(&bytes), &storage, next(), number).unwrap();
-            assert_eq!(report.kind, ImageKind::Incremental);
-            assert!(report.totals.blocks_delta > 0, "{:?}", report.totals);
-            check(&storage, &report, &bytes, mode);
-        }
+        let mut first = sealed(1, &[]);
+        seal(&mut first).mode = mode;
+        try_backup(&disk(1), &storage, first, 1).unwrap();
+        // A chain that exists goes on as it is, whatever a new one would be.
+        let report = try_backup(&disk(2), &storage, sealed(2, &[1]), 2).unwrap();
+        assert!(report.parent.is_some() && report.totals.blocks_decided() == 1);
+        let keys = Keys::of(key(1));
+        let folder = folder(&storage, &keys);
+        let points = &folder.sets[0].points;
+        let commitment = Digest(key(1).commitment());
+        let expected = match mode {
+            Mode::Sealed => Protection::Sealed(commitment),
+            Mode::Authenticated => Protection::Authenticated(commitment),
+        };
+        assert_eq!((points[0].protection, points[1].protection), (expected, expected));
+        let view = View::of_point(&storage, &folder.sets[0], &points[1]).unwrap();
+        let mut back = vec![0; 10 * BLOCK];
+        view.read_exact_at(&mut back, 0).unwrap();
+        let mut expected = vec![0; 10 * BLOCK];
+        disk(2).read_exact_at(&mut expected, 0).unwrap();
+        assert!(back == expected);
+        let [a, b] = view.image().slot_copies().unwrap().unwrap();
+        assert_eq!((&*a, &*b), (&*area(&key(1)).to_bytes(), &*area(&key(1)).to_bytes()));
+        assert_eq!(report.state_root, view.image().roots().unwrap().state);
     }
 }
 
 #[test]
-fn a_sealed_image_is_the_same_whatever_the_threads_do() {
-    let bytes = noise(2, 500 * BLOCK);
-    let make = |count| {
+fn a_set_with_a_key_does_not_go_on_without_it_or_with_another_one() {
+    let storage = MemStorage::new();
+    try_backup(&disk(1), &storage, sealed(1, &[]), 1).unwrap();
+    let before = storage.names();
+    let refusal = |options: BackupOptions| match try_backup(&disk(2), &storage, options, 2) {
+        Err(Error::Refused(refusal)) => refusal,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refusal(options()), Refusal::WithoutKey);
+    let full = BackupOptions { basis: Basis::Nothing, ..options() };
+    assert_eq!(refusal(full), Refusal::WithoutKey);
+    assert_eq!(refusal(sealed(2, &[])), Refusal::OtherKey);
+    assert_eq!(refusal(sealed(2, &[2])), Refusal::OtherKey);
+    assert_eq!(storage.names(), before);
+    // Whoever asks for a full image gets one, with the key it brings.
+    let full = BackupOptions { basis: Basis::Nothing, ..sealed(2, &[]) };
+    assert!(try_backup(&disk(2), &storage, full, 2).unwrap().parent.is_none());
+}
+
+#[test]
+fn a_retired_key_gets_no_new_image_and_a_set_without_key_can_get_one() {
+    let storage = MemStorage::new();
+    try_backup(&disk(1), &storage, options(), 1).unwrap();
+    let report = try_backup(&disk(1), &storage, sealed(1, &[]), 2).unwrap();
+    assert!(report.parent.is_none(), "an image with a key builds on none without");
+    let mut retired = sealed(2, &[1]);
+    seal(&mut retired).retired = vec![Digest(key(1).commitment())];
+    let report = try_backup(&disk(1), &storage, retired, 3).unwrap();
+    assert!(report.parent.is_none());
+    let report = try_backup(&disk(1), &storage, sealed(3, &[1, 2]), 4).unwrap();
+    assert!(report.parent.is_some());
+    let keys = [1, 2].iter().fold(Keys::none(), |mut keys, n| {
+        keys.add(key(*n));
+        keys
+    });
+    let found = folder(&storage, &keys);
+    let last = found.sets[0].points.last().unwrap();
+    assert_eq!(last.protection, Protection::Sealed(Digest(key(2).commitment())));
+}
+
+#[test]
+fn a_generator_that_repeats_itself_seals_no_two_images_alike() {
+    // A virtual machine set back: the same random numbers, in the same process, each time.
+    let mut sessions = HashSet::new();
+    let mut images = HashSet::new();
+    for time_ns in [1, 2, 3] {
         let storage = MemStorage::new();
-        let options = BackupOptions { threads: threads(count), ..first(Mode::Sealed) };
-        let report = try_backup(&disk(&bytes), &storage, options, 1).unwrap();
+        let mut options = sealed(1, &[]);
+        seal(&mut options).hedge.time_ns = time_ns;
+        let report = try_backup(&disk(1), &storage, options, 1).unwrap();
+        let image = storage.contents(&report.image).unwrap();
+        sessions.insert(image[176..188].to_vec());
+        images.insert(image[40_000..41_000].to_vec());
+    }
+    assert_eq!((sessions.len(), images.len()), (3, 3));
+}
+
+#[test]
+fn a_sealed_image_does_not_depend_on_the_number_of_threads() {
+    let image = |count: usize| {
+        let storage = MemStorage::new();
+        let options = BackupOptions { threads: threads(count), ..sealed(1, &[]) };
+        let report = try_backup(&disk(1), &storage, options, 1).unwrap();
         storage.contents(&report.image).unwrap()
     };
-    let alone = make(1);
-    assert!([2, 4, 7].into_iter().all(|count| make(count) == alone));
+    let one = image(1);
+    assert!(image(2) == one && image(7) == one);
 }
 
 #[test]
-fn without_the_key_of_the_images_that_are_there_nothing_is_written() {
+fn an_older_chain_without_a_key_does_not_go_on_beside_a_locked_one() {
     let storage = MemStorage::new();
-    let bytes = numbered_blocks(40);
-    try_backup(&disk(&bytes), &storage, first(Mode::Sealed), 1).unwrap();
-    let before = storage.list().unwrap().len();
-    let wrong = Keys::of(ChainKey::new([1; 32]));
-    for (keys, basis) in
-        [(Keys::none(), Basis::Newest), (Keys::none(), Basis::Nothing), (wrong, Basis::Newest)]
-    {
-        let options = BackupOptions { keys, basis, ..all_sectors() };
-        let error = try_backup(&disk(&bytes), &storage, options, 2).unwrap_err();
-        assert!(matches!(error, Error::Refused(Refusal::Locked { .. })), "{error}");
-        assert!(error.to_string().contains("not given"), "{error}");
-        assert_eq!(storage.list().unwrap().len(), before);
-    }
-}
-
-#[test]
-fn a_later_full_image_has_the_key_of_the_set_too() {
-    for mode in [Mode::Sealed, Mode::Authenticated] {
-        let storage = MemStorage::new();
-        let bytes = numbered_blocks(40);
-        try_backup(&disk(&bytes), &storage, first(mode), 1).unwrap();
-        let options = BackupOptions { basis: Basis::Nothing, ..next() };
-        let report = try_backup(&disk(&bytes), &storage, options, 2).unwrap();
-        assert_eq!(report.kind, ImageKind::Full);
-        check(&storage, &report, &bytes, mode);
-    }
-}
-
-#[test]
-fn a_new_key_begins_a_chain_of_its_own() {
-    let storage = MemStorage::new();
-    let bytes = numbered_blocks(40);
-    let plain = try_backup(&disk(&bytes), &storage, all_sectors(), 1).unwrap();
-    let sealed = try_backup(&disk(&bytes), &storage, first(Mode::Sealed), 2).unwrap();
-    assert_eq!((plain.kind, sealed.kind), (ImageKind::Full, ImageKind::Full));
-    check(&storage, &sealed, &bytes, Mode::Sealed);
-    let again = try_backup(&disk(&bytes), &storage, first(Mode::Sealed), 3).unwrap();
-    assert_eq!(again.parent, Some(sealed.recovery_point), "the same key goes on");
-    let other = ChainKey::new([0x77; 32]);
-    let seal = Some(Seal::new(other.clone(), 0));
-    // Without the key of the others: they are locked, and nothing is wrong with them.
-    let options = BackupOptions { seal, keys: Keys::of(other.clone()), ..all_sectors() };
-    let report = try_backup(&disk(&bytes), &storage, options, 4).unwrap();
-    assert_eq!((report.kind, report.lost.len()), (ImageKind::Full, 0));
-    let file = storage.open(&report.image).unwrap();
-    assert!(Image::open_with(file, &Keys::of(other)).unwrap().is_authentic());
-}
-
-#[test]
-fn padding_goes_on_with_the_option() {
-    let storage = MemStorage::new();
-    let bytes = numbered_blocks(40);
-    let options = BackupOptions { padding: true, ..first(Mode::Sealed) };
-    let padded = try_backup(&disk(&bytes), &storage, options, 1).unwrap();
-    let storage = MemStorage::new();
-    let bare = try_backup(&disk(&bytes), &storage, first(Mode::Sealed), 1).unwrap();
-    assert!(padded.totals.payload_bytes > bare.totals.payload_bytes);
-}
-
-#[test]
-fn no_session_comes_again_where_random_numbers_do() {
-    let ids = BackupIds::new(&[5; BackupIds::RANDOM_LEN], GroupId([0; 16]), 1);
-    let make = |time, place| {
-        let storage = MemStorage::new();
-        let bytes = numbered_blocks(3);
-        let plan = crate::common::plan(&disk(&bytes), first(Mode::Sealed));
-        let ids = ids.hedged(time, place);
-        let (disk, nothing) = (disk(&bytes), Inventory::default());
-        let report = plan.apply(&disk, &storage, &ids, &nothing, None, Job::silent()).unwrap();
-        let (folder, _) =
-            Folder::scan_keyed(&storage, &keys(), Trust::Files, Job::silent()).unwrap();
-        assert_eq!(folder.sets[0].points.len(), 1);
-        Image::open(storage.open(&report.image).unwrap()).unwrap().superblock().session
-    };
-    let sessions = [make(1, "a"), make(2, "a"), make(1, "b")];
-    assert!(sessions[0] != sessions[1] && sessions[0] != sessions[2]);
-    assert_eq!(sessions[0], make(1, "a"));
+    try_backup(&disk(1), &storage, options(), 1).unwrap();
+    try_backup(&disk(2), &storage, sealed(1, &[]), 2).unwrap();
+    let error = try_backup(&disk(3), &storage, options(), 3).unwrap_err();
+    assert!(matches!(error, Error::Refused(Refusal::WithoutKey)), "{error}");
+    let error = try_backup(&disk(3), &storage, sealed(2, &[2]), 4).unwrap_err();
+    assert!(matches!(error, Error::Refused(Refusal::OtherKey)), "{error}");
+    let report = try_backup(&disk(3), &storage, sealed(2, &[1]), 5).unwrap();
+    assert!(report.parent.is_some() && report.lost.is_empty());
 }

@@ -6,7 +6,9 @@ mod change;
 pub use change::{SlotReport, change_slots};
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use aiv_image_format::{Digest, Image, Keys, SetId};
 use aiv_keys::{ChainKey, Credential, KeyArea, Opened, Work};
@@ -58,7 +60,8 @@ pub struct KeyedChains {
 ///
 /// # Errors
 /// [`Error::File`] when it cannot be opened; those of [`keyed_chains`].
-pub fn locate_keyed(what: &Path, job: Job<'_>) -> Result<(DirStorage, KeyedChains)> {
+pub fn locate_chains(what: &Path, job: Job<'_>) -> Result<(DirStorage, KeyedChains)> {
+    let what = &folder_of(what);
     if what.is_dir() {
         let wrap = aiv_volume_io::Error::path("open", what);
         let storage = DirStorage::open(what).map_err(|source| Error::File(wrap(source)))?;
@@ -71,6 +74,15 @@ pub fn locate_keyed(what: &Path, job: Job<'_>) -> Result<(DirStorage, KeyedChain
     let mut found = keyed_chains(&storage, job)?;
     found.chains.retain(|chain| chain.files.iter().any(|file| file.file == name));
     Ok((storage, found))
+}
+
+/// What holds the chains of an argument: of a point in a folder, the folder.
+fn folder_of(argument: &Path) -> PathBuf {
+    let bytes = argument.as_os_str().as_bytes();
+    match bytes.iter().rposition(|&byte| byte == b'@') {
+        Some(at) if !argument.exists() => PathBuf::from(OsStr::from_bytes(&bytes[..at])),
+        _ => argument.to_path_buf(),
+    }
 }
 
 enum Look {
@@ -107,8 +119,9 @@ fn look_at(storage: &dyn Storage, name: &str) -> Look {
     if name.ends_with(PART_EXTENSION) {
         return Look::Unsure(name.to_owned(), "it was never finished".to_owned());
     }
-    let opened = open::open(storage, name, Head::Read, &Keys::none());
-    match opened.and_then(|image| keyed_file(&image, name)) {
+    match open::open(storage, name, Head::Read, &Keys::none())
+        .and_then(|image| keyed_file(&image, name))
+    {
         Ok(Some((commitment, file))) => Look::Keyed(commitment, Box::new(file)),
         Ok(None) => Look::Other,
         Err(error) if is_named_like_an_image(name) => Look::Unsure(name.to_owned(), why(&error)),

@@ -278,6 +278,7 @@ fn with_one_sync_after_both_copies_the_crash_test_is_red() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the test is about time")]
 fn a_hundred_images_are_changed_in_less_than_five_seconds() {
     let images = folder(100);
     let dir = tempfile::tempdir().unwrap();

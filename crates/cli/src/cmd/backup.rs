@@ -14,10 +14,12 @@ use crate::args::Backup;
 const PATIENCE: Duration = Duration::from_secs(3);
 
 pub(crate) fn run(args: Backup, session: &Session) -> Result<Outcome, Failure> {
+    let sealing = args.protect.sealing(session, &args.to)?;
+    let full_only = args.full || sealing.as_ref().is_some_and(|sealing| sealing.full_only);
     let options = BackupOptions {
         sectors: args.sectors,
         exclude: args.exclude,
-        basis: match (args.full, args.differential) {
+        basis: match (full_only, args.differential) {
             (true, _) => Basis::Nothing,
             (_, true) => Basis::NewestFull,
             _ => Basis::Newest,
@@ -41,8 +43,12 @@ pub(crate) fn run(args: Backup, session: &Session) -> Result<Outcome, Failure> {
     let Backup { sources, to, name, source_id, rate_limit, pre_freeze, post_thaw, .. } = args;
     let hooks = Hooks { pre_freeze, post_thaw, limit: seconds(args.hook_limit) };
     let open = OpenOptions { format: args.source_format, follow: args.follow };
-    let backup = BackupJob { name, source_id, open, options, rate_limit, still, hooks };
+    let seal = sealing.as_ref().map(|sealing| sealing.job.clone());
+    let backup = BackupJob { name, source_id, open, options, rate_limit, still, hooks, seal };
     let done = backup.run(&sources, &to, session, session.job())?;
+    if let Some(sealing) = sealing {
+        sealing.settle(session, done.begins_a_chain());
+    }
     let (outcome, others) = backups(&sources, &done);
     // The worst failure is the caller's to tell.
     others.iter().filter(|_| !session.json).for_each(|failure| session.say(&failure.line()));

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use aiv_backup_engine::Compression;
 use aiv_chain::{
-    ConsolidateOptions, ConsolidationPlan, Folder, Keep, Point, Selector, Set, archive_as,
-    copy_point, copy_set, find_set, locate_point, locate_view, move_point, move_set, storage_of,
+    ConsolidateOptions, ConsolidationPlan, Folder, Keep, Keys, Point, Selector, Set, Trust,
+    archive_as, copy_point, copy_set, find_set, locate_point_keyed, locate_view_keyed, move_point,
+    move_set, storage_of,
 };
 use aiv_report::{Failure, Outcome, Remarks, chains};
 use aiv_terminal::{Session, merge_ids, open_folder, open_or_create_folder, remember};
@@ -21,7 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn consolidate(args: &Consolidate, session: &Session) -> Result<Outcome, Failure> {
     let storage = open_folder(&args.dir)?;
-    let folder = Folder::scan(&storage, session.job())?;
+    let folder =
+        session.with_keys(&[&args.dir], &args.unlock, |keys| unlocked(&storage, keys, session))?;
     let mut keep = Keep { newest: args.keep.get(), ..Keep::default() };
     for id in &args.keep_point {
         keep.points.insert(id.parse::<Selector>()?.find(&folder)?.1.id);
@@ -54,8 +56,17 @@ pub(crate) fn consolidate(args: &Consolidate, session: &Session) -> Result<Outco
     outcome.ended(done)
 }
 
+/// The folder, or a failure that says what is locked in it: what cannot be read is not merged.
+fn unlocked(storage: &DirStorage, keys: &Keys, session: &Session) -> Result<Folder, Failure> {
+    let (folder, _) = Folder::scan_keyed(storage, keys, Trust::Catalogue, session.job())?;
+    folder.check_unlocked()?;
+    Ok(folder)
+}
+
 pub(crate) fn archive(args: &Archive, session: &Session) -> Result<Outcome, Failure> {
-    let (path, view) = locate_view(&args.image, session.job())?;
+    let (path, view) = session.with_keys(&[&args.image], &args.unlock, |keys| {
+        Ok(locate_view_keyed(&args.image, keys, session.job())?)
+    })?;
     let (to, name) = storage_of(&args.to)?;
     let report = archive_as(&view, &to, name, COMPRESSION, merge_ids()?(), session.job())?;
     let json = chains::archive_json(&path, &args.to, &report);
@@ -69,7 +80,8 @@ pub(crate) fn transfer(
     session: &Session,
 ) -> Result<Outcome, Failure> {
     let mut outcome = Outcome::report(chains::transfer_json(&args.to), String::new());
-    let (wanted, mut ids) = (wanted(&args.what, session)?, merge_ids()?);
+    let keys = session.keys(&args.what, &args.unlock)?;
+    let (wanted, mut ids) = (wanted(&args.what, &keys, session)?, merge_ids()?);
     let to = open_or_create_folder(&args.to)?;
     let done = wanted.iter().try_for_each(|(from, set, point)| -> Result<(), Failure> {
         let job = session.job();
@@ -99,13 +111,15 @@ pub(crate) fn transfer(
 /// What to take: one point, or each set of a folder.
 fn wanted(
     what: &Path,
+    keys: &Keys,
     session: &Session,
 ) -> Result<Vec<(DirStorage, Set, Option<Point>)>, Failure> {
     if what.is_dir() {
-        let folder = Folder::scan(&open_folder(what)?, session.job())?;
+        let storage = open_folder(what)?;
+        let (folder, _) = Folder::scan_keyed(&storage, keys, Trust::Catalogue, session.job())?;
         let each = |set: Set| Ok((open_folder(what)?, set, None));
         return folder.sets.into_iter().map(each).collect();
     }
-    let (from, set, point) = locate_point(what, session.job())?;
+    let (from, set, point) = locate_point_keyed(what, keys, session.job())?;
     Ok(vec![(from, set, Some(point))])
 }

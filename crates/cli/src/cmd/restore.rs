@@ -30,7 +30,10 @@ pub(crate) fn run(args: &Restore, session: &Session) -> Result<Outcome, Failure>
     };
     let tools = SystemTools::new("/run");
     let shrink = args.shrink.as_deref().map(|dir| (dir, &tools as &dyn Tools));
-    let all = Prepared::all(session.root(), entries, shrink, session.job())?;
+    let images: Vec<&Path> = entries.iter().map(|entry| entry.image.as_path()).collect();
+    let all = session.with_keys(&images, &args.unlock, |keys| {
+        Ok(Prepared::all(session.root(), entries.clone(), shrink, keys, session.job())?)
+    })?;
     for one in all.iter().filter(|one| !args.dry_run && one.plan.target().exists) {
         let target = one.plan.target();
         session.confirm(args.yes, &one.to, target.len, target.serial.as_deref())?;

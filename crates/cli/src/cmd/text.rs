@@ -2,17 +2,22 @@
 
 use std::path::Path;
 
-use aiv_chain::locate_image;
+use aiv_chain::locate_image_keyed;
 use aiv_image_format::SPECIFICATION;
 use aiv_report::{Failure, Outcome, json};
 use clap::CommandFactory;
 use serde_json::json;
 
 use crate::args::Args;
-use aiv_terminal::{Session, print_stream};
+use aiv_terminal::{SecretFiles, Session, print_stream};
 
-pub(crate) fn dump(image: &Path, session: &Session) -> Result<Outcome, Failure> {
-    let (path, image) = locate_image(image, session.job())?;
+pub(crate) fn dump(
+    image: &Path,
+    unlock: &SecretFiles,
+    session: &Session,
+) -> Result<Outcome, Failure> {
+    let keys = session.keys(image, unlock)?;
+    let (path, image) = locate_image_keyed(image, &keys, session.job())?;
     if session.json {
         let mut text = String::new();
         aiv_image_format::dump(&image, &mut text)?;

@@ -1,7 +1,8 @@
 //! `aiv verify`: proof that images are readable.
 
 use aiv_chain::{
-    Checked, Depth, Folder, VerifyOptions, find_set, locate, verify_file, verify_folder,
+    Checked, Depth, Folder, VerifyOptions, find_set, locate_with_keys, verify_file_keyed,
+    verify_folder_keyed,
 };
 use aiv_report::{Exit, Failure, Outcome, Remarks, json, text};
 use aiv_terminal::{Session, now_unix_ms, open_folder};
@@ -12,6 +13,7 @@ use crate::args::Verify;
 pub(crate) fn run(args: &Verify, session: &Session) -> Result<Outcome, Failure> {
     const DAY_MS: u64 = 24 * 60 * 60 * 1000;
     let (target, depth) = (&args.target, args.depth);
+    let keys = session.keys(target, &args.unlock)?;
     let (images, strays) = if target.is_dir() {
         let storage = open_folder(target)?;
         let now_unix_ms = now_unix_ms();
@@ -22,13 +24,13 @@ pub(crate) fn run(args: &Verify, session: &Session) -> Result<Outcome, Failure> 
         };
         let not_verified_since = args.skip_verified.map(ago);
         let options = VerifyOptions { depth, not_verified_since, now_unix_ms, set };
-        let verified = verify_folder(&storage, &options, session.job())?;
+        let verified = verify_folder_keyed(&storage, &options, &keys, session.job())?;
         // On a medium that cannot be written, the next verification skips nothing.
         let _ = verified.record(&storage, session.job());
         (verified.images, verified.strays)
     } else {
-        let path = locate(target, session.job())?;
-        (vec![verify_file(&path, depth, session.job())?], Vec::new())
+        let path = locate_with_keys(target, &keys, session.job())?;
+        (vec![verify_file_keyed(&path, depth, &keys, session.job())?], Vec::new())
     };
     let mut json = json::verification(&images);
     json["depth"] = json!(if depth == Depth::Quick { "quick" } else { "data" });

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::support::{Scratch, aiv, aiv_json, names_in, run};
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "devices",
     "backup",
     "list",
@@ -15,11 +15,16 @@ const COMMANDS: [&str; 14] = [
     "archive",
     "copy",
     "move",
+    "key",
     "dump",
     "format-spec",
     "completions",
     "man",
 ];
+
+/// What `aiv key` can do.
+const KEY_COMMANDS: [&str; 7] =
+    ["list", "add", "change", "remove", "recovery-code", "rotate", "new-recipient"];
 
 fn help(command: &str) -> String {
     aiv(&[command, "--help"]).ended(0).stdout
@@ -53,6 +58,7 @@ fn copy_and_move_are_told_apart() {
 fn every_command_has_examples_that_work_as_written() {
     let mut texts = vec![aiv(&["--help"]).ended(0).stdout];
     texts.extend(COMMANDS.map(help));
+    texts.extend(KEY_COMMANDS.map(|verb| aiv(&["key", verb, "--help"]).ended(0).stdout));
     for text in &texts {
         let examples: Vec<&str> =
             text.lines().map(str::trim).filter(|line| line.starts_with("aiv ")).collect();
@@ -60,7 +66,11 @@ fn every_command_has_examples_that_work_as_written() {
         for example in examples {
             let command = example.split_whitespace().nth(1).unwrap();
             assert!(COMMANDS.contains(&command), "{example}");
-            let known = options(help(command).split("Examples:").next().unwrap());
+            let of = match example.split_whitespace().nth(2) {
+                Some(verb) if command == "key" => aiv(&["key", verb, "--help"]).ended(0).stdout,
+                _ => help(command),
+            };
+            let known = options(of.split("Examples:").next().unwrap());
             for option in options(example) {
                 assert!(known.contains(&option), "{option} in {example:?}");
             }
@@ -72,7 +82,7 @@ fn every_command_has_examples_that_work_as_written() {
 fn nothing_that_does_not_work_yet_is_promised() {
     for command in COMMANDS {
         let text = help(command);
-        for later in ["--encrypt", "--split", "--password-file"] {
+        for later in ["--encrypt", "--split"] {
             assert!(!text.contains(later), "{later} in the help of {command}");
         }
     }
@@ -83,7 +93,7 @@ fn the_help_lists_the_exit_codes_of_the_contract() {
     let text = aiv(&["--help"]).ended(0).stdout;
     let codes = text.split("Exit codes:\n").nth(1).unwrap().split("\n\n").next().unwrap();
     let codes: Vec<&str> = codes.lines().filter_map(|l| l.split_whitespace().next()).collect();
-    assert_eq!(codes, ["0", "1", "2", "3", "4", "5", "130"]);
+    assert_eq!(codes, ["0", "1", "2", "3", "4", "5", "6", "130"]);
 }
 
 #[test]
@@ -141,6 +151,7 @@ fn manual_pages_exist_for_every_command() {
     let json = aiv_json(&["man".as_ref(), "--to".as_ref(), folder.as_os_str()]).ended(0).json();
     assert_eq!(json["folder"], folder.to_str().unwrap());
     let mut pages: Vec<String> = COMMANDS.iter().map(|c| format!("aiv-{c}.1")).collect();
+    pages.extend(KEY_COMMANDS.iter().map(|verb| format!("aiv-key-{verb}.1")));
     pages.push("aiv.1".to_owned());
     pages.sort();
     assert_eq!(names_in(&folder), pages);

@@ -67,5 +67,6 @@ pub(crate) fn plain_job() -> BackupJob {
         rate_limit: None,
         still: None,
         hooks: Hooks::default(),
+        seal: None,
     }
 }

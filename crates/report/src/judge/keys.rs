@@ -1,9 +1,37 @@
 //! What an error about keys means.
 
+use aiv_image_format::Error as ImageError;
 use aiv_keys::{Error, SlotKind};
 
-use super::{failed, refused};
+use super::{LOCKED, failed, refused};
 use crate::failure::{Exit, Verdict};
+
+/// For what a key would open.
+pub(super) const NEEDS_KEY: Verdict = Verdict {
+    code: LOCKED,
+    exit: Exit::Locked,
+    hint: "name a file with --password-file, --key-file or --recovery-code-file",
+};
+
+pub(super) fn judge_image(error: &ImageError) -> Option<Verdict> {
+    match error {
+        ImageError::Locked { .. } => Some(NEEDS_KEY),
+        ImageError::WrongKey { .. } => {
+            locked("wrong_key", "`aiv key list` shows which images have which key")
+        }
+        ImageError::Forged { .. } => Some(Verdict {
+            code: "forged",
+            exit: Exit::Damage,
+            hint: "do not use this file; another copy of it may be sound",
+        }),
+        ImageError::NotKeyed => Some(Verdict {
+            code: "not_keyed",
+            exit: Exit::Damage,
+            hint: "if this image never was sealed or authenticated, give no key for it",
+        }),
+        _ => None,
+    }
+}
 
 const fn locked(code: &'static str, hint: &'static str) -> Option<Verdict> {
     Some(Verdict { code, exit: Exit::Locked, hint })

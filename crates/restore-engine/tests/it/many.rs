@@ -48,7 +48,7 @@ impl Machine {
 }
 
 fn prepare(entries: Vec<Entry>) -> Result<Vec<Prepared>, Error> {
-    Prepared::all(Path::new("/"), entries, None, Job::silent())
+    Prepared::all(Path::new("/"), entries, None, &aiv_chain::Keys::none(), Job::silent())
 }
 
 fn refusal(entries: Vec<Entry>) -> Refusal {

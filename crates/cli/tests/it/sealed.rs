@@ -1,0 +1,367 @@
+//! Sealed images as their owners meet them: secrets go in by files and terminals, and nothing
+//! comes out without them, or gets into what others can see.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::support::{Run, Scratch, aiv, aiv_json, names_in, noise, run};
+
+const PASS: &str = "correct horse battery staple";
+const OTHER: &str = "another one, Z\u{fc}rich 7";
+
+/// A disk with a sealed image of it.
+struct Sealed {
+    scratch: Scratch,
+    disk: String,
+    images: String,
+    pass: String,
+    other: String,
+}
+
+impl Sealed {
+    /// Sealed with what the file of this name holds.
+    fn new(pass: &str) -> Self {
+        let scratch = Scratch::new();
+        let disk = scratch.write("disk.img", &noise(300_000, 5));
+        let (images, pass) = (scratch.arg("images"), scratch.write(pass, PASS.as_bytes()));
+        let other = scratch.write("other", format!("{OTHER}\n").as_bytes());
+        let sealed = Self { scratch, disk, images, pass, other };
+        sealed.back_up(&["--seal", "--password-file", &sealed.pass]).ended(0);
+        sealed
+    }
+
+    fn back_up(&self, options: &[&str]) -> Run {
+        let always = ["backup", &self.disk, "--to", &self.images];
+        aiv_json(&[&always[..], options].concat())
+    }
+
+    /// The files of all images.
+    fn files(&self) -> Vec<PathBuf> {
+        let folder = self.scratch.path("images");
+        let names = names_in(&folder);
+        let is_image = |name: &String| name.ends_with(".aiv") || name.ends_with(".aii");
+        names.iter().filter(|name| is_image(name)).map(|name| folder.join(name)).collect()
+    }
+
+    fn contents(&self) -> Vec<Vec<u8>> {
+        self.files().iter().map(|file| fs::read(file).unwrap()).collect()
+    }
+
+    fn latest(&self) -> String {
+        format!("{}@latest", self.images)
+    }
+
+    fn restore(&self, options: &[&str]) -> Run {
+        let (latest, target) = (self.latest(), self.scratch.arg("restored.img"));
+        let _ = fs::remove_file(&target);
+        aiv_json(&[&["restore", &latest, "--to", &target][..], options].concat())
+    }
+
+    fn is_restored(&self) -> bool {
+        let restored = fs::read(self.scratch.path("restored.img")).unwrap();
+        restored == fs::read(&self.disk).unwrap()
+    }
+}
+
+fn of<'v>(value: &'v Value, list: &str) -> &'v Vec<Value> {
+    value[list].as_array().unwrap()
+}
+
+#[test]
+fn a_sealed_chain_is_whole_with_the_passphrase_and_tells_nothing_without() {
+    let sealed = Sealed::new("pass");
+    let with = ["--password-file", &sealed.pass];
+    let mut bytes = fs::read(&sealed.disk).unwrap();
+    bytes[200_000..200_100].fill(0x5A);
+    fs::write(&sealed.disk, &bytes).unwrap();
+    let json = sealed.back_up(&["--seal", "--password-file", &sealed.pass]).ended(0).json();
+    assert_eq!(json["images"][0]["kind"], "incremental");
+    for image in sealed.contents() {
+        let holds = |what: &[u8]| image.windows(what.len()).any(|window| window == what);
+        assert!(!holds(&bytes[1000..1032]) && !holds(&[0x5A; 32]) && !holds(b"disk.img"));
+        assert!(!holds(PASS.as_bytes()));
+    }
+
+    let json = aiv_json(&["list", &sealed.images]).ended(0).json();
+    let point = &json["sets"][0]["points"][1];
+    assert_eq!((&point["locked"], &point["protection"]), (&true.into(), &"sealed".into()));
+    let text = aiv(&["list", &sealed.images]).ended(0).stdout;
+    assert!(
+        text.contains("sealed") && !text.contains("LOST") && !text.contains("disk.img"),
+        "{text}"
+    );
+    let json = aiv_json(&["verify", &sealed.images]).ended(0).json();
+    let locked = |json: &Value| of(json, "images").iter().all(|image| image["locked"] == true);
+    assert!(json["ok"] == true && locked(&json), "{json}");
+    let info = aiv_json(&["info", &sealed.latest()]).ended(0).json();
+    assert!(info["locked"] == true && info["state_root"].is_null(), "{info}");
+    sealed.restore(&[]).failed(6, "locked");
+    assert!(!sealed.scratch.path("restored.img").exists());
+
+    let args = [&["verify", &sealed.images][..], &with].concat();
+    let json = aiv_json(&args).ended(0).json();
+    assert!(of(&json, "images").iter().all(|image| image["proven"] == true), "{json}");
+    sealed.restore(&with).ended(0);
+    assert!(sealed.is_restored());
+    let latest = sealed.latest();
+    let args = [&["info", &latest][..], &with].concat();
+    assert!(aiv_json(&args).ended(0).json()["state_root"].is_string());
+    let archive = sealed.scratch.arg("archive.aiv");
+    let args = [&["archive", &latest, "--to", &archive][..], &with].concat();
+    aiv_json(&args).ended(0);
+    let args = [&["consolidate", &sealed.images, "--keep", "1"][..], &with].concat();
+    aiv_json(&["consolidate", &sealed.images, "--keep", "1"]).failed(6, "locked");
+    aiv_json(&args).ended(0);
+    assert_eq!(sealed.files().len(), 1);
+    sealed.restore(&with).ended(0);
+    assert!(sealed.is_restored());
+}
+
+#[test]
+fn a_wrong_passphrase_ends_with_its_own_status_and_changes_nothing() {
+    let sealed = Sealed::new("pass");
+    let before = sealed.contents();
+    let wrong = ["--password-file", &sealed.other];
+    sealed.restore(&wrong).failed(6, "wrong_key");
+    assert!(!sealed.scratch.path("restored.img").exists());
+    let refused = ["--seal", "--password-file", &sealed.other];
+    sealed.back_up(&refused).failed(6, "wrong_key");
+    // Without a word about keys, the disk would lie open beside its sealed images.
+    sealed.back_up(&[]).failed(5, "set_has_key");
+    for command in [
+        &["verify", &sealed.images][..],
+        &["list", &sealed.images],
+        &["key", "change", &sealed.images, "--new-password-file", &sealed.pass],
+        &["key", "remove", &sealed.images, "--slot", "1"],
+        &["key", "rotate", &sealed.images],
+    ] {
+        aiv_json(&[command, &wrong].concat()).failed(6, "wrong_key");
+    }
+    let mistyped = sealed.scratch.write("code", b"ABCDE");
+    sealed.restore(&["--recovery-code-file", &mistyped]).failed(6, "mistyped_key");
+    assert_eq!(sealed.contents(), before);
+}
+
+#[test]
+fn ways_in_are_added_changed_and_removed_in_every_image() {
+    let sealed = Sealed::new("pass");
+    sealed.back_up(&["--seal", "--password-file", &sealed.pass]).ended(0);
+    let key_file = sealed.scratch.write("key", &noise(64, 9));
+    let key = |args: &[&str], with: &[&str]| {
+        aiv_json(&[&["key", args[0], &sealed.images][..], &args[1..], with].concat())
+    };
+    let pass = ["--password-file", sealed.pass.as_str()];
+    let json = key(&["add", "--new-key-file", &key_file, "--label", "usb"], &pass).ended(0).json();
+    assert_eq!(of(&json["chains"][0], "changed").len(), 2);
+    let file = ["--key-file", key_file.as_str()];
+    key(&["change", "--new-password-file", &sealed.other], &pass).ended(0);
+    sealed.restore(&pass).failed(6, "wrong_key");
+    let other = ["--password-file", sealed.other.as_str()];
+    for with in [file, other] {
+        sealed.restore(&with).ended(0);
+        assert!(sealed.is_restored());
+    }
+    let json = aiv_json(&["key", "list", &sealed.images]).ended(0).json();
+    let slots = of(&json["chains"][0], "slots");
+    let kinds: Vec<&str> = slots.iter().map(|slot| slot["kind"].as_str().unwrap()).collect();
+    assert_eq!((kinds, &slots[1]["label"]), (vec!["passphrase", "key file"], &"usb".into()));
+    let sheet = sealed.scratch.arg("sheet.txt");
+    key(&["recovery-code", "--out", &sheet], &file).ended(0);
+    for slot in ["1", "2"] {
+        key(&["remove", "--slot", slot], &["--recovery-code-file", &sheet]).ended(0);
+    }
+    key(&["remove", "--slot", "3"], &["--recovery-code-file", &sheet]).failed(5, "last_slot");
+    sealed.restore(&other).failed(6, "wrong_key");
+    sealed.restore(&["--recovery-code-file", &sheet]).ended(0);
+    assert!(sealed.is_restored());
+    key(&["recovery-code"], &["--recovery-code-file", &sheet]).failed(2, "no_secret");
+    let args = ["key", "recovery-code", &sealed.images, "--recovery-code-file", &sheet];
+    let shown = aiv(&args).ended(0).stdout;
+    sealed
+        .restore(&["--recovery-code-file", &sealed.scratch.write("shown", code(&shown))])
+        .ended(0);
+}
+
+/// The lines of the recovery code in what was shown.
+fn code(shown: &str) -> &[u8] {
+    let from = shown.find("# Aivory recovery code").unwrap();
+    shown[from..].split("note:").next().unwrap().as_bytes()
+}
+
+#[test]
+fn a_file_that_may_not_be_changed_is_named_and_opens_as_before() {
+    let sealed = Sealed::new("pass");
+    sealed.back_up(&["--seal", "--password-file", &sealed.pass]).ended(0);
+    let file = &sealed.files()[0];
+    run("chattr", &["+i".as_ref(), file.as_os_str()]);
+    let args = ["key", "change", &sealed.images, "--password-file", &sealed.pass];
+    let changed = aiv_json(&[&args[..], &["--new-password-file", &sealed.other]].concat());
+    run("chattr", &["-i".as_ref(), file.as_os_str()]);
+    let json = changed.ended(3).json();
+    let unchanged = of(&json["chains"][0], "unchanged");
+    let name = file.file_name().unwrap().to_str().unwrap();
+    assert_eq!((unchanged.len(), &unchanged[0]["file"]), (1, &name.into()));
+    assert!(json["warnings"][0].as_str().unwrap().contains("opens it still"), "{json}");
+    let listed = aiv_json(&["key", "list", &sealed.images]).ended(3).json();
+    assert_eq!(of(&listed["chains"][0], "behind"), &[Value::from(name)]);
+}
+
+#[test]
+fn a_retired_key_gets_no_new_image_and_opens_what_it_has() {
+    let sealed = Sealed::new("pass");
+    let with = ["--password-file", sealed.pass.as_str()];
+    aiv_json(&[&["key", "rotate", &sealed.images][..], &with].concat()).ended(0);
+    let seal = ["--seal", "--password-file", sealed.pass.as_str()];
+    let json = sealed.back_up(&seal).ended(0).json();
+    assert_eq!(json["images"][0]["kind"], "full");
+    let json = sealed.back_up(&seal).ended(0).json();
+    assert_eq!(json["images"][0]["kind"], "incremental");
+    let chains = aiv_json(&["key", "list", &sealed.images]).ended(0).json();
+    let mut retired: Vec<(usize, bool)> = of(&chains, "chains")
+        .iter()
+        .map(|chain| (of(chain, "images").len(), chain["retired"].as_bool().unwrap()))
+        .collect();
+    retired.sort_unstable();
+    assert_eq!(retired, [(1, true), (2, false)]);
+    let args = [&["verify", &sealed.images][..], &with].concat();
+    let json = aiv_json(&args).ended(0).json();
+    assert!(of(&json, "images").iter().all(|image| image["proven"] == true), "{json}");
+}
+
+#[test]
+fn a_machine_with_the_public_key_alone_seals_and_cannot_read() {
+    let scratch = Scratch::new();
+    let secret = scratch.arg("recipient.key");
+    let made = aiv_json(&["key", "new-recipient", "--to", &secret]).ended(0).json();
+    let public = made["public_key"].as_str().unwrap();
+    aiv_json(&["key", "new-recipient", "--to", &secret]).failed(1, "exists");
+    let disk = scratch.write("disk.img", &noise(200_000, 6));
+    let images = scratch.arg("images");
+    let backup = ["backup", &disk, "--to", &images, "--recipient", public];
+    for _ in 0..2 {
+        let json = aiv_json(&backup).ended(0).json();
+        assert_eq!(json["images"][0]["kind"], "full");
+    }
+    aiv_json(&[&backup[..], &["--incremental"]].concat()).failed(2, "usage");
+    aiv_json(&["backup", &disk, "--to", &images, "--recipient", &secret]).failed(6, "mistyped_key");
+    let newest = names_in(&scratch.path("images")).into_iter().find(|n| n.ends_with(".aiv"));
+    let image = scratch.path("images").join(newest.unwrap());
+    let target = scratch.arg("restored.img");
+    let restore = ["restore", image.to_str().unwrap(), "--to", &target];
+    aiv_json(&restore).failed(6, "locked");
+    aiv_json(&[&restore[..], &["--key-file", &secret]].concat()).ended(0);
+    assert_eq!(fs::read(&target).unwrap(), fs::read(&disk).unwrap());
+}
+
+#[test]
+fn an_authenticated_image_is_read_by_all_and_forged_by_nobody() {
+    let scratch = Scratch::new();
+    let disk = scratch.write("disk.img", &noise(200_000, 7));
+    let (images, pass) = (scratch.arg("images"), scratch.write("pass", PASS.as_bytes()));
+    let with = ["--password-file", pass.as_str()];
+    let backup = ["backup", &disk, "--to", &images, "--authenticate"];
+    aiv_json(&[&backup[..], &with].concat()).ended(0);
+    let (latest, target) = (format!("{images}@latest"), scratch.arg("restored.img"));
+    aiv_json(&["restore", &latest, "--to", &target]).ended(0);
+    assert_eq!(fs::read(&target).unwrap(), fs::read(&disk).unwrap());
+    aiv_json(&[&["verify", &latest][..], &with].concat()).ended(0);
+    // An image without a key in its place is noticed by whoever gives one.
+    let plain = scratch.arg("plain");
+    aiv_json(&["backup", &disk, "--to", &plain]).ended(0);
+    let name = names_in(&scratch.path("plain")).into_iter().find(|n| n.ends_with(".aiv")).unwrap();
+    let placed = scratch.path("images").join("placed.aiv");
+    fs::copy(scratch.path("plain").join(name), &placed).unwrap();
+    let verify = ["verify", &images];
+    let run = aiv_json(&[&verify[..], &with].concat());
+    assert!(run.status == 3 || run.status == 4, "{}", run.stdout);
+}
+
+/// Types answers when the program asks, at a terminal, and returns what was to be seen there.
+fn at_terminal(command: &str, answers: &[&str]) -> (i32, String) {
+    let mut terminal = Command::new("script");
+    terminal.args(["--quiet", "--return", "--command", command, "/dev/null"]);
+    let mut child = terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut keyboard, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let (mut seen, mut answers) = (String::new(), answers.iter());
+    let mut bytes = [0; 4096];
+    loop {
+        match screen.read(&mut bytes) {
+            Ok(0) | Err(_) => break,
+            Ok(count) => seen.push_str(&String::from_utf8_lossy(&bytes[..count])),
+        }
+        // What is hidden is hidden from before the prompt is shown.
+        if seen.trim_end_matches(' ').ends_with(':')
+            && let Some(answer) = answers.next()
+        {
+            writeln!(keyboard, "{answer}").unwrap();
+        }
+    }
+    let status = child.wait().unwrap();
+    drop(keyboard);
+    (status.code().unwrap(), seen)
+}
+
+#[test]
+fn at_a_terminal_a_passphrase_is_asked_for_without_showing_it_and_three_times_at_most() {
+    let sealed = Sealed::new("pass");
+    let aiv = env!("CARGO_BIN_EXE_aiv");
+    let target = sealed.scratch.arg("restored.img");
+    let restore = format!("{aiv} --quiet restore {} --to {target}", sealed.latest());
+    let (status, seen) = at_terminal(&restore, &["wrong one", "wrong two", "wrong three", PASS]);
+    assert_eq!(status, 6, "{seen}");
+    assert_eq!(seen.matches("Passphrase:").count(), 3, "{seen}");
+    assert!(!seen.contains("wrong") && seen.contains("not the right one"), "{seen}");
+    assert!(!sealed.scratch.path("restored.img").exists());
+    let (status, seen) = at_terminal(&restore, &["wrong one", PASS]);
+    assert_eq!(status, 0, "{seen}");
+    assert!(!seen.contains(PASS), "{seen}");
+    assert!(sealed.is_restored());
+    // A new one is asked for twice.
+    let change = format!("{aiv} key change {} --password-file {}", sealed.images, sealed.pass);
+    let (status, seen) = at_terminal(&change, &["new", "other"]);
+    assert_eq!(status, 5, "{seen}");
+    let (status, seen) = at_terminal(&change, &["new", "new"]);
+    assert_eq!(status, 0, "{seen}");
+    sealed.restore(&["--password-file", &sealed.scratch.write("new", b"new")]).ended(0);
+}
+
+#[test]
+fn no_secret_gets_into_the_words_of_a_process_its_environment_or_its_output() {
+    let sealed = Sealed::new("pass");
+    let sheet = sealed.scratch.arg("sheet.txt");
+    let with = ["--password-file", sealed.pass.as_str()];
+    let log = sealed.scratch.arg("strace.log");
+    let program = env!("CARGO_BIN_EXE_aiv");
+    let trace = ["-f", "-v", "-s", "65536", "-e", "trace=execve,write", "-o", log.as_str()];
+    let (mut seen, latest) = (String::new(), sealed.latest());
+    for command in [
+        [&["backup", &sealed.disk, "--to", &sealed.images][..], &["--seal"], &with].concat(),
+        [&["verify", &sealed.images][..], &with].concat(),
+        [&["list", &sealed.images, "--json"][..], &with].concat(),
+        [&["dump", &latest][..], &with].concat(),
+        [&["key", "recovery-code", &sealed.images, "--out", &sheet, "--json"][..], &with].concat(),
+        [&["key", "list", &sealed.images, "--json"][..], &[]].concat(),
+        [&["key", "remove", &sealed.images, "--slot", "9", "--json"][..], &with].concat(),
+    ] {
+        let output = Command::new("strace")
+            .args(trace)
+            .arg(program)
+            .args(&command)
+            .stdin(Stdio::null())
+            .output()
+            .expect("strace");
+        seen += &String::from_utf8_lossy(&output.stdout);
+        seen += &String::from_utf8_lossy(&output.stderr);
+        let words = fs::read_to_string(&log).unwrap();
+        seen += &words.lines().filter(|line| line.contains("execve(")).collect::<String>();
+    }
+    assert!(seen.contains("execve(") && seen.contains("sealed"), "{seen}");
+    let code = fs::read_to_string(&sheet).unwrap();
+    let group = code.lines().find(|line| !line.starts_with('#')).unwrap();
+    assert!(group.len() == 23 && !seen.contains(group), "{seen}");
+    assert!(!seen.contains(PASS), "{seen}");
+}
