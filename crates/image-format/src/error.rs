@@ -58,8 +58,8 @@ pub enum Error {
         /// Why not.
         source: Box<Self>,
     },
-    /// The image is sealed, or more than reading it is asked for, and no key was given: get its key with the passphrase, the key file
-    /// or the recovery code.
+    /// The image is sealed, or has a key that more is asked for than reading, and no key was
+    /// given: get it with the passphrase, the key file or the recovery code.
     #[error(
         "the image is locked: this needs its key, {}..., which was not given",
         short(commitment)

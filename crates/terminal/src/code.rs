@@ -63,7 +63,9 @@ impl Sheet {
                 Ok(outcome)
             }
             (Ok(mut outcome), None) => {
-                outcome.text += &self.text;
+                // What is shown can be kept as it is, and read back.
+                let notes = outcome.text.lines().map(|line| format!("# {line}\n"));
+                outcome.text = notes.collect::<String>() + &self.text;
                 // Quiet or not: this is the one time it is shown.
                 outcome.is_report = false;
                 Ok(outcome)

@@ -169,3 +169,16 @@ fn a_sealed_image_does_not_depend_on_the_number_of_threads() {
     let one = image(1);
     assert!(image(2) == one && image(7) == one);
 }
+
+#[test]
+fn an_older_chain_without_a_key_does_not_go_on_beside_a_locked_one() {
+    let storage = MemStorage::new();
+    try_backup(&disk(1), &storage, options(), 1).unwrap();
+    try_backup(&disk(2), &storage, sealed(1, &[]), 2).unwrap();
+    let error = try_backup(&disk(3), &storage, options(), 3).unwrap_err();
+    assert!(matches!(error, Error::Refused(Refusal::WithoutKey)), "{error}");
+    let error = try_backup(&disk(3), &storage, sealed(2, &[2]), 4).unwrap_err();
+    assert!(matches!(error, Error::Refused(Refusal::OtherKey)), "{error}");
+    let report = try_backup(&disk(3), &storage, sealed(2, &[1]), 5).unwrap();
+    assert!(report.parent.is_some() && report.lost.is_empty());
+}

@@ -139,12 +139,12 @@ fn an_unknown_incompatible_feature_is_refused_by_its_name() {
     let scratch = Scratch::new();
     let image = scratch.image();
     rewrite_superblocks(&image, |page| {
-        page[16..24].copy_from_slice(&(1u64 << 40 | 1).to_le_bytes());
+        page[16..24].copy_from_slice(&(1u64 << 40 | 1 << 5).to_le_bytes());
         page[224..228].copy_from_slice(&[1, 40, 0, 0]);
         page[228..239].copy_from_slice(b"time-travel");
     });
     let message = code(&["info"], image.to_str().unwrap(), 1, "feature");
-    assert!(message.contains("sealed, time-travel"), "{message}");
+    assert!(message.contains("dedup-store, time-travel"), "{message}");
 }
 
 #[test]
