@@ -396,6 +396,7 @@ impl BackupPlan {
             created_unix_ms: ids.time_unix_ms,
             session: ids.session,
             writer: concat!("aivory ", env!("CARGO_PKG_VERSION")).to_owned(),
+            source_token: aiv_image_format::Digest::default(),
         }
     }
 

@@ -27,6 +27,7 @@ pub mod meta;
 mod parent;
 mod state;
 mod tree_pages;
+mod unfinished;
 mod verify;
 mod writer;
 
@@ -46,6 +47,7 @@ pub use layout::{
     Trailer,
 };
 pub use parent::ParentState;
+pub use unfinished::Unfinished;
 pub use verify::{Depth, VerifyReport};
 pub use writer::{BlockPlace, ImageSummary, ImageWriter, RowItem, RunKind};
 

@@ -244,6 +244,7 @@ fn write(
         created_unix_ms: 1,
         session: SessionTag([byte; 12]),
         writer: "test".to_owned(),
+        source_token: Digest::default(),
     };
     let mut writer = ImageWriter::create(storage.create(file).unwrap(), superblock).unwrap();
     let told =

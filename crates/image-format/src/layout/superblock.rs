@@ -31,6 +31,7 @@ record! {
         176 => session_tag: [u8; 12],
         192 => writer: [u8; 32],
         224 => feature_names: [u8; 1536],
+        1792 => source_token: [u8; 32],
         4092 => crc: u32,
     }
 }
@@ -168,6 +169,9 @@ pub struct Superblock {
     pub session: SessionTag,
     /// Program and version that wrote it, at most 32 bytes.
     pub writer: String,
+    /// What the writer recognises the source by when it goes on with an unfinished image; zero
+    /// when it never does. Means nothing to anybody else.
+    pub source_token: Digest,
 }
 
 impl Superblock {
@@ -282,6 +286,7 @@ impl Superblock {
             created_unix_ms: raw.created_unix_ms,
             session: SessionTag(raw.session_tag),
             writer: printable(&raw.writer).ok_or(Fault::Text)?,
+            source_token: Digest(raw.source_token),
         })
     }
 
@@ -321,6 +326,7 @@ impl Superblock {
             session_tag: self.session.0,
             writer,
             feature_names,
+            source_token: self.source_token.0,
             crc: 0,
         };
         raw.crc = salted_crc(SALT, &raw.encode()[..4092]);
@@ -371,6 +377,7 @@ mod tests {
             created_unix_ms: 1_790_000_000_000,
             session: SessionTag([4; 12]),
             writer: "aivory test".into(),
+            source_token: Digest([5; 32]),
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod copy;
 mod pages;
+mod resume;
 mod sections;
 
 pub use copy::RowItem;
@@ -74,6 +75,8 @@ pub struct ImageSummary {
 pub struct ImageWriter {
     file: Appender,
     superblock: Superblock,
+    /// The session that writes: that of the superblock, unless the image was resumed.
+    session: SessionTag,
     next_block: BlockIndex,
     next_seq: u64,
     /// Sessions whose frames the image holds, its own first.
@@ -89,6 +92,8 @@ pub struct ImageWriter {
     /// Pieces listed by checkpoints so far.
     pieces_listed: u64,
     totals: Totals,
+    /// Bytes stored between two checkpoints.
+    checkpoint_bytes: u64,
 }
 
 impl ImageWriter {
@@ -106,6 +111,7 @@ impl ImageWriter {
         Ok(Self {
             last_checkpoint_end: file.position(),
             file,
+            session: superblock.session,
             origins: vec![superblock.session],
             last_origin: superblock.session,
             superblock,
@@ -116,7 +122,33 @@ impl ImageWriter {
             checkpoints: Vec::new(),
             pieces_listed: 0,
             totals: Totals::default(),
+            checkpoint_bytes: CHECKPOINT_BYTES,
         })
+    }
+
+    /// Writes a checkpoint whenever so many bytes were stored since the last one, instead of
+    /// [`CHECKPOINT_BYTES`], which is the most. Each costs a frame.
+    pub fn set_checkpoint_bytes(&mut self, bytes: u64) {
+        self.checkpoint_bytes = bytes.min(CHECKPOINT_BYTES);
+    }
+
+    /// Checkpoints of the image so far, those of earlier sessions included.
+    #[must_use]
+    pub fn checkpoints(&self) -> usize {
+        self.checkpoints.len()
+    }
+
+    /// Writes a checkpoint of all that was pushed and hands everything to the storage, so that a
+    /// later session can go on from here. Nothing is synced: what a power cut takes is seen by
+    /// who goes on.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the storage fails; the file must then be given up.
+    pub fn suspend(mut self) -> Result<()> {
+        if self.next_unlisted != self.next_block {
+            self.checkpoint()?;
+        }
+        self.file.flush()
     }
 
     /// The next block to be decided.
@@ -303,7 +335,7 @@ impl ImageWriter {
             codec: about.codec,
             is_damaged: about.is_damaged,
             depth: about.depth,
-            session: self.superblock.session,
+            session: self.session,
             seq: self.next_seq,
             subject: about.subject,
             plain_len: about.plain_len,
@@ -321,7 +353,7 @@ impl ImageWriter {
     }
 
     fn checkpoint_if_due(&mut self) -> Result<()> {
-        let far = self.file.position() - self.last_checkpoint_end >= CHECKPOINT_BYTES;
+        let far = self.file.position() - self.last_checkpoint_end >= self.checkpoint_bytes;
         if far || self.pending.len() >= CHECKPOINT_ENTRIES_MAX {
             self.checkpoint()?;
         }

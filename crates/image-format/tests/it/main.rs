@@ -28,5 +28,7 @@ mod parents;
 mod patched;
 mod recipe;
 mod refusals;
+mod resuming;
+mod resuming_forged;
 mod round_trip;
 mod rows;
