@@ -10,6 +10,7 @@
 //! replacing, sync of the folder. Whatever fails, published images are never touched.
 
 mod apply;
+mod attempt;
 mod bad_ranges;
 mod base;
 mod compare;
@@ -28,6 +29,8 @@ mod parent;
 mod pipeline;
 mod plan;
 mod read;
+mod recheck;
+mod resume;
 mod section;
 mod spans;
 mod workshop;
@@ -35,12 +38,13 @@ mod workshop;
 pub use apply::{BackupIds, BackupReport};
 pub use base::LostPoint;
 pub use error::{Error, Refusal, Result};
-pub use facts::{BackupOptions, Basis, Sectors, SourceFacts};
+pub use facts::{BackupOptions, Basis, Sectors, SourceFacts, SourceStamp};
 pub use hold::{HeldSource, Hold};
 pub use identity::set_id;
 pub use inventory::machine_inventory;
 pub use pace::{Clock, RateLimit};
 pub use plan::{BackupPlan, PlanNote};
+pub use resume::Resumed;
 
 pub use aiv_filesystems::{
     BadPattern, FilesystemKind, KeptFile, KeptReason, MapNote, Pattern, WholeReason,

@@ -17,6 +17,7 @@ mod identity;
 mod increments;
 mod logical_volumes;
 mod planted;
+mod resumed;
 mod round_trip;
 mod stopping;
 mod tools;
