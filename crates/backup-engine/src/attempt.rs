@@ -207,7 +207,7 @@ impl BackupPlan {
         let captured = pipeline::run(capture, &mut writer, pacer, captured, image);
         let captured = match captured.and_then(|captured| Ok(job.check().map(|()| captured)?)) {
             Ok(captured) => captured,
-            Err(error) => return Err(interrupted(writer, error)),
+            Err(error) => return Err(interrupted(writer, &geometry, error)),
         };
         let unreadable = captured.unreadable.into_runs();
         let meta = Meta {
@@ -347,14 +347,14 @@ fn is_damage(error: &Error) -> bool {
 
 /// What ends a backup whose source could not be read to its end. When enough was stored to be
 /// worth it, it is kept: the next backup goes on from there.
-fn interrupted(writer: ImageWriter, error: Error) -> Error {
+fn interrupted(writer: ImageWriter, geometry: &Geometry, error: Error) -> Error {
     let is_stop = matches!(error, Error::Canceled(_) | Error::Source { .. });
     if !is_stop || writer.checkpoints() == 0 {
         return error;
     }
-    let blocks = writer.next_block();
+    let at = geometry.offset_of(writer.next_block()).min(geometry.len());
     match writer.suspend() {
-        Ok(()) => Error::Interrupted { blocks, source: Box::new(error) },
+        Ok(()) => Error::Interrupted { at, source: Box::new(error) },
         // What stopped the backup is what its user wants to know.
         Err(_) => error,
     }

@@ -18,6 +18,8 @@ mod increments;
 mod logical_volumes;
 mod planted;
 mod resumed;
+mod resumed_crashes;
+mod resumed_forged;
 mod round_trip;
 mod stopping;
 mod tools;

@@ -58,9 +58,9 @@ fn plan_of(source: &dyn ReadAt, options: BackupOptions, stamp: Option<&[u8]>) ->
 /// Begins a backup that loses its source at byte `at`, and leaves what it has stored.
 fn interrupt(source: &dyn ReadAt, storage: &dyn Storage, plan: &BackupPlan, at: u64, n: u8) -> u64 {
     match apply(plan, &GoneFrom(source, at), storage, n) {
-        Err(Error::Interrupted { blocks, source }) => {
+        Err(Error::Interrupted { at, source }) => {
             assert!(matches!(*source, Error::Source { .. }), "{source:?}");
-            blocks
+            at / BLOCK as u64
         }
         other => panic!("{other:?}"),
     }
@@ -72,6 +72,13 @@ fn parts(storage: &MemStorage) -> Vec<String> {
 
 /// Whether the image of `report` is sound and holds `bytes`, and nothing unfinished is left.
 pub(crate) fn assert_right(storage: &MemStorage, report: &BackupReport, bytes: &[u8]) {
+    assert_image_right(storage, report, bytes);
+    assert_eq!(parts(storage), [""; 0]);
+    let folder = Folder::scan(storage, Job::silent()).unwrap();
+    assert!(folder.strays.is_empty(), "{:?}", folder.strays);
+}
+
+pub(crate) fn assert_image_right(storage: &MemStorage, report: &BackupReport, bytes: &[u8]) {
     let view = View::open(storage, &report.image, Job::silent()).unwrap();
     let found = match view.parent() {
         None => view.image().verify(Depth::Data, Job::silent()).unwrap(),
@@ -80,9 +87,6 @@ pub(crate) fn assert_right(storage: &MemStorage, report: &BackupReport, bytes: &
     assert_eq!((found.damage, view.image().damage()), (vec![], &[][..]));
     assert_eq!(view.image().trailer().state_root, report.state_root);
     assert!(read_all(&view) == bytes);
-    assert_eq!(parts(storage), [""; 0]);
-    let folder = Folder::scan(storage, Job::silent()).unwrap();
-    assert!(folder.strays.is_empty(), "{:?}", folder.strays);
 }
 
 const MIB: u64 = 1 << 20;
@@ -362,10 +366,10 @@ fn a_backup_that_is_canceled_keeps_what_is_worth_it_and_loses_nothing_when_it_go
         let storage = MemStorage::new();
         let stopped = apply_stopped(&plan, &source, &storage, 1, (n, Step::ReadSource));
         let blocks = match stopped {
-            Err(Error::Interrupted { blocks, source }) => {
+            Err(Error::Interrupted { at, source }) => {
                 assert!(matches!(*source, Error::Canceled(_)), "{source:?}");
                 kept += 1;
-                blocks
+                at / BLOCK as u64
             }
             Err(Error::Canceled(_)) => {
                 assert_eq!(parts(&storage), [""; 0], "nothing to go on with");
@@ -382,7 +386,7 @@ fn a_backup_that_is_canceled_keeps_what_is_worth_it_and_loses_nothing_when_it_go
                 assert_eq!(storage.contents(&parts(&storage)[0]).unwrap(), before);
                 all += 1;
             }
-            Err(Error::Interrupted { blocks: more, .. }) => assert!(more >= blocks),
+            Err(Error::Interrupted { at, .. }) => assert!(at / BLOCK as u64 >= blocks),
             other => panic!("{other:?}"),
         }
         let report = apply(&plan, &source, &storage, 3).unwrap();

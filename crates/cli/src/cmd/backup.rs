@@ -28,6 +28,7 @@ pub(crate) fn run(args: Backup, session: &Session) -> Result<Outcome, Failure> {
         threads: args.threads.unwrap_or_else(threads),
         verify: args.verify,
         live: args.live,
+        resume: !args.no_resume,
         patience: PATIENCE,
         comment: args.comment,
         ..BackupOptions::default()
