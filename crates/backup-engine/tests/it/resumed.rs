@@ -451,8 +451,15 @@ fn a_published_image_is_not_cut_when_its_temporary_name_is_still_there() {
     std::fs::hard_link(&paths[0], &paths[1]).unwrap();
     let full = BackupOptions { basis: Basis::Nothing, ..resuming() };
     let report = apply(&plan_of(&source, full, None), &source, &storage, 2).unwrap();
-    assert_eq!((&report.resumed, &report.leftovers_removed), (&None, &vec![part]));
+    assert_eq!((&report.resumed, &report.leftovers_removed), (&None, &vec![part.clone()]));
     assert!(std::fs::read(&paths[0]).unwrap() == before && !paths[1].exists());
+    // Nor where nobody can tell that it is one file: the image is there already.
+    let storage = MemStorage::new();
+    let first = apply(&plan, &source, &storage, 1).unwrap();
+    storage.insert(&part, storage.contents(&first.image).unwrap());
+    let full = BackupOptions { basis: Basis::Nothing, ..resuming() };
+    let report = apply(&plan_of(&source, full, None), &source, &storage, 2).unwrap();
+    assert_eq!((report.resumed, report.not_resumed), (None, None));
 }
 
 #[test]

@@ -103,6 +103,9 @@ fn goes_on(source: &MemDisk, bytes: &[u8], part: Vec<u8>, stamp: Option<&[u8]>) 
     storage.insert(PART, part);
     let report = apply(&plan(source, stamp), source, &storage, 2).unwrap();
     assert_right(&storage, &report, bytes);
+    // Conditions, too, which the bytes do not show.
+    let whole = apply(&plan(source, None), source, &MemStorage::new(), 3).unwrap();
+    assert_eq!(report.state_root, whole.state_root);
     report.resumed.is_some()
 }
 
@@ -185,4 +188,28 @@ fn an_unfinished_image_that_is_right_in_itself_and_not_of_the_source_is_found_by
     other[70_000] ^= 1;
     let other = frames(&disk(&other), None);
     assert!(!goes_on(&source, &bytes, other.bytes, None));
+}
+
+#[test]
+fn zeros_that_are_said_to_be_free_or_left_out_are_a_difference() {
+    let bytes = content(BLOCKS);
+    let source = disk(&bytes);
+    let forged = frames(&source, None);
+    let mut changed = 0;
+    for frame in forged.of_kind(CHECKPOINT) {
+        let payload = forged.frames[frame].1.clone();
+        let pieces = word(&forged.bytes, payload.start + 32);
+        let entries =
+            payload.start + 64 + word(&forged.bytes, payload.start + 40) * 16 + pieces * 32;
+        // The kind is in the upper half of the eighth byte: ZERO is 3.
+        for at in (entries + 7..payload.end).step_by(48).filter(|&at| forged.bytes[at] >> 4 == 3) {
+            for kind in [4, 5, 6] {
+                let mut forged = forged.clone();
+                forged.bytes[at] = forged.bytes[at] & 0xf | kind << 4;
+                assert!(!goes_on(&source, &bytes, forged.mend(), None), "kind {kind}");
+                changed += 1;
+            }
+        }
+    }
+    assert!(changed >= 6, "{changed}");
 }
