@@ -71,6 +71,18 @@ pub enum Error {
     /// Going on would not be safe.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The backup was stopped, or lost its source, when a good part of it was stored. Nothing was
+    /// published; the temporary file stays, and the next backup of this source goes on from
+    /// there.
+    #[error(
+        "the backup was interrupted at byte {at} of the source; the next one goes on from there"
+    )]
+    Interrupted {
+        /// Bytes of the source that were decided: everything up to here.
+        at: u64,
+        /// What ended it: [`Error::Canceled`] or [`Error::Source`].
+        source: Box<Self>,
+    },
     /// The caller asked to stop; nothing was published.
     #[error(transparent)]
     Canceled(#[from] Canceled),

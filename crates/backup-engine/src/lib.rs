@@ -10,6 +10,7 @@
 //! replacing, sync of the folder. Whatever fails, published images are never touched.
 
 mod apply;
+mod attempt;
 mod bad_ranges;
 mod base;
 mod compare;
@@ -25,9 +26,12 @@ mod moved;
 mod ordered;
 mod pace;
 mod parent;
+mod parts;
 mod pipeline;
 mod plan;
 mod read;
+mod recheck;
+mod resume;
 mod section;
 mod spans;
 mod workshop;
@@ -35,12 +39,13 @@ mod workshop;
 pub use apply::{BackupIds, BackupReport};
 pub use base::LostPoint;
 pub use error::{Error, Refusal, Result};
-pub use facts::{BackupOptions, Basis, Sectors, SourceFacts};
+pub use facts::{BackupOptions, Basis, Sectors, SourceFacts, SourceStamp};
 pub use hold::{HeldSource, Hold};
 pub use identity::set_id;
 pub use inventory::machine_inventory;
 pub use pace::{Clock, RateLimit};
 pub use plan::{BackupPlan, PlanNote};
+pub use resume::Resumed;
 
 pub use aiv_filesystems::{
     BadPattern, FilesystemKind, KeptFile, KeptReason, MapNote, Pattern, WholeReason,

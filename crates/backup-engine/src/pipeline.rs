@@ -4,7 +4,7 @@
 //! thread hands the results to the image writer in the order of the disk, so that the image
 //! does not depend on the timing of threads.
 
-use aiv_image_format::{Geometry, ImageWriter, RunKind};
+use aiv_image_format::{BlockIndex, BlockPlace, Geometry, ImageWriter, Kind, RunKind, Unfinished};
 use aiv_volume_io::{Extent, ExtentSet, Job, Notice, ReadAt, Step};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -52,10 +52,17 @@ pub(crate) struct Capture<'a> {
     pub geometry: Geometry,
     /// What the blocks are compared with; `None` for a full image.
     pub parent: Option<&'a Parent>,
+    /// What has been decided already, by a backup that was interrupted.
+    pub resumed: Option<&'a Unfinished>,
     pub job: Job<'a>,
 }
 
 impl Capture<'_> {
+    /// The first block to be decided.
+    pub(crate) fn first(&self) -> BlockIndex {
+        self.resumed.map_or(0, Unfinished::next_block)
+    }
+
     /// Blocks of the largest piece of work.
     pub(crate) fn blocks_per_work(&self) -> u64 {
         let block_size = u64::from(self.geometry.block_size().get());
@@ -63,6 +70,47 @@ impl Capture<'_> {
             None => (STRIDE / block_size).max(1),
             Some(_) => section::blocks_per_section(block_size),
         }
+    }
+}
+
+impl Capture<'_> {
+    pub(crate) fn nothing_captured(&self) -> Captured {
+        let geometry = self.geometry;
+        let unreadable = BadRanges::new(geometry.sector_size(), geometry.len());
+        Captured { bytes_read: 0, unreadable }
+    }
+
+    /// Reads from the first to the last byte that matters; the rest of the batch is undefined
+    /// until it is masked.
+    pub(crate) fn read_batch(
+        &self,
+        workshop: &Workshop,
+        first: u64,
+        extent: Extent,
+        captured: &mut Captured,
+    ) -> Result<Batch> {
+        let Capture { plan, source, geometry, job, .. } = *self;
+        let keep: Vec<Extent> = plan.used.within(extent).collect();
+        // What an earlier batch left in the buffer is read over or masked.
+        let mut bytes = workshop.buffer(in_memory(extent.len));
+        let sector = u64::from(geometry.sector_size());
+        let mut unreadable = Vec::new();
+        if let (Some(head), Some(tail)) = (keep.first(), keep.last()) {
+            let from = head.start / sector * sector;
+            let from = from.max(extent.start);
+            let to = tail.end();
+            let range = in_memory(from - extent.start)..in_memory(to - extent.start);
+            let bad =
+                read_around_bad_sectors(source, &mut bytes[range], from, in_memory(sector), job)?;
+            captured.bytes_read += to - from;
+            unreadable =
+                bad.iter().flat_map(|b| keep.iter().filter_map(|k| k.intersect(*b))).collect();
+            for &extent in &unreadable {
+                job.progress.notice(&Notice::Unreadable { extent });
+                captured.unreadable.push(extent);
+            }
+        }
+        Ok(Batch { first, bytes, keep, unreadable })
     }
 }
 
@@ -74,11 +122,13 @@ pub(crate) enum Work {
 
 pub(crate) type Outcome = aiv_image_format::Result<Vec<Block>>;
 
-/// Reads everything the plan calls used and pushes every block of the disk into `writer`.
+/// Reads everything the plan calls used and pushes every block of the disk that `writer` has not
+/// got yet into it. `captured` is what reading those before has found.
 pub(crate) fn run(
     capture: Capture<'_>,
     writer: &mut ImageWriter<'_>,
     mut pacer: Option<Pacer<'_>>,
+    captured: Captured,
     image: &str,
 ) -> Result<Captured> {
     let Capture { plan, job, .. } = capture;
@@ -93,6 +143,9 @@ pub(crate) fn run(
     let waiting = in_memory(WAITING_BYTES_MAX / whole).clamp(2, 2 * threads + 2);
     let (items, ordered) = bounded::<Item>(waiting);
     let workshop = Workshop::new(capture.geometry, &plan.options, in_memory(whole));
+    if let Some(unfinished) = capture.resumed {
+        remember_blocks(unfinished, &workshop).map_err(|e| Error::of_image(image, e))?;
+    }
     job.progress.begin(Step::ReadSource, plan.used_bytes());
     let outcome = std::thread::scope(|threads| {
         // The receiver moves along, so that it hangs up when the writer gives up.
@@ -114,9 +167,10 @@ pub(crate) fn run(
                 });
             };
             let reader = Reader { capture, workshop: &workshop, items, spawn: &spawn };
+            reader.advance(blocks_extent(&capture.geometry, 0, capture.first()));
             match capture.parent {
-                None => reader.read(&mut pacer),
-                Some(parent) => reader.read_changes(parent, &mut pacer),
+                None => reader.read(&mut pacer, captured),
+                Some(parent) => reader.read_changes(parent, &mut pacer, captured),
             }
         });
         let written = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -127,6 +181,18 @@ pub(crate) fn run(
     });
     job.progress.end(Step::ReadSource);
     outcome
+}
+
+/// Blocks that are stored already can be referred to.
+fn remember_blocks(unfinished: &Unfinished, workshop: &Workshop) -> aiv_image_format::Result<()> {
+    for entry in unfinished.entries() {
+        let entry = entry?;
+        if entry.kind == Kind::Data {
+            let place = BlockPlace { address: entry.address, frame_size: entry.frame_size };
+            workshop.seen.remember(entry.leaf, place);
+        }
+    }
+    Ok(())
 }
 
 /// The calling thread: reads, and hands out work.
@@ -142,12 +208,12 @@ pub(crate) struct HungUp;
 
 impl Reader<'_> {
     /// Reads span after span. Ends early, without an error of its own, when the writer gave up.
-    fn read(&self, pacer: &mut Option<Pacer<'_>>) -> Result<Captured> {
+    fn read(&self, pacer: &mut Option<Pacer<'_>>, mut captured: Captured) -> Result<Captured> {
         let Capture { geometry, plan, source, job, .. } = self.capture;
-        let mut captured = self.nothing_captured();
         let per_batch = self.capture.blocks_per_work();
         let mut spans = Spans::new(source, &plan.used, &plan.excluded, geometry);
         while let Some(span) = next_span(&mut spans)? {
+            let Some(span) = span.from(self.capture.first()) else { continue };
             let extent = blocks_extent(&geometry, span.first, span.count);
             if let Some(kind) = section::run_kind(span.kind) {
                 job.check()?;
@@ -162,7 +228,7 @@ impl Reader<'_> {
                 job.check()?;
                 let count = per_batch.min(span.first + span.count - first);
                 let extent = blocks_extent(&geometry, first, count);
-                let batch = self.read_batch(first, extent, &mut captured)?;
+                let batch = self.capture.read_batch(self.workshop, first, extent, &mut captured)?;
                 if let Some(pacer) = pacer {
                     pacer.wait(batch.bytes.len() as u64, job)?;
                 }
@@ -174,12 +240,6 @@ impl Reader<'_> {
             }
         }
         Ok(captured)
-    }
-
-    pub(crate) fn nothing_captured(&self) -> Captured {
-        let geometry = self.capture.geometry;
-        let unreadable = BadRanges::new(geometry.sector_size(), geometry.len());
-        Captured { bytes_read: 0, unreadable }
     }
 
     pub(crate) fn send(&self, item: Item) -> std::result::Result<(), HungUp> {
@@ -198,38 +258,6 @@ impl Reader<'_> {
         let used: &ExtentSet = &self.capture.plan.used;
         let bytes = used.within(extent).map(|u| u.len).sum();
         self.capture.job.progress.advance(Step::ReadSource, bytes);
-    }
-
-    /// Reads from the first to the last byte that matters; the rest of the batch is undefined
-    /// until it is masked.
-    pub(crate) fn read_batch(
-        &self,
-        first: u64,
-        extent: Extent,
-        captured: &mut Captured,
-    ) -> Result<Batch> {
-        let Capture { plan, source, geometry, job, .. } = self.capture;
-        let keep: Vec<Extent> = plan.used.within(extent).collect();
-        // What an earlier batch left in the buffer is read over or masked.
-        let mut bytes = self.workshop.buffer(in_memory(extent.len));
-        let sector = u64::from(geometry.sector_size());
-        let mut unreadable = Vec::new();
-        if let (Some(head), Some(tail)) = (keep.first(), keep.last()) {
-            let from = head.start / sector * sector;
-            let from = from.max(extent.start);
-            let to = tail.end();
-            let range = in_memory(from - extent.start)..in_memory(to - extent.start);
-            let bad =
-                read_around_bad_sectors(source, &mut bytes[range], from, in_memory(sector), job)?;
-            captured.bytes_read += to - from;
-            unreadable =
-                bad.iter().flat_map(|b| keep.iter().filter_map(|k| k.intersect(*b))).collect();
-            for &extent in &unreadable {
-                job.progress.notice(&Notice::Unreadable { extent });
-                captured.unreadable.push(extent);
-            }
-        }
-        Ok(Batch { first, bytes, keep, unreadable })
     }
 }
 

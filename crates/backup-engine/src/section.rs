@@ -68,8 +68,8 @@ impl Reader<'_> {
         &self,
         parent: &Parent,
         pacer: &mut Option<Pacer<'_>>,
+        mut captured: Captured,
     ) -> Result<Captured> {
-        let mut captured = self.nothing_captured();
         match self.read_sections(parent, pacer, &mut captured) {
             Ok(()) | Err(Stop::HungUp) => Ok(captured),
             Err(Stop::Failed(error)) => Err(error),
@@ -87,10 +87,14 @@ impl Reader<'_> {
         let blocks = geometry.blocks();
         let mut old = OldGroups::new(parent, &ConstantLeaves::new(geometry));
         let mut spans = Spans::new(source, &plan.used, &plan.excluded, geometry);
+        let first = self.capture.first();
         let mut span = next_span(&mut spans)?;
-        let mut at: BlockIndex = 0;
+        while span.is_some_and(|span| span.from(first).is_none()) {
+            span = next_span(&mut spans)?;
+        }
+        let mut at: BlockIndex = first;
         while let Some(current) = span {
-            debug_assert!(at.is_multiple_of(per_section), "a section after the other");
+            debug_assert!(at == first || at.is_multiple_of(per_section), "section after section");
             job.check().map_err(Error::from)?;
             let span_end = current.first + current.count;
             let section_end = (at / per_section + 1).saturating_mul(per_section).min(blocks);
@@ -113,7 +117,12 @@ impl Reader<'_> {
                     let extent = blocks_extent(&geometry, from, to - from);
                     section.parts.push(match run_kind(kind) {
                         Some(kind) => Part::Run { kind, first: from, count: to - from },
-                        None => Part::Read(self.read_batch(from, extent, captured)?),
+                        None => Part::Read(self.capture.read_batch(
+                            self.workshop,
+                            from,
+                            extent,
+                            captured,
+                        )?),
                     });
                     if first + count > section_end {
                         break;

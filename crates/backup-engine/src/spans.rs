@@ -25,6 +25,15 @@ pub(crate) struct Span {
     pub kind: SpanKind,
 }
 
+impl Span {
+    /// The part of it from `first` on, if there is any.
+    pub(crate) fn from(self, first: u64) -> Option<Self> {
+        let end = self.first + self.count;
+        let first = self.first.max(first);
+        (first < end).then_some(Self { first, count: end - first, ..self })
+    }
+}
+
 /// Bytes looked at together: bounds the memory for holes and fragments of one step.
 const WINDOW: u64 = 16 << 30;
 

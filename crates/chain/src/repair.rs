@@ -89,7 +89,7 @@ fn fill(
         }
         error => Error::in_file(from, error),
     })?;
-    prove(to, part, name, repair.trailer(), None, job)
+    prove(to, part, name, repair.trailer(), None, job).map(drop)
 }
 
 /// The files of the folders that hold the same image as `damaged`, sound or not.

@@ -127,7 +127,8 @@ Examples:
 ///
 /// Free space is left out where a filesystem's own records of it can be trusted (ext2, ext3, ext4,
 /// XFS, Btrfs, NTFS, FAT, exFAT, swap); all else is captured whole. The source is never written. An
-/// image appears in the folder only after it was written, synced and read back.
+/// image appears in the folder only after it was written, synced and read back. A backup that was
+/// interrupted is gone on with by the same command, if the source still is what was stored of it.
 ///
 /// A qcow2, VHD, VHDX or VMDK file is read as the disk it describes, and so is a disk behind an NBD
 /// server: nbd://HOST:PORT/EXPORT or nbd+unix:///EXPORT?socket=PATH.
@@ -175,6 +176,9 @@ pub(crate) struct Backup {
     /// Leave out what files hold whose path in their volume matches, as `*.iso`; repeatable
     #[arg(long, value_name = "PATTERN", value_parser = parse::pattern)]
     pub exclude: Vec<Pattern>,
+    /// Begin anew, also where an interrupted backup of the source could be gone on with
+    #[arg(long)]
+    pub no_resume: bool,
     /// zstd, zstd:LEVEL with a level from 1 to 19, lz4, or none
     #[arg(long, value_name = "METHOD", default_value = "zstd:1", value_parser = parse::compression)]
     pub compress: Compression,

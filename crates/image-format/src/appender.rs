@@ -48,6 +48,17 @@ impl<'f> Appender<'f> {
         }
     }
 
+    /// Goes on behind the `len` bytes a file has, without parity over its pieces. `open_piece` are those of them that complete no
+    /// piece, `pieces` the hashes of pieces before them that nobody has taken yet.
+    pub(crate) fn resume(
+        file: Box<dyn AppendFile + 'f>,
+        len: u64,
+        open_piece: Vec<u8>,
+        pieces: Vec<Digest>,
+    ) -> Self {
+        Self { flushed: len, open_piece, pieces, ..Self::new(file, false) }
+    }
+
     /// Length of the file so far.
     pub(crate) fn position(&self) -> u64 {
         self.flushed + self.buffer.len() as u64
@@ -91,7 +102,7 @@ impl<'f> Appender<'f> {
     }
 
     /// Hands the buffer to the storage.
-    fn flush(&mut self) -> Result<()> {
+    pub(crate) fn flush(&mut self) -> Result<()> {
         let buffer = std::mem::take(&mut self.buffer);
         let written = self.write(&buffer, |file| file.append_all(&buffer));
         self.buffer = buffer;

@@ -121,6 +121,9 @@ impl Dump<'_> {
             let (point, root) = (parent.point, parent.state_root);
             self.detail(format_args!("parent point {point}, state {root}"))?;
         }
+        if !s.source_token.is_zero() {
+            self.detail(format_args!("source token {}", s.source_token))?;
+        }
         self.detail(format_args!("session {}, writer {:?}", s.session, s.writer))
     }
 
@@ -245,9 +248,7 @@ impl Dump<'_> {
         let mut payload = vec![0; header.stored_len as usize];
         let op = Error::io("read checkpoint", at);
         self.image.file.read_exact_at(&mut payload, at + FRAME_HEADER_SIZE as u64).map_err(op)?;
-        let checkpoint = header
-            .check_payload(&payload, at)
-            .and_then(|()| Checkpoint::from_payload(payload, at))
+        let checkpoint = Checkpoint::of_frame(header, payload, at)
             .and_then(|checkpoint| Ok((checkpoint.entries()?.len(), checkpoint)));
         let (entry_count, checkpoint) = match checkpoint {
             Ok(checkpoint) => checkpoint,

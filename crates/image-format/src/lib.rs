@@ -30,6 +30,7 @@ mod repair;
 mod segments;
 mod state;
 mod tree_pages;
+mod unfinished;
 mod verify;
 mod writer;
 
@@ -54,6 +55,7 @@ pub use segments::{
     SegmentFile, SegmentFiles, SegmentHead, SegmentReport, Segments, peek_segment, segment_name,
     verify_segment,
 };
+pub use unfinished::Unfinished;
 pub use verify::{Depth, VerifyReport};
 pub use writer::{BlockPlace, ImageSummary, ImageWriter, RowItem, RunKind};
 

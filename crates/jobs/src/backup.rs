@@ -15,6 +15,7 @@ use aiv_volume_io::{DirStorage, Job, ReadAt, device};
 use crate::error::{Error, Refusal, Result};
 use crate::hooks::Hooks;
 use crate::source::{SeenAs, Source};
+use crate::stamp::stamp_of;
 use crate::still::{Still, StillReport};
 use crate::world::World;
 
@@ -106,7 +107,10 @@ impl BackupJob {
         job: Job<'_>,
     ) -> Result<BackupDone> {
         let started = world.clock().now();
-        let source = Source::open(world.root(), word, &self.open)?;
+        let mut source = Source::open(world.root(), word, &self.open)?;
+        if source.facts.writers.is_empty() {
+            source.facts.stamp = stamp_of(&source.made_of, world.now_unix_ms());
+        }
         for part in &source.made_of {
             if device::holds_path(world.root(), part, folder.path())? {
                 return Err(Refusal::DestinationOnSource.into());

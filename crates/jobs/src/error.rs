@@ -113,6 +113,9 @@ impl Error {
         match self {
             Self::HookToo { source, .. } => source.is_canceled(),
             Self::Volume(Volume::Canceled(_)) | Self::Backup(Backup::Canceled(_)) => true,
+            Self::Backup(Backup::Interrupted { source, .. }) => {
+                matches!(**source, Backup::Canceled(_))
+            }
             _ => false,
         }
     }

@@ -18,6 +18,7 @@ mod freeze;
 mod hooks;
 mod snapshot;
 mod source;
+mod stamp;
 mod still;
 mod survey;
 mod world;

@@ -300,6 +300,14 @@ pub fn backup(folder: &Path, plan: &BackupPlan, report: &BackupReport, elapsed: 
         json!({"recovery_point": point, "image": lost.file, "why": lost.why})
     };
     let lost: Value = report.lost.iter().map(lost).collect();
+    let resumed = report.resumed.as_ref().map(|resumed| {
+        json!({
+            "file": resumed.file,
+            "bytes": resumed.bytes,
+            "blocks": resumed.blocks,
+            "blocks_compared": resumed.blocks_compared,
+        })
+    });
     json!({
         "image": path(&folder.join(&report.image)),
         "kind": report.kind.name(),
@@ -321,6 +329,8 @@ pub fn backup(folder: &Path, plan: &BackupPlan, report: &BackupReport, elapsed: 
         "blocks_delta": report.totals.blocks_delta,
         "blocks_moved": report.totals.blocks_parent,
         "lost": lost,
+        "resumed": resumed,
+        "not_resumed": report.not_resumed,
         "elapsed_ms": u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
         "partitions": partitions(&plan.disk),
         "unreadable": extents(&report.unreadable),

@@ -140,6 +140,11 @@ fn judge_backup(error: &aiv_backup_engine::Error) -> Option<Verdict> {
     use aiv_backup_engine::{Error, Refusal};
     match error {
         Error::Canceled(_) => Some(CANCELED),
+        Error::Interrupted { source, .. } => Some(Verdict {
+            hint: "run it again: what is stored is compared with the source and not stored again; \
+                   with --no-resume it begins anew",
+            ..judge(&**source)
+        }),
         Error::Destination { .. } | Error::Image { .. }
             if judge_source(error).code == DISK_FULL =>
         {
@@ -393,6 +398,8 @@ mod tests {
     #[test]
     fn cancellation_is_130_from_every_layer() {
         assert_eq!(of(backup::Error::Canceled(Canceled)), ("canceled", 130));
+        let source = Box::new(backup::Error::Canceled(Canceled));
+        assert_eq!(of(backup::Error::Interrupted { at: 7, source }), ("canceled", 130));
         assert_eq!(of(restore::Error::Canceled(Canceled)), ("canceled", 130));
         assert_eq!(of(aiv_chain::Error::Canceled(Canceled)), ("canceled", 130));
         assert_eq!(of(ImageError::Canceled(Canceled)), ("canceled", 130));

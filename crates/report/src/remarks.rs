@@ -1,10 +1,10 @@
-use aiv_backup_engine::{BackupReport, KeptFile, LostPoint, MapNote, PlanNote};
+use aiv_backup_engine::{BackupReport, KeptFile, LostPoint, MapNote, PlanNote, Resumed};
 use aiv_chain::{Checked, Folder, Image, Stray, StrayKind};
 use aiv_image_format::{Corrupt, Section};
 use aiv_restore_engine::Note;
 use aiv_volume_io::Extent;
 
-use crate::words::{damage, stray};
+use crate::words::{damage, size, stray};
 
 /// Files that are kept although they match, one line each; of more there is the number.
 const NAMED_MAX: usize = 20;
@@ -24,6 +24,18 @@ impl Remarks {
     pub fn on_backup(report: &BackupReport) -> Self {
         let mut remarks = Self::default();
         report.notes.iter().for_each(|note| remarks.take_plan_note(note));
+        if let Some(Resumed { file, bytes, blocks, blocks_compared }) = &report.resumed {
+            let (size, file) = (size(*bytes), file.as_str());
+            let compared = match blocks_compared {
+                0 => "which has not changed since",
+                _ => "compared with what it is now",
+            };
+            let what = format!("{size} with {blocks} blocks of the source, {compared}");
+            remarks.notes.push(format!("went on with {file}, which had {what}"));
+        }
+        if let Some(why) = &report.not_resumed {
+            remarks.notes.push(format!("an interrupted backup was begun anew: {why}"));
+        }
         for file in &report.leftovers_removed {
             remarks.notes.push(format!("removed {file}, which an interrupted backup left"));
         }

@@ -52,6 +52,7 @@ pub fn clean(text: &str) -> String {
 pub const fn step(step: Step) -> &'static str {
     match step {
         Step::ReadSource => "reading the source",
+        Step::CompareSource => "comparing with the interrupted backup",
         Step::SealImage => "finishing the image",
         Step::CopyImage => "copying",
         Step::VerifyImage => "checking the image",

@@ -84,7 +84,7 @@ impl Iterator for Pieces<'_> {
 mod tests {
     use aiv_chain::meta::{DiskInfo, Meta};
     use aiv_image_format::{
-        BlockSize, Features, ImageId, ImageKind, ImageWriter, RunKind, SessionTag, SetId,
+        BlockSize, Digest, Features, ImageId, ImageKind, ImageWriter, RunKind, SessionTag, SetId,
         Superblock,
     };
     use aiv_testkit::MemStorage;
@@ -108,6 +108,7 @@ mod tests {
             created_unix_ms: 0,
             session: SessionTag([4; 12]),
             writer: String::new(),
+            source_token: Digest::default(),
         };
         let storage = MemStorage::new();
         let mut writer = ImageWriter::create(storage.create("a").unwrap(), superblock).unwrap();

@@ -52,8 +52,8 @@ impl FaultPlan {
 pub enum Fault {
     /// The medium failed. Hits everything.
     Eio,
-    /// No space left. Hits whatever may need a block: create, append, sync, publish, directory
-    /// sync, lease.
+    /// No space left. Hits whatever may need a block: create, reopen, append, sync, publish,
+    /// directory sync, lease.
     Enospc,
     /// Quota exceeded. Hits the same.
     Edquot,
@@ -65,7 +65,8 @@ pub enum Fault {
     /// The file ends halfway through the read. Hits reads of one byte and more.
     ShortRead,
     /// The sync fails; what it should have made durable reads as zeros from then on; the next
-    /// sync reports success. Hits syncs of files, and directory syncs (which lose nothing).
+    /// sync reports success. Hits syncs of files, reopening a file, which syncs it, and directory
+    /// syncs (which lose nothing).
     SyncFailsThenSucceeds,
     /// The rename fails and nothing is renamed. Hits publish.
     RenameFails,
@@ -92,16 +93,16 @@ impl Fault {
     }
 
     pub(crate) fn can_hit(self, op: Op, bytes: usize) -> bool {
-        use Op::{Append, CheckLease, Create, Lease, Publish, Read, Sync, SyncDir};
+        use Op::{Append, CheckLease, Create, Lease, Publish, Read, Reopen, Sync, SyncDir};
         match self {
             Self::Eio => true,
             Self::Enospc | Self::Edquot => {
-                matches!(op, Create | Append | Sync | Publish | SyncDir | Lease)
+                matches!(op, Create | Reopen | Append | Sync | Publish | SyncDir | Lease)
             }
             Self::Eintr => !matches!(op, Read | Lease | CheckLease),
             Self::ShortWrite => op == Append && bytes >= 2,
             Self::ShortRead => op == Read && bytes >= 1,
-            Self::SyncFailsThenSucceeds => matches!(op, Sync | SyncDir),
+            Self::SyncFailsThenSucceeds => matches!(op, Reopen | Sync | SyncDir),
             Self::RenameFails => op == Publish,
         }
     }
@@ -129,6 +130,7 @@ impl Fault {
 #[expect(missing_docs, reason = "each is the method of the same name, or of a lease")]
 pub enum Op {
     Create,
+    Reopen,
     Append,
     Read,
     Sync,

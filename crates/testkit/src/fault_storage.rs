@@ -126,6 +126,13 @@ impl Shared {
         self.enter(op, name, 0).map_or(Ok(()), |fault| Err(fault.error()))
     }
 
+    /// A file being written, with the end that is kept back.
+    fn appender(self: &Arc<Self>, name: &str, tail: Tail) -> Box<dyn AppendFile> {
+        let tail = Arc::new(Mutex::new(tail));
+        lock(&self.state).open.insert(name.to_owned(), Arc::downgrade(&tail));
+        Box::new(Appender { name: name.to_owned(), tail, shared: Arc::clone(self) })
+    }
+
     /// Whether data must be kept back until it is synced, so that a sync can lose it.
     fn keeps_back(&self) -> bool {
         self.plan.is_some_and(|plan| plan.fault == Fault::SyncFailsThenSucceeds)
@@ -136,9 +143,23 @@ impl<S: Storage> Storage for FaultStorage<S> {
     fn create(&self, name: &str) -> io::Result<Box<dyn AppendFile>> {
         self.shared.check(Op::Create, name)?;
         let tail = Tail { inner: self.inner.create(name)?, flushed: 0, kept: Vec::new() };
-        let tail = Arc::new(Mutex::new(tail));
-        lock(&self.shared.state).open.insert(name.to_owned(), Arc::downgrade(&tail));
-        Ok(Box::new(Appender { name: name.to_owned(), tail, shared: Arc::clone(&self.shared) }))
+        Ok(self.shared.appender(name, tail))
+    }
+
+    fn reopen(&self, name: &str, len: u64) -> io::Result<Box<dyn AppendFile>> {
+        let fault = self.shared.enter(Op::Reopen, name, 0);
+        self.show(name)?;
+        match fault {
+            None => {}
+            Some(Fault::SyncFailsThenSucceeds) => {
+                let zeros = vec![0; usize::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?];
+                self.inner.reopen(name, 0)?.append_all(&zeros)?;
+                return Err(Fault::SyncFailsThenSucceeds.error());
+            }
+            Some(fault) => return Err(fault.error()),
+        }
+        let inner = self.inner.reopen(name, len)?;
+        Ok(self.shared.appender(name, Tail { inner, flushed: len, kept: Vec::new() }))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn ReadAt>> {

@@ -3,7 +3,8 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aiv_volume_io::{
-    AppendFile, FileEntry, Lease, ReadAt, Storage, check_lease_name, check_name, is_listed,
+    AppendFile, FileEntry, Lease, ReadAt, Storage, check_lease_name, check_name, check_reopened,
+    is_listed,
 };
 
 use crate::random::Random;
@@ -174,6 +175,18 @@ impl Storage for MemStorage {
         folder.check_free(name)?;
         let inode = Inode::default();
         folder.files.insert(name.to_owned(), Arc::clone(&inode));
+        Ok(Box::new(Appender { inode }))
+    }
+
+    fn reopen(&self, name: &str, len: u64) -> io::Result<Box<dyn AppendFile>> {
+        check_reopened(name)?;
+        let inode = Arc::clone(lock(&self.folder).find(name)?);
+        {
+            let mut file = lock(&inode);
+            let len = usize::try_from(len).ok().filter(|&len| len <= file.bytes.len());
+            let len = len.ok_or(io::ErrorKind::InvalidInput)?;
+            Arc::make_mut(&mut file.bytes).truncate(len);
+        }
         Ok(Box::new(Appender { inode }))
     }
 

@@ -12,7 +12,8 @@ use rustix::io::Errno;
 
 use crate::read_at::check_range;
 use crate::{
-    AppendFile, FOLDER_DEPTH_MAX, FileEntry, Lease, ReadAt, Storage, check_name, is_listed,
+    AppendFile, FOLDER_DEPTH_MAX, FileEntry, Lease, ReadAt, Storage, check_name, check_reopened,
+    is_listed,
 };
 
 mod appender;
@@ -139,6 +140,30 @@ impl Storage for DirStorage {
         let created = fs::openat(folder.fd(), name, flags, FILE_MODE);
         self.touch(&folder);
         Ok(Box::new(Appender::new(created?.into())))
+    }
+
+    fn reopen(&self, name: &str, len: u64) -> io::Result<Box<dyn AppendFile>> {
+        check_reopened(name)?;
+        let (folder, file_name) = self.resolve(name, false)?;
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = File::from(fs::openat(folder.fd(), file_name, flags, Mode::empty())?);
+        let refuse = |why: &str| {
+            let message = format!("{name:?} {why}");
+            Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+        };
+        let stat = fs::fstat(&file)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return refuse("is not a regular file");
+        }
+        // A publish by link and unlink, interrupted: the other name is that of a finished image.
+        if stat.st_nlink != 1 {
+            return refuse("has a second name");
+        }
+        if u64::try_from(stat.st_size).unwrap_or(0) < len {
+            return refuse("is shorter than what should be left of it");
+        }
+        self.touch(&folder);
+        Ok(Box::new(Appender::reopened(file, len)?))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn ReadAt>> {

@@ -45,5 +45,8 @@ pub use locks::is_written_by_qemu;
 pub use mem::MemDisk;
 pub use read_at::{ReadAt, Slice, WriteAt};
 pub use storage::{AppendFile, FileEntry, Lease, Storage};
-pub use storage_name::{CATALOGUE_NAME, FOLDER_DEPTH_MAX, check_lease_name, check_name, is_listed};
+pub use storage_name::{
+    CATALOGUE_NAME, FOLDER_DEPTH_MAX, PART_EXTENSION, check_lease_name, check_name, check_reopened,
+    is_listed,
+};
 pub use tail::Tail;

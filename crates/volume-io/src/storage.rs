@@ -1,7 +1,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::ReadAt;
+use crate::{ReadAt, check_reopened};
 
 /// A folder of named files: the only way core code touches image files.
 ///
@@ -20,6 +20,23 @@ pub trait Storage: Send + Sync {
     /// # Errors
     /// [`io::ErrorKind::AlreadyExists`] when the name is taken; nothing is ever truncated.
     fn create(&self, name: &str) -> io::Result<Box<dyn AppendFile>>;
+
+    /// Goes on with a file that was never finished: cuts it to `len` bytes, makes that durable
+    /// together with all that is left, and appends behind. Only for names that end in
+    /// [`PART_EXTENSION`], so that no published file is ever cut, and only when nobody else is
+    /// writing the file, which the caller has to know. What is left has to be proven by reading
+    /// it back: an earlier writer may have been told that its bytes were lost.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidInput`] for any other name, a file that is shorter, or one that
+    /// has a second name: nothing was changed. [`io::ErrorKind::NotFound`];
+    /// [`io::ErrorKind::Unsupported`], the default, when the storage cannot. After any other
+    /// error the file must be given up.
+    fn reopen(&self, name: &str, len: u64) -> io::Result<Box<dyn AppendFile>> {
+        check_reopened(name)?;
+        let _ = len;
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Opens a file for reading.
     ///

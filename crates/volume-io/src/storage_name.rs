@@ -58,6 +58,23 @@ pub fn check_name(name: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// Ends the name of every file that is not finished; final names do not have it.
+pub const PART_EXTENSION: &str = ".part";
+
+/// Checks a name for [`Storage::reopen`](crate::Storage::reopen): as [`check_name`], and that it
+/// is one of an unfinished file. Every implementation calls this first.
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidInput`].
+pub fn check_reopened(name: &str) -> io::Result<()> {
+    check_name(name)?;
+    if name.ends_with(PART_EXTENSION) {
+        return Ok(());
+    }
+    let message = format!("{name:?} is no unfinished file and is never written again");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+}
+
 /// Whether [`Storage::list`](crate::Storage::list) shows a file of this name: neither the file
 /// itself nor a folder in front of it is a lease, a catalogue or the remains of a removed file.
 /// Every implementation asks this, so that all show the same files.

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use aiv_backup_engine::{BackupPlan, Error, HeldSource, Hold, PlanNote, SourceFacts};
+use aiv_backup_engine::{BackupPlan, Error, HeldSource, Hold, PlanNote, SourceFacts, set_id};
 use aiv_chain::View;
 use aiv_image_format::meta::{Consistency, Inventory};
 use aiv_testkit::MemStorage;
@@ -39,7 +39,8 @@ fn a_held_source_is_let_go_once_before_the_image_is_published() {
     let inventory = Inventory::default();
     let report = plan.apply_held(from, &storage, &ids(1), &inventory, None, Job::silent()).unwrap();
     let seen = hold.seen.into_inner().unwrap();
-    assert_eq!(seen, [[format!("{}.part", report.image)]]);
+    let set = set_id(&plan.source_id);
+    assert_eq!(seen, [[format!("{}.{set}.part", report.image)]]);
     let view = View::open(&storage, &report.image, Job::silent()).unwrap();
     assert_eq!(view.image().meta().manifest.consistency, Consistency::Crash);
     assert_eq!(report.notes, [PlanNote::Swap("sda2 is active swap space".to_owned())]);

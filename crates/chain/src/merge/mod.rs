@@ -12,8 +12,9 @@ use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use aiv_image_format::limits::SEGMENT_BYTES_MIN;
 use aiv_image_format::meta::Meta;
 use aiv_image_format::{
-    Compression, Depth, Error as ImageError, Features, Image, ImageId, ImageKind, ImageWriter,
-    ParentState, SPECIFICATION, Segments, SessionTag, SetId, Superblock, Trailer, Unsupported,
+    Compression, Depth, Digest, Error as ImageError, Features, Image, ImageId, ImageKind,
+    ImageWriter, ParentState, SPECIFICATION, Segments, SessionTag, SetId, Superblock, Trailer,
+    Unsupported,
 };
 use aiv_volume_io::{Job, Lease, Step, Storage};
 
@@ -237,6 +238,7 @@ impl Merge<'_> {
             created_unix_ms: self.ids.time_unix_ms,
             session: self.ids.session,
             writer: concat!("aivory ", env!("CARGO_PKG_VERSION")).to_owned(),
+            source_token: Digest::default(),
             ..newest.clone()
         })
     }

@@ -113,6 +113,7 @@ impl Step {
             created_unix_ms: 0,
             session: SessionTag([7; 12]),
             writer: "test".to_owned(),
+            source_token: Digest::default(),
         }
     }
 

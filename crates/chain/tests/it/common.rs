@@ -2,8 +2,8 @@
 
 use aiv_image_format::meta::{DiskInfo, Manifest, Meta, RegionInfo, RegionKind};
 use aiv_image_format::{
-    BlockSize, Compression, Encoder, Features, Geometry, ImageId, ImageKind, ImageWriter, PointId,
-    RunKind, SessionTag, SetId, Superblock, hash,
+    BlockSize, Compression, Digest, Encoder, Features, Geometry, ImageId, ImageKind, ImageWriter,
+    PointId, RunKind, SessionTag, SetId, Superblock, hash,
 };
 use aiv_testkit::MemStorage;
 use aiv_testkit::disks::Content;
@@ -64,6 +64,7 @@ impl Spec {
             created_unix_ms: self.time_unix_ms,
             session: SessionTag([self.point.0[0]; 12]),
             writer: "test".to_owned(),
+            source_token: Digest::default(),
         };
         let mut writer = ImageWriter::create(storage.create(file).unwrap(), superblock).unwrap();
         let mut encoder = Encoder::new(Compression::Lz4, true);

@@ -254,6 +254,7 @@ fn write(
         created_unix_ms: 1,
         session: SessionTag([byte; 12]),
         writer: "test".to_owned(),
+        source_token: Digest::default(),
     };
     let created = storage.create(file).unwrap();
     let mut writer = match split {

@@ -29,6 +29,7 @@ pub(crate) fn run(args: Backup, session: &Session) -> Result<Outcome, Failure> {
         parity: args.parity,
         verify: args.verify,
         live: args.live,
+        resume: !args.no_resume,
         patience: PATIENCE,
         comment: args.comment,
         split: args.split,

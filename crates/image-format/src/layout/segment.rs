@@ -262,6 +262,7 @@ mod tests {
             created_unix_ms: 0,
             session: SessionTag([4; 12]),
             writer: "aivory test".into(),
+            source_token: Digest([0; 32]),
         }
     }
 

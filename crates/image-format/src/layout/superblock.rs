@@ -32,6 +32,7 @@ record! {
         176 => session_tag: [u8; 12],
         192 => writer: [u8; 32],
         224 => feature_names: [u8; 1536],
+        1792 => source_token: [u8; 32],
         1824 => segment_start: u64,
         4092 => crc: u32,
     }
@@ -96,6 +97,16 @@ impl Features {
     #[must_use]
     pub const fn has_data_parity(&self) -> bool {
         self.incompat & Self::PARITY != 0
+    }
+
+    /// What keeps an unfinished image from being gone on with, separated by commas: all but what
+    /// increments need. Segments and parity have a state of their own that no checkpoint holds.
+    #[must_use]
+    pub fn names_against_going_on(&self) -> Option<String> {
+        let against = self.incompat & !(Self::DELTA | Self::PARENT);
+        let bits = (0..64).filter(|bit| against >> bit & 1 == 1);
+        let names: Vec<String> = bits.map(|bit| Self::name(bit, &[])).collect();
+        (!names.is_empty()).then(|| names.join(", "))
     }
 
     /// The name of incompatible bit `bit`: ours, else what the image calls it.
@@ -176,6 +187,9 @@ pub struct Superblock {
     pub session: SessionTag,
     /// Program and version that wrote it, at most 32 bytes.
     pub writer: String,
+    /// What the writer recognises the source by when it goes on with an unfinished image; zero
+    /// when it never does. Means nothing to anybody else.
+    pub source_token: Digest,
 }
 
 impl Superblock {
@@ -300,6 +314,7 @@ impl Superblock {
             created_unix_ms: raw.created_unix_ms,
             session: SessionTag(raw.session_tag),
             writer: printable(&raw.writer).ok_or(Fault::Text)?,
+            source_token: Digest(raw.source_token),
         })
     }
 
@@ -346,6 +361,7 @@ impl Superblock {
             writer,
             feature_names,
             segment_start: place.start,
+            source_token: self.source_token.0,
             crc: 0,
         };
         raw.crc = salted_crc(SALT, &raw.encode()[..4092]);
@@ -421,6 +437,7 @@ mod tests {
             created_unix_ms: 1_790_000_000_000,
             session: SessionTag([4; 12]),
             writer: "aivory test".into(),
+            source_token: Digest([5; 32]),
         }
     }
 

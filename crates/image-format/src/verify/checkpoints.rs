@@ -78,8 +78,7 @@ impl Image {
         let mut payload = vec![0; header.stored_len as usize];
         let op = Error::io("read checkpoint", address);
         self.file.read_exact_at(&mut payload, address + FRAME_HEADER_SIZE as u64).map_err(op)?;
-        header.check_payload(&payload, address)?;
-        let checkpoint = Checkpoint::from_payload(payload, address)?;
+        let checkpoint = Checkpoint::of_frame(&header, payload, address)?;
         let count = u64::from(checkpoint.head.piece_count);
         if checkpoint.head.first_piece != told.pieces
             || told.pieces + count > self.trailer().stored_pieces

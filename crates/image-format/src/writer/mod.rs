@@ -7,6 +7,7 @@
 mod copy;
 mod pages;
 mod parity;
+mod resume;
 mod sections;
 mod split;
 
@@ -16,7 +17,7 @@ use aiv_volume_io::AppendFile;
 
 use crate::appender::Appender;
 use crate::codec::EncodedBlock;
-use crate::error::{Error, Result, Section};
+use crate::error::{Error, Result, Section, Unsupported};
 use crate::ids::{BlockIndex, Digest, SessionTag};
 use crate::image::{tail_len, trailer_gap};
 use crate::layout::{
@@ -80,6 +81,8 @@ pub struct ImageWriter<'f> {
     /// Of an image that is split: where.
     cuts: Option<Cuts>,
     superblock: Superblock,
+    /// The session that writes: that of the superblock, unless the image was resumed.
+    session: SessionTag,
     next_block: BlockIndex,
     next_seq: u64,
     /// Sessions whose frames the image holds, its own first.
@@ -97,6 +100,8 @@ pub struct ImageWriter<'f> {
     totals: Totals,
     /// PARITY frames written; `None` without parity over the pieces.
     stripes_written: Option<u64>,
+    /// Bytes stored between two checkpoints.
+    checkpoint_bytes: u64,
 }
 
 impl<'f> ImageWriter<'f> {
@@ -114,8 +119,9 @@ impl<'f> ImageWriter<'f> {
         Ok(Self {
             last_checkpoint_end: file.position(),
             file,
-            stripes_written: superblock.features.has_data_parity().then_some(0),
             cuts: None,
+            stripes_written: superblock.features.has_data_parity().then_some(0),
+            session: superblock.session,
             origins: vec![superblock.session],
             last_origin: superblock.session,
             superblock,
@@ -126,7 +132,37 @@ impl<'f> ImageWriter<'f> {
             checkpoints: Vec::new(),
             pieces_listed: 0,
             totals: Totals::default(),
+            checkpoint_bytes: CHECKPOINT_BYTES,
         })
+    }
+
+    /// Writes a checkpoint whenever so many bytes were stored since the last one, instead of
+    /// [`CHECKPOINT_BYTES`], which is the most. Each costs a frame.
+    pub fn set_checkpoint_bytes(&mut self, bytes: u64) {
+        self.checkpoint_bytes = bytes.min(CHECKPOINT_BYTES);
+    }
+
+    /// Checkpoints of the image so far, those of earlier sessions included.
+    #[must_use]
+    pub fn checkpoints(&self) -> usize {
+        self.checkpoints.len()
+    }
+
+    /// Writes a checkpoint of all that was pushed and hands everything to the storage, so that a
+    /// later session can go on from here. Nothing is synced: what a power cut takes is seen by
+    /// who goes on.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the storage fails, and [`Unsupported::GoingOn`] for an image that is
+    /// split or has parity over its pieces; it must then be given up.
+    pub fn suspend(mut self) -> Result<()> {
+        if let Some(names) = self.superblock.features.names_against_going_on() {
+            return Err(Unsupported::GoingOn { names }.into());
+        }
+        if self.next_unlisted != self.next_block {
+            self.checkpoint()?;
+        }
+        self.file.flush()
     }
 
     /// The next block to be decided.
@@ -321,7 +357,7 @@ impl<'f> ImageWriter<'f> {
             codec: about.codec,
             is_damaged: about.is_damaged,
             depth: about.depth,
-            session: self.superblock.session,
+            session: self.session,
             seq: self.next_seq,
             subject: about.subject,
             plain_len: about.plain_len,
@@ -339,7 +375,7 @@ impl<'f> ImageWriter<'f> {
     }
 
     fn checkpoint_if_due(&mut self) -> Result<()> {
-        let far = self.file.position() - self.last_checkpoint_end >= CHECKPOINT_BYTES;
+        let far = self.file.position() - self.last_checkpoint_end >= self.checkpoint_bytes;
         if far || self.pending.len() >= CHECKPOINT_ENTRIES_MAX {
             self.checkpoint()?;
         }

@@ -73,8 +73,7 @@ impl ImageWriter<'_> {
         let header = FrameHeader::from_bytes(&header, address)?;
         let mut payload = vec![0; header.stored_len as usize];
         self.file.read_back(&mut payload, address + FRAME_HEADER_SIZE as u64)?;
-        header.check_payload(&payload, address)?;
-        Checkpoint::from_payload(payload, address)
+        Checkpoint::of_frame(&header, payload, address)
     }
 
     fn read_page(&mut self, area: u64, page_no: u64) -> Result<[u8; PAGE_SIZE]> {

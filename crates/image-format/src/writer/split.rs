@@ -49,7 +49,8 @@ impl<'f> ImageWriter<'f> {
         let meta = framed.sum::<u64>() + PAGE_SIZE as u64;
         self.parity_if_due()?;
         let position = self.file.position();
-        let stripe = self.stripes_written.map_or(0, |_| (PIECE_SIZE + LAST_PAYLOAD + PAGE_SIZE) as u64);
+        let stripe =
+            self.stripes_written.map_or(0, |_| (PIECE_SIZE + LAST_PAYLOAD + PAGE_SIZE) as u64);
         if self.cuts.as_ref().is_some_and(|cuts| cuts.is_due_for_pages(position, meta + stripe)) {
             self.cut()?;
         }

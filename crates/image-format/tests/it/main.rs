@@ -30,6 +30,8 @@ mod patched;
 mod recipe;
 mod refusals;
 mod repairs;
+mod resuming;
+mod resuming_forged;
 mod round_trip;
 mod rows;
 mod segment_damage;

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use aiv_image_format::hash::{fill_unreadable, leaf};
 use aiv_image_format::meta::{DiskInfo, Meta};
 use aiv_image_format::{
-    BlockPlace, BlockSize, Compression, Encoder, Features, Geometry, GroupId, Image, ImageId,
-    ImageKind, ImageSummary, ImageWriter, Kind, PointId, RunKind, SessionTag, SetId, Superblock,
+    BlockPlace, BlockSize, Compression, Digest, Encoder, Features, Geometry, GroupId, Image,
+    ImageId, ImageKind, ImageSummary, ImageWriter, Kind, PointId, RunKind, SessionTag, SetId,
+    Superblock,
 };
 use aiv_testkit::MemStorage;
 use aiv_volume_io::{AppendFile, Extent, Storage};
@@ -91,6 +92,7 @@ impl Recipe {
             created_unix_ms: 1_790_000_000_000,
             session: SessionTag([0x60 + self.id; 12]),
             writer: "aivory test 1".into(),
+            source_token: Digest::default(),
         }
     }
 

@@ -239,6 +239,7 @@ pub(crate) fn superblock(geometry: Geometry, point: u8) -> Superblock {
         created_unix_ms: 0,
         session: SessionTag([4; 12]),
         writer: "test".to_owned(),
+        source_token: Digest::default(),
     }
 }
 

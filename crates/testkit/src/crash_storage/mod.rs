@@ -17,6 +17,11 @@
 //! Sectors are 512 bytes, counted from the start of the file. A sector that holds synced bytes
 //! and unsynced ones keeps the synced ones: a medium writes a sector or does not.
 //!
+//! **Cutting.** [`Storage::reopen`] is two operations: the cut, then a sync of the file. Between
+//! them the cut happened or did not; what an earlier writer left unsynced may meet any of the
+//! fates above, in what is left as in what should have been cut off. Nothing is appended before
+//! both are done, so the old end and a new one never mix.
+//!
 //! **Directory entries.** Everything before the last completed [`Storage::sync_dir`] is there.
 //! Each operation since (create, publish, remove) by itself happened or did not, in any order
 //! between files, with two rules that every filesystem keeps:
@@ -85,6 +90,7 @@ type InodeId = usize;
 enum Event {
     Create { inode: InodeId, name: String },
     Append { inode: InodeId, data: Arc<[u8]> },
+    Cut { inode: InodeId, len: u64 },
     Sync { inode: InodeId },
     Publish { inode: InodeId, from: String, to: String },
     Remove { inode: InodeId, name: String },
@@ -99,6 +105,7 @@ impl std::fmt::Display for Event {
             Self::Append { inode, data } => {
                 write!(f, "append {} bytes to file {inode}", data.len())
             }
+            Self::Cut { inode, len } => write!(f, "cut file {inode} to {len} bytes"),
             Self::Sync { inode } => write!(f, "sync file {inode}"),
             Self::Publish { inode, from, to } => write!(f, "publish {from} as {to} (file {inode})"),
             Self::Remove { inode, name } => write!(f, "remove {name} (file {inode})"),
@@ -196,6 +203,19 @@ impl Storage for CrashStorage {
                 Event::Create { inode, name: name.to_owned() }
             },
         )?;
+        Ok(Box::new(Appender { inode, file, storage: self.clone() }))
+    }
+
+    fn reopen(&self, name: &str, len: u64) -> io::Result<Box<dyn AppendFile>> {
+        let mut inode = 0;
+        let file = self.record(
+            |live| live.reopen(name, len),
+            |history| {
+                inode = *history.names.get(name).expect("every live name has an inode");
+                Event::Cut { inode, len }
+            },
+        )?;
+        self.record(|_| Ok(()), |_| Event::Sync { inode })?;
         Ok(Box::new(Appender { inode, file, storage: self.clone() }))
     }
 

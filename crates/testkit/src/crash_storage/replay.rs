@@ -39,6 +39,8 @@ pub(super) struct Replay {
 struct File {
     bytes: Arc<Vec<u8>>,
     synced: Arc<Vec<u8>>,
+    /// What it was before a cut that is not synced yet.
+    uncut: Option<Arc<Vec<u8>>>,
 }
 
 /// One directory operation that may or may not have happened.
@@ -59,6 +61,7 @@ impl Replay {
         let file = |(_, bytes): &(String, Arc<Vec<u8>>)| File {
             bytes: Arc::clone(bytes),
             synced: Arc::clone(bytes),
+            uncut: None,
         };
         let entry = |(inode, (name, _)): (usize, &(String, _))| (name.clone(), inode);
         Self {
@@ -75,8 +78,7 @@ impl Replay {
 
     /// Whether a crash here has more than one outcome.
     pub(super) fn is_uncertain(&self) -> bool {
-        let reachable =
-            |inode: &InodeId| self.files[*inode].bytes.len() > self.files[*inode].synced.len();
+        let reachable = |inode: &InodeId| self.files[*inode].is_uncertain();
         !self.pending.is_empty() || self.durable.values().any(reachable)
     }
 
@@ -84,14 +86,22 @@ impl Replay {
         match event {
             Event::Create { inode, name } => {
                 debug_assert_eq!(*inode, self.files.len());
-                self.files.push(File { bytes: Arc::default(), synced: Arc::default() });
+                let (bytes, synced) = (Arc::default(), Arc::default());
+                self.files.push(File { bytes, synced, uncut: None });
                 self.change(*inode, None, Some(name));
             }
             Event::Append { inode, data } => {
                 Arc::make_mut(&mut self.files[*inode].bytes).extend_from_slice(data);
             }
+            Event::Cut { inode, len } => {
+                let file = &mut self.files[*inode];
+                file.uncut.get_or_insert(Arc::clone(&file.bytes));
+                let len = usize::try_from(*len).expect("no longer than the file");
+                Arc::make_mut(&mut file.bytes).truncate(len);
+            }
             Event::Sync { inode } => {
                 let file = &mut self.files[*inode];
+                file.uncut = None;
                 file.synced = Arc::clone(&file.bytes);
             }
             Event::Publish { inode, from, to } => self.change(*inode, Some(from), Some(to)),
@@ -167,10 +177,21 @@ impl Replay {
 }
 
 impl File {
+    fn is_uncertain(&self) -> bool {
+        self.uncut.is_some() || self.bytes.len() > self.synced.len()
+    }
+
     fn crash(&self, choice: &mut dyn Choice, garbage: &mut Random) -> Arc<Vec<u8>> {
+        if let Some(uncut) = &self.uncut
+            && choice.pick_alike(Question::Entry, 2) == ENTRY_LOST
+        {
+            let (bytes, synced) = (Arc::clone(uncut), Arc::clone(&self.synced));
+            return File { bytes, synced, uncut: None }.crash(choice, garbage);
+        }
         let (synced, len) = (self.synced.len(), self.bytes.len());
-        if synced == len {
-            return Arc::clone(&self.synced);
+        // Shorter when what was synced has been cut.
+        if synced >= len {
+            return Arc::clone(&self.bytes);
         }
         match choice.pick_alike(Question::Tail, TAIL_FATES) {
             TAIL_KEPT => Arc::clone(&self.bytes),

@@ -1,8 +1,10 @@
 //! What all storages must do alike, asked of each stand-in: a scenario that works on one of
 //! them must mean the same on a real folder.
 
+use std::io;
+
 use aiv_testkit::{CrashStorage, Fault, FaultPlan, FaultStorage, MemStorage};
-use aiv_volume_io::{CATALOGUE_NAME, DirStorage, Storage};
+use aiv_volume_io::{AppendFile, CATALOGUE_NAME, DirStorage, Storage};
 
 /// Asks the question of a real folder and of everything that stands in for one.
 fn of_each(question: impl Fn(&dyn Storage)) {
@@ -170,4 +172,34 @@ fn a_catalogue_survives_a_crash_once_it_is_durable() {
         let again = CrashStorage::starting_from(&state.storage);
         assert_eq!(again.open(CATALOGUE_NAME).unwrap().len(), 2, "{state}");
     }
+}
+
+#[test]
+fn an_unfinished_file_is_cut_and_goes_on_and_no_other_file_is_touched() {
+    of_each(|storage| {
+        let kind = |result: io::Result<Box<dyn AppendFile>>| result.err().unwrap().kind();
+        put(storage, "a.part", b"0123456789");
+        put(storage, "b", b"published");
+        let mut file = storage.reopen("a.part", 4).unwrap();
+        assert_eq!(storage.open("a.part").unwrap().len(), 4, "cut before anything is appended");
+        file.append_all(b"xyz").unwrap();
+        let mut back = [0; 7];
+        file.read_exact_at(&mut back, 0).unwrap();
+        assert_eq!(&back, b"0123xyz");
+        file.sync().unwrap();
+        drop(file);
+        assert_eq!(kind(storage.reopen("a.part", 8)), io::ErrorKind::InvalidInput);
+        assert_eq!(kind(storage.reopen("b", 1)), io::ErrorKind::InvalidInput);
+        assert_eq!(kind(storage.reopen("../a.part", 1)), io::ErrorKind::InvalidInput);
+        assert_eq!(kind(storage.reopen("c.part", 0)), io::ErrorKind::NotFound);
+        assert_eq!(storage.open("b").unwrap().len(), 9);
+        // And as a whole, and again.
+        storage.reopen("a.part", 7).unwrap().append_all(b"!").unwrap();
+        let open = storage.open("a.part").unwrap();
+        let mut all = vec![0; usize::try_from(open.len()).unwrap()];
+        open.read_exact_at(&mut all, 0).unwrap();
+        assert_eq!(all, b"0123xyz!");
+        storage.publish("a.part", "a").unwrap();
+        assert_eq!(kind(storage.reopen("a", 0)), io::ErrorKind::InvalidInput);
+    });
 }

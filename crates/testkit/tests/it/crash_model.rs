@@ -153,3 +153,40 @@ fn operations_that_fail_leave_no_trace_in_the_history() {
     storage.remove("x").unwrap_err();
     assert_eq!(storage.history_len(), 0);
 }
+
+/// Contents of `a.part` in all states after each operation from the `from`-th on.
+fn contents_from(storage: &CrashStorage, from: usize) -> Vec<BTreeSet<Vec<u8>>> {
+    let mut found: Vec<BTreeSet<Vec<u8>>> = vec![BTreeSet::new(); storage.history_len() + 1];
+    for state in storage.all_crash_states().filter(|state| state.prefix >= from) {
+        found[state.prefix].insert(state.storage.contents("a.part").unwrap().to_vec());
+    }
+    found.split_off(from)
+}
+
+#[test]
+fn a_cut_happened_or_did_not_until_it_is_synced_and_what_is_appended_comes_after_it() {
+    let storage = holding(&[("a.part", b"0123456789")]);
+    let mut file = storage.reopen("a.part", 4).unwrap();
+    file.append_all(b"xy").unwrap();
+    let set = |list: &[&[u8]]| list.iter().map(|bytes| bytes.to_vec()).collect::<BTreeSet<_>>();
+    let found = contents_from(&storage, 1);
+    assert_eq!(found[0], set(&[b"0123456789", b"0123"]), "cut, not synced");
+    assert_eq!(found[1], set(&[b"0123"]), "cut and synced");
+    assert!(found[2].is_superset(&set(&[b"0123", b"0123xy", b"0123\0\0"])));
+    assert!(found[2].iter().all(|bytes| bytes.starts_with(b"0123") && bytes.len() <= 6));
+}
+
+#[test]
+fn what_an_earlier_writer_left_unsynced_may_be_lost_until_the_file_is_reopened() {
+    let storage = CrashStorage::new();
+    let mut first = storage.create("a.part").unwrap();
+    storage.sync_dir().unwrap();
+    first.append_all(b"01234567").unwrap();
+    drop(first);
+    storage.reopen("a.part", 6).unwrap();
+    let found = contents_from(&storage, 4);
+    // The cut is the fourth operation, its sync the fifth.
+    assert!(found[0].contains(&b""[..]) && found[0].contains(&b"\0\0\0\0\0\0"[..]));
+    assert!(found[0].contains(&b"01234567"[..]) && found[0].contains(&b"012345"[..]));
+    assert_eq!(found[1].iter().map(Vec::as_slice).collect::<Vec<_>>(), [b"012345"]);
+}

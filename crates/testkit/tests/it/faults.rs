@@ -132,3 +132,14 @@ fn what_a_writer_appended_is_seen_by_readers_before_it_is_synced() {
     assert_eq!(storage.list().unwrap()[0].len, 4);
     assert_eq!(storage.open("b").unwrap().len(), 4);
 }
+
+#[test]
+fn a_reopened_file_whose_sync_failed_has_lost_what_was_in_it() {
+    let memory = MemStorage::new();
+    memory.insert("a.part", b"data".to_vec());
+    let plan = FaultPlan::once(0, Fault::SyncFailsThenSucceeds);
+    let storage = FaultStorage::failing(memory, plan);
+    storage.reopen("a.part", 3).err().expect("the sync fails");
+    assert_eq!(*storage.inner().contents("a.part").unwrap(), [0; 3]);
+    storage.reopen("a.part", 3).expect("the next sync says that all is well");
+}

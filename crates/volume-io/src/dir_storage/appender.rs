@@ -2,7 +2,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use rustix::fs;
+use rustix::fs::{self, Advice};
 use rustix::io::Errno;
 
 use super::given_up;
@@ -29,6 +29,17 @@ pub(super) struct Appender {
 impl Appender {
     pub(super) fn new(file: File) -> Self {
         Self { file, len: 0, failed: false, behind: WriteBehind::default() }
+    }
+
+    /// Cuts `file` to `len` bytes, which it has at least, and makes them durable. They are taken
+    /// out of the page cache: what a failed write left there would be read back as if it were
+    /// on the medium, and a second sync would not report it.
+    pub(super) fn reopened(file: File, len: u64) -> io::Result<Self> {
+        file.set_len(len)?;
+        file.sync_all()?;
+        // Advice: where a filesystem does not take it, its cache is all there is to read.
+        let _ = fs::fadvise(&file, 0, None, Advice::DontNeed);
+        Ok(Self { file, len, failed: false, behind: WriteBehind::default() })
     }
 
     fn check_usable(&self) -> io::Result<()> {

@@ -377,3 +377,35 @@ fn a_folder_is_created_for_its_owner_alone_when_only_its_last_part_is_missing() 
     let file = path.join("a");
     assert_eq!(kind(DirStorage::open_or_create(&file)), io::ErrorKind::NotADirectory);
 }
+
+#[test]
+fn only_a_regular_file_with_one_name_is_ever_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = DirStorage::open(folder.path()).unwrap();
+    put(&storage, "a.part", b"0123456789");
+    // A publish by link and unlink that did not get to the second.
+    fs::hard_link(folder.path().join("a.part"), folder.path().join("a.aiv")).unwrap();
+    let refused = storage.reopen("a.part", 1).err().unwrap();
+    assert!(refused.to_string().contains("second name"), "{refused}");
+    assert_eq!(fs::read(folder.path().join("a.aiv")).unwrap(), b"0123456789");
+    fs::write(folder.path().join("target"), b"somebody's file").unwrap();
+    symlink("target", folder.path().join("link.part")).unwrap();
+    storage.reopen("link.part", 1).err().unwrap();
+    assert_eq!(fs::read(folder.path().join("target")).unwrap(), b"somebody's file");
+    run("mkfifo", &[folder.path().join("pipe.part").as_os_str()]);
+    assert_eq!(kind(storage.reopen("pipe.part", 0)), io::ErrorKind::InvalidInput);
+}
+
+#[test]
+fn a_reopened_file_is_on_the_medium_and_read_back_from_there() {
+    let disk = FastDisk::new();
+    let storage = DirStorage::open(disk.path()).unwrap();
+    let path = disk.path().join("a.part");
+    storage.create("a.part").unwrap().append_all(&vec![7; 1 << 20]).unwrap();
+    assert!(resident(&path) > 0, "just written");
+    let file = storage.reopen("a.part", 1 << 19).unwrap();
+    assert_eq!((resident(&path), fs::metadata(&path).unwrap().len()), (0, 1 << 19));
+    let mut back = [0; 4096];
+    file.read_exact_at(&mut back, 4096).unwrap();
+    assert_eq!(back, [7; 4096]);
+}
