@@ -23,6 +23,7 @@ mod open;
 mod overlay;
 mod reader;
 mod removal;
+pub mod salvage;
 mod scan;
 mod select;
 #[cfg(test)]

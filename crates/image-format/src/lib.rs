@@ -25,6 +25,7 @@ mod layout;
 pub mod limits;
 pub mod meta;
 mod parent;
+pub mod salvage;
 mod state;
 mod tree_pages;
 mod verify;
@@ -33,7 +34,7 @@ mod writer;
 pub use block::{BaseBlock, BaseReader, BlockReader, Scratch, delta_head};
 pub use codec::{Compression, DELTA_DEPTH_WRITTEN, Decoder, DeltaBase, EncodedBlock, Encoder};
 pub use dump::dump;
-pub use error::{Corrupt, Error, Foreign, Result, Section, Unsupported};
+pub use error::{Corrupt, Error, Foreign, Result, Section, Unsalvageable, Unsupported};
 pub use groups::{GroupSpan, Groups};
 pub use hash::{GroupNode, Roots};
 pub use ids::{

@@ -54,6 +54,7 @@ pub const fn step(step: Step) -> &'static str {
         Step::ReadSource => "reading the source",
         Step::SealImage => "finishing the image",
         Step::CopyImage => "copying",
+        Step::SalvageImage => "looking through",
         Step::VerifyImage => "checking the image",
         Step::WriteTarget => "writing the target",
         Step::VerifyTarget => "checking the target",

@@ -30,3 +30,6 @@ mod recipe;
 mod refusals;
 mod round_trip;
 mod rows;
+mod salvage;
+mod salvage_hostile;
+mod salvage_identity;
