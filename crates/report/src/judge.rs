@@ -8,6 +8,7 @@ use aiv_restore_engine::Refusal;
 
 use crate::failure::{Exit, Verdict};
 
+mod salvage;
 mod sources;
 
 const CANCELED: Verdict = Verdict {
@@ -55,6 +56,7 @@ fn judge_job(error: &aiv_jobs::Error) -> Option<Verdict> {
     match error {
         Error::Volume(error) => Some(judge(error)),
         Error::Backup(error) => Some(judge(error)),
+        Error::Salvage(error) => Some(judge(error)),
         Error::Refused(Refusal::OneNameForMany) => Some(Verdict {
             code: "usage",
             exit: Exit::Usage,
@@ -265,6 +267,7 @@ fn judge_chain(error: &aiv_chain::Error) -> Option<Verdict> {
             "read_back",
             "nothing was published; the destination returns other bytes than it was given",
         ),
+        Error::NoChain { .. } => Some(salvage::NO_CHAIN),
         Error::Changed { .. } => failed("changed", "run it again"),
         Error::InDoubt { .. } => {
             failed("in_doubt", "nothing was removed: mend or move that file away, then try again")
@@ -293,6 +296,7 @@ fn judge_image(error: &ImageError) -> Option<Verdict> {
             exit: Exit::Damage,
             hint: "copy it again from where it came from, or use another point",
         }),
+        ImageError::Unsalvageable(error) => salvage::judge_salvage(error),
         ImageError::Foreign(_) => failed(
             "foreign",
             "other products use the extension .aiv too; their formats are closed: restore with \

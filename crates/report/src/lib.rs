@@ -10,6 +10,7 @@
 //! - [`json`]: results with stable field names. Fields are added, never renamed.
 //! - [`text`]: the same results for people, safe to print.
 //! - [`chains`]: both for what merges, copies and moves images.
+//! - [`salvage`]: both for what is left of damaged ones.
 //! - [`Remarks`]: notes and warnings of plans and reports as sentences.
 //! - [`parse`]: words of the user as typed values.
 //! - [`words`]: sizes, times, ids, and text from a disk made safe.
@@ -32,6 +33,7 @@ mod judge;
 mod outcome;
 pub mod parse;
 mod remarks;
+pub mod salvage;
 pub mod text;
 pub mod words;
 

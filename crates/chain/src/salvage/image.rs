@@ -193,7 +193,7 @@ fn rounded(mut errors: Vec<Extent>, block: u64) -> Vec<Extent> {
             let end = error.end().checked_next_multiple_of(unit).unwrap_or(len).min(len);
             match fewer.last_mut() {
                 Some(last) if last.end() >= start => {
-                    *last = Extent::between(last.start, end.max(last.end()))
+                    *last = Extent::between(last.start, end.max(last.end()));
                 }
                 _ => fewer.push(Extent::between(start, end)),
             }

@@ -20,5 +20,6 @@ mod help;
 mod many_disks;
 mod output;
 mod real_disk;
+mod salvage;
 mod shapes;
 mod virtual_disks;
