@@ -98,7 +98,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
     fn any_bytes_are_salvaged_or_refused(
-        bytes in prop::collection::vec(any::<u8>(), 0..20_000), magics in prop::collection::vec((0usize..20_000, 0usize..4), 0..40),
+        bytes in prop::collection::vec(any::<u8>(), 0..20_000),
+        magics in prop::collection::vec((0usize..20_000, 0usize..4), 0..40),
     ) {
         let mut bytes = bytes;
         for (at, which) in magics {
