@@ -175,7 +175,9 @@ impl Finds {
                 with = low;
             }
         }
-        self.sessions[usize::from(found.session)].wrote = true;
+        // An image on the disk may have the sessions of those this one was merged from.
+        let wrote = found.names_first || self.first_session.is_none();
+        self.sessions[usize::from(found.session)].wrote |= wrote;
         self.checkpoints.push(found);
         if self.first_session.is_some() && found.names_first {
             let is_named = |frame: &BlockFrame| {
