@@ -19,7 +19,8 @@ const CANCELED: Verdict = Verdict {
 const DAMAGED: Verdict = Verdict {
     code: "damaged",
     exit: Exit::Damage,
-    hint: "`aiv verify` lists all damage; use another copy of the file, or an older point",
+    hint: "`aiv verify` lists all damage; use another copy of the file, or an older point, or get \
+           out what is left: `aiv salvage`",
 };
 const DISK_FULL: &str = "disk_full";
 
@@ -294,7 +295,8 @@ fn judge_image(error: &ImageError) -> Option<Verdict> {
         ImageError::Incomplete { .. } => Some(Verdict {
             code: "incomplete",
             exit: Exit::Damage,
-            hint: "copy it again from where it came from, or use another point",
+            hint: "copy it again from where it came from, use another point, or get out what is \
+                   left: `aiv salvage`",
         }),
         ImageError::Unsalvageable(error) => salvage::judge_salvage(error),
         ImageError::Foreign(_) => failed(

@@ -11,7 +11,7 @@ use super::Salvaged;
 use super::report::SalvageReport;
 use super::run::{Block, Sink};
 use crate::error::{Error, Result};
-use crate::merge::{MERGE_PART, MergeIds, prove, remove_stale, take_lease};
+use crate::merge::{MERGE_PART, MergeIds, prove, take_lease};
 use crate::names::{ImageName, image_name};
 
 /// As in section 6 of the format: an image of which only META is left belongs to the set of its
@@ -61,8 +61,8 @@ impl Salvaged {
         job: Job<'_>,
     ) -> Result<SalvageReport> {
         let set = self.set();
+        // What interrupted merges left in the folder stays: it may be what is being salvaged.
         let lease = take_lease(storage, set)?;
-        remove_stale(storage, set)?;
         let file = self.name(ids);
         let part = format!("{file}{MERGE_PART}");
         let created = storage.create(&part).map_err(Error::io(format!("creating {part}")))?;

@@ -294,3 +294,17 @@ fn frames_that_a_merge_moved_are_told_apart_from_those_of_the_image_itself() {
         assert!(is_lost || report.unproven.iter().any(within) || found == truth, "block {block}");
     }
 }
+
+#[test]
+fn what_an_interrupted_merge_left_can_be_salvaged_and_stays() {
+    let chain = line();
+    let built = &chain.points[0];
+    let folder = MemStorage::new();
+    let bytes = chain.storage.contents(&built.file).unwrap();
+    folder.insert("p001.aiv.merge.part", bytes[..bytes.len() - 4096].to_vec());
+    let salvaged = open(files(&folder, &["p001.aiv.merge.part"], |_, _| {}), &[&folder]).unwrap();
+    let report = write(&salvaged, &folder).unwrap();
+    assert_eq!(report.is_proven, Some(true));
+    check_image(&folder, &report, &built.bytes);
+    assert_eq!(folder.contents("p001.aiv.merge.part").unwrap().len(), bytes.len() - 4096);
+}

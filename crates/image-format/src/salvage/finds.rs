@@ -20,6 +20,12 @@ const SESSIONS_MAX: usize = 1 << 16;
 /// remains of images that were inside a disk.
 const HEADS_MAX: usize = 64;
 
+/// Checkpoints that are remembered: one in 64 MiB makes more than any image holds.
+const CHECKPOINTS_MAX: usize = 1 << 20;
+
+/// Index pages that are remembered: those of 2 * 10^9 entries, 1.5 GiB of them.
+const PAGES_MAX: usize = 1 << 25;
+
 /// META frames that are remembered: far more than one image has of the types that are known.
 const META_MAX: usize = 1024;
 
@@ -165,11 +171,15 @@ impl Finds {
         origins: impl Iterator<Item = SessionTag>,
         entries: &[IndexEntry],
     ) {
+        if self.checkpoints.len() >= CHECKPOINTS_MAX {
+            return;
+        }
         let mut with = self.first_of(found.session);
         for origin in origins {
             found.names_first |= Some(origin) == self.first_session;
             // Without a superblock, sessions that one checkpoint lists belong together.
-            if let Some(other) = self.session(origin).map(|other| self.first_of(other)) {
+            if let Some(other) = self.session(origin) {
+                let other = self.first_of(other);
                 let (low, high) = (with.min(other), with.max(other));
                 self.sessions[usize::from(high)].with = low;
                 with = low;
@@ -191,12 +201,23 @@ impl Finds {
     }
 
     /// The first session that belongs together with this one.
-    pub(super) fn first_of(&self, mut session: u16) -> u16 {
-        // Ends: each step leads to a smaller number.
-        while self.sessions[usize::from(session)].with < session {
-            session = self.sessions[usize::from(session)].with;
+    pub(super) fn first_of(&mut self, mut session: u16) -> u16 {
+        // Ends: each step leads to a smaller number, and makes the next walk half as long.
+        loop {
+            let next = self.sessions[usize::from(session)].with;
+            if next >= session {
+                return session;
+            }
+            let after = self.sessions[usize::from(next)].with;
+            self.sessions[usize::from(session)].with = after;
+            session = after;
         }
-        session
+    }
+
+    pub(super) fn page(&mut self, page: LeafPage) {
+        if self.pages.len() < PAGES_MAX {
+            self.pages.push(page);
+        }
     }
 
     pub(super) fn meta(&mut self, frame: &Opened<'_>, at: u64) {

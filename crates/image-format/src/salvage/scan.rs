@@ -170,7 +170,7 @@ fn take_index_page(page: &[u8; PAGE_SIZE], at: u64, finds: &mut Finds) -> bool {
         && let Some((first, end)) = bounds(&entries)
         && first == header.first
     {
-        finds.pages.push(LeafPage { at, page_no, first, end, image });
+        finds.page(LeafPage { at, page_no, first, end, image });
     }
     true
 }

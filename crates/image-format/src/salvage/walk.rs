@@ -46,7 +46,7 @@ impl Salvage {
     /// What is known about `block`; of one beyond the end, nothing.
     #[must_use]
     pub fn fate(&self, block: BlockIndex) -> Fate {
-        let found = self.segment(block, block + 1).into_iter().next();
+        let found = self.segment(block, block.saturating_add(1)).into_iter().next();
         found.map_or(Fate::Lost(Loss::Unknown), |stretch| stretch.fate)
     }
 

@@ -69,30 +69,40 @@ pub(super) fn identify(
 }
 
 /// A superblock that is not where one belongs: of the session that made most frames.
-fn stray_superblock(finds: &Finds) -> Option<Superblock> {
-    let frames = |superblock: &Superblock| {
-        finds.number_of(superblock.session).map(|n| finds.sessions[usize::from(n)].bytes)
-    };
-    let busiest = busiest(finds).map(|n| finds.first_of(n));
-    let ours = |superblock: &Superblock| {
-        finds.number_of(superblock.session).map(|n| finds.first_of(n)) == busiest
-    };
-    let all = finds.superblocks.iter().map(|(_, superblock)| superblock);
-    all.filter(|s| ours(s)).max_by_key(|s| frames(s)).cloned()
+fn stray_superblock(finds: &mut Finds) -> Option<Superblock> {
+    let busiest = busiest(finds).map(|n| finds.first_of(n))?;
+    let mut best: Option<(u64, Superblock)> = None;
+    for (_, superblock) in finds.superblocks.clone() {
+        let Some(number) = finds.number_of(superblock.session) else { continue };
+        let bytes = finds.sessions[usize::from(number)].bytes;
+        if finds.first_of(number) == busiest && best.as_ref().is_none_or(|(most, _)| bytes > *most)
+        {
+            best = Some((bytes, superblock));
+        }
+    }
+    best.map(|(_, superblock)| superblock)
 }
 
 /// The session whose frames, with those of the sessions it belongs together with, take most
 /// bytes. What an image inside a damaged part of a disk has left is less.
-fn busiest(finds: &Finds) -> Option<u16> {
+fn busiest(finds: &mut Finds) -> Option<u16> {
+    let groups = groups(finds);
     let mut bytes = vec![0u64; finds.sessions.len()];
-    for (number, session) in (0..).zip(&finds.sessions) {
-        let sum = &mut bytes[usize::from(finds.first_of(number))];
+    for (group, session) in groups.iter().zip(&finds.sessions) {
+        let sum = &mut bytes[usize::from(*group)];
         *sum = sum.saturating_add(session.bytes).saturating_add(u64::from(session.wrote));
     }
     let most = bytes.iter().copied().max().filter(|&most| most > 0)?;
     let group = u16::try_from(bytes.iter().position(|&b| b == most)?).ok()?;
-    let members = (0..).zip(&finds.sessions).filter(|(n, _)| finds.first_of(*n) == group);
+    let all = (0..).zip(&finds.sessions).zip(groups);
+    let members = all.filter(|(_, of)| *of == group).map(|(member, _)| member);
     members.max_by_key(|(_, session)| session.bytes).map(|(number, _)| number)
+}
+
+/// For each session the first one that belongs together with it.
+fn groups(finds: &mut Finds) -> Vec<u16> {
+    let numbers = (0..finds.sessions.len()).map_while(|n| u16::try_from(n).ok());
+    numbers.map(|n| finds.first_of(n)).collect()
 }
 
 fn most(ids: impl Iterator<Item = ImageId>) -> Option<ImageId> {
@@ -120,16 +130,15 @@ fn sessions(file: &dyn ReadAt, finds: &mut Finds, first: u16, certain: bool) -> 
                 tags.extend(section.origins);
             }
         }
-        tags.extend((0..finds.sessions.len()).filter_map(|n| {
-            let n = u16::try_from(n).ok()?;
-            let made = |c: &super::finds::CheckpointFrame| c.session == n && c.names_first;
-            finds.checkpoints.iter().any(made).then(|| finds.sessions[usize::from(n)].tag)
-        }));
+        let own = finds.checkpoints.iter().filter(|c| c.names_first);
+        let mut made: Vec<u16> = own.map(|c| c.session).collect();
+        made.sort_unstable();
+        made.dedup();
+        tags.extend(made.iter().map(|n| finds.sessions[usize::from(*n)].tag));
     }
     let group = finds.first_of(first);
-    let mut sessions: Vec<bool> = (0..finds.sessions.len())
-        .map(|n| !certain && u16::try_from(n).is_ok_and(|n| finds.first_of(n) == group))
-        .collect();
+    let mut sessions: Vec<bool> =
+        groups(finds).into_iter().map(|of| !certain && of == group).collect();
     for tag in tags {
         if let Some(n) = finds.number_of(tag)
             && let Some(is_ours) = sessions.get_mut(usize::from(n))
