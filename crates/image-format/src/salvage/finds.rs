@@ -12,9 +12,9 @@ use crate::salvage::open::Opened;
 /// index nor checkpoints are left.
 const FRAMES_MAX: usize = 1 << 26;
 
-/// Sessions that are told apart: four times as many as an image may have. What others left in
-/// a file is not looked at.
-const SESSIONS_MAX: usize = 1 << 16;
+/// Sessions that are told apart: more than three times as many as an image may have, and fewer
+/// than 16 bits can count. What others left in a file is not looked at.
+const SESSIONS_MAX: usize = 60_000;
 
 /// Superblocks and trailers that are remembered. One image has two of each; others lie in the
 /// remains of images that were inside a disk.
@@ -115,7 +115,10 @@ pub(super) struct Finds {
 impl Finds {
     /// Nothing yet, of an image that `first_session` began.
     pub(super) fn new(first_session: Option<SessionTag>) -> Self {
-        Self { first_session, ..Self::default() }
+        let mut finds = Self { first_session, ..Self::default() };
+        // Before those that may be too many.
+        first_session.and_then(|first| finds.session(first));
+        finds
     }
 
     /// The number of a session; `None` when there are too many.

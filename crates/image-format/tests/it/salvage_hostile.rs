@@ -9,7 +9,7 @@ use aiv_volume_io::MemDisk;
 use proptest::prelude::*;
 
 use crate::damage::for_each;
-use crate::forge::Forgery;
+use crate::forge::{Forgery, crc};
 use crate::memory::peak_of;
 use crate::mutants::{Dice, base, mutate};
 use crate::patched::Patched;
@@ -111,5 +111,51 @@ proptest! {
         }
         let hints = Hints { len: Some(1 << 20), block_size: BlockSize::new(16384) };
         prop_assert!(!use_up(Arc::new(MemDisk::from_bytes(bytes)), &hints));
+    }
+}
+
+/// A frame as small as one can be.
+fn tiny(kind: u8, session: u64, subject: u64, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0; 64];
+    frame[..4].copy_from_slice(b"AVF1");
+    frame[4] = kind;
+    frame[8..16].copy_from_slice(&session.to_le_bytes());
+    frame[32..40].copy_from_slice(&subject.to_le_bytes());
+    let len = u32::try_from(payload.len()).unwrap().to_le_bytes();
+    frame[40..44].copy_from_slice(&len);
+    frame[44..48].copy_from_slice(&len);
+    frame[48..52].copy_from_slice(&crc(b"aiv.load", &[payload]).to_le_bytes());
+    let own = crc(b"aiv.fram", &[&frame[..60]]);
+    frame[60..].copy_from_slice(&own.to_le_bytes());
+    frame.extend_from_slice(payload);
+    frame.resize(frame.len().next_multiple_of(64), 0);
+    frame
+}
+
+#[test]
+fn frames_without_end_and_sessions_without_end_cost_no_more_than_their_file() {
+    // More sessions than are told apart, each with one frame.
+    let frames: Vec<u8> = (0..90_000).flat_map(|n| tiny(1, n, n % 1000, b"x")).collect();
+    // Checkpoints that chain sessions together, the newest first: the longest way to the first.
+    let chained: Vec<u8> = (0..30_000u64)
+        .rev()
+        .flat_map(|n| {
+            let mut payload = vec![0; 64];
+            payload[8..16].copy_from_slice(&n.to_le_bytes());
+            payload[40..44].copy_from_slice(&2u32.to_le_bytes());
+            for origin in [n, n + 1] {
+                payload.extend_from_slice(&origin.to_le_bytes());
+                payload.extend_from_slice(&[0; 8]);
+            }
+            tiny(3, n, n, &payload)
+        })
+        .collect();
+    let hints = Hints { len: Some(1 << 30), block_size: BlockSize::new(16384) };
+    for bytes in [frames, chained] {
+        let len = i64::try_from(bytes.len()).unwrap();
+        let file = Arc::new(MemDisk::from_bytes(bytes));
+        let (_, peak) = peak_of(|| use_up(file, &hints));
+        // Vectors double, and their old half exists while they do.
+        assert!(peak < 3 * len + MEMORY_MAX, "{peak} bytes for a file of {len}");
     }
 }
