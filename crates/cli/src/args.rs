@@ -66,6 +66,7 @@ pub(crate) enum Command {
     },
     Verify(Verify),
     Restore(Restore),
+    Salvage(Salvage),
     Consolidate(Consolidate),
     Archive(Archive),
     /// Take points, with all the images they need, to another folder
@@ -322,6 +323,43 @@ pub(crate) struct Restore {
     /// Overwrite a target that exists without asking
     #[arg(long)]
     pub yes: bool,
+}
+
+/// Get out what is left of damaged, cut-off or unfinished images, and list what is lost
+///
+/// The files are only read, and nothing is overwritten. Exit code 0: everything came back; 3:
+/// something is lost.
+#[derive(clap::Args)]
+#[command(group(clap::ArgGroup::new("out").required(true)), after_help = "\
+Examples:
+  aiv salvage broken.aiv --list
+  aiv salvage broken.aiv --image /mnt/new
+  aiv salvage full.aiv one.aii two.aii --to disk.img")]
+pub(crate) struct Salvage {
+    /// The files; several of one chain in any order
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Write what is left into this new raw file; what is lost stays a hole
+    #[arg(long, value_name = "RAW", group = "out")]
+    pub to: Option<PathBuf>,
+    /// Write what is left as a new full image into this folder; what is lost is unreadable there
+    #[arg(long, value_name = "DIR", group = "out")]
+    pub image: Option<PathBuf>,
+    /// Read everything and list what is lost; write nothing
+    #[arg(long, group = "out")]
+    pub list: bool,
+    /// In the raw file, write !AIV-UNREADABLE! over and over where bytes are lost
+    #[arg(long, requires = "to")]
+    pub fill: bool,
+    /// Folder with the images they build on [default: that of the first file]
+    #[arg(long, value_name = "DIR")]
+    pub parent: Option<PathBuf>,
+    /// Bytes of the disk, where nothing in the file tells
+    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
+    pub size: Option<u64>,
+    /// Bytes per block, where nothing in the file tells
+    #[arg(long, value_name = "SIZE", value_parser = parse::block_size)]
+    pub block_size: Option<BlockSize>,
 }
 
 /// Merge older points into the ones that follow them

@@ -58,6 +58,9 @@ pub enum Error {
         /// Why not.
         source: Box<Self>,
     },
+    /// Nothing can be salvaged from a file, or not without help.
+    #[error(transparent)]
+    Unsalvageable(#[from] Unsalvageable),
     /// The caller asked to stop.
     #[error(transparent)]
     Canceled(#[from] Canceled),
@@ -87,6 +90,27 @@ pub enum Foreign {
         /// The first eight bytes in hexadecimal.
         begins: String,
     },
+}
+
+/// Why nothing can be salvaged from a file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unsalvageable {
+    /// Not one sound frame, and no superblock.
+    #[error("nothing of an Aivory image is left in the file")]
+    Nothing,
+    /// Nothing tells how large the disk was.
+    #[error("nothing in the file tells the size of the disk; it had at least {at_least} bytes")]
+    Length {
+        /// Bytes up to the last block of which something is left.
+        at_least: u64,
+    },
+    /// Nothing tells how large blocks are.
+    #[error("nothing in the file tells the size of its blocks")]
+    BlockSize,
+    /// More than can be remembered.
+    #[error("more than 67,108,864 frames are left without index and checkpoints")]
+    TooMuch,
 }
 
 /// What this version cannot read.

@@ -27,6 +27,7 @@ pub mod meta;
 mod parent;
 mod parity;
 mod repair;
+pub mod salvage;
 mod segments;
 mod state;
 mod tree_pages;
@@ -37,7 +38,9 @@ mod writer;
 pub use block::{BaseBlock, BaseReader, BlockReader, Scratch, delta_head};
 pub use codec::{Compression, DELTA_DEPTH_WRITTEN, Decoder, DeltaBase, EncodedBlock, Encoder};
 pub use dump::dump;
-pub use error::{Corrupt, Error, Foreign, Result, Section, SegmentError, Unsupported};
+pub use error::{
+    Corrupt, Error, Foreign, Result, Section, SegmentError, Unsalvageable, Unsupported,
+};
 pub use groups::{GroupSpan, Groups};
 pub use hash::{GroupNode, Roots};
 pub use ids::{

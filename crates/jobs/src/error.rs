@@ -31,6 +31,9 @@ pub enum Error {
     /// The backup itself failed.
     #[error(transparent)]
     Backup(#[from] aiv_backup_engine::Error),
+    /// Nothing was salvaged.
+    #[error(transparent)]
+    Salvage(#[from] aiv_chain::Error),
     /// The folder for the images cannot be opened.
     #[error("cannot open the folder {}", path.display())]
     Folder {

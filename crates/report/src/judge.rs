@@ -8,6 +8,7 @@ use aiv_restore_engine::Refusal;
 
 use crate::failure::{Exit, Verdict};
 
+mod salvage;
 mod sources;
 
 const CANCELED: Verdict = Verdict {
@@ -18,7 +19,8 @@ const CANCELED: Verdict = Verdict {
 const DAMAGED: Verdict = Verdict {
     code: "damaged",
     exit: Exit::Damage,
-    hint: "`aiv verify` lists all damage; use another copy of the file, or an older point",
+    hint: "`aiv verify` lists all damage; use another copy of the file, or an older point, or get \
+           out what is left: `aiv salvage`",
 };
 const DISK_FULL: &str = "disk_full";
 
@@ -55,6 +57,7 @@ fn judge_job(error: &aiv_jobs::Error) -> Option<Verdict> {
     match error {
         Error::Volume(error) => Some(judge(error)),
         Error::Backup(error) => Some(judge(error)),
+        Error::Salvage(error) => Some(judge(error)),
         Error::Refused(Refusal::OneNameForMany) => Some(Verdict {
             code: "usage",
             exit: Exit::Usage,
@@ -273,6 +276,7 @@ fn judge_chain(error: &aiv_chain::Error) -> Option<Verdict> {
             "read_back",
             "nothing was published; the destination returns other bytes than it was given",
         ),
+        Error::NoChain { .. } => Some(salvage::NO_CHAIN),
         Error::Changed { .. } => failed("changed", "run it again"),
         Error::InDoubt { .. } => {
             failed("in_doubt", "nothing was removed: mend or move that file away, then try again")
@@ -299,7 +303,8 @@ fn judge_image(error: &ImageError) -> Option<Verdict> {
         ImageError::Incomplete { .. } => Some(Verdict {
             code: "incomplete",
             exit: Exit::Damage,
-            hint: "copy it again from where it came from, or use another point",
+            hint: "copy it again from where it came from, use another point, or get out what is \
+                   left: `aiv salvage`",
         }),
         ImageError::Segments(_) => Some(Verdict {
             code: "segments",
@@ -307,6 +312,7 @@ fn judge_image(error: &ImageError) -> Option<Verdict> {
             hint: "put all the files of the image into one folder, and name the first of them; \
                    `aiv verify` proves one of the others alone",
         }),
+        ImageError::Unsalvageable(error) => salvage::judge_salvage(error),
         ImageError::Foreign(_) => failed(
             "foreign",
             "other products use the extension .aiv too; their formats are closed: restore with \

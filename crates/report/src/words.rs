@@ -55,6 +55,7 @@ pub const fn step(step: Step) -> &'static str {
         Step::CompareSource => "comparing with the interrupted backup",
         Step::SealImage => "finishing the image",
         Step::CopyImage => "copying",
+        Step::SalvageImage => "looking through",
         Step::VerifyImage => "checking the image",
         Step::WriteTarget => "writing the target",
         Step::VerifyTarget => "checking the target",

@@ -65,6 +65,8 @@ pub enum Step {
     CopyImage,
     /// Reading an image back to prove it; bytes of image.
     VerifyImage,
+    /// Looking through a damaged file for what is left; bytes of the file.
+    SalvageImage,
     /// Writing a restore target; bytes of the disk covered.
     WriteTarget,
     /// Reading a restore target back to prove it; bytes of the disk covered.

@@ -70,6 +70,11 @@ impl MergeIds {
         }
     }
 
+    /// Image, session, and the time that was handed in.
+    pub(crate) fn parts(&self) -> (ImageId, SessionTag, u64) {
+        (self.image, self.session, self.time_unix_ms)
+    }
+
     /// The characters that keep two file names apart.
     #[must_use]
     pub fn suffix(&self) -> String {

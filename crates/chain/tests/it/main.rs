@@ -15,6 +15,7 @@ mod merge_crashes;
 mod merge_deltas;
 mod merge_faults;
 mod merge_planted;
+mod salvage;
 mod scan;
 mod select;
 mod splits;

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 
 use crate::support::{Scratch, aiv, aiv_json, names_in, run};
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "devices",
     "backup",
     "list",
     "info",
     "verify",
     "restore",
+    "salvage",
     "consolidate",
     "archive",
     "copy",

@@ -21,5 +21,6 @@ mod many_disks;
 mod output;
 mod real_disk;
 mod resumed;
+mod salvage;
 mod shapes;
 mod virtual_disks;

@@ -121,7 +121,7 @@ impl Checkpoint {
     }
 
     /// Checks the head of a payload that was checked against its frame at `address`.
-    fn from_payload(payload: Vec<u8>, address: u64) -> Result<Self> {
+    pub(crate) fn from_payload(payload: Vec<u8>, address: u64) -> Result<Self> {
         let at = |fault: Fault| fault.at(Section::Checkpoint, address);
         let head = CheckpointHead::from_payload(&payload).map_err(at)?;
         let origins = payload[CheckpointHead::SIZE..head.pieces_at()].chunks_exact(ORIGIN_SIZE);

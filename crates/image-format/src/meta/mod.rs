@@ -132,7 +132,7 @@ impl Meta {
     }
 
     /// Takes in one decoded section.
-    fn read_section(&mut self, section: SectionType, bytes: &[u8]) -> CheckedMeta<()> {
+    pub(crate) fn read_section(&mut self, section: SectionType, bytes: &[u8]) -> CheckedMeta<()> {
         match section {
             SectionType::Manifest => self.manifest = Manifest::from_bytes(bytes)?,
             SectionType::Disk => self.disk = DiskInfo::from_bytes(bytes)?,
@@ -148,7 +148,7 @@ impl Meta {
     }
 
     /// Refuses META that contradicts the geometry of its image.
-    fn check(&self, geometry: &Geometry) -> CheckedMeta<()> {
+    pub(crate) fn check(&self, geometry: &Geometry) -> CheckedMeta<()> {
         let disk = &self.disk;
         if self.source_errors.iter().any(|e| e.is_empty() || e.end() > geometry.len()) {
             return Err(Fault::Bounds);

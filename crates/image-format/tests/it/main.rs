@@ -34,5 +34,8 @@ mod resuming;
 mod resuming_forged;
 mod round_trip;
 mod rows;
+mod salvage;
+mod salvage_hostile;
+mod salvage_identity;
 mod segment_damage;
 mod segments;
