@@ -15,12 +15,14 @@ use aiv_volume_io::{Extent, Job, Lease, ReadAt, Storage};
 use crate::base::{Bases, LostPoint, causes};
 use crate::error::{Error, Refusal, Result};
 use crate::facts::{Basis, Sectors};
+use crate::hints::HintReport;
 use crate::hold::HeldSource;
 use crate::identity::set_id;
 use crate::pace::{Pacer, RateLimit};
 use crate::parent::Parent;
 use crate::pipeline::{self, Capture};
 use crate::plan::{BackupPlan, PlanNote};
+use crate::watched::{Asked, Watched};
 
 /// Random ids and the time: inputs, so that the same inputs give the same image.
 #[derive(Debug, Clone, Copy)]
@@ -105,6 +107,8 @@ pub struct BackupReport {
     /// Damage met in the chain the image builds on: blocks that are the same as then cannot be
     /// restored where it is. Verify the folder.
     pub parent_damage: Option<String>,
+    /// What became of the word of a change tracker, if the caller named one.
+    pub hint: Option<HintReport>,
     /// Leftovers of interrupted backups of this source that were removed.
     pub leftovers_removed: Vec<String>,
 }
@@ -179,12 +183,23 @@ impl BackupPlan {
         let new_identity = self.new_identity(&folder, set);
         let released = AtomicBool::new(false);
         let released = &released;
-        let inputs = Inputs { source, released, storage, inventory, limit, lease: &*lease, job };
+        let changes = self.options.changes.as_deref();
+        let watched = &Watched::look(source.trackers, changes, self.geometry.len(), job)?;
+        let lease = &*lease;
+        let inputs = Inputs { source, watched, released, storage, inventory, limit, lease, job };
         let mut attempt = 0;
         loop {
             let base = self.base(&mut bases, storage, job)?;
             let point = base.parent.as_ref().map(|parent| parent.view.point());
-            let made = self.make(&inputs, &ids.of_attempt(attempt), base);
+            let number = base.increment_number;
+            let hint = watched.hint(self, base.parent.as_ref(), number, job)?;
+            let mut made = self.make(&inputs, &ids.of_attempt(attempt), &base, hint);
+            if let Err(Error::Hint(failure)) = made {
+                // Whatever it was, all of the source is read now.
+                attempt += 1;
+                let hint = Some(Err(failure.into()));
+                made = self.make(&inputs, &ids.of_attempt(attempt), &base, hint);
+            }
             let report = match (made, point) {
                 // Damage of the chain: an older point may do, and a full image always does.
                 (Err(Error::Parent(error)), Some(point)) if !released.load(Ordering::Relaxed) => {
@@ -261,7 +276,13 @@ impl BackupPlan {
     }
 
     /// Makes and publishes one image.
-    fn make(&self, inputs: &Inputs<'_>, ids: &BackupIds, base: Base) -> Result<BackupReport> {
+    fn make(
+        &self,
+        inputs: &Inputs<'_>,
+        ids: &BackupIds,
+        base: &Base,
+        hint: Asked<'_>,
+    ) -> Result<BackupReport> {
         let Inputs { storage, lease, .. } = *inputs;
         let name = ImageName {
             host: &self.facts.host,
@@ -276,10 +297,10 @@ impl BackupPlan {
         let file = storage
             .create(&part)
             .map_err(|source| Error::Destination { op: format!("creating {part}"), source })?;
-        let writer = ImageWriter::create(file, self.superblock(ids, &base));
+        let writer = ImageWriter::create(file, self.superblock(ids, base));
         let outcome = writer
             .map_err(|e| Error::of_image(&image, e))
-            .and_then(|writer| self.write(inputs, writer, ids, base, &image));
+            .and_then(|writer| self.write(inputs, writer, ids, base, hint, &image));
         if outcome.is_err() {
             // Best effort: the first error is the one that matters, and a leftover is harmless.
             let _ = storage.remove(&part);
@@ -308,28 +329,43 @@ impl BackupPlan {
         inputs: &Inputs<'_>,
         mut writer: ImageWriter,
         ids: &BackupIds,
-        base: Base,
+        base: &Base,
+        hint: Asked<'_>,
         image: &str,
     ) -> Result<BackupReport> {
-        let Inputs { source, released, storage, inventory, limit, job, .. } = *inputs;
+        let Inputs { source, watched, released, storage, inventory, limit, job, .. } = *inputs;
         let part = format!("{image}{PART}");
         let in_image = |source| Error::of_image(image, source);
         let pacer = limit.map(Pacer::new);
-        let manifest = self.manifest(ids, &base);
-        let Base { geometry, parent, kind, .. } = base;
-        let disk = source.disk;
-        let capture = Capture { source: disk, plan: self, geometry, parent: parent.as_ref(), job };
+        let manifest = self.manifest(ids, base);
+        let Base { geometry, ref parent, kind, .. } = *base;
+        let capture = Capture {
+            source: source.disk,
+            plan: self,
+            geometry,
+            parent: parent.as_ref(),
+            hint: hint.as_ref().and_then(|hint| hint.as_ref().ok()),
+            job,
+        };
         let captured = pipeline::run(capture, &mut writer, pacer, image)?;
         job.check()?;
         let unreadable = captured.unreadable.into_runs();
+        let tracker = self.options.changes.clone().unwrap_or_default();
+        let hint = hint.map(|hint| HintReport {
+            tracker,
+            bytes_skipped: captured.bytes_skipped,
+            bytes_audited: captured.bytes_audited,
+            not_used: hint.err(),
+        });
         let meta = Meta {
             manifest,
             disk: self.disk.clone(),
             inventory: inventory.clone(),
             source_errors: unreadable.clone(),
             excluded: self.excluded_files.clone(),
+            trackers: watched.meta(self, hint.as_ref()),
             // Once per chain: whoever has an increment needs its full image too.
-            specification: match &parent {
+            specification: match parent {
                 None => SPECIFICATION.to_owned(),
                 Some(_) => String::new(),
             },
@@ -376,7 +412,8 @@ impl BackupPlan {
             verified: self.options.verify,
             notes: Vec::new(),
             lost: Vec::new(),
-            parent_damage: parent.and_then(Parent::into_damage).map(|error| causes(&error)),
+            parent_damage: parent.as_ref().and_then(Parent::take_damage).map(|e| causes(&e)),
+            hint,
             leftovers_removed: Vec::new(),
         })
     }
@@ -423,6 +460,7 @@ impl BackupPlan {
 #[derive(Clone, Copy)]
 struct Inputs<'a> {
     source: HeldSource<'a>,
+    watched: &'a Watched<'a>,
     /// Whether the hold on the source was given up.
     released: &'a AtomicBool,
     storage: &'a dyn Storage,

@@ -84,6 +84,11 @@ pub struct BackupOptions {
     /// Go on although the source may change while it is read; the point is marked
     /// inconsistent.
     pub live: bool,
+    /// Name of the change tracker whose word is taken for what did not change, as far as it can
+    /// be; `None` to read everything that matters.
+    pub changes: Option<String>,
+    /// Read holes of the source, too, instead of taking its word that they are zeros.
+    pub read_holes: bool,
     /// How long to wait for somebody else who works on the same set in the same folder.
     pub patience: Duration,
     /// Free text kept in the image.
@@ -104,6 +109,8 @@ impl Default for BackupOptions {
             self_check: false,
             verify: false,
             live: false,
+            changes: None,
+            read_holes: false,
             patience: Duration::ZERO,
             comment: String::new(),
         }

@@ -107,8 +107,8 @@ impl Parent {
     }
 
     /// The first damage met.
-    pub(crate) fn into_damage(self) -> Option<ChainError> {
-        self.damage.into_inner().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn take_damage(&self) -> Option<ChainError> {
+        self.damage.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 

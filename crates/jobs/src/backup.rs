@@ -149,7 +149,7 @@ impl Run<'_> {
         let clock = world.clock();
         let limit = request.rate_limit.map(|rate| RateLimit { bytes_per_second: rate, clock });
         let machine = machine_inventory(world.root());
-        let source = HeldSource { disk, hold };
+        let source = HeldSource { disk, hold, trackers: &[] };
         let report = plan.apply_held(source, folder, &ids, &machine, limit, job)?;
         // A folder without it is only slower to look through.
         let _ = report.remember(folder, job);

@@ -35,7 +35,7 @@ fn a_held_source_is_let_go_once_before_the_image_is_published() {
     let plan = BackupPlan::new(&source, held(), options(), Job::silent()).unwrap();
     let storage = MemStorage::new();
     let hold = Watched { storage: &storage, seen: Mutex::default(), lost: false };
-    let from = HeldSource { disk: &source, hold: Some(&hold) };
+    let from = HeldSource { disk: &source, hold: Some(&hold), trackers: &[] };
     let inventory = Inventory::default();
     let report = plan.apply_held(from, &storage, &ids(1), &inventory, None, Job::silent()).unwrap();
     let seen = hold.seen.into_inner().unwrap();
@@ -51,7 +51,7 @@ fn a_source_that_was_not_held_to_the_end_leaves_no_image() {
     let plan = BackupPlan::new(&source, held(), options(), Job::silent()).unwrap();
     let storage = MemStorage::new();
     let hold = Watched { storage: &storage, seen: Mutex::default(), lost: true };
-    let from = HeldSource { disk: &source, hold: Some(&hold) };
+    let from = HeldSource { disk: &source, hold: Some(&hold), trackers: &[] };
     let inventory = Inventory::default();
     let failed = plan.apply_held(from, &storage, &ids(1), &inventory, None, Job::silent());
     let Err(Error::NotHeld(why)) = failed else { panic!("{failed:?}") };
