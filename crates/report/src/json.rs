@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use aiv_backup_engine::{BackupPlan, BackupReport, LostPoint};
+use aiv_backup_engine::{BackupPlan, BackupReport, HintReport, LostPoint, NotUsed};
 use aiv_chain::meta::{DiskInfo, Excluded, ExcludedFile, RegionInfo};
 use aiv_chain::{Checked, Image, Point, Set, Stray};
 use aiv_image_format::{Corrupt, Error as ImageError, MAJOR, MINOR};
@@ -319,10 +319,27 @@ pub fn backup(folder: &Path, plan: &BackupPlan, report: &BackupReport, elapsed: 
         "lost": lost,
         "elapsed_ms": u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
         "partitions": partitions(&plan.disk),
+        "changes": report.hint.as_ref().map(hint),
         "unreadable": extents(&report.unreadable),
         "excluded": excluded(&plan.excluded_files),
         "notes": remarks.notes,
         "warnings": remarks.warnings,
+    })
+}
+
+/// What the word of a change tracker was worth.
+fn hint(hint: &HintReport) -> Value {
+    let lied_at = match hint.not_used {
+        Some(NotUsed::Lied { offset } | NotUsed::Distrusted { offset }) => Some(offset),
+        _ => None,
+    };
+    json!({
+        "bitmap": hint.tracker,
+        "used": hint.not_used.is_none(),
+        "why_not": hint.not_used.as_ref().map(ToString::to_string),
+        "bytes_not_read": hint.bytes_skipped,
+        "bytes_compared": hint.bytes_audited,
+        "change_not_marked_at": lied_at,
     })
 }
 

@@ -42,6 +42,15 @@ pub fn block_size(text: &str) -> Result<BlockSize, Wrong> {
     bytes.and_then(BlockSize::new).ok_or("not a power of two from 16K to 4M")
 }
 
+/// `bitmap:NAME`, a change tracker of the source.
+///
+/// # Errors
+/// What is wrong with the text, in words.
+pub fn changes(text: &str) -> Result<String, Wrong> {
+    let name = text.strip_prefix("bitmap:").filter(|name| !name.is_empty());
+    name.map(str::to_owned).ok_or("bitmap: and the name of a dirty bitmap of the source")
+}
+
 /// A pattern that names files.
 ///
 /// # Errors

@@ -234,8 +234,17 @@ pub fn backup(
             n.blocks_parent,
         ),
     };
+    let hint = report.hint.as_ref().filter(|hint| hint.not_used.is_none());
+    let hint = hint.map_or_else(String::new, |hint| {
+        format!(
+            "{} not read, as bitmap {} does not mark them; {} that it does not mark compared\n",
+            size(hint.bytes_skipped),
+            clean(&hint.tracker),
+            size(hint.bytes_audited),
+        )
+    });
     format!(
-        "{} -> {}\n{} image, point {}, {}\n{changed}{}{}{} disk, {} read, {} stored (1:{}.{}), \
+        "{} -> {}\n{} image, point {}, {}\n{changed}{hint}{}{}{} disk, {} read, {} stored (1:{}.{}), \
          {}.{} s, {}/s\n",
         clean(&source.display().to_string()),
         clean(&image.display().to_string()),

@@ -2,7 +2,7 @@ use std::io;
 
 use crate::Extent;
 
-/// Runs that one call of [`ChangeTracker::changed`] names at most; the rest counts as changed.
+/// Runs after which [`ChangeTracker::changed`] stops looking: the rest counts as changed.
 pub const CHANGED_RUNS_MAX: usize = 1 << 16;
 
 /// Somebody who watched a source and marked what was written: a dirty bitmap.
@@ -14,8 +14,8 @@ pub trait ChangeTracker: Send + Sync {
     fn facts(&self) -> &TrackerFacts;
 
     /// The parts of `range` that it marked, rounded out to its granularity or further:
-    /// ascending, disjoint, inside `range`, at most [`CHANGED_RUNS_MAX`]. What it cannot tell
-    /// about counts as marked.
+    /// ascending, disjoint, inside `range`, and not many more than [`CHANGED_RUNS_MAX`]. What it
+    /// cannot tell about counts as marked.
     ///
     /// # Errors
     /// Whatever the medium reports, and marks that contradict themselves.

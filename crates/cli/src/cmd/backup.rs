@@ -28,6 +28,8 @@ pub(crate) fn run(args: Backup, session: &Session) -> Result<Outcome, Failure> {
         threads: args.threads.unwrap_or_else(threads),
         verify: args.verify,
         live: args.live,
+        changes: args.changes,
+        read_holes: args.no_hints,
         patience: PATIENCE,
         comment: args.comment,
         ..BackupOptions::default()
