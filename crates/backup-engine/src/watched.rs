@@ -47,12 +47,12 @@ impl<'a> Watched<'a> {
         let mut seen = self.seen.clone();
         let mut relied_on = None;
         if let Some(report) = report {
-            for tracker in seen.iter_mut().filter(|tracker| tracker.name == report.tracker) {
-                tracker.lied_at = match report.not_used {
-                    Some(NotUsed::Lied { offset } | NotUsed::Distrusted { offset }) => Some(offset),
-                    _ => None,
-                };
-            }
+            // The change may be older than this tracker, and have been missed by another one.
+            let lied_at = match report.not_used {
+                Some(NotUsed::Lied { offset } | NotUsed::Distrusted { offset }) => Some(offset),
+                _ => None,
+            };
+            seen.iter_mut().for_each(|tracker| tracker.lied_at = lied_at);
             if report.not_used.is_none() {
                 relied_on = Some(ReliedOn {
                     name: report.tracker.clone(),

@@ -53,8 +53,8 @@ impl Remarks {
             None | Some(NotUsed::Full) => {}
             Some(NotUsed::Lied { offset }) => self.warnings.push(format!(
                 "bitmap {tracker} is not to be trusted: the change at byte {offset} was not marked; \
-                 all of the source was read, and the image is right, but earlier images made with \
-                 this bitmap may lack changes"
+                 all of the source was read, and this image is right, but earlier ones that were made \
+                 with bitmaps may lack changes"
             )),
             Some(why @ NotUsed::Distrusted { .. }) => self
                 .warnings

@@ -82,6 +82,31 @@ fn a_liar_is_refused_until_a_backup_was_made_without_it() {
 }
 
 #[test]
+fn when_trackers_take_turns_a_lie_discredits_them_all() {
+    let (mut bytes, storage) = (Content::Random(1).bytes(64 * BLOCK), MemStorage::new());
+    let bitmaps = |names: [&str; 2]| -> Vec<_> {
+        names.iter().flat_map(|name| Bitmap::new(name, 65536).as_trackers()).collect()
+    };
+    let backup = |bytes: &[u8], names, relies: Option<&str>, n| {
+        let options = relies.map_or_else(all_sectors, relying_on);
+        try_hinted(&disk(bytes), &bitmaps(names), &storage, options, n).unwrap()
+    };
+    backup(&bytes, ["a", "b"], None, 1);
+    // Missed by the first, found in the turn of the second.
+    bytes[2 * BLOCK] ^= 1;
+    assert_eq!(not_used(&backup(&bytes, ["a", "b"], Some("a"), 2)), None);
+    let offset = 2 * BLOCK_LEN;
+    let report = backup(&bytes, ["b", "c"], Some("b"), 3);
+    assert_eq!(not_used(&report), Some(&NotUsed::Lied { offset }));
+    for (n, names) in [(4, ["c", "d"]), (5, ["d", "e"])] {
+        let report = backup(&bytes, names, Some(names[0]), n);
+        assert_eq!(not_used(&report), Some(&NotUsed::Distrusted { offset }));
+    }
+    backup(&bytes, ["e", "f"], None, 6);
+    assert_eq!(not_used(&backup(&bytes, ["f", "g"], Some("f"), 7)), None);
+}
+
+#[test]
 fn an_epoch_that_was_lost_without_a_trace_is_found_within_thirty_increments() {
     let (mut bytes, storage) = (Content::Random(1).bytes(256 * BLOCK), MemStorage::new());
     let mut bitmap = Bitmap::new("b", 65536);
