@@ -138,8 +138,7 @@ Examples:
   aiv backup /dev/sdb1 --to /mnt/backup --differential --freeze --exclude '*.iso'
   aiv backup /dev/vg/db --to /mnt/backup --snapshot --pre-freeze 'db stop' --post-thaw 'db start'
   aiv backup /dev/sda /dev/sdb --to /mnt/backup --rate-limit 100M --comment 'before upgrade'
-  aiv backup vm.qcow2 --to /mnt/backup --changes bitmap:monday
-  aiv backup vm.qcow2 --follow folder --to . --sectors all --compress zstd:9 --verify")]
+  aiv backup vm.qcow2 --follow folder --to . --changes bitmap:monday --compress zstd:9 --verify")]
 pub(crate) struct Backup {
     /// Block devices, raw disk files, virtual disks, or nbd://HOST/EXPORT
     #[arg(required = true, value_name = "SOURCE")]
