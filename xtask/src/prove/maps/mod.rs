@@ -1,6 +1,7 @@
 //! Used-block maps of volumes that somebody changed: no panic, no endless reading, little memory,
 //! and no map without the records it was read from.
 
+mod files;
 mod judge;
 mod lvm;
 mod volumes;
@@ -25,6 +26,7 @@ pub(super) const MUTANTS: u64 = 1_000_000;
 pub(super) enum Family {
     Ext,
     Xfs,
+    Btrfs,
     Ntfs,
     Fat,
     ExFat,
@@ -34,9 +36,10 @@ pub(super) enum Family {
 }
 
 impl Family {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Ext,
         Self::Xfs,
+        Self::Btrfs,
         Self::Ntfs,
         Self::Fat,
         Self::ExFat,
@@ -49,6 +52,7 @@ impl Family {
         match self {
             Self::Ext => "ext",
             Self::Xfs => "xfs",
+            Self::Btrfs => "btrfs",
             Self::Ntfs => "ntfs",
             Self::Fat => "fat",
             Self::ExFat => "exfat",
@@ -86,6 +90,7 @@ pub(super) struct Tried {
     volumes: usize,
     maps: u64,
     smaller: u64,
+    with_files: u64,
     reasons: BTreeSet<String>,
     read_max: u64,
     time_max: Duration,
@@ -94,13 +99,14 @@ pub(super) struct Tried {
 
 impl std::fmt::Display for Tried {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { mutants, volumes, maps, smaller, reasons, read_max, time_max, memory_max } =
-            self;
+        let Self { mutants, volumes, maps, smaller, with_files, reasons, .. } = self;
+        let Self { read_max, time_max, memory_max, .. } = self;
         let whole = mutants - maps;
         write!(
             f,
             "{mutants} mutants of {volumes} volumes: {maps} maps ({smaller} leave out more than \
-             the original's), {whole} whole for {} kinds of reason; at most {} KiB read, {} KiB of \
+             the original's, {with_files} have files to leave out), {whole} whole for {} kinds of \
+             reason; at most {} KiB read, {} KiB of \
              memory, {} ms",
             reasons.len(),
             read_max >> 10,
@@ -115,6 +121,7 @@ impl Tried {
         self.mutants += 1;
         self.maps += u64::from(verdict.reason.is_none());
         self.smaller += u64::from(verdict.smaller);
+        self.with_files += u64::from(verdict.files > 0);
         self.reasons.extend(verdict.reason);
         self.read_max = self.read_max.max(verdict.read);
         self.time_max = self.time_max.max(verdict.time);
@@ -170,7 +177,10 @@ fn watch(family: Family, current: &AtomicU64, done: std::sync::mpsc::Receiver<()
 fn one(family: Family, targets: &[Target], seed: u64, alone: bool) -> Result<Verdict, String> {
     let mut random = Random::new(&[seed, 0x6d61_7073]);
     let target = &targets[random.below(targets.len())];
-    let mut changes = changes(&mut random, &target.disk, &target.records);
+    // Where files are read from, every other time.
+    let in_files = !target.files.is_empty() && random.below(2) == 0;
+    let records = if in_files { &target.files } else { &target.records };
+    let mut changes = changes(&mut random, &target.disk, records);
     if random.below(10) > 0 {
         target.sums.mend(&target.disk, &target.records, &mut changes);
     }
@@ -215,6 +225,8 @@ mod tests {
         assert!(tried.maps > 50, "{tried}");
         assert!(tried.mutants - tried.maps > 100, "{tried}");
         assert!(tried.reasons.len() >= kinds, "{:#?}", tried.reasons);
+        let has_files = matches!(family, Family::Ext | Family::Ntfs);
+        assert!(!has_files || tried.with_files > 50, "{tried}");
     }
 
     #[test]
@@ -225,6 +237,11 @@ mod tests {
     #[test]
     fn mutants_of_xfs() {
         check(Family::Xfs, 20);
+    }
+
+    #[test]
+    fn mutants_of_btrfs() {
+        check(Family::Btrfs, 20);
     }
 
     #[test]
