@@ -1,10 +1,11 @@
 //! Dirty bitmaps of QEMU as hints: the image is the one that would have been made without them.
 
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{MIB, Scratch, aiv_json, noise, run};
 
@@ -225,4 +226,130 @@ fn bitmaps_behind_a_server_save_reading_as_those_of_the_file_do() {
     // The file's own bitmap is another tracker than that of the server.
     let image = machine.backup(&["--changes", "bitmap:b1"], 0);
     assert!(why_not(&image).contains("did not see it record"), "{image:#}");
+}
+
+/// A machine that goes on writing, with a temporary node from which its backup is pulled: QEMU's
+/// storage daemon, until dropped.
+struct Daemon {
+    child: Child,
+    said: BufReader<ChildStdout>,
+    socket: String,
+}
+
+impl Daemon {
+    /// Takes the state of the disk for a backup. Bitmap `old` ends in this moment, `new` begins,
+    /// and an empty one of the new name stands for it beside the old one.
+    fn new(machine: &Machine, old: Option<&str>, new: &str) -> Self {
+        let (socket, tmp) = (machine.scratch.arg("daemon"), machine.scratch.arg("tmp.qcow2"));
+        let _ = std::fs::remove_file(&socket);
+        run("qemu-img", &["create", "-q", "-f", "qcow2", &tmp, "64M"]);
+        let mut start = Command::new("qemu-storage-daemon");
+        let file = format!("driver=file,node-name=file,filename={}", machine.disk);
+        start.args(["--blockdev", &file, "--blockdev", "driver=qcow2,node-name=disk,file=file"]);
+        start.args(["--chardev", "stdio,id=m", "--monitor", "chardev=m"]);
+        let mut child = start.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let said = BufReader::new(child.stdout.take().unwrap());
+        let mut daemon = Self { child, said, socket };
+        daemon.call("qmp_capabilities", &json!({}));
+        let address = json!({"type": "unix", "data": {"path": daemon.socket}});
+        daemon.call("nbd-server-start", &json!({"addr": address}));
+        let file = json!({"driver": "file", "filename": tmp});
+        let node = json!({"driver": "qcow2", "node-name": "tmp", "file": file});
+        daemon.call("blockdev-add", &node);
+        for node in ["tmp", "disk"] {
+            let (kept, off) = (node == "disk", node == "tmp");
+            let bitmap = json!({"node": node, "name": new, "persistent": kept, "disabled": off});
+            daemon.call("block-dirty-bitmap-add", &bitmap);
+        }
+        let mut bitmaps = vec![json!({"node": "tmp", "name": new})];
+        if let Some(old) = old {
+            let ends = json!({"node": "disk", "name": old});
+            daemon.call("block-dirty-bitmap-disable", &ends);
+            bitmaps.push(ends);
+        }
+        for (driver, name, file) in
+            [("copy-before-write", "before", "disk"), ("snapshot-access", "then", "before")]
+        {
+            let mut node = json!({"driver": driver, "node-name": name, "file": file});
+            if driver == "copy-before-write" {
+                node["target"] = "tmp".into();
+            }
+            daemon.call("blockdev-add", &node);
+        }
+        for (name, node) in [("vm", "before"), ("pull", "then")] {
+            let mut export = json!({"type": "nbd", "id": name, "name": name, "node-name": node});
+            match name {
+                "vm" => export["writable"] = true.into(),
+                _ => export["bitmaps"] = Value::from(bitmaps.clone()),
+            }
+            daemon.call("block-export-add", &export);
+        }
+        daemon
+    }
+
+    fn call(&mut self, command: &str, arguments: &Value) {
+        let line = json!({"execute": command, "arguments": arguments});
+        let input = self.child.stdin.as_mut().unwrap();
+        writeln!(input, "{line}").unwrap();
+        loop {
+            let mut said = String::new();
+            assert!(self.said.read_line(&mut said).unwrap() > 0, "{line}: it ended");
+            assert!(!said.contains("\"error\""), "{line}: {said}");
+            if said.contains("\"return\"") {
+                return;
+            }
+        }
+    }
+
+    fn uri(&self, export: &str) -> String {
+        format!("nbd+unix:///{export}?socket={}", self.socket)
+    }
+
+    /// The machine is switched off: bitmaps are written to the file.
+    fn quit(mut self) {
+        self.call("quit", &json!({}));
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn backups_pulled_from_a_machine_that_goes_on_writing_use_its_bitmaps() {
+    let machine = Machine::new();
+    let images = machine.scratch.arg("images");
+    for n in 0..3 {
+        let (old, new) = (format!("b{n}"), format!("b{}", n + 1));
+        let raw = machine.scratch.arg("then.raw");
+        run("qemu-img", &["convert", "-f", "qcow2", "-O", "raw", &machine.disk, &raw]);
+        let daemon = Daemon::new(&machine, (n > 0).then_some(&*old), &new);
+        let write = |command: &str| {
+            run("qemu-io", &["-f", "raw", "-c", command, &*daemon.uri("vm")]);
+        };
+        // It changes what was to be read a moment later, and what no bitmap knows yet.
+        write(&format!("write -P {} 3M 1M", n + 1));
+        write(&format!("write -P {} {}M 300k", n + 7, 20 + n));
+        let uri = daemon.uri("pull");
+        let hint = format!("bitmap:{old}");
+        let mut args = vec!["backup", &uri, "--source-id", "vm", "--to", &images];
+        if n > 0 {
+            args.extend(["--changes", &*hint]);
+        }
+        let image = aiv_json(&args).ended(0).json()["images"][0].clone();
+        if n > 0 {
+            assert_eq!(why_not(&image), "it was used", "{image:#}");
+            assert!(bytes(&image, "bytes_not_read") > 24 * MIB, "{image:#}");
+        }
+        daemon.quit();
+        let fresh = tempfile::tempdir().unwrap();
+        let to = fresh.path().join("fresh");
+        let whole = ["backup", &raw, "--no-hints", "--to", to.to_str().unwrap()];
+        let whole = aiv_json(&whole).ended(0).json()["images"][0].clone();
+        assert_eq!(image["state_root"], whole["state_root"], "{image:#}");
+    }
 }
