@@ -11,7 +11,7 @@ use aiv_chain::View;
 use aiv_image_format::ImageKind;
 use aiv_image_format::meta::{Inventory, ReliedOn};
 use aiv_testkit::MemStorage;
-use aiv_testkit::disks::{Content, CountingDisk};
+use aiv_testkit::disks::{Content, CountingDisk, FlakyDisk};
 use aiv_volume_io::{ChangeTracker, Extent, ExtentSet, Job, MemDisk, ReadAt, TrackerFacts};
 use proptest::prelude::*;
 
@@ -291,6 +291,46 @@ fn a_tracker_that_was_cleared_or_cannot_tell_is_not_believed() {
     refused(|b| b.answers = 1, relying_on("b"), &NotUsed::Failed("gone".to_owned()));
     // In the middle of the backup.
     refused(|b| b.answers = 2, relying_on("b"), &NotUsed::Failed("gone".to_owned()));
+}
+
+#[test]
+fn of_many_marks_none_may_vanish() {
+    let (bytes, storage) = (noise(64), MemStorage::new());
+    let mut bitmap = Bitmap::new("b", 512);
+    (0..500).for_each(|n| bitmap.mark(Extent::new(n * 1024, 1)));
+    let first = hinted(&disk(&bytes), &bitmap, &storage, all_sectors(), 1);
+    let view = View::open(&storage, &first.image, Job::silent()).unwrap();
+    let seen = &view.image().meta().trackers.seen[0];
+    assert!((32..=64).contains(&seen.witnesses.len()), "{seen:?}");
+    assert!(seen.witnesses.last().is_some_and(|at| *at > 400 * 1024), "{seen:?}");
+    // One that nobody remembers, and one that is remembered while another one is new.
+    for n in [1, seen.witnesses[3] / 1024] {
+        let mut fewer = bitmap.clone();
+        fewer.marked.remove(&(n * 2));
+        if seen.witnesses.contains(&(n * 1024)) {
+            fewer.mark(Extent::new(600 * 1024, 1));
+        }
+        let report = hinted(&disk(&bytes), &fewer, &storage.fork(), relying_on("b"), 2);
+        assert_eq!(not_used(&report), Some(&NotUsed::Cleared), "{n}");
+    }
+    let report = hinted(&disk(&bytes), &bitmap, &storage, relying_on("b"), 2);
+    assert_eq!(not_used(&report), None);
+}
+
+#[test]
+fn blocks_that_could_not_be_read_then_are_read_now_though_nobody_wrote_to_them() {
+    let (bytes, storage) = (noise(64), MemStorage::new());
+    let bitmap = Bitmap::new("b", 65536);
+    // A sector of one block, and all of another.
+    let bad = [Extent::new(3 * BLOCK_LEN + 512, 512), Extent::new(40 * BLOCK_LEN, BLOCK_LEN)];
+    let source = FlakyDisk::new(disk(&bytes), bad);
+    let trackers = bitmap.as_trackers();
+    let first = try_hinted(&source, &trackers, &storage, all_sectors(), 1).unwrap();
+    assert_eq!(first.unreadable.len(), 2);
+    let report = hinted(&disk(&bytes), &bitmap, &storage, relying_on("b"), 2);
+    assert_eq!((not_used(&report), report.unreadable.len()), (None, 0));
+    let view = View::open(&storage, &report.image, Job::silent()).unwrap();
+    assert!(read_all(&view) == bytes);
 }
 
 #[test]
