@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use aiv_backup_engine::{BackupPlan, BackupReport, HintReport, LostPoint, NotUsed};
-use aiv_chain::meta::{DiskInfo, Excluded, ExcludedFile, RegionInfo};
+use aiv_chain::meta::{DiskInfo, Excluded, ExcludedFile, RegionInfo, Trackers};
 use aiv_chain::{Checked, Image, Point, Set, Stray};
 use aiv_image_format::{Corrupt, Error as ImageError, MAJOR, MINOR};
 use aiv_restore_engine::{NewTable, PlanStep, RestorePlan, RestoreReport, TableRow, UndoLog};
@@ -124,6 +124,17 @@ const FROM_META: [&str; 19] = [
     "excluded",
 ];
 
+/// Who watched the source when it was read, and what rests on whose word.
+fn bitmaps(trackers: &Trackers) -> Value {
+    json!({
+        "seen": trackers.seen.iter().map(|seen| seen.name.as_str()).collect::<Vec<_>>(),
+        "used": trackers.relied_on.as_ref().map(|relied| &relied.name),
+        "bytes_not_read": trackers.relied_on.as_ref().map_or(0, |relied| relied.bytes_skipped),
+        "bytes_compared": trackers.relied_on.as_ref().map_or(0, |relied| relied.bytes_audited),
+        "change_not_marked_at": trackers.seen.iter().find_map(|seen| seen.lied_at),
+    })
+}
+
 /// Everything `image` says about itself.
 #[must_use]
 pub fn image(image: &Image) -> Value {
@@ -159,6 +170,7 @@ pub fn image(image: &Image) -> Value {
             "unreadable": n.blocks_unreadable, "delta": n.blocks_delta, "parent": n.blocks_parent,
             "inherited": geometry.blocks().saturating_sub(n.blocks_decided()),
         },
+        "bitmaps": bitmaps(&meta.trackers),
         "model": disk.model,
         "serial": disk.serial,
         "wwn": disk.wwn,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use aiv_backup_engine::{BackupPlan, BackupReport};
-use aiv_chain::meta::{Capture, DiskInfo, Excluded, Meta, RegionInfo};
+use aiv_chain::meta::{Capture, DiskInfo, Excluded, Meta, RegionInfo, Trackers};
 use aiv_chain::{Checked, Image, Point, Set};
 use aiv_image_format::Error as ImageError;
 use aiv_restore_engine::{NewTable, RestorePlan, RestoreReport, TableRow, UndoLog};
@@ -120,6 +120,21 @@ fn changed(image: &Image) -> String {
     )
 }
 
+/// Who watched the source, and what rests on whose word.
+fn bitmaps(trackers: &Trackers) -> String {
+    let names: Vec<&str> = trackers.seen.iter().map(|seen| seen.name.as_str()).collect();
+    let mut text = names.join(", ");
+    if let Some(relied) = &trackers.relied_on {
+        let (skipped, compared) = (size(relied.bytes_skipped), size(relied.bytes_audited));
+        let name = &relied.name;
+        text += &format!("; {skipped} not read as {name} does not mark them, {compared} compared");
+    }
+    if let Some(at) = trackers.seen.iter().find_map(|seen| seen.lied_at) {
+        text += &format!("; not to be trusted, a change at byte {at} was not marked");
+    }
+    text.trim_start_matches("; ").to_owned()
+}
+
 fn description(meta: &Meta) -> String {
     let (manifest, disk) = (&meta.manifest, &meta.disk);
     let mut text = facts([
@@ -128,6 +143,7 @@ fn description(meta: &Meta) -> String {
         ("set", format!("{} on {} ({})", manifest.name, manifest.host, manifest.source_id)),
         ("source", format!("{} ({})", manifest.source, manifest.consistency.name())),
         ("disk", format!("{} {} {}", disk.model, disk.serial, disk.wwn)),
+        ("bitmaps", bitmaps(&meta.trackers)),
         ("table", format!("{} {}", disk.table, disk.table_id)),
         ("table problems", disk.table_problems.join("; ")),
     ]);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{MIB, Scratch, aiv_json, noise, run};
+use crate::support::{MIB, Scratch, aiv, aiv_json, noise, run};
 
 /// A qcow2 of 64 MiB, half of it noise.
 struct Machine {
@@ -91,6 +91,12 @@ fn bitmaps_that_take_turns_save_reading_and_the_images_are_as_without() {
         assert!(skipped > 24 * MIB && compared > MIB / 2, "{image:#}");
         assert!(image["bytes_read"].as_u64().unwrap() < 8 * MIB, "{image:#}");
     }
+    let point = format!("{}@latest", machine.scratch.arg("images"));
+    let said = aiv_json(&["info", &point]).ended(0).json()["bitmaps"].clone();
+    assert_eq!((&said["seen"], &said["used"]), (&json!(["b3", "b4"]), &"b3".into()));
+    assert!(said["bytes_not_read"].as_u64().unwrap() > 24 * MIB, "{said}");
+    let text = aiv(&["info", &point]).ended(0).stdout;
+    assert!(text.contains("b3, b4; ") && text.contains("not read as b3 does not"), "{text}");
     // A point that was made without a hint saw the bitmap all the same.
     machine.io(&["write -P 9 3M 64k"]);
     machine.backup(&[], 0);
