@@ -14,12 +14,14 @@ use crate::attempt::{Base, Inputs};
 use crate::base::{Bases, LostPoint};
 use crate::error::{Error, Refusal, Result};
 use crate::facts::Basis;
+use crate::hints::HintReport;
 use crate::hold::HeldSource;
 use crate::identity::set_id;
 use crate::pace::RateLimit;
 use crate::parent::Parent;
 use crate::plan::{BackupPlan, PlanNote};
 use crate::resume::{Leftovers, Resumed};
+use crate::watched::{Watched, is_believed};
 
 /// Random ids and the time: inputs, so that the same inputs give the same image.
 #[derive(Debug, Clone, Copy)]
@@ -112,6 +114,8 @@ pub struct BackupReport {
     /// Damage met in the chain the image builds on: blocks that are the same as then cannot be
     /// restored where it is. Verify the folder.
     pub parent_damage: Option<String>,
+    /// What became of the word of a change tracker, if the caller named one.
+    pub hint: Option<HintReport>,
     /// Leftovers of interrupted backups of this source that were removed.
     pub leftovers_removed: Vec<String>,
     /// The interrupted backup that this one went on with, if it did.
@@ -190,24 +194,36 @@ impl BackupPlan {
         let new_identity = self.new_identity(&folder, set);
         let released = AtomicBool::new(false);
         let released = &released;
-        let inputs = Inputs { source, released, storage, inventory, limit, lease: &*lease, job };
+        let changes = self.options.changes.as_deref();
+        let watched = &Watched::look(source.trackers, changes, self.geometry.len(), job)?;
+        let lease = &*lease;
+        let inputs = Inputs { source, watched, released, storage, inventory, limit, lease, job };
         let mut leftovers = Some(leftovers);
         let mut removed = Vec::new();
         let mut attempt = 0;
         loop {
             let base = self.base(&mut bases, storage, job)?;
             let point = base.parent.as_ref().map(|parent| parent.view.point());
+            let number = base.increment_number;
+            let hint = watched.hint(self, base.parent.as_ref(), number, job)?;
             let mut candidate = None;
             if let Some(mut leftovers) = leftovers.take() {
                 // A split image is never gone on with, nor is one in one file when files are to be
-                // smaller.
-                if self.options.resume && self.options.split.is_none() {
-                    candidate = leftovers.take(&self.superblock(ids, &base), &folder);
+                // smaller. Where a tracker is believed there is little to read.
+                let goes_on = self.options.resume && self.options.split.is_none();
+                if goes_on && !is_believed(&hint) {
+                    candidate = leftovers.take(&self.superblock(ids, &base, &hint), &folder);
                 }
                 let spared = candidate.as_ref().map(|candidate| candidate.name.as_str());
                 removed = leftovers.remove(storage, set, spared)?;
             }
-            let made = self.make(&inputs, &ids.of_attempt(attempt), &base, candidate);
+            let mut made = self.make(&inputs, &ids.of_attempt(attempt), &base, &hint, candidate);
+            if let Err(Error::Hint(failure)) = made {
+                // Whatever it was, all of the source is read now.
+                attempt += 1;
+                let hint = Some(Err(failure.into()));
+                made = self.make(&inputs, &ids.of_attempt(attempt), &base, &hint, None);
+            }
             let report = match (made, point) {
                 // Damage of the chain: an older point may do, and a full image always does.
                 (Err(Error::Parent(error)), Some(point)) if !released.load(Ordering::Relaxed) => {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use aiv_chain::{ImageName, image_name, suffix};
 use aiv_image_format::meta::{Capture as Captured, Inventory, Manifest, Meta};
 use aiv_image_format::{
-    Depth, Error as ImageError, Features, Geometry, ImageKind, ImageWriter, ParentState,
+    Depth, Digest, Error as ImageError, Features, Geometry, ImageKind, ImageWriter, ParentState,
     SPECIFICATION, Segments, Superblock, Unfinished,
 };
 use aiv_volume_io::{Job, Lease, Storage};
@@ -14,6 +14,7 @@ use crate::apply::{BackupIds, BackupReport};
 use crate::base::causes;
 use crate::error::{Error, Result};
 use crate::facts::Sectors;
+use crate::hints::{Hint, HintReport};
 use crate::hold::HeldSource;
 use crate::identity::set_id;
 use crate::pace::{Pacer, RateLimit};
@@ -22,11 +23,14 @@ use crate::parts::Parts;
 use crate::pipeline::{self, Capture};
 use crate::plan::BackupPlan;
 use crate::resume::{Candidate, Resumed, has_unreadable, part_name};
+use crate::watched::{Asked, Watched, is_believed};
 
 /// What every attempt at an image needs.
 #[derive(Clone, Copy)]
 pub(crate) struct Inputs<'a> {
     pub source: HeldSource<'a>,
+    /// Who watched it.
+    pub watched: &'a Watched<'a>,
     /// Whether the hold on the source was given up.
     pub released: &'a AtomicBool,
     pub storage: &'a dyn Storage,
@@ -64,12 +68,13 @@ impl BackupPlan {
         inputs: &Inputs<'_>,
         ids: &BackupIds,
         base: &Base,
+        hint: &Asked<'_>,
         candidate: Option<Candidate>,
     ) -> Result<BackupReport> {
-        let Some(candidate) = candidate else { return self.make_anew(inputs, ids, base) };
+        let Some(candidate) = candidate else { return self.make_anew(inputs, ids, base, hint) };
         let mut pacer = inputs.limit.map(Pacer::new);
         let why = match self.go_on(inputs, ids, base, &candidate, &mut pacer) {
-            Ok(Ok(begun)) => match self.complete(inputs, ids, base, begun, pacer) {
+            Ok(Ok(begun)) => match self.complete(inputs, ids, base, hint, begun, pacer) {
                 // What was there already is not what it seemed: another image does not need it.
                 Err(error) if is_damage(&error) && !inputs.released.load(Ordering::Relaxed) => {
                     causes(&error)
@@ -87,7 +92,7 @@ impl BackupPlan {
             }
             Err(error) => return Err(error),
         };
-        let mut report = self.make_anew(inputs, &ids.anew(), base)?;
+        let mut report = self.make_anew(inputs, &ids.anew(), base, hint)?;
         report.leftovers_removed.push(candidate.name);
         Ok(BackupReport { not_resumed: Some(why), ..report })
     }
@@ -107,7 +112,7 @@ impl BackupPlan {
             Ok(unfinished) => unfinished,
             Err(why) => return Ok(Err(why)),
         };
-        let capture = self.capture(inputs, base, None);
+        let capture = self.capture(inputs, base, None, None);
         let is_vouched = candidate.is_vouched && !has_unreadable(&unfinished);
         let compared = match is_vouched {
             true => Ok(capture.nothing_captured()),
@@ -132,7 +137,13 @@ impl BackupPlan {
         Ok(Ok(Begun { writer, parts, unfinished, resumed: Some(resumed), captured }))
     }
 
-    fn make_anew(&self, inputs: &Inputs<'_>, ids: &BackupIds, base: &Base) -> Result<BackupReport> {
+    fn make_anew(
+        &self,
+        inputs: &Inputs<'_>,
+        ids: &BackupIds,
+        base: &Base,
+        hint: &Asked<'_>,
+    ) -> Result<BackupReport> {
         let Inputs { storage, limit, .. } = *inputs;
         let image = self.image_name(ids, base);
         let split = self.options.split;
@@ -140,10 +151,10 @@ impl BackupPlan {
             None => Parts::One(part_name(&image, set_id(&self.source_id))),
             Some(_) => Parts::Split(image.clone()),
         };
-        let writer = parts.create(storage, self.superblock(ids, base), split, &image)?;
-        let captured = self.capture(inputs, base, None).nothing_captured();
+        let writer = parts.create(storage, self.superblock(ids, base, hint), split, &image)?;
+        let captured = self.capture(inputs, base, None, None).nothing_captured();
         let begun = Begun { writer, parts, unfinished: None, resumed: None, captured };
-        self.complete(inputs, ids, base, begun, limit.map(Pacer::new))
+        self.complete(inputs, ids, base, hint, begun, limit.map(Pacer::new))
     }
 
     /// Writes, proves and publishes what was begun.
@@ -152,13 +163,14 @@ impl BackupPlan {
         inputs: &Inputs<'_>,
         ids: &BackupIds,
         base: &Base,
+        hint: &Asked<'_>,
         begun: Begun<'_>,
         pacer: Option<Pacer<'_>>,
     ) -> Result<BackupReport> {
         let Inputs { storage, lease, .. } = *inputs;
         let image = self.image_name(ids, base);
         let parts = begun.parts.clone();
-        let outcome = self.write(inputs, ids, base, begun, pacer, &image);
+        let outcome = self.write(inputs, ids, base, hint, begun, pacer, &image);
         match &outcome {
             Err(Error::Interrupted { .. }) | Ok(_) => {}
             Err(_) => parts.discard(storage),
@@ -186,28 +198,39 @@ impl BackupPlan {
         inputs: &Inputs<'_>,
         ids: &BackupIds,
         base: &Base,
+        hint: &Asked<'_>,
         begun: Begun<'_>,
         pacer: Option<Pacer<'_>>,
         image: &str,
     ) -> Result<BackupReport> {
-        let Inputs { source, released, storage, inventory, job, .. } = *inputs;
+        let Inputs { source, watched, released, storage, inventory, job, .. } = *inputs;
         let Begun { mut writer, parts, unfinished, resumed, captured } = begun;
         let in_image = |source| Error::of_image(image, source);
         let Base { geometry, ref parent, kind, .. } = *base;
         writer.set_checkpoint_bytes(self.options.checkpoint_bytes);
-        let capture = self.capture(inputs, base, unfinished.as_ref());
+        let believed = hint.as_ref().and_then(|hint| hint.as_ref().ok());
+        let capture = self.capture(inputs, base, unfinished.as_ref(), believed);
         let captured = pipeline::run(capture, &mut writer, pacer, captured, image);
         let captured = match captured.and_then(|captured| Ok(job.check().map(|()| captured)?)) {
             Ok(captured) => captured,
+            // What a tracker said counts once.
+            Err(error) if is_believed(hint) => return Err(error),
             Err(error) => return Err(interrupted(writer, &geometry, error)),
         };
         let unreadable = captured.unreadable.into_runs();
+        let hint = hint.as_ref().map(|hint| HintReport {
+            tracker: self.options.changes.clone().unwrap_or_default(),
+            bytes_skipped: captured.bytes_skipped,
+            bytes_audited: captured.bytes_audited,
+            not_used: hint.as_ref().err().cloned(),
+        });
         let meta = Meta {
             manifest: self.manifest(ids, base),
             disk: self.disk.clone(),
             inventory: inventory.clone(),
             source_errors: unreadable.clone(),
             excluded: self.excluded_files.clone(),
+            trackers: watched.meta(self, hint.as_ref()),
             // Once per chain: whoever has an increment needs its full image too.
             specification: match &parent {
                 None => SPECIFICATION.to_owned(),
@@ -259,6 +282,7 @@ impl BackupPlan {
             notes: Vec::new(),
             lost: Vec::new(),
             parent_damage: damage.map(|error| causes(&error)),
+            hint,
             leftovers_removed: Vec::new(),
             resumed,
             not_resumed: None,
@@ -270,6 +294,7 @@ impl BackupPlan {
         inputs: &Inputs<'a>,
         base: &'a Base,
         resumed: Option<&'a Unfinished>,
+        hint: Option<&'a Hint<'a>>,
     ) -> Capture<'a> {
         Capture {
             source: inputs.source.disk,
@@ -277,6 +302,7 @@ impl BackupPlan {
             geometry: base.geometry,
             parent: base.parent.as_ref(),
             resumed,
+            hint,
             job: inputs.job,
         }
     }
@@ -292,7 +318,9 @@ impl BackupPlan {
         image_name(&name, &suffix(ids.suffix))
     }
 
-    pub(crate) fn superblock(&self, ids: &BackupIds, base: &Base) -> Superblock {
+    /// What is begun. One that is not read in full, since a tracker is believed, is recognised by
+    /// nobody: it is never gone on with.
+    pub(crate) fn superblock(&self, ids: &BackupIds, base: &Base, hint: &Asked<'_>) -> Superblock {
         let parent = base.parent.as_ref().map(|parent| parent.view.link());
         // A set bit says that the image may use it: what it will, nobody knows yet.
         let incompat = parent.map_or(0, |_| Features::DELTA | Features::PARENT)
@@ -308,7 +336,10 @@ impl BackupPlan {
             created_unix_ms: ids.time_unix_ms,
             session: ids.session,
             writer: concat!("aivory ", env!("CARGO_PKG_VERSION")).to_owned(),
-            source_token: self.source_token(&base.geometry, parent),
+            source_token: match is_believed(hint) {
+                true => Digest::default(),
+                false => self.source_token(&base.geometry, parent),
+            },
         }
     }
 

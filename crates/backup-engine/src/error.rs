@@ -65,6 +65,10 @@ pub enum Error {
     /// [`crate::BackupPlan::apply`] goes on with an older point instead of returning this.
     #[error("the point the increment builds on cannot be used")]
     Parent(#[source] aiv_image_format::Error),
+    /// The word of a change tracker was taken and cannot be. [`crate::BackupPlan::apply`] goes on
+    /// without it instead of returning this.
+    #[error("a hint about what changed cannot be used")]
+    Hint(#[from] HintFailure),
     /// The folder could not be searched for earlier points.
     #[error("looking through the destination folder failed")]
     Folder(#[source] aiv_chain::Error),
@@ -98,6 +102,21 @@ impl Error {
             source => Self::Image { image: name.to_owned(), source },
         }
     }
+}
+
+/// Why a hint about what changed cannot be used after all.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HintFailure {
+    /// A change was not marked.
+    #[error("the change at byte {offset} was not marked")]
+    Lied {
+        /// Where.
+        offset: u64,
+    },
+    /// The marks cannot be read.
+    #[error("the marks cannot be read")]
+    Marks(#[source] io::Error),
 }
 
 /// Why a backup was refused before it began.

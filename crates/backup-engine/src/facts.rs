@@ -119,6 +119,11 @@ pub struct BackupOptions {
     /// Bytes stored between two checkpoints, from which an interrupted backup can go on; more
     /// than 64 MiB mean 64 MiB.
     pub checkpoint_bytes: u64,
+    /// Name of the change tracker whose word is taken for what did not change, as far as it can
+    /// be; `None` to read everything that matters.
+    pub changes: Option<String>,
+    /// Read holes of the source, too, instead of taking its word that they are zeros.
+    pub read_holes: bool,
     /// How long to wait for somebody else who works on the same set in the same folder.
     pub patience: Duration,
     /// Free text kept in the image.
@@ -146,6 +151,8 @@ impl Default for BackupOptions {
             live: false,
             resume: false,
             checkpoint_bytes: u64::MAX,
+            changes: None,
+            read_holes: false,
             patience: Duration::ZERO,
             comment: String::new(),
             split: None,

@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::bad_ranges::BadRanges;
 use crate::error::{Error, Result};
+use crate::hints::Hint;
 use crate::ordered::write_in_order;
 use crate::pace::Pacer;
 use crate::parent::Parent;
@@ -31,6 +32,10 @@ const WAITING_BYTES_MAX: u64 = 64 << 20;
 pub(crate) struct Captured {
     /// Bytes read from the source.
     pub bytes_read: u64,
+    /// Bytes not read because a tracker did not mark them.
+    pub bytes_skipped: u64,
+    /// Bytes it did not mark that were read and compared.
+    pub bytes_audited: u64,
     /// Ranges that matter and could not be read.
     pub unreadable: BadRanges,
 }
@@ -54,6 +59,8 @@ pub(crate) struct Capture<'a> {
     pub parent: Option<&'a Parent>,
     /// What has been decided already, by a backup that was interrupted.
     pub resumed: Option<&'a Unfinished>,
+    /// Whose word is taken for what did not change since then.
+    pub hint: Option<&'a Hint<'a>>,
     pub job: Job<'a>,
 }
 
@@ -77,7 +84,12 @@ impl Capture<'_> {
     pub(crate) fn nothing_captured(&self) -> Captured {
         let geometry = self.geometry;
         let unreadable = BadRanges::new(geometry.sector_size(), geometry.len());
-        Captured { bytes_read: 0, unreadable }
+        Captured { bytes_read: 0, bytes_skipped: 0, bytes_audited: 0, unreadable }
+    }
+
+    pub(crate) fn spans(&self) -> Spans<'_> {
+        let Capture { plan, source, geometry, .. } = *self;
+        Spans::new(source, &plan.used, &plan.excluded, geometry, !plan.options.read_holes)
     }
 
     /// Reads from the first to the last byte that matters; the rest of the batch is undefined
@@ -157,7 +169,7 @@ pub(crate) fn run(
                 scope.spawn(move |_| {
                     let outcome = match (work, capture.parent) {
                         (Work::Section(section), Some(parent)) => {
-                            section.judge(workshop, parent, job)
+                            section.judge(workshop, parent, capture.hint, job)
                         }
                         (Work::Batch(batch), _) => workshop.judge(batch),
                         (Work::Section(_), None) => Ok(Vec::new()),
@@ -180,6 +192,8 @@ pub(crate) fn run(
         }
     });
     job.progress.end(Step::ReadSource);
+    // Whoever compared last may have found what the reader did not wait for.
+    capture.hint.map_or(Ok(()), Hint::check)?;
     outcome
 }
 
@@ -209,9 +223,9 @@ pub(crate) struct HungUp;
 impl Reader<'_> {
     /// Reads span after span. Ends early, without an error of its own, when the writer gave up.
     fn read(&self, pacer: &mut Option<Pacer<'_>>, mut captured: Captured) -> Result<Captured> {
-        let Capture { geometry, plan, source, job, .. } = self.capture;
+        let Capture { geometry, job, .. } = self.capture;
         let per_batch = self.capture.blocks_per_work();
-        let mut spans = Spans::new(source, &plan.used, &plan.excluded, geometry);
+        let mut spans = self.capture.spans();
         while let Some(span) = next_span(&mut spans)? {
             let Some(span) = span.from(self.capture.first()) else { continue };
             let extent = blocks_extent(&geometry, span.first, span.count);

@@ -15,7 +15,6 @@ use crate::pace::Pacer;
 use crate::parent::{Parent, as_parent};
 use crate::pipeline::{Capture, Captured, blocks_extent, next_span};
 use crate::section::{broken, kind_of, run_kind};
-use crate::spans::Spans;
 use crate::workshop::{Batch, Workshop, is_fill, mask};
 
 type ImageResult<T> = std::result::Result<T, aiv_image_format::Error>;
@@ -51,13 +50,13 @@ impl Capture<'_> {
         unfinished: &Unfinished,
         pacer: &mut Option<Pacer<'_>>,
     ) -> Result<std::result::Result<Captured, BlockIndex>> {
-        let Capture { geometry, plan, source, job, .. } = *self;
+        let Capture { geometry, plan, job, .. } = *self;
         let end = unfinished.next_block();
         let whole = self.blocks_per_work() * u64::from(geometry.block_size().get());
         let workshop = Workshop::new(geometry, &plan.options, crate::pipeline::in_memory(whole));
         let mut told = Told::new(unfinished, self.parent, ConstantLeaves::new(geometry));
         let mut captured = self.nothing_captured();
-        let mut spans = Spans::new(source, &plan.used, &plan.excluded, geometry);
+        let mut spans = self.spans();
         while let Some(span) = next_span(&mut spans)? {
             let last = (span.first + span.count).min(end);
             let mut first = span.first;

@@ -220,6 +220,8 @@ impl BackupPlan {
         add(&geometry.sector_size().to_le_bytes());
         let how = (options.sectors, options.compression, options.deltas, options.delta_depth);
         add(format!("{how:?}").as_bytes());
+        // Whoever does not believe in holes has nothing taken for one.
+        add(&[u8::from(options.read_holes)]);
         if let Some(ParentLink { point, state_root }) = parent {
             add(&point.0);
             add(&state_root.0);

@@ -140,7 +140,7 @@ Examples:
   aiv backup /dev/sdb1 --to /mnt/backup --differential --freeze --exclude '*.iso'
   aiv backup /dev/vg/db --to /mnt/backup --snapshot --pre-freeze 'db stop' --post-thaw 'db start'
   aiv backup /dev/sda /dev/sdb --to /mnt/backup --rate-limit 100M --comment 'before upgrade'
-  aiv backup vm.qcow2 --follow folder --to . --sectors all --compress zstd:9 --verify")]
+  aiv backup vm.qcow2 --follow folder --to . --changes bitmap:monday --compress zstd:9 --verify")]
 pub(crate) struct Backup {
     /// Block devices, raw disk files, virtual disks, or nbd://HOST/EXPORT
     #[arg(required = true, value_name = "SOURCE")]
@@ -183,6 +183,12 @@ pub(crate) struct Backup {
     /// zstd, zstd:LEVEL with a level from 1 to 19, lz4, or none
     #[arg(long, value_name = "METHOD", default_value = "zstd:1", value_parser = parse::compression)]
     pub compress: Compression,
+    /// Do not read what `bitmap:NAME`, a dirty bitmap of a qcow2 file or NBD server, does not mark
+    #[arg(long, value_name = "HINT", value_parser = parse::changes)]
+    pub changes: Option<String>,
+    /// Believe nobody about what changed or is zeros: read holes, too
+    #[arg(long, conflicts_with = "changes")]
+    pub no_hints: bool,
     /// Read at most so many bytes per second
     #[arg(long, value_name = "SIZE", value_parser = parse::rate)]
     pub rate_limit: Option<NonZeroU64>,

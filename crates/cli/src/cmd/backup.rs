@@ -30,6 +30,8 @@ pub(crate) fn run(args: Backup, session: &Session) -> Result<Outcome, Failure> {
         verify: args.verify,
         live: args.live,
         resume: !args.no_resume,
+        changes: args.changes,
+        read_holes: args.no_hints,
         patience: PATIENCE,
         comment: args.comment,
         split: args.split,

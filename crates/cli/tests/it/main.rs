@@ -13,6 +13,7 @@ mod bad_images;
 mod bad_sources;
 mod bad_targets;
 mod chains;
+mod changes;
 mod concurrent;
 mod excluded;
 mod frozen;

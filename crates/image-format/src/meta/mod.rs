@@ -1,10 +1,11 @@
-//! What an image says about its point: manifest, disk, inventory, source errors, origins, and
-//! excluded files, the specification itself.
+//! What an image says about its point: manifest, disk, inventory, source errors, origins,
+//! excluded files, change trackers, and the specification itself.
 
 mod area;
 mod excluded;
 mod manifest;
 mod tlv;
+mod trackers;
 
 pub(crate) use area::{EncodedSection, read_area};
 
@@ -13,6 +14,7 @@ pub use manifest::{
     Capture, Consistency, DiskInfo, Inventory, Manifest, PartitionInfo, RegionInfo, RegionKind,
     VolumeInfo,
 };
+pub use trackers::{ReliedOn, SeenTracker, Trackers};
 
 use aiv_volume_io::Extent;
 
@@ -39,6 +41,8 @@ pub enum SectionType {
     Specification,
     /// Files the user left out, [`Excluded`]; at most one.
     Excluded,
+    /// Who watched the source for changes, [`Trackers`]; at most one.
+    Trackers,
 }
 
 impl SectionType {
@@ -53,6 +57,7 @@ impl SectionType {
             Self::Origins => "origins",
             Self::Specification => "specification",
             Self::Excluded => "excluded files",
+            Self::Trackers => "change trackers",
         }
     }
 
@@ -65,6 +70,7 @@ impl SectionType {
             Self::Origins => 5,
             Self::Specification => 6,
             Self::Excluded => 8,
+            Self::Trackers => 10,
         }
     }
 
@@ -77,6 +83,7 @@ impl SectionType {
             5 => Some(Self::Origins),
             6 => Some(Self::Specification),
             8 => Some(Self::Excluded),
+            10 => Some(Self::Trackers),
             _ => None,
         }
     }
@@ -99,6 +106,8 @@ pub struct Meta {
     pub specification: String,
     /// What the user left out.
     pub excluded: Excluded,
+    /// Who watched the source for changes when the point was read.
+    pub trackers: Trackers,
 }
 
 const ITEM: u16 = 1;
@@ -127,6 +136,7 @@ impl Meta {
             (SectionType::Origins, origins.finish()),
             (SectionType::Specification, specification.finish()),
             (SectionType::Excluded, self.excluded.to_bytes()),
+            (SectionType::Trackers, self.trackers.to_bytes()),
         ];
         sections.into_iter().filter(|(_, bytes)| !bytes.is_empty())
     }
@@ -143,6 +153,7 @@ impl Meta {
                 self.specification = Items::parse(bytes, &[ITEM])?.text(ITEM)?;
             }
             SectionType::Excluded => self.excluded = Excluded::from_bytes(bytes)?,
+            SectionType::Trackers => self.trackers = Trackers::from_bytes(bytes)?,
         }
         Ok(())
     }
