@@ -23,6 +23,7 @@ mod planted;
 mod resumed;
 mod resumed_crashes;
 mod resumed_forged;
+mod resumed_not;
 mod round_trip;
 mod splits;
 mod stopping;

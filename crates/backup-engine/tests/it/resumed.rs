@@ -36,7 +36,7 @@ pub(crate) fn content(blocks: usize) -> Vec<u8> {
 }
 
 /// A disk that is gone from some byte on.
-struct GoneFrom<'a>(&'a dyn ReadAt, u64);
+pub(crate) struct GoneFrom<'a>(pub(crate) &'a dyn ReadAt, pub(crate) u64);
 
 impl ReadAt for GoneFrom<'_> {
     fn len(&self) -> u64 {
@@ -49,7 +49,11 @@ impl ReadAt for GoneFrom<'_> {
     }
 }
 
-fn plan_of(source: &dyn ReadAt, options: BackupOptions, stamp: Option<&[u8]>) -> BackupPlan {
+pub(crate) fn plan_of(
+    source: &dyn ReadAt,
+    options: BackupOptions,
+    stamp: Option<&[u8]>,
+) -> BackupPlan {
     let stamp = stamp.map(|stamp| SourceStamp::new(&[stamp]));
     let facts = SourceFacts { stamp, ..facts("disk") };
     BackupPlan::new(source, facts, options, Job::silent()).unwrap()
@@ -66,7 +70,7 @@ fn interrupt(source: &dyn ReadAt, storage: &dyn Storage, plan: &BackupPlan, at: 
     }
 }
 
-fn parts(storage: &MemStorage) -> Vec<String> {
+pub(crate) fn parts(storage: &MemStorage) -> Vec<String> {
     storage.names().into_iter().filter(|name| name.ends_with(".part")).collect()
 }
 

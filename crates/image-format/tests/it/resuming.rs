@@ -4,9 +4,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use aiv_image_format::limits::SEGMENT_BYTES_MIN;
 use aiv_image_format::{
-    BlockPlace, Compression, Depth, Digest, Encoder, Error, Image, ImageWriter, Kind, ParentState,
-    RunKind, SessionTag, Unfinished,
+    BlockPlace, Compression, Depth, Digest, Encoder, Error, Features, Image, ImageWriter, Kind,
+    ParentState, RunKind, SessionTag, Unfinished, Unsupported,
 };
 use aiv_testkit::MemStorage;
 use aiv_volume_io::{Job, Storage};
@@ -287,4 +288,22 @@ fn the_source_token_is_read_back_as_it_was_written() {
     writer.finish(meta).unwrap();
     let image = open(&storage.contents(PART).unwrap()).unwrap();
     assert_eq!(image.superblock().source_token, Digest([7; 32]));
+}
+
+#[test]
+fn what_is_split_or_has_parity_is_not_gone_on_with() {
+    let with_parity = Recipe { features: Features::PARITY, ..recipe() };
+    let segments = crate::segments::split(&recipe(), SEGMENT_BYTES_MIN);
+    for (bytes, expected) in [(&with_parity.build(), "parity"), (&segments[0], "split")] {
+        match unfinished(bytes) {
+            Err(Error::Unsupported(Unsupported::GoingOn { names })) => assert_eq!(names, expected),
+            other => panic!("{:?}", other.map(|found| found.is_some())),
+        }
+    }
+    let storage = MemStorage::new();
+    let file = storage.create(PART).unwrap();
+    let mut writer = ImageWriter::create(file, with_parity.superblock()).unwrap();
+    writer.push_run(RunKind::Zero, 2).unwrap();
+    let refused = writer.suspend();
+    assert!(matches!(refused, Err(Error::Unsupported(Unsupported::GoingOn { .. }))), "{refused:?}");
 }

@@ -112,7 +112,7 @@ fn a_file_without_anything_of_an_image_is_refused() {
 #[test]
 fn an_image_that_needs_a_newer_program_is_refused_by_name() {
     let recipe = with_id(1, 10);
-    let forged = crate::forge::Forgery::of(&recipe.build()).superblock(16, &[1 << 2]).seal();
+    let forged = crate::forge::Forgery::of(&recipe.build()).superblock(16, &[1 << 5]).seal();
     let refused = scan(Arc::new(Patched::new(&forged)), &hints(&recipe)).err().unwrap();
-    assert!(refused.to_string().contains("split"), "{refused}");
+    assert!(refused.to_string().contains("dedup-store"), "{refused}");
 }
