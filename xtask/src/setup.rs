@@ -70,6 +70,7 @@ const NEEDS: &[Need] = &[
         "the second opinion on VHD and VHDX and their parents",
     ),
     need("qemu-nbd", "qemu-utils", "disks behind an NBD server"),
+    need("qemu-storage-daemon", "qemu-utils", "machines whose backups are pulled"),
     need("nbdinfo", "libnbd-bin", "the second opinion on what an NBD server says"),
     need("/usr/bin/python3", "python3", "the second reader of the image format"),
     need(

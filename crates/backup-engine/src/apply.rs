@@ -3,37 +3,36 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use aiv_chain::{
-    Folder, ImageName, MERGE_PART, PartFiles, Set, StrayKind, Trust, discard_parts, image_name,
-    open_parts, publish_parts, remove_interrupted, suffix,
-};
-use aiv_image_format::meta::{Capture as Captured, Inventory, Manifest, Meta};
+use aiv_chain::{Folder, StrayKind, Trust};
+use aiv_image_format::meta::Inventory;
 use aiv_image_format::{
-    Depth, Digest, Features, Geometry, GroupId, ImageId, ImageKind, ImageSummary, ImageWriter,
-    Keys, ParentState, PointId, SPECIFICATION, Segments, SessionTag, SetId, Superblock, Totals,
+    Digest, Geometry, GroupId, ImageId, ImageKind, PointId, SessionTag, SetId, Totals,
 };
 use aiv_volume_io::{Extent, Job, Lease, ReadAt, Storage};
 
-use crate::base::{Bases, LostPoint, causes};
+use crate::attempt::{Base, Inputs};
+use crate::base::{Bases, LostPoint};
 use crate::error::{Error, Refusal, Result};
-use crate::facts::{Basis, Sectors};
+use crate::facts::Basis;
+use crate::hints::HintReport;
 use crate::hold::HeldSource;
 use crate::identity::set_id;
-use crate::pace::{Pacer, RateLimit};
+use crate::pace::RateLimit;
 use crate::parent::Parent;
-use crate::pipeline::{self, Capture};
 use crate::plan::{BackupPlan, PlanNote};
-use crate::seal::{self, SealOptions};
+use crate::resume::{Leftovers, Resumed};
+use crate::seal;
+use crate::watched::{Watched, is_believed};
 
 /// Random ids and the time: inputs, so that the same inputs give the same image.
 #[derive(Debug, Clone, Copy)]
 pub struct BackupIds {
-    image: ImageId,
-    point: PointId,
-    group: GroupId,
-    session: SessionTag,
-    suffix: [u8; 4],
-    time_unix_ms: u64,
+    pub(crate) image: ImageId,
+    pub(crate) point: PointId,
+    pub(crate) group: GroupId,
+    pub(crate) session: SessionTag,
+    pub(crate) suffix: [u8; 4],
+    pub(crate) time_unix_ms: u64,
 }
 
 impl BackupIds {
@@ -60,11 +59,17 @@ impl BackupIds {
     }
 
     /// Ids for another try at the same image: sessions are never used twice.
-    fn of_attempt(self, attempt: u8) -> Self {
+    pub(crate) fn of_attempt(self, attempt: u8) -> Self {
         let mut ids = self;
         ids.image.0[0] ^= attempt;
         ids.session.0[0] ^= attempt;
         ids
+    }
+
+    /// Ids for an image in place of one that was gone on with and turned out to be of no use.
+    /// There are fewer than 128 attempts.
+    pub(crate) fn anew(self) -> Self {
+        self.of_attempt(0x80)
     }
 }
 
@@ -110,10 +115,17 @@ pub struct BackupReport {
     /// Damage met in the chain the image builds on: blocks that are the same as then cannot be
     /// restored where it is. Verify the folder.
     pub parent_damage: Option<String>,
+    /// What became of the word of a change tracker, if the caller named one.
+    pub hint: Option<HintReport>,
     /// Leftovers of interrupted backups of this source that were removed.
     pub leftovers_removed: Vec<String>,
     /// Whether the image is the first with its key.
     pub begins_key: bool,
+    /// The interrupted backup that this one went on with, if it did.
+    pub resumed: Option<Resumed>,
+    /// Why an interrupted backup with the same plan was not gone on with but begun anew, if
+    /// there was one: a clause.
+    pub not_resumed: Option<String>,
 }
 
 impl BackupReport {
@@ -133,8 +145,6 @@ impl BackupReport {
     }
 }
 
-const PART: &str = ".part";
-
 impl BackupPlan {
     /// Reads the source and writes one image into `storage`: of all of it, or of what changed
     /// since the point it builds on. When that point, or one it needs itself, turns out to be
@@ -142,9 +152,10 @@ impl BackupPlan {
     /// lists the points that are lost.
     ///
     /// When this returns `Ok`, every byte was accepted by the storage and synced, and the image
-    /// was opened and its structures were checked; with the `verify` option, every block was
-    /// read back too. On any error the temporary file is removed as far as the storage allows,
-    /// and published images are untouched.
+    /// was opened and its structures were checked; with the `verify` option, and when the image
+    /// was gone on with, every block was read back too. On any error the temporary file is removed
+    /// as far as the storage allows, unless the error is [`Error::Interrupted`], and published
+    /// images are untouched.
     ///
     /// # Errors
     /// See [`Error`]. An error of the last step, the sync of the folder, leaves a complete
@@ -179,7 +190,7 @@ impl BackupPlan {
     ) -> Result<BackupReport> {
         let set = set_id(&self.source_id);
         let lease = self.lease(storage, set, job)?;
-        let leftovers_removed = remove_leftovers(storage, set)?;
+        let leftovers = Leftovers::find(storage, set)?;
         let options = self.options.seal.as_ref();
         let (folder, _) = Folder::scan_keyed(storage, &seal::keys(options), Trust::Catalogue, job)
             .map_err(Error::Folder)?;
@@ -189,12 +200,38 @@ impl BackupPlan {
         let new_identity = self.new_identity(&folder, set);
         let released = AtomicBool::new(false);
         let released = &released;
-        let inputs = Inputs { source, released, storage, inventory, limit, lease: &*lease, job };
+        let changes = self.options.changes.as_deref();
+        let watched = &Watched::look(source.trackers, changes, self.geometry.len(), job)?;
+        let lease = &*lease;
+        let set = bases.set;
+        let inputs =
+            Inputs { source, watched, released, storage, inventory, limit, lease, set, job };
+        let mut leftovers = Some(leftovers);
+        let mut removed = Vec::new();
         let mut attempt = 0;
         loop {
             let base = self.base(&mut bases, storage, job)?;
             let point = base.parent.as_ref().map(|parent| parent.view.point());
-            let made = self.make(&inputs, &ids.of_attempt(attempt), base, bases.set);
+            let number = base.increment_number;
+            let hint = watched.hint(self, base.parent.as_ref(), number, job)?;
+            let mut candidate = None;
+            if let Some(mut leftovers) = leftovers.take() {
+                // A split image is never gone on with, nor is one in one file when files are to be
+                // smaller. Where a tracker is believed there is little to read.
+                let goes_on = self.options.resume && self.options.split.is_none();
+                if goes_on && !is_believed(&hint) {
+                    candidate = leftovers.take(&self.superblock(ids, &base, &hint), &folder);
+                }
+                let spared = candidate.as_ref().map(|candidate| candidate.name.as_str());
+                removed = leftovers.remove(storage, set_id(&self.source_id), spared)?;
+            }
+            let mut made = self.make(&inputs, &ids.of_attempt(attempt), &base, &hint, candidate);
+            if let Err(Error::Hint(failure)) = made {
+                // Whatever it was, all of the source is read now.
+                attempt += 1;
+                let hint = Some(Err(failure.into()));
+                made = self.make(&inputs, &ids.of_attempt(attempt), &base, &hint, None);
+            }
             let report = match (made, point) {
                 // Damage of the chain: an older point may do, and a full image always does.
                 (Err(Error::Parent(error)), Some(point)) if !released.load(Ordering::Relaxed) => {
@@ -206,6 +243,7 @@ impl BackupPlan {
                 (made, _) => made?,
             };
             let notes = self.notes.iter().cloned().chain(new_identity).collect();
+            let leftovers_removed = removed.into_iter().chain(report.leftovers_removed).collect();
             return Ok(BackupReport { leftovers_removed, lost: bases.lost, notes, ..report });
         }
     }
@@ -269,219 +307,6 @@ impl BackupPlan {
             increment_number: bases.increment_number.saturating_add(1),
         })
     }
-
-    /// Makes and publishes one image.
-    fn make(
-        &self,
-        inputs: &Inputs<'_>,
-        ids: &BackupIds,
-        base: Base,
-        set: Option<&Set>,
-    ) -> Result<BackupReport> {
-        let Inputs { storage, lease, .. } = *inputs;
-        let name = ImageName {
-            host: &self.facts.host,
-            name: &self.facts.name,
-            time_unix_ms: ids.time_unix_ms,
-            full_number: base.full_number,
-            increment_number: base.parent.is_some().then_some(base.increment_number),
-        };
-        let image = image_name(&name, &suffix(ids.suffix));
-        let part = format!("{image}{PART}");
-        // Before anything that removes on error: a taken name is somebody else's file.
-        let file = storage
-            .create(&part)
-            .map_err(|source| Error::Destination { op: format!("creating {part}"), source })?;
-        let view = base.parent.as_ref().map(|parent| &parent.view);
-        let seal = self.options.seal.as_ref();
-        let fresh = seal.map(|options| options.fresh.0.clone());
-        let seal = seal.map(|options| seal::seal(options, view, set, storage)).transpose();
-        let outcome = seal.and_then(|seal| {
-            let is_fresh = seal.as_ref().map(|seal| &seal.key) == fresh.as_ref() && fresh.is_some();
-            let keys =
-                seal.as_ref().map_or_else(Keys::none, |s| Keys::of(s.key.clone()).required());
-            let superblock = self.superblock(ids, &base);
-            let writer = match self.options.split {
-                None => ImageWriter::create_with(file, superblock, seal),
-                Some(limit) => {
-                    let files = Box::new(PartFiles::new(storage, &image, PART, file));
-                    ImageWriter::create_split(files, superblock, limit)
-                }
-            };
-            let writer = writer.map_err(|e| Error::of_image(&image, e))?;
-            let report = self.write(inputs, writer, ids, base, &image, &keys)?;
-            Ok(BackupReport { begins_key: is_fresh, ..report })
-        });
-        if outcome.is_err() {
-            discard_parts(storage, &image, PART);
-        }
-        let report = outcome?;
-        let publish = |op: &str| {
-            let op = format!("{op} {image}");
-            move |source| Error::Destination { op, source }
-        };
-        // Somebody may have taken the set over while this machine slept.
-        let published = lease.check().map_err(publish("holding the lease for")).and_then(|()| {
-            publish_parts(storage, &image, PART, report.segments).map_err(publish("publishing"))
-        });
-        if let Err(error) = published {
-            discard_parts(storage, &image, PART);
-            return Err(error);
-        }
-        storage.sync_dir().map_err(publish("making the name durable of"))?;
-        Ok(report)
-    }
-
-    /// Writes and proves the image under its temporary name.
-    fn write(
-        &self,
-        inputs: &Inputs<'_>,
-        mut writer: ImageWriter<'_>,
-        ids: &BackupIds,
-        base: Base,
-        image: &str,
-        keys: &Keys,
-    ) -> Result<BackupReport> {
-        let Inputs { source, released, storage, inventory, limit, job, .. } = *inputs;
-        let in_image = |source| Error::of_image(image, source);
-        let pacer = limit.map(Pacer::new);
-        let manifest = self.manifest(ids, &base);
-        let Base { geometry, parent, kind, .. } = base;
-        let disk = source.disk;
-        let capture = Capture { source: disk, plan: self, geometry, parent: parent.as_ref(), job };
-        let captured = pipeline::run(capture, &mut writer, pacer, image)?;
-        job.check()?;
-        let unreadable = captured.unreadable.into_runs();
-        let meta = Meta {
-            manifest,
-            disk: self.disk.clone(),
-            inventory: inventory.clone(),
-            source_errors: unreadable.clone(),
-            excluded: self.excluded_files.clone(),
-            // Once per chain: whoever has an increment needs its full image too.
-            specification: match &parent {
-                None => SPECIFICATION.to_owned(),
-                Some(_) => String::new(),
-            },
-            ..Meta::default()
-        };
-        let state = parent.as_ref().map(|parent| &parent.view as &dyn ParentState);
-        let ImageSummary { trailer, roots } = writer.finish_on(meta, state).map_err(in_image)?;
-        source.release()?;
-        released.store(source.hold.is_some(), Ordering::Relaxed);
-
-        let segments = trailer.segment_count.max(1);
-        let written = open_parts(storage, image, PART, segments, keys);
-        let written = written.map_err(|error| match error {
-            // It cannot be opened at all.
-            aiv_image_format::Error::Io { source, offset: 0, .. } => {
-                Error::Destination { op: format!("reading back {image}{PART}"), source }
-            }
-            error => in_image(error),
-        })?;
-        let depth = if self.options.verify { Depth::Data } else { Depth::Quick };
-        let found = match state {
-            None => written.verify(depth, job),
-            Some(state) => written.verify_on(state, depth, job),
-        };
-        let found = found.map_err(in_image)?;
-        let same = *written.trailer() == trailer;
-        if let Some(damage) = found.damage.first() {
-            let what = damage.to_string();
-            return Err(Error::ReadBack { image: image.to_owned(), what });
-        }
-        if !same {
-            let what = "its trailer is another one".to_owned();
-            return Err(Error::ReadBack { image: image.to_owned(), what });
-        }
-        Ok(BackupReport {
-            image: image.to_owned(),
-            kind,
-            recovery_point: ids.point,
-            parent: state.map(|state| state.link().point),
-            state_root: roots.state,
-            content_root: roots.content,
-            bytes_source: self.geometry.len(),
-            bytes_used: self.used_bytes(),
-            bytes_read: captured.bytes_read,
-            bytes_stored: written.segments().map_or(trailer.file_len, Segments::bytes),
-            segments,
-            blocks: geometry.blocks(),
-            totals: trailer.totals,
-            unreadable,
-            verified: self.options.verify,
-            notes: Vec::new(),
-            lost: Vec::new(),
-            parent_damage: parent.and_then(Parent::into_damage).map(|error| causes(&error)),
-            leftovers_removed: Vec::new(),
-            begins_key: false,
-        })
-    }
-
-    fn superblock(&self, ids: &BackupIds, base: &Base) -> Superblock {
-        let parent = base.parent.as_ref().map(|parent| parent.view.link());
-        let root = parent.map(|link| link.state_root);
-        let hedged = |seal: &SealOptions| seal::session(&seal.hedge, ids.image, root);
-        let session = self.options.seal.as_ref().map_or(ids.session, hedged);
-        // A set bit says that the image may use it: what it will, nobody knows yet.
-        let incompat = parent.map_or(0, |_| Features::DELTA | Features::PARENT)
-            | if self.options.parity { Features::PARITY } else { 0 };
-        Superblock {
-            features: Features { incompat, ..Features::default() },
-            image: ids.image,
-            set: set_id(&self.source_id),
-            point: ids.point,
-            kind: base.kind,
-            parent,
-            geometry: base.geometry,
-            created_unix_ms: ids.time_unix_ms,
-            session,
-            writer: concat!("aivory ", env!("CARGO_PKG_VERSION")).to_owned(),
-            key_commitment: Digest::default(),
-        }
-    }
-
-    fn manifest(&self, ids: &BackupIds, base: &Base) -> Manifest {
-        Manifest {
-            host: self.facts.host.clone(),
-            name: self.facts.name.clone(),
-            source: self.facts.label.clone(),
-            source_id: self.source_id.clone(),
-            full_number: base.full_number,
-            increment_number: base.increment_number,
-            group: ids.group,
-            time_unix_ms: ids.time_unix_ms,
-            consistency: self.consistency,
-            capture: match self.options.sectors {
-                Sectors::Used => Captured::Used,
-                Sectors::All => Captured::Whole,
-            },
-            comment: self.options.comment.clone(),
-        }
-    }
-}
-
-/// What every attempt at an image needs.
-#[derive(Clone, Copy)]
-struct Inputs<'a> {
-    source: HeldSource<'a>,
-    /// Whether the hold on the source was given up.
-    released: &'a AtomicBool,
-    storage: &'a dyn Storage,
-    inventory: &'a Inventory,
-    limit: Option<RateLimit<'a>>,
-    lease: &'a dyn Lease,
-    job: Job<'a>,
-}
-
-/// What an image builds on, and what that makes it.
-struct Base {
-    /// With the block size of the chain.
-    geometry: Geometry,
-    parent: Option<Parent>,
-    kind: ImageKind,
-    full_number: u32,
-    increment_number: u32,
 }
 
 /// A file that cannot be read now may hold the newest point of the set: a backup that did not
@@ -498,14 +323,4 @@ fn refuse_unreadable(folder: &Folder) -> Result<()> {
             source: std::io::Error::other(why.clone()),
         }),
     }
-}
-
-/// Removes what interrupted backups of this set left behind. Only files under a temporary name
-/// whose superblock names the set, and segments that belong to them: the lease proves that nobody
-/// is writing them.
-fn remove_leftovers(storage: &dyn Storage, set: SetId) -> Result<Vec<String>> {
-    // Those of merges are protected by another lease.
-    let is_part = |name: &str| name.ends_with(PART) && !name.ends_with(MERGE_PART);
-    let removed = remove_interrupted(storage, set, &is_part);
-    removed.map_err(|source| Error::Destination { op: "removing leftovers".to_owned(), source })
 }

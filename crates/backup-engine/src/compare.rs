@@ -5,6 +5,7 @@ use aiv_image_format::hash;
 use aiv_image_format::{BlockIndex, DeltaBase, Digest, EncodedBlock, Encoder, GroupNode, RunKind};
 use aiv_volume_io::Job;
 
+use crate::hints::Hint;
 use crate::parent::Parent;
 use crate::pipeline::{Outcome, blocks_extent};
 use crate::section::{Part, Section, kind_of};
@@ -25,6 +26,8 @@ enum Content<'s> {
     Bytes(&'s [u8]),
     /// Bytes with fill pattern in unreadable places.
     Damaged(&'s [u8]),
+    /// Not read: as the parent has it.
+    Skipped,
 }
 
 impl Content<'_> {
@@ -32,7 +35,7 @@ impl Content<'_> {
     fn condition(&self) -> u8 {
         match self {
             Self::Run(kind) => kind_of(*kind).map_state(),
-            Self::Bytes(_) => 0,
+            Self::Bytes(_) | Self::Skipped => 0,
             Self::Damaged(_) => kind_of(RunKind::Unreadable).map_state(),
         }
     }
@@ -45,7 +48,13 @@ impl Content<'_> {
 
 impl Section {
     /// What becomes of each block.
-    pub(crate) fn judge(mut self, workshop: &Workshop, parent: &Parent, job: Job<'_>) -> Outcome {
+    pub(crate) fn judge(
+        mut self,
+        workshop: &Workshop,
+        parent: &Parent,
+        hint: Option<&Hint<'_>>,
+        job: Job<'_>,
+    ) -> Outcome {
         for part in &mut self.parts {
             if let Part::Read(batch) = part {
                 mask(batch, workshop.geometry);
@@ -59,6 +68,7 @@ impl Section {
         } else {
             let mut comparison = Comparison::new(workshop, parent, job);
             let judged = comparison.judge(self.first, self.end, &now);
+            self.find_lies(hint, &judged, workshop);
             workshop.give_back(comparison.encoder);
             judged
         };
@@ -69,6 +79,25 @@ impl Section {
             }
         }
         judged
+    }
+
+    /// What the tracker did not mark has to be inherited.
+    fn find_lies(&self, hint: Option<&Hint<'_>>, judged: &Outcome, workshop: &Workshop) {
+        let (Some(hint), Ok(judged)) = (hint, judged) else { return };
+        let mut audited = self.audited.iter().copied().peekable();
+        let mut at = self.first;
+        for block in judged {
+            let (count, inherited) = match block {
+                Block::Inherited(count) => (*count, true),
+                _ => (1, false),
+            };
+            while let Some(block) = audited.next_if(|block| *block < at + count) {
+                if !inherited {
+                    hint.lied(workshop.geometry.offset_of(block));
+                }
+            }
+            at += count;
+        }
     }
 
     /// Whether the whole group is as the parent has it, by its nodes alone.
@@ -89,6 +118,9 @@ fn blocks_of<'s>(part: &'s Part, workshop: &'s Workshop) -> Box<dyn Iterator<Ite
         Part::Run { kind, first, count } => Box::new((*first..first + count).map(move |block| {
             Now { leaf: constants.of(block, kind_of(*kind)), content: Content::Run(*kind) }
         })),
+        Part::Skipped(leaves) => {
+            Box::new(leaves.iter().map(|leaf| Now { leaf: *leaf, content: Content::Skipped }))
+        }
         Part::Read(batch) => {
             let size = workshop.geometry.block_size().bytes();
             let numbered = (batch.first..).zip(batch.bytes.chunks(size));
@@ -106,7 +138,7 @@ fn blocks_of<'s>(part: &'s Part, workshop: &'s Workshop) -> Box<dyn Iterator<Ite
                 };
                 let leaf = match content {
                     Content::Run(kind) => constants.of(block, kind_of(kind)),
-                    Content::Bytes(bytes) | Content::Damaged(bytes) => hash::leaf(bytes),
+                    _ => hash::leaf(bytes),
                 };
                 Now { leaf, content }
             }))
@@ -160,6 +192,9 @@ impl<'w> Comparison<'w> {
                 Content::Run(RunKind::Zero) => Block::Zero,
                 Content::Damaged(bytes) => Block::Damaged(self.encoder.encode(bytes, now.leaf)?),
                 Content::Bytes(bytes) => self.changed(block, bytes, now.leaf, old)?,
+                Content::Skipped => {
+                    return Err(aiv_image_format::Error::Misuse("a block nobody looked at"));
+                }
             });
         }
         Ok(judged)

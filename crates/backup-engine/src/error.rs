@@ -65,12 +65,28 @@ pub enum Error {
     /// [`crate::BackupPlan::apply`] goes on with an older point instead of returning this.
     #[error("the point the increment builds on cannot be used")]
     Parent(#[source] aiv_image_format::Error),
+    /// The word of a change tracker was taken and cannot be. [`crate::BackupPlan::apply`] goes on
+    /// without it instead of returning this.
+    #[error("a hint about what changed cannot be used")]
+    Hint(#[from] HintFailure),
     /// The folder could not be searched for earlier points.
     #[error("looking through the destination folder failed")]
     Folder(#[source] aiv_chain::Error),
     /// Going on would not be safe.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The backup was stopped, or lost its source, when a good part of it was stored. Nothing was
+    /// published; the temporary file stays, and the next backup of this source goes on from
+    /// there.
+    #[error(
+        "the backup was interrupted at byte {at} of the source; the next one goes on from there"
+    )]
+    Interrupted {
+        /// Bytes of the source that were decided: everything up to here.
+        at: u64,
+        /// What ended it: [`Error::Canceled`] or [`Error::Source`].
+        source: Box<Self>,
+    },
     /// The caller asked to stop; nothing was published.
     #[error(transparent)]
     Canceled(#[from] Canceled),
@@ -86,6 +102,21 @@ impl Error {
             source => Self::Image { image: name.to_owned(), source },
         }
     }
+}
+
+/// Why a hint about what changed cannot be used after all.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HintFailure {
+    /// A change was not marked.
+    #[error("the change at byte {offset} was not marked")]
+    Lied {
+        /// Where.
+        offset: u64,
+    },
+    /// The marks cannot be read.
+    #[error("the marks cannot be read")]
+    Marks(#[source] io::Error),
 }
 
 /// Why a backup was refused before it began.

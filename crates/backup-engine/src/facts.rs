@@ -6,6 +6,29 @@ use aiv_image_format::{BlockSize, Compression, DELTA_DEPTH_WRITTEN};
 
 use crate::seal::SealOptions;
 
+/// Names the bytes of a source at one time. Who gives two backups the same stamp vouches that
+/// every byte of the source was the same from the first to the second: a plain file with the same
+/// inode, length and times, a snapshot with the same id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SourceStamp(pub(crate) [u8; 16]);
+
+impl SourceStamp {
+    /// The stamp of what `words` describe. Lengths and order of the words count.
+    #[must_use]
+    pub fn new(words: &[&[u8]]) -> Self {
+        let mut hasher = blake3::Hasher::new_keyed(b"aivory backup: stamp of a source");
+        for word in words {
+            hasher.update(&(word.len() as u64).to_le_bytes());
+            hasher.update(word);
+        }
+        let mut stamp = [0; 16];
+        stamp.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        // Zero is for a source nobody vouches for.
+        stamp[0] |= 1;
+        Self(stamp)
+    }
+}
+
 /// What the caller knows about a source besides its bytes.
 #[derive(Debug, Clone, Default)]
 pub struct SourceFacts {
@@ -35,6 +58,8 @@ pub struct SourceFacts {
     /// Swap in use on a held source, in words. Its content goes on changing, and means nothing
     /// after a restore.
     pub swap: Vec<String>,
+    /// What vouches that the source is the same as at an earlier time, if anything does.
+    pub stamp: Option<SourceStamp>,
 }
 
 /// Which sectors are captured.
@@ -88,6 +113,19 @@ pub struct BackupOptions {
     /// Go on although the source may change while it is read; the point is marked
     /// inconsistent.
     pub live: bool,
+    /// Go on with what an interrupted backup of the same source and plan has stored already, if
+    /// there is anything. What it has is compared with the source first, block by block, unless
+    /// [`SourceFacts::stamp`] is the one it was begun with; and the image is verified as with
+    /// `verify`. Without this, or when it does not fit, it is removed.
+    pub resume: bool,
+    /// Bytes stored between two checkpoints, from which an interrupted backup can go on; more
+    /// than 64 MiB mean 64 MiB.
+    pub checkpoint_bytes: u64,
+    /// Name of the change tracker whose word is taken for what did not change, as far as it can
+    /// be; `None` to read everything that matters.
+    pub changes: Option<String>,
+    /// Read holes of the source, too, instead of taking its word that they are zeros.
+    pub read_holes: bool,
     /// How long to wait for somebody else who works on the same set in the same folder.
     pub patience: Duration,
     /// Free text kept in the image.
@@ -115,6 +153,10 @@ impl Default for BackupOptions {
             parity: false,
             verify: false,
             live: false,
+            resume: false,
+            checkpoint_bytes: u64::MAX,
+            changes: None,
+            read_holes: false,
             patience: Duration::ZERO,
             comment: String::new(),
             split: None,

@@ -1,4 +1,4 @@
-use aiv_volume_io::ReadAt;
+use aiv_volume_io::{ChangeTracker, ReadAt};
 
 use crate::error::{Error, Result};
 
@@ -20,6 +20,8 @@ pub struct HeldSource<'a> {
     pub disk: &'a dyn ReadAt,
     /// What keeps them from changing.
     pub hold: Option<&'a dyn Hold>,
+    /// Who watches it for changes; opened no later than its bytes.
+    pub trackers: &'a [Box<dyn ChangeTracker>],
 }
 
 impl HeldSource<'_> {
@@ -31,6 +33,6 @@ impl HeldSource<'_> {
 
 impl<'a> From<&'a dyn ReadAt> for HeldSource<'a> {
     fn from(disk: &'a dyn ReadAt) -> Self {
-        Self { disk, hold: None }
+        Self { disk, hold: None, trackers: &[] }
     }
 }

@@ -10,6 +10,7 @@
 //! replacing, sync of the folder. Whatever fails, published images are never touched.
 
 mod apply;
+mod attempt;
 mod bad_ranges;
 mod base;
 mod compare;
@@ -18,6 +19,7 @@ mod error;
 mod exclude;
 mod facts;
 mod gather;
+mod hints;
 mod hold;
 mod identity;
 mod inventory;
@@ -25,23 +27,29 @@ mod moved;
 mod ordered;
 mod pace;
 mod parent;
+mod parts;
 mod pipeline;
 mod plan;
 mod read;
+mod recheck;
+mod resume;
 mod seal;
 mod section;
 mod spans;
+mod watched;
 mod workshop;
 
 pub use apply::{BackupIds, BackupReport};
 pub use base::LostPoint;
-pub use error::{Error, Refusal, Result};
-pub use facts::{BackupOptions, Basis, Sectors, SourceFacts};
+pub use error::{Error, HintFailure, Refusal, Result};
+pub use facts::{BackupOptions, Basis, Sectors, SourceFacts, SourceStamp};
+pub use hints::{HintReport, NotUsed, SHARES};
 pub use hold::{HeldSource, Hold};
 pub use identity::set_id;
 pub use inventory::machine_inventory;
 pub use pace::{Clock, RateLimit};
 pub use plan::{BackupPlan, PlanNote};
+pub use resume::Resumed;
 pub use seal::{Hedge, SealOptions};
 
 pub use aiv_filesystems::{

@@ -106,9 +106,9 @@ impl Parent {
         self.damage.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
     }
 
-    /// The first damage met.
-    pub(crate) fn into_damage(self) -> Option<ChainError> {
-        self.damage.into_inner().unwrap_or_else(PoisonError::into_inner)
+    /// The first damage met since this was last asked.
+    pub(crate) fn take_damage(&self) -> Option<ChainError> {
+        self.damage.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 

@@ -6,12 +6,13 @@
 
 use std::sync::Arc;
 
-use aiv_image_format::{Geometry, ImageWriter, RunKind};
+use aiv_image_format::{BlockIndex, BlockPlace, Geometry, ImageWriter, Kind, RunKind, Unfinished};
 use aiv_volume_io::{Extent, ExtentSet, Job, Notice, ReadAt, Step};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::bad_ranges::BadRanges;
 use crate::error::{Error, Result};
+use crate::hints::Hint;
 use crate::ordered::write_in_order;
 use crate::pace::Pacer;
 use crate::parent::Parent;
@@ -33,6 +34,10 @@ const WAITING_BYTES_MAX: u64 = 64 << 20;
 pub(crate) struct Captured {
     /// Bytes read from the source.
     pub bytes_read: u64,
+    /// Bytes not read because a tracker did not mark them.
+    pub bytes_skipped: u64,
+    /// Bytes it did not mark that were read and compared.
+    pub bytes_audited: u64,
     /// Ranges that matter and could not be read.
     pub unreadable: BadRanges,
 }
@@ -54,10 +59,19 @@ pub(crate) struct Capture<'a> {
     pub geometry: Geometry,
     /// What the blocks are compared with; `None` for a full image.
     pub parent: Option<&'a Parent>,
+    /// What has been decided already, by a backup that was interrupted.
+    pub resumed: Option<&'a Unfinished>,
+    /// Whose word is taken for what did not change since then.
+    pub hint: Option<&'a Hint<'a>>,
     pub job: Job<'a>,
 }
 
 impl Capture<'_> {
+    /// The first block to be decided.
+    pub(crate) fn first(&self) -> BlockIndex {
+        self.resumed.map_or(0, Unfinished::next_block)
+    }
+
     /// Blocks of the largest piece of work.
     pub(crate) fn blocks_per_work(&self) -> u64 {
         let block_size = u64::from(self.geometry.block_size().get());
@@ -68,154 +82,31 @@ impl Capture<'_> {
     }
 }
 
-/// Work for the pool.
-pub(crate) enum Work {
-    Batch(Batch),
-    Section(Section),
-}
-
-pub(crate) type Outcome = aiv_image_format::Result<Vec<Block>>;
-
-/// Reads everything the plan calls used and pushes every block of the disk into `writer`.
-pub(crate) fn run(
-    capture: Capture<'_>,
-    writer: &mut ImageWriter<'_>,
-    mut pacer: Option<Pacer<'_>>,
-    image: &str,
-) -> Result<Captured> {
-    let Capture { plan, job, .. } = capture;
-    let threads = plan.options.threads.get();
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build()
-        .map_err(|e| Error::Examine(Box::new(e)))?;
-    let pool = Arc::new(pool);
-    writer.seal_in(Arc::clone(&pool));
-    // Each waiting item may hold a piece of work, and so do the reader and the writer. What the
-    // workers have is among what waits for the writer.
-    let whole = capture.blocks_per_work() * u64::from(capture.geometry.block_size().get());
-    let waiting = in_memory(WAITING_BYTES_MAX / whole).clamp(2, 2 * threads + 2);
-    let (items, ordered) = bounded::<Item>(waiting);
-    let workshop = Workshop::new(capture.geometry, &plan.options, in_memory(whole));
-    job.progress.begin(Step::ReadSource, plan.used_bytes());
-    let outcome = std::thread::scope(|threads| {
-        // The receiver moves along, so that it hangs up when the writer gives up.
-        let remembers = &workshop;
-        let writing = threads.spawn(move || write_in_order(&ordered, writer, remembers));
-        let reading = pool.in_place_scope(|scope| {
-            let spawn = |work: Work, done: Sender<_>| {
-                let workshop = &workshop;
-                scope.spawn(move |_| {
-                    let outcome = match (work, capture.parent) {
-                        (Work::Section(section), Some(parent)) => {
-                            section.judge(workshop, parent, job)
-                        }
-                        (Work::Batch(batch), _) => workshop.judge(batch),
-                        (Work::Section(_), None) => Ok(Vec::new()),
-                    };
-                    // The writer hangs up after an error; then nobody needs the outcome.
-                    let _ = done.send(outcome);
-                });
-            };
-            let reader = Reader { capture, workshop: &workshop, items, spawn: &spawn };
-            match capture.parent {
-                None => reader.read(&mut pacer),
-                Some(parent) => reader.read_changes(parent, &mut pacer),
-            }
-        });
-        let written = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        match written {
-            Err(source) => Err(Error::of_image(image, source)),
-            Ok(()) => reading,
-        }
-    });
-    job.progress.end(Step::ReadSource);
-    outcome
-}
-
-/// The calling thread: reads, and hands out work.
-pub(crate) struct Reader<'a> {
-    pub capture: Capture<'a>,
-    pub workshop: &'a Workshop,
-    items: Sender<Item>,
-    spawn: &'a dyn Fn(Work, Sender<Outcome>),
-}
-
-/// The writer gave up; its error is the one to report.
-pub(crate) struct HungUp;
-
-impl Reader<'_> {
-    /// Reads span after span. Ends early, without an error of its own, when the writer gave up.
-    fn read(&self, pacer: &mut Option<Pacer<'_>>) -> Result<Captured> {
-        let Capture { geometry, plan, source, job, .. } = self.capture;
-        let mut captured = self.nothing_captured();
-        let per_batch = self.capture.blocks_per_work();
-        let mut spans = Spans::new(source, &plan.used, &plan.excluded, geometry);
-        while let Some(span) = next_span(&mut spans)? {
-            let extent = blocks_extent(&geometry, span.first, span.count);
-            if let Some(kind) = section::run_kind(span.kind) {
-                job.check()?;
-                if self.send(Item::Run(kind, span.count)).is_err() {
-                    return Ok(captured);
-                }
-                self.advance(extent);
-                continue;
-            }
-            let mut first = span.first;
-            while first < span.first + span.count {
-                job.check()?;
-                let count = per_batch.min(span.first + span.count - first);
-                let extent = blocks_extent(&geometry, first, count);
-                let batch = self.read_batch(first, extent, &mut captured)?;
-                if let Some(pacer) = pacer {
-                    pacer.wait(batch.bytes.len() as u64, job)?;
-                }
-                if self.give(Work::Batch(batch)).is_err() {
-                    return Ok(captured);
-                }
-                self.advance(extent);
-                first += count;
-            }
-        }
-        Ok(captured)
-    }
-
+impl Capture<'_> {
     pub(crate) fn nothing_captured(&self) -> Captured {
-        let geometry = self.capture.geometry;
+        let geometry = self.geometry;
         let unreadable = BadRanges::new(geometry.sector_size(), geometry.len());
-        Captured { bytes_read: 0, unreadable }
+        Captured { bytes_read: 0, bytes_skipped: 0, bytes_audited: 0, unreadable }
     }
 
-    pub(crate) fn send(&self, item: Item) -> std::result::Result<(), HungUp> {
-        self.items.send(item).map_err(|_| HungUp)
-    }
-
-    /// Gives work to the pool, with a place for its outcome in the order of the disk.
-    pub(crate) fn give(&self, work: Work) -> std::result::Result<(), HungUp> {
-        let (done, outcome) = bounded(1);
-        self.send(Item::Batch(outcome))?;
-        (self.spawn)(work, done);
-        Ok(())
-    }
-
-    pub(crate) fn advance(&self, extent: Extent) {
-        let used: &ExtentSet = &self.capture.plan.used;
-        let bytes = used.within(extent).map(|u| u.len).sum();
-        self.capture.job.progress.advance(Step::ReadSource, bytes);
+    pub(crate) fn spans(&self) -> Spans<'_> {
+        let Capture { plan, source, geometry, .. } = *self;
+        Spans::new(source, &plan.used, &plan.excluded, geometry, !plan.options.read_holes)
     }
 
     /// Reads from the first to the last byte that matters; the rest of the batch is undefined
     /// until it is masked.
     pub(crate) fn read_batch(
         &self,
+        workshop: &Workshop,
         first: u64,
         extent: Extent,
         captured: &mut Captured,
     ) -> Result<Batch> {
-        let Capture { plan, source, geometry, job, .. } = self.capture;
+        let Capture { plan, source, geometry, job, .. } = *self;
         let keep: Vec<Extent> = plan.used.within(extent).collect();
         // What an earlier batch left in the buffer is read over or masked.
-        let mut bytes = self.workshop.buffer(in_memory(extent.len));
+        let mut bytes = workshop.buffer(in_memory(extent.len));
         let sector = u64::from(geometry.sector_size());
         let mut unreadable = Vec::new();
         if let (Some(head), Some(tail)) = (keep.first(), keep.last()) {
@@ -234,6 +125,157 @@ impl Reader<'_> {
             }
         }
         Ok(Batch { first, bytes, keep, unreadable })
+    }
+}
+
+/// Work for the pool.
+pub(crate) enum Work {
+    Batch(Batch),
+    Section(Section),
+}
+
+pub(crate) type Outcome = aiv_image_format::Result<Vec<Block>>;
+
+/// Reads everything the plan calls used and pushes every block of the disk that `writer` has not
+/// got yet into it. `captured` is what reading those before has found.
+pub(crate) fn run(
+    capture: Capture<'_>,
+    writer: &mut ImageWriter<'_>,
+    mut pacer: Option<Pacer<'_>>,
+    captured: Captured,
+    image: &str,
+) -> Result<Captured> {
+    let Capture { plan, job, .. } = capture;
+    let threads = plan.options.threads.get();
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()
+        .map_err(|e| Error::Examine(Box::new(e)))?;
+    let pool = Arc::new(pool);
+    writer.seal_in(Arc::clone(&pool));
+    // Each waiting item may hold a piece of work, and so do the reader and the writer. What the
+    // workers have is among what waits for the writer.
+    let whole = capture.blocks_per_work() * u64::from(capture.geometry.block_size().get());
+    let waiting = in_memory(WAITING_BYTES_MAX / whole).clamp(2, 2 * threads + 2);
+    let (items, ordered) = bounded::<Item>(waiting);
+    let workshop = Workshop::new(capture.geometry, &plan.options, in_memory(whole));
+    if let Some(unfinished) = capture.resumed {
+        remember_blocks(unfinished, &workshop).map_err(|e| Error::of_image(image, e))?;
+    }
+    job.progress.begin(Step::ReadSource, plan.used_bytes());
+    let outcome = std::thread::scope(|threads| {
+        // The receiver moves along, so that it hangs up when the writer gives up.
+        let remembers = &workshop;
+        let writing = threads.spawn(move || write_in_order(&ordered, writer, remembers));
+        let reading = pool.in_place_scope(|scope| {
+            let spawn = |work: Work, done: Sender<_>| {
+                let workshop = &workshop;
+                scope.spawn(move |_| {
+                    let outcome = match (work, capture.parent) {
+                        (Work::Section(section), Some(parent)) => {
+                            section.judge(workshop, parent, capture.hint, job)
+                        }
+                        (Work::Batch(batch), _) => workshop.judge(batch),
+                        (Work::Section(_), None) => Ok(Vec::new()),
+                    };
+                    // The writer hangs up after an error; then nobody needs the outcome.
+                    let _ = done.send(outcome);
+                });
+            };
+            let reader = Reader { capture, workshop: &workshop, items, spawn: &spawn };
+            reader.advance(blocks_extent(&capture.geometry, 0, capture.first()));
+            match capture.parent {
+                None => reader.read(&mut pacer, captured),
+                Some(parent) => reader.read_changes(parent, &mut pacer, captured),
+            }
+        });
+        let written = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        match written {
+            Err(source) => Err(Error::of_image(image, source)),
+            Ok(()) => reading,
+        }
+    });
+    job.progress.end(Step::ReadSource);
+    // Whoever compared last may have found what the reader did not wait for.
+    capture.hint.map_or(Ok(()), Hint::check)?;
+    outcome
+}
+
+/// Blocks that are stored already can be referred to.
+fn remember_blocks(unfinished: &Unfinished, workshop: &Workshop) -> aiv_image_format::Result<()> {
+    for entry in unfinished.entries() {
+        let entry = entry?;
+        if entry.kind == Kind::Data {
+            let place = BlockPlace { address: entry.address, frame_size: entry.frame_size };
+            workshop.seen.remember(entry.leaf, place);
+        }
+    }
+    Ok(())
+}
+
+/// The calling thread: reads, and hands out work.
+pub(crate) struct Reader<'a> {
+    pub capture: Capture<'a>,
+    pub workshop: &'a Workshop,
+    items: Sender<Item>,
+    spawn: &'a dyn Fn(Work, Sender<Outcome>),
+}
+
+/// The writer gave up; its error is the one to report.
+pub(crate) struct HungUp;
+
+impl Reader<'_> {
+    /// Reads span after span. Ends early, without an error of its own, when the writer gave up.
+    fn read(&self, pacer: &mut Option<Pacer<'_>>, mut captured: Captured) -> Result<Captured> {
+        let Capture { geometry, job, .. } = self.capture;
+        let per_batch = self.capture.blocks_per_work();
+        let mut spans = self.capture.spans();
+        while let Some(span) = next_span(&mut spans)? {
+            let Some(span) = span.from(self.capture.first()) else { continue };
+            let extent = blocks_extent(&geometry, span.first, span.count);
+            if let Some(kind) = section::run_kind(span.kind) {
+                job.check()?;
+                if self.send(Item::Run(kind, span.count)).is_err() {
+                    return Ok(captured);
+                }
+                self.advance(extent);
+                continue;
+            }
+            let mut first = span.first;
+            while first < span.first + span.count {
+                job.check()?;
+                let count = per_batch.min(span.first + span.count - first);
+                let extent = blocks_extent(&geometry, first, count);
+                let batch = self.capture.read_batch(self.workshop, first, extent, &mut captured)?;
+                if let Some(pacer) = pacer {
+                    pacer.wait(batch.bytes.len() as u64, job)?;
+                }
+                if self.give(Work::Batch(batch)).is_err() {
+                    return Ok(captured);
+                }
+                self.advance(extent);
+                first += count;
+            }
+        }
+        Ok(captured)
+    }
+
+    pub(crate) fn send(&self, item: Item) -> std::result::Result<(), HungUp> {
+        self.items.send(item).map_err(|_| HungUp)
+    }
+
+    /// Gives work to the pool, with a place for its outcome in the order of the disk.
+    pub(crate) fn give(&self, work: Work) -> std::result::Result<(), HungUp> {
+        let (done, outcome) = bounded(1);
+        self.send(Item::Batch(outcome))?;
+        (self.spawn)(work, done);
+        Ok(())
+    }
+
+    pub(crate) fn advance(&self, extent: Extent) {
+        let used: &ExtentSet = &self.capture.plan.used;
+        let bytes = used.within(extent).map(|u| u.len).sum();
+        self.capture.job.progress.advance(Step::ReadSource, bytes);
     }
 }
 

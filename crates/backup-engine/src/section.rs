@@ -2,13 +2,14 @@
 //! comparison, and no look at the parent's index.
 
 use aiv_image_format::hash::{ConstantLeaves, FAN_OUT};
-use aiv_image_format::{BlockIndex, GroupNode, Kind, RunKind};
+use aiv_image_format::{BlockIndex, Digest, GroupNode, Kind, RunKind};
 
 use crate::error::{Error, Result};
+use crate::hints::{Hinted, Trust};
 use crate::pace::Pacer;
 use crate::parent::Parent;
 use crate::pipeline::{Capture, Captured, HungUp, Item, Reader, Work, blocks_extent, next_span};
-use crate::spans::{Span, SpanKind, Spans};
+use crate::spans::{Span, SpanKind};
 use crate::workshop::Batch;
 
 const GROUP: u64 = FAN_OUT as u64;
@@ -30,6 +31,8 @@ pub(crate) struct Section {
     pub parts: Vec<Part>,
     /// The nodes of the group in the parent's state, when the section is one that both have.
     pub node: Option<GroupNode>,
+    /// Blocks that are as the parent has them unless a tracker lied; ascending.
+    pub audited: Vec<BlockIndex>,
 }
 
 /// Some blocks of a section.
@@ -41,6 +44,8 @@ pub(crate) enum Part {
         count: u64,
     },
     Read(Batch),
+    /// Blocks not read: the parent has them with these leaves.
+    Skipped(Vec<Digest>),
 }
 
 /// A failed read of the source or the parent, or a writer that gave up.
@@ -68,8 +73,8 @@ impl Reader<'_> {
         &self,
         parent: &Parent,
         pacer: &mut Option<Pacer<'_>>,
+        mut captured: Captured,
     ) -> Result<Captured> {
-        let mut captured = self.nothing_captured();
         match self.read_sections(parent, pacer, &mut captured) {
             Ok(()) | Err(Stop::HungUp) => Ok(captured),
             Err(Stop::Failed(error)) => Err(error),
@@ -82,16 +87,22 @@ impl Reader<'_> {
         pacer: &mut Option<Pacer<'_>>,
         captured: &mut Captured,
     ) -> std::result::Result<(), Stop> {
-        let Capture { geometry, plan, source, job, .. } = self.capture;
+        let Capture { geometry, plan, job, hint, .. } = self.capture;
         let per_section = self.capture.blocks_per_work();
         let blocks = geometry.blocks();
         let mut old = OldGroups::new(parent, &ConstantLeaves::new(geometry));
-        let mut spans = Spans::new(source, &plan.used, &plan.excluded, geometry);
+        let first = self.capture.first();
+        let mut spans = self.capture.spans();
+        let mut hinted = hint.map(|hint| Hinted::new(hint, plan, parent));
         let mut span = next_span(&mut spans)?;
-        let mut at: BlockIndex = 0;
+        while span.is_some_and(|span| span.from(first).is_none()) {
+            span = next_span(&mut spans)?;
+        }
+        let mut at: BlockIndex = first;
         while let Some(current) = span {
-            debug_assert!(at.is_multiple_of(per_section), "a section after the other");
+            debug_assert!(at == first || at.is_multiple_of(per_section), "section after section");
             job.check().map_err(Error::from)?;
+            hinted.as_ref().map_or(Ok(()), Hinted::check)?;
             let span_end = current.first + current.count;
             let section_end = (at / per_section + 1).saturating_mul(per_section).min(blocks);
             let kind = run_kind(current.kind);
@@ -99,22 +110,33 @@ impl Reader<'_> {
                 // Nothing to read in whole sections: as many as there are.
                 let end =
                     if span_end == blocks { blocks } else { span_end / per_section * per_section };
-                self.compare_run(parent, &mut old, kind, at, end)?;
+                self.compare_run(parent, &mut old, hinted.as_mut(), kind, at, end)?;
                 self.advance(blocks_extent(&geometry, at, end - at));
                 at = end;
             } else {
-                let mut section =
-                    Section { first: at, end: section_end, parts: Vec::new(), node: None };
+                let mut section = Section::new(at, section_end);
                 let mut next = Some(current);
                 while let Some(Span { first, count, kind }) = next
                     && first < section_end
                 {
                     let (from, to) = (first.max(at), (first + count).min(section_end));
                     let extent = blocks_extent(&geometry, from, to - from);
-                    section.parts.push(match run_kind(kind) {
-                        Some(kind) => Part::Run { kind, first: from, count: to - from },
-                        None => Part::Read(self.read_batch(from, extent, captured)?),
-                    });
+                    match (run_kind(kind), &mut hinted) {
+                        (None, None) => {
+                            let batch =
+                                self.capture.read_batch(self.workshop, from, extent, captured)?;
+                            section.parts.push(Part::Read(batch));
+                        }
+                        (None, Some(hinted)) => {
+                            self.read_hinted(hinted, from, to, &mut section, captured)?;
+                        }
+                        (Some(kind), hinted) => {
+                            if let (RunKind::Zero, Some(hinted)) = (kind, hinted) {
+                                section.audited.extend(trusted_blocks(hinted, from, to)?);
+                            }
+                            section.parts.push(Part::Run { kind, first: from, count: to - from });
+                        }
+                    }
                     if first + count > section_end {
                         break;
                     }
@@ -129,7 +151,10 @@ impl Reader<'_> {
                 if is_group && section_end <= parent.shared() {
                     section.node = Some(old.node(at / GROUP)?);
                 }
-                self.give(Work::Section(section))?;
+                match section.is_skipped() {
+                    true => self.send(Item::Inherited(section_end - at))?,
+                    false => self.give(Work::Section(section))?,
+                }
                 self.advance(blocks_extent(&geometry, at, section_end - at));
                 at = section_end;
                 continue;
@@ -141,11 +166,58 @@ impl Reader<'_> {
         Ok(())
     }
 
+    /// Reads of the blocks `from .. to` those that may have changed, and the share that is
+    /// compared in any case.
+    fn read_hinted(
+        &self,
+        hinted: &mut Hinted<'_>,
+        from: BlockIndex,
+        to: BlockIndex,
+        section: &mut Section,
+        captured: &mut Captured,
+    ) -> Result<()> {
+        let geometry = self.capture.geometry;
+        // Where the blocks begin that are read next.
+        let mut unread = from;
+        let read_until = |unread: &mut BlockIndex, end, section: &mut Section, captured: &mut _| {
+            if *unread < end {
+                let extent = blocks_extent(&geometry, *unread, end - *unread);
+                section.parts.push(Part::Read(self.capture.read_batch(
+                    self.workshop,
+                    *unread,
+                    extent,
+                    captured,
+                )?));
+            }
+            Ok::<_, Error>(())
+        };
+        for row in hinted.trusted(from, to)? {
+            let Trust::Yes(leaves) = row.trust else { continue };
+            for (block, leaf) in (row.first..).zip(leaves) {
+                let len = blocks_extent(&geometry, block, 1).len;
+                if hinted.is_audited(block) {
+                    section.audited.push(block);
+                    captured.bytes_audited += len;
+                    continue;
+                }
+                captured.bytes_skipped += len;
+                read_until(&mut unread, block, section, captured)?;
+                unread = block + 1;
+                match section.parts.last_mut() {
+                    Some(Part::Skipped(leaves)) => leaves.push(leaf),
+                    _ => section.parts.push(Part::Skipped(vec![leaf])),
+                }
+            }
+        }
+        read_until(&mut unread, to, section, captured)
+    }
+
     /// Blocks `from .. to` need no reading: finds out which of them the parent has alike.
     fn compare_run(
         &self,
         parent: &Parent,
         old: &mut OldGroups<'_>,
+        mut hinted: Option<&mut Hinted<'_>>,
         kind: RunKind,
         from: BlockIndex,
         to: BlockIndex,
@@ -167,6 +239,11 @@ impl Reader<'_> {
                 let end = end.min(parent.shared());
                 let same = stretch.kind() == kind_of(kind) && stretch.leaf().is_none();
                 let count = end.saturating_sub(at);
+                if let (false, RunKind::Zero, Some(hinted)) = (same, kind, &mut hinted)
+                    && let Some(&block) = trusted_blocks(hinted, at, end)?.first()
+                {
+                    hinted.lied(block);
+                }
                 self.send(if same { Item::Inherited(count) } else { Item::Run(kind, count) })?;
                 at = at.max(end);
             }
@@ -188,14 +265,34 @@ impl Reader<'_> {
 }
 
 impl Section {
+    fn new(first: BlockIndex, end: BlockIndex) -> Self {
+        Self { first, end, parts: Vec::new(), node: None, audited: Vec::new() }
+    }
+
+    /// Whether nothing of it was read, and nothing of it is known but that it did not change.
+    fn is_skipped(&self) -> bool {
+        self.parts.iter().all(|part| matches!(part, Part::Skipped(_)))
+    }
+
     /// Bytes that were read.
     fn bytes(&self) -> u64 {
         let read = |part: &Part| match part {
             Part::Read(batch) => batch.bytes.len() as u64,
-            Part::Run { .. } => 0,
+            Part::Run { .. } | Part::Skipped(_) => 0,
         };
         self.parts.iter().map(read).sum()
     }
+}
+
+/// Those of the blocks `from .. to` that a tracker says are as the parent has them.
+fn trusted_blocks(
+    hinted: &mut Hinted<'_>,
+    from: BlockIndex,
+    to: BlockIndex,
+) -> Result<Vec<BlockIndex>> {
+    let rows = hinted.trusted(from, to)?;
+    let trusted = rows.into_iter().filter(|row| matches!(row.trust, Trust::Yes(_)));
+    Ok(trusted.flat_map(|row| row.first..row.first + row.count).collect())
 }
 
 /// The nodes of the parent's groups, asked for in ascending order.

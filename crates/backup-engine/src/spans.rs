@@ -25,6 +25,15 @@ pub(crate) struct Span {
     pub kind: SpanKind,
 }
 
+impl Span {
+    /// The part of it from `first` on, if there is any.
+    pub(crate) fn from(self, first: u64) -> Option<Self> {
+        let end = self.first + self.count;
+        let first = self.first.max(first);
+        (first < end).then_some(Self { first, count: end - first, ..self })
+    }
+}
+
 /// Bytes looked at together: bounds the memory for holes and fragments of one step.
 const WINDOW: u64 = 16 << 30;
 
@@ -35,19 +44,24 @@ pub(crate) struct Spans<'a> {
     used: &'a ExtentSet,
     excluded: &'a ExtentSet,
     geometry: Geometry,
+    /// Whether the source is asked for its holes.
+    asks: bool,
     next_window: u64,
     ready: std::vec::IntoIter<Span>,
 }
 
 impl<'a> Spans<'a> {
-    /// Spans of a disk of which `used` matters; `excluded` does not, and is none of it.
+    /// Spans of a disk of which `used` matters; `excluded` does not, and is none of it. Without
+    /// `asks`, nothing is known to be zeros.
     pub(crate) fn new(
         source: &'a dyn ReadAt,
         used: &'a ExtentSet,
         excluded: &'a ExtentSet,
         geometry: Geometry,
+        asks: bool,
     ) -> Self {
-        Self { source, used, excluded, geometry, next_window: 0, ready: Vec::new().into_iter() }
+        let ready = Vec::new().into_iter();
+        Self { source, used, excluded, geometry, asks, next_window: 0, ready }
     }
 
     pub(crate) fn next(&mut self) -> io::Result<Option<Span>> {
@@ -72,7 +86,8 @@ impl<'a> Spans<'a> {
         if nothing_used && self.excluded.within(window).next().is_none() {
             return Ok(vec![Span { first, count: end - first, kind: SpanKind::Unused }]);
         }
-        let holes = if nothing_used { Vec::new() } else { self.source.holes(window)? };
+        let asks = self.asks && !nothing_used;
+        let holes = if asks { self.source.holes(window)? } else { Vec::new() };
         let holes: ExtentSet = holes.into_iter().collect();
         let to_read = self.used.within(window).flat_map(|u| holes.gaps_within(u));
         let to_read = block_ranges(to_read, size);
@@ -164,14 +179,14 @@ mod tests {
         #[test]
         fn every_block_is_in_one_span_of_the_right_kind(
             used in extents(2_000_000), left_out in extents(2_000_000),
-            holes in extents(2_000_000),
+            holes in extents(2_000_000), asks in any::<bool>(),
         ) {
             let size = BlockSize::new(16384).expect("a block size");
             let geometry = Geometry::new(2_000_000, size, 512).expect("small");
             let source = Holey(holes.runs().to_vec(), 2_000_000);
             let gaps = left_out.runs().iter().flat_map(|&run| used.gaps_within(run));
             let excluded: ExtentSet = gaps.collect();
-            let mut spans = Spans::new(&source, &used, &excluded, geometry);
+            let mut spans = Spans::new(&source, &used, &excluded, geometry, asks);
             let mut next = 0;
             while let Some(span) = spans.next()? {
                 prop_assert_eq!(span.first, next);
@@ -179,7 +194,7 @@ mod tests {
                 for block in span.first..next {
                     let bytes = Extent::new(block * 16384, geometry.block_len(block).into());
                     let matters = used.within(bytes).next().is_some();
-                    let unknown = used.within(bytes).any(|u| !holes.gaps_within(u).is_empty());
+                    let unknown = used.within(bytes).any(|u| !asks || !holes.gaps_within(u).is_empty());
                     let left_out = excluded.within(bytes).next().is_some();
                     let kind = match (matters, unknown) {
                         (false, _) if left_out => SpanKind::Excluded,

@@ -112,6 +112,12 @@ pub enum Error {
         /// One that builds on it.
         by: PointId,
     },
+    /// Files that are to be salvaged together are not images of one chain.
+    #[error("the files are not images that build on each other: {what}")]
+    NoChain {
+        /// What is wrong.
+        what: String,
+    },
     /// Source and destination of a move are one folder, or one lies in the other.
     #[error("the destination shows files of the folder that is to be moved from")]
     SameFolder,

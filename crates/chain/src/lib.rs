@@ -24,6 +24,7 @@ mod overlay;
 mod reader;
 mod removal;
 mod repair;
+pub mod salvage;
 mod scan;
 mod select;
 mod slots;

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use aiv_image_format::meta::{DiskInfo, Manifest, Meta, RegionInfo, RegionKind};
 use aiv_image_format::{
-    BlockSize, Compression, Encoder, Features, Geometry, ImageId, ImageKind, ImageWriter, PointId,
-    RunKind, SessionTag, SetId, Superblock, hash,
+    BlockSize, Compression, Digest, Encoder, Features, Geometry, ImageId, ImageKind, ImageWriter,
+    PointId, RunKind, SessionTag, SetId, Superblock, hash,
 };
 use aiv_testkit::MemStorage;
 use aiv_volume_io::{DirStorage, Extent, Storage};
@@ -35,6 +35,7 @@ pub(crate) fn image_of(id: u8, name: &str, full_number: u32, content: &[u8]) -> 
         session: SessionTag([id; 12]),
         writer: "a test".to_owned(),
         key_commitment: aiv_image_format::Digest::default(),
+        source_token: Digest::default(),
     };
     let file = storage.create("image").expect("an empty storage");
     let mut writer = ImageWriter::create(file, superblock).expect("created");

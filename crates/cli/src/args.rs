@@ -71,6 +71,7 @@ pub(crate) enum Command {
     },
     Verify(Verify),
     Restore(Restore),
+    Salvage(Salvage),
     Consolidate(Consolidate),
     Archive(Archive),
     /// Take points, with all the images they need, to another folder
@@ -144,7 +145,8 @@ Examples:
 ///
 /// Free space is left out where a filesystem's own records of it can be trusted (ext2, ext3, ext4,
 /// XFS, Btrfs, NTFS, FAT, exFAT, swap); all else is captured whole. The source is never written. An
-/// image appears in the folder only after it was written, synced and read back.
+/// image appears in the folder only after it was written, synced and read back. A backup that was
+/// interrupted is gone on with by the same command, if the source still is what was stored of it.
 ///
 /// A qcow2, VHD, VHDX or VMDK file is read as the disk it describes, and so is a disk behind an NBD
 /// server: nbd://HOST:PORT/EXPORT or nbd+unix:///EXPORT?socket=PATH.
@@ -155,7 +157,7 @@ Examples:
   aiv backup /dev/sdb1 --to /mnt/backup --differential --freeze --exclude '*.iso'
   aiv backup /dev/vg/db --to /mnt/backup --snapshot --pre-freeze 'db stop' --post-thaw 'db start'
   aiv backup /dev/sda /dev/sdb --to /mnt/backup --rate-limit 100M --seal --password-file pass
-  aiv backup vm.qcow2 --follow folder --to . --sectors all --compress zstd:9 --verify")]
+  aiv backup vm.qcow2 --follow folder --to . --changes bitmap:monday --compress zstd:9 --verify")]
 pub(crate) struct Backup {
     /// Block devices, raw disk files, virtual disks, or nbd://HOST/EXPORT
     #[arg(required = true, value_name = "SOURCE")]
@@ -192,9 +194,18 @@ pub(crate) struct Backup {
     /// Leave out what files hold whose path in their volume matches, as `*.iso`; repeatable
     #[arg(long, value_name = "PATTERN", value_parser = parse::pattern)]
     pub exclude: Vec<Pattern>,
+    /// Begin anew, also where an interrupted backup of the source could be gone on with
+    #[arg(long)]
+    pub no_resume: bool,
     /// zstd, zstd:LEVEL with a level from 1 to 19, lz4, or none
     #[arg(long, value_name = "METHOD", default_value = "zstd:1", value_parser = parse::compression)]
     pub compress: Compression,
+    /// Do not read what `bitmap:NAME`, a dirty bitmap of a qcow2 file or NBD server, does not mark
+    #[arg(long, value_name = "HINT", value_parser = parse::changes)]
+    pub changes: Option<String>,
+    /// Believe nobody about what changed or is zeros: read holes, too
+    #[arg(long, conflicts_with = "changes")]
+    pub no_hints: bool,
     /// Read at most so many bytes per second
     #[arg(long, value_name = "SIZE", value_parser = parse::rate)]
     pub rate_limit: Option<NonZeroU64>,
@@ -342,6 +353,43 @@ pub(crate) struct Restore {
     pub yes: bool,
     #[command(flatten)]
     pub unlock: SecretFiles,
+}
+
+/// Get out what is left of damaged, cut-off or unfinished images, and list what is lost
+///
+/// The files are only read, and nothing is overwritten. Exit code 0: everything came back; 3:
+/// something is lost.
+#[derive(clap::Args)]
+#[command(group(clap::ArgGroup::new("out").required(true)), after_help = "\
+Examples:
+  aiv salvage broken.aiv --list
+  aiv salvage broken.aiv --image /mnt/new
+  aiv salvage full.aiv one.aii two.aii --to disk.img")]
+pub(crate) struct Salvage {
+    /// The files; several of one chain in any order
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Write what is left into this new raw file; what is lost stays a hole
+    #[arg(long, value_name = "RAW", group = "out")]
+    pub to: Option<PathBuf>,
+    /// Write what is left as a new full image into this folder; what is lost is unreadable there
+    #[arg(long, value_name = "DIR", group = "out")]
+    pub image: Option<PathBuf>,
+    /// Read everything and list what is lost; write nothing
+    #[arg(long, group = "out")]
+    pub list: bool,
+    /// In the raw file, write !AIV-UNREADABLE! over and over where bytes are lost
+    #[arg(long, requires = "to")]
+    pub fill: bool,
+    /// Folder with the images they build on [default: that of the first file]
+    #[arg(long, value_name = "DIR")]
+    pub parent: Option<PathBuf>,
+    /// Bytes of the disk, where nothing in the file tells
+    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
+    pub size: Option<u64>,
+    /// Bytes per block, where nothing in the file tells
+    #[arg(long, value_name = "SIZE", value_parser = parse::block_size)]
+    pub block_size: Option<BlockSize>,
 }
 
 /// Merge older points into the ones that follow them

@@ -14,6 +14,10 @@ pub(crate) fn le64(record: &[u8], at: usize) -> u64 {
 }
 
 /// The big-endian integer at `at`; zero where the record ends before it.
+pub(crate) fn be16(record: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes(take(record, at))
+}
+
 pub(crate) fn be32(record: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(take(record, at))
 }

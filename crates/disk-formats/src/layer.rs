@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aiv_volume_io::{Extent, ReadAt};
 
+use crate::qcow2::Bitmap;
+
 /// Holes named by one call at most: 1 MiB of memory. The rest is read as the zeros it is.
 const HOLES_MAX: usize = 1 << 16;
 /// Unpacked units kept: a reader who goes forward in strides smaller than a unit unpacks each
@@ -44,6 +46,11 @@ pub(crate) trait Layer: Send + Sync {
     /// A file that holds data. A run that begins inside it and reaches past its end reads as
     /// zeros there.
     fn data(&self, index: usize) -> Option<&dyn ReadAt>;
+
+    /// Those who marked what was written to this file.
+    fn bitmaps(&self) -> &[Bitmap] {
+        &[]
+    }
 
     /// The bytes of the compressed unit that begins at byte `unit` of the disk.
     fn unpack(&self, unit: u64) -> io::Result<Vec<u8>> {

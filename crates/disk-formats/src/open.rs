@@ -3,7 +3,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aiv_volume_io::{Extent, FileKind, MemDisk, ReadAt};
+use aiv_volume_io::{ChangeTracker, Extent, FileKind, MemDisk, ReadAt};
 
 use crate::follow::{Files, Follow};
 use crate::layer::{Layer, Stacked};
@@ -29,6 +29,7 @@ pub struct DiskImage {
     disk: Arc<dyn ReadAt>,
     files: Vec<PathBuf>,
     notes: Vec<String>,
+    bitmaps: Vec<qcow2::Bitmap>,
 }
 
 /// One file, understood.
@@ -125,11 +126,13 @@ impl DiskImage {
             expected = parent.expected;
             (path, file) = (opened.path, opened.file);
         };
+        // Those further down watched other disks.
+        let bitmaps = layers.first().map(|top| top.bitmaps().to_vec()).unwrap_or_default();
         let mut disk = base;
         for layer in layers.into_iter().rev() {
             disk = Arc::new(Stacked::new(layer, disk));
         }
-        Ok(Self { format, disk, files: files.opened, notes })
+        Ok(Self { format, disk, files: files.opened, notes, bitmaps })
     }
 
     /// What the file is.
@@ -143,6 +146,19 @@ impl DiskImage {
     #[must_use]
     pub fn files(&self) -> &[PathBuf] {
         &self.files
+    }
+
+    /// The dirty bitmaps of a qcow2 file, each with the reason where it is not to be asked. They
+    /// do not watch the other [`files`](Self::files) the disk is built of: `beneath` is what the
+    /// caller makes of those.
+    #[must_use]
+    pub fn change_trackers(&self, beneath: [u8; 32]) -> Vec<Box<dyn ChangeTracker>> {
+        let boxed = |bitmap: &qcow2::Bitmap| {
+            let mut bitmap = bitmap.clone();
+            bitmap.facts.beneath = beneath;
+            Box::new(bitmap) as Box<dyn ChangeTracker>
+        };
+        self.bitmaps.iter().map(boxed).collect()
     }
 
     /// Things the user should know, as sentences without a full stop.

@@ -62,6 +62,19 @@ impl<'f> Appender<'f> {
         }
     }
 
+    /// Goes on behind the `len` bytes a file has, without key and without parity over its pieces.
+    /// `open_piece` are those of them that complete no piece, `pieces` the hashes of pieces before
+    /// them that nobody has taken yet.
+    pub(crate) fn resume(
+        file: Box<dyn AppendFile + 'f>,
+        len: u64,
+        open_piece: Vec<u8>,
+        pieces: Vec<Digest>,
+    ) -> Self {
+        let piece_count = len / PIECE_SIZE as u64;
+        Self { flushed: len, piece_count, open_piece, pieces, ..Self::new(file, false) }
+    }
+
     /// Counts `slots` bytes behind the first page as zeros.
     pub(crate) fn with_slots(self, slots: u64) -> Self {
         Self { slots, ..self }
@@ -171,7 +184,7 @@ impl<'f> Appender<'f> {
     }
 
     /// Hands everything to the storage.
-    fn flush(&mut self) -> Result<()> {
+    pub(crate) fn flush(&mut self) -> Result<()> {
         self.hand_over()?;
         while self.store_oldest()? {}
         Ok(())

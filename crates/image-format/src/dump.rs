@@ -139,6 +139,9 @@ impl Dump<'_> {
             };
             self.detail(format_args!("{what}, key {}{with}", s.key_commitment))?;
         }
+        if !s.source_token.is_zero() {
+            self.detail(format_args!("source token {}", s.source_token))?;
+        }
         self.detail(format_args!("session {}, writer {:?}", s.session, s.writer))
     }
 

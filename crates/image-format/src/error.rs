@@ -90,6 +90,9 @@ pub enum Error {
          been put in the place of one that was"
     )]
     NotKeyed,
+    /// Nothing can be salvaged from a file, or not without help.
+    #[error(transparent)]
+    Unsalvageable(#[from] Unsalvageable),
     /// The caller asked to stop.
     #[error(transparent)]
     Canceled(#[from] Canceled),
@@ -126,6 +129,27 @@ pub enum Foreign {
     },
 }
 
+/// Why nothing can be salvaged from a file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unsalvageable {
+    /// Not one sound frame, and no superblock.
+    #[error("nothing of an Aivory image is left in the file")]
+    Nothing,
+    /// Nothing tells how large the disk was.
+    #[error("nothing in the file tells the size of the disk; it had at least {at_least} bytes")]
+    Length {
+        /// Bytes up to the last block of which something is left.
+        at_least: u64,
+    },
+    /// Nothing tells how large blocks are.
+    #[error("nothing in the file tells the size of its blocks")]
+    BlockSize,
+    /// More than can be remembered.
+    #[error("more than 67,108,864 frames are left without index and checkpoints")]
+    TooMuch,
+}
+
 /// What this version cannot read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -148,6 +172,12 @@ pub enum Unsupported {
         /// The unknown bits of the incompatible feature word.
         bits: u64,
         /// Their names, as the image gives them, separated by commas.
+        names: String,
+    },
+    /// An unfinished image with these features is not gone on with, but made anew.
+    #[error("going on with an unfinished image that has these features is not supported: {names}")]
+    GoingOn {
+        /// Their names, separated by commas.
         names: String,
     },
 }

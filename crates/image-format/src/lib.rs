@@ -27,10 +27,12 @@ pub mod meta;
 mod parent;
 mod parity;
 mod repair;
+pub mod salvage;
 mod seal;
 mod segments;
 mod state;
 mod tree_pages;
+mod unfinished;
 mod verify;
 mod writer;
 
@@ -38,7 +40,9 @@ pub use aiv_keys::{ChainKey, Keys};
 pub use block::{BaseBlock, BaseReader, BlockReader, Scratch};
 pub use codec::{Compression, DELTA_DEPTH_WRITTEN, Decoder, DeltaBase, EncodedBlock, Encoder};
 pub use dump::dump;
-pub use error::{Corrupt, Error, Foreign, Result, Section, SegmentError, Unsupported};
+pub use error::{
+    Corrupt, Error, Foreign, Result, Section, SegmentError, Unsalvageable, Unsupported,
+};
 pub use groups::{GroupSpan, Groups};
 pub use hash::{GroupNode, Roots};
 pub use ids::{
@@ -57,6 +61,7 @@ pub use segments::{
     SegmentFile, SegmentFiles, SegmentHead, SegmentReport, Segments, peek_segment, segment_name,
     smallest_split, verify_segment,
 };
+pub use unfinished::Unfinished;
 pub use verify::{Depth, VerifyReport};
 pub use writer::{BlockPlace, ImageSummary, ImageWriter, RowItem, RunKind};
 

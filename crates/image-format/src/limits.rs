@@ -72,6 +72,12 @@ pub const EXCLUDED_FILES_MAX: usize = 65_536;
 /// their room.
 pub const EXCLUDED_BYTES: usize = 4 << 20;
 
+/// Change trackers one point may list. A backup needs the one it uses and the next one.
+pub const TRACKERS_MAX: usize = 64;
+
+/// Marked places of a tracker that a point remembers, to see whether they stay marked.
+pub const WITNESSES_MAX: usize = 64;
+
 /// Differences a reader undoes for one block before it meets one stored whole, and the largest
 /// depth a frame may state: bounds the recursion of a reader and its memory. Writers stay at two,
 /// so that a random read costs at most two decompressions more than in a full image.

@@ -5,17 +5,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aiv_backup_engine::{
-    BackupIds, BackupOptions, BackupPlan, BackupReport, HeldSource, Hold, RateLimit, SourceFacts,
+    BackupIds, BackupOptions, BackupPlan, BackupReport, HeldSource, RateLimit, SourceFacts,
     machine_inventory,
 };
 use aiv_disk_formats::OpenOptions;
 use aiv_image_format::GroupId;
-use aiv_volume_io::{DirStorage, Job, ReadAt, device};
+use aiv_volume_io::{DirStorage, Job, device};
 
 use crate::error::{Error, Refusal, Result};
 use crate::hooks::Hooks;
 use crate::seal::SealJob;
 use crate::source::{SeenAs, Source};
+use crate::stamp::stamp_of;
 use crate::still::{Still, StillReport};
 use crate::world::World;
 
@@ -117,7 +118,10 @@ impl BackupJob {
         job: Job<'_>,
     ) -> Result<BackupDone> {
         let started = world.clock().now();
-        let source = Source::open(world.root(), word, &self.open)?;
+        let mut source = Source::open(world.root(), word, &self.open)?;
+        if source.facts.writers.is_empty() {
+            source.facts.stamp = stamp_of(&source.made_of, world.now_unix_ms());
+        }
         for part in &source.made_of {
             if device::holds_path(world.root(), part, folder.path())? {
                 return Err(Refusal::DestinationOnSource.into());
@@ -128,7 +132,11 @@ impl BackupJob {
         let done = match self.still {
             Some(Still::Freeze(limit)) => run.frozen(source, limit),
             Some(Still::Snapshot(space)) => run.of_snapshot(source, space),
-            None => run.image(&*source.disk, source.facts, None),
+            None => {
+                let held =
+                    HeldSource { disk: &*source.disk, hold: None, trackers: &source.trackers };
+                run.image(held, source.facts)
+            }
         };
         let elapsed = world.clock().now().saturating_sub(started);
         done.map(|done| BackupDone { seen_as, elapsed, ..done })
@@ -148,21 +156,19 @@ pub(crate) struct Run<'a> {
 impl Run<'_> {
     pub(crate) fn image(
         &self,
-        disk: &dyn ReadAt,
+        source: HeldSource<'_>,
         mut facts: SourceFacts,
-        hold: Option<&dyn Hold>,
     ) -> Result<BackupDone> {
         let Self { request, folder, world, job, .. } = *self;
         facts.source_id.clone_from(&request.source_id);
         facts.name = request.name.clone().unwrap_or(facts.name);
         let seal = request.seal.as_ref().map(|seal| seal.options(world)).transpose()?;
         let options = BackupOptions { seal, ..request.options.clone() };
-        let plan = BackupPlan::new(disk, facts, options, job)?;
+        let plan = BackupPlan::new(source.disk, facts, options, job)?;
         let ids = BackupIds::new(&random(world)?, self.group, world.now_unix_ms());
         let clock = world.clock();
         let limit = request.rate_limit.map(|rate| RateLimit { bytes_per_second: rate, clock });
         let machine = machine_inventory(world.root());
-        let source = HeldSource { disk, hold };
         let report = plan.apply_held(source, folder, &ids, &machine, limit, job)?;
         // A folder without it is only slower to look through.
         let _ = report.remember(folder, job);

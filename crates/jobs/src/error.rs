@@ -67,7 +67,8 @@ pub enum Error {
     /// A key cannot be used or changed as asked.
     #[error(transparent)]
     Key(#[from] aiv_keys::Error),
-    /// The images of a folder cannot be looked through, or their key slots not be changed.
+    /// The images of a folder cannot be looked through, their key slots not be changed, or nothing
+    /// was salvaged from them.
     #[error(transparent)]
     Chain(#[from] aiv_chain::Error),
     /// Random bytes for new ids are missing.
@@ -119,6 +120,9 @@ impl Error {
         match self {
             Self::HookToo { source, .. } => source.is_canceled(),
             Self::Volume(Volume::Canceled(_)) | Self::Backup(Backup::Canceled(_)) => true,
+            Self::Backup(Backup::Interrupted { source, .. }) => {
+                matches!(**source, Backup::Canceled(_))
+            }
             _ => false,
         }
     }

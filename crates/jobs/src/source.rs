@@ -1,10 +1,12 @@
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aiv_backup_engine::SourceFacts;
 use aiv_disk_formats::{DiskImage, Format, OpenOptions};
 use aiv_nbd_client::{Address, NbdDisk, NbdOptions, Uri};
-use aiv_volume_io::{FileDisk, ReadAt, is_written_by_qemu};
+use aiv_volume_io::{ChangeTracker, FileDisk, ReadAt, is_written_by_qemu};
 
 use crate::error::{Error, Result};
 
@@ -12,6 +14,8 @@ use crate::error::{Error, Result};
 pub struct Source {
     /// Its bytes.
     pub disk: Box<dyn ReadAt>,
+    /// Who watches them for changes: dirty bitmaps.
+    pub trackers: Vec<Box<dyn ChangeTracker>>,
     /// Name, identity, sectors, and who could write to it.
     pub facts: SourceFacts,
     /// Every file and device its bytes come from. Images must not be written onto any of them.
@@ -65,11 +69,12 @@ impl Source {
             files: if is_raw { Vec::new() } else { made_of.clone() },
             notes: image.notes().to_vec(),
         };
+        let trackers = image.change_trackers(beneath(made_of.get(1..).unwrap_or_default())?);
         let disk: Box<dyn ReadAt> = match is_raw && !facts.writers.is_empty() {
             true => Box::new(FileDisk::open_source_direct(word)?),
             false => Box::new(image),
         };
-        Ok(Self { disk, facts, made_of, seen_as })
+        Ok(Self { disk, trackers, facts, made_of, seen_as })
     }
 
     fn behind_server(root: &Path, word: &str) -> Result<Self> {
@@ -82,11 +87,29 @@ impl Source {
             host: hostname.unwrap_or_default().trim().to_owned(),
             ..SourceFacts::default()
         };
-        let disk = NbdDisk::connect(uri, NbdOptions::default())?;
+        let options = NbdOptions { all_bitmaps: true, ..NbdOptions::default() };
+        let disk = Arc::new(NbdDisk::connect(uri, options)?);
+        let trackers = disk.change_trackers();
         let note = "whether anybody writes to the disk meanwhile cannot be seen through a server";
         let seen_as = SeenAs { format: "nbd", files: Vec::new(), notes: vec![note.to_owned()] };
-        Ok(Self { disk: Box::new(disk), facts, made_of: Vec::new(), seen_as })
+        Ok(Self { disk: Box::new(disk), trackers, facts, made_of: Vec::new(), seen_as })
     }
+}
+
+/// Names the state of the files an image lies on: what its bitmaps do not watch.
+fn beneath(files: &[PathBuf]) -> Result<[u8; 32]> {
+    if files.is_empty() {
+        return Ok([0; 32]);
+    }
+    let mut hasher = blake3::Hasher::new();
+    for file in files {
+        let found = fs::metadata(file).map_err(aiv_volume_io::Error::path("examine", file))?;
+        let times = [found.mtime(), found.mtime_nsec()].map(i64::cast_unsigned);
+        for number in [found.dev(), found.ino(), found.len(), times[0], times[1]] {
+            hasher.update(&number.to_le_bytes());
+        }
+    }
+    Ok(*hasher.finalize().as_bytes())
 }
 
 /// The export, or where there is none to name, what the server is found by.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use aiv_backup_engine::{Clock, Hold, SourceFacts};
+use aiv_backup_engine::{Clock, HeldSource, Hold, SourceFacts};
 use aiv_volume_io::{FileDisk, device};
 
 use crate::backup::{BackupDone, Run, random};
@@ -50,7 +50,9 @@ impl Run<'_> {
         let Self { request, word, world, job, .. } = *self;
         let choice = choose(world.root(), &source.made_of)?;
         if choice.mounts.is_empty() {
-            return self.image(&*source.disk, source.facts, None);
+            let disk = &*source.disk;
+            let held = HeldSource { disk, hold: None, trackers: &source.trackers };
+            return self.image(held, source.facts);
         }
         drop(source);
         let around = Around::begin(&request.hooks, word, world.clock(), job)?;
@@ -88,7 +90,9 @@ impl Run<'_> {
         };
         let thawed = AtomicU64::new(0);
         let then = Thaw { frozen: &frozen, around, clock: world.clock(), thawed: &thawed };
-        match self.image(&frozen.watch(&*source.disk), facts, Some(&then)) {
+        let disk = &frozen.watch(&*source.disk);
+        let held = HeldSource { disk, hold: Some(&then), trackers: &source.trackers };
+        match self.image(held, facts) {
             Ok(done) => {
                 let thawed = Duration::from_nanos(thawed.load(Ordering::Relaxed));
                 Ok((done, thawed.saturating_sub(began)))
@@ -135,7 +139,8 @@ impl Run<'_> {
 
     fn while_it_holds(&self, snapshot: &Snapshot<'_>, facts: SourceFacts) -> Result<BackupDone> {
         let disk = FileDisk::open_source(&snapshot.device)?;
-        let done = self.image(&snapshot.watch(&disk), facts, Some(&Holds(snapshot)));
+        let (disk, hold) = (&snapshot.watch(&disk), Some(&Holds(snapshot) as &dyn Hold));
+        let done = self.image(HeldSource { disk, hold, trackers: &[] }, facts);
         match done {
             Err(error) if error.is_canceled() => Err(error),
             // Whatever failed because of it, this is the cause.

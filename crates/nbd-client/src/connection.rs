@@ -60,6 +60,12 @@ impl Connection {
         self.contexts.iter().any(|(_, name)| name == context)
     }
 
+    /// What follows `beginning` in the names of those contexts that begin with it.
+    pub(crate) fn contexts_of(&self, beginning: &str) -> Vec<String> {
+        let names = self.contexts.iter().filter_map(|(_, name)| name.strip_prefix(beginning));
+        names.map(str::to_owned).collect()
+    }
+
     /// Fills `out`, which must be of a size the server allows.
     pub(crate) fn read(&mut self, out: &mut [u8], offset: u64) -> Answer<()> {
         let len = u32::try_from(out.len()).map_err(|e| lost(io::Error::other(e)))?;

@@ -1,9 +1,10 @@
 use std::io;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aiv_nbd_protocol::{STATUS_DIRTY, STATUS_ZERO, Uri};
-use aiv_volume_io::{Extent, ReadAt};
+use aiv_volume_io::{ChangeTracker, Extent, ReadAt, TrackerFacts};
 
 use crate::connection::{Connection, Failure};
 use crate::error::{Error, Result};
@@ -29,6 +30,9 @@ pub struct NbdOptions {
     pub connections: NonZeroUsize,
     /// A bitmap of the server's (QEMU's `qemu:dirty-bitmap:NAME`), for [`NbdDisk::dirty`].
     pub dirty_bitmap: Option<String>,
+    /// Whether to ask for all bitmaps the server has, for [`NbdDisk::change_trackers`]; 16 of
+    /// them at most.
+    pub all_bitmaps: bool,
 }
 
 impl Default for NbdOptions {
@@ -37,6 +41,7 @@ impl Default for NbdOptions {
             timeout: Duration::from_secs(60),
             connections: NonZeroUsize::MIN.saturating_add(3),
             dirty_bitmap: None,
+            all_bitmaps: false,
         }
     }
 }
@@ -50,6 +55,7 @@ pub struct NbdDisk {
     sizes: (u32, u32),
     is_read_only: bool,
     has_allocation: bool,
+    bitmaps: Vec<String>,
     pool: Pool,
 }
 
@@ -75,6 +81,7 @@ impl NbdDisk {
             sizes: (minimum, maximum),
             is_read_only: export.flags.is_read_only(),
             has_allocation: connection.knows(BASE_ALLOCATION),
+            bitmaps: connection.contexts_of(BITMAPS),
             pool: Pool::new(connection, limit),
             options,
         })
@@ -107,11 +114,32 @@ impl NbdDisk {
     /// [`io::ErrorKind::Unsupported`] without a bitmap, and whatever breaks the connection.
     pub fn dirty(&self, range: Extent) -> io::Result<Vec<Extent>> {
         let name = self.options.dirty_bitmap.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        self.dirty_in(name, range)
+    }
+
+    fn dirty_in(&self, name: &str, range: Extent) -> io::Result<Vec<Extent>> {
         let (dirty, seen) = self.runs(&bitmap_context(name), STATUS_DIRTY, range)?;
         // What nobody was asked about may have been written.
         let end = range.end().min(self.len);
         let rest = Extent::between(seen, end);
         Ok(dirty.into_iter().chain((!rest.is_empty()).then_some(rest)).collect())
+    }
+
+    /// The bitmaps of [`NbdOptions::all_bitmaps`]. A server does not tell whether they are whole,
+    /// nor what one mark stands for.
+    #[must_use]
+    pub fn change_trackers(self: &Arc<Self>) -> Vec<Box<dyn ChangeTracker>> {
+        let tracker = |name: &String| {
+            let facts = TrackerFacts {
+                kind: "nbd bitmap",
+                name: name.clone(),
+                granularity: 1,
+                beneath: [0; 32],
+                unsound: None,
+            };
+            Box::new(NbdBitmap { disk: Arc::clone(self), facts }) as Box<dyn ChangeTracker>
+        };
+        self.bitmaps.iter().map(tracker).collect()
     }
 
     /// The runs of `range` that have `flag` in a context, and up to where that was asked.
@@ -163,8 +191,27 @@ impl NbdDisk {
     }
 }
 
+/// A dirty bitmap behind a server.
+struct NbdBitmap {
+    disk: Arc<NbdDisk>,
+    facts: TrackerFacts,
+}
+
+impl ChangeTracker for NbdBitmap {
+    fn facts(&self) -> &TrackerFacts {
+        &self.facts
+    }
+
+    fn changed(&self, range: Extent) -> io::Result<Vec<Extent>> {
+        self.disk.dirty_in(&self.facts.name, range)
+    }
+}
+
+/// What the contexts of QEMU's bitmaps begin with.
+const BITMAPS: &str = "qemu:dirty-bitmap:";
+
 fn bitmap_context(name: &str) -> String {
-    format!("qemu:dirty-bitmap:{name}")
+    format!("{BITMAPS}{name}")
 }
 
 fn open(uri: &Uri, options: &NbdOptions) -> Result<Agreed> {
@@ -172,7 +219,7 @@ fn open(uri: &Uri, options: &NbdOptions) -> Result<Agreed> {
         .map_err(|source| Error::Connect { uri: uri.clone(), source })?;
     let bitmap = options.dirty_bitmap.as_ref().map(|name| bitmap_context(name));
     let contexts: Vec<&str> = std::iter::once(BASE_ALLOCATION).chain(bitmap.as_deref()).collect();
-    shake(stream, uri, &contexts)
+    shake(stream, uri, &contexts, options.all_bitmaps.then_some(BITMAPS))
 }
 
 impl ReadAt for NbdDisk {

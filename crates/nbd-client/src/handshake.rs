@@ -12,6 +12,8 @@ use crate::stream::Stream;
 
 /// Replies to one option that are read at most: one for each context or piece of information.
 const REPLIES_MAX: usize = 128;
+/// Contexts of one kind that are looked at: a server that has more keeps the rest to itself.
+const LISTED_MAX: usize = 16;
 /// Requests of a server that says nothing about them: whole sectors, where the disk has those.
 const MINIMUM: u32 = 512;
 const MAXIMUM: u32 = 32 << 20;
@@ -30,7 +32,13 @@ enum End {
     Refused(u32, String),
 }
 
-pub(crate) fn shake(mut stream: Stream, uri: &Uri, contexts: &[&str]) -> Result<Agreed> {
+/// Asks for `contexts`, and for those the server has whose names begin with `listed`.
+pub(crate) fn shake(
+    mut stream: Stream,
+    uri: &Uri,
+    contexts: &[&str],
+    listed: Option<&str>,
+) -> Result<Agreed> {
     let greeting = Greeting::from_bytes(&stream.array().map_err(Error::Io)?)?;
     stream.send(&greeting.answer()).map_err(Error::Io)?;
     let structured = ask(&mut stream, Opt::StructuredReply, &[], |_, _| Ok(()))?;
@@ -41,7 +49,11 @@ pub(crate) fn shake(mut stream: Stream, uri: &Uri, contexts: &[&str]) -> Result<
     };
     let mut known = Vec::new();
     if is_structured && !contexts.is_empty() {
-        let data = set_meta_context(&uri.export, contexts)?;
+        let found = listed.map(|listed| list(&mut stream, uri, listed)).transpose()?;
+        let found = found.unwrap_or_default();
+        let more = found.iter().map(String::as_str).filter(|name| !contexts.contains(name));
+        let contexts: Vec<&str> = contexts.iter().copied().chain(more).collect();
+        let data = set_meta_context(&uri.export, &contexts)?;
         let end = ask(&mut stream, Opt::SetMetaContext, &data, |kind, data| {
             if kind == OptionReplyKind::MetaContext {
                 let (id, name) = meta_context(data)?;
@@ -82,6 +94,24 @@ pub(crate) fn shake(mut stream: Stream, uri: &Uri, contexts: &[&str]) -> Result<
     }
     let connection = Connection::new(stream, is_structured, known);
     Ok(Agreed { connection, export, sizes })
+}
+
+/// The contexts the server has whose names begin with `beginning`.
+fn list(stream: &mut Stream, uri: &Uri, beginning: &str) -> Result<Vec<String>> {
+    let data = set_meta_context(&uri.export, &[beginning])?;
+    let mut found: Vec<String> = Vec::new();
+    // A server that does not list them is no worse than one that has none.
+    ask(stream, Opt::ListMetaContext, &data, |kind, data| {
+        if kind == OptionReplyKind::MetaContext {
+            let (_, name) = meta_context(data)?;
+            let is_new = name.starts_with(beginning) && !found.iter().any(|n| n == name);
+            if is_new && found.len() < LISTED_MAX {
+                found.push(name.to_owned());
+            }
+        }
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 /// Sends an option and reads the replies up to the last; `each` gets all but that one.

@@ -67,6 +67,8 @@ pub enum Opt {
     Go = 7,
     /// Replies in chunks.
     StructuredReply = 8,
+    /// Contexts that the server has.
+    ListMetaContext = 9,
     /// Contexts of which the status of blocks will be asked.
     SetMetaContext = 10,
 }
@@ -105,7 +107,8 @@ pub fn go(export: &str) -> Result<Vec<u8>, Broken> {
     Ok(data)
 }
 
-/// The data of [`Opt::SetMetaContext`].
+/// The data of [`Opt::SetMetaContext`], and of [`Opt::ListMetaContext`] with names or beginnings
+/// of names.
 ///
 /// # Errors
 /// [`Broken`] when a name is longer than [`NAME_MAX`].

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use aiv_backup_engine::{BackupPlan, BackupReport, LostPoint};
-use aiv_chain::meta::{DiskInfo, Excluded, ExcludedFile, RegionInfo};
+use aiv_backup_engine::{BackupPlan, BackupReport, HintReport, LostPoint, NotUsed};
+use aiv_chain::meta::{DiskInfo, Excluded, ExcludedFile, RegionInfo, Trackers};
 use aiv_chain::{Checked, Image, Point, PointState, Protection, Set, Stray};
 use aiv_image_format::{Corrupt, Error as ImageError, MAJOR, MINOR, Segments};
 use aiv_restore_engine::{NewTable, PlanStep, RestorePlan, RestoreReport, TableRow, UndoLog};
@@ -124,6 +124,17 @@ const FROM_META: [&str; 19] = [
     "excluded",
 ];
 
+/// Who watched the source when it was read, and what rests on whose word.
+fn bitmaps(trackers: &Trackers) -> Value {
+    json!({
+        "seen": trackers.seen.iter().map(|seen| seen.name.as_str()).collect::<Vec<_>>(),
+        "used": trackers.relied_on.as_ref().map(|relied| &relied.name),
+        "bytes_not_read": trackers.relied_on.as_ref().map_or(0, |relied| relied.bytes_skipped),
+        "bytes_compared": trackers.relied_on.as_ref().map_or(0, |relied| relied.bytes_audited),
+        "change_not_marked_at": trackers.seen.iter().find_map(|seen| seen.lied_at),
+    })
+}
+
 /// Everything `image` says about itself.
 #[must_use]
 pub fn image(image: &Image) -> Value {
@@ -163,6 +174,7 @@ pub fn image(image: &Image) -> Value {
             "unreadable": n.blocks_unreadable, "delta": n.blocks_delta, "parent": n.blocks_parent,
             "inherited": geometry.blocks().saturating_sub(n.blocks_decided()),
         },
+        "bitmaps": bitmaps(&meta.trackers),
         "model": disk.model,
         "serial": disk.serial,
         "wwn": disk.wwn,
@@ -315,6 +327,14 @@ pub fn backup(folder: &Path, plan: &BackupPlan, report: &BackupReport, elapsed: 
         json!({"recovery_point": point, "image": lost.file, "why": lost.why})
     };
     let lost: Value = report.lost.iter().map(lost).collect();
+    let resumed = report.resumed.as_ref().map(|resumed| {
+        json!({
+            "file": resumed.file,
+            "bytes": resumed.bytes,
+            "blocks": resumed.blocks,
+            "blocks_compared": resumed.blocks_compared,
+        })
+    });
     json!({
         "image": path(&folder.join(&report.image)),
         "kind": report.kind.name(),
@@ -336,12 +356,31 @@ pub fn backup(folder: &Path, plan: &BackupPlan, report: &BackupReport, elapsed: 
         "blocks_delta": report.totals.blocks_delta,
         "blocks_moved": report.totals.blocks_parent,
         "lost": lost,
+        "resumed": resumed,
+        "not_resumed": report.not_resumed,
         "elapsed_ms": u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
         "partitions": partitions(&plan.disk),
+        "changes": report.hint.as_ref().map(hint),
         "unreadable": extents(&report.unreadable),
         "excluded": excluded(&plan.excluded_files),
         "notes": remarks.notes,
         "warnings": remarks.warnings,
+    })
+}
+
+/// What the word of a change tracker was worth.
+fn hint(hint: &HintReport) -> Value {
+    let lied_at = match hint.not_used {
+        Some(NotUsed::Lied { offset } | NotUsed::Distrusted { offset }) => Some(offset),
+        _ => None,
+    };
+    json!({
+        "bitmap": hint.tracker,
+        "used": hint.not_used.is_none(),
+        "why_not": hint.not_used.as_ref().map(ToString::to_string),
+        "bytes_not_read": hint.bytes_skipped,
+        "bytes_compared": hint.bytes_audited,
+        "change_not_marked_at": lied_at,
     })
 }
 

@@ -10,6 +10,7 @@ use aiv_restore_engine::Refusal;
 use crate::failure::{Exit, Verdict};
 
 mod keys;
+mod salvage;
 mod sources;
 
 const CANCELED: Verdict = Verdict {
@@ -20,7 +21,8 @@ const CANCELED: Verdict = Verdict {
 const DAMAGED: Verdict = Verdict {
     code: "damaged",
     exit: Exit::Damage,
-    hint: "`aiv verify` lists all damage; use another copy of the file, or an older point",
+    hint: "`aiv verify` lists all damage; use another copy of the file, or an older point, or get \
+           out what is left: `aiv salvage`",
 };
 /// The code of what a key would open.
 pub const LOCKED: &str = "locked";
@@ -150,6 +152,11 @@ fn judge_backup(error: &aiv_backup_engine::Error) -> Option<Verdict> {
     use aiv_backup_engine::{Error, Refusal};
     match error {
         Error::Canceled(_) => Some(CANCELED),
+        Error::Interrupted { source, .. } => Some(Verdict {
+            hint: "run it again: what is stored is compared with the source and not stored again; \
+                   with --no-resume it begins anew",
+            ..judge(&**source)
+        }),
         Error::Destination { .. } | Error::Image { .. }
             if judge_source(error).code == DISK_FULL =>
         {
@@ -298,6 +305,7 @@ fn judge_chain(error: &aiv_chain::Error) -> Option<Verdict> {
             "read_back",
             "nothing was published; the destination returns other bytes than it was given",
         ),
+        Error::NoChain { .. } => Some(salvage::NO_CHAIN),
         Error::Changed { .. } => failed("changed", "run it again"),
         Error::InDoubt { .. } => {
             failed("in_doubt", "nothing was removed: mend or move that file away, then try again")
@@ -328,7 +336,8 @@ fn judge_image(error: &ImageError) -> Option<Verdict> {
         ImageError::Incomplete { .. } => Some(Verdict {
             code: "incomplete",
             exit: Exit::Damage,
-            hint: "copy it again from where it came from, or use another point",
+            hint: "copy it again from where it came from, use another point, or get out what is \
+                   left: `aiv salvage`",
         }),
         ImageError::Segments(_) => Some(Verdict {
             code: "segments",
@@ -336,6 +345,7 @@ fn judge_image(error: &ImageError) -> Option<Verdict> {
             hint: "put all the files of the image into one folder, and name the first of them; \
                    `aiv verify` proves one of the others alone",
         }),
+        ImageError::Unsalvageable(error) => salvage::judge_salvage(error),
         ImageError::Foreign(_) => failed(
             "foreign",
             "other products use the extension .aiv too; their formats are closed: restore with \
@@ -427,6 +437,8 @@ mod tests {
     #[test]
     fn cancellation_is_130_from_every_layer() {
         assert_eq!(of(backup::Error::Canceled(Canceled)), ("canceled", 130));
+        let source = Box::new(backup::Error::Canceled(Canceled));
+        assert_eq!(of(backup::Error::Interrupted { at: 7, source }), ("canceled", 130));
         assert_eq!(of(restore::Error::Canceled(Canceled)), ("canceled", 130));
         assert_eq!(of(aiv_chain::Error::Canceled(Canceled)), ("canceled", 130));
         assert_eq!(of(ImageError::Canceled(Canceled)), ("canceled", 130));

@@ -12,6 +12,7 @@
 //! - [`chains`]: both for what merges, copies and moves images.
 //! - [`keys`]: both for who can open images.
 //! - [`repairs`]: both for damaged images that were made whole.
+//! - [`salvage`]: both for what is left of damaged ones.
 //! - [`Remarks`]: notes and warnings of plans and reports as sentences.
 //! - [`parse`]: words of the user as typed values.
 //! - [`words`]: sizes, times, ids, and text from a disk made safe.
@@ -36,6 +37,7 @@ mod outcome;
 pub mod parse;
 mod remarks;
 pub mod repairs;
+pub mod salvage;
 pub mod text;
 pub mod words;
 

@@ -51,6 +51,15 @@ pub fn split(text: &str) -> Result<u64, Wrong> {
     Some(size(text)?).filter(|&bytes| bytes >= LEAST).ok_or("less than 64M")
 }
 
+/// `bitmap:NAME`, a change tracker of the source.
+///
+/// # Errors
+/// What is wrong with the text, in words.
+pub fn changes(text: &str) -> Result<String, Wrong> {
+    let name = text.strip_prefix("bitmap:").filter(|name| !name.is_empty());
+    name.map(str::to_owned).ok_or("bitmap: and the name of a dirty bitmap of the source")
+}
+
 /// A pattern that names files.
 ///
 /// # Errors

@@ -1,10 +1,12 @@
-use aiv_backup_engine::{BackupReport, KeptFile, LostPoint, MapNote, PlanNote};
+use aiv_backup_engine::{
+    BackupReport, HintReport, KeptFile, LostPoint, MapNote, NotUsed, PlanNote, Resumed,
+};
 use aiv_chain::{Checked, Folder, Image, PointState, Stray, StrayKind};
 use aiv_image_format::{Corrupt, Section};
 use aiv_restore_engine::Note;
 use aiv_volume_io::Extent;
 
-use crate::words::{damage, stray};
+use crate::words::{damage, size, stray};
 
 /// Files that are kept although they match, one line each; of more there is the number.
 const NAMED_MAX: usize = 20;
@@ -24,6 +26,18 @@ impl Remarks {
     pub fn on_backup(report: &BackupReport) -> Self {
         let mut remarks = Self::default();
         report.notes.iter().for_each(|note| remarks.take_plan_note(note));
+        if let Some(Resumed { file, bytes, blocks, blocks_compared }) = &report.resumed {
+            let (size, file) = (size(*bytes), file.as_str());
+            let compared = match blocks_compared {
+                0 => "which has not changed since",
+                _ => "compared with what it is now",
+            };
+            let what = format!("{size} with {blocks} blocks of the source, {compared}");
+            remarks.notes.push(format!("went on with {file}, which had {what}"));
+        }
+        if let Some(why) = &report.not_resumed {
+            remarks.notes.push(format!("an interrupted backup was begun anew: {why}"));
+        }
         for file in &report.leftovers_removed {
             remarks.notes.push(format!("removed {file}, which an interrupted backup left"));
         }
@@ -37,8 +51,30 @@ impl Remarks {
                 "the chain the image builds on is damaged, `aiv verify` shows where: {damage}"
             ));
         }
+        if let Some(hint) = &report.hint {
+            remarks.take_hint(hint);
+        }
         remarks.lost(&report.unreadable, "could not be read and are lost");
         remarks
+    }
+
+    /// A tracker that lied is worth a warning: whoever made it has other uses for it. One that
+    /// was not asked cost time.
+    fn take_hint(&mut self, HintReport { tracker, not_used, .. }: &HintReport) {
+        match not_used {
+            None | Some(NotUsed::Full) => {}
+            Some(NotUsed::Lied { offset }) => self.warnings.push(format!(
+                "bitmap {tracker} is not to be trusted: the change at byte {offset} was not marked; \
+                 all of the source was read, and this image is right, but earlier ones that were made \
+                 with bitmaps may lack changes"
+            )),
+            Some(why @ NotUsed::Distrusted { .. }) => self
+                .warnings
+                .push(format!("all was read, bitmap {tracker} is not to be trusted: {why}")),
+            Some(why) => {
+                self.notes.push(format!("all was read, bitmap {tracker} was not used: {why}"));
+            }
+        }
     }
 
     fn take_plan_note(&mut self, note: &PlanNote) {
@@ -434,6 +470,26 @@ mod tests {
         assert_eq!(many.len(), NAMED_MAX + 1);
         let rest = "980 more files of the volume at byte 512 match and are not excluded";
         assert_eq!(many.last().map(String::as_str), Some(rest));
+    }
+
+    #[test]
+    fn a_bitmap_that_lied_is_a_warning_and_one_that_was_not_asked_a_note() {
+        let told = |not_used: Option<NotUsed>| {
+            let (mut remarks, tracker) = (Remarks::default(), "b".to_owned());
+            let hint = HintReport { tracker, bytes_skipped: 0, bytes_audited: 0, not_used };
+            remarks.take_hint(&hint);
+            remarks
+        };
+        assert_eq!(told(None), Remarks::default());
+        assert_eq!(told(Some(NotUsed::Full)), Remarks::default());
+        for why in [NotUsed::Lied { offset: 7 }, NotUsed::Distrusted { offset: 7 }] {
+            let Remarks { notes, warnings } = told(Some(why));
+            assert_eq!((notes.len(), warnings.len()), (0, 1));
+            assert!(warnings[0].contains("change at byte 7 was not marked"), "{warnings:?}");
+        }
+        let text = "all was read, bitmap b was not used: it was cleared or made anew since the \
+                    point the image builds on";
+        assert_eq!(told(Some(NotUsed::Cleared)).notes, [text]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use aiv_backup_engine::{BackupPlan, BackupReport};
-use aiv_chain::meta::{Capture, DiskInfo, Excluded, Meta, RegionInfo};
+use aiv_chain::meta::{Capture, DiskInfo, Excluded, Meta, RegionInfo, Trackers};
 use aiv_chain::{Checked, Digest, Image, Point, PointState, Set};
 use aiv_image_format::{Error as ImageError, Segments};
 use aiv_restore_engine::{NewTable, RestorePlan, RestoreReport, TableRow, UndoLog};
@@ -141,6 +141,21 @@ fn changed(image: &Image) -> String {
     )
 }
 
+/// Who watched the source, and what rests on whose word.
+fn bitmaps(trackers: &Trackers) -> String {
+    let names: Vec<&str> = trackers.seen.iter().map(|seen| seen.name.as_str()).collect();
+    let mut text = names.join(", ");
+    if let Some(relied) = &trackers.relied_on {
+        let (skipped, compared) = (size(relied.bytes_skipped), size(relied.bytes_audited));
+        let name = &relied.name;
+        text += &format!("; {skipped} not read as {name} does not mark them, {compared} compared");
+    }
+    if let Some(at) = trackers.seen.iter().find_map(|seen| seen.lied_at) {
+        text += &format!("; not to be trusted, a change at byte {at} was not marked");
+    }
+    text.trim_start_matches("; ").to_owned()
+}
+
 fn description(meta: &Meta) -> String {
     let (manifest, disk) = (&meta.manifest, &meta.disk);
     let mut text = facts([
@@ -149,6 +164,7 @@ fn description(meta: &Meta) -> String {
         ("set", format!("{} on {} ({})", manifest.name, manifest.host, manifest.source_id)),
         ("source", format!("{} ({})", manifest.source, manifest.consistency.name())),
         ("disk", format!("{} {} {}", disk.model, disk.serial, disk.wwn)),
+        ("bitmaps", bitmaps(&meta.trackers)),
         ("table", format!("{} {}", disk.table, disk.table_id)),
         ("table problems", disk.table_problems.join("; ")),
     ]);
@@ -271,8 +287,17 @@ pub fn backup(
             n.blocks_parent,
         ),
     };
+    let hint = report.hint.as_ref().filter(|hint| hint.not_used.is_none());
+    let hint = hint.map_or_else(String::new, |hint| {
+        format!(
+            "{} not read, as bitmap {} does not mark them; {} that it does not mark compared\n",
+            size(hint.bytes_skipped),
+            clean(&hint.tracker),
+            size(hint.bytes_audited),
+        )
+    });
     format!(
-        "{} -> {}\n{} image, point {}, {}\n{changed}{}{}{} disk, {} read, {} stored{} (1:{}.{}), \
+        "{} -> {}\n{} image, point {}, {}\n{changed}{hint}{}{}{} disk, {} read, {} stored{} (1:{}.{}), \
          {}.{} s, {}/s\n",
         clean(&source.display().to_string()),
         clean(&image.display().to_string()),

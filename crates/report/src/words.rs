@@ -52,8 +52,10 @@ pub fn clean(text: &str) -> String {
 pub const fn step(step: Step) -> &'static str {
     match step {
         Step::ReadSource => "reading the source",
+        Step::CompareSource => "comparing with the interrupted backup",
         Step::SealImage => "finishing the image",
         Step::CopyImage => "copying",
+        Step::SalvageImage => "looking through",
         Step::VerifyImage => "checking the image",
         Step::WriteTarget => "writing the target",
         Step::VerifyTarget => "checking the target",

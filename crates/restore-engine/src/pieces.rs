@@ -84,7 +84,7 @@ impl Iterator for Pieces<'_> {
 mod tests {
     use aiv_chain::meta::{DiskInfo, Meta};
     use aiv_image_format::{
-        BlockSize, Features, ImageId, ImageKind, ImageWriter, RunKind, SessionTag, SetId,
+        BlockSize, Digest, Features, ImageId, ImageKind, ImageWriter, RunKind, SessionTag, SetId,
         Superblock,
     };
     use aiv_testkit::MemStorage;
@@ -109,6 +109,7 @@ mod tests {
             session: SessionTag([4; 12]),
             writer: String::new(),
             key_commitment: aiv_image_format::Digest::default(),
+            source_token: Digest::default(),
         };
         let storage = MemStorage::new();
         let mut writer = ImageWriter::create(storage.create("a").unwrap(), superblock).unwrap();

@@ -56,12 +56,17 @@ impl Progress for Silent {}
 pub enum Step {
     /// Reading the source of a backup; bytes of used data.
     ReadSource,
+    /// Reading the source of a backup again, to compare it with what an interrupted one has
+    /// stored; bytes of used data.
+    CompareSource,
     /// Building index, trees and trailers at the end of an image; bytes of image.
     SealImage,
     /// Copying stored blocks, or images as a whole, into another file; bytes of image.
     CopyImage,
     /// Reading an image back to prove it; bytes of image.
     VerifyImage,
+    /// Looking through a damaged file for what is left; bytes of the file.
+    SalvageImage,
     /// Writing a restore target; bytes of the disk covered.
     WriteTarget,
     /// Reading a restore target back to prove it; bytes of the disk covered.

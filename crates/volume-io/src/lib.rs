@@ -20,6 +20,7 @@
 //! This crate never prints, never reads the environment or the clock, keeps no global state,
 //! and opens sources read-only.
 
+mod changes;
 pub mod device;
 mod dir_storage;
 mod error;
@@ -37,6 +38,7 @@ mod storage;
 mod storage_name;
 mod tail;
 
+pub use changes::{CHANGED_RUNS_MAX, ChangeTracker, TrackerFacts};
 pub use dir_storage::DirStorage;
 pub use error::{Corrupt, Error, Result};
 pub use extent::{Extent, ExtentSet};

@@ -38,6 +38,9 @@ impl<S: Storage> Storage for InSteps<S> {
     fn create(&self, name: &str) -> std::io::Result<Box<dyn AppendFile>> {
         Ok(Box::new(StepFile(self.0.create(name)?)))
     }
+    fn reopen(&self, name: &str, len: u64) -> std::io::Result<Box<dyn AppendFile>> {
+        Ok(Box::new(StepFile(self.0.reopen(name, len)?)))
+    }
     fn open(&self, name: &str) -> std::io::Result<Arc<dyn ReadAt>> {
         self.0.open(name)
     }
@@ -236,7 +239,7 @@ fn a_backup_after_a_power_cut_works_and_survives_another_one() {
 }
 
 /// The folder as the running machine sees it.
-fn as_it_runs(storage: &CrashStorage) -> MemStorage {
+pub(crate) fn as_it_runs(storage: &CrashStorage) -> MemStorage {
     let entries = storage.list().unwrap().into_iter();
     let read = |entry: FileEntry| {
         let bytes = read_all(&storage.open(&entry.name).unwrap());

@@ -133,8 +133,13 @@ fn the_temporary_file_of_another_backup_is_not_removed_when_its_name_is_taken() 
     let storage = MemStorage::new();
     let source = disk(&numbered_blocks(2));
     let report = try_backup(&source, &MemStorage::new(), options(), 1).unwrap();
-    let part = format!("{}.part", report.image);
-    storage.insert(&part, b"being written by somebody else".to_vec());
+    let set = set_id(&crate::common::plan(&source, options()).source_id);
+    let part = format!("{}.{set}.part", report.image);
+    // Begun for another source: whoever writes it holds another lease.
+    let other = SourceFacts { source_id: Some("other".to_owned()), ..facts("other") };
+    let made = crate::common::backup_as(other, &source, options());
+    let bytes = made.storage.contents(&made.report.image).unwrap();
+    storage.insert(&part, bytes[..8192].to_vec());
     let error = try_backup(&source, &storage, options(), 1).unwrap_err();
     assert!(matches!(error, Error::Destination { .. }), "{error:?}");
     assert_eq!(storage.names(), [part]);

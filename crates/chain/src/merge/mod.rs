@@ -69,6 +69,11 @@ impl MergeIds {
         }
     }
 
+    /// Image, session, and the time that was handed in.
+    pub(crate) fn parts(&self) -> (ImageId, SessionTag, u64) {
+        (self.image, self.session, self.time_unix_ms)
+    }
+
     /// The characters that keep two file names apart.
     #[must_use]
     pub fn suffix(&self) -> String {
@@ -264,6 +269,7 @@ impl Merge<'_> {
             writer: concat!("aivory ", env!("CARGO_PKG_VERSION")).to_owned(),
             // Set again by the writer, where there is a key.
             key_commitment: Digest::default(),
+            source_token: Digest::default(),
             ..newest.clone()
         })
     }

@@ -120,6 +120,7 @@ impl Step {
             },
             writer: "test".to_owned(),
             key_commitment: Digest::default(),
+            source_token: Digest::default(),
         }
     }
 

@@ -2,8 +2,8 @@
 
 use aiv_image_format::meta::{DiskInfo, Manifest, Meta, RegionInfo, RegionKind};
 use aiv_image_format::{
-    BlockSize, Compression, Encoder, Features, Geometry, ImageId, ImageKind, ImageWriter, PointId,
-    RunKind, Seal, SessionTag, SetId, Superblock, hash,
+    BlockSize, Compression, Digest, Encoder, Features, Geometry, ImageId, ImageKind, ImageWriter,
+    PointId, RunKind, Seal, SessionTag, SetId, Superblock, hash,
 };
 use aiv_testkit::MemStorage;
 use aiv_testkit::disks::Content;
@@ -79,6 +79,7 @@ impl Spec {
             session: SessionTag([self.point.0[0]; 12]),
             writer: "test".to_owned(),
             key_commitment: aiv_image_format::Digest::default(),
+            source_token: Digest::default(),
         };
         let mut writer =
             ImageWriter::create_with(storage.create(file).unwrap(), superblock, seal).unwrap();

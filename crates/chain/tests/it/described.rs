@@ -255,6 +255,7 @@ fn write(
         session: SessionTag([byte; 12]),
         writer: "test".to_owned(),
         key_commitment: Digest::default(),
+        source_token: Digest::default(),
     };
     let created = storage.create(file).unwrap();
     let mut writer = match split {

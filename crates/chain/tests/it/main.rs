@@ -16,6 +16,7 @@ mod merge_deltas;
 mod merge_faults;
 mod merge_planted;
 mod repairs;
+mod salvage;
 mod scan;
 mod sealed;
 mod select;

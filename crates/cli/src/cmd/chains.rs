@@ -1,4 +1,4 @@
-//! `consolidate`, `archive`, `copy`, `move`: the life of chains.
+//! `consolidate`, `archive`, `salvage`, `copy`, `move`: the life of chains.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,11 +9,12 @@ use aiv_chain::{
     Trust, archive_as, copy_point, copy_set, find_set, locate_point_keyed, locate_view_keyed,
     move_point, move_set, storage_of,
 };
-use aiv_report::{Failure, Outcome, Remarks, chains};
+use aiv_jobs::{Hints, SalvageJob, SalvageTo};
+use aiv_report::{Failure, Outcome, Remarks, chains, salvage::salvaged};
 use aiv_terminal::{Session, merge_ids, open_folder, open_or_create_folder, remember};
 use aiv_volume_io::DirStorage;
 
-use crate::args::{Archive, Consolidate, Transfer};
+use crate::args::{Archive, Consolidate, Salvage, Transfer};
 
 /// For the few blocks a merge stores anew.
 const COMPRESSION: Compression = Compression::Zstd(1);
@@ -74,6 +75,13 @@ pub(crate) fn archive(args: &Archive, session: &Session) -> Result<Outcome, Fail
     let report = archive_as(&view, &to, name, options, merge_ids()?(), session.job())?;
     let json = chains::archive_json(&path, &args.to, &report);
     Ok(Outcome::report(json, chains::archive_text(&path, &args.to, &report)))
+}
+
+pub(crate) fn salvage(args: Salvage, session: &Session) -> Result<Outcome, Failure> {
+    let hints = Hints { len: args.size, block_size: args.block_size };
+    let to = SalvageTo::new(args.to, args.image, args.fill);
+    let job = SalvageJob { files: args.files, parents: args.parent, hints, to };
+    Ok(salvaged(&job, &job.run(session, session.job())?))
 }
 
 /// `copy`, or with `leaving` `move`.

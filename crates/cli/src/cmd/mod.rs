@@ -26,6 +26,7 @@ pub(crate) fn run(command: Command, session: &Session) -> Result<Outcome, Failur
         Command::Key(args) => args.run(session),
         Command::Verify(args) => verify::run(&args, session),
         Command::Restore(args) => restore::run(&args, session),
+        Command::Salvage(args) => chains::salvage(args, session),
         Command::Consolidate(args) => chains::consolidate(&args, session),
         Command::Archive(args) => chains::archive(&args, session),
         Command::Copy(args) => chains::transfer(&args, false, session),

@@ -37,9 +37,18 @@ pub(crate) fn format_spec() -> Outcome {
 
 pub(crate) fn completions(shell: clap_complete::Shell) -> Outcome {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Args::command(), "aiv", &mut script);
+    clap_complete::generate(shell, &mut shown(), "aiv", &mut script);
     let script = String::from_utf8_lossy(&script).into_owned();
     Outcome::answer(json!({"shell": shell.to_string(), "script": script}), script)
+}
+
+/// The command without what only this program calls: completions would offer it.
+fn shown() -> clap::Command {
+    let all = Args::command();
+    let commands = all.get_subcommands().filter(|command| !command.is_hide_set());
+    let shown = clap::Command::new("aiv").version(env!("CARGO_PKG_VERSION"));
+    let shown = shown.disable_help_subcommand(true).args(all.get_arguments());
+    shown.subcommands(commands)
 }
 
 pub(crate) fn man(folder: Option<&Path>) -> Result<Outcome, Failure> {

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 
 use crate::support::{Scratch, aiv, aiv_json, names_in, run};
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "devices",
     "backup",
     "list",
     "info",
     "verify",
     "restore",
+    "salvage",
     "consolidate",
     "archive",
     "copy",
@@ -106,6 +107,8 @@ fn a_wrong_command_line_is_2_in_words_and_in_json() {
         vec!["backup", "a", "--to", "b", "--block-size", "5000"],
         vec!["backup", "a", "--to", "b", "--incremental", "--full"],
         vec!["backup", "a", "b", "--to", "c", "--name", "n"],
+        vec!["backup", "a", "--to", "b", "--changes", "monday"],
+        vec!["backup", "a", "--to", "b", "--changes", "bitmap:b", "--no-hints"],
         vec!["restore", "a"],
         vec!["restore", "a", "--to", "b", "--unused", "burn"],
         vec!["verify", "a", "--depth", "filesystem"],
@@ -131,6 +134,8 @@ fn completions_know_every_command() {
         for command in COMMANDS {
             assert!(script.contains(command), "{command} for {shell}");
         }
+        let own = ["freeze-guard", "freeze_guard", "freeze__guard"];
+        assert!(!own.iter().any(|word| script.contains(word)), "what nobody calls, for {shell}");
     }
     let script = scratch.write("aiv.bash", aiv(&["completions", "bash"]).stdout.as_bytes());
     run("bash", &["-n", &script]);

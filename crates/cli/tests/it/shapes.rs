@@ -27,7 +27,7 @@ fn backup() {
     let image = &json["images"][0];
     has(image, "image kind recovery_point state_root content_root bytes_source bytes_read");
     has(image, "bytes_stored blocks_new elapsed_ms warnings notes source source_id partitions");
-    has(image, "excluded");
+    has(image, "excluded resumed not_resumed");
     assert_eq!((&image["kind"], &image["verified"]), (&"full".into(), &true.into()));
     assert_eq!((&image["bytes_source"], &image["blocks_new"]), (&(2 * MIB).into(), &32.into()));
     assert_eq!(image["recovery_point"].as_str().unwrap().len(), 32);

@@ -34,6 +34,7 @@ const KNOWN: u64 = DIRTY | CORRUPT | EXTERNAL | COMPRESSION | EXTENDED;
 
 const EXT_BACKING_FORMAT: u32 = 0xE279_2ACA;
 const EXT_DATA_FILE: u32 = 0x4441_5441;
+const EXT_BITMAPS: u32 = 0x2385_2875;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Compression {
@@ -52,6 +53,12 @@ pub(super) struct Header {
     pub(super) compression: Compression,
     /// Whether L2 entries have 16 bytes.
     pub(super) extended: bool,
+    /// Set by who knows features that others damage by writing without knowing them.
+    pub(super) autoclear: u64,
+    /// The image was not closed properly.
+    pub(super) is_dirty: bool,
+    /// Data of the bitmaps extension.
+    pub(super) bitmaps: Option<Vec<u8>>,
     pub(super) data_file: Option<PathBuf>,
     pub(super) parent: Option<ParentRef>,
     pub(super) notes: Vec<String>,
@@ -129,6 +136,9 @@ pub(super) fn read(file: &dyn ReadAt) -> Result<Header> {
         l1_offset: be64(&fixed, 40),
         compression,
         extended: incompatible & EXTENDED != 0,
+        autoclear: if v3 { be64(&fixed, 88) } else { 0 },
+        is_dirty: incompatible & DIRTY != 0,
+        bitmaps: None,
         data_file: None,
         parent: None,
         notes: Vec::new(),
@@ -137,7 +147,8 @@ pub(super) fn read(file: &dyn ReadAt) -> Result<Header> {
         return Err(corrupt(20, format!("subclusters in clusters of 2^{cluster_bits} bytes")));
     }
     check_l1(&header, be32(&fixed, 36), file.len())?;
-    let extensions = extensions(file, header_len, header.cluster_len())?;
+    let mut extensions = extensions(file, header_len, header.cluster_len())?;
+    header.bitmaps = extensions.bitmaps.take();
     header.parent = parent(file, be64(&fixed, 8), be32(&fixed, 16), &extensions)?;
     if incompatible & EXTERNAL != 0 {
         header.data_file = match &extensions.data_file {
@@ -199,6 +210,7 @@ fn check_l1(header: &Header, entries: u32, file_len: u64) -> Result<()> {
 struct Extensions {
     backing_format: Option<Vec<u8>>,
     data_file: Option<Vec<u8>>,
+    bitmaps: Option<Vec<u8>>,
 }
 
 fn extensions(file: &dyn ReadAt, from: u32, cluster_len: u64) -> Result<Extensions> {
@@ -222,13 +234,20 @@ fn extensions(file: &dyn ReadAt, from: u32, cluster_len: u64) -> Result<Extensio
         let wanted = match kind {
             EXT_BACKING_FORMAT => Some(&mut found.backing_format),
             EXT_DATA_FILE => Some(&mut found.data_file),
+            EXT_BITMAPS => Some(&mut found.bitmaps),
             _ => None,
         };
         if let Some(wanted) = wanted {
             if len > NAME_MAX {
-                return Err(corrupt(at, format!("name of {len} bytes, allowed is {NAME_MAX}")));
+                return Err(corrupt(
+                    at,
+                    format!("extension of {len} bytes, allowed is {NAME_MAX}"),
+                ));
             }
-            *wanted = Some(text(file, at + 8, len)?);
+            *wanted = Some(match kind {
+                EXT_BITMAPS => data(file, at + 8, len)?,
+                _ => text(file, at + 8, len)?,
+            });
         }
         at += 8 + u64::from(len).next_multiple_of(8);
     }
@@ -264,10 +283,15 @@ fn parent(
     Ok(Some(ParentRef { names: vec![as_path(&name)?], format, expected: Vec::new() }))
 }
 
-fn text(file: &dyn ReadAt, at: u64, len: u32) -> Result<Vec<u8>> {
+fn data(file: &dyn ReadAt, at: u64, len: u32) -> Result<Vec<u8>> {
     // At most 1,023 bytes.
     let mut out = vec![0; usize::try_from(len).unwrap_or_default()];
-    file.read_exact_at(&mut out, at).map_err(Error::io("read a name", at))?;
+    file.read_exact_at(&mut out, at).map_err(Error::io("read a name or an extension", at))?;
+    Ok(out)
+}
+
+fn text(file: &dyn ReadAt, at: u64, len: u32) -> Result<Vec<u8>> {
+    let mut out = data(file, at, len)?;
     let end = out.iter().position(|byte| *byte == 0).unwrap_or(out.len());
     out.truncate(end);
     Ok(out)

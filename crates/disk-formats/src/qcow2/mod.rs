@@ -1,8 +1,9 @@
 //! QEMU's qcow2, versions 2 and 3: an L1 table of L2 tables of clusters.
 //!
 //! Facts: `docs/interop/qcow2.txt` of QEMU. What is not needed to read the disk as it is now is
-//! not looked at: reference counts, internal snapshots, bitmaps.
+//! not looked at: reference counts, internal snapshots. Bitmaps are hints for backups.
 
+mod bitmaps;
 mod header;
 
 use std::io;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 use aiv_volume_io::ReadAt;
 
+pub(crate) use self::bitmaps::Bitmap;
 use self::header::{Compression, Header};
 use crate::bytes::be64;
 use crate::follow::Files;
@@ -34,7 +36,8 @@ const SUBCLUSTERS: u64 = 32;
 
 struct Qcow2 {
     header: Header,
-    tables: Pages,
+    tables: Arc<Pages>,
+    bitmaps: Vec<Bitmap>,
     /// The external data file, or the image itself.
     data: Arc<dyn ReadAt>,
 }
@@ -46,8 +49,15 @@ pub(crate) fn open(file: Arc<dyn ReadAt>, path: &Path, files: &mut Files) -> Res
         None => file.clone(),
         Some(name) => files.named(path, std::slice::from_ref(name))?.file,
     };
-    let notes = std::mem::take(&mut header.notes);
-    let layer = Box::new(Qcow2 { header, tables: Pages::new(file), data });
+    let mut notes = std::mem::take(&mut header.notes);
+    let tables = Arc::new(Pages::new(file));
+    let found = header.bitmaps.take().map(|raw| bitmaps::read(&header, &raw, &tables));
+    let bitmaps = found.transpose().unwrap_or_else(|error| {
+        notes.push(format!("its dirty bitmaps are not used: {error}"));
+        None
+    });
+    let bitmaps = bitmaps.unwrap_or_default();
+    let layer = Box::new(Qcow2 { header, tables, bitmaps, data });
     Ok(Understood { layer, parent, identity: None, notes })
 }
 
@@ -194,6 +204,10 @@ impl Layer for Qcow2 {
             Some(Cluster::Compressed(..)) => (rest, Place::Packed { unit: at - inside }),
             Some(Cluster::Sub(host, bitmap)) => self.subcluster(host, bitmap, inside),
         })
+    }
+
+    fn bitmaps(&self) -> &[Bitmap] {
+        &self.bitmaps
     }
 
     fn data(&self, index: usize) -> Option<&dyn ReadAt> {

@@ -5,6 +5,7 @@
 
 mod tools;
 
+mod bitmaps;
 mod follow;
 mod hostile;
 mod qcow2;

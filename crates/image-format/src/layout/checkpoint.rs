@@ -1,4 +1,4 @@
-use super::{IndexEntry, record};
+use super::{FrameHeader, FrameKind, IndexEntry, record};
 use crate::error::{Fault, Result, Section};
 use crate::ids::{Digest, SessionTag};
 use crate::limits::{CHECKPOINT_ENTRIES_MAX, CHECKPOINT_PIECES_MAX, ORIGINS_MAX};
@@ -108,6 +108,18 @@ pub(crate) struct Checkpoint {
 }
 
 impl Checkpoint {
+    /// The checkpoint in the frame at `address`: the one place where a payload as it is stored
+    /// becomes one.
+    pub(crate) fn of_frame(header: &FrameHeader, payload: Vec<u8>, address: u64) -> Result<Self> {
+        header.check_payload(&payload, address)?;
+        let checkpoint = Self::from_payload(payload, address)?;
+        if header.kind != FrameKind::Checkpoint || header.subject != checkpoint.head.number {
+            let fault = Fault::Differs { field: "number", other: "header of its frame" };
+            return Err(fault.at(Section::Checkpoint, address));
+        }
+        Ok(checkpoint)
+    }
+
     /// Checks the head of a payload that was checked against its frame at `address`.
     pub(crate) fn from_payload(payload: Vec<u8>, address: u64) -> Result<Self> {
         let at = |fault: Fault| fault.at(Section::Checkpoint, address);

@@ -263,6 +263,7 @@ mod tests {
             session: SessionTag([4; 12]),
             writer: "aivory test".into(),
             key_commitment: Digest::default(),
+            source_token: Digest([0; 32]),
         }
     }
 

@@ -34,6 +34,7 @@ record! {
         192 => writer: [u8; 32],
         224 => feature_names: [u8; 1536],
         1760 => key_commitment: [u8; 32],
+        1792 => source_token: [u8; 32],
         1824 => segment_start: u64,
         4092 => crc: u32,
     }
@@ -108,6 +109,9 @@ pub struct Superblock {
     pub writer: String,
     /// Stands for the chain key of a sealed or authenticated image; zero in others.
     pub key_commitment: Digest,
+    /// What the writer recognises the source by when it goes on with an unfinished image; zero
+    /// when it never does. Means nothing to anybody else.
+    pub source_token: Digest,
 }
 
 impl Superblock {
@@ -253,6 +257,7 @@ impl Superblock {
             session: SessionTag(raw.session_tag),
             writer: printable(&raw.writer).ok_or(Fault::Text)?,
             key_commitment: Digest(raw.key_commitment),
+            source_token: Digest(raw.source_token),
         })
     }
 
@@ -300,6 +305,7 @@ impl Superblock {
             feature_names,
             segment_start: place.start,
             key_commitment: self.key_commitment.0,
+            source_token: self.source_token.0,
             crc: 0,
         };
         raw.crc = salted_crc(SALT, &raw.encode()[..4092]);
@@ -365,6 +371,7 @@ mod tests {
             session: SessionTag([4; 12]),
             writer: "aivory test".into(),
             key_commitment: Digest::default(),
+            source_token: Digest([5; 32]),
         }
     }
 

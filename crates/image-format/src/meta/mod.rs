@@ -1,10 +1,11 @@
-//! What an image says about its point: manifest, disk, inventory, source errors, origins, and
-//! excluded files, the specification itself.
+//! What an image says about its point: manifest, disk, inventory, source errors, origins,
+//! excluded files, change trackers, and the specification itself.
 
 mod area;
 mod excluded;
 mod manifest;
 mod tlv;
+mod trackers;
 
 pub(crate) use area::{EncodedSection, encode_roots, read_area};
 
@@ -13,6 +14,7 @@ pub use manifest::{
     Capture, Consistency, DiskInfo, Inventory, Manifest, PartitionInfo, RegionInfo, RegionKind,
     VolumeInfo,
 };
+pub use trackers::{ReliedOn, SeenTracker, Trackers};
 
 use aiv_volume_io::Extent;
 
@@ -42,6 +44,8 @@ pub enum SectionType {
     Excluded,
     /// The roots of the state; in sealed images, exactly one.
     Roots,
+    /// Who watched the source for changes, [`Trackers`]; at most one.
+    Trackers,
 }
 
 impl SectionType {
@@ -57,6 +61,7 @@ impl SectionType {
             Self::Specification => "specification",
             Self::Excluded => "excluded files",
             Self::Roots => "roots",
+            Self::Trackers => "change trackers",
         }
     }
 
@@ -70,6 +75,7 @@ impl SectionType {
             Self::Specification => 6,
             Self::Excluded => 8,
             Self::Roots => 9,
+            Self::Trackers => 10,
         }
     }
 
@@ -83,6 +89,7 @@ impl SectionType {
             6 => Some(Self::Specification),
             8 => Some(Self::Excluded),
             9 => Some(Self::Roots),
+            10 => Some(Self::Trackers),
             _ => None,
         }
     }
@@ -105,6 +112,8 @@ pub struct Meta {
     pub specification: String,
     /// What the user left out.
     pub excluded: Excluded,
+    /// Who watched the source for changes when the point was read.
+    pub trackers: Trackers,
 }
 
 const ITEM: u16 = 1;
@@ -133,12 +142,13 @@ impl Meta {
             (SectionType::Origins, origins.finish()),
             (SectionType::Specification, specification.finish()),
             (SectionType::Excluded, self.excluded.to_bytes()),
+            (SectionType::Trackers, self.trackers.to_bytes()),
         ];
         sections.into_iter().filter(|(_, bytes)| !bytes.is_empty())
     }
 
     /// Takes in one decoded section.
-    fn read_section(&mut self, section: SectionType, bytes: &[u8]) -> CheckedMeta<()> {
+    pub(crate) fn read_section(&mut self, section: SectionType, bytes: &[u8]) -> CheckedMeta<()> {
         match section {
             SectionType::Manifest => self.manifest = Manifest::from_bytes(bytes)?,
             SectionType::Disk => self.disk = DiskInfo::from_bytes(bytes)?,
@@ -151,12 +161,13 @@ impl Meta {
             SectionType::Excluded => self.excluded = Excluded::from_bytes(bytes)?,
             // No part of what an image says about its point: see `Area`.
             SectionType::Roots => {}
+            SectionType::Trackers => self.trackers = Trackers::from_bytes(bytes)?,
         }
         Ok(())
     }
 
     /// Refuses META that contradicts the geometry of its image.
-    fn check(&self, geometry: &Geometry) -> CheckedMeta<()> {
+    pub(crate) fn check(&self, geometry: &Geometry) -> CheckedMeta<()> {
         let disk = &self.disk;
         if self.source_errors.iter().any(|e| e.is_empty() || e.end() > geometry.len()) {
             return Err(Fault::Bounds);

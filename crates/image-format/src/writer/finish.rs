@@ -90,7 +90,7 @@ impl ImageWriter<'_> {
             parity_len: parity.len,
             parity_hash: parity.hash,
             mac: Digest::default(),
-            session: self.superblock.session,
+            session: self.session,
         };
         let trailer = match &self.seal {
             None => trailer,

@@ -75,7 +75,7 @@ impl ImageWriter<'_> {
             codec: about.codec,
             is_damaged: about.is_damaged,
             depth: about.depth,
-            session: self.superblock.session,
+            session: self.session,
             seq: self.next_seq,
             subject: about.subject,
             plain_len: about.plain_len,

@@ -9,6 +9,7 @@ mod finish;
 mod frames;
 mod pages;
 mod parity;
+mod resume;
 mod sections;
 mod split;
 
@@ -21,7 +22,7 @@ use aiv_volume_io::AppendFile;
 
 use crate::appender::Appender;
 use crate::codec::EncodedBlock;
-use crate::error::{Error, Result, Section};
+use crate::error::{Error, Result, Section, Unsupported};
 use crate::hash::Roots;
 use crate::ids::{BlockIndex, Digest, SessionTag};
 use crate::layout::{
@@ -82,6 +83,8 @@ pub struct ImageWriter<'f> {
     /// Of an image that is split: where.
     cuts: Option<Cuts>,
     superblock: Superblock,
+    /// The session that writes: that of the superblock, unless the image was resumed.
+    session: SessionTag,
     next_block: BlockIndex,
     next_seq: u64,
     /// Sessions whose frames the image holds, its own first.
@@ -102,6 +105,8 @@ pub struct ImageWriter<'f> {
     /// The chain key and what it is for, of an image that has one.
     seal: Option<Seal>,
     access: Access,
+    /// Bytes stored between two checkpoints.
+    checkpoint_bytes: u64,
 }
 
 impl<'f> ImageWriter<'f> {
@@ -150,8 +155,9 @@ impl<'f> ImageWriter<'f> {
         Ok(Self {
             last_checkpoint_end: file.position(),
             file,
-            stripes_written: superblock.features.has_data_parity().then_some(0),
             cuts: None,
+            stripes_written: superblock.features.has_data_parity().then_some(0),
+            session: superblock.session,
             origins: vec![superblock.session],
             last_origin: superblock.session,
             superblock,
@@ -164,7 +170,37 @@ impl<'f> ImageWriter<'f> {
             totals: Totals::default(),
             seal,
             access,
+            checkpoint_bytes: CHECKPOINT_BYTES,
         })
+    }
+
+    /// Writes a checkpoint whenever so many bytes were stored since the last one, instead of
+    /// [`CHECKPOINT_BYTES`], which is the most. Each costs a frame.
+    pub fn set_checkpoint_bytes(&mut self, bytes: u64) {
+        self.checkpoint_bytes = bytes.min(CHECKPOINT_BYTES);
+    }
+
+    /// Checkpoints of the image so far, those of earlier sessions included.
+    #[must_use]
+    pub fn checkpoints(&self) -> usize {
+        self.checkpoints.len()
+    }
+
+    /// Writes a checkpoint of all that was pushed and hands everything to the storage, so that a
+    /// later session can go on from here. Nothing is synced: what a power cut takes is seen by
+    /// who goes on.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the storage fails, and [`Unsupported::GoingOn`] for an image that is
+    /// split or has parity over its pieces; it must then be given up.
+    pub fn suspend(mut self) -> Result<()> {
+        if let Some(names) = self.superblock.features.names_against_going_on() {
+            return Err(Unsupported::GoingOn { names }.into());
+        }
+        if self.next_unlisted != self.next_block {
+            self.checkpoint()?;
+        }
+        self.file.flush()
     }
 
     /// Lets the threads of `pool` encrypt: else the one that calls does. The image is the same.
@@ -353,7 +389,7 @@ impl<'f> ImageWriter<'f> {
     }
 
     fn checkpoint_if_due(&mut self) -> Result<()> {
-        let far = self.file.position() - self.last_checkpoint_end >= CHECKPOINT_BYTES;
+        let far = self.file.position() - self.last_checkpoint_end >= self.checkpoint_bytes;
         if far || self.pending.len() >= CHECKPOINT_ENTRIES_MAX {
             self.checkpoint()?;
         }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use aiv_image_format::hash::{fill_unreadable, leaf};
 use aiv_image_format::meta::{DiskInfo, Meta};
 use aiv_image_format::{
-    BlockPlace, Compression, DeltaBase, Encoder, Features, Geometry, Image, ImageId, ImageKind,
-    ImageWriter, Kind, ParentState, PointId, RunKind, Seal, SessionTag, SetId, Superblock,
+    BlockPlace, Compression, DeltaBase, Digest, Encoder, Features, Geometry, Image, ImageId,
+    ImageKind, ImageWriter, Kind, ParentState, PointId, RunKind, Seal, SessionTag, SetId,
+    Superblock,
 };
 use aiv_testkit::MemStorage;
 use aiv_volume_io::{AppendFile, Extent, Storage};
@@ -271,6 +272,7 @@ fn full_superblock(geometry: Geometry, id: u8) -> Superblock {
         session: SessionTag([0x60 + id; 12]),
         writer: "aivory test 1".into(),
         key_commitment: aiv_image_format::Digest::default(),
+        source_token: Digest::default(),
     }
 }
 

@@ -202,7 +202,7 @@ impl Forgery {
     }
 }
 
-fn crc(salt: &[u8; 8], parts: &[&[u8]]) -> u32 {
+pub(crate) fn crc(salt: &[u8; 8], parts: &[&[u8]]) -> u32 {
     parts.iter().fold(crc32c::crc32c(salt), |crc, part| crc32c::crc32c_append(crc, part))
 }
 

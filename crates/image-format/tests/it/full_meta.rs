@@ -3,7 +3,7 @@
 use aiv_image_format::GroupId;
 use aiv_image_format::meta::{
     Capture, Consistency, DiskInfo, Excluded, Inventory, Manifest, Meta, PartitionInfo, RegionInfo,
-    RegionKind, VolumeInfo,
+    RegionKind, Trackers, VolumeInfo,
 };
 use aiv_volume_io::Extent;
 
@@ -52,6 +52,7 @@ pub(crate) fn full_meta(
         specification: "A text in the place of the specification, as long as one.\n".repeat(320),
         // The golden images are older than this section.
         excluded: Excluded::default(),
+        trackers: Trackers::default(),
     }
 }
 

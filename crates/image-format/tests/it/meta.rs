@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use aiv_image_format::meta::{
     Capture, Consistency, DiskInfo, Excluded, ExcludedFile, Inventory, Manifest, Meta,
-    PartitionInfo, RegionInfo, RegionKind, VolumeInfo,
+    PartitionInfo, RegionInfo, RegionKind, ReliedOn, SeenTracker, Trackers, VolumeInfo,
 };
-use aiv_image_format::{Error, GroupId, ImageWriter, RunKind};
+use aiv_image_format::{Digest, Error, GroupId, ImageWriter, RunKind};
 use aiv_testkit::MemStorage;
 use aiv_volume_io::{Extent, Storage};
 use proptest::prelude::*;
@@ -132,8 +132,8 @@ fn meta() -> impl Strategy<Value = Meta> {
         };
         gaps.into_iter().map(place).collect::<Vec<Extent>>()
     });
-    (manifest(), disk(), facts, errors, any::<String>(), excluded()).prop_map(
-        |(manifest, disk, facts, source_errors, specification, excluded)| Meta {
+    (manifest(), disk(), facts, errors, any::<String>(), excluded(), trackers()).prop_map(
+        |(manifest, disk, facts, source_errors, specification, excluded, trackers)| Meta {
             manifest,
             disk,
             inventory: Inventory { facts },
@@ -141,8 +141,26 @@ fn meta() -> impl Strategy<Value = Meta> {
             origins: Vec::new(),
             specification,
             excluded,
+            trackers,
         },
     )
+}
+
+fn trackers() -> impl Strategy<Value = Trackers> {
+    let witnesses = prop::collection::btree_set(any::<u64>(), 0..9);
+    let lied_at = prop::option::of(any::<u64>());
+    let seen = (any::<[String; 2]>(), any::<[u64; 2]>(), any::<[u8; 32]>(), witnesses, lied_at)
+        .prop_map(|([kind, name], [granularity, marked], beneath, witnesses, lied_at)| {
+            let (beneath, witnesses) = (Digest(beneath), witnesses.into_iter().collect());
+            SeenTracker { kind, name, granularity, beneath, marked, witnesses, lied_at }
+        });
+    let relied_on = (any::<String>(), any::<[u64; 2]>()).prop_map(|(name, bytes)| {
+        let [bytes_skipped, bytes_audited] = bytes;
+        ReliedOn { name, bytes_skipped, bytes_audited }
+    });
+    let seen = prop::collection::vec(seen, 0..3);
+    (any::<[u8; 32]>(), seen, prop::option::of(relied_on))
+        .prop_map(|(used, seen, relied_on)| Trackers { used: Digest(used), seen, relied_on })
 }
 
 fn excluded() -> impl Strategy<Value = Excluded> {

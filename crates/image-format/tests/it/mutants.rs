@@ -21,7 +21,7 @@ const ENTRIES_MAX: usize = 5_000;
 pub(crate) const MEMORY_MAX: i64 = 64 << 20;
 
 /// An index of two levels, three tree pages' worth of groups, frames of every sort.
-fn base() -> Recipe {
+pub(crate) fn base() -> Recipe {
     let mut blocks = vec![
         (Block::Data(Fill::Noise(1)), 1),
         (Block::Data(Fill::Words(1)), 2),

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use aiv_image_format::hash::{fill_unreadable, leaf};
 use aiv_image_format::meta::{DiskInfo, Meta};
 use aiv_image_format::{
-    BlockPlace, BlockSize, Compression, Encoder, Features, Geometry, GroupId, Image, ImageId,
-    ImageKind, ImageSummary, ImageWriter, Keys, Kind, Mode, PointId, RunKind, Seal, SessionTag,
-    SetId, Superblock,
+    BlockPlace, BlockSize, Compression, Digest, Encoder, Features, Geometry, GroupId, Image,
+    ImageId, ImageKind, ImageSummary, ImageWriter, Keys, Kind, Mode, PointId, RunKind, Seal,
+    SessionTag, SetId, Superblock,
 };
 use aiv_testkit::MemStorage;
 use aiv_volume_io::{AppendFile, Extent, Storage};
@@ -94,6 +94,7 @@ impl Recipe {
             created_unix_ms: 1_790_000_000_000,
             session: SessionTag([0x60 + self.id; 12]),
             writer: "aivory test 1".into(),
+            source_token: Digest::default(),
             key_commitment: aiv_image_format::Digest::default(),
         };
         self.seal.as_ref().map_or(plain.clone(), |seal| marked(plain, seal))

@@ -19,18 +19,27 @@ use crate::tools::{MIB, Proxy, Scratch, options};
 static SAID: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let scratch = Scratch::new();
     scratch.raw("disk.raw", MIB);
+    scratch.run("qemu-img convert -f raw -O qcow2 disk.raw disk.qcow2");
+    for name in ["one", "two"] {
+        scratch.run(&format!("qemu-img bitmap --add disk.qcow2 {name}"));
+        scratch.run("qemu-img convert -n -f raw -O qcow2 disk.raw disk.qcow2");
+    }
     let servers = [
         "nbdkit -f -U SOCKET -r file disk.raw",
         "nbdkit -f -U SOCKET -r --no-sr file disk.raw",
         "qemu-nbd -t -k SOCKET -r -e 8 -f raw disk.raw",
+        "qemu-nbd -t -k SOCKET -r -e 8 -f qcow2 -B one -B two disk.qcow2",
     ];
     servers
         .iter()
         .map(|line| {
             let server = scratch.serve(line);
             let proxy = Proxy::to(&server.socket);
-            let one = NbdOptions { connections: std::num::NonZeroUsize::MIN, ..options() };
-            let disk = NbdDisk::connect(proxy.uri(), one).unwrap();
+            let all_bitmaps = line.contains("qcow2");
+            let connections = std::num::NonZeroUsize::MIN;
+            let one = NbdOptions { connections, all_bitmaps, ..options() };
+            let disk = Arc::new(NbdDisk::connect(proxy.uri(), one).unwrap());
+            assert_eq!(disk.change_trackers().len(), if all_bitmaps { 2 } else { 0 });
             assert!(talk(&disk), "{line}");
             proxy.said.lock().unwrap().clone()
         })
@@ -38,7 +47,7 @@ static SAID: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
 });
 
 /// Whether everything was answered.
-fn talk(disk: &NbdDisk) -> bool {
+fn talk(disk: &Arc<NbdDisk>) -> bool {
     let len = disk.len();
     let mut out = vec![0; 100_000.min(len as usize)];
     if disk.read_exact_at(&mut out, 0).is_err() {
@@ -47,6 +56,11 @@ fn talk(disk: &NbdDisk) -> bool {
     let Ok(holes) = disk.holes(Extent::new(0, len.min(MIB))) else { return false };
     assert!(holes.iter().all(|hole| hole.end() <= len && !hole.is_empty()));
     assert!(holes.windows(2).all(|pair| pair[0].end() < pair[1].start));
+    for tracker in disk.change_trackers() {
+        let Ok(runs) = tracker.changed(Extent::new(0, len.min(MIB))) else { return false };
+        assert!(runs.iter().all(|run| run.end() <= len && !run.is_empty()));
+        assert!(runs.windows(2).all(|pair| pair[0].end() <= pair[1].start));
+    }
     disk.read_exact_at(&mut [0; 512], len.saturating_sub(512)).is_ok()
 }
 
@@ -82,13 +96,13 @@ impl Parrot {
     }
 
     /// Says `text`, and returns whether somebody took it for a whole conversation.
-    fn say(&self, text: Vec<u8>) -> bool {
+    fn say(&self, text: Vec<u8>, all_bitmaps: bool) -> bool {
         *self.text.lock().unwrap() = text;
         let address = Address::Unix { socket: self.socket.clone() };
         let uri = Uri { address, export: String::new() };
         let timeout = Duration::from_secs(5);
-        match NbdDisk::connect(uri, NbdOptions { timeout, ..options() }) {
-            Ok(disk) => talk(&disk),
+        match NbdDisk::connect(uri, NbdOptions { timeout, all_bitmaps, ..options() }) {
+            Ok(disk) => talk(&Arc::new(disk)),
             Err(_) => false,
         }
     }
@@ -103,9 +117,10 @@ impl Drop for Parrot {
 
 static PARROT: LazyLock<Mutex<Parrot>> = LazyLock::new(|| Mutex::new(Parrot::new()));
 
-fn say(text: Vec<u8>) -> bool {
+/// The last of the conversations is about bitmaps.
+fn say(text: Vec<u8>, which: usize) -> bool {
     // After a failed assertion the parrot is as good as before.
-    PARROT.lock().unwrap_or_else(std::sync::PoisonError::into_inner).say(text)
+    PARROT.lock().unwrap_or_else(std::sync::PoisonError::into_inner).say(text, which == 3)
 }
 
 fn value() -> impl Strategy<Value = u8> {
@@ -117,7 +132,7 @@ proptest! {
 
     #[test]
     fn a_changed_conversation_brings_nobody_down(
-        which in 0..3usize,
+        which in 0..4usize,
         changes in prop::collection::vec(
             (0u64..1 << 20, any::<bool>(), value()),
             1..4,
@@ -129,22 +144,22 @@ proptest! {
             let len = if front { 400 } else { text.len() };
             text[at as usize % len] = value;
         }
-        say(text);
+        say(text, which);
     }
 
     #[test]
     fn a_conversation_that_is_cut_off_or_goes_on_with_noise_ends(
-        which in 0..3usize, kept in 0..600usize, noise in 0..3000usize, seed: u64,
+        which in 0..4usize, kept in 0..600usize, noise in 0..3000usize, seed: u64,
     ) {
         let mut text = SAID[which][..kept].to_vec();
         text.extend(crate::tools::noise(seed, noise));
-        prop_assert!(!say(text));
+        prop_assert!(!say(text, which));
     }
 }
 
 #[test]
 fn the_conversations_are_whole() {
-    for text in SAID.iter() {
-        assert!(say(text.clone()));
+    for (which, text) in SAID.iter().enumerate() {
+        assert!(say(text.clone(), which));
     }
 }

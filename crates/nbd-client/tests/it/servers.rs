@@ -66,6 +66,12 @@ fn qemu_gives_a_virtual_disk_with_its_holes_and_dirty_bitmaps() {
     assert_eq!(dirty, [Extent::new(MIB, 128 << 10), Extent::new(5 * MIB, 64 << 10)]);
     let part = disk.dirty(Extent::new(MIB + 5, 1000)).unwrap();
     assert_eq!(part, [Extent::new(MIB + 5, 1000)]);
+    let all = NbdOptions { all_bitmaps: true, ..options() };
+    let all = std::sync::Arc::new(NbdDisk::connect(server.uri("vm"), all).unwrap());
+    let [tracker] = all.change_trackers().try_into().ok().unwrap();
+    let facts = tracker.facts();
+    assert_eq!((facts.kind, &*facts.name, &facts.unsound), ("nbd bitmap", "since", &None));
+    assert_eq!(tracker.changed(Extent::new(0, all.len())).unwrap(), dirty);
     let error = NbdDisk::connect(server.uri("vm"), bitmap("other")).unwrap_err();
     assert_eq!(error.to_string(), "the server has no dirty bitmap 'other'");
     let without = NbdDisk::connect(server.uri("vm"), options()).unwrap();

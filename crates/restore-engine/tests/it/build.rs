@@ -240,6 +240,7 @@ pub(crate) fn superblock(geometry: Geometry, point: u8) -> Superblock {
         session: SessionTag([4; 12]),
         writer: "test".to_owned(),
         key_commitment: Digest::default(),
+        source_token: Digest::default(),
     }
 }
 

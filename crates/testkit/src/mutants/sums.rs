@@ -16,6 +16,8 @@ pub enum Sums {
     Xfs,
     /// The sum of the main boot region of exFAT.
     ExFat,
+    /// CRC-32C at the beginning of each record of Btrfs, of what follows 32 bytes.
+    Btrfs,
     /// The ends of sectors that NTFS keeps elsewhere: they are left alone.
     Ntfs,
     /// The second superblock of F2FS, and the headers of both checkpoints.
@@ -36,6 +38,7 @@ impl Sums {
             Self::Ext => mend_ext(volume, changes),
             Self::Xfs => mend_xfs(volume, records, changes),
             Self::ExFat => mend_exfat(volume, changes),
+            Self::Btrfs => mend_btrfs(volume, records, changes),
             Self::Ntfs => changes.retain(|at, _| at % 512 < 510),
             Self::F2fs => mend_f2fs(volume, changes),
             Self::Lvm => mend_lvm(volume, changes),
@@ -104,6 +107,16 @@ fn mend_xfs(volume: &dyn ReadAt, records: &[Extent], changes: &mut Changes) {
         let at = usize::try_from(sum_at).expect("small");
         summed[at..at + 4].fill(0);
         put(changes, record.start + sum_at, &crc32c::crc32c(&summed).to_le_bytes());
+    }
+}
+
+/// A record of Btrfs is what is read at once: a superblock or a node.
+fn mend_btrfs(volume: &dyn ReadAt, records: &[Extent], changes: &mut Changes) {
+    for record in records.iter().filter(|record| record.len > 32) {
+        if changes.range(record.start..record.end()).next().is_some() {
+            let summed = changed(volume, changes, Extent::between(record.start + 32, record.end()));
+            put(changes, record.start, &crc32c::crc32c(&summed).to_le_bytes());
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use aiv_filesystems::{Recognised, UsedMap, recognise, used_map};
 use aiv_testkit::mutants::{Changes, Mutated, Sums, total_len};
 use aiv_volume_io::{Extent, ExtentSet, Job, MemDisk, ReadAt};
 
-use super::Family;
+use super::{Family, files};
 use crate::prove::memory::{peak, peak_from_here};
 use crate::prove::said;
 
@@ -25,6 +25,8 @@ pub(super) struct Target {
     pub(super) name: String,
     pub(super) disk: MemDisk,
     pub(super) records: Vec<Extent>,
+    /// What its files are read from, where there are any to leave out.
+    pub(super) files: Vec<Extent>,
     pub(super) sums: Sums,
     family: Family,
     recognised: Recognised,
@@ -37,6 +39,8 @@ pub(super) struct Verdict {
     pub(super) reason: Option<String>,
     /// Whether something is missing from the map that is in the original's.
     pub(super) smaller: bool,
+    /// Files that may be left out.
+    pub(super) files: u64,
     pub(super) read: u64,
     pub(super) time: Duration,
     pub(super) memory: u64,
@@ -49,6 +53,7 @@ impl Target {
         let sums = match family {
             Family::Ext => Sums::Ext,
             Family::Xfs => Sums::Xfs,
+            Family::Btrfs => Sums::Btrfs,
             Family::Ntfs => Sums::Ntfs,
             Family::ExFat => Sums::ExFat,
             Family::F2fs => Sums::F2fs,
@@ -59,9 +64,15 @@ impl Target {
         let unchanged = Changes::new();
         let recorder = Mutated::new(&disk, &unchanged);
         let map = used_map(&recorder, &recognised, Job::silent()).map_err(|error| said(&error))?;
-        let UsedMap::Used { used, .. } = map else {
+        let UsedMap::Used { used, .. } = &map else {
             return Err(format!("{name} has no map: {map:?}"));
         };
+        let used = used.clone();
+        let files = match family {
+            Family::Ext | Family::Ntfs => files::reads(&disk, &recognised, &map)?,
+            _ => Vec::new(),
+        };
+        let files = self::records(&disk, files);
         let mut records = records(&disk, recorder.take_reads());
         match family {
             // The fields, in pages that are zeros elsewhere.
@@ -73,7 +84,21 @@ impl Target {
             }
             _ => {}
         }
-        Ok(Self { name: name.to_owned(), disk, records, sums, family, recognised, used })
+        let name = name.to_owned();
+        Ok(Self { name, disk, records, files, sums, family, recognised, used })
+    }
+}
+
+impl Target {
+    /// Whether what was read for a map is the filesystem's own.
+    fn owns(&self, read: &Extent) -> bool {
+        match self.family {
+            // Looked at without being the filesystem's: shadow copies and an old boot sector.
+            Family::Ntfs => *read != Extent::new(7680, 128) && read.len != 512,
+            // What lies in a logical volume may be free there.
+            Family::Lvm => read.start < 1 << 20,
+            _ => true,
+        }
     }
 }
 
@@ -132,40 +157,41 @@ pub(super) fn check(target: &Target, changes: &Changes, alone: bool) -> Result<V
     }
     let reads = mutated.take_reads();
     let read = recognising + total_len(&reads);
-    let UsedMap::Used { used, cluster_size, .. } = map else {
-        let UsedMap::Whole { reason } = map else { return Err("another kind of map".to_owned()) };
+    let UsedMap::Used { used, cluster_size, .. } = &map else {
+        let UsedMap::Whole { reason } = &map else {
+            return Err("another kind of map".to_owned());
+        };
         let reason = Some(without_numbers(&reason.to_string()));
-        return Ok(Verdict { reason, smaller: false, read, time, memory });
+        return Ok(Verdict { reason, smaller: false, files: 0, read, time, memory });
     };
-    if !cluster_size.is_power_of_two() || !(256..=1 << 30).contains(&cluster_size) {
+    if !cluster_size.is_power_of_two() || !(256..=1 << 30).contains(cluster_size) {
         return Err(format!("clusters of {cluster_size} bytes"));
     }
     if let Some(last) = used.runs().last().filter(|last| last.end() > target.disk.len()) {
         return Err(format!("the map reaches to {last:?}"));
     }
-    if let Some(why) = missing(target, &used, &reads) {
+    if let Some(why) = missing(target, used, &reads) {
         return Err(why);
     }
     let smaller = target.used.runs().iter().any(|run| used.within(*run).next() != Some(*run));
-    Ok(Verdict { reason: None, smaller, read, time, memory })
+    let files = if target.files.is_empty() {
+        0
+    } else {
+        let records: Vec<Extent> = reads.into_iter().filter(|read| target.owns(read)).collect();
+        files::check(&target.disk, changes, &target.recognised, &map, &records)?
+    };
+    Ok(Verdict { reason: None, smaller, files, read, time, memory })
 }
 
 /// A record that the map was read from and leaves out.
 pub(super) fn missing(target: &Target, used: &ExtentSet, reads: &[Extent]) -> Option<String> {
-    let belongs = |read: &Extent| match target.family {
-        // Looked at without being the filesystem's: shadow copies and an old boot sector.
-        Family::Ntfs => *read != Extent::new(7680, 128) && read.len != 512,
-        // What lies in a logical volume may be free there.
-        Family::Lvm => read.start < 1 << 20,
-        _ => true,
-    };
     let record = |read: Extent| match target.family {
         // Signatures of others behind the first page.
         Family::Swap => Extent::new(read.start, read.len.min(512)),
         _ => read,
     };
     let reads = reads.iter().copied().filter(|read| !read.is_empty());
-    let mut records = reads.filter(belongs).map(record);
+    let mut records = reads.filter(|read| target.owns(read)).map(record);
     let lost = records.find(|record| used.within(*record).next() != Some(*record))?;
     Some(format!("the map leaves out {lost:?}, from which it was read"))
 }

@@ -1,6 +1,7 @@
 //! Used-block maps of volumes that somebody changed: no panic, no endless reading, little memory,
 //! and no map without the records it was read from.
 
+mod files;
 mod judge;
 mod lvm;
 mod volumes;
@@ -26,6 +27,7 @@ pub(super) const MUTANTS: u64 = 1_000_000;
 pub(super) enum Family {
     Ext,
     Xfs,
+    Btrfs,
     Ntfs,
     Fat,
     ExFat,
@@ -35,9 +37,10 @@ pub(super) enum Family {
 }
 
 impl Family {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Ext,
         Self::Xfs,
+        Self::Btrfs,
         Self::Ntfs,
         Self::Fat,
         Self::ExFat,
@@ -50,6 +53,7 @@ impl Family {
         match self {
             Self::Ext => "ext",
             Self::Xfs => "xfs",
+            Self::Btrfs => "btrfs",
             Self::Ntfs => "ntfs",
             Self::Fat => "fat",
             Self::ExFat => "exfat",
@@ -87,6 +91,7 @@ pub(super) struct Tried {
     volumes: usize,
     maps: u64,
     smaller: u64,
+    with_files: u64,
     reasons: BTreeSet<String>,
     read_max: u64,
     time_max: Duration,
@@ -95,13 +100,14 @@ pub(super) struct Tried {
 
 impl std::fmt::Display for Tried {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { mutants, volumes, maps, smaller, reasons, read_max, time_max, memory_max } =
-            self;
+        let Self { mutants, volumes, maps, smaller, with_files, reasons, .. } = self;
+        let Self { read_max, time_max, memory_max, .. } = self;
         let whole = mutants - maps;
         write!(
             f,
             "{mutants} mutants of {volumes} volumes: {maps} maps ({smaller} leave out more than \
-             the original's), {whole} whole for {} kinds of reason; at most {} KiB read, {} KiB of \
+             the original's, {with_files} have files to leave out), {whole} whole for {} kinds of \
+             reason; at most {} KiB read, {} KiB of \
              memory, {} ms",
             reasons.len(),
             read_max >> 10,
@@ -116,6 +122,7 @@ impl Tried {
         self.mutants += 1;
         self.maps += u64::from(verdict.reason.is_none());
         self.smaller += u64::from(verdict.smaller);
+        self.with_files += u64::from(verdict.files > 0);
         self.reasons.extend(verdict.reason);
         self.read_max = self.read_max.max(verdict.read);
         self.time_max = self.time_max.max(verdict.time);
@@ -149,7 +156,10 @@ fn run(family: Family, first: u64, count: u64, alone: bool) -> Result<Tried, Str
 fn one(family: Family, targets: &[Target], seed: u64, alone: bool) -> Result<Verdict, String> {
     let mut random = Random::new(&[seed, 0x6d61_7073]);
     let target = &targets[random.below(targets.len())];
-    let mut changes = changes(&mut random, &target.disk, &target.records);
+    // Where files are read from, every other time.
+    let in_files = !target.files.is_empty() && random.below(2) == 0;
+    let records = if in_files { &target.files } else { &target.records };
+    let mut changes = changes(&mut random, &target.disk, records);
     if random.below(10) > 0 {
         target.sums.mend(&target.disk, &target.records, &mut changes);
     }
@@ -194,6 +204,8 @@ mod tests {
         assert!(tried.maps > 50, "{tried}");
         assert!(tried.mutants - tried.maps > 100, "{tried}");
         assert!(tried.reasons.len() >= kinds, "{:#?}", tried.reasons);
+        let has_files = matches!(family, Family::Ext | Family::Ntfs);
+        assert!(!has_files || tried.with_files > 50, "{tried}");
     }
 
     #[test]
@@ -204,6 +216,11 @@ mod tests {
     #[test]
     fn mutants_of_xfs() {
         check(Family::Xfs, 20);
+    }
+
+    #[test]
+    fn mutants_of_btrfs() {
+        check(Family::Btrfs, 20);
     }
 
     #[test]

@@ -44,6 +44,15 @@ pub(super) fn of(family: Family) -> Result<Vec<Target>, String> {
             }
             add("xfs frozen", frozen_xfs()?)?;
         }
+        Family::Btrfs => {
+            let small = "-m single -O ^skinny-metadata -R ^free-space-tree";
+            for (mib, options) in [(48, "-M -n 4096"), (112, ""), (48, small)] {
+                add(&format!("btrfs {options}"), filled_btrfs(mib, options)?)?;
+            }
+            let fresh = Scratch::made(48 * MIB, "mkfs.btrfs", "-q -f -m single")?;
+            add("btrfs without files", fresh.bytes()?)?;
+            add("btrfs in use", btrfs_in_use()?)?;
+        }
         Family::Ntfs => {
             for options in ["-c 512", "-c 4096", "-s 4096"] {
                 let file = Scratch::made(2 * MIB, "mkntfs", &format!("-q -Q -F {options}"))?;
@@ -245,6 +254,58 @@ fn frozen_xfs() -> Result<Vec<u8>, String> {
         freeze("--unfreeze").map(drop)
     })?;
     frozen.into_inner()
+}
+
+/// Options of a mount that writes when it is told to.
+const BTRFS_MOUNT: &str = "rw,discard=async,commit=300";
+
+/// Subvolumes, snapshots, files that share extents, preallocated space.
+fn filled_btrfs(mib: u64, options: &str) -> Result<Vec<u8>, String> {
+    let file = Scratch::made(mib * MIB, "mkfs.btrfs", &format!("-q -f {options}"))?;
+    file.mounted("btrfs", BTRFS_MOUNT, |folder| {
+        let call = |tool, words: String| call(tool, &words).map_err(io::Error::other);
+        let name = folder.display();
+        call("btrfs", format!("subvolume create {name}/home"))?;
+        fragment(&folder.join("home"), 200, true)?;
+        call("btrfs", format!("subvolume snapshot {name}/home {name}/before"))?;
+        call("btrfs", format!("subvolume snapshot -r {name}/home {name}/kept"))?;
+        fragment(folder, 60, true)?;
+        call("cp", format!("--reflink=always {name}/long {name}/shared"))?;
+        call("fallocate", format!("-l 300K {name}/set-aside"))?;
+        call("btrfs", format!("subvolume delete {name}/before"))?;
+        call("btrfs", format!("filesystem sync {name}")).map(drop)
+    })?;
+    file.bytes()
+}
+
+/// A filesystem whose log waits to be replayed.
+fn btrfs_in_use() -> Result<Vec<u8>, String> {
+    /// Of the superblock, where the log begins.
+    const LOG_ROOT: usize = (64 << 10) + 0x60;
+    let file = Scratch::made(112 * MIB, "mkfs.btrfs", "-q -f -m single -n 4096")?;
+    file.mounted("btrfs", BTRFS_MOUNT, |folder| fragment(folder, 100, true))?;
+    let hot = file.mounted("btrfs", BTRFS_MOUNT, |folder| {
+        let synced = |name: String, seed| {
+            let path = folder.join(name);
+            std::fs::write(&path, Content::Random(seed).bytes(9000))?;
+            std::fs::File::open(path)?.sync_all()
+        };
+        // A file that takes a new chunk makes a sync a commit: until none was one.
+        for round in 0..20 {
+            for n in 0..30 {
+                synced(format!("synced{n}"), round * 30 + n)?;
+            }
+            let bytes = file.bytes().map_err(io::Error::other)?;
+            if bytes[LOG_ROOT..LOG_ROOT + 8] != [0; 8] {
+                return Ok(());
+            }
+        }
+        Err(io::Error::other("everything was committed"))
+    })?;
+    match hot[LOG_ROOT..LOG_ROOT + 8] == [0; 8] {
+        false => Ok(hot),
+        true => Err("the log was committed".to_owned()),
+    }
 }
 
 fn fill_fat(volume: &Scratch) -> Result<(), String> {

@@ -1,0 +1,409 @@
+//! One attempt at an image: begun or gone on with, written, proven, published.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use aiv_chain::{ImageName, Set, image_name, suffix};
+use aiv_image_format::meta::{Capture as Captured, Inventory, Manifest, Meta};
+use aiv_image_format::{
+    Depth, Digest, Error as ImageError, Features, Geometry, ImageKind, ImageSummary, ImageWriter,
+    Keys, ParentState, SPECIFICATION, Segments, Superblock, Unfinished,
+};
+use aiv_volume_io::{Job, Lease, Storage};
+
+use crate::apply::{BackupIds, BackupReport};
+use crate::base::causes;
+use crate::error::{Error, Result};
+use crate::facts::Sectors;
+use crate::hints::{Hint, HintReport};
+use crate::hold::HeldSource;
+use crate::identity::set_id;
+use crate::pace::{Pacer, RateLimit};
+use crate::parent::Parent;
+use crate::parts::Parts;
+use crate::pipeline::{self, Capture};
+use crate::plan::BackupPlan;
+use crate::resume::{Candidate, Resumed, has_unreadable, part_name};
+use crate::seal::{self, SealOptions};
+use crate::watched::{Asked, Watched, is_believed};
+
+/// What every attempt at an image needs.
+#[derive(Clone, Copy)]
+pub(crate) struct Inputs<'a> {
+    pub source: HeldSource<'a>,
+    /// Who watched it.
+    pub watched: &'a Watched<'a>,
+    /// Whether the hold on the source was given up.
+    pub released: &'a AtomicBool,
+    pub storage: &'a dyn Storage,
+    pub inventory: &'a Inventory,
+    pub limit: Option<RateLimit<'a>>,
+    pub lease: &'a dyn Lease,
+    /// The images of the source so far.
+    pub set: Option<&'a Set>,
+    pub job: Job<'a>,
+}
+
+/// What an image builds on, and what that makes it.
+pub(crate) struct Base {
+    /// With the block size of the chain.
+    pub geometry: Geometry,
+    pub parent: Option<Parent>,
+    pub kind: ImageKind,
+    pub full_number: u32,
+    pub increment_number: u32,
+}
+
+/// An image while it is written.
+struct Begun<'a> {
+    writer: ImageWriter<'a>,
+    /// What opens the image, where it has a key.
+    keys: Keys,
+    /// Whether it is the first one with its key.
+    begins_key: bool,
+    /// Where it is until it is published.
+    parts: Parts,
+    unfinished: Option<Unfinished>,
+    resumed: Option<Resumed>,
+    /// What reading the source has found so far.
+    captured: pipeline::Captured,
+}
+
+impl BackupPlan {
+    /// Makes and publishes one image, out of `candidate` if that is of any use.
+    pub(crate) fn make(
+        &self,
+        inputs: &Inputs<'_>,
+        ids: &BackupIds,
+        base: &Base,
+        hint: &Asked<'_>,
+        candidate: Option<Candidate>,
+    ) -> Result<BackupReport> {
+        let Some(candidate) = candidate else { return self.make_anew(inputs, ids, base, hint) };
+        let mut pacer = inputs.limit.map(Pacer::new);
+        let why = match self.go_on(inputs, ids, base, &candidate, &mut pacer) {
+            Ok(Ok(begun)) => match self.complete(inputs, ids, base, hint, begun, pacer) {
+                // What was there already is not what it seemed: another image does not need it.
+                Err(error) if is_damage(&error) && !inputs.released.load(Ordering::Relaxed) => {
+                    causes(&error)
+                }
+                done => return done,
+            },
+            Ok(Err(why)) => {
+                candidate.remove(inputs.storage)?;
+                why
+            }
+            // It fits no other parent.
+            Err(error @ Error::Parent(_)) => {
+                candidate.remove(inputs.storage)?;
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        };
+        let mut report = self.make_anew(inputs, &ids.anew(), base, hint)?;
+        report.leftovers_removed.push(candidate.name);
+        Ok(BackupReport { not_resumed: Some(why), ..report })
+    }
+
+    /// Compares an unfinished image with the source, unless the caller vouches for that, and
+    /// opens it for going on. The inner error says why it is of no use.
+    fn go_on<'a>(
+        &self,
+        inputs: &Inputs<'a>,
+        ids: &BackupIds,
+        base: &Base,
+        candidate: &Candidate,
+        pacer: &mut Option<Pacer<'_>>,
+    ) -> Result<std::result::Result<Begun<'a>, String>> {
+        let Inputs { storage, job, .. } = *inputs;
+        let unfinished = match candidate.read(storage, job)? {
+            Ok(unfinished) => unfinished,
+            Err(why) => return Ok(Err(why)),
+        };
+        let capture = self.capture(inputs, base, None, None);
+        let is_vouched = candidate.is_vouched && !has_unreadable(&unfinished);
+        let compared = match is_vouched {
+            true => Ok(capture.nothing_captured()),
+            false => capture.compare(&unfinished, pacer)?,
+        };
+        let captured = match compared {
+            Ok(captured) => captured,
+            Err(why) => return Ok(Err(why)),
+        };
+        let writer = match candidate.reopen(storage, &unfinished, ids.session) {
+            Ok(writer) => writer,
+            Err(why) => return Ok(Err(why)),
+        };
+        let blocks = unfinished.next_block();
+        let resumed = Resumed {
+            file: candidate.name.clone(),
+            bytes: unfinished.len(),
+            blocks,
+            blocks_compared: if is_vouched { 0 } else { blocks },
+        };
+        let (parts, unfinished) = (Parts::One(candidate.name.clone()), Some(unfinished));
+        let keys = Keys::none();
+        let resumed = Some(resumed);
+        let begins_key = false;
+        Ok(Ok(Begun { writer, keys, begins_key, parts, unfinished, resumed, captured }))
+    }
+
+    fn make_anew(
+        &self,
+        inputs: &Inputs<'_>,
+        ids: &BackupIds,
+        base: &Base,
+        hint: &Asked<'_>,
+    ) -> Result<BackupReport> {
+        let Inputs { storage, limit, set, .. } = *inputs;
+        let image = self.image_name(ids, base);
+        let view = base.parent.as_ref().map(|parent| &parent.view);
+        let options = self.options.seal.as_ref();
+        let seal = options.map(|options| seal::seal(options, view, set, storage)).transpose()?;
+        let keys = seal.as_ref().map_or_else(Keys::none, |s| Keys::of(s.key.clone()).required());
+        let fresh = options.map(|options| &options.fresh.0);
+        let begins_key = fresh.is_some() && seal.as_ref().map(|seal| &seal.key) == fresh;
+        let split = self.options.split;
+        let parts = match split {
+            None => Parts::One(part_name(&image, set_id(&self.source_id))),
+            Some(_) => Parts::Split(image.clone()),
+        };
+        let writer =
+            parts.create(storage, self.superblock(ids, base, hint), seal, split, &image)?;
+        let captured = self.capture(inputs, base, None, None).nothing_captured();
+        let (unfinished, resumed) = (None, None);
+        let begun = Begun { writer, keys, begins_key, parts, unfinished, resumed, captured };
+        self.complete(inputs, ids, base, hint, begun, limit.map(Pacer::new))
+    }
+
+    /// Writes, proves and publishes what was begun.
+    fn complete(
+        &self,
+        inputs: &Inputs<'_>,
+        ids: &BackupIds,
+        base: &Base,
+        hint: &Asked<'_>,
+        begun: Begun<'_>,
+        pacer: Option<Pacer<'_>>,
+    ) -> Result<BackupReport> {
+        let Inputs { storage, lease, .. } = *inputs;
+        let image = self.image_name(ids, base);
+        let parts = begun.parts.clone();
+        let outcome = self.write(inputs, ids, base, hint, begun, pacer, &image);
+        match &outcome {
+            Err(Error::Interrupted { .. }) | Ok(_) => {}
+            Err(_) => parts.discard(storage),
+        }
+        let report = outcome?;
+        let publish = |op: &str| {
+            let op = format!("{op} {image}");
+            move |source| Error::Destination { op, source }
+        };
+        // Somebody may have taken the set over while this machine slept.
+        let published = lease.check().map_err(publish("holding the lease for")).and_then(|()| {
+            parts.publish(storage, &image, report.segments).map_err(publish("publishing"))
+        });
+        if let Err(error) = published {
+            parts.discard(storage);
+            return Err(error);
+        }
+        storage.sync_dir().map_err(publish("making the name durable of"))?;
+        Ok(report)
+    }
+
+    /// Writes and proves the image under its temporary name.
+    fn write(
+        &self,
+        inputs: &Inputs<'_>,
+        ids: &BackupIds,
+        base: &Base,
+        hint: &Asked<'_>,
+        begun: Begun<'_>,
+        pacer: Option<Pacer<'_>>,
+        image: &str,
+    ) -> Result<BackupReport> {
+        let Inputs { source, watched, released, storage, inventory, job, .. } = *inputs;
+        let Begun { mut writer, keys, begins_key, parts, unfinished, resumed, captured } = begun;
+        let in_image = |source| Error::of_image(image, source);
+        let Base { geometry, ref parent, kind, .. } = *base;
+        writer.set_checkpoint_bytes(self.options.checkpoint_bytes);
+        let believed = hint.as_ref().and_then(|hint| hint.as_ref().ok());
+        let capture = self.capture(inputs, base, unfinished.as_ref(), believed);
+        let captured = pipeline::run(capture, &mut writer, pacer, captured, image);
+        let captured = match captured.and_then(|captured| Ok(job.check().map(|()| captured)?)) {
+            Ok(captured) => captured,
+            // What a tracker said counts once.
+            Err(error) if is_believed(hint) => return Err(error),
+            Err(error) => return Err(interrupted(writer, &geometry, error)),
+        };
+        let unreadable = captured.unreadable.into_runs();
+        let hint = hint.as_ref().map(|hint| HintReport {
+            tracker: self.options.changes.clone().unwrap_or_default(),
+            bytes_skipped: captured.bytes_skipped,
+            bytes_audited: captured.bytes_audited,
+            not_used: hint.as_ref().err().cloned(),
+        });
+        let meta = Meta {
+            manifest: self.manifest(ids, base),
+            disk: self.disk.clone(),
+            inventory: inventory.clone(),
+            source_errors: unreadable.clone(),
+            excluded: self.excluded_files.clone(),
+            trackers: watched.meta(self, hint.as_ref()),
+            // Once per chain: whoever has an increment needs its full image too.
+            specification: match &parent {
+                None => SPECIFICATION.to_owned(),
+                Some(_) => String::new(),
+            },
+            ..Meta::default()
+        };
+        let state = parent.as_ref().map(|parent| &parent.view as &dyn ParentState);
+        let ImageSummary { trailer, roots } = writer.finish_on(meta, state).map_err(in_image)?;
+        source.release()?;
+        released.store(source.hold.is_some(), Ordering::Relaxed);
+
+        let segments = trailer.segment_count.max(1);
+        let written = parts.open(storage, image, segments, &keys)?;
+        // What others have written was never in our hands.
+        let verified = self.options.verify || resumed.is_some();
+        let depth = if verified { Depth::Data } else { Depth::Quick };
+        let found = match state {
+            None => written.verify(depth, job),
+            Some(state) => written.verify_on(state, depth, job),
+        };
+        let found = found.map_err(in_image)?;
+        let same = *written.trailer() == trailer;
+        if let Some(damage) = found.damage.first() {
+            let what = damage.to_string();
+            return Err(Error::ReadBack { image: image.to_owned(), what });
+        }
+        if !same {
+            let what = "its trailer is another one".to_owned();
+            return Err(Error::ReadBack { image: image.to_owned(), what });
+        }
+        let damage = parent.as_ref().and_then(Parent::take_damage);
+        Ok(BackupReport {
+            image: image.to_owned(),
+            kind,
+            recovery_point: written.superblock().point,
+            parent: state.map(|state| state.link().point),
+            state_root: roots.state,
+            content_root: roots.content,
+            bytes_source: self.geometry.len(),
+            bytes_used: self.used_bytes(),
+            bytes_read: captured.bytes_read,
+            bytes_stored: written.segments().map_or(trailer.file_len, Segments::bytes),
+            segments,
+            blocks: geometry.blocks(),
+            totals: trailer.totals,
+            unreadable,
+            verified,
+            notes: Vec::new(),
+            lost: Vec::new(),
+            parent_damage: damage.map(|error| causes(&error)),
+            hint,
+            leftovers_removed: Vec::new(),
+            resumed,
+            not_resumed: None,
+            begins_key,
+        })
+    }
+
+    fn capture<'a>(
+        &'a self,
+        inputs: &Inputs<'a>,
+        base: &'a Base,
+        resumed: Option<&'a Unfinished>,
+        hint: Option<&'a Hint<'a>>,
+    ) -> Capture<'a> {
+        Capture {
+            source: inputs.source.disk,
+            plan: self,
+            geometry: base.geometry,
+            parent: base.parent.as_ref(),
+            resumed,
+            hint,
+            job: inputs.job,
+        }
+    }
+
+    fn image_name(&self, ids: &BackupIds, base: &Base) -> String {
+        let name = ImageName {
+            host: &self.facts.host,
+            name: &self.facts.name,
+            time_unix_ms: ids.time_unix_ms,
+            full_number: base.full_number,
+            increment_number: base.parent.is_some().then_some(base.increment_number),
+        };
+        image_name(&name, &suffix(ids.suffix))
+    }
+
+    /// What is begun. One that is not read in full, since a tracker is believed, is recognised by
+    /// nobody: it is never gone on with.
+    pub(crate) fn superblock(&self, ids: &BackupIds, base: &Base, hint: &Asked<'_>) -> Superblock {
+        let parent = base.parent.as_ref().map(|parent| parent.view.link());
+        let root = parent.map(|link| link.state_root);
+        let hedged = |seal: &SealOptions| seal::session(&seal.hedge, ids.image, root);
+        let session = self.options.seal.as_ref().map_or(ids.session, hedged);
+        // A set bit says that the image may use it: what it will, nobody knows yet.
+        let incompat = parent.map_or(0, |_| Features::DELTA | Features::PARENT)
+            | if self.options.parity { Features::PARITY } else { 0 };
+        Superblock {
+            features: Features { incompat, ..Features::default() },
+            image: ids.image,
+            set: set_id(&self.source_id),
+            point: ids.point,
+            kind: base.kind,
+            parent,
+            geometry: base.geometry,
+            created_unix_ms: ids.time_unix_ms,
+            session,
+            // Set by the writer, where there is a key.
+            key_commitment: Digest::default(),
+            writer: concat!("aivory ", env!("CARGO_PKG_VERSION")).to_owned(),
+            source_token: match is_believed(hint) {
+                true => Digest::default(),
+                false => self.source_token(&base.geometry, parent),
+            },
+        }
+    }
+
+    fn manifest(&self, ids: &BackupIds, base: &Base) -> Manifest {
+        Manifest {
+            host: self.facts.host.clone(),
+            name: self.facts.name.clone(),
+            source: self.facts.label.clone(),
+            source_id: self.source_id.clone(),
+            full_number: base.full_number,
+            increment_number: base.increment_number,
+            group: ids.group,
+            time_unix_ms: ids.time_unix_ms,
+            consistency: self.consistency,
+            capture: match self.options.sectors {
+                Sectors::Used => Captured::Used,
+                Sectors::All => Captured::Whole,
+            },
+            comment: self.options.comment.clone(),
+        }
+    }
+}
+
+/// Whether the image itself is at fault.
+fn is_damage(error: &Error) -> bool {
+    matches!(error, Error::ReadBack { .. } | Error::Image { source: ImageError::Corrupt(_), .. })
+}
+
+/// What ends a backup whose source could not be read to its end. When enough was stored to be
+/// worth it, it is kept: the next backup goes on from there.
+fn interrupted(writer: ImageWriter<'_>, geometry: &Geometry, error: Error) -> Error {
+    let is_stop = matches!(error, Error::Canceled(_) | Error::Source { .. });
+    if !is_stop || writer.checkpoints() == 0 {
+        return error;
+    }
+    let at = geometry.offset_of(writer.next_block()).min(geometry.len());
+    match writer.suspend() {
+        Ok(()) => Error::Interrupted { at, source: Box::new(error) },
+        // What stopped the backup is what its user wants to know. Nothing is kept of an image that
+        // is split or has parity.
+        Err(_) => error,
+    }
+}

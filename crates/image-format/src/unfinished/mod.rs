@@ -1,0 +1,142 @@
+//! An image that was never finished: what of it is proven, and what going on needs to know.
+//!
+//! Whatever is found here may have been written by anybody. So nothing is taken from the file
+//! that is not counted again on the way: the frames are walked from the first to the last, their
+//! bytes hashed in pieces, and a checkpoint counts only if it says of all that came before it
+//! what the walk has found. The first thing that is wrong ends the walk; the checkpoint before it
+//! is the last one that counts. What no walk can know, whether the blocks are those of the
+//! source, is for the caller to find out.
+
+mod walk;
+
+use std::sync::Arc;
+
+use aiv_volume_io::{Job, ReadAt};
+
+use crate::error::{Error, Fault, Result, Section, Unsupported};
+use crate::ids::{BlockIndex, Digest, SessionTag};
+use crate::image::read_page;
+use crate::layout::{Checkpoint, FRAME_HEADER_SIZE, FrameHeader, IndexEntry, Superblock, Totals};
+use walk::Walk;
+
+/// An unfinished image up to its last whole checkpoint.
+pub struct Unfinished {
+    file: Arc<dyn ReadAt>,
+    superblock: Superblock,
+    proven: Proven,
+    /// Sessions of frames behind the last whole checkpoint, which will be cut off.
+    lost_sessions: Vec<SessionTag>,
+}
+
+/// What the walk knew right behind a checkpoint.
+#[derive(Clone, Default)]
+pub(crate) struct Proven {
+    /// End of the last checkpoint: where the file is cut.
+    pub len: u64,
+    pub checkpoints: Vec<u64>,
+    pub next_block: BlockIndex,
+    pub origins: Vec<SessionTag>,
+    pub pieces_listed: u64,
+    /// Pieces completed since, by the checkpoint itself.
+    pub late_pieces: Vec<Digest>,
+    /// The beginning of the piece after those.
+    pub open_piece: Vec<u8>,
+    pub totals: Totals,
+}
+
+impl Unfinished {
+    /// Reads `file` once, from its beginning to its last whole checkpoint, in memory that does
+    /// not grow with it; `None` when it has no such checkpoint. A finished image is as good as
+    /// any other: it is unfinished once its end is cut off.
+    ///
+    /// # Errors
+    /// [`Error::Foreign`], [`Error::Unsupported`] and [`Error::Corrupt`] when it has no sound
+    /// superblock; [`Unsupported::GoingOn`] when it is split or has parity over its pieces;
+    /// [`Error::Io`], [`Error::Canceled`].
+    pub fn read(file: Arc<dyn ReadAt>, job: Job<'_>) -> Result<Option<Self>> {
+        let page = read_page(&*file, 0)?;
+        let superblock = Superblock::from_bytes(&page, Section::Superblock, 0)?;
+        if let Some(names) = superblock.features.names_against_going_on() {
+            return Err(Unsupported::GoingOn { names }.into());
+        }
+        let mut walk = Walk::new(&*file, &superblock, &page);
+        let mut proven = None;
+        loop {
+            job.check()?;
+            match walk.frame() {
+                Ok(None) => break,
+                Ok(Some(whole)) => proven = whole.or(proven),
+                // This is where the writer was stopped, or where something was lost.
+                Err(Error::Corrupt(_)) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        let Some(mut proven) = proven else { return Ok(None) };
+        let (mut sessions, checkpoints) = walk.into_found();
+        sessions.retain(|tag| !proven.origins.contains(tag));
+        proven.checkpoints = checkpoints;
+        let lost_sessions = sessions;
+        Ok(Some(Self { file, superblock, proven, lost_sessions }))
+    }
+
+    /// What was known before the first block.
+    #[must_use]
+    pub fn superblock(&self) -> &Superblock {
+        &self.superblock
+    }
+
+    /// Bytes of the file that are kept: all to the end of the last whole checkpoint.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "it has a superblock at least")]
+    pub fn len(&self) -> u64 {
+        self.proven.len
+    }
+
+    /// The first block that nothing has been decided about.
+    #[must_use]
+    pub fn next_block(&self) -> BlockIndex {
+        self.proven.next_block
+    }
+
+    /// Blocks decided so far, by kind.
+    #[must_use]
+    pub fn totals(&self) -> &Totals {
+        &self.proven.totals
+    }
+
+    /// Whether a session has written frames of this file, also such that will be cut off: its
+    /// tag must not be used again.
+    #[must_use]
+    pub fn has_session(&self, tag: SessionTag) -> bool {
+        self.proven.origins.contains(&tag) || self.lost_sessions.contains(&tag)
+    }
+
+    /// What has been decided so far, in the order of the blocks, read from the checkpoints once
+    /// more.
+    pub fn entries(&self) -> impl Iterator<Item = Result<IndexEntry>> + '_ {
+        let lists = self.proven.checkpoints.iter().map(|&address| self.list(address));
+        lists.flat_map(|list| match list {
+            Ok(entries) => entries.into_iter().map(Ok).collect::<Vec<_>>(),
+            Err(error) => vec![Err(error)],
+        })
+    }
+
+    fn list(&self, address: u64) -> Result<Vec<IndexEntry>> {
+        let read = |out: &mut [u8], at: u64| {
+            self.file.read_exact_at(out, at).map_err(Error::io("read checkpoint", at))
+        };
+        let mut header = [0; FRAME_HEADER_SIZE];
+        read(&mut header, address)?;
+        let header = FrameHeader::from_bytes(&header, address)?;
+        if address.saturating_add(header.frame_size()) > self.proven.len {
+            return Err(Fault::Bounds.at(Section::Checkpoint, address));
+        }
+        let mut payload = vec![0; header.stored_len as usize];
+        read(&mut payload, address + FRAME_HEADER_SIZE as u64)?;
+        Checkpoint::of_frame(&header, payload, address)?.entries()
+    }
+
+    pub(crate) fn proven(&self) -> &Proven {
+        &self.proven
+    }
+}

@@ -1,0 +1,84 @@
+//! Goes on with an image where its last whole checkpoint ends.
+
+use aiv_volume_io::AppendFile;
+
+use super::ImageWriter;
+use crate::appender::Appender;
+use crate::error::{Error, Result, Section};
+use crate::ids::SessionTag;
+use crate::layout::Superblock;
+use crate::limits::PAGE_SIZE;
+use crate::seal::Access;
+use crate::unfinished::Unfinished;
+
+impl<'f> ImageWriter<'f> {
+    /// Goes on with an unfinished image in `file`, which is the one that `unfinished` was read
+    /// from, cut to [`Unfinished::len`]: the next block is [`Unfinished::next_block`]. Frames
+    /// from here on are of the session `session`, which must never have been used.
+    ///
+    /// Blocks of the image so far can be referred to by the places their entries name.
+    ///
+    /// # Errors
+    /// [`Error::Misuse`] when the session has written frames of this image already, or `file`
+    /// is another one or was not cut there; [`Error::Io`]. Nothing was written then.
+    pub fn resume(
+        file: Box<dyn AppendFile + 'f>,
+        unfinished: &Unfinished,
+        session: SessionTag,
+    ) -> Result<Self> {
+        if unfinished.has_session(session) {
+            return Err(Error::Misuse("a session that has written frames of the image before"));
+        }
+        let (superblock, proven) = (unfinished.superblock(), unfinished.proven());
+        check_file(&*file, unfinished)?;
+        let mut origins = proven.origins.clone();
+        origins.push(session);
+        Ok(Self {
+            file: Appender::resume(
+                file,
+                proven.len,
+                proven.open_piece.clone(),
+                proven.late_pieces.clone(),
+            ),
+            cuts: None,
+            stripes_written: None,
+            superblock: superblock.clone(),
+            session,
+            next_block: proven.next_block,
+            next_seq: 0,
+            last_origin: session,
+            origins,
+            pending: Vec::new(),
+            checkpoints: proven.checkpoints.clone(),
+            last_checkpoint_end: proven.len,
+            next_unlisted: proven.next_block,
+            pieces_listed: proven.pieces_listed,
+            totals: proven.totals,
+            seal: None,
+            access: Access::Clear,
+            checkpoint_bytes: super::CHECKPOINT_BYTES,
+        })
+    }
+}
+
+/// Whether the file begins and ends as the unfinished image does: what is appended to another
+/// one, or behind what should have been cut off, would be lost.
+fn check_file(file: &dyn AppendFile, unfinished: &Unfinished) -> Result<()> {
+    let proven = unfinished.proven();
+    let failed = |at| Error::io("read unfinished image", at);
+    let mut page = [0; PAGE_SIZE];
+    file.read_exact_at(&mut page, 0).map_err(failed(0))?;
+    let mut end = vec![0; proven.open_piece.len()];
+    let at = proven.len - end.len() as u64;
+    file.read_exact_at(&mut end, at).map_err(failed(at))?;
+    let is_cut = match file.read_exact_at(&mut [0], proven.len) {
+        Ok(()) => false,
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => true,
+        Err(error) => return Err(failed(proven.len)(error)),
+    };
+    let begins = Superblock::from_bytes(&page, Section::Superblock, 0)?;
+    if begins != *unfinished.superblock() || end != proven.open_piece || !is_cut {
+        return Err(Error::Misuse("going on with another file, or not where it was cut"));
+    }
+    Ok(())
+}

@@ -1,0 +1,309 @@
+//! Unfinished images go on from their last whole checkpoint, and nothing that is wrong in one
+//! is taken for proven.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use aiv_image_format::limits::SEGMENT_BYTES_MIN;
+use aiv_image_format::{
+    BlockPlace, Compression, Depth, Digest, Encoder, Error, Features, Image, ImageWriter, Kind,
+    ParentState, RunKind, SessionTag, Unfinished, Unsupported,
+};
+use aiv_testkit::MemStorage;
+use aiv_volume_io::{Job, Storage};
+
+use crate::change::{Change, Increment, small_meta};
+use crate::increments::noisy;
+use crate::patched::Patched;
+use crate::recipe::{Block, Fill, Recipe, open, read_all};
+
+const PART: &str = "image.part";
+
+/// Frames, equal blocks, runs that are cut, bad places; a checkpoint every few of them.
+pub(crate) fn recipe() -> Recipe {
+    let blocks = [
+        (Block::Data(Fill::Noise(1)), 3),
+        (Block::Zero, 5),
+        (Block::Data(Fill::Words(2)), 4),
+        (Block::Ref(1), 2),
+        (Block::Unused, 7),
+        (Block::PartlyUnreadable(Fill::Noise(3)), 1),
+        (Block::Unreadable, 2),
+        (Block::Data(Fill::Noise(4)), 4),
+        (Block::Excluded, 3),
+        (Block::Ref(0), 1),
+    ];
+    Recipe { checkpoint_every: 3, small_meta: true, short_by: 700, ..Recipe::new(&blocks) }
+}
+
+pub(crate) fn session(n: u8) -> SessionTag {
+    SessionTag([0xc0 + n; 12])
+}
+
+/// What `bytes` hold of an unfinished image.
+pub(crate) fn unfinished(bytes: &[u8]) -> aiv_image_format::Result<Option<Unfinished>> {
+    Unfinished::read(Arc::new(Patched::new(&Arc::new(bytes.to_vec()))), Job::silent())
+}
+
+/// Goes on with `bytes` to block `until`, or to the end: the blocks are those of `complete`.
+pub(crate) fn go_on(
+    bytes: &[u8],
+    complete: &Image,
+    parent: Option<&dyn ParentState>,
+    session: SessionTag,
+    until: Option<u64>,
+) -> Arc<Vec<u8>> {
+    let storage = MemStorage::new();
+    storage.insert(PART, bytes.to_vec());
+    let found = Unfinished::read(storage.open(PART).unwrap(), Job::silent()).unwrap();
+    let found = found.expect("a whole checkpoint");
+    let file = storage.reopen(PART, found.len()).unwrap();
+    let mut writer = ImageWriter::resume(file, &found, session).unwrap();
+    let mut seen: HashMap<Digest, BlockPlace> = HashMap::new();
+    for entry in found.entries().map(Result::unwrap).filter(|e| e.kind == Kind::Data) {
+        let place = BlockPlace { address: entry.address, frame_size: entry.frame_size };
+        seen.entry(entry.leaf).or_insert(place);
+    }
+    let mut encoder = Encoder::new(Compression::Lz4, true);
+    let mut reader = complete.block_reader();
+    let end = until.unwrap_or(complete.geometry().blocks());
+    while writer.next_block() < end {
+        let block = writer.next_block();
+        let entry = complete.entries(block).next().transpose().unwrap();
+        let Some(entry) = entry.filter(|entry| entry.block <= block) else {
+            writer.inherit(1).unwrap();
+            continue;
+        };
+        let run = match entry.kind {
+            Kind::Zero => Some(RunKind::Zero),
+            Kind::Unused => Some(RunKind::Unused),
+            Kind::Excluded => Some(RunKind::Excluded),
+            Kind::Unreadable if !entry.has_frame() => Some(RunKind::Unreadable),
+            _ => None,
+        };
+        if let Some(run) = run {
+            writer.push_run(run, 1).unwrap();
+        } else if entry.kind == Kind::Parent {
+            writer.push_parent(entry.parent_block, entry.leaf).unwrap();
+        } else if entry.kind == Kind::Ref {
+            writer.push_ref(seen[&entry.leaf], entry.leaf).unwrap();
+        } else {
+            let mut content = vec![0; complete.geometry().block_len(block) as usize];
+            reader.read(block, &mut content).unwrap();
+            let encoded = encoder.encode(&content, entry.leaf).unwrap();
+            match entry.kind {
+                Kind::Unreadable => drop(writer.push_damaged_block(&encoded).unwrap()),
+                _ => drop(seen.insert(entry.leaf, writer.push_block(&encoded).unwrap())),
+            }
+        }
+    }
+    if until.is_some() {
+        writer.suspend().unwrap();
+    } else {
+        writer.finish_on(complete.meta().clone(), parent).unwrap();
+    }
+    storage.contents(PART).unwrap()
+}
+
+/// Whether two images are of one state, the second without a fault.
+fn assert_same_state(complete: &Image, parent: Option<&dyn ParentState>, bytes: &Arc<Vec<u8>>) {
+    let image = open(bytes).unwrap();
+    let found = match parent {
+        None => image.verify(Depth::Data, Job::silent()).unwrap(),
+        Some(parent) => image.verify_on(parent, Depth::Data, Job::silent()).unwrap(),
+    };
+    assert_eq!((found.damage, image.damage()), (vec![], &[][..]));
+    let (was, is) = (complete.trailer(), image.trailer());
+    assert_eq!((was.state_root, was.content_root), (is.state_root, is.content_root));
+    assert_eq!(was.totals.payload_bytes > 0, is.totals.payload_bytes > 0);
+    assert_eq!(was.totals.blocks_decided(), is.totals.blocks_decided());
+    if parent.is_none() {
+        assert_eq!(read_all(complete).unwrap(), read_all(&image).unwrap());
+    }
+}
+
+#[test]
+fn an_image_cut_anywhere_goes_on_from_its_last_whole_checkpoint_to_the_same_state() {
+    let bytes = recipe().build();
+    let complete = open(&bytes).unwrap();
+    let (mut before, mut steps) = (0, 0);
+    for cut in (4096..=bytes.len()).step_by(1472) {
+        match unfinished(&bytes[..cut]).unwrap() {
+            None => assert_eq!(before, 0),
+            Some(found) => {
+                assert!(found.len() <= cut as u64 && found.len() >= before, "cut at {cut}");
+                steps += u32::from(found.len() > before);
+                before = found.len();
+                let whole = go_on(&bytes[..cut], &complete, None, session(1), None);
+                assert_same_state(&complete, None, &whole);
+                assert_eq!(whole[..4096], bytes[..4096], "the superblock stays");
+            }
+        }
+    }
+    assert!(steps >= 5, "{steps} checkpoints");
+}
+
+#[test]
+fn an_increment_goes_on_with_gaps_and_copies_of_its_parent() {
+    let old = noisy(40);
+    let increment = Increment {
+        checkpoint_every: 4,
+        ..Increment::new(&[
+            (Change::Keep, 3),
+            (Change::New(1), 3),
+            (Change::Keep, 9),
+            (Change::Moved(2), 4),
+            (Change::Zero, 6),
+            (Change::New(2), 2),
+        ])
+    };
+    let bytes = increment.build(&old);
+    let complete = open(&bytes).unwrap();
+    let cuts = (4096..bytes.len()).step_by(2240);
+    let mut resumed = 0;
+    for cut in cuts.filter(|&cut| unfinished(&bytes[..cut]).unwrap().is_some()) {
+        let whole = go_on(&bytes[..cut], &complete, Some(&old), session(1), None);
+        assert_same_state(&complete, Some(&old), &whole);
+        resumed += 1;
+    }
+    assert!(resumed > 20, "{resumed}");
+}
+
+#[test]
+fn an_image_that_is_interrupted_again_and_again_names_each_session_that_wrote_what_is_left() {
+    let bytes = recipe().build();
+    let complete = open(&bytes).unwrap();
+    let mut part = bytes[..60 << 10].to_vec();
+    for n in 1..=5 {
+        let next = unfinished(&part).unwrap().unwrap().next_block();
+        part = go_on(&part, &complete, None, session(n), Some(next + 3)).to_vec();
+        let found = unfinished(&part).unwrap().unwrap();
+        assert_eq!((found.next_block(), found.len()), (next + 3, part.len() as u64));
+    }
+    let whole = go_on(&part, &complete, None, session(6), None);
+    assert_same_state(&complete, None, &whole);
+    let origins = open(&whole).unwrap().meta().origins.clone();
+    assert_eq!(origins[1..], [1, 2, 3, 4, 5, 6].map(session));
+    assert_eq!(origins[0], recipe().superblock().session);
+}
+
+#[test]
+fn a_session_whose_frames_were_cut_off_is_no_origin_and_its_tag_is_not_used_again() {
+    let bytes = recipe().build();
+    let complete = open(&bytes).unwrap();
+    let found = unfinished(&bytes[..80 << 10]).unwrap().unwrap();
+    let next = found.next_block();
+    let more = go_on(&bytes[..80 << 10], &complete, None, session(1), Some(next + 4));
+    // All but its checkpoint: the frames of the session are there, and will be cut off.
+    let part = &more[..more.len() - 64];
+    let again = unfinished(part).unwrap().unwrap();
+    assert_eq!(again.len(), found.len());
+    assert!(again.has_session(session(1)) && !again.has_session(session(2)));
+    for used in [session(1), recipe().superblock().session] {
+        let storage = MemStorage::new();
+        storage.insert(PART, part.to_vec());
+        let file = storage.reopen(PART, again.len()).unwrap();
+        let refused = ImageWriter::resume(file, &again, used);
+        assert!(matches!(refused, Err(Error::Misuse(_))), "{used}");
+    }
+    let whole = go_on(part, &complete, None, session(2), None);
+    assert_same_state(&complete, None, &whole);
+    let origins = open(&whole).unwrap().meta().origins.clone();
+    assert_eq!(origins, [recipe().superblock().session, session(2)]);
+}
+
+#[test]
+fn an_image_goes_on_only_in_its_own_file_and_only_where_it_was_cut() {
+    let bytes = recipe().build();
+    let found = unfinished(&bytes[..80 << 10]).unwrap().unwrap();
+    let len = usize::try_from(found.len()).unwrap();
+    let mut other = bytes[..len].to_vec();
+    other[len - 1] ^= 1;
+    let mut stranger = Recipe { id: 2, ..recipe() }.build()[..len].to_vec();
+    stranger[4096..].copy_from_slice(&bytes[4096..len]);
+    for (content, keep) in [(bytes[..80 << 10].to_vec(), 80 << 10), (other, len), (stranger, len)] {
+        let storage = MemStorage::new();
+        storage.insert(PART, content);
+        let file = storage.reopen(PART, keep as u64).unwrap();
+        let refused = ImageWriter::resume(file, &found, session(1));
+        assert!(matches!(refused, Err(Error::Misuse(_))));
+        assert_eq!(storage.contents(PART).unwrap().len(), keep, "nothing was written");
+    }
+}
+
+#[test]
+fn a_file_without_a_whole_checkpoint_has_nothing_to_go_on_with() {
+    let bytes = recipe().build();
+    assert!(unfinished(&bytes[..4096]).unwrap().is_none());
+    assert!(unfinished(&bytes[..30_000]).unwrap().is_none());
+    assert!(matches!(unfinished(&bytes[..4095]), Err(Error::Io { .. })));
+    assert!(matches!(unfinished(&[0; 8192]), Err(Error::Foreign(_))));
+    let garbage = [&bytes[..4096], &[0xa5; 100_000]].concat();
+    assert!(unfinished(&garbage).unwrap().is_none());
+}
+
+#[test]
+fn a_changed_bit_is_never_among_what_is_proven() {
+    let bytes = recipe().build();
+    let whole = &bytes[..100 << 10];
+    let len = unfinished(whole).unwrap().unwrap().len();
+    for at in (0..usize::try_from(len).unwrap()).step_by(37) {
+        let mut bytes = whole.to_vec();
+        bytes[at] ^= 1 << (at % 8);
+        match unfinished(&bytes) {
+            Ok(Some(found)) => assert!(found.len() <= at as u64, "byte {at}"),
+            Ok(None) => {}
+            Err(_) => assert!(at < 4096),
+        }
+    }
+}
+
+#[test]
+fn a_finished_image_without_its_end_is_an_unfinished_one() {
+    let bytes = recipe().build();
+    let complete = open(&bytes).unwrap();
+    let found = unfinished(&bytes).unwrap().unwrap();
+    assert_eq!(found.next_block(), complete.geometry().blocks());
+    assert!(found.len() <= complete.trailer().frames_end);
+    assert_same_state(&complete, None, &go_on(&bytes, &complete, None, session(1), None));
+}
+
+#[test]
+fn the_source_token_is_read_back_as_it_was_written() {
+    let superblock =
+        aiv_image_format::Superblock { source_token: Digest([7; 32]), ..recipe().superblock() };
+    let storage = MemStorage::new();
+    let mut writer =
+        ImageWriter::create(storage.create(PART).unwrap(), superblock.clone()).unwrap();
+    writer.push_run(RunKind::Zero, 2).unwrap();
+    writer.suspend().unwrap();
+    let found = unfinished(&storage.contents(PART).unwrap()).unwrap().unwrap();
+    assert_eq!((found.superblock(), found.next_block()), (&superblock, 2));
+    assert_eq!(found.totals().blocks_zero, 2);
+    // And of an image that has no source errors to list.
+    let meta = small_meta(&superblock.geometry, &[]);
+    let file = storage.reopen(PART, found.len()).unwrap();
+    let mut writer = ImageWriter::resume(file, &found, session(1)).unwrap();
+    writer.push_run(RunKind::Unused, superblock.geometry.blocks() - 2).unwrap();
+    writer.finish(meta).unwrap();
+    let image = open(&storage.contents(PART).unwrap()).unwrap();
+    assert_eq!(image.superblock().source_token, Digest([7; 32]));
+}
+
+#[test]
+fn what_is_split_or_has_parity_is_not_gone_on_with() {
+    let with_parity = Recipe { features: Features::PARITY, ..recipe() };
+    let segments = crate::segments::split(&recipe(), SEGMENT_BYTES_MIN);
+    for (bytes, expected) in [(&with_parity.build(), "parity"), (&segments[0], "split")] {
+        match unfinished(bytes) {
+            Err(Error::Unsupported(Unsupported::GoingOn { names })) => assert_eq!(names, expected),
+            other => panic!("{:?}", other.map(|found| found.is_some())),
+        }
+    }
+    let storage = MemStorage::new();
+    let file = storage.create(PART).unwrap();
+    let mut writer = ImageWriter::create(file, with_parity.superblock()).unwrap();
+    writer.push_run(RunKind::Zero, 2).unwrap();
+    let refused = writer.suspend();
+    assert!(matches!(refused, Err(Error::Unsupported(Unsupported::GoingOn { .. }))), "{refused:?}");
+}

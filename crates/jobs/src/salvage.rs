@@ -1,0 +1,252 @@
+//! What is left of damaged images: from words to a raw file or a new image, and whose bytes are
+//! lost.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use aiv_chain::meta::{DiskInfo, RegionInfo, RegionKind};
+use aiv_chain::salvage::{Fill, Hints, SalvageIds, SalvageReport, Salvaged};
+use aiv_chain::{MergeIds, PointId};
+use aiv_filesystems::{Matching, Pattern, Recognised, UsedMap, find_files, recognise, used_map};
+use aiv_image_format::Compression;
+use aiv_volume_io::partition::{self, SectorSize};
+use aiv_volume_io::{DirStorage, Extent, FileDisk, Job, ReadAt, Slice, Storage};
+
+use crate::error::{Error, Result};
+use crate::world::World;
+
+/// Files that are named for one partition; of more there is the number.
+const NAMED_MAX: usize = 1000;
+
+/// How blocks of a new image are stored.
+const COMPRESSION: Compression = Compression::Zstd(1);
+
+/// Where what is left goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SalvageTo {
+    /// Nowhere: it is only looked at.
+    Nowhere,
+    /// A raw file, which must not exist.
+    Raw(PathBuf, Fill),
+    /// A new image in a folder.
+    Folder(PathBuf),
+}
+
+impl SalvageTo {
+    /// A raw file, else a folder, else nowhere; `fill` marks what is lost in a raw file.
+    #[must_use]
+    pub fn new(raw: Option<PathBuf>, folder: Option<PathBuf>, fill: bool) -> Self {
+        match (raw, folder) {
+            (Some(raw), _) if fill => Self::Raw(raw, Fill::Pattern),
+            (Some(raw), _) => Self::Raw(raw, Fill::Hole),
+            (None, Some(folder)) => Self::Folder(folder),
+            (None, None) => Self::Nowhere,
+        }
+    }
+}
+
+/// Files to be salvaged.
+#[derive(Debug, Clone)]
+pub struct SalvageJob {
+    /// Damaged files, of one chain, in any order.
+    pub files: Vec<PathBuf>,
+    /// The folder with what they build on, instead of the one the first file lies in.
+    pub parents: Option<PathBuf>,
+    /// What is known about them.
+    pub hints: Hints,
+    /// Where what is left goes.
+    pub to: SalvageTo,
+}
+
+/// What became of them.
+pub struct SalvageDone {
+    /// What is left.
+    pub salvaged: Salvaged,
+    /// What is lost, by blocks.
+    pub report: SalvageReport,
+    /// The parts of the disk of which something is lost.
+    pub parts: Vec<LostPart>,
+}
+
+/// A part of the disk of which something is lost.
+#[derive(Debug, Clone)]
+pub struct LostPart {
+    /// What it is: its place, and what the table and its volume say.
+    pub region: RegionInfo,
+    /// Bytes of it that are lost.
+    pub lost: u64,
+    /// The files in them.
+    pub files: LostFiles,
+}
+
+/// Files of which something is lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LostFiles {
+    /// Files with their lost bytes, by path, as many as are named; how many more there are; and
+    /// how many files were not looked into, since their bytes are not theirs alone.
+    Named {
+        /// Path in the volume, and bytes.
+        files: Vec<(String, u64)>,
+        /// Files that are not named.
+        more: u64,
+        /// Files whose data is unknown.
+        skipped: u64,
+    },
+    /// They are not known, for this reason.
+    Unknown(String),
+}
+
+impl SalvageJob {
+    /// Scans the files, writes what is left, and says what is lost. The files are only read, and
+    /// nothing that exists is overwritten.
+    ///
+    /// # Errors
+    /// [`Error::Volume`] when a file cannot be opened, or the raw file exists; [`Error::Folder`];
+    /// [`Error::Chain`] when nothing is left, or writing fails. Then nothing new is left.
+    pub fn run(&self, world: &dyn World, job: Job<'_>) -> Result<SalvageDone> {
+        let mut files: Vec<(String, Arc<dyn ReadAt>)> = Vec::new();
+        for path in &self.files {
+            let disk = FileDisk::open_source(path)?;
+            files.push((path.display().to_string(), Arc::new(disk)));
+        }
+        let beside = self
+            .files
+            .first()
+            .and_then(|file| file.parent())
+            .map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder });
+        let parents = match &self.parents {
+            Some(folder) => Some(open_folder(folder)?),
+            None => beside.and_then(|folder| DirStorage::open(folder).ok()),
+        };
+        let parents: Vec<&dyn Storage> = parents.iter().map(|p| p as &dyn Storage).collect();
+        let salvaged = Salvaged::open(files, &parents, &self.hints, job)?;
+        let report = match &self.to {
+            SalvageTo::Nowhere => salvaged.check(job)?,
+            SalvageTo::Raw(path, fill) => {
+                let target = FileDisk::create_target(path, salvaged.geometry().len())?;
+                let written = salvaged.write_raw(&target, *fill, job);
+                if written.is_err() {
+                    // It is not what it seems to be. The first error is the one that matters.
+                    let _ = std::fs::remove_file(path);
+                }
+                written?
+            }
+            SalvageTo::Folder(folder) => {
+                let storage = DirStorage::open_or_create(folder).map_err(in_folder(folder))?;
+                salvaged.write_image(&storage, COMPRESSION, &ids(world)?, job)?
+            }
+        };
+        let parts = lost_parts(&salvaged, &report, job)?;
+        Ok(SalvageDone { salvaged, report, parts })
+    }
+}
+
+fn open_folder(folder: &Path) -> Result<DirStorage> {
+    DirStorage::open(folder).map_err(in_folder(folder))
+}
+
+fn in_folder(folder: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    let path = folder.to_path_buf();
+    move |source| Error::Folder { path, source }
+}
+
+fn ids(world: &dyn World) -> Result<SalvageIds> {
+    let (mut file, mut point) = ([0; MergeIds::RANDOM_LEN], PointId::default());
+    world.fill_random(&mut file).map_err(Error::Random)?;
+    world.fill_random(&mut point.0).map_err(Error::Random)?;
+    Ok(SalvageIds { file: MergeIds::new(&file, world.now_unix_ms()), point })
+}
+
+fn lost_parts(salvaged: &Salvaged, report: &SalvageReport, job: Job<'_>) -> Result<Vec<LostPart>> {
+    let mut parts = Vec::new();
+    if report.lost.is_empty() {
+        return Ok(parts);
+    }
+    for region in regions(salvaged) {
+        let lost = report.lost_within(region.extent);
+        if lost == 0 {
+            continue;
+        }
+        job.check().map_err(aiv_chain::Error::from)?;
+        let files = match region.kind {
+            RegionKind::Partition => files(salvaged, report, region.extent, job)?,
+            kind => LostFiles::Unknown(format!("the {} holds none", kind.name())),
+        };
+        parts.push(LostPart { region, lost, files });
+    }
+    Ok(parts)
+}
+
+/// The parts of the disk, as META has them, or else as the salvaged bytes do.
+fn regions(salvaged: &Salvaged) -> Vec<RegionInfo> {
+    let disk = &salvaged.meta().disk;
+    if disk.regions.len() > 1 {
+        return disk.regions.clone();
+    }
+    let sector = SectorSize::new(salvaged.geometry().sector_size());
+    let table = sector.and_then(|sector| partition::read_table(salvaged, sector).ok());
+    let Some(table) = table.filter(|table| !table.partitions.is_empty()) else {
+        return disk.regions.clone();
+    };
+    let info = |found: partition::Region| {
+        let bare = DiskInfo::bare(found.extent.len, 512);
+        let mut info = bare.regions.into_iter().next()?;
+        info.extent = found.extent;
+        info.kind = match found.kind {
+            partition::RegionKind::BootCode => RegionKind::BootCode,
+            partition::RegionKind::Table => RegionKind::Table,
+            partition::RegionKind::Gap => RegionKind::Gap,
+            partition::RegionKind::Partition(number) => {
+                let entry = aiv_chain::meta::PartitionInfo { number, ..Default::default() };
+                info.partition = Some(entry);
+                RegionKind::Partition
+            }
+        };
+        Some(info)
+    };
+    partition::regions(&table, salvaged.len()).into_iter().filter_map(info).collect()
+}
+
+/// The files in the lost bytes of one partition, as far as what is left of its filesystem tells.
+fn files(
+    salvaged: &Salvaged,
+    report: &SalvageReport,
+    extent: Extent,
+    job: Job<'_>,
+) -> Result<LostFiles> {
+    let unknown = |why: String| Ok(LostFiles::Unknown(why));
+    let Ok(volume) = Slice::new(salvaged, extent) else {
+        return unknown("the partition ends behind the disk".to_owned());
+    };
+    let found = match find_all(&volume, job) {
+        Ok(found) => found,
+        Err(aiv_filesystems::Error::Canceled(canceled)) => {
+            return Err(aiv_chain::Error::from(canceled).into());
+        }
+        Err(_) => return unknown("records of the filesystem are lost, too".to_owned()),
+    };
+    let found = match found {
+        Matching::Files(found) => found,
+        Matching::Nothing { reason } => return unknown(reason.to_string()),
+    };
+    let mut all: Vec<(String, u64)> = Vec::new();
+    for file in found.files {
+        let within =
+            |piece: &Extent| report.lost_within(Extent::new(extent.start + piece.start, piece.len));
+        let lost = file.extents.iter().map(within).sum();
+        if lost > 0 {
+            all.push((file.path, lost));
+        }
+    }
+    all.sort();
+    let more = all.len().saturating_sub(NAMED_MAX) as u64;
+    all.truncate(NAMED_MAX);
+    Ok(LostFiles::Named { files: all, more, skipped: found.kept_count })
+}
+
+fn find_all(volume: &dyn ReadAt, job: Job<'_>) -> aiv_filesystems::Result<Matching> {
+    let recognised: Recognised = recognise(volume)?;
+    let map: UsedMap = used_map(volume, &recognised, job)?;
+    let every: Vec<Pattern> = "*".parse().into_iter().collect();
+    find_files(volume, &recognised, &map, &every, job)
+}
