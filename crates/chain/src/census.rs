@@ -44,7 +44,8 @@ impl Census {
                 all.push(facts.clone());
             }
         }
-        let files = |facts: &Facts| [&[facts.file.clone()], &facts.segments[..]].concat();
+        let files =
+            |facts: &Facts| [std::slice::from_ref(&facts.file), &facts.segments[..]].concat();
         let told: HashSet<String> = all.iter().flat_map(files).collect();
         let new: Vec<_> = listed.iter().filter(|entry| !told.contains(&entry.name)).collect();
         let images = all.iter().map(|facts| (facts.image, facts.file.clone())).collect();

@@ -145,7 +145,9 @@ fn each_segment_of_a_split_image_is_salvaged_by_itself() {
             }
         }
         assert!(own > 5, "{own} frames are where later segments say");
-        assert!(found.iter().all(|found| *found), "{found:?}");
+        // What a REF leads to may lie in another segment.
+        let lost = (0..truth.len()).filter(|&block| !found[block] && truth[block].0 != Kind::Ref);
+        assert_eq!(lost.count(), 0, "{found:?}");
     }
 }
 
