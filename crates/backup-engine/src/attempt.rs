@@ -66,6 +66,7 @@ struct Begun<'a> {
     resumed: Option<Resumed>,
     /// What reading the source has found so far.
     captured: pipeline::Captured,
+    pacer: Option<Pacer<'a>>,
 }
 
 impl BackupPlan {
@@ -79,9 +80,8 @@ impl BackupPlan {
         candidate: Option<Candidate>,
     ) -> Result<BackupReport> {
         let Some(candidate) = candidate else { return self.make_anew(inputs, ids, base, hint) };
-        let mut pacer = inputs.limit.map(Pacer::new);
-        let why = match self.go_on(inputs, ids, base, &candidate, &mut pacer) {
-            Ok(Ok(begun)) => match self.complete(inputs, ids, base, hint, begun, pacer) {
+        let why = match self.go_on(inputs, ids, base, &candidate) {
+            Ok(Ok(begun)) => match self.complete(inputs, ids, base, hint, begun) {
                 // What was there already is not what it seemed: another image does not need it.
                 Err(error) if is_damage(&error) && !inputs.released.load(Ordering::Relaxed) => {
                     causes(&error)
@@ -112,18 +112,18 @@ impl BackupPlan {
         ids: &BackupIds,
         base: &Base,
         candidate: &Candidate,
-        pacer: &mut Option<Pacer<'_>>,
     ) -> Result<std::result::Result<Begun<'a>, String>> {
-        let Inputs { storage, job, .. } = *inputs;
+        let Inputs { storage, limit, job, .. } = *inputs;
         let unfinished = match candidate.read(storage, job)? {
             Ok(unfinished) => unfinished,
             Err(why) => return Ok(Err(why)),
         };
         let capture = self.capture(inputs, base, None, None);
+        let mut pacer = limit.map(Pacer::new);
         let is_vouched = candidate.is_vouched && !has_unreadable(&unfinished);
         let compared = match is_vouched {
             true => Ok(capture.nothing_captured()),
-            false => capture.compare(&unfinished, pacer)?,
+            false => capture.compare(&unfinished, &mut pacer)?,
         };
         let captured = match compared {
             Ok(captured) => captured,
@@ -144,7 +144,7 @@ impl BackupPlan {
         let keys = Keys::none();
         let resumed = Some(resumed);
         let begins_key = false;
-        Ok(Ok(Begun { writer, keys, begins_key, parts, unfinished, resumed, captured }))
+        Ok(Ok(Begun { writer, keys, begins_key, parts, unfinished, resumed, captured, pacer }))
     }
 
     fn make_anew(
@@ -171,8 +171,9 @@ impl BackupPlan {
             parts.create(storage, self.superblock(ids, base, hint), seal, split, &image)?;
         let captured = self.capture(inputs, base, None, None).nothing_captured();
         let (unfinished, resumed) = (None, None);
-        let begun = Begun { writer, keys, begins_key, parts, unfinished, resumed, captured };
-        self.complete(inputs, ids, base, hint, begun, limit.map(Pacer::new))
+        let pacer = limit.map(Pacer::new);
+        let begun = Begun { writer, keys, begins_key, parts, unfinished, resumed, captured, pacer };
+        self.complete(inputs, ids, base, hint, begun)
     }
 
     /// Writes, proves and publishes what was begun.
@@ -183,12 +184,11 @@ impl BackupPlan {
         base: &Base,
         hint: &Asked<'_>,
         begun: Begun<'_>,
-        pacer: Option<Pacer<'_>>,
     ) -> Result<BackupReport> {
         let Inputs { storage, lease, .. } = *inputs;
         let image = self.image_name(ids, base);
         let parts = begun.parts.clone();
-        let outcome = self.write(inputs, ids, base, hint, begun, pacer, &image);
+        let outcome = self.write(inputs, ids, base, hint, begun, &image);
         match &outcome {
             Err(Error::Interrupted { .. }) | Ok(_) => {}
             Err(_) => parts.discard(storage),
@@ -218,11 +218,11 @@ impl BackupPlan {
         base: &Base,
         hint: &Asked<'_>,
         begun: Begun<'_>,
-        pacer: Option<Pacer<'_>>,
         image: &str,
     ) -> Result<BackupReport> {
         let Inputs { source, watched, released, storage, inventory, job, .. } = *inputs;
-        let Begun { mut writer, keys, begins_key, parts, unfinished, resumed, captured } = begun;
+        let Begun { mut writer, keys, begins_key, parts, unfinished, resumed, captured, pacer } =
+            begun;
         let in_image = |source| Error::of_image(image, source);
         let Base { geometry, ref parent, kind, .. } = *base;
         writer.set_checkpoint_bytes(self.options.checkpoint_bytes);

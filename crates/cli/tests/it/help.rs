@@ -83,7 +83,7 @@ fn every_command_has_examples_that_work_as_written() {
 fn nothing_that_does_not_work_yet_is_promised() {
     for command in COMMANDS {
         let text = help(command);
-        for later in ["--encrypt", "--split"] {
+        for later in ["--encrypt", "--cloud"] {
             assert!(!text.contains(later), "{later} in the help of {command}");
         }
     }
