@@ -105,7 +105,7 @@ TRAILER = layout("""magic:8s major:H minor:H copy:B _:3s image_uuid:16s set_uuid
     frames_end:Q index_offset:Q index_pages:Q index_leaf_pages:Q index_root:32s tree_offset:Q tree_pages:Q
     tree_hash:32s meta_offset:Q meta_len:Q meta_hash:32s stored_offset:Q stored_pieces:Q last_checkpoint:Q frames:Q
     blocks_data:Q blocks_zero:Q blocks_unused:Q blocks_excluded:Q blocks_unreadable:Q blocks_ref:Q payload_bytes:Q
-    blocks_delta:Q blocks_parent:Q _:3548s hash:32s crc:I""")
+    blocks_delta:Q blocks_parent:Q mac:32s session_tag:12s _:3504s hash:32s crc:I""")
 FRAME = layout("""magic:4s kind:B codec:B flags:B depth:B session_tag:12s nonce_salt:I seq:Q subject:Q plain_len:I
     stored_len:I payload_crc:I leaf_prefix:8s crc:I""")
 PAGE_HEADER = layout("magic:4s kind:B level:B count:H page_no:Q first:Q image_uuid:16s _:20s crc:I")
@@ -167,6 +167,7 @@ def trailer(data, copy, sb, length, at):
     need(t.crc == crc(b"aiv.trlr", data[:4092]), f"trailer {copy}: crc is wrong", at)
     need(t.hash == keyed_hash("trailer", data[:4060]), f"trailer {copy}: hash is wrong", at)
     need(t.clean and (t.major, t.minor, t.copy) == (0, 3, copy), f"trailer {copy}: a bad value", at)
+    need(not any(t.mac), f"trailer {copy}: an authentication code without a key", at)
     need(t.file_len == length, f"trailer {copy}: the file has {length} bytes, not {t.file_len}", at)
     for name in ("image_uuid", "set_uuid", "recovery_point", "parent_point", "parent_state_root"):
         need(sb is None or getattr(t, name) == getattr(sb, name), f"trailer {copy}: {name} of another image", at)

@@ -14,7 +14,10 @@ from aivverify import verify
 
 GOLDEN = pathlib.Path(__file__).resolve().parents[2] / "testdata/golden"
 PARENTS = {"child.aii": ["parent.aiv"]}
-IMAGES = sorted(p.name for p in GOLDEN.iterdir() if p.suffix in (".aiv", ".aii"))
+# Images with a key, which this reader refuses by the name of the feature.
+KEYED = {"authenticated.aiv": "authenticated", "sealed.aiv": "sealed", "sealed-parent.aiv": "sealed",
+         "sealed-child.aii": "sealed"}
+IMAGES = sorted(p.name for p in GOLDEN.iterdir() if p.suffix in (".aiv", ".aii") and p.name not in KEYED)
 
 
 class Bytes:
@@ -170,6 +173,11 @@ class Damaged(unittest.TestCase):
             bad[4092:4096] = crc(b"aiv.supr", bad[:4092]).to_bytes(4, "little")
             with self.subTest(words), self.assertRaisesRegex(Refused, words):
                 image("zstd.aiv", bad)
+
+    def test_an_image_with_a_key_is_refused_by_the_name_of_its_feature(self):
+        for name, feature in KEYED.items():
+            with self.subTest(name), self.assertRaisesRegex(Refused, feature):
+                image(name)
 
     def test_something_else_is_not_called_an_image(self):
         with self.assertRaisesRegex(Refused, "not an image"):
