@@ -1,7 +1,7 @@
 use aiv_backup_engine::{
     BackupReport, HintReport, KeptFile, LostPoint, MapNote, NotUsed, PlanNote, Resumed,
 };
-use aiv_chain::{Checked, Folder, Image, PointState, Stray, StrayKind};
+use aiv_chain::{Checked, Folder, Image, Point, PointState, Stray, StrayKind};
 use aiv_image_format::{Corrupt, Section};
 use aiv_restore_engine::Note;
 use aiv_volume_io::Extent;
@@ -303,6 +303,7 @@ impl Remarks {
             let count = if locked == 1 { "1 point".to_owned() } else { format!("{locked} points") };
             remarks.notes.push(format!("{count} sealed: what is in them needs the key"));
         }
+        remarks.unprotected(folder);
         for lost in &folder.vanished {
             remarks.notes.push(format!("point {} is gone with its file {}", lost.point, lost.file));
         }
@@ -314,6 +315,24 @@ impl Remarks {
             }
         }
         remarks
+    }
+
+    /// Points without a key that are newer than others of their set that have one: no backup makes
+    /// such.
+    fn unprotected(&mut self, folder: &Folder) {
+        for set in &folder.sets {
+            let keyed = set.points.iter().filter(|point| point.protection.key().is_some());
+            let Some(first) = keyed.map(|point| point.time_unix_ms).min() else { continue };
+            let is_planted =
+                |point: &&Point| point.protection.key().is_none() && point.time_unix_ms > first;
+            for point in set.points.iter().filter(is_planted) {
+                self.warnings.push(format!(
+                    "point {} has no key, and older ones of its set have one: {} may have been put \
+                     there by somebody else",
+                    point.id, point.file
+                ));
+            }
+        }
     }
 
     /// Remarks on what a verification could not prove, and on files that it could not look at.

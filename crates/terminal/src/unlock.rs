@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use aiv_chain::{KeyedChain, locate_chains};
+use aiv_image_format::Error as ImageError;
 use aiv_keys::{Credential, Error, Keys, Opened, Work};
 use aiv_report::{Failure, LOCKED};
 
@@ -22,12 +23,12 @@ pub struct Unlocked {
 }
 
 impl Unlocked {
-    /// The keys, for readers that then refuse images without one.
+    /// The keys.
     #[must_use]
     pub fn keys(&self) -> Keys {
         let mut keys = Keys::none();
         self.opened.iter().for_each(|opened| keys.add(opened.key.clone()));
-        keys.required()
+        keys
     }
 }
 
@@ -107,7 +108,13 @@ impl Session {
             let found = locate_chains(what, self.job())?.1.chains;
             chains.extend(found);
         }
-        Ok(self.unlock(&chains, files)?.keys())
+        if chains.is_empty() {
+            return Err(ImageError::NotKeyed.into());
+        }
+        let keys = self.unlock(&chains, files)?.keys();
+        // Whoever gives a key for an image expects one that has it. A folder may hold others, too.
+        let is_folder = what.iter().any(|what| what.is_dir());
+        Ok(if is_folder { keys } else { keys.required() })
     }
 }
 

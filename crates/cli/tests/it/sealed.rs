@@ -269,9 +269,11 @@ fn an_authenticated_image_is_read_by_all_and_forged_by_nobody() {
     let name = names_in(&scratch.path("plain")).into_iter().find(|n| n.ends_with(".aiv")).unwrap();
     let placed = scratch.path("images").join("placed.aiv");
     fs::copy(scratch.path("plain").join(name), &placed).unwrap();
-    let verify = ["verify", &images];
-    let run = aiv_json(&[&verify[..], &with].concat());
-    assert!(run.status == 3 || run.status == 4, "{}", run.stdout);
+    let verify = ["verify", placed.to_str().unwrap()];
+    aiv_json(&verify).ended(0);
+    aiv_json(&[&verify[..], &with].concat()).failed(4, "not_keyed");
+    let listed = aiv_json(&[&["list", &images][..], &with].concat()).ended(3).json();
+    assert!(listed["warnings"].to_string().contains("has no key"), "{listed}");
 }
 
 /// Types answers when the program asks, at a terminal, and returns what was to be seen there.
