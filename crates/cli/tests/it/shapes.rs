@@ -58,7 +58,7 @@ fn info() {
     assert_eq!(json["excluded"], Value::Null);
     has(&json, "recovery_point set group time host name source source_id comment consistency");
     has(&json, "block_size size_stored state_root content_root blocks damage writer warnings");
-    assert_eq!((&json["format"], &json["table"]), (&"aiv 0.2".into(), &"none".into()));
+    assert_eq!((&json["format"], &json["table"]), (&"aiv 0.3".into(), &"none".into()));
     assert_eq!(json["image"], done["images"][0]["image"]);
     has(&json["partitions"][0], "number start size filesystem label uuid capture used");
     assert!(json["machine"]["kernel.release"].is_string(), "{json}");
