@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use aiv_chain::{Folder, StrayKind, View};
-use aiv_image_format::{Depth, Image, dump, peek};
+use aiv_image_format::{Depth, Image, Unfinished, dump, peek};
 use aiv_testkit::{MemStorage, mutants};
 use aiv_volume_io::{CATALOGUE_NAME, Job, MemDisk, ReadAt};
 
@@ -16,6 +16,7 @@ const BLOCKS_MAX: usize = 200;
 pub fn image(data: &[u8]) -> bool {
     let file: Arc<dyn ReadAt> = Arc::new(MemDisk::from_bytes(data.to_vec()));
     let _ = peek(&*file);
+    unfinished(&file);
     let Ok(image) = Image::open(Arc::clone(&file)) else { return false };
     let mut text = String::new();
     let _ = dump(&image, &mut text);
@@ -32,6 +33,20 @@ pub fn image(data: &[u8]) -> bool {
         assert!(read.is_ok() || !is_proven || image.superblock().parent.is_some());
     }
     true
+}
+
+/// The same as an image to go on with: what is proven of it is in order.
+fn unfinished(file: &Arc<dyn ReadAt>) {
+    let Ok(Some(found)) = Unfinished::read(Arc::clone(file), Job::silent()) else { return };
+    assert!(
+        found.len() <= file.len() && found.next_block() <= found.superblock().geometry.blocks()
+    );
+    let mut end = 0;
+    for entry in found.entries() {
+        let entry = entry.expect("read a moment ago");
+        assert!(entry.block >= end && entry.end() <= found.next_block());
+        end = entry.end();
+    }
 }
 
 /// As [`image`], with every checksum and hash made right first: what lies behind them is reached.

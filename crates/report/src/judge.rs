@@ -283,7 +283,8 @@ fn judge_chain(error: &aiv_chain::Error) -> Option<Verdict> {
         Error::Image { file, source: ImageError::Incomplete { .. } } if file.ends_with(".part") => {
             failed(
                 "unfinished",
-                "this backup never finished; remove the file when no backup is running",
+                "this backup never finished: the next one goes on with it; or remove the file when \
+                 no backup is running",
             )
         }
         Error::NotRestorable { state: PointState::Locked { .. }, .. } => Some(keys::NEEDS_KEY),

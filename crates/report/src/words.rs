@@ -75,9 +75,10 @@ pub(crate) const fn depth(depth: Depth) -> &'static str {
 /// What a file that is no usable image is: a stable word, and an explanation.
 pub(crate) fn stray(kind: &StrayKind) -> (&'static str, String) {
     match kind {
-        StrayKind::Unfinished => {
-            ("unfinished", "a backup that is running, or was interrupted and can be removed".into())
-        }
+        StrayKind::Unfinished => (
+            "unfinished",
+            "a backup that is running, or was interrupted: the next one goes on with it".into(),
+        ),
         StrayKind::Foreign(why) => ("foreign", format!("not an Aivory image: {why}")),
         StrayKind::Unusable(why) => ("unusable", why.clone()),
         StrayKind::Unreadable(why) => ("unreadable", format!("cannot be read: {why}")),
