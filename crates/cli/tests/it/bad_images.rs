@@ -126,7 +126,7 @@ fn a_newer_major_version_asks_for_a_newer_program() {
     let file = image.to_str().unwrap();
     for command in [["info"], ["verify"], ["dump"]] {
         let message = code(&command, file, 1, "version");
-        assert!(message.contains("format version 9.2, this program reads 0.2"), "{message}");
+        assert!(message.contains("format version 9.3, this program reads 0.3"), "{message}");
     }
     let run = aiv(&["info", file]).ended(1);
     assert!(run.stderr.contains("a newer Aivory is needed"), "{}", run.stderr);
