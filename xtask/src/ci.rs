@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{Outcome, process, setup, test, tidy};
+use crate::{Outcome, process, reader, setup, test, tidy};
 
 struct Step {
     name: &'static str,
@@ -17,6 +17,7 @@ const STEPS: &[Step] = &[
     Step { name: "tidy", run: || tidy::run(&[]) },
     Step { name: "clippy", run: clippy },
     Step { name: "test", run: test::run_tests },
+    Step { name: "reader", run: reader::judge },
     Step { name: "doc", run: doc },
 ];
 

@@ -10,10 +10,12 @@
 mod bench;
 mod ci;
 mod demo;
+mod fuzz;
 mod guest;
 mod images;
 mod process;
 mod prove;
+mod reader;
 mod setup;
 mod test;
 mod tidy;
@@ -46,7 +48,7 @@ const COMMANDS: &[Command] = &[
         run: tidy::run,
         help: "check the promises no compiler keeps: floors, format tables, paths, hygiene",
     },
-    Command { name: "test", run: test::run, help: "setup, then every test of the workspace" },
+    Command { name: "test", run: test::run, help: "setup, every test of the workspace, reader" },
     Command {
         name: "images",
         run: images::run,
@@ -60,7 +62,17 @@ const COMMANDS: &[Command] = &[
     Command {
         name: "prove",
         run: prove::run,
-        help: "long campaigns with recorded seeds: prove model|crash [OPTION]...",
+        help: "long campaigns with recorded seeds: prove model|crash|maps|reads|parsers [OPTION]...",
+    },
+    Command {
+        name: "fuzz",
+        run: fuzz::run,
+        help: "let libFuzzer look for inputs that bring a parser down: fuzz TARGET [--seconds N]",
+    },
+    Command {
+        name: "reader",
+        run: reader::run,
+        help: "the second reader, written from docs/format.md alone, judges images that aiv makes",
     },
     Command {
         name: "guest",

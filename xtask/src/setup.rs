@@ -71,6 +71,12 @@ const NEEDS: &[Need] = &[
     ),
     need("qemu-nbd", "qemu-utils", "disks behind an NBD server"),
     need("nbdinfo", "libnbd-bin", "the second opinion on what an NBD server says"),
+    need("/usr/bin/python3", "python3", "the second reader of the image format"),
+    need(
+        "/usr/lib/python3.11/ensurepip/__init__.py",
+        "python3-venv",
+        "the second reader's packages",
+    ),
     need("nbdkit", "nbdkit", "NBD servers with every manner of reply"),
     need("xz", "xz-utils", "stored test images"),
     need("zstd", "zstd", "stored test images"),

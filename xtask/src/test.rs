@@ -1,14 +1,16 @@
-//! `cargo xtask test`: every test of the workspace, and how many there were.
+//! `cargo xtask test`: every test of the workspace, and how many there were; then the second
+//! reader.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use crate::{Outcome, process, setup};
+use crate::{Outcome, process, reader, setup};
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     crate::no_arguments(arguments)?;
     setup::run(&[])?;
-    run_tests()
+    run_tests()?;
+    reader::judge()
 }
 
 /// The tests alone, on a machine that is set up.

@@ -3,9 +3,13 @@
 
 mod crash;
 mod disk;
+mod hang;
 mod maps;
+mod memory;
 mod model;
 mod oracle;
+mod parsers;
+mod reads;
 mod scenario;
 
 use std::process::Stdio;
@@ -22,14 +26,21 @@ const MODEL_SEEDS: u64 = 5_000;
 /// States of the full tier of the crash simulation.
 const CRASH_STATES: u64 = 100_000;
 
+/// Reads of the full tier of damaged chains.
+const READS: u64 = 1_000_000;
+
 const HELP: &str = "\
 usage: cargo xtask prove model [--seeds N] [--first SEED]
        cargo xtask prove crash [--states N] [--first SEED]
        cargo xtask prove maps [--family NAME] [--mutants N] [--first SEED]
+       cargo xtask prove reads [--reads N] [--first SEED]
+       cargo xtask prove parsers [--only NAME] [--mutants N] [--first SEED]
 
 model   random programs of 200 operations against plain bytes (default: 5,000 seeds)
 crash   the power goes at every operation of random scenarios (default: 100,000 states)
 maps    changed volumes of each family are asked for their map (default: 1,000,000 each)
+reads   blocks of damaged chains read right or not at all (default: 1,000,000 reads)
+parsers changed inputs of every parser in fuzz/ (default: 1,000,000 each)
 
 A failure names its seed; `--seeds 1 --first SEED` repeats it.";
 
@@ -43,16 +54,24 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
         let value = words.get(at + 1).and_then(|word| word.replace('_', "").parse().ok());
         value.ok_or_else(|| format!("{option} needs a number\n\n{HELP}"))
     };
+    let name = |option: &str, names: String| -> Result<Option<&str>, String> {
+        let at = words.iter().position(|word| *word == option);
+        match at.map(|at| words.get(at + 1)) {
+            None => Ok(None),
+            Some(Some(name)) => Ok(Some(*name)),
+            Some(None) => Err(format!("{option} is one of {names}")),
+        }
+    };
     match words.first() {
         Some(&"crash") => crashes(number("--first", 1)?, number("--states", CRASH_STATES)?),
         Some(&"maps") => {
-            let family = words.iter().position(|word| *word == "--family");
-            let family = match family.map(|at| words.get(at + 1)) {
-                None => None,
-                Some(Some(name)) => Some(*name),
-                Some(None) => return Err(format!("--family is one of {}", maps::names())),
-            };
+            let family = name("--family", maps::names())?;
             maps::campaign(family, number("--first", 1)?, number("--mutants", maps::MUTANTS)?)
+        }
+        Some(&"reads") => corrupted_reads(number("--first", 1)?, number("--reads", READS)?),
+        Some(&"parsers") => {
+            let only = name("--only", parsers::names())?;
+            parsers::campaign(only, number("--first", 1)?, number("--mutants", parsers::MUTANTS)?)
         }
         Some(&"model") => models(number("--first", 1)?, number("--seeds", MODEL_SEEDS)?),
         _ => Err(format!("nothing to prove\n\n{HELP}")),
@@ -100,6 +119,21 @@ fn crashes(first: u64, wanted: u64) -> Outcome {
         seed += 1;
     }
     println!("crash: seeds {first}..{seed}, {total}, 0 points lost");
+    Ok(())
+}
+
+fn corrupted_reads(first: u64, wanted: u64) -> Outcome {
+    let started = Instant::now();
+    let mut total = reads::Tried::default();
+    let mut seed = first;
+    while total.reads < wanted {
+        total.add(reads::run(seed).map_err(|why| format!("reads seed {seed}: {why}"))?);
+        if seed.is_multiple_of(50) {
+            println!("reads: seed {seed}, {total}, {} s", started.elapsed().as_secs());
+        }
+        seed += 1;
+    }
+    println!("reads: seeds {first}..{seed}, {total}, 0 wrong");
     Ok(())
 }
 

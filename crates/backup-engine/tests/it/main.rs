@@ -11,6 +11,7 @@ mod crashes;
 mod excluded;
 mod faults;
 mod filesystems;
+mod flips;
 mod held;
 mod holes;
 mod identity;

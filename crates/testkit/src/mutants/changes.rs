@@ -1,4 +1,4 @@
-use aiv_volume_io::{Extent, ReadAt};
+use aiv_volume_io::{Extent, MemDisk, ReadAt};
 
 use super::Changes;
 use crate::Random;
@@ -42,6 +42,31 @@ pub fn changes(random: &mut Random, volume: &dyn ReadAt, records: &[Extent]) -> 
         changes.extend((at..).zip(bytes.into_iter().take(len)));
     }
     changes
+}
+
+/// A copy of `seed` that was changed as [`changes`] does, and now and then cut off or made longer.
+/// Where all of a page is alike nothing is changed: it would swallow most changes.
+#[must_use]
+pub fn mutate(random: &mut Random, seed: &[u8]) -> Vec<u8> {
+    const PAGE: usize = 4096;
+    let mut mutant = seed.to_vec();
+    let records: Vec<Extent> = (0u64..)
+        .step_by(PAGE)
+        .zip(seed.chunks(PAGE))
+        .filter(|(_, page)| page.iter().any(|byte| *byte != page[0]))
+        .map(|(at, page)| Extent::new(at, page.len() as u64))
+        .collect();
+    if !records.is_empty() {
+        for (at, byte) in changes(random, &MemDisk::from_bytes(seed.to_vec()), &records) {
+            mutant[usize::try_from(at).expect("inside the seed")] = byte;
+        }
+    }
+    match random.below(16) {
+        0 => mutant.truncate(random.below(seed.len().max(1))),
+        1 => mutant.resize(seed.len() + random.below(PAGE), 0),
+        _ => {}
+    }
+    mutant
 }
 
 /// A byte of a record.
@@ -129,7 +154,6 @@ fn number(random: &mut Random, bytes: &mut [u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aiv_volume_io::MemDisk;
 
     #[test]
     fn a_seed_makes_the_same_changes_within_the_records_every_time() {

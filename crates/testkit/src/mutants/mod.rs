@@ -6,6 +6,7 @@
 //! behind them are reached.
 
 mod changes;
+mod image;
 mod sums;
 
 use std::collections::BTreeMap;
@@ -14,7 +15,8 @@ use std::sync::Mutex;
 
 use aiv_volume_io::{Extent, ReadAt};
 
-pub use changes::changes;
+pub use changes::{changes, mutate};
+pub use image::mend_image;
 pub use sums::Sums;
 
 /// Bytes that are other than on the volume, by their offset.

@@ -14,6 +14,7 @@ use aiv_testkit::Random;
 use aiv_testkit::mutants::{Changes, changes};
 use aiv_volume_io::{MemDisk, ReadAt, WriteAt};
 
+use super::hang;
 use crate::{Outcome, process};
 use judge::{Target, Verdict};
 
@@ -122,9 +123,6 @@ impl Tried {
     }
 }
 
-/// Seconds after which a mutant that neither reads nor ends brings the campaign down.
-const HANG_SECONDS: u64 = 60;
-
 /// Judges `count` mutants from the seed `first` on. Memory is measured only when this process
 /// does nothing else.
 fn run(family: Family, first: u64, count: u64, alone: bool) -> Result<Tried, String> {
@@ -132,10 +130,8 @@ fn run(family: Family, first: u64, count: u64, alone: bool) -> Result<Tried, Str
     let started = Instant::now();
     let mut tried = Tried { volumes: targets.len(), ..Tried::default() };
     let current = AtomicU64::new(first);
-    std::thread::scope(|scope| {
-        let (done, watched) = std::sync::mpsc::channel::<()>();
-        scope.spawn(|| watch(family, &current, watched));
-        let result = (first..first.saturating_add(count)).try_for_each(|seed| {
+    hang::watched(&format!("maps: {}", family.name()), &current, || {
+        for seed in first..first.saturating_add(count) {
             current.store(seed, Ordering::Relaxed);
             tried.take(one(family, &targets, seed, alone)?);
             let begun = seed - first + 1;
@@ -143,27 +139,10 @@ fn run(family: Family, first: u64, count: u64, alone: bool) -> Result<Tried, Str
                 let seconds = started.elapsed().as_secs();
                 println!("maps: {}: {begun} of {count}, {seconds} s", family.name());
             }
-            Ok::<_, String>(())
-        });
-        drop(done);
-        result
+        }
+        Ok(())
     })?;
     Ok(tried)
-}
-
-/// Ends the program when one mutant takes for ever: a loop without reads cannot be stopped.
-fn watch(family: Family, current: &AtomicU64, done: std::sync::mpsc::Receiver<()>) {
-    let mut seen = u64::MAX;
-    while let Err(std::sync::mpsc::RecvTimeoutError::Timeout) =
-        done.recv_timeout(Duration::from_secs(HANG_SECONDS))
-    {
-        let seed = current.load(Ordering::Relaxed);
-        if seed == seen {
-            eprintln!("maps: {} seed {seed}: no end after {HANG_SECONDS} s", family.name());
-            std::process::abort();
-        }
-        seen = seed;
-    }
 }
 
 /// The mutant of a seed: nine in ten have right checksums.

@@ -1,0 +1,348 @@
+"""The records of the Aivory image format: bytes in, checked values out.
+
+Written from docs/format.md alone. Numbers in brackets are its sections. Nothing here knows of files that belong
+together; every function gets bytes (or a stream and a place) and raises `Damage` with what is wrong, and where.
+"""
+
+import os
+import struct
+from types import SimpleNamespace
+
+import google_crc32c
+import lz4.block
+import zstandard
+from blake3 import blake3
+
+PAGE, PIECE, GAP = 4096, 65536, 65536
+TAIL = 3 * PAGE + GAP  # trailer 1, gap, superblock copy, trailer 2
+FRAME_MAX = 16 << 20
+WINDOW_MAX = 1 << 23
+META_MAX = 32 << 20
+DATA, DELTA, CHECKPOINT, META, PARITY, PAD = range(1, 7)  # types of frames
+(K_DATA, K_DELTA, K_ZERO, K_UNUSED, K_EXCLUDED, K_UNREADABLE, K_REF, K_PARENT, K_STORE) = range(1, 10)
+KIND_NAMES = "0 DATA DELTA ZERO UNUSED EXCLUDED UNREADABLE REF PARENT STORE".split()
+CONDITION = {K_UNUSED: 1, K_EXCLUDED: 2, K_UNREADABLE: 3}  # 0 for all others
+FILL = b"!AIV-UNREADABLE!"
+INCOMPAT = "sealed authenticated split delta parent-blocks dedup-store parity key-slots overlay".split()
+BIT_DELTA, BIT_PARENT = 1 << 3, 1 << 4
+KNOWN_INCOMPAT = BIT_DELTA | BIT_PARENT
+KEYS = {name: f"aivory draft: {words}".ljust(32).encode() for name, words in {
+    "leaf": "leaf of one block", "content": "content tree node", "map": "map tree node", "state": "state root",
+    "piece": "stored piece", "stored": "stored tree node", "page": "index page", "section": "whole section",
+    "trailer": "trailer", "set": "set of a source"}.items()}
+
+
+class Problem(Exception):
+    """What is wrong, and at which byte of the file."""
+
+    def __init__(self, what, at=None):
+        super().__init__(what if at is None else f"{what} (at 0x{at:x})")
+
+
+class Damage(Problem):
+    """The bytes contradict the format."""
+
+
+class Refused(Problem):
+    """Not damaged: no image, not finished, or of a version or with features this program does not know."""
+
+
+def need(true, what, at=None):
+    if not true:
+        raise Damage(what, at)
+
+
+def crc(salt, data):
+    return google_crc32c.extend(google_crc32c.extend(0, salt), bytes(data))
+
+
+def keyed_hash(purpose, data):
+    return blake3(data, key=KEYS[purpose]).digest()
+
+
+def le64(number):
+    return number.to_bytes(8, "little")
+
+
+def round_up(number, to):
+    return -(-number // to) * to
+
+
+class FileStream:
+    """The bytes of one image, wherever they lie: whoever adds split images gives another class these two names."""
+
+    def __init__(self, path):
+        self.file = open(path, "rb")
+        self.length = os.fstat(self.file.fileno()).st_size
+
+    def read(self, at, size):
+        need(0 <= at and at + size <= self.length, f"{size} bytes lie behind the end of the file", at)
+        parts = []
+        while size:
+            try:
+                part = os.pread(self.file.fileno(), size, at)
+            except OSError as error:
+                raise Damage(f"cannot be read: {error}", at) from None
+            need(part, "the file became shorter while it was read", at)
+            parts.append(part)
+            at, size = at + len(part), size - len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+# ---- records of fixed layout: one table each, in the order and with the names of the document
+
+def layout(table):
+    names, codes = zip(*(word.split(":") for word in table.split()))
+    return names, struct.Struct("<" + "".join(codes))
+
+
+SUPERBLOCK = layout("""magic:8s major:H minor:H _:4s incompat:Q ro_compat:Q compat:Q autoclear:Q image_uuid:16s
+    set_uuid:16s recovery_point:16s parent_point:16s parent_state_root:32s kind:B block_log2:B align_log2:B
+    sector_log2:B segment_no:I segment_count:I slot_area_len:I address_space_len:Q created_unix_ms:Q session_tag:12s
+    _:4s writer:32s feature_names:1536s _:2332s crc:I""")
+TRAILER = layout("""magic:8s major:H minor:H copy:B _:3s image_uuid:16s set_uuid:16s recovery_point:16s
+    parent_point:16s parent_state_root:32s content_root:32s map_root:32s state_root:32s stored_root:32s file_len:Q
+    frames_end:Q index_offset:Q index_pages:Q index_leaf_pages:Q index_root:32s tree_offset:Q tree_pages:Q
+    tree_hash:32s meta_offset:Q meta_len:Q meta_hash:32s stored_offset:Q stored_pieces:Q last_checkpoint:Q frames:Q
+    blocks_data:Q blocks_zero:Q blocks_unused:Q blocks_excluded:Q blocks_unreadable:Q blocks_ref:Q payload_bytes:Q
+    blocks_delta:Q blocks_parent:Q _:3548s hash:32s crc:I""")
+FRAME = layout("""magic:4s kind:B codec:B flags:B depth:B session_tag:12s nonce_salt:I seq:Q subject:Q plain_len:I
+    stored_len:I payload_crc:I leaf_prefix:8s crc:I""")
+PAGE_HEADER = layout("magic:4s kind:B level:B count:H page_no:Q first:Q image_uuid:16s _:20s crc:I")
+CHECKPOINT_HEAD = layout("""previous_address:Q number:Q next_block:Q first_piece:Q piece_count:I entry_count:I
+    origin_count:I _:20s""")
+DELTA_HEAD = layout("base_block:Q base_leaf:32s depth:B _:7s")
+
+
+def unpack(record, data):
+    """The values by name, and whether every reserved byte is zero as `clean`."""
+    names, form = record
+    values = form.unpack(data)
+    out = SimpleNamespace(clean=not any(any(v) for n, v in zip(names, values) if n == "_"))
+    out.__dict__.update((n, v) for n, v in zip(names, values) if n != "_")
+    return out
+
+
+def utf8(data, what, at):
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise Damage(f"{what} is not UTF-8", at) from None
+
+
+def superblock(data, at):
+    """A checked superblock [3], in the order of checks the document gives."""
+    s = unpack(SUPERBLOCK, data)
+    need(s.magic == b"\x89AIV\r\n\x1a\n", "superblock: no magic", at)
+    need(s.crc == crc(b"aiv.supr", data[:4092]), "superblock: crc is wrong", at)
+    if (s.major, s.minor) != (0, 3):
+        raise Refused(f"the image has format {s.major}.{s.minor}, this program reads 0.3", at)
+    rows = [s.feature_names[i:i + 48] for i in range(0, 1536, 48)]
+    if s.incompat & ~KNOWN_INCOMPAT:
+        told = {r[1]: repr(r[4:].rstrip(b"\0").decode(errors="replace")) for r in rows if r[0] == 1}
+        bits = [b for b in range(64) if (s.incompat & ~KNOWN_INCOMPAT) >> b & 1]
+        names = [INCOMPAT[b] if b < len(INCOMPAT) else told.get(b, f"bit {b}") for b in bits]
+        raise Refused(f"the image needs features this program does not have: {', '.join(names)}", at)
+    need(s.clean, "superblock: reserved bytes are not zero", at)
+    s.writer = utf8(s.writer.rstrip(b"\0"), "superblock: writer", at)
+    need(not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in s.writer), "superblock: a control character", at)
+    need(any(s.image_uuid) and any(s.set_uuid) and any(s.recovery_point), "superblock: an id is zero", at)
+    s.has_parent = any(s.parent_point)
+    need(s.parent_point != s.recovery_point, "superblock: the image is its own parent", at)
+    need(s.has_parent or not any(s.parent_state_root), "superblock: a parent's root without a parent", at)
+    need(1 <= s.kind <= 3 and (s.kind == 1) != s.has_parent, "superblock: kind and parent disagree", at)
+    need(s.has_parent or not s.incompat, "superblock: a feature of images with a parent", at)
+    need(14 <= s.block_log2 <= 22 and s.align_log2 == 6 and 9 <= s.sector_log2 <= 12, "superblock: a bad size", at)
+    need(not (s.segment_no or s.segment_count or s.slot_area_len or s.autoclear), "superblock: a bad value", at)
+    s.block_size, s.sector_size = 1 << s.block_log2, 1 << s.sector_log2
+    s.blocks = -(-s.address_space_len // s.block_size)
+    need(1 <= s.blocks <= 1 << 40, "superblock: a bad length of the address space", at)
+    return s
+
+
+def trailer(data, copy, sb, length, at):
+    """A trailer that counts [11, opening, step 4]."""
+    t = unpack(TRAILER, data)
+    need(t.magic == b"AIVTRAIL", f"trailer {copy}: no magic", at)
+    need(t.crc == crc(b"aiv.trlr", data[:4092]), f"trailer {copy}: crc is wrong", at)
+    need(t.hash == keyed_hash("trailer", data[:4060]), f"trailer {copy}: hash is wrong", at)
+    need(t.clean and (t.major, t.minor, t.copy) == (0, 3, copy), f"trailer {copy}: a bad value", at)
+    need(t.file_len == length, f"trailer {copy}: the file has {length} bytes, not {t.file_len}", at)
+    for name in ("image_uuid", "set_uuid", "recovery_point", "parent_point", "parent_state_root"):
+        need(sb is None or getattr(t, name) == getattr(sb, name), f"trailer {copy}: {name} of another image", at)
+    return t
+
+
+def levels(leaf_pages):
+    """Pages of each level of the index, from level 0 to the root [5]."""
+    counts = [leaf_pages] if leaf_pages else []
+    while counts and counts[-1] > 1:
+        counts.append(-(-counts[-1] // 84))
+    return counts
+
+
+# ---- frames [4]
+
+def frame_at(stream, at, end):
+    """The checked header of the frame at `at`, which must end before `end`."""
+    need(at % 64 == 0 and at + 64 <= end, "frame: no room for a header", at)
+    data = stream.read(at, 64)
+    f = unpack(FRAME, data)
+    need(f.magic == b"AVF1", "frame: no magic", at)
+    need(f.crc == crc(b"aiv.fram", data[:60]), "frame: crc of the header is wrong", at)
+    need(f.kind in (DATA, DELTA, CHECKPOINT, META, PAD), f"frame: unknown type {f.kind}", at)
+    codecs = {DATA: (0, 1, 2), DELTA: (2,), META: (0, 2)}.get(f.kind, (0,))
+    need(f.codec in codecs, f"frame: codec {f.codec} is not for type {f.kind}", at)
+    need(f.plain_len <= FRAME_MAX and f.stored_len <= FRAME_MAX, "frame: longer than 16 MiB", at)
+    need(f.codec or f.plain_len == f.stored_len, "frame: two lengths without a codec", at)
+    need(f.kind == DATA and f.flags <= 1 and f.depth <= 8 or not (f.flags or f.depth), "frame: bad flags or depth", at)
+    need(f.nonce_salt == 0, "frame: nonce_salt in an image that is not sealed", at)
+    need(f.kind in (DATA, DELTA) or not any(f.leaf_prefix), "frame: a leaf_prefix without a leaf", at)
+    need(f.kind != PAD or f.subject == 0, "frame: a PAD with a subject", at)
+    f.at, f.size = at, 64 + round_up(f.stored_len, 64)
+    need(at + f.size <= end, "frame: it ends behind its area", at)
+    return f
+
+
+def payload(stream, frame):
+    """The payload as stored, its checksum and the padding behind it checked."""
+    data = stream.read(frame.at + 64, frame.size - 64)
+    need(not any(data[frame.stored_len:]), "frame: padding is not zero", frame.at)
+    data = data[:frame.stored_len]
+    need(frame.payload_crc == crc(b"aiv.load", data), "frame: crc of the payload is wrong", frame.at)
+    return data
+
+
+def decode(frame, data, base=None):
+    """The payload after its codec: exactly plain_len bytes."""
+    try:
+        if frame.codec == 1:
+            data = lz4.block.decompress(data, uncompressed_size=frame.plain_len)
+        elif frame.codec == 2:
+            data = decode_zstd(frame, data, base)
+    except (lz4.block.LZ4BlockError, zstandard.ZstdError, ValueError) as error:
+        raise Damage(f"frame: cannot be decoded: {error}", frame.at) from None
+    need(len(data) == frame.plain_len, "frame: decodes to another length", frame.at)
+    return data
+
+
+def decode_zstd(frame, data, base):
+    need(data[:4] == b"\x28\xb5\x2f\xfd", "frame: no zstd frame", frame.at)
+    told = zstandard.get_frame_parameters(data)
+    # A length in the zstd frame is optional; one that is there would be allocated, so it comes first.
+    need(told.content_size in (frame.plain_len, zstandard.CONTENTSIZE_UNKNOWN), "frame: zstd length", frame.at)
+    need(told.window_size <= WINDOW_MAX and told.dict_id == 0, "frame: zstd window or dictionary", frame.at)
+    prefix = base and zstandard.ZstdCompressionDict(base, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+    decoder = zstandard.ZstdDecompressor(dict_data=prefix, max_window_size=WINDOW_MAX)
+    return decoder.decompress(data, max_output_size=frame.plain_len, allow_extra_data=False)
+
+
+# ---- pages and entries [5]
+
+def page_at(stream, at, kind, page_no, image_uuid):
+    """A checked page: its header, its entries as bytes, and all of its bytes."""
+    data = stream.read(at, PAGE)
+    p = unpack(PAGE_HEADER, data[:64])
+    salt, size, most = {1: (b"aiv.indx", 48, 84), 2: (b"aiv.tree", 80, 50)}[kind]
+    need(p.magic == b"AVP1", "page: no magic", at)
+    need(p.crc == crc(salt, data[:60] + data[64:]), "page: crc is wrong", at)
+    need(p.clean and p.kind == kind and p.image_uuid == image_uuid and p.page_no == page_no,
+         "page: not the one that belongs here", at)
+    need(1 <= p.count <= most, f"page: {p.count} entries", at)
+    need(not any(data[64 + size * p.count:]), "page: not zero behind its entries", at)
+    need(p.first == int.from_bytes(data[64:72], "little") & ((1 << 40) - 1 if kind == 1 and p.level == 0 else -1),
+         "page: `first` is not its first entry", at)
+    p.entries, p.data = data[64:64 + size * p.count], data
+    return p
+
+
+class Entry:
+    """One entry of the index: `run` blocks of one kind, from block `first` on."""
+
+    __slots__ = ("first", "run", "end", "kind", "place", "leaf", "framed", "address", "size")
+
+    def __init__(self, first, run, kind, place, leaf):
+        self.first, self.run, self.end, self.kind, self.place, self.leaf = first, run, first + run, kind, place, leaf
+        self.framed = kind in (K_DATA, K_DELTA, K_REF) or kind == K_UNREADABLE and place != 0
+        self.address, self.size = (place & (1 << 48) - 1) * 64, (place >> 48) * 64  # of its frame, in bytes
+
+
+def entries_of(data, sb, frames_end, at):
+    """Checked entries, in the order they have in `data`; `sb` says which kinds and blocks there are."""
+    out, end = [], 0
+    for key, place, leaf in struct.iter_unpack("<QQ32s", data):
+        e = Entry(key & (1 << 40) - 1, key >> 40 & (1 << 20) - 1, key >> 60, place, leaf)
+        name = f"index entry of block {e.first}"
+        need(K_DATA <= e.kind <= K_PARENT, f"{name}: kind {e.kind} is not for this image", at)
+        need(e.kind != K_DELTA or sb.incompat & BIT_DELTA, f"{name}: DELTA without its feature", at)
+        need(e.kind != K_PARENT or sb.incompat & BIT_PARENT, f"{name}: PARENT without its feature", at)
+        need(e.run and e.first >= end and e.end <= sb.blocks, f"{name}: not in order, or outside", at)
+        end = e.end
+        if e.framed:
+            need(e.run == 1 and e.size >= 128, f"{name}: a bad run or size", at)
+            need(4096 <= e.address and e.address + e.size <= frames_end, f"{name}: its frame lies outside", at)
+        elif e.kind == K_PARENT:
+            need(e.run == 1 and place < 1 << 40, f"{name}: a bad run or place", at)
+        else:
+            need(place == 0 and not any(leaf), f"{name}: a place or leaf without a frame", at)
+        out.append(e)
+    return out
+
+
+# ---- META [8]: n number, t text, bN bytes of length N, a table a group; + a list, ? may be absent
+
+ENTRY_ITEMS = {1: ("number", "n"), 2: ("type", "t"), 3: ("unique", "t"), 4: ("name", "t"), 5: ("attributes", "n"),
+               6: ("boot", "n")}
+VOLUME_ITEMS = {1: ("filesystem", "t"), 2: ("label", "t"), 3: ("uuid", "t"), 4: ("cluster", "n"),
+                5: ("capture", "n"), 6: ("why_whole", "t"), 7: ("used", "n")}
+REGION_ITEMS = {1: ("kind", "n"), 2: ("start", "n"), 3: ("length", "n"), 4: ("entry", "?", ENTRY_ITEMS),
+                5: ("volume", "?", VOLUME_ITEMS)}
+FILE_ITEMS = {1: ("volume_start", "n"), 2: ("path", "t"), 3: ("length", "n"), 4: ("ranges", "b16+")}
+SECTIONS = {
+    1: ("manifest", {1: ("host", "t"), 2: ("set", "t"), 3: ("source", "t"), 4: ("source_id", "t"), 5: ("full", "n"),
+                     6: ("increment", "n"), 7: ("group", "b16"), 8: ("time_unix_ms", "n"), 9: ("consistency", "n"),
+                     10: ("capture", "n"), 11: ("comment", "t")}),
+    2: ("disk", {1: ("length", "n"), 2: ("sector", "n"), 3: ("physical_sector", "n"), 4: ("model", "t"),
+                 5: ("serial", "t"), 6: ("wwn", "t"), 7: ("table", "t"), 8: ("table_id", "t"),
+                 9: ("table_problems", "t+"), 10: ("regions", "+", REGION_ITEMS)}),
+    3: ("inventory", {1: ("facts", "+", {1: ("key", "t"), 2: ("value", "t")})}),
+    4: ("source_errors", {1: ("ranges", "b16+")}),
+    5: ("origins", {1: ("sessions", "b12+")}),
+    6: ("specification", {1: ("text", "t")}),
+    8: ("excluded_files", {1: ("patterns", "t+"), 2: ("count", "n"), 3: ("bytes", "n"),
+                           4: ("files", "+", FILE_ITEMS)}),
+}
+
+
+def items(data, table, at, depth=1):
+    """One section or group as a dictionary."""
+    need(depth <= 8, "META: groups nest too deep", at)
+    out = {row[0]: [] if "+" in row[1] else "" if row[1] == "t" else None for row in table.values()}
+    place, count, seen = 0, 0, set()
+    while place < len(data):
+        need(place + 8 <= len(data), "META: an item is cut off", at)
+        tag, flags, size = struct.unpack_from("<HHI", data, place)
+        value = data[place + 8:place + 8 + size]
+        place, count = place + 8 + size, count + 1
+        need(place <= len(data) and count <= 1 << 20 and flags <= 1, "META: a bad item", at)
+        if tag not in table:
+            need(flags & 1, f"META: unknown tag {tag}", at)
+            continue
+        name, kind, *group = table[tag]
+        need("+" in kind or tag not in seen, f"META: {name} occurs twice", at)
+        seen.add(tag)
+        value = items(value, group[0], at, depth + 1) if group else item(value, kind.strip("+"), name, at)
+        if "+" in kind:
+            out[name].append(value)
+        else:
+            out[name] = value
+    for name, kind, *_ in table.values():
+        need(out[name] is not None or "?" in kind, f"META: {name} is missing", at)
+    return out
+
+
+def item(value, kind, name, at):
+    if kind == "t":
+        return utf8(value, f"META: {name}", at)
+    need(len(value) == (8 if kind == "n" else int(kind[1:])), f"META: {name} has a bad length", at)
+    return int.from_bytes(value, "little") if kind == "n" else value

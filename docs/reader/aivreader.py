@@ -1,0 +1,113 @@
+#!/usr/bin/env python3
+"""Reads Aivory disk images. Written from docs/format.md alone, to prove that the document is enough.
+
+    aivreader.py info FILE                          superblock, trailer and META as JSON
+    aivreader.py verify FILE [PARENT...]            proves all that can be proven of each file, and the chain's roots
+    aivreader.py roots FILE [PARENT...]             the roots of the state, recomputed
+    aivreader.py restore FILE [PARENT...] --to RAW  writes the state to a new raw file
+
+PARENT are the images FILE builds on, in any order. Exit code: 0 good, 1 damaged or refused, 2 wrong words.
+"""
+
+import argparse
+import json
+import os
+import sys
+
+from aivformat import Problem, Refused
+from aivimage import Chain, Image, state_root, tree_root
+from aivverify import verify
+
+
+def plain(value):
+    """JSON shows bytes as hexadecimal digits, and escapes what a terminal must not see."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {name: plain(v) for name, v in value.items()}
+    return [plain(v) for v in value] if isinstance(value, list) else value
+
+
+def info(images):
+    image = images[0]
+    parts = {"superblock": vars(image.superblock), "trailer": vars(image.trailer), "meta": image.meta}
+    for name in ("clean", "magic", "feature_names"):
+        parts["superblock"].pop(name), parts["trailer"].pop(name, None)
+    if image.meta:
+        image.meta.pop("specification", None)  # long, and known
+    print(json.dumps(plain(parts | {"damage": [str(d) for d in image.found]}), indent=2))
+    return not image.found
+
+
+def verify_all(images):
+    """Each file on its own place in a chain; one line for each thing that is wrong."""
+    good = True
+    for image in images:
+        others = [other for other in images if other is not image]
+        chain = Chain.of(image, others)
+        found = verify(chain)
+        for damage in found:
+            print(f"{image.path}: damage: {damage}")
+        if not found:
+            note = "" if chain.whole else " (alone: its roots and differences need the images it builds on)"
+            print(f"{image.path}: good, state {image.trailer.state_root.hex()}{note}")
+        good = good and not found
+    return good
+
+
+def whole_chain(images):
+    chain = Chain.of(images[0], images[1:])
+    if not chain.whole:
+        raise Refused(f"{images[0].path}: it has a parent, which must be given, too")
+    chain.load()
+    for _, segments in chain.states():
+        pass
+    return chain, segments
+
+
+def roots(images):
+    chain, segments = whole_chain(images)
+    content, states = chain.trees(segments, 0)
+    content, states = tree_root("content", content), tree_root("map", states)
+    state, t = state_root(images[0].superblock, content, states), images[0].trailer
+    print(f"content {content.hex()}\nmap     {states.hex()}\nstate   {state.hex()}")
+    return (content, states, state) == (t.content_root, t.map_root, t.state_root)
+
+
+def restore(images, to):
+    """Blocks without bytes are left out of the new file: they read as the zeros they are."""
+    chain, segments = whole_chain(images)
+    s = images[0].superblock
+    with open(to, "xb") as out:
+        out.truncate(s.address_space_len)
+        for entry, _ in segments:
+            for block in range(entry.first, entry.end):
+                data = chain.read(0, block)
+                if any(data):
+                    out.seek(block * s.block_size)
+                    out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
+    return True
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=["info", "verify", "roots", "restore"])
+    parser.add_argument("files", nargs="+", metavar="FILE")
+    parser.add_argument("--to", metavar="RAW", help="the file to make, for restore")
+    words = parser.parse_args()
+    if (words.to is None) == (words.command == "restore") or words.command == "info" and len(words.files) > 1:
+        parser.error("restore needs --to, no other command takes it, and info takes one file")
+    try:
+        images = [Image(path) for path in words.files]
+        if words.command == "restore":
+            return restore(images, words.to)
+        return {"info": info, "verify": verify_all, "roots": roots}[words.command](images)
+    except (Problem, OSError) as problem:
+        print(f"aivreader: {problem}", file=sys.stderr)
+        return False
+
+
+if __name__ == "__main__":
+    sys.exit(0 if main() else 1)

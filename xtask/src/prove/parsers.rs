@@ -1,0 +1,157 @@
+//! Every parser fed with mutants of sound inputs: no panic, little memory, little time.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use aiv_fuzz::{MEMORY_MAX, TARGETS, TIME_MAX, Target};
+use aiv_testkit::{Random, mutants};
+
+use super::hang;
+use super::memory::{peak, peak_from_here};
+use crate::{Outcome, process};
+
+/// Mutants of each parser in the full tier.
+pub(super) const MUTANTS: u64 = 1_000_000;
+
+/// A mutant that took long is tried again this often: the machine may have been busy.
+const TRIES: usize = 5;
+
+/// Runs the campaign of the parser called `name`, or of all.
+pub(super) fn campaign(name: Option<&str>, first: u64, count: u64) -> Outcome {
+    let chosen: Vec<&Target> =
+        TARGETS.iter().filter(|target| name.is_none_or(|name| target.name == name)).collect();
+    if chosen.is_empty() {
+        return Err(format!("no parser {}: {}", name.unwrap_or(""), names()));
+    }
+    for target in chosen {
+        let tried = run(target, first, count)?;
+        let end = first.saturating_add(count);
+        println!("parsers: {}: seeds {first}..{end}, {tried}, 0 failed", target.name);
+    }
+    Ok(())
+}
+
+/// The names of all parsers.
+pub(super) fn names() -> String {
+    TARGETS.iter().map(|target| target.name).collect::<Vec<_>>().join(", ")
+}
+
+/// What came of a number of mutants.
+#[derive(Default)]
+struct Tried {
+    mutants: u64,
+    seeds: usize,
+    reached: u64,
+    time_max: Duration,
+    memory_max: u64,
+}
+
+impl std::fmt::Display for Tried {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { mutants, seeds, reached, time_max, memory_max } = self;
+        let (kib, ms) = (memory_max >> 10, time_max.as_millis());
+        write!(
+            f,
+            "{mutants} mutants of {seeds} inputs, {reached} past the first checks, at most {kib} KiB \
+             of memory and {ms} ms"
+        )
+    }
+}
+
+fn run(target: &Target, first: u64, count: u64) -> Result<Tried, String> {
+    let seeds = (target.seeds)();
+    // What is made once for all inputs is no cost of any.
+    seeds.iter().for_each(|seed| {
+        (target.run)(seed);
+    });
+    let mut tried = Tried { seeds: seeds.len(), ..Tried::default() };
+    let started = Instant::now();
+    let current = AtomicU64::new(first);
+    hang::watched(&format!("parsers: {}", target.name), &current, || {
+        for number in first..first.saturating_add(count) {
+            current.store(number, Ordering::Relaxed);
+            let mut random = Random::new(&[number, 0x7061_7273]);
+            let seed = &seeds[random.below(seeds.len())];
+            let mutant = mutants::mutate(&mut random, seed);
+            let verdict = judge(target, &mutant);
+            let (reached, time, memory) = verdict.map_err(|why| {
+                let kept = keep(target.name, number, &mutant);
+                format!("{} seed {number}: {why}; {kept}", target.name)
+            })?;
+            tried.mutants += 1;
+            tried.reached += u64::from(reached);
+            tried.time_max = tried.time_max.max(time);
+            tried.memory_max = tried.memory_max.max(memory);
+            if tried.mutants.is_multiple_of(100_000) {
+                let seconds = started.elapsed().as_secs();
+                println!("parsers: {}: {} of {count}, {seconds} s", target.name, tried.mutants);
+            }
+        }
+        Ok(())
+    })?;
+    Ok(tried)
+}
+
+/// Whether an input gets past the first checks of a parser, and the time and memory it takes.
+fn judge(target: &Target, input: &[u8]) -> Result<(bool, Duration, u64), String> {
+    let mut tries = 0;
+    loop {
+        let before = peak_from_here()?;
+        let started = Instant::now();
+        let outcome = catch_unwind(AssertUnwindSafe(|| (target.run)(input)));
+        let time = started.elapsed();
+        let memory = peak()?.saturating_sub(before);
+        tries += 1;
+        let Ok(reached) = outcome else { return Err("it panicked".to_owned()) };
+        if time <= TIME_MAX && memory <= MEMORY_MAX {
+            return Ok((reached, time, memory));
+        }
+        if tries == TRIES {
+            return Err(format!("it took {} ms and {memory} bytes of memory", time.as_millis()));
+        }
+    }
+}
+
+/// Writes an input that failed to a file: seeds made by other programs differ from run to run.
+fn keep(name: &str, number: u64, input: &[u8]) -> String {
+    let folder = process::repository().join("target/prove");
+    let path = folder.join(format!("{name}-{number}.bin"));
+    match std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(&path, input)) {
+        Ok(()) => format!("the input is {}", path.display()),
+        Err(error) => format!("the input could not be kept: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn lame(name: &'static str, run: fn(&[u8]) -> bool) -> Target {
+        Target { name, run, seeds: || vec![vec![1; 100], (0..100).collect()] }
+    }
+
+    #[test]
+    fn a_parser_that_panics_takes_long_or_much_is_found() {
+        let panics = lame("panics", |data| {
+            assert!(data.first() != Some(&0xff), "planted");
+            true
+        });
+        let why = run(&panics, 1, 20_000).err().unwrap();
+        assert!(why.contains("it panicked"), "{why}");
+        let slow = lame("slow", |data| {
+            if data.len() > 4000 {
+                std::thread::sleep(2 * TIME_MAX);
+            }
+            true
+        });
+        assert!(run(&slow, 1, 10_000).is_err());
+        let greedy = lame("greedy", |data| {
+            let held = vec![1u8; if data.len() > 4000 { 40 << 20 } else { 1 }];
+            std::hint::black_box(&held).iter().all(|&byte| byte == 1)
+        });
+        assert!(run(&greedy, 1, 10_000).is_err());
+        let good = lame("good", |_| true);
+        assert_eq!(run(&good, 1, 1000).unwrap().mutants, 1000);
+    }
+}
