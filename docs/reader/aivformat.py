@@ -13,8 +13,10 @@ import lz4.block
 import zstandard
 from blake3 import blake3
 
-PAGE, PIECE, GAP = 4096, 65536, 65536
-TAIL = 3 * PAGE + GAP  # trailer 1, gap, superblock copy, trailer 2
+PAGE, PIECE = 4096, 65536
+TAIL = 3 * PAGE + 65536  # trailer 1, gap, superblock copy, trailer 2; the gap is four times as wide with `parity`
+TAIL_PARITY = 3 * PAGE + 4 * 65536
+LAST_PARITY = 266240  # bytes of the PARITY frame that ends a frame area
 FRAME_MAX = 16 << 20
 WINDOW_MAX = 1 << 23
 META_MAX = 32 << 20
@@ -24,8 +26,8 @@ KIND_NAMES = "0 DATA DELTA ZERO UNUSED EXCLUDED UNREADABLE REF PARENT STORE".spl
 CONDITION = {K_UNUSED: 1, K_EXCLUDED: 2, K_UNREADABLE: 3}  # 0 for all others
 FILL = b"!AIV-UNREADABLE!"
 INCOMPAT = "sealed authenticated split delta parent-blocks dedup-store parity key-slots overlay".split()
-BIT_DELTA, BIT_PARENT = 1 << 3, 1 << 4
-KNOWN_INCOMPAT = BIT_DELTA | BIT_PARENT
+BIT_DELTA, BIT_PARENT, BIT_PARITY = 1 << 3, 1 << 4, 1 << 6
+KNOWN_INCOMPAT = BIT_DELTA | BIT_PARENT | BIT_PARITY
 KEYS = {name: f"aivory draft: {words}".ljust(32).encode() for name, words in {
     "leaf": "leaf of one block", "content": "content tree node", "map": "map tree node", "state": "state root",
     "piece": "stored piece", "stored": "stored tree node", "page": "index page", "section": "whole section",
@@ -99,16 +101,18 @@ def layout(table):
 SUPERBLOCK = layout("""magic:8s major:H minor:H _:4s incompat:Q ro_compat:Q compat:Q autoclear:Q image_uuid:16s
     set_uuid:16s recovery_point:16s parent_point:16s parent_state_root:32s kind:B block_log2:B align_log2:B
     sector_log2:B segment_no:I segment_count:I slot_area_len:I address_space_len:Q created_unix_ms:Q session_tag:12s
-    _:4s writer:32s feature_names:1536s _:32s source_token:32s _:2268s crc:I""")
+    _:4s writer:32s feature_names:1536s key_commitment:32s source_token:32s segment_start:Q
+    _:2260s crc:I""")
 TRAILER = layout("""magic:8s major:H minor:H copy:B _:3s image_uuid:16s set_uuid:16s recovery_point:16s
     parent_point:16s parent_state_root:32s content_root:32s map_root:32s state_root:32s stored_root:32s file_len:Q
     frames_end:Q index_offset:Q index_pages:Q index_leaf_pages:Q index_root:32s tree_offset:Q tree_pages:Q
     tree_hash:32s meta_offset:Q meta_len:Q meta_hash:32s stored_offset:Q stored_pieces:Q last_checkpoint:Q frames:Q
     blocks_data:Q blocks_zero:Q blocks_unused:Q blocks_excluded:Q blocks_unreadable:Q blocks_ref:Q payload_bytes:Q
-    blocks_delta:Q blocks_parent:Q mac:32s session_tag:12s _:3504s hash:32s crc:I""")
+    blocks_delta:Q blocks_parent:Q mac:32s session_tag:12s _:4s parity_offset:Q parity_len:Q parity_hash:32s segment_count:I
+    _:3448s hash:32s crc:I""")
 FRAME = layout("""magic:4s kind:B codec:B flags:B depth:B session_tag:12s nonce_salt:I seq:Q subject:Q plain_len:I
     stored_len:I payload_crc:I leaf_prefix:8s crc:I""")
-PAGE_HEADER = layout("magic:4s kind:B level:B count:H page_no:Q first:Q image_uuid:16s _:20s crc:I")
+PAGE_HEADER = layout("magic:4s kind:B level:B count:H page_no:Q first:Q image_uuid:16s tag:16s _:4s crc:I")
 CHECKPOINT_HEAD = layout("""previous_address:Q number:Q next_block:Q first_piece:Q piece_count:I entry_count:I
     origin_count:I _:20s""")
 DELTA_HEAD = layout("base_block:Q base_leaf:32s depth:B _:7s")
@@ -151,9 +155,11 @@ def superblock(data, at):
     need(s.parent_point != s.recovery_point, "superblock: the image is its own parent", at)
     need(s.has_parent or not any(s.parent_state_root), "superblock: a parent's root without a parent", at)
     need(1 <= s.kind <= 3 and (s.kind == 1) != s.has_parent, "superblock: kind and parent disagree", at)
-    need(s.has_parent or not s.incompat, "superblock: a feature of images with a parent", at)
+    need(s.has_parent or not s.incompat & (BIT_DELTA | BIT_PARENT), "superblock: a feature of images with a parent", at)
     need(14 <= s.block_log2 <= 22 and s.align_log2 == 6 and 9 <= s.sector_log2 <= 12, "superblock: a bad size", at)
     need(not (s.segment_no or s.segment_count or s.slot_area_len or s.autoclear), "superblock: a bad value", at)
+    need(not any(s.key_commitment) and not s.segment_start, "superblock: a bad value", at)
+    s.tail = TAIL_PARITY if s.incompat & BIT_PARITY else TAIL
     s.block_size, s.sector_size = 1 << s.block_log2, 1 << s.sector_log2
     s.blocks = -(-s.address_space_len // s.block_size)
     need(1 <= s.blocks <= 1 << 40, "superblock: a bad length of the address space", at)
@@ -191,7 +197,7 @@ def frame_at(stream, at, end):
     f = unpack(FRAME, data)
     need(f.magic == b"AVF1", "frame: no magic", at)
     need(f.crc == crc(b"aiv.fram", data[:60]), "frame: crc of the header is wrong", at)
-    need(f.kind in (DATA, DELTA, CHECKPOINT, META, PAD), f"frame: unknown type {f.kind}", at)
+    need(DATA <= f.kind <= PAD, f"frame: unknown type {f.kind}", at)
     codecs = {DATA: (0, 1, 2), DELTA: (2,), META: (0, 2)}.get(f.kind, (0,))
     need(f.codec in codecs, f"frame: codec {f.codec} is not for type {f.kind}", at)
     need(f.plain_len <= FRAME_MAX and f.stored_len <= FRAME_MAX, "frame: longer than 16 MiB", at)
@@ -247,7 +253,7 @@ def page_at(stream, at, kind, page_no, image_uuid):
     salt, size, most = {1: (b"aiv.indx", 48, 84), 2: (b"aiv.tree", 80, 50)}[kind]
     need(p.magic == b"AVP1", "page: no magic", at)
     need(p.crc == crc(salt, data[:60] + data[64:]), "page: crc is wrong", at)
-    need(p.clean and p.kind == kind and p.image_uuid == image_uuid and p.page_no == page_no,
+    need(p.clean and not any(p.tag) and p.kind == kind and p.image_uuid == image_uuid and p.page_no == page_no,
          "page: not the one that belongs here", at)
     need(1 <= p.count <= most, f"page: {p.count} entries", at)
     need(not any(data[64 + size * p.count:]), "page: not zero behind its entries", at)
@@ -299,6 +305,8 @@ VOLUME_ITEMS = {1: ("filesystem", "t"), 2: ("label", "t"), 3: ("uuid", "t"), 4: 
 REGION_ITEMS = {1: ("kind", "n"), 2: ("start", "n"), 3: ("length", "n"), 4: ("entry", "?", ENTRY_ITEMS),
                 5: ("volume", "?", VOLUME_ITEMS)}
 FILE_ITEMS = {1: ("volume_start", "n"), 2: ("path", "t"), 3: ("length", "n"), 4: ("ranges", "b16+")}
+TRACKER_ITEMS = {1: ("kind", "t"), 2: ("name", "t"), 3: ("granularity", "n"), 4: ("depends_on", "b32"),
+                 5: ("marked", "n"), 6: ("places", "n+"), 7: ("not_marked", "n?")}
 SECTIONS = {
     1: ("manifest", {1: ("host", "t"), 2: ("set", "t"), 3: ("source", "t"), 4: ("source_id", "t"), 5: ("full", "n"),
                      6: ("increment", "n"), 7: ("group", "b16"), 8: ("time_unix_ms", "n"), 9: ("consistency", "n"),
@@ -310,6 +318,8 @@ SECTIONS = {
     4: ("source_errors", {1: ("ranges", "b16+")}),
     5: ("origins", {1: ("sessions", "b12+")}),
     6: ("specification", {1: ("text", "t")}),
+    10: ("trackers", {1: ("bytes_that_mattered", "b32"), 2: ("trackers", "+", TRACKER_ITEMS),
+                      3: ("used", "?", {1: ("name", "t"), 2: ("not_read", "n"), 3: ("compared", "n")})}),
     8: ("excluded_files", {1: ("patterns", "t+"), 2: ("count", "n"), 3: ("bytes", "n"),
                            4: ("files", "+", FILE_ITEMS)}),
 }
@@ -332,7 +342,7 @@ def items(data, table, at, depth=1):
         name, kind, *group = table[tag]
         need("+" in kind or tag not in seen, f"META: {name} occurs twice", at)
         seen.add(tag)
-        value = items(value, group[0], at, depth + 1) if group else item(value, kind.strip("+"), name, at)
+        value = items(value, group[0], at, depth + 1) if group else item(value, kind.strip("+?"), name, at)
         if "+" in kind:
             out[name].append(value)
         else:

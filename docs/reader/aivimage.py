@@ -4,8 +4,8 @@ import bisect
 import struct
 
 from aivformat import (
-    CONDITION, DATA, DELTA, DELTA_HEAD, FILL, K_DELTA, K_PARENT, K_REF, K_UNREADABLE, META, META_MAX, PAGE, PIECE,
-    SECTIONS, TAIL, Damage, Entry, FileStream, Refused, decode, entries_of, frame_at, items, keyed_hash, le64, levels,
+    LAST_PARITY,     BIT_PARITY, CONDITION, DATA, DELTA, DELTA_HEAD, FILL, K_DELTA, K_PARENT, K_REF, K_UNREADABLE, META, META_MAX, PAGE, PIECE,
+    SECTIONS, TAIL, TAIL_PARITY, Damage, Entry, FileStream, Refused, decode, entries_of, frame_at, items, keyed_hash, le64, levels,
     need, page_at, payload, round_up, superblock, trailer, unpack)
 
 # Leaves of a whole state are held in memory here, so this program stops long before the format does.
@@ -51,25 +51,26 @@ class Image:
         raise Refused("not an image: no superblock")
 
     def some_trailer(self):
-        return any(not isinstance(self.one_trailer(copy, None), Damage) for copy in (1, 2))
+        places = (1, TAIL), (1, TAIL_PARITY), (2, PAGE)
+        return any(not isinstance(self.one_trailer(copy, tail, None), Damage) for copy, tail in places)
 
-    def one_trailer(self, copy, sb):
+    def one_trailer(self, copy, tail, sb):
         n = self.stream.length
-        at = n - TAIL if copy == 1 else n - PAGE
+        at = n - tail
         try:
             return trailer(self.stream.read(at, PAGE), copy, sb, n, at)
         except Damage as damage:
             return damage
 
     def open_trailer(self):
-        n, read = self.stream.length, self.stream.read
-        if n < PAGE + TAIL:
+        n, read, places = self.stream.length, self.stream.read, ((1, self.superblock.tail), (2, PAGE))
+        if n < PAGE + self.superblock.tail:
             raise Refused("unfinished: no room for a trailer")
-        both = [self.one_trailer(copy, self.superblock) for copy in (1, 2)]
+        both = [self.one_trailer(copy, tail, self.superblock) for copy, tail in places]
         counts = [t for t in both if not isinstance(t, Damage)]
         if not counts:
-            for copy, at in ((2, n - PAGE), (1, n - TAIL)):
-                start = read(at, 16)
+            for copy, tail in places:
+                start = read(n - tail, 16)
                 if start[:8] == b"AIVTRAIL" and start[12] == copy:
                     raise both[copy - 1]
             raise Refused("unfinished, or cut off: no trailer")
@@ -77,7 +78,7 @@ class Image:
         if len(counts) == 2:
             one, two = ({k: v for k, v in vars(t).items() if k not in ("copy", "hash", "crc")} for t in counts)
             if one != two:
-                self.found.append(Damage("the two trailers differ", n - TAIL))
+                self.found.append(Damage("the two trailers differ", n - self.superblock.tail))
         return counts[-1]
 
     def check_areas(self):
@@ -89,13 +90,24 @@ class Image:
              and t.meta_offset == t.tree_offset + PAGE * t.tree_pages and t.meta_len <= META_MAX
              and t.stored_offset == round_up(t.meta_offset + t.meta_len, PAGE)
              and t.stored_pieces == -(-t.stored_offset // PIECE), "trailer: areas do not fit together", at)
-        self.stored_end = round_up(t.stored_offset + 32 * t.stored_pieces, PAGE)
-        need(t.file_len == self.stored_end + TAIL, "trailer: the areas do not end with the file", at)
+        need(t.parity_offset == round_up(t.stored_offset + 32 * t.stored_pieces, PAGE)
+             and t.parity_len == sum(PAGE * (2 * -(-(n + 4 * k) // 252) + 4 * k) for n, k in self.parity_groups())
+             and t.file_len == t.parity_offset + t.parity_len + s.tail, "trailer: areas do not end with the file", at)
+        last = t.frames_end - LAST_PARITY
+        need(not s.incompat & BIT_PARITY or last > 0 and last % PIECE == 0, "trailer: no place for parity", at)
+        need(t.segment_count == 0, "trailer: segments", at)
         need(PAGE <= t.last_checkpoint < t.frames_end and t.last_checkpoint % 64 == 0, "trailer: last_checkpoint", at)
         need(t.index_pages or s.has_parent and not any(t.index_root), "trailer: no index", at)
         need(t.state_root == state_root(s, t.content_root, t.map_root), "trailer: state_root is not of its parts", at)
         if s.blocks > BLOCKS_MAX:
             raise Refused(f"{s.blocks} blocks are more than this program holds in memory")
+
+    def parity_groups(self):
+        """Pages and stripes of each group of the parity area [7]."""
+        pages = 1 + (self.trailer.parity_offset - self.trailer.index_offset) // PAGE
+        groups = -(-pages // 512)
+        sizes = [pages // groups + (i < pages % groups) for i in range(groups)]
+        return [(n, max(-(-n // 16), 13 if self.superblock.incompat & BIT_PARITY else 0)) for n in sizes]
 
     def open_meta(self):
         t, out, at, count = self.trailer, {}, self.trailer.meta_offset, 0

@@ -2,9 +2,10 @@
 
 import struct
 
+from aivparity import area_of, check_stripes
 from aivformat import (
-    CHECKPOINT, CHECKPOINT_HEAD, DATA, DELTA, GAP, K_DATA, K_DELTA, K_PARENT, K_REF, KIND_NAMES, META, PAD, PAGE,
-    PIECE, Damage, decode, entries_of, frame_at, keyed_hash, need, page_at, payload, unpack)
+    CHECKPOINT, CHECKPOINT_HEAD, DATA, DELTA, K_DATA, K_DELTA, K_PARENT, K_REF, KIND_NAMES, META, PAD, PAGE, PARITY,
+    BIT_PARITY, PIECE, Damage, decode, entries_of, frame_at, keyed_hash, need, page_at, payload, unpack)
 from aivimage import delta_head, nodes, tree_root
 
 
@@ -15,6 +16,7 @@ def verify(chain):
     frames = attempt(found, check_frames, image)
     attempt(found, check_tail, image)
     attempt(found, check_stored, image, found)
+    attempt(found, check_parity, image)
     if attempt(found, chain.load, result=True) is None:
         return found
     attempt(found, check_counts, image)
@@ -36,7 +38,7 @@ def attempt(found, check, *arguments, result=None):
 
 def check_frames(image):
     """Every frame of both areas, in order and without a byte between them. Returns the checkpoints."""
-    t, checkpoints = image.trailer, []
+    t, checkpoints, parity, meta = image.trailer, [], [], []
     sessions = image.meta and set(image.meta["origins"]["sessions"])
     count = stored = 0
     for at, end in ((PAGE, t.frames_end), (t.meta_offset, t.stored_offset)):
@@ -44,12 +46,15 @@ def check_frames(image):
             f = frame_at(image.stream, at, end)
             data = payload(image.stream, f)
             inside_meta = t.meta_offset <= at < t.meta_offset + t.meta_len
-            need(inside_meta == (f.kind == META) and (f.kind == PAD or at < t.meta_offset + t.meta_len),
+            need(inside_meta == (f.kind == META) and (f.kind == PAD or at < t.meta_offset + t.meta_len)
+                 and (f.kind != PARITY or image.superblock.incompat & BIT_PARITY),
                  "frame: of a type that does not belong here", at)
             need(f.kind != PAD or not any(data), "PAD: not zeros", at)
             need(sessions is None or f.session_tag in sessions, "frame: of a session that origins do not name", at)
             if f.kind == CHECKPOINT:
                 checkpoints.append((f, data))
+            if f.kind in (PARITY, META):
+                (parity if f.kind == PARITY else meta).append((f, data))
             if f.kind in (DATA, DELTA):
                 stored += f.stored_len
             count += 1
@@ -57,18 +62,26 @@ def check_frames(image):
     need(t.frames == count and t.payload_bytes == stored, "trailer: number of frames or their bytes",
          image.stream.length - PAGE)
     need(sessions is None or image.superblock.session_tag in sessions, "META: origins without the image's session")
+    check_stripes(image, parity, meta[0][0])
     return checkpoints
 
 
 def check_tail(image):
-    read, at = image.stream.read, image.stored_end
-    need(not any(read(at + PAGE, GAP)), "the gap is not zero", at + PAGE)
-    need(read(0, PAGE) == read(at + PAGE + GAP, PAGE), "the two superblocks differ", at + PAGE + GAP)
+    read, at, copy = image.stream.read, image.stream.length - image.superblock.tail, image.stream.length - 2 * PAGE
+    need(not any(read(at + PAGE, copy - at - PAGE)), "the gap is not zero", at + PAGE)
+    need(read(0, PAGE) == read(copy, PAGE), "the two superblocks differ", copy)
+
+
+def check_parity(image):
+    t = image.trailer
+    stored = image.stream.read(t.parity_offset, t.parity_len)
+    need(keyed_hash("section", stored) == t.parity_hash, "parity area: another hash", t.parity_offset)
+    need(stored == area_of(image), "parity area: not what its pages give", t.parity_offset)
 
 
 def check_stored(image, found):
     t, read = image.trailer, image.stream.read
-    listed = read(t.stored_offset, image.stored_end - t.stored_offset)
+    listed = read(t.stored_offset, t.parity_offset - t.stored_offset)
     listed, padding = listed[:32 * t.stored_pieces], listed[32 * t.stored_pieces:]
     need(not any(padding), "stored list: padding is not zero", t.stored_offset)
     for i in range(t.stored_pieces):

@@ -7,6 +7,7 @@ import tempfile
 import unittest
 
 import aivformat
+import aivparity
 from aivformat import Damage, Problem, Refused, crc, keyed_hash
 from aivimage import Chain, Image, nodes, state_root, tree_root
 from aivreader import restore, whole_chain
@@ -16,7 +17,7 @@ GOLDEN = pathlib.Path(__file__).resolve().parents[2] / "testdata/golden"
 PARENTS = {"child.aii": ["parent.aiv"]}
 # Images with a key, which this reader refuses by the name of the feature.
 KEYED = {"authenticated.aiv": "authenticated", "sealed.aiv": "sealed", "sealed-parent.aiv": "sealed",
-         "sealed-child.aii": "sealed"}
+         "sealed-child.aii": "sealed", "split.aiv": "split"}
 IMAGES = sorted(p.name for p in GOLDEN.iterdir() if p.suffix in (".aiv", ".aii") and p.name not in KEYED)
 
 
@@ -119,7 +120,7 @@ class Damaged(unittest.TestCase):
         chance = random.Random(20260301)
         for name in IMAGES:
             good = (GOLDEN / name).read_bytes()
-            ends = len(good) - aivformat.TAIL
+            ends = len(good) - image(name).superblock.tail
             # Half of the places outside the gap, which is most of a small file.
             places = [chance.randrange(len(good)) for _ in range(30)] + [chance.randrange(ends) for _ in range(70)]
             for at in places:
@@ -217,7 +218,12 @@ def resealed(good, edit):
     listed = b"".join(keyed_hash("piece", piece) for piece in pieces)
     data[t.stored_offset:t.stored_offset + len(listed)] = listed
     meta = bytes(data[t.meta_offset:t.meta_offset + t.meta_len])
-    for at in (n - aivformat.TAIL, n - 4096):
+    image = aivformat.SimpleNamespace(trailer=t, stream=Bytes(data), superblock=one.superblock,
+                                      parity_groups=one.parity_groups)
+    area = aivparity.area_of(image)
+    data[t.parity_offset:t.parity_offset + t.parity_len] = area
+    for at in (n - one.superblock.tail, n - 4096):
+        data[at + 576:at + 608] = keyed_hash("section", area)
         data[at + 208:at + 240] = tree_root("stored", nodes("stored", listed, 32, 1))
         data[at + 280:at + 312] = hashes[0]
         data[at + 328:at + 360] = keyed_hash("section", bytes(data[t.tree_offset:t.meta_offset]))
@@ -246,7 +252,7 @@ FORGED = [
     (0x85c0 + 64 + 8, b"\0\0\x30", "no source error touches"),
     (-4096 + 432, b"\0", "number of frames"), (-4096 + 440, b"\6", "number of blocks DATA"),
     (-4096 + 424, b"\x40", "the last is missing"), (-4096 + 112, b"\0", "state_root"),
-    (-4096 + 600, b"\1", "bad value"),
+    (-4096 + 700, b"\1", "bad value"),
 ]
 
 
