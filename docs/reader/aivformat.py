@@ -26,9 +26,11 @@ KIND_NAMES = "0 DATA DELTA ZERO UNUSED EXCLUDED UNREADABLE REF PARENT STORE".spl
 CONDITION = {K_UNUSED: 1, K_EXCLUDED: 2, K_UNREADABLE: 3}  # 0 for all others
 FILL = b"!AIV-UNREADABLE!"
 INCOMPAT = "sealed authenticated split delta parent-blocks dedup-store parity key-slots overlay".split()
-BIT_DELTA, BIT_PARENT, BIT_PARITY = 1 << 3, 1 << 4, 1 << 6
-KNOWN_INCOMPAT = BIT_DELTA | BIT_PARENT | BIT_PARITY
+SEALED, AUTHENTICATED, SPLIT, BIT_DELTA, BIT_PARENT, _, BIT_PARITY, KEY_SLOTS = (1 << bit for bit in range(8))
+KNOWN_INCOMPAT = 0xDF
 KEYS = {name: f"aivory draft: {words}".ljust(32).encode() for name, words in {
+    "segment": "segment trailer", "slots": "key-slot area", "file": "content of keyfile", "code": "recovery code",
+    "text": "text of a key",
     "leaf": "leaf of one block", "content": "content tree node", "map": "map tree node", "state": "state root",
     "piece": "stored piece", "stored": "stored tree node", "page": "index page", "section": "whole section",
     "trailer": "trailer", "set": "set of a source"}.items()}
@@ -71,9 +73,10 @@ def round_up(number, to):
 
 
 class FileStream:
-    """The bytes of one image, wherever they lie: whoever adds split images gives another class these two names."""
+    """The bytes of one file."""
 
     def __init__(self, path):
+        self.path = path
         self.file = open(path, "rb")
         self.length = os.fstat(self.file.fileno()).st_size
 
@@ -113,6 +116,7 @@ TRAILER = layout("""magic:8s major:H minor:H copy:B _:3s image_uuid:16s set_uuid
 FRAME = layout("""magic:4s kind:B codec:B flags:B depth:B session_tag:12s nonce_salt:I seq:Q subject:Q plain_len:I
     stored_len:I payload_crc:I leaf_prefix:8s crc:I""")
 PAGE_HEADER = layout("magic:4s kind:B level:B count:H page_no:Q first:Q image_uuid:16s tag:16s _:4s crc:I")
+INNER_HEAD = layout("subject:Q leaf_prefix:8s plain_len:I pad_len:I codec:B flags:B depth:B _:5s")
 CHECKPOINT_HEAD = layout("""previous_address:Q number:Q next_block:Q first_piece:Q piece_count:I entry_count:I
     origin_count:I _:20s""")
 DELTA_HEAD = layout("base_block:Q base_leaf:32s depth:B _:7s")
@@ -134,6 +138,18 @@ def utf8(data, what, at):
         raise Damage(f"{what} is not UTF-8", at) from None
 
 
+def label(data, what, at):
+    """A text of fixed length: padded with zeros, without control characters."""
+    text = utf8(data.rstrip(b"\0"), what, at)
+    need(not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in text), f"{what} has a control character", at)
+    return text
+
+
+def differ(one, other, names):
+    """Whether two records of one layout differ in other fields than these."""
+    return {**vars(one), **dict.fromkeys(names.split())} != {**vars(other), **dict.fromkeys(names.split())}
+
+
 def superblock(data, at):
     """A checked superblock [3], in the order of checks the document gives."""
     s = unpack(SUPERBLOCK, data)
@@ -148,8 +164,7 @@ def superblock(data, at):
         names = [INCOMPAT[b] if b < len(INCOMPAT) else told.get(b, f"bit {b}") for b in bits]
         raise Refused(f"the image needs features this program does not have: {', '.join(names)}", at)
     need(s.clean, "superblock: reserved bytes are not zero", at)
-    s.writer = utf8(s.writer.rstrip(b"\0"), "superblock: writer", at)
-    need(not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in s.writer), "superblock: a control character", at)
+    s.writer = label(s.writer, "superblock: writer", at)
     need(any(s.image_uuid) and any(s.set_uuid) and any(s.recovery_point), "superblock: an id is zero", at)
     s.has_parent = any(s.parent_point)
     need(s.parent_point != s.recovery_point, "superblock: the image is its own parent", at)
@@ -157,8 +172,14 @@ def superblock(data, at):
     need(1 <= s.kind <= 3 and (s.kind == 1) != s.has_parent, "superblock: kind and parent disagree", at)
     need(s.has_parent or not s.incompat & (BIT_DELTA | BIT_PARENT), "superblock: a feature of images with a parent", at)
     need(14 <= s.block_log2 <= 22 and s.align_log2 == 6 and 9 <= s.sector_log2 <= 12, "superblock: a bad size", at)
-    need(not (s.segment_no or s.segment_count or s.slot_area_len or s.autoclear), "superblock: a bad value", at)
-    need(not any(s.key_commitment) and not s.segment_start, "superblock: a bad value", at)
+    s.sealed, s.keyed, s.split = s.incompat & SEALED, s.incompat & (SEALED | AUTHENTICATED), s.incompat & SPLIT
+    need(s.keyed != SEALED | AUTHENTICATED and bool(s.keyed) == any(s.key_commitment), "superblock: a bad key", at)
+    need(not s.keyed & -bool(s.incompat & (SPLIT | BIT_PARITY)) and (s.keyed or not s.incompat & KEY_SLOTS),
+         "superblock: features that exclude each other", at)
+    need(not (s.segment_count or s.autoclear) and s.slot_area_len == 32768 * bool(s.incompat & KEY_SLOTS),
+         "superblock: a bad value", at)
+    need((s.segment_start == 0) == (s.segment_no == 0) and (s.split or not s.segment_no) and s.segment_no < 1000
+         and s.segment_start % PIECE == 0 and s.segment_start < 1 << 54, "superblock: a bad segment", at)
     s.tail = TAIL_PARITY if s.incompat & BIT_PARITY else TAIL
     s.block_size, s.sector_size = 1 << s.block_log2, 1 << s.sector_log2
     s.blocks = -(-s.address_space_len // s.block_size)
@@ -173,7 +194,8 @@ def trailer(data, copy, sb, length, at):
     need(t.crc == crc(b"aiv.trlr", data[:4092]), f"trailer {copy}: crc is wrong", at)
     need(t.hash == keyed_hash("trailer", data[:4060]), f"trailer {copy}: hash is wrong", at)
     need(t.clean and (t.major, t.minor, t.copy) == (0, 3, copy), f"trailer {copy}: a bad value", at)
-    need(not any(t.mac), f"trailer {copy}: an authentication code without a key", at)
+    need(sb is None or any(t.mac) == bool(sb.keyed), f"trailer {copy}: authentication code and key", at)
+    t.covered = data[:12] + b"\0" + data[13:512] + data[544:4060]  # by the mac, which both copies share
     need(t.file_len == length, f"trailer {copy}: the file has {length} bytes, not {t.file_len}", at)
     for name in ("image_uuid", "set_uuid", "recovery_point", "parent_point", "parent_state_root"):
         need(sb is None or getattr(t, name) == getattr(sb, name), f"trailer {copy}: {name} of another image", at)
@@ -190,34 +212,43 @@ def levels(leaf_pages):
 
 # ---- frames [4]
 
-def frame_at(stream, at, end):
-    """The checked header of the frame at `at`, which must end before `end`."""
+def frame_at(stream, at, end, seal):
+    """The frame at `at`, which must end before `end`: its checked header, and as `data` its payload before the codec;
+    None when that is sealed and there is no key."""
     need(at % 64 == 0 and at + 64 <= end, "frame: no room for a header", at)
-    data = stream.read(at, 64)
-    f = unpack(FRAME, data)
+    header = stream.read(at, 64)
+    f = unpack(FRAME, header)
     need(f.magic == b"AVF1", "frame: no magic", at)
-    need(f.crc == crc(b"aiv.fram", data[:60]), "frame: crc of the header is wrong", at)
+    need(f.crc == crc(b"aiv.fram", header[:60]), "frame: crc of the header is wrong", at)
     need(DATA <= f.kind <= PAD, f"frame: unknown type {f.kind}", at)
-    codecs = {DATA: (0, 1, 2), DELTA: (2,), META: (0, 2)}.get(f.kind, (0,))
-    need(f.codec in codecs, f"frame: codec {f.codec} is not for type {f.kind}", at)
     need(f.plain_len <= FRAME_MAX and f.stored_len <= FRAME_MAX, "frame: longer than 16 MiB", at)
-    need(f.codec or f.plain_len == f.stored_len, "frame: two lengths without a codec", at)
-    need(f.kind == DATA and f.flags <= 1 and f.depth <= 8 or not (f.flags or f.depth), "frame: bad flags or depth", at)
-    need(f.nonce_salt == 0, "frame: nonce_salt in an image that is not sealed", at)
-    need(f.kind in (DATA, DELTA) or not any(f.leaf_prefix), "frame: a leaf_prefix without a leaf", at)
-    need(f.kind != PAD or f.subject == 0, "frame: a PAD with a subject", at)
+    need(f.seq + 1 < 1 << 64, "frame: a bad seq", at)
     f.at, f.size = at, 64 + round_up(f.stored_len, 64)
     need(at + f.size <= end, "frame: it ends behind its area", at)
+    data = stream.read(at + 64, f.size - 64)
+    need(not any(data[f.stored_len:]), "frame: padding is not zero", at)
+    f.data = data[:f.stored_len]
+    need(f.payload_crc == crc(b"aiv.load", f.data), "frame: crc of the payload is wrong", at)
+    if seal.sealed and f.kind in (DATA, DELTA, CHECKPOINT, META):
+        need(f.stored_len >= 48 and not any(header[5:8] + header[32:44] + header[52:60]), "frame: not sealed", at)
+        if seal.key is None:
+            f.data = None
+            return f
+        key = "session frame key", f.session_tag + le64(f.seq >> 20)
+        data = seal.decrypt(key, header[24:32] + header[20:24], f.data, header[:48], "frame", at)
+        f.__dict__.update(vars(unpack(INNER_HEAD, data[:32])))
+        f.data, padding = data[32:len(data) - f.pad_len], data[max(32, len(data) - f.pad_len):]
+        need(f.clean and len(padding) == f.pad_len and not any(padding), "frame: a bad inner head or padding", at)
+        need(f.plain_len <= FRAME_MAX, "frame: longer than 16 MiB", at)
+    else:
+        need(f.nonce_salt == 0, "frame: nonce_salt in a frame that is not sealed", at)
+    codecs = {DATA: (0, 1, 2), DELTA: (2,), META: (0, 2)}.get(f.kind, (0,))
+    need(f.codec in codecs, f"frame: codec {f.codec} is not for type {f.kind}", at)
+    need(f.codec or f.plain_len == len(f.data), "frame: two lengths without a codec", at)
+    need(f.kind == DATA and f.flags <= 1 and f.depth <= 8 or not (f.flags or f.depth), "frame: bad flags or depth", at)
+    need(f.kind in (DATA, DELTA) or not any(f.leaf_prefix), "frame: a leaf_prefix without a leaf", at)
+    need(f.kind != PAD or f.subject == 0, "frame: a PAD with a subject", at)
     return f
-
-
-def payload(stream, frame):
-    """The payload as stored, its checksum and the padding behind it checked."""
-    data = stream.read(frame.at + 64, frame.size - 64)
-    need(not any(data[frame.stored_len:]), "frame: padding is not zero", frame.at)
-    data = data[:frame.stored_len]
-    need(frame.payload_crc == crc(b"aiv.load", data), "frame: crc of the payload is wrong", frame.at)
-    return data
 
 
 def decode(frame, data, base=None):
@@ -246,20 +277,28 @@ def decode_zstd(frame, data, base):
 
 # ---- pages and entries [5]
 
-def page_at(stream, at, kind, page_no, image_uuid):
-    """A checked page: its header, its entries as bytes, and all of its bytes."""
+def page_at(stream, at, kind, page_no, level, image_uuid, seal):
+    """A checked page: its header, its entries as bytes (None without the key), and all of its bytes as stored."""
     data = stream.read(at, PAGE)
     p = unpack(PAGE_HEADER, data[:64])
     salt, size, most = {1: (b"aiv.indx", 48, 84), 2: (b"aiv.tree", 80, 50)}[kind]
     need(p.magic == b"AVP1", "page: no magic", at)
     need(p.crc == crc(salt, data[:60] + data[64:]), "page: crc is wrong", at)
-    need(p.clean and not any(p.tag) and p.kind == kind and p.image_uuid == image_uuid and p.page_no == page_no,
-         "page: not the one that belongs here", at)
+    need(p.clean and (p.kind, p.level, p.page_no, p.image_uuid) == (kind, level, page_no, image_uuid),
+         "page: not the one that belongs here, or of another level", at)
     need(1 <= p.count <= most, f"page: {p.count} entries", at)
-    need(not any(data[64 + size * p.count:]), "page: not zero behind its entries", at)
-    need(p.first == int.from_bytes(data[64:72], "little") & ((1 << 40) - 1 if kind == 1 and p.level == 0 else -1),
-         "page: `first` is not its first entry", at)
-    p.entries, p.data = data[64:64 + size * p.count], data
+    p.data, p.entries, body = data, None, data[64:]
+    if seal.sealed:
+        need(p.first == 0, "page: sealed, and its first entry is told", at)
+        if seal.key is None:
+            return p
+        key, nonce = ("index page key", image_uuid + seal.session_tag), le64(page_no) + kind.to_bytes(4, "little")
+        body = seal.decrypt(key, nonce, body + p.tag, data[:40], "page", at)
+    need(seal.sealed or not any(p.tag), "page: a tag without a key", at)
+    need(not any(body[size * p.count:]), "page: not zero behind its entries", at)
+    first = int.from_bytes(body[:8], "little") & ((1 << 40) - 1 if kind == 1 and level == 0 else -1)
+    need(seal.sealed or p.first == first, "page: `first` is not its first entry", at)
+    p.first, p.entries = first, body[:size * p.count]
     return p
 
 
@@ -287,7 +326,7 @@ def entries_of(data, sb, frames_end, at):
         end = e.end
         if e.framed:
             need(e.run == 1 and e.size >= 128, f"{name}: a bad run or size", at)
-            need(4096 <= e.address and e.address + e.size <= frames_end, f"{name}: its frame lies outside", at)
+            need(PAGE + sb.slot_area_len <= e.address and e.address + e.size <= frames_end, f"{name}: its frame lies outside", at)
         elif e.kind == K_PARENT:
             need(e.run == 1 and place < 1 << 40, f"{name}: a bad run or place", at)
         else:
@@ -296,32 +335,32 @@ def entries_of(data, sb, frames_end, at):
     return out
 
 
-# ---- META [8]: n number, t text, bN bytes of length N, a table a group; + a list, ? may be absent
+# ---- META [8]: names of the tags from 1 on; n number, t text, bN bytes of length N, a table a group; + a list, ? may
+# be absent
 
-ENTRY_ITEMS = {1: ("number", "n"), 2: ("type", "t"), 3: ("unique", "t"), 4: ("name", "t"), 5: ("attributes", "n"),
-               6: ("boot", "n")}
-VOLUME_ITEMS = {1: ("filesystem", "t"), 2: ("label", "t"), 3: ("uuid", "t"), 4: ("cluster", "n"),
-                5: ("capture", "n"), 6: ("why_whole", "t"), 7: ("used", "n")}
-REGION_ITEMS = {1: ("kind", "n"), 2: ("start", "n"), 3: ("length", "n"), 4: ("entry", "?", ENTRY_ITEMS),
-                5: ("volume", "?", VOLUME_ITEMS)}
-FILE_ITEMS = {1: ("volume_start", "n"), 2: ("path", "t"), 3: ("length", "n"), 4: ("ranges", "b16+")}
-TRACKER_ITEMS = {1: ("kind", "t"), 2: ("name", "t"), 3: ("granularity", "n"), 4: ("depends_on", "b32"),
-                 5: ("marked", "n"), 6: ("places", "n+"), 7: ("not_marked", "n?")}
+def table(words, **groups):
+    rows = enumerate((word.split(":") for word in words.split()), 1)
+    return {tag: (name, kind, groups[name]) if name in groups else (name, kind) for tag, (name, kind) in rows}
+
+
 SECTIONS = {
-    1: ("manifest", {1: ("host", "t"), 2: ("set", "t"), 3: ("source", "t"), 4: ("source_id", "t"), 5: ("full", "n"),
-                     6: ("increment", "n"), 7: ("group", "b16"), 8: ("time_unix_ms", "n"), 9: ("consistency", "n"),
-                     10: ("capture", "n"), 11: ("comment", "t")}),
-    2: ("disk", {1: ("length", "n"), 2: ("sector", "n"), 3: ("physical_sector", "n"), 4: ("model", "t"),
-                 5: ("serial", "t"), 6: ("wwn", "t"), 7: ("table", "t"), 8: ("table_id", "t"),
-                 9: ("table_problems", "t+"), 10: ("regions", "+", REGION_ITEMS)}),
-    3: ("inventory", {1: ("facts", "+", {1: ("key", "t"), 2: ("value", "t")})}),
-    4: ("source_errors", {1: ("ranges", "b16+")}),
-    5: ("origins", {1: ("sessions", "b12+")}),
-    6: ("specification", {1: ("text", "t")}),
-    10: ("trackers", {1: ("bytes_that_mattered", "b32"), 2: ("trackers", "+", TRACKER_ITEMS),
-                      3: ("used", "?", {1: ("name", "t"), 2: ("not_read", "n"), 3: ("compared", "n")})}),
-    8: ("excluded_files", {1: ("patterns", "t+"), 2: ("count", "n"), 3: ("bytes", "n"),
-                           4: ("files", "+", FILE_ITEMS)}),
+    1: ("manifest", table("""host:t set:t source:t source_id:t full:n increment:n group:b16 time_unix_ms:n consistency:n
+        capture:n comment:t""")),
+    2: ("disk", table("length:n sector:n physical_sector:n model:t serial:t wwn:t table:t table_id:t table_problems:t+ "
+                      "regions:+", regions=table(
+        "kind:n start:n length:n entry:? volume:?",
+        entry=table("number:n type:t unique:t name:t attributes:n boot:n"),
+        volume=table("filesystem:t label:t uuid:t cluster:n capture:n why_whole:t used:n")))),
+    3: ("inventory", table("facts:+", facts=table("key:t value:t"))),
+    4: ("source_errors", table("ranges:b16+")),
+    5: ("origins", table("sessions:b12+")),
+    6: ("specification", table("text:t")),
+    8: ("excluded_files", table("patterns:t+ count:n bytes:n files:+",
+                                files=table("volume_start:n path:t length:n ranges:b16+"))),
+    9: ("roots", table("content:b32 map:b32 state:b32")),
+    10: ("trackers", table(
+        "bytes_that_mattered:b32 trackers:+ used:?", used=table("name:t not_read:n compared:n"),
+        trackers=table("kind:t name:t granularity:n depends_on:b32 marked:n places:n+ not_marked:n?"))),
 }
 
 

@@ -4,9 +4,12 @@ import bisect
 import struct
 
 from aivformat import (
-    LAST_PARITY,     BIT_PARITY, CONDITION, DATA, DELTA, DELTA_HEAD, FILL, K_DELTA, K_PARENT, K_REF, K_UNREADABLE, META, META_MAX, PAGE, PIECE,
-    SECTIONS, TAIL, TAIL_PARITY, Damage, Entry, FileStream, Refused, decode, entries_of, frame_at, items, keyed_hash, le64, levels,
-    need, page_at, payload, round_up, superblock, trailer, unpack)
+    BIT_PARITY, CONDITION, DATA, DELTA, DELTA_HEAD, FILL, K_DELTA, K_PARENT, K_REF, K_UNREADABLE, LAST_PARITY, META,
+    META_MAX, PAGE, PIECE, SECTIONS, TAIL, TAIL_PARITY, Damage, Entry, Refused, decode, differ, entries_of,
+    frame_at, items, keyed_hash, le64, levels, need, page_at, round_up, superblock, trailer, unpack)
+from aivkeys import AREA, Ring, Seal, derive, key_area
+from aivsegments import stream_of
+from aivtrees import nodes, state_root
 
 # Leaves of a whole state are held in memory here, so this program stops long before the format does.
 BLOCKS_MAX = 1 << 26
@@ -15,15 +18,22 @@ BLOCKS_MAX = 1 << 26
 class Image:
     """An image that is finished and whose tail fits its length. `found` lists damage that did not stop it."""
 
-    def __init__(self, path, stream=None):
+    def __init__(self, path, ring=None, stream=None, given=()):
         self.path, self.found = path, []
-        self.stream = stream or FileStream(path)
-        self.superblock = self.open_superblock()
-        self.trailer = self.open_trailer()
+        self.stream = stream or stream_of(path, given)
+        self.superblock = s = self.open_superblock()
+        self.trailer = t = self.open_trailer()
         self.check_areas()
+        self.slots = self.open_slots()
+        key = (ring or Ring()).key_for(s, [copy for copy in self.slots if not isinstance(copy, Damage)])
+        self.seal, self.locked = Seal(s, key, t.session_tag), s.sealed and key is None
+        for copy in self.counting if key else ():
+            need(copy.mac == derive(key, "trailer mac", copy.covered), f"trailer {copy.copy}: forged or damaged")
+        need(s.sealed or t.state_root == state_root(s, t.content_root, t.map_root),
+             "trailer: state_root is not of its parts", self.stream.length - PAGE)
         self.meta = None
         try:
-            self.meta = self.open_meta()
+            self.meta = None if self.locked else self.open_meta()
         except Damage as damage:
             self.found.append(damage)
         self.entries = self.firsts = None
@@ -76,15 +86,25 @@ class Image:
             raise Refused("unfinished, or cut off: no trailer")
         self.found += [t for t in both if isinstance(t, Damage)]
         if len(counts) == 2:
-            one, two = ({k: v for k, v in vars(t).items() if k not in ("copy", "hash", "crc")} for t in counts)
-            if one != two:
+            if differ(*counts, "copy hash crc"):
                 self.found.append(Damage("the two trailers differ", n - self.superblock.tail))
+        self.counting = counts
         return counts[-1]
+
+    def open_slots(self):
+        """Both copies of the key slots, or what is wrong with them."""
+        out = []
+        for at in (PAGE, self.stream.length - self.superblock.tail + PAGE) if self.superblock.slot_area_len else ():
+            try:
+                out.append(key_area(self.stream.read(at, AREA), self.superblock.key_commitment, at))
+            except Damage as damage:
+                out.append(damage)
+        return out
 
     def check_areas(self):
         t, s, at = self.trailer, self.superblock, self.stream.length - PAGE
         counts = levels(min(t.index_leaf_pages, t.file_len // PAGE))
-        need(t.frames_end >= PAGE and t.frames_end % PAGE == 0, "trailer: a bad frames_end", at)
+        need(t.frames_end >= PAGE + s.slot_area_len and t.frames_end % PAGE == 0, "trailer: a bad frames_end", at)
         need(t.index_offset == t.frames_end and t.index_leaf_pages <= t.index_pages == sum(counts) and len(counts) <= 8
              and t.tree_offset == t.index_offset + PAGE * t.index_pages
              and t.meta_offset == t.tree_offset + PAGE * t.tree_pages and t.meta_len <= META_MAX
@@ -95,10 +115,9 @@ class Image:
              and t.file_len == t.parity_offset + t.parity_len + s.tail, "trailer: areas do not end with the file", at)
         last = t.frames_end - LAST_PARITY
         need(not s.incompat & BIT_PARITY or last > 0 and last % PIECE == 0, "trailer: no place for parity", at)
-        need(t.segment_count == 0, "trailer: segments", at)
+        need(t.segment_count == len(getattr(self.stream, "segments", "")), "trailer: number of segments", at)
         need(PAGE <= t.last_checkpoint < t.frames_end and t.last_checkpoint % 64 == 0, "trailer: last_checkpoint", at)
         need(t.index_pages or s.has_parent and not any(t.index_root), "trailer: no index", at)
-        need(t.state_root == state_root(s, t.content_root, t.map_root), "trailer: state_root is not of its parts", at)
         if s.blocks > BLOCKS_MAX:
             raise Refused(f"{s.blocks} blocks are more than this program holds in memory")
 
@@ -114,16 +133,20 @@ class Image:
         end = at + t.meta_len
         need(t.meta_hash == keyed_hash("section", self.stream.read(at, t.meta_len)), "META: hash is wrong", at)
         while at < end:
-            frame = frame_at(self.stream, at, end)
+            frame = frame_at(self.stream, at, end, self.seal)
             need(frame.kind == META, "META: a frame of another type", at)
             count += 1
             need(count <= 256, "META: too many sections", at)
             if frame.subject in SECTIONS:
                 name, table = SECTIONS[frame.subject]
                 need(name not in out, f"META: section {name} occurs twice", at)
-                out[name] = items(decode(frame, payload(self.stream, frame)), table, at)
+                out[name] = items(decode(frame, frame.data), table, at)
             at += frame.size
         check_meta(out, self.superblock, t.meta_offset)
+        if self.seal.sealed:
+            roots = [out["roots"][name] for name in ("content", "map", "state")]
+            need(roots[2] == state_root(self.superblock, *roots[:2]) and [*map(self.seal.shown, roots)]
+                 == [t.content_root, t.map_root, t.state_root], "META: roots that the trailer does not show", end)
         return out
 
     # ---- index
@@ -139,9 +162,9 @@ class Image:
             children, last = [], -1
             for i, (page_hash, first) in enumerate(expected):
                 at = t.index_offset + PAGE * (page_no + i)
-                page = page_at(self.stream, at, 1, page_no + i, s.image_uuid)
+                page = page_at(self.stream, at, 1, page_no + i, level, s.image_uuid, self.seal)
                 need(page_hash == keyed_hash("page", page.data), "index: hash of the page is wrong", at)
-                need(page.level == level and first in (None, page.first), "index: level or first block", at)
+                need(first in (None, page.first), "index: first block", at)
                 if level == 0:
                     entries += entries_of(page.entries, s, t.frames_end, at)
                     continue
@@ -180,7 +203,7 @@ class Image:
 
     def frame_of(self, entry):
         """The frame of an entry and its payload as stored, compared with the entry."""
-        f = frame_at(self.stream, entry.address, self.trailer.frames_end)
+        f = frame_at(self.stream, entry.address, self.trailer.frames_end, self.seal)
         name = f"frame of block {entry.first}"
         need(f.size == entry.size or f.size > entry.size == 0xFFFF * 64, f"{name}: another size", f.at)
         need(f.kind == (DELTA if entry.kind == K_DELTA else DATA), f"{name}: another type", f.at)
@@ -188,12 +211,12 @@ class Image:
         need(entry.kind == K_REF or (f.flags == 1) == (entry.kind == K_UNREADABLE), f"{name}: damaged flag", f.at)
         need(f.plain_len == self.block_len(entry.first), f"{name}: of another length", f.at)
         need(f.leaf_prefix == entry.leaf[:8], f"{name}: of another leaf", f.at)
-        return f, payload(self.stream, f)
+        return f
 
 
-def delta_head(frame, data):
-    need(frame.stored_len >= 48, "DELTA: shorter than its head", frame.at)
-    head = unpack(DELTA_HEAD, data[:48])
+def delta_head(frame):
+    need(len(frame.data) >= 48, "DELTA: shorter than its head", frame.at)
+    head = unpack(DELTA_HEAD, frame.data[:48])
     need(head.clean and 1 <= head.depth <= 8, "DELTA: a bad head", frame.at)
     return head
 
@@ -202,6 +225,7 @@ def check_meta(meta, sb, at):
     """The rules of section 8 that join several items."""
     for name in ("manifest", "disk", "origins"):
         need(name in meta, f"META: section {name} is missing", at)
+    need(("roots" in meta) == bool(sb.sealed), "META: roots are for sealed images, and must be there", at)
     m, d = meta["manifest"], meta["disk"]
     need(m["consistency"] in (1, 2, 3) and m["capture"] in (1, 2) and m["full"] >= 1, "META: a bad manifest", at)
     need(max(m["full"], m["increment"], d["physical_sector"]) < 1 << 32, "META: a number of 2^32 or more", at)
@@ -225,25 +249,6 @@ def check_meta(meta, sb, at):
             ends = start + length
     if files:
         need(len(files) <= min(65536, meta["excluded_files"]["count"]), "META: number of excluded files", at)
-
-
-def state_root(sb, content_root, map_root):
-    sizes = le64(sb.address_space_len) + sb.block_size.to_bytes(4, "little") + sb.sector_size.to_bytes(4, "little")
-    return keyed_hash("state", sizes + content_root + map_root)
-
-
-def nodes(purpose, children, width, level):
-    """The nodes of one level of a tree [6] over children of `width` bytes, one behind the other."""
-    step, prefix = 128 * width, le64(level)
-    return b"".join(keyed_hash(purpose, prefix + children[i:i + step]) for i in range(0, len(children), step))
-
-
-def tree_root(purpose, level_1):
-    """The root over the nodes of level 1."""
-    level, children = 2, level_1
-    while len(children) > 32:
-        children, level = nodes(purpose, children, 32, level), level + 1
-    return children
 
 
 class Chain:
@@ -278,7 +283,7 @@ class Chain:
         need(len(chain) <= 10000, "chain: more than 10,000 images")
         need(len({i.superblock.recovery_point for i in chain}) == len(chain), "chain: it holds a point twice")
         for i in chain[1:]:
-            for name in ("set_uuid", "block_size", "sector_size"):
+            for name in ("set_uuid", "block_size", "sector_size", "key_commitment", "keyed"):
                 need(getattr(i.superblock, name) == getattr(chain[0].superblock, name), f"chain: {name} of {i.path}")
         return Chain(chain)
 
@@ -349,15 +354,15 @@ class Chain:
             block, level = other, owner
         if not entry.framed:
             return self.plain(entry, level, block)[0]
-        frame, data = self.images[level].frame_of(entry)
+        frame = self.images[level].frame_of(entry)
         if frame.kind == DELTA:
-            head = delta_head(frame, data)
+            head = delta_head(frame)
             need(differences < 8, f"block {block} is more than 8 differences deep", frame.at)
             base, owner = self.parents_block(level, block, head.base_block)
             need(self.leaf(base, owner, head.base_block) == head.base_leaf, "DELTA: base_leaf is another", frame.at)
-            data = decode(frame, data[48:], self.read(level + 1, head.base_block, differences + 1))
+            data = decode(frame, frame.data[48:], self.read(level + 1, head.base_block, differences + 1))
         else:
-            data = decode(frame, data)
+            data = decode(frame, frame.data)
         need(keyed_hash("leaf", data) == wanted, f"block {block}: its bytes have another leaf", frame.at)
         return data
 
