@@ -24,8 +24,8 @@ DATA, DELTA, CHECKPOINT, META, PARITY, PAD = range(1, 7)  # types of frames
 (K_DATA, K_DELTA, K_ZERO, K_UNUSED, K_EXCLUDED, K_UNREADABLE, K_REF, K_PARENT, K_STORE) = range(1, 10)
 KIND_NAMES = "0 DATA DELTA ZERO UNUSED EXCLUDED UNREADABLE REF PARENT STORE".split()
 CONDITION = {K_UNUSED: 1, K_EXCLUDED: 2, K_UNREADABLE: 3}  # 0 for all others
+MAGIC = b"\x89AIV\r\n\x1a\n"
 FILL = b"!AIV-UNREADABLE!"
-INCOMPAT = "sealed authenticated split delta parent-blocks dedup-store parity key-slots overlay".split()
 SEALED, AUTHENTICATED, SPLIT, BIT_DELTA, BIT_PARENT, _, BIT_PARITY, KEY_SLOTS = (1 << bit for bit in range(8))
 KNOWN_INCOMPAT = 0xDF
 KEYS = {name: f"aivory draft: {words}".ljust(32).encode() for name, words in {
@@ -72,26 +72,30 @@ def round_up(number, to):
     return -(-number // to) * to
 
 
+def attempt(function, *arguments):
+    """What a function gives, or the problem that it found."""
+    try:
+        return function(*arguments)
+    except Problem as problem:
+        return problem
+
+
 class FileStream:
     """The bytes of one file."""
 
     def __init__(self, path):
-        self.path = path
-        self.file = open(path, "rb")
+        self.path, self.file = path, open(path, "rb")
         self.length = os.fstat(self.file.fileno()).st_size
 
     def read(self, at, size):
         need(0 <= at and at + size <= self.length, f"{size} bytes lie behind the end of the file", at)
-        parts = []
-        while size:
-            try:
-                part = os.pread(self.file.fileno(), size, at)
-            except OSError as error:
-                raise Damage(f"cannot be read: {error}", at) from None
-            need(part, "the file became shorter while it was read", at)
-            parts.append(part)
-            at, size = at + len(part), size - len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        try:
+            self.file.seek(at)
+            data = self.file.read(size)
+        except OSError as error:
+            raise Damage(f"cannot be read: {error}", at) from None
+        need(len(data) == size, "the file became shorter while it was read", at)
+        return data
 
 
 # ---- records of fixed layout: one table each, in the order and with the names of the document
@@ -115,7 +119,7 @@ TRAILER = layout("""magic:8s major:H minor:H copy:B _:3s image_uuid:16s set_uuid
     _:3448s hash:32s crc:I""")
 FRAME = layout("""magic:4s kind:B codec:B flags:B depth:B session_tag:12s nonce_salt:I seq:Q subject:Q plain_len:I
     stored_len:I payload_crc:I leaf_prefix:8s crc:I""")
-PAGE_HEADER = layout("magic:4s kind:B level:B count:H page_no:Q first:Q image_uuid:16s tag:16s _:4s crc:I")
+PAGE_HEADER = layout("magic:4s kind:B level:B count:H page_no:Q first:Q image_uuid:16s tag:16s _:4s crc:I body:4032s")
 INNER_HEAD = layout("subject:Q leaf_prefix:8s plain_len:I pad_len:I codec:B flags:B depth:B _:5s")
 CHECKPOINT_HEAD = layout("""previous_address:Q number:Q next_block:Q first_piece:Q piece_count:I entry_count:I
     origin_count:I _:20s""")
@@ -150,31 +154,36 @@ def differ(one, other, names):
     return {**vars(one), **dict.fromkeys(names.split())} != {**vars(other), **dict.fromkeys(names.split())}
 
 
+def record(table, data, name, at, magic, salt, purpose=None):
+    """The values of a record whose magic, checksum and, where it has one, hash are right."""
+    r = unpack(table, data)
+    need(r.magic == magic, f"{name}: no magic", at)
+    need(r.crc == crc(salt, data[:60] + data[64:] if magic == b"AVP1" else data[:-4]), f"{name}: crc is wrong", at)
+    need(not purpose or r.hash == keyed_hash(purpose, data[:4060]), f"{name}: hash is wrong", at)
+    return r
+
+
 def superblock(data, at):
     """A checked superblock [3], in the order of checks the document gives."""
-    s = unpack(SUPERBLOCK, data)
-    need(s.magic == b"\x89AIV\r\n\x1a\n", "superblock: no magic", at)
-    need(s.crc == crc(b"aiv.supr", data[:4092]), "superblock: crc is wrong", at)
+    s = record(SUPERBLOCK, data, "superblock", at, MAGIC, b"aiv.supr")
     if (s.major, s.minor) != (0, 3):
         raise Refused(f"the image has format {s.major}.{s.minor}, this program reads 0.3", at)
-    rows = [s.feature_names[i:i + 48] for i in range(0, 1536, 48)]
     if s.incompat & ~KNOWN_INCOMPAT:
+        rows = [s.feature_names[i:i + 48] for i in range(0, 1536, 48)]
         told = {r[1]: repr(r[4:].rstrip(b"\0").decode(errors="replace")) for r in rows if r[0] == 1}
-        bits = [b for b in range(64) if (s.incompat & ~KNOWN_INCOMPAT) >> b & 1]
-        names = [INCOMPAT[b] if b < len(INCOMPAT) else told.get(b, f"bit {b}") for b in bits]
+        told |= {5: "dedup-store", 8: "overlay"}
+        names = [told.get(b, f"bit {b}") for b in range(64) if (s.incompat & ~KNOWN_INCOMPAT) >> b & 1]
         raise Refused(f"the image needs features this program does not have: {', '.join(names)}", at)
     need(s.clean, "superblock: reserved bytes are not zero", at)
-    s.writer = label(s.writer, "superblock: writer", at)
-    need(any(s.image_uuid) and any(s.set_uuid) and any(s.recovery_point), "superblock: an id is zero", at)
-    s.has_parent = any(s.parent_point)
-    need(s.parent_point != s.recovery_point, "superblock: the image is its own parent", at)
-    need(s.has_parent or not any(s.parent_state_root), "superblock: a parent's root without a parent", at)
-    need(1 <= s.kind <= 3 and (s.kind == 1) != s.has_parent, "superblock: kind and parent disagree", at)
-    need(s.has_parent or not s.incompat & (BIT_DELTA | BIT_PARENT), "superblock: a feature of images with a parent", at)
+    s.writer, s.has_parent = label(s.writer, "superblock: writer", at), any(s.parent_point)
+    need(any(s.image_uuid) and any(s.set_uuid) and any(s.recovery_point) and s.parent_point != s.recovery_point,
+         "superblock: an id is zero, or the image is its own parent", at)
+    need(1 <= s.kind <= 3 and (s.kind == 1) != s.has_parent and (s.has_parent or not any(s.parent_state_root))
+         and (s.has_parent or not s.incompat & (BIT_DELTA | BIT_PARENT)), "superblock: kind and parent disagree", at)
     need(14 <= s.block_log2 <= 22 and s.align_log2 == 6 and 9 <= s.sector_log2 <= 12, "superblock: a bad size", at)
     s.sealed, s.keyed, s.split = s.incompat & SEALED, s.incompat & (SEALED | AUTHENTICATED), s.incompat & SPLIT
     need(s.keyed != SEALED | AUTHENTICATED and bool(s.keyed) == any(s.key_commitment), "superblock: a bad key", at)
-    need(not s.keyed & -bool(s.incompat & (SPLIT | BIT_PARITY)) and (s.keyed or not s.incompat & KEY_SLOTS),
+    need(not (s.incompat & (SPLIT | BIT_PARITY) if s.keyed else s.incompat & KEY_SLOTS),
          "superblock: features that exclude each other", at)
     need(not (s.segment_count or s.autoclear) and s.slot_area_len == 32768 * bool(s.incompat & KEY_SLOTS),
          "superblock: a bad value", at)
@@ -189,16 +198,14 @@ def superblock(data, at):
 
 def trailer(data, copy, sb, length, at):
     """A trailer that counts [11, opening, step 4]."""
-    t = unpack(TRAILER, data)
-    need(t.magic == b"AIVTRAIL", f"trailer {copy}: no magic", at)
-    need(t.crc == crc(b"aiv.trlr", data[:4092]), f"trailer {copy}: crc is wrong", at)
-    need(t.hash == keyed_hash("trailer", data[:4060]), f"trailer {copy}: hash is wrong", at)
-    need(t.clean and (t.major, t.minor, t.copy) == (0, 3, copy), f"trailer {copy}: a bad value", at)
-    need(sb is None or any(t.mac) == bool(sb.keyed), f"trailer {copy}: authentication code and key", at)
+    name = f"trailer {copy}"
+    t = record(TRAILER, data, name, at, b"AIVTRAIL", b"aiv.trlr", "trailer")
+    need(t.clean and (t.major, t.minor, t.copy) == (0, 3, copy), f"{name}: a bad value", at)
+    need(t.file_len == length, f"{name}: the file has {length} bytes, not {t.file_len}", at)
+    need(sb is None or any(t.mac) == bool(sb.keyed), f"{name}: authentication code and key", at)
     t.covered = data[:12] + b"\0" + data[13:512] + data[544:4060]  # by the mac, which both copies share
-    need(t.file_len == length, f"trailer {copy}: the file has {length} bytes, not {t.file_len}", at)
-    for name in ("image_uuid", "set_uuid", "recovery_point", "parent_point", "parent_state_root"):
-        need(sb is None or getattr(t, name) == getattr(sb, name), f"trailer {copy}: {name} of another image", at)
+    for part in ("image_uuid", "set_uuid", "recovery_point", "parent_point", "parent_state_root"):
+        need(sb is None or getattr(t, part) == getattr(sb, part), f"{name}: {part} of another image", at)
     return t
 
 
@@ -217,14 +224,10 @@ def frame_at(stream, at, end, seal):
     None when that is sealed and there is no key."""
     need(at % 64 == 0 and at + 64 <= end, "frame: no room for a header", at)
     header = stream.read(at, 64)
-    f = unpack(FRAME, header)
-    need(f.magic == b"AVF1", "frame: no magic", at)
-    need(f.crc == crc(b"aiv.fram", header[:60]), "frame: crc of the header is wrong", at)
+    f = record(FRAME, header, "header of the frame", at, b"AVF1", b"aiv.fram")
     need(DATA <= f.kind <= PAD, f"frame: unknown type {f.kind}", at)
-    need(f.plain_len <= FRAME_MAX and f.stored_len <= FRAME_MAX, "frame: longer than 16 MiB", at)
-    need(f.seq + 1 < 1 << 64, "frame: a bad seq", at)
     f.at, f.size = at, 64 + round_up(f.stored_len, 64)
-    need(at + f.size <= end, "frame: it ends behind its area", at)
+    need(f.stored_len <= FRAME_MAX and at + f.size <= end, "frame: it ends behind its area, or is too long", at)
     data = stream.read(at + 64, f.size - 64)
     need(not any(data[f.stored_len:]), "frame: padding is not zero", at)
     f.data = data[:f.stored_len]
@@ -239,11 +242,11 @@ def frame_at(stream, at, end, seal):
         f.__dict__.update(vars(unpack(INNER_HEAD, data[:32])))
         f.data, padding = data[32:len(data) - f.pad_len], data[max(32, len(data) - f.pad_len):]
         need(f.clean and len(padding) == f.pad_len and not any(padding), "frame: a bad inner head or padding", at)
-        need(f.plain_len <= FRAME_MAX, "frame: longer than 16 MiB", at)
     else:
         need(f.nonce_salt == 0, "frame: nonce_salt in a frame that is not sealed", at)
     codecs = {DATA: (0, 1, 2), DELTA: (2,), META: (0, 2)}.get(f.kind, (0,))
     need(f.codec in codecs, f"frame: codec {f.codec} is not for type {f.kind}", at)
+    need(f.plain_len <= FRAME_MAX and f.seq + 1 < 1 << 64, "frame: a bad plain_len or seq", at)
     need(f.codec or f.plain_len == len(f.data), "frame: two lengths without a codec", at)
     need(f.kind == DATA and f.flags <= 1 and f.depth <= 8 or not (f.flags or f.depth), "frame: bad flags or depth", at)
     need(f.kind in (DATA, DELTA) or not any(f.leaf_prefix), "frame: a leaf_prefix without a leaf", at)
@@ -279,11 +282,8 @@ def decode_zstd(frame, data, base):
 
 def page_at(stream, at, kind, page_no, level, image_uuid, seal):
     """A checked page: its header, its entries as bytes (None without the key), and all of its bytes as stored."""
-    data = stream.read(at, PAGE)
-    p = unpack(PAGE_HEADER, data[:64])
-    salt, size, most = {1: (b"aiv.indx", 48, 84), 2: (b"aiv.tree", 80, 50)}[kind]
-    need(p.magic == b"AVP1", "page: no magic", at)
-    need(p.crc == crc(salt, data[:60] + data[64:]), "page: crc is wrong", at)
+    data, (salt, size, most) = stream.read(at, PAGE), {1: (b"aiv.indx", 48, 84), 2: (b"aiv.tree", 80, 50)}[kind]
+    p = record(PAGE_HEADER, data, "page", at, b"AVP1", salt)
     need(p.clean and (p.kind, p.level, p.page_no, p.image_uuid) == (kind, level, page_no, image_uuid),
          "page: not the one that belongs here, or of another level", at)
     need(1 <= p.count <= most, f"page: {p.count} entries", at)

@@ -5,7 +5,7 @@ import struct
 
 from aivformat import (
     BIT_PARITY, CONDITION, DATA, DELTA, DELTA_HEAD, FILL, K_DELTA, K_PARENT, K_REF, K_UNREADABLE, LAST_PARITY, META,
-    META_MAX, PAGE, PIECE, SECTIONS, TAIL, TAIL_PARITY, Damage, Entry, Refused, decode, differ, entries_of,
+    MAGIC, META_MAX, PAGE, PIECE, SECTIONS, TAIL, TAIL_PARITY, Damage, Entry, Problem, Refused, attempt, decode, differ, entries_of,
     frame_at, items, keyed_hash, le64, levels, need, page_at, round_up, superblock, trailer, unpack)
 from aivkeys import AREA, Ring, Seal, derive, key_area
 from aivsegments import stream_of
@@ -31,11 +31,10 @@ class Image:
             need(copy.mac == derive(key, "trailer mac", copy.covered), f"trailer {copy.copy}: forged or damaged")
         need(s.sealed or t.state_root == state_root(s, t.content_root, t.map_root),
              "trailer: state_root is not of its parts", self.stream.length - PAGE)
-        self.meta = None
-        try:
-            self.meta = None if self.locked else self.open_meta()
-        except Damage as damage:
-            self.found.append(damage)
+        self.meta = None if self.locked else attempt(self.open_meta)
+        if isinstance(self.meta, Damage):
+            self.found.append(self.meta)
+            self.meta = None
         self.entries = self.firsts = None
         self.uniform = {}
 
@@ -45,20 +44,19 @@ class Image:
         n, read = self.stream.length, self.stream.read
         if n < PAGE:
             raise Refused(f"not an image: {n} bytes")
-        try:
-            return superblock(read(0, PAGE), 0)
-        except Damage as damage:
-            first = damage
-        if n >= PAGE + TAIL:
+        first = attempt(superblock, read(0, PAGE), 0)
+        if isinstance(first, Damage) and n >= PAGE + TAIL:
             self.found.append(first)
-            try:
-                return superblock(read(n - 2 * PAGE, PAGE), n - 2 * PAGE)
-            except Damage:
-                pass
-        magic = b"\x89AIV\r\n\x1a\n"
-        if read(0, 8) == magic or n >= PAGE + TAIL and (read(n - 2 * PAGE, 8) == magic or self.some_trailer()):
+            copy = attempt(superblock, read(n - 2 * PAGE, PAGE), n - 2 * PAGE)
+            if not isinstance(copy, Damage):
+                first = copy
+            elif MAGIC not in (read(0, 8), read(n - 2 * PAGE, 8)) and not self.some_trailer():
+                raise Refused("not an image: no superblock")
+        elif isinstance(first, Damage) and read(0, 8) != MAGIC:
+            raise Refused("not an image: no superblock")
+        if isinstance(first, Problem):
             raise first
-        raise Refused("not an image: no superblock")
+        return first
 
     def some_trailer(self):
         places = (1, TAIL), (1, TAIL_PARITY), (2, PAGE)
@@ -66,40 +64,30 @@ class Image:
 
     def one_trailer(self, copy, tail, sb):
         n = self.stream.length
-        at = n - tail
-        try:
-            return trailer(self.stream.read(at, PAGE), copy, sb, n, at)
-        except Damage as damage:
-            return damage
+        return attempt(lambda at: trailer(self.stream.read(at, PAGE), copy, sb, n, at), n - tail)
 
     def open_trailer(self):
         n, read, places = self.stream.length, self.stream.read, ((1, self.superblock.tail), (2, PAGE))
         if n < PAGE + self.superblock.tail:
             raise Refused("unfinished: no room for a trailer")
         both = [self.one_trailer(copy, tail, self.superblock) for copy, tail in places]
-        counts = [t for t in both if not isinstance(t, Damage)]
-        if not counts:
+        self.counting = [t for t in both if not isinstance(t, Damage)]
+        if not self.counting:
             for copy, tail in places:
                 start = read(n - tail, 16)
                 if start[:8] == b"AIVTRAIL" and start[12] == copy:
                     raise both[copy - 1]
             raise Refused("unfinished, or cut off: no trailer")
         self.found += [t for t in both if isinstance(t, Damage)]
-        if len(counts) == 2:
-            if differ(*counts, "copy hash crc"):
-                self.found.append(Damage("the two trailers differ", n - self.superblock.tail))
-        self.counting = counts
-        return counts[-1]
+        if len(self.counting) == 2 and differ(*both, "copy hash crc"):
+            self.found.append(Damage("the two trailers differ", n - self.superblock.tail))
+        return self.counting[-1]
 
     def open_slots(self):
         """Both copies of the key slots, or what is wrong with them."""
-        out = []
-        for at in (PAGE, self.stream.length - self.superblock.tail + PAGE) if self.superblock.slot_area_len else ():
-            try:
-                out.append(key_area(self.stream.read(at, AREA), self.superblock.key_commitment, at))
-            except Damage as damage:
-                out.append(damage)
-        return out
+        places = (PAGE, self.stream.length - self.superblock.tail + PAGE) if self.superblock.slot_area_len else ()
+        commitment = self.superblock.key_commitment
+        return [attempt(lambda at: key_area(self.stream.read(at, AREA), commitment, at), at) for at in places]
 
     def check_areas(self):
         t, s, at = self.trailer, self.superblock, self.stream.length - PAGE

@@ -51,7 +51,7 @@ def area_of(image):
         for first in range(0, len(hashes), 252):
             listed = hashes[first:first + 252]
             head = PAGE_HEADER[1].pack(b"AVP1", 3, 0, len(listed), number, first, image.superblock.image_uuid,
-                                       bytes(16), bytes(4), 0)[:60]
+                                       bytes(16), bytes(4), 0, b"")[:60]
             body = b"".join(listed).ljust(PAGE - 64, b"\0")
             directory += head + crc(b"aiv.pdir", head + body).to_bytes(4, "little") + body
             number += 1

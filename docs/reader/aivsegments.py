@@ -3,8 +3,7 @@
 import os
 
 from aivformat import (
-    PAGE, PIECE, TAIL, Damage, FileStream, Problem, Refused, crc, differ, keyed_hash, layout, need, round_up, superblock,
-    trailer, unpack)
+    PAGE, PIECE, TAIL, Damage, FileStream, Problem, Refused, attempt, differ, layout, need, record, round_up, superblock, trailer)
 from aivtrees import nodes, tree_root
 
 TRAILER = layout("""magic:8s major:H minor:H copy:B _:3s image_uuid:16s set_uuid:16s recovery_point:16s segment_no:I _:4s
@@ -12,28 +11,19 @@ TRAILER = layout("""magic:8s major:H minor:H copy:B _:3s image_uuid:16s set_uuid
 
 
 def segment_trailer(data, copy, n, at):
-    t = unpack(TRAILER, data)
-    need(t.magic == b"AIVSEGMT", f"segment trailer {copy}: no magic", at)
-    need(t.crc == crc(b"aiv.segt", data[:4092]), f"segment trailer {copy}: crc is wrong", at)
-    need(t.hash == keyed_hash("segment", data[:4060]), f"segment trailer {copy}: hash is wrong", at)
-    need(t.clean and (t.major, t.minor, t.copy) == (0, 3, copy) and t.segment_no < 1000, f"segment trailer {copy}: a bad "
-         "value", at)
+    name = f"segment trailer {copy}"
+    t = record(TRAILER, data, name, at, b"AIVSEGMT", b"aiv.segt", "segment")
+    need(t.clean and (t.major, t.minor, t.copy) == (0, 3, copy) and t.segment_no < 1000, f"{name}: a bad value", at)
     need(t.slice_len and t.slice_len == PIECE * t.pieces and t.segment_start == PIECE * t.first_piece
          and (t.segment_start == 0) == (t.segment_no == 0) and n == t.file_len
          == PAGE * bool(t.segment_no) + t.slice_len + round_up(32 * t.pieces, PAGE) + TAIL,
-         f"segment trailer {copy}: its sizes do not add up to the file", at)
+         f"{name}: its sizes do not add up to the file", at)
     return t
 
 
 def superblocks(stream):
     """What is at both places of one: a superblock, or the damage in its place."""
-    out = []
-    for at in (0, stream.length - 2 * PAGE):
-        try:
-            out.append(superblock(stream.read(at, PAGE), at))
-        except Problem as problem:
-            out.append(problem)
-    return out
+    return [attempt(lambda at: superblock(stream.read(at, PAGE), at), at) for at in (0, stream.length - 2 * PAGE)]
 
 
 class Segment:
@@ -41,12 +31,11 @@ class Segment:
 
     def __init__(self, stream):
         self.stream, self.found, n = stream, [], stream.length
-        (self.superblock, self.copy), trailers = superblocks(stream), []
-        for copy, at in ((1, n - TAIL), (2, n - PAGE)):
-            try:
-                trailers.append(segment_trailer(stream.read(at, PAGE), copy, n, at))
-            except Damage as damage:
-                self.found.append(damage)
+        self.superblock, self.copy = superblocks(stream)
+        both = [attempt(lambda: segment_trailer(stream.read(at, PAGE), copy, n, at))
+                for copy, at in ((1, n - TAIL), (2, n - PAGE))]
+        trailers = [t for t in both if not isinstance(t, Problem)]
+        self.found += [t for t in both if isinstance(t, Problem)]
         self.trailer = trailers[-1] if trailers else None
         if self.trailer:
             t = self.trailer

@@ -282,13 +282,15 @@ impl Judge<'_> {
     /// One changed bit in the middle of an image, and the reader says so.
     fn damage(&self, folder: &str) -> Outcome {
         let image = self.images(folder)?.swap_remove(0);
-        let changed = self.folder.join("changed.aiv");
+        let file = self.folder.join(&image);
         let failed = |e| format!("{image}: {e}");
-        let mut bytes = fs::read(self.folder.join(&image)).map_err(failed)?;
+        let mut bytes = fs::read(&file).map_err(failed)?;
         let middle = bytes.len() / 2;
         bytes[middle] ^= 0x10;
-        fs::write(&changed, bytes).map_err(failed)?;
-        let said = self.reader(&["verify", "changed.aiv"]).output().map_err(failed)?;
+        fs::write(&file, &bytes).map_err(failed)?;
+        let said = self.reader(&["verify", &image]).output().map_err(failed)?;
+        bytes[middle] ^= 0x10;
+        fs::write(&file, &bytes).map_err(failed)?;
         let words = String::from_utf8_lossy(&said.stdout);
         if said.status.code() == Some(1) && words.contains("damage: piece") {
             return Ok(());
