@@ -84,8 +84,11 @@ class FileStream:
     """The bytes of one file."""
 
     def __init__(self, path):
-        self.path, self.file = path, open(path, "rb")
-        self.length = os.fstat(self.file.fileno()).st_size
+        self.file = open(path, "rb")
+        self.path, self.length = path, os.fstat(self.file.fileno()).st_size
+
+    def __del__(self):
+        self.file.close()
 
     def read(self, at, size):
         need(0 <= at and at + size <= self.length, f"{size} bytes lie behind the end of the file", at)
@@ -115,8 +118,8 @@ TRAILER = layout("""magic:8s major:H minor:H copy:B _:3s image_uuid:16s set_uuid
     frames_end:Q index_offset:Q index_pages:Q index_leaf_pages:Q index_root:32s tree_offset:Q tree_pages:Q
     tree_hash:32s meta_offset:Q meta_len:Q meta_hash:32s stored_offset:Q stored_pieces:Q last_checkpoint:Q frames:Q
     blocks_data:Q blocks_zero:Q blocks_unused:Q blocks_excluded:Q blocks_unreadable:Q blocks_ref:Q payload_bytes:Q
-    blocks_delta:Q blocks_parent:Q mac:32s session_tag:12s _:4s parity_offset:Q parity_len:Q parity_hash:32s segment_count:I
-    _:3448s hash:32s crc:I""")
+    blocks_delta:Q blocks_parent:Q mac:32s session_tag:12s _:4s parity_offset:Q parity_len:Q parity_hash:32s
+    segment_count:I _:3448s hash:32s crc:I""")
 FRAME = layout("""magic:4s kind:B codec:B flags:B depth:B session_tag:12s nonce_salt:I seq:Q subject:Q plain_len:I
     stored_len:I payload_crc:I leaf_prefix:8s crc:I""")
 PAGE_HEADER = layout("magic:4s kind:B level:B count:H page_no:Q first:Q image_uuid:16s tag:16s _:4s crc:I body:4032s")
@@ -326,7 +329,7 @@ def entries_of(data, sb, frames_end, at):
         end = e.end
         if e.framed:
             need(e.run == 1 and e.size >= 128, f"{name}: a bad run or size", at)
-            need(PAGE + sb.slot_area_len <= e.address and e.address + e.size <= frames_end, f"{name}: its frame lies outside", at)
+            need(PAGE + sb.slot_area_len <= e.address <= frames_end - e.size, f"{name}: its frame lies outside", at)
         elif e.kind == K_PARENT:
             need(e.run == 1 and place < 1 << 40, f"{name}: a bad run or place", at)
         else:

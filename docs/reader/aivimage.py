@@ -4,9 +4,9 @@ import bisect
 import struct
 
 from aivformat import (
-    BIT_PARITY, CONDITION, DATA, DELTA, DELTA_HEAD, FILL, K_DELTA, K_PARENT, K_REF, K_UNREADABLE, LAST_PARITY, META,
-    MAGIC, META_MAX, PAGE, PIECE, SECTIONS, TAIL, TAIL_PARITY, Damage, Entry, Problem, Refused, attempt, decode, differ, entries_of,
-    frame_at, items, keyed_hash, le64, levels, need, page_at, round_up, superblock, trailer, unpack)
+    BIT_PARITY, CONDITION, DATA, DELTA, DELTA_HEAD, FILL, K_DELTA, K_PARENT, K_REF, K_UNREADABLE, LAST_PARITY, MAGIC,
+    META, META_MAX, PAGE, PIECE, SECTIONS, TAIL, TAIL_PARITY, Damage, Entry, Problem, Refused, attempt, decode, differ,
+    entries_of, frame_at, items, keyed_hash, levels, need, page_at, round_up, superblock, trailer, unpack)
 from aivkeys import AREA, Ring, Seal, derive, key_area
 from aivsegments import stream_of
 from aivtrees import nodes, state_root
@@ -44,7 +44,7 @@ class Image:
         n, read = self.stream.length, self.stream.read
         if n < PAGE:
             raise Refused(f"not an image: {n} bytes")
-        first = attempt(superblock, read(0, PAGE), 0)
+        first = attempt(lambda: superblock(read(0, PAGE), 0))
         if isinstance(first, Damage) and n >= PAGE + TAIL:
             self.found.append(first)
             copy = attempt(superblock, read(n - 2 * PAGE, PAGE), n - 2 * PAGE)
@@ -235,8 +235,13 @@ def check_meta(meta, sb, at):
         for start, length in (struct.unpack("<QQ", r) for r in ranges):
             need(start >= ends and length and start + length <= sb.address_space_len, "META: a bad range", at)
             ends = start + length
-    if files:
-        need(len(files) <= min(65536, meta["excluded_files"]["count"]), "META: number of excluded files", at)
+    need(not files or len(files) <= min(65536, meta["excluded_files"]["count"]), "META: number of excluded files", at)
+    for section, name, most in (("inventory", "facts", 65536), ("disk", "table_problems", 65536),
+                                ("excluded_files", "patterns", 65536), ("trackers", "trackers", 64)):
+        need(len(meta.get(section, {}).get(name, [])) <= most, f"META: more than {most} {name}", at)
+    for tracker in meta.get("trackers", {}).get("trackers", []):
+        places = tracker["places"]
+        need(len(places) <= 64 and sorted({*places}) == places, "META: places of a tracker", at)
 
 
 class Chain:

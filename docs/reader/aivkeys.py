@@ -55,8 +55,8 @@ def key_area(data, commitment, at):
             need(not any(data[place:place + 1024]), "key slots: an empty slot is not zero", at + place)
             continue
         costs, work = (s.memory_kib, s.passes, s.lanes), s.memory_kib * s.passes
-        need(s.clean and s.kind <= 4 and any(s.ephemeral + s.recipient) == (s.kind == RECIPIENT), "key slots: a bad slot",
-             at + place)
+        need(s.clean and s.kind <= 4 and any(s.ephemeral + s.recipient) == (s.kind == RECIPIENT),
+             "key slots: a bad slot", at + place)
         need(1 <= s.lanes <= 8 and 8 * s.lanes <= s.memory_kib <= 1 << 20 and s.passes and work <= 1 << 21
              if s.kind == PASSPHRASE else not any(costs), "key slots: costs of a slot", at + place)
         label(s.label, "key slots: label", at + place)
@@ -128,7 +128,8 @@ class Ring:
                 raise Refused("trying all slots is too much work")
             return hash_secret_raw(content, slot.salt, slot.passes, slot.memory_kib, slot.lanes, 32, Type.ID, 19)
         if slot.kind == RECIPIENT:
-            return X25519PrivateKey.from_private_bytes(content).exchange(X25519PublicKey.from_public_bytes(slot.ephemeral))
+            public = X25519PublicKey.from_public_bytes(slot.ephemeral)
+            return X25519PrivateKey.from_private_bytes(content).exchange(public)
         return keyed_hash("file" if slot.kind == KEY_FILE else "code", content)
 
     def key_for(self, sb, copies):

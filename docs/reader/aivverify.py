@@ -4,50 +4,44 @@ import struct
 
 from aivformat import (
     BIT_PARITY, CHECKPOINT, CHECKPOINT_HEAD, DATA, DELTA, K_DELTA, K_PARENT, KIND_NAMES, META, PAD, PAGE, PARITY,
-    PIECE, Damage, entries_of, frame_at, keyed_hash, levels, need, page_at, unpack)
+    PIECE, Damage, Problem, attempt, entries_of, frame_at, keyed_hash, levels, need, page_at, unpack)
 from aivimage import delta_head
 from aivkeys import derive
 from aivparity import area_of, check_stripes
-from aivsegments import Joined, check_segments
+from aivsegments import check_segments
 from aivtrees import nodes, tree_root
 
 
 def verify(chain):
     """What is wrong with the first image of a chain, as a list; its roots need all others, too."""
     image = chain.images[0]
-    found = image.found + [slots for slots in image.slots if isinstance(slots, Damage)]
-    frames = attempt(found, check_frames, image)
-    attempt(found, check_tail, image)
-    attempt(found, check_stored, image, found)
-    attempt(found, check_parity, image)
-    if isinstance(image.stream, Joined):
-        attempt(found, check_segments, image)
+    found = image.found + [slots for slots in image.slots if isinstance(slots, Problem)]
+
+    def check(function, *arguments):
+        result = attempt(function, *arguments)
+        if isinstance(result, Problem):
+            found.append(result)
+        return result
+
+    frames = check(check_frames, image)
+    for function in (check_tail, check_parity, check_segments, check_slots):
+        check(function, image)
+    check(check_stored, image, found)
     if image.locked:
-        attempt(found, check_locked_pages, image)
-        return found
-    attempt(found, check_slots, image)
-    if attempt(found, chain.load, result=True) is None:
-        return found
-    attempt(found, check_counts, image)
-    if frames is not None:
-        attempt(found, check_checkpoints, image, frames)
-    attempt(found, check_trees, chain)
-    for entry in image.entries:
-        attempt(found, check_block, chain, entry)
+        check(check_locked_pages, image)
+    elif not isinstance(check(chain.load), Problem):
+        check(check_counts, image)
+        if not isinstance(frames, Problem):
+            check(check_checkpoints, image, frames)
+        check(check_trees, chain)
+        for entry in image.entries:
+            check(check_block, chain, entry)
     return found
-
-
-def attempt(found, check, *arguments, result=None):
-    try:
-        return check(*arguments) or result
-    except Damage as damage:
-        found.append(damage)
-        return None
 
 
 def check_frames(image):
     """Every frame of both areas, in order and without a byte between them. Returns the checkpoints."""
-    t, checkpoints, parity, meta = image.trailer, [], [], []
+    t, kept = image.trailer, {CHECKPOINT: [], PARITY: [], META: []}
     sessions = image.meta and set(image.meta["origins"]["sessions"])
     count = stored = 0
     for at, end in ((PAGE + image.superblock.slot_area_len, t.frames_end), (t.meta_offset, t.stored_offset)):
@@ -59,19 +53,16 @@ def check_frames(image):
                  "frame: of a type that does not belong here", at)
             need(f.kind != PAD or not any(f.data), "PAD: not zeros", at)
             need(sessions is None or f.session_tag in sessions, "frame: of a session that origins do not name", at)
-            if f.kind == CHECKPOINT:
-                checkpoints.append(f)
-            if f.kind in (PARITY, META):
-                (parity if f.kind == PARITY else meta).append(f)
-            if f.kind in (DATA, DELTA):
-                stored += f.stored_len
-            count += 1
-            at += f.size
+            if f.kind in kept:
+                kept[f.kind].append(f)
+            stored += f.stored_len * (f.kind in (DATA, DELTA))
+            count, at = count + 1, at + f.size
     need(t.frames == count and t.payload_bytes == stored, "trailer: number of frames or their bytes",
          image.stream.length - PAGE)
     need(sessions is None or image.superblock.session_tag in sessions, "META: origins without the image's session")
-    check_stripes(image, parity, meta and meta[0])
-    return checkpoints
+    need(kept[META], "META: no frame", t.meta_offset)
+    check_stripes(image, kept[PARITY], kept[META][0])
+    return kept[CHECKPOINT]
 
 
 def check_tail(image):
@@ -106,12 +97,12 @@ def check_stored(image, found):
 def check_slots(image):
     """With the key, nobody without it changed them."""
     for slots in image.slots if image.seal.key else ():
-        need(isinstance(slots, Damage) or slots.mac == derive(image.seal.key, "slot area mac", slots.covered),
+        need(isinstance(slots, Problem) or slots.mac == derive(image.seal.key, "slot area mac", slots.covered),
              "key slots: forged")
 
 
 def check_locked_pages(image):
-    """What can be proven of pages without the key: that each is in its place, and the root and the tree are the ones."""
+    """Of pages without the key: each is in its place, and the root and the tree are the ones."""
     t, s, number = image.trailer, image.superblock, 0
     for level, count in enumerate(levels(t.index_leaf_pages)):
         for number in range(number, number + count):

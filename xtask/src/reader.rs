@@ -87,6 +87,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "parity",
+        disk: "large.raw",
         options: &["--parity"],
         merging: &["--parity"],
         features: PARITY,
