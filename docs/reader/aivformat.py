@@ -13,8 +13,10 @@ import lz4.block
 import zstandard
 from blake3 import blake3
 
-PAGE, PIECE, GAP = 4096, 65536, 65536
-TAIL = 3 * PAGE + GAP  # trailer 1, gap, superblock copy, trailer 2
+PAGE, PIECE = 4096, 65536
+TAIL = 3 * PAGE + 65536  # trailer 1, gap, superblock copy, trailer 2; the gap is four times as wide with `parity`
+TAIL_PARITY = 3 * PAGE + 4 * 65536
+LAST_PARITY = 266240  # bytes of the PARITY frame that ends a frame area
 FRAME_MAX = 16 << 20
 WINDOW_MAX = 1 << 23
 META_MAX = 32 << 20
@@ -22,11 +24,13 @@ DATA, DELTA, CHECKPOINT, META, PARITY, PAD = range(1, 7)  # types of frames
 (K_DATA, K_DELTA, K_ZERO, K_UNUSED, K_EXCLUDED, K_UNREADABLE, K_REF, K_PARENT, K_STORE) = range(1, 10)
 KIND_NAMES = "0 DATA DELTA ZERO UNUSED EXCLUDED UNREADABLE REF PARENT STORE".split()
 CONDITION = {K_UNUSED: 1, K_EXCLUDED: 2, K_UNREADABLE: 3}  # 0 for all others
+MAGIC = b"\x89AIV\r\n\x1a\n"
 FILL = b"!AIV-UNREADABLE!"
-INCOMPAT = "sealed authenticated split delta parent-blocks dedup-store parity key-slots overlay".split()
-BIT_DELTA, BIT_PARENT = 1 << 3, 1 << 4
-KNOWN_INCOMPAT = BIT_DELTA | BIT_PARENT
+SEALED, AUTHENTICATED, SPLIT, BIT_DELTA, BIT_PARENT, _, BIT_PARITY, KEY_SLOTS = (1 << bit for bit in range(8))
+KNOWN_INCOMPAT = 0xDF
 KEYS = {name: f"aivory draft: {words}".ljust(32).encode() for name, words in {
+    "segment": "segment trailer", "slots": "key-slot area", "file": "content of keyfile", "code": "recovery code",
+    "text": "text of a key",
     "leaf": "leaf of one block", "content": "content tree node", "map": "map tree node", "state": "state root",
     "piece": "stored piece", "stored": "stored tree node", "page": "index page", "section": "whole section",
     "trailer": "trailer", "set": "set of a source"}.items()}
@@ -68,25 +72,33 @@ def round_up(number, to):
     return -(-number // to) * to
 
 
+def attempt(function, *arguments):
+    """What a function gives, or the problem that it found."""
+    try:
+        return function(*arguments)
+    except Problem as problem:
+        return problem
+
+
 class FileStream:
-    """The bytes of one image, wherever they lie: whoever adds split images gives another class these two names."""
+    """The bytes of one file."""
 
     def __init__(self, path):
         self.file = open(path, "rb")
-        self.length = os.fstat(self.file.fileno()).st_size
+        self.path, self.length = path, os.fstat(self.file.fileno()).st_size
+
+    def __del__(self):
+        self.file.close()
 
     def read(self, at, size):
         need(0 <= at and at + size <= self.length, f"{size} bytes lie behind the end of the file", at)
-        parts = []
-        while size:
-            try:
-                part = os.pread(self.file.fileno(), size, at)
-            except OSError as error:
-                raise Damage(f"cannot be read: {error}", at) from None
-            need(part, "the file became shorter while it was read", at)
-            parts.append(part)
-            at, size = at + len(part), size - len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        try:
+            self.file.seek(at)
+            data = self.file.read(size)
+        except OSError as error:
+            raise Damage(f"cannot be read: {error}", at) from None
+        need(len(data) == size, "the file became shorter while it was read", at)
+        return data
 
 
 # ---- records of fixed layout: one table each, in the order and with the names of the document
@@ -99,16 +111,19 @@ def layout(table):
 SUPERBLOCK = layout("""magic:8s major:H minor:H _:4s incompat:Q ro_compat:Q compat:Q autoclear:Q image_uuid:16s
     set_uuid:16s recovery_point:16s parent_point:16s parent_state_root:32s kind:B block_log2:B align_log2:B
     sector_log2:B segment_no:I segment_count:I slot_area_len:I address_space_len:Q created_unix_ms:Q session_tag:12s
-    _:4s writer:32s feature_names:1536s _:32s source_token:32s _:2268s crc:I""")
+    _:4s writer:32s feature_names:1536s key_commitment:32s source_token:32s segment_start:Q
+    _:2260s crc:I""")
 TRAILER = layout("""magic:8s major:H minor:H copy:B _:3s image_uuid:16s set_uuid:16s recovery_point:16s
     parent_point:16s parent_state_root:32s content_root:32s map_root:32s state_root:32s stored_root:32s file_len:Q
     frames_end:Q index_offset:Q index_pages:Q index_leaf_pages:Q index_root:32s tree_offset:Q tree_pages:Q
     tree_hash:32s meta_offset:Q meta_len:Q meta_hash:32s stored_offset:Q stored_pieces:Q last_checkpoint:Q frames:Q
     blocks_data:Q blocks_zero:Q blocks_unused:Q blocks_excluded:Q blocks_unreadable:Q blocks_ref:Q payload_bytes:Q
-    blocks_delta:Q blocks_parent:Q mac:32s session_tag:12s _:3504s hash:32s crc:I""")
+    blocks_delta:Q blocks_parent:Q mac:32s session_tag:12s _:4s parity_offset:Q parity_len:Q parity_hash:32s
+    segment_count:I _:3448s hash:32s crc:I""")
 FRAME = layout("""magic:4s kind:B codec:B flags:B depth:B session_tag:12s nonce_salt:I seq:Q subject:Q plain_len:I
     stored_len:I payload_crc:I leaf_prefix:8s crc:I""")
-PAGE_HEADER = layout("magic:4s kind:B level:B count:H page_no:Q first:Q image_uuid:16s _:20s crc:I")
+PAGE_HEADER = layout("magic:4s kind:B level:B count:H page_no:Q first:Q image_uuid:16s tag:16s _:4s crc:I body:4032s")
+INNER_HEAD = layout("subject:Q leaf_prefix:8s plain_len:I pad_len:I codec:B flags:B depth:B _:5s")
 CHECKPOINT_HEAD = layout("""previous_address:Q number:Q next_block:Q first_piece:Q piece_count:I entry_count:I
     origin_count:I _:20s""")
 DELTA_HEAD = layout("base_block:Q base_leaf:32s depth:B _:7s")
@@ -130,30 +145,54 @@ def utf8(data, what, at):
         raise Damage(f"{what} is not UTF-8", at) from None
 
 
+def label(data, what, at):
+    """A text of fixed length: padded with zeros, without control characters."""
+    text = utf8(data.rstrip(b"\0"), what, at)
+    need(not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in text), f"{what} has a control character", at)
+    return text
+
+
+def differ(one, other, names):
+    """Whether two records of one layout differ in other fields than these."""
+    return {**vars(one), **dict.fromkeys(names.split())} != {**vars(other), **dict.fromkeys(names.split())}
+
+
+def record(table, data, name, at, magic, salt, purpose=None):
+    """The values of a record whose magic, checksum and, where it has one, hash are right."""
+    r = unpack(table, data)
+    need(r.magic == magic, f"{name}: no magic", at)
+    need(r.crc == crc(salt, data[:60] + data[64:] if magic == b"AVP1" else data[:-4]), f"{name}: crc is wrong", at)
+    need(not purpose or r.hash == keyed_hash(purpose, data[:4060]), f"{name}: hash is wrong", at)
+    return r
+
+
 def superblock(data, at):
     """A checked superblock [3], in the order of checks the document gives."""
-    s = unpack(SUPERBLOCK, data)
-    need(s.magic == b"\x89AIV\r\n\x1a\n", "superblock: no magic", at)
-    need(s.crc == crc(b"aiv.supr", data[:4092]), "superblock: crc is wrong", at)
+    s = record(SUPERBLOCK, data, "superblock", at, MAGIC, b"aiv.supr")
     if (s.major, s.minor) != (0, 3):
         raise Refused(f"the image has format {s.major}.{s.minor}, this program reads 0.3", at)
-    rows = [s.feature_names[i:i + 48] for i in range(0, 1536, 48)]
     if s.incompat & ~KNOWN_INCOMPAT:
+        rows = [s.feature_names[i:i + 48] for i in range(0, 1536, 48)]
         told = {r[1]: repr(r[4:].rstrip(b"\0").decode(errors="replace")) for r in rows if r[0] == 1}
-        bits = [b for b in range(64) if (s.incompat & ~KNOWN_INCOMPAT) >> b & 1]
-        names = [INCOMPAT[b] if b < len(INCOMPAT) else told.get(b, f"bit {b}") for b in bits]
+        told |= {5: "dedup-store", 8: "overlay"}
+        names = [told.get(b, f"bit {b}") for b in range(64) if (s.incompat & ~KNOWN_INCOMPAT) >> b & 1]
         raise Refused(f"the image needs features this program does not have: {', '.join(names)}", at)
     need(s.clean, "superblock: reserved bytes are not zero", at)
-    s.writer = utf8(s.writer.rstrip(b"\0"), "superblock: writer", at)
-    need(not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in s.writer), "superblock: a control character", at)
-    need(any(s.image_uuid) and any(s.set_uuid) and any(s.recovery_point), "superblock: an id is zero", at)
-    s.has_parent = any(s.parent_point)
-    need(s.parent_point != s.recovery_point, "superblock: the image is its own parent", at)
-    need(s.has_parent or not any(s.parent_state_root), "superblock: a parent's root without a parent", at)
-    need(1 <= s.kind <= 3 and (s.kind == 1) != s.has_parent, "superblock: kind and parent disagree", at)
-    need(s.has_parent or not s.incompat, "superblock: a feature of images with a parent", at)
+    s.writer, s.has_parent = label(s.writer, "superblock: writer", at), any(s.parent_point)
+    need(any(s.image_uuid) and any(s.set_uuid) and any(s.recovery_point) and s.parent_point != s.recovery_point,
+         "superblock: an id is zero, or the image is its own parent", at)
+    need(1 <= s.kind <= 3 and (s.kind == 1) != s.has_parent and (s.has_parent or not any(s.parent_state_root))
+         and (s.has_parent or not s.incompat & (BIT_DELTA | BIT_PARENT)), "superblock: kind and parent disagree", at)
     need(14 <= s.block_log2 <= 22 and s.align_log2 == 6 and 9 <= s.sector_log2 <= 12, "superblock: a bad size", at)
-    need(not (s.segment_no or s.segment_count or s.slot_area_len or s.autoclear), "superblock: a bad value", at)
+    s.sealed, s.keyed, s.split = s.incompat & SEALED, s.incompat & (SEALED | AUTHENTICATED), s.incompat & SPLIT
+    need(s.keyed != SEALED | AUTHENTICATED and bool(s.keyed) == any(s.key_commitment), "superblock: a bad key", at)
+    need(not (s.incompat & (SPLIT | BIT_PARITY) if s.keyed else s.incompat & KEY_SLOTS),
+         "superblock: features that exclude each other", at)
+    need(not (s.segment_count or s.autoclear) and s.slot_area_len == 32768 * bool(s.incompat & KEY_SLOTS),
+         "superblock: a bad value", at)
+    need((s.segment_start == 0) == (s.segment_no == 0) and (s.split or not s.segment_no) and s.segment_no < 1000
+         and s.segment_start % PIECE == 0 and s.segment_start < 1 << 54, "superblock: a bad segment", at)
+    s.tail = TAIL_PARITY if s.incompat & BIT_PARITY else TAIL
     s.block_size, s.sector_size = 1 << s.block_log2, 1 << s.sector_log2
     s.blocks = -(-s.address_space_len // s.block_size)
     need(1 <= s.blocks <= 1 << 40, "superblock: a bad length of the address space", at)
@@ -162,15 +201,14 @@ def superblock(data, at):
 
 def trailer(data, copy, sb, length, at):
     """A trailer that counts [11, opening, step 4]."""
-    t = unpack(TRAILER, data)
-    need(t.magic == b"AIVTRAIL", f"trailer {copy}: no magic", at)
-    need(t.crc == crc(b"aiv.trlr", data[:4092]), f"trailer {copy}: crc is wrong", at)
-    need(t.hash == keyed_hash("trailer", data[:4060]), f"trailer {copy}: hash is wrong", at)
-    need(t.clean and (t.major, t.minor, t.copy) == (0, 3, copy), f"trailer {copy}: a bad value", at)
-    need(not any(t.mac), f"trailer {copy}: an authentication code without a key", at)
-    need(t.file_len == length, f"trailer {copy}: the file has {length} bytes, not {t.file_len}", at)
-    for name in ("image_uuid", "set_uuid", "recovery_point", "parent_point", "parent_state_root"):
-        need(sb is None or getattr(t, name) == getattr(sb, name), f"trailer {copy}: {name} of another image", at)
+    name = f"trailer {copy}"
+    t = record(TRAILER, data, name, at, b"AIVTRAIL", b"aiv.trlr", "trailer")
+    need(t.clean and (t.major, t.minor, t.copy) == (0, 3, copy), f"{name}: a bad value", at)
+    need(t.file_len == length, f"{name}: the file has {length} bytes, not {t.file_len}", at)
+    need(sb is None or any(t.mac) == bool(sb.keyed), f"{name}: authentication code and key", at)
+    t.covered = data[:12] + b"\0" + data[13:512] + data[544:4060]  # by the mac, which both copies share
+    for part in ("image_uuid", "set_uuid", "recovery_point", "parent_point", "parent_state_root"):
+        need(sb is None or getattr(t, part) == getattr(sb, part), f"{name}: {part} of another image", at)
     return t
 
 
@@ -184,34 +222,39 @@ def levels(leaf_pages):
 
 # ---- frames [4]
 
-def frame_at(stream, at, end):
-    """The checked header of the frame at `at`, which must end before `end`."""
+def frame_at(stream, at, end, seal):
+    """The frame at `at`, which must end before `end`: its checked header, and as `data` its payload before the codec;
+    None when that is sealed and there is no key."""
     need(at % 64 == 0 and at + 64 <= end, "frame: no room for a header", at)
-    data = stream.read(at, 64)
-    f = unpack(FRAME, data)
-    need(f.magic == b"AVF1", "frame: no magic", at)
-    need(f.crc == crc(b"aiv.fram", data[:60]), "frame: crc of the header is wrong", at)
-    need(f.kind in (DATA, DELTA, CHECKPOINT, META, PAD), f"frame: unknown type {f.kind}", at)
+    header = stream.read(at, 64)
+    f = record(FRAME, header, "header of the frame", at, b"AVF1", b"aiv.fram")
+    need(DATA <= f.kind <= PAD, f"frame: unknown type {f.kind}", at)
+    f.at, f.size = at, 64 + round_up(f.stored_len, 64)
+    need(f.stored_len <= FRAME_MAX and at + f.size <= end, "frame: it ends behind its area, or is too long", at)
+    data = stream.read(at + 64, f.size - 64)
+    need(not any(data[f.stored_len:]), "frame: padding is not zero", at)
+    f.data = data[:f.stored_len]
+    need(f.payload_crc == crc(b"aiv.load", f.data), "frame: crc of the payload is wrong", at)
+    if seal.sealed and f.kind in (DATA, DELTA, CHECKPOINT, META):
+        need(f.stored_len >= 48 and not any(header[5:8] + header[32:44] + header[52:60]), "frame: not sealed", at)
+        if seal.key is None:
+            f.data = None
+            return f
+        key = "session frame key", f.session_tag + le64(f.seq >> 20)
+        data = seal.decrypt(key, header[24:32] + header[20:24], f.data, header[:48], "frame", at)
+        f.__dict__.update(vars(unpack(INNER_HEAD, data[:32])))
+        f.data, padding = data[32:len(data) - f.pad_len], data[max(32, len(data) - f.pad_len):]
+        need(f.clean and len(padding) == f.pad_len and not any(padding), "frame: a bad inner head or padding", at)
+    else:
+        need(f.nonce_salt == 0, "frame: nonce_salt in a frame that is not sealed", at)
     codecs = {DATA: (0, 1, 2), DELTA: (2,), META: (0, 2)}.get(f.kind, (0,))
     need(f.codec in codecs, f"frame: codec {f.codec} is not for type {f.kind}", at)
-    need(f.plain_len <= FRAME_MAX and f.stored_len <= FRAME_MAX, "frame: longer than 16 MiB", at)
-    need(f.codec or f.plain_len == f.stored_len, "frame: two lengths without a codec", at)
+    need(f.plain_len <= FRAME_MAX and f.seq + 1 < 1 << 64, "frame: a bad plain_len or seq", at)
+    need(f.codec or f.plain_len == len(f.data), "frame: two lengths without a codec", at)
     need(f.kind == DATA and f.flags <= 1 and f.depth <= 8 or not (f.flags or f.depth), "frame: bad flags or depth", at)
-    need(f.nonce_salt == 0, "frame: nonce_salt in an image that is not sealed", at)
     need(f.kind in (DATA, DELTA) or not any(f.leaf_prefix), "frame: a leaf_prefix without a leaf", at)
     need(f.kind != PAD or f.subject == 0, "frame: a PAD with a subject", at)
-    f.at, f.size = at, 64 + round_up(f.stored_len, 64)
-    need(at + f.size <= end, "frame: it ends behind its area", at)
     return f
-
-
-def payload(stream, frame):
-    """The payload as stored, its checksum and the padding behind it checked."""
-    data = stream.read(frame.at + 64, frame.size - 64)
-    need(not any(data[frame.stored_len:]), "frame: padding is not zero", frame.at)
-    data = data[:frame.stored_len]
-    need(frame.payload_crc == crc(b"aiv.load", data), "frame: crc of the payload is wrong", frame.at)
-    return data
 
 
 def decode(frame, data, base=None):
@@ -240,20 +283,25 @@ def decode_zstd(frame, data, base):
 
 # ---- pages and entries [5]
 
-def page_at(stream, at, kind, page_no, image_uuid):
-    """A checked page: its header, its entries as bytes, and all of its bytes."""
-    data = stream.read(at, PAGE)
-    p = unpack(PAGE_HEADER, data[:64])
-    salt, size, most = {1: (b"aiv.indx", 48, 84), 2: (b"aiv.tree", 80, 50)}[kind]
-    need(p.magic == b"AVP1", "page: no magic", at)
-    need(p.crc == crc(salt, data[:60] + data[64:]), "page: crc is wrong", at)
-    need(p.clean and p.kind == kind and p.image_uuid == image_uuid and p.page_no == page_no,
-         "page: not the one that belongs here", at)
+def page_at(stream, at, kind, page_no, level, image_uuid, seal):
+    """A checked page: its header, its entries as bytes (None without the key), and all of its bytes as stored."""
+    data, (salt, size, most) = stream.read(at, PAGE), {1: (b"aiv.indx", 48, 84), 2: (b"aiv.tree", 80, 50)}[kind]
+    p = record(PAGE_HEADER, data, "page", at, b"AVP1", salt)
+    need(p.clean and (p.kind, p.level, p.page_no, p.image_uuid) == (kind, level, page_no, image_uuid),
+         "page: not the one that belongs here, or of another level", at)
     need(1 <= p.count <= most, f"page: {p.count} entries", at)
-    need(not any(data[64 + size * p.count:]), "page: not zero behind its entries", at)
-    need(p.first == int.from_bytes(data[64:72], "little") & ((1 << 40) - 1 if kind == 1 and p.level == 0 else -1),
-         "page: `first` is not its first entry", at)
-    p.entries, p.data = data[64:64 + size * p.count], data
+    p.data, p.entries, body = data, None, data[64:]
+    if seal.sealed:
+        need(p.first == 0, "page: sealed, and its first entry is told", at)
+        if seal.key is None:
+            return p
+        key, nonce = ("index page key", image_uuid + seal.session_tag), le64(page_no) + kind.to_bytes(4, "little")
+        body = seal.decrypt(key, nonce, body + p.tag, data[:40], "page", at)
+    need(seal.sealed or not any(p.tag), "page: a tag without a key", at)
+    need(not any(body[size * p.count:]), "page: not zero behind its entries", at)
+    first = int.from_bytes(body[:8], "little") & ((1 << 40) - 1 if kind == 1 and level == 0 else -1)
+    need(seal.sealed or p.first == first, "page: `first` is not its first entry", at)
+    p.first, p.entries = first, body[:size * p.count]
     return p
 
 
@@ -281,7 +329,7 @@ def entries_of(data, sb, frames_end, at):
         end = e.end
         if e.framed:
             need(e.run == 1 and e.size >= 128, f"{name}: a bad run or size", at)
-            need(4096 <= e.address and e.address + e.size <= frames_end, f"{name}: its frame lies outside", at)
+            need(PAGE + sb.slot_area_len <= e.address <= frames_end - e.size, f"{name}: its frame lies outside", at)
         elif e.kind == K_PARENT:
             need(e.run == 1 and place < 1 << 40, f"{name}: a bad run or place", at)
         else:
@@ -290,28 +338,32 @@ def entries_of(data, sb, frames_end, at):
     return out
 
 
-# ---- META [8]: n number, t text, bN bytes of length N, a table a group; + a list, ? may be absent
+# ---- META [8]: names of the tags from 1 on; n number, t text, bN bytes of length N, a table a group; + a list, ? may
+# be absent
 
-ENTRY_ITEMS = {1: ("number", "n"), 2: ("type", "t"), 3: ("unique", "t"), 4: ("name", "t"), 5: ("attributes", "n"),
-               6: ("boot", "n")}
-VOLUME_ITEMS = {1: ("filesystem", "t"), 2: ("label", "t"), 3: ("uuid", "t"), 4: ("cluster", "n"),
-                5: ("capture", "n"), 6: ("why_whole", "t"), 7: ("used", "n")}
-REGION_ITEMS = {1: ("kind", "n"), 2: ("start", "n"), 3: ("length", "n"), 4: ("entry", "?", ENTRY_ITEMS),
-                5: ("volume", "?", VOLUME_ITEMS)}
-FILE_ITEMS = {1: ("volume_start", "n"), 2: ("path", "t"), 3: ("length", "n"), 4: ("ranges", "b16+")}
+def table(words, **groups):
+    rows = enumerate((word.split(":") for word in words.split()), 1)
+    return {tag: (name, kind, groups[name]) if name in groups else (name, kind) for tag, (name, kind) in rows}
+
+
 SECTIONS = {
-    1: ("manifest", {1: ("host", "t"), 2: ("set", "t"), 3: ("source", "t"), 4: ("source_id", "t"), 5: ("full", "n"),
-                     6: ("increment", "n"), 7: ("group", "b16"), 8: ("time_unix_ms", "n"), 9: ("consistency", "n"),
-                     10: ("capture", "n"), 11: ("comment", "t")}),
-    2: ("disk", {1: ("length", "n"), 2: ("sector", "n"), 3: ("physical_sector", "n"), 4: ("model", "t"),
-                 5: ("serial", "t"), 6: ("wwn", "t"), 7: ("table", "t"), 8: ("table_id", "t"),
-                 9: ("table_problems", "t+"), 10: ("regions", "+", REGION_ITEMS)}),
-    3: ("inventory", {1: ("facts", "+", {1: ("key", "t"), 2: ("value", "t")})}),
-    4: ("source_errors", {1: ("ranges", "b16+")}),
-    5: ("origins", {1: ("sessions", "b12+")}),
-    6: ("specification", {1: ("text", "t")}),
-    8: ("excluded_files", {1: ("patterns", "t+"), 2: ("count", "n"), 3: ("bytes", "n"),
-                           4: ("files", "+", FILE_ITEMS)}),
+    1: ("manifest", table("""host:t set:t source:t source_id:t full:n increment:n group:b16 time_unix_ms:n consistency:n
+        capture:n comment:t""")),
+    2: ("disk", table("length:n sector:n physical_sector:n model:t serial:t wwn:t table:t table_id:t table_problems:t+ "
+                      "regions:+", regions=table(
+        "kind:n start:n length:n entry:? volume:?",
+        entry=table("number:n type:t unique:t name:t attributes:n boot:n"),
+        volume=table("filesystem:t label:t uuid:t cluster:n capture:n why_whole:t used:n")))),
+    3: ("inventory", table("facts:+", facts=table("key:t value:t"))),
+    4: ("source_errors", table("ranges:b16+")),
+    5: ("origins", table("sessions:b12+")),
+    6: ("specification", table("text:t")),
+    8: ("excluded_files", table("patterns:t+ count:n bytes:n files:+",
+                                files=table("volume_start:n path:t length:n ranges:b16+"))),
+    9: ("roots", table("content:b32 map:b32 state:b32")),
+    10: ("trackers", table(
+        "bytes_that_mattered:b32 trackers:+ used:?", used=table("name:t not_read:n compared:n"),
+        trackers=table("kind:t name:t granularity:n depends_on:b32 marked:n places:n+ not_marked:n?"))),
 }
 
 
@@ -332,7 +384,7 @@ def items(data, table, at, depth=1):
         name, kind, *group = table[tag]
         need("+" in kind or tag not in seen, f"META: {name} occurs twice", at)
         seen.add(tag)
-        value = items(value, group[0], at, depth + 1) if group else item(value, kind.strip("+"), name, at)
+        value = items(value, group[0], at, depth + 1) if group else item(value, kind.strip("+?"), name, at)
         if "+" in kind:
             out[name].append(value)
         else:

@@ -4,9 +4,12 @@ import bisect
 import struct
 
 from aivformat import (
-    CONDITION, DATA, DELTA, DELTA_HEAD, FILL, K_DELTA, K_PARENT, K_REF, K_UNREADABLE, META, META_MAX, PAGE, PIECE,
-    SECTIONS, TAIL, Damage, Entry, FileStream, Refused, decode, entries_of, frame_at, items, keyed_hash, le64, levels,
-    need, page_at, payload, round_up, superblock, trailer, unpack)
+    BIT_PARITY, CONDITION, DATA, DELTA, DELTA_HEAD, FILL, K_DELTA, K_PARENT, K_REF, K_UNREADABLE, LAST_PARITY, MAGIC,
+    META, META_MAX, PAGE, PIECE, SECTIONS, TAIL, TAIL_PARITY, Damage, Entry, Problem, Refused, attempt, decode, differ,
+    entries_of, frame_at, items, keyed_hash, levels, need, page_at, round_up, superblock, trailer, unpack)
+from aivkeys import AREA, Ring, Seal, derive, key_area
+from aivsegments import stream_of
+from aivtrees import nodes, state_root
 
 # Leaves of a whole state are held in memory here, so this program stops long before the format does.
 BLOCKS_MAX = 1 << 26
@@ -15,17 +18,23 @@ BLOCKS_MAX = 1 << 26
 class Image:
     """An image that is finished and whose tail fits its length. `found` lists damage that did not stop it."""
 
-    def __init__(self, path, stream=None):
+    def __init__(self, path, ring=None, stream=None, given=()):
         self.path, self.found = path, []
-        self.stream = stream or FileStream(path)
-        self.superblock = self.open_superblock()
-        self.trailer = self.open_trailer()
+        self.stream = stream or stream_of(path, given)
+        self.superblock = s = self.open_superblock()
+        self.trailer = t = self.open_trailer()
         self.check_areas()
-        self.meta = None
-        try:
-            self.meta = self.open_meta()
-        except Damage as damage:
-            self.found.append(damage)
+        self.slots = self.open_slots()
+        key = (ring or Ring()).key_for(s, [copy for copy in self.slots if not isinstance(copy, Damage)])
+        self.seal, self.locked = Seal(s, key, t.session_tag), s.sealed and key is None
+        for copy in self.counting if key else ():
+            need(copy.mac == derive(key, "trailer mac", copy.covered), f"trailer {copy.copy}: forged or damaged")
+        need(s.sealed or t.state_root == state_root(s, t.content_root, t.map_root),
+             "trailer: state_root is not of its parts", self.stream.length - PAGE)
+        self.meta = None if self.locked else attempt(self.open_meta)
+        if isinstance(self.meta, Damage):
+            self.found.append(self.meta)
+            self.meta = None
         self.entries = self.firsts = None
         self.uniform = {}
 
@@ -35,83 +44,97 @@ class Image:
         n, read = self.stream.length, self.stream.read
         if n < PAGE:
             raise Refused(f"not an image: {n} bytes")
-        try:
-            return superblock(read(0, PAGE), 0)
-        except Damage as damage:
-            first = damage
-        if n >= PAGE + TAIL:
+        first = attempt(lambda: superblock(read(0, PAGE), 0))
+        if isinstance(first, Damage) and n >= PAGE + TAIL:
             self.found.append(first)
-            try:
-                return superblock(read(n - 2 * PAGE, PAGE), n - 2 * PAGE)
-            except Damage:
-                pass
-        magic = b"\x89AIV\r\n\x1a\n"
-        if read(0, 8) == magic or n >= PAGE + TAIL and (read(n - 2 * PAGE, 8) == magic or self.some_trailer()):
+            copy = attempt(superblock, read(n - 2 * PAGE, PAGE), n - 2 * PAGE)
+            if not isinstance(copy, Damage):
+                first = copy
+            elif MAGIC not in (read(0, 8), read(n - 2 * PAGE, 8)) and not self.some_trailer():
+                raise Refused("not an image: no superblock")
+        elif isinstance(first, Damage) and read(0, 8) != MAGIC:
+            raise Refused("not an image: no superblock")
+        if isinstance(first, Problem):
             raise first
-        raise Refused("not an image: no superblock")
+        return first
 
     def some_trailer(self):
-        return any(not isinstance(self.one_trailer(copy, None), Damage) for copy in (1, 2))
+        places = (1, TAIL), (1, TAIL_PARITY), (2, PAGE)
+        return any(not isinstance(self.one_trailer(copy, tail, None), Damage) for copy, tail in places)
 
-    def one_trailer(self, copy, sb):
+    def one_trailer(self, copy, tail, sb):
         n = self.stream.length
-        at = n - TAIL if copy == 1 else n - PAGE
-        try:
-            return trailer(self.stream.read(at, PAGE), copy, sb, n, at)
-        except Damage as damage:
-            return damage
+        return attempt(lambda at: trailer(self.stream.read(at, PAGE), copy, sb, n, at), n - tail)
 
     def open_trailer(self):
-        n, read = self.stream.length, self.stream.read
-        if n < PAGE + TAIL:
+        n, read, places = self.stream.length, self.stream.read, ((1, self.superblock.tail), (2, PAGE))
+        if n < PAGE + self.superblock.tail:
             raise Refused("unfinished: no room for a trailer")
-        both = [self.one_trailer(copy, self.superblock) for copy in (1, 2)]
-        counts = [t for t in both if not isinstance(t, Damage)]
-        if not counts:
-            for copy, at in ((2, n - PAGE), (1, n - TAIL)):
-                start = read(at, 16)
+        both = [self.one_trailer(copy, tail, self.superblock) for copy, tail in places]
+        self.counting = [t for t in both if not isinstance(t, Damage)]
+        if not self.counting:
+            for copy, tail in places:
+                start = read(n - tail, 16)
                 if start[:8] == b"AIVTRAIL" and start[12] == copy:
                     raise both[copy - 1]
             raise Refused("unfinished, or cut off: no trailer")
         self.found += [t for t in both if isinstance(t, Damage)]
-        if len(counts) == 2:
-            one, two = ({k: v for k, v in vars(t).items() if k not in ("copy", "hash", "crc")} for t in counts)
-            if one != two:
-                self.found.append(Damage("the two trailers differ", n - TAIL))
-        return counts[-1]
+        if len(self.counting) == 2 and differ(*both, "copy hash crc"):
+            self.found.append(Damage("the two trailers differ", n - self.superblock.tail))
+        return self.counting[-1]
+
+    def open_slots(self):
+        """Both copies of the key slots, or what is wrong with them."""
+        places = (PAGE, self.stream.length - self.superblock.tail + PAGE) if self.superblock.slot_area_len else ()
+        commitment = self.superblock.key_commitment
+        return [attempt(lambda at: key_area(self.stream.read(at, AREA), commitment, at), at) for at in places]
 
     def check_areas(self):
         t, s, at = self.trailer, self.superblock, self.stream.length - PAGE
         counts = levels(min(t.index_leaf_pages, t.file_len // PAGE))
-        need(t.frames_end >= PAGE and t.frames_end % PAGE == 0, "trailer: a bad frames_end", at)
+        need(t.frames_end >= PAGE + s.slot_area_len and t.frames_end % PAGE == 0, "trailer: a bad frames_end", at)
         need(t.index_offset == t.frames_end and t.index_leaf_pages <= t.index_pages == sum(counts) and len(counts) <= 8
              and t.tree_offset == t.index_offset + PAGE * t.index_pages
              and t.meta_offset == t.tree_offset + PAGE * t.tree_pages and t.meta_len <= META_MAX
              and t.stored_offset == round_up(t.meta_offset + t.meta_len, PAGE)
              and t.stored_pieces == -(-t.stored_offset // PIECE), "trailer: areas do not fit together", at)
-        self.stored_end = round_up(t.stored_offset + 32 * t.stored_pieces, PAGE)
-        need(t.file_len == self.stored_end + TAIL, "trailer: the areas do not end with the file", at)
+        need(t.parity_offset == round_up(t.stored_offset + 32 * t.stored_pieces, PAGE)
+             and t.parity_len == sum(PAGE * (2 * -(-(n + 4 * k) // 252) + 4 * k) for n, k in self.parity_groups())
+             and t.file_len == t.parity_offset + t.parity_len + s.tail, "trailer: areas do not end with the file", at)
+        last = t.frames_end - LAST_PARITY
+        need(not s.incompat & BIT_PARITY or last > 0 and last % PIECE == 0, "trailer: no place for parity", at)
+        need(t.segment_count == len(getattr(self.stream, "segments", "")), "trailer: number of segments", at)
         need(PAGE <= t.last_checkpoint < t.frames_end and t.last_checkpoint % 64 == 0, "trailer: last_checkpoint", at)
         need(t.index_pages or s.has_parent and not any(t.index_root), "trailer: no index", at)
-        need(t.state_root == state_root(s, t.content_root, t.map_root), "trailer: state_root is not of its parts", at)
         if s.blocks > BLOCKS_MAX:
             raise Refused(f"{s.blocks} blocks are more than this program holds in memory")
+
+    def parity_groups(self):
+        """Pages and stripes of each group of the parity area [7]."""
+        pages = 1 + (self.trailer.parity_offset - self.trailer.index_offset) // PAGE
+        groups = -(-pages // 512)
+        sizes = [pages // groups + (i < pages % groups) for i in range(groups)]
+        return [(n, max(-(-n // 16), 13 if self.superblock.incompat & BIT_PARITY else 0)) for n in sizes]
 
     def open_meta(self):
         t, out, at, count = self.trailer, {}, self.trailer.meta_offset, 0
         end = at + t.meta_len
         need(t.meta_hash == keyed_hash("section", self.stream.read(at, t.meta_len)), "META: hash is wrong", at)
         while at < end:
-            frame = frame_at(self.stream, at, end)
+            frame = frame_at(self.stream, at, end, self.seal)
             need(frame.kind == META, "META: a frame of another type", at)
             count += 1
             need(count <= 256, "META: too many sections", at)
             if frame.subject in SECTIONS:
                 name, table = SECTIONS[frame.subject]
                 need(name not in out, f"META: section {name} occurs twice", at)
-                out[name] = items(decode(frame, payload(self.stream, frame)), table, at)
+                out[name] = items(decode(frame, frame.data), table, at)
             at += frame.size
         check_meta(out, self.superblock, t.meta_offset)
+        if self.seal.sealed:
+            roots = [out["roots"][name] for name in ("content", "map", "state")]
+            need(roots[2] == state_root(self.superblock, *roots[:2]) and [*map(self.seal.shown, roots)]
+                 == [t.content_root, t.map_root, t.state_root], "META: roots that the trailer does not show", end)
         return out
 
     # ---- index
@@ -127,9 +150,9 @@ class Image:
             children, last = [], -1
             for i, (page_hash, first) in enumerate(expected):
                 at = t.index_offset + PAGE * (page_no + i)
-                page = page_at(self.stream, at, 1, page_no + i, s.image_uuid)
+                page = page_at(self.stream, at, 1, page_no + i, level, s.image_uuid, self.seal)
                 need(page_hash == keyed_hash("page", page.data), "index: hash of the page is wrong", at)
-                need(page.level == level and first in (None, page.first), "index: level or first block", at)
+                need(first in (None, page.first), "index: first block", at)
                 if level == 0:
                     entries += entries_of(page.entries, s, t.frames_end, at)
                     continue
@@ -168,7 +191,7 @@ class Image:
 
     def frame_of(self, entry):
         """The frame of an entry and its payload as stored, compared with the entry."""
-        f = frame_at(self.stream, entry.address, self.trailer.frames_end)
+        f = frame_at(self.stream, entry.address, self.trailer.frames_end, self.seal)
         name = f"frame of block {entry.first}"
         need(f.size == entry.size or f.size > entry.size == 0xFFFF * 64, f"{name}: another size", f.at)
         need(f.kind == (DELTA if entry.kind == K_DELTA else DATA), f"{name}: another type", f.at)
@@ -176,12 +199,12 @@ class Image:
         need(entry.kind == K_REF or (f.flags == 1) == (entry.kind == K_UNREADABLE), f"{name}: damaged flag", f.at)
         need(f.plain_len == self.block_len(entry.first), f"{name}: of another length", f.at)
         need(f.leaf_prefix == entry.leaf[:8], f"{name}: of another leaf", f.at)
-        return f, payload(self.stream, f)
+        return f
 
 
-def delta_head(frame, data):
-    need(frame.stored_len >= 48, "DELTA: shorter than its head", frame.at)
-    head = unpack(DELTA_HEAD, data[:48])
+def delta_head(frame):
+    need(len(frame.data) >= 48, "DELTA: shorter than its head", frame.at)
+    head = unpack(DELTA_HEAD, frame.data[:48])
     need(head.clean and 1 <= head.depth <= 8, "DELTA: a bad head", frame.at)
     return head
 
@@ -190,6 +213,7 @@ def check_meta(meta, sb, at):
     """The rules of section 8 that join several items."""
     for name in ("manifest", "disk", "origins"):
         need(name in meta, f"META: section {name} is missing", at)
+    need(("roots" in meta) == bool(sb.sealed), "META: roots are for sealed images, and must be there", at)
     m, d = meta["manifest"], meta["disk"]
     need(m["consistency"] in (1, 2, 3) and m["capture"] in (1, 2) and m["full"] >= 1, "META: a bad manifest", at)
     need(max(m["full"], m["increment"], d["physical_sector"]) < 1 << 32, "META: a number of 2^32 or more", at)
@@ -211,27 +235,13 @@ def check_meta(meta, sb, at):
         for start, length in (struct.unpack("<QQ", r) for r in ranges):
             need(start >= ends and length and start + length <= sb.address_space_len, "META: a bad range", at)
             ends = start + length
-    if files:
-        need(len(files) <= min(65536, meta["excluded_files"]["count"]), "META: number of excluded files", at)
-
-
-def state_root(sb, content_root, map_root):
-    sizes = le64(sb.address_space_len) + sb.block_size.to_bytes(4, "little") + sb.sector_size.to_bytes(4, "little")
-    return keyed_hash("state", sizes + content_root + map_root)
-
-
-def nodes(purpose, children, width, level):
-    """The nodes of one level of a tree [6] over children of `width` bytes, one behind the other."""
-    step, prefix = 128 * width, le64(level)
-    return b"".join(keyed_hash(purpose, prefix + children[i:i + step]) for i in range(0, len(children), step))
-
-
-def tree_root(purpose, level_1):
-    """The root over the nodes of level 1."""
-    level, children = 2, level_1
-    while len(children) > 32:
-        children, level = nodes(purpose, children, 32, level), level + 1
-    return children
+    need(not files or len(files) <= min(65536, meta["excluded_files"]["count"]), "META: number of excluded files", at)
+    for section, name, most in (("inventory", "facts", 65536), ("disk", "table_problems", 65536),
+                                ("excluded_files", "patterns", 65536), ("trackers", "trackers", 64)):
+        need(len(meta.get(section, {}).get(name, [])) <= most, f"META: more than {most} {name}", at)
+    for tracker in meta.get("trackers", {}).get("trackers", []):
+        places = tracker["places"]
+        need(len(places) <= 64 and sorted({*places}) == places, "META: places of a tracker", at)
 
 
 class Chain:
@@ -266,7 +276,7 @@ class Chain:
         need(len(chain) <= 10000, "chain: more than 10,000 images")
         need(len({i.superblock.recovery_point for i in chain}) == len(chain), "chain: it holds a point twice")
         for i in chain[1:]:
-            for name in ("set_uuid", "block_size", "sector_size"):
+            for name in ("set_uuid", "block_size", "sector_size", "key_commitment", "keyed"):
                 need(getattr(i.superblock, name) == getattr(chain[0].superblock, name), f"chain: {name} of {i.path}")
         return Chain(chain)
 
@@ -337,15 +347,15 @@ class Chain:
             block, level = other, owner
         if not entry.framed:
             return self.plain(entry, level, block)[0]
-        frame, data = self.images[level].frame_of(entry)
+        frame = self.images[level].frame_of(entry)
         if frame.kind == DELTA:
-            head = delta_head(frame, data)
+            head = delta_head(frame)
             need(differences < 8, f"block {block} is more than 8 differences deep", frame.at)
             base, owner = self.parents_block(level, block, head.base_block)
             need(self.leaf(base, owner, head.base_block) == head.base_leaf, "DELTA: base_leaf is another", frame.at)
-            data = decode(frame, data[48:], self.read(level + 1, head.base_block, differences + 1))
+            data = decode(frame, frame.data[48:], self.read(level + 1, head.base_block, differences + 1))
         else:
-            data = decode(frame, data)
+            data = decode(frame, frame.data)
         need(keyed_hash("leaf", data) == wanted, f"block {block}: its bytes have another leaf", frame.at)
         return data
 

@@ -6,7 +6,9 @@
     aivreader.py roots FILE [PARENT...]             the roots of the state, recomputed
     aivreader.py restore FILE [PARENT...] --to RAW  writes the state to a new raw file
 
-PARENT are the images FILE builds on, in any order. Exit code: 0 good, 1 damaged or refused, 2 wrong words.
+PARENT are the images FILE builds on, in any order. Of a split image any segment does; the others are beside it, or
+given, too. Of a sealed image without a key, verify proves the stored bytes. Exit code: 0 good, 1 damaged or refused,
+2 wrong words.
 """
 
 import argparse
@@ -15,8 +17,12 @@ import os
 import sys
 
 from aivformat import Problem, Refused
-from aivimage import Chain, Image, state_root, tree_root
+from aivimage import Chain, Image
+from aivkeys import CODE, KEY_FILE, PASSPHRASE, Ring
+from aivtrees import state_root, tree_root
 from aivverify import verify
+
+LONG = "clean magic feature_names covered specification".split()  # what info leaves out
 
 
 def plain(value):
@@ -24,18 +30,15 @@ def plain(value):
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, dict):
-        return {name: plain(v) for name, v in value.items()}
+        return {name: plain(v) for name, v in value.items() if name not in LONG}
     return [plain(v) for v in value] if isinstance(value, list) else value
 
 
 def info(images):
     image = images[0]
-    parts = {"superblock": vars(image.superblock), "trailer": vars(image.trailer), "meta": image.meta}
-    for name in ("clean", "magic", "feature_names"):
-        parts["superblock"].pop(name), parts["trailer"].pop(name, None)
-    if image.meta:
-        image.meta.pop("specification", None)  # long, and known
-    print(json.dumps(plain(parts | {"damage": [str(d) for d in image.found]}), indent=2))
+    parts = {"superblock": vars(image.superblock), "trailer": vars(image.trailer), "meta": image.meta,
+             "damage": [str(d) for d in image.found]}
+    print(json.dumps(plain(parts), indent=2))
     return not image.found
 
 
@@ -43,13 +46,14 @@ def verify_all(images):
     """Each file on its own place in a chain; one line for each thing that is wrong."""
     good = True
     for image in images:
-        others = [other for other in images if other is not image]
-        chain = Chain.of(image, others)
+        chain = Chain.of(image, [other for other in images if other is not image])
         found = verify(chain)
         for damage in found:
             print(f"{image.path}: damage: {damage}")
         if not found:
             note = "" if chain.whole else " (alone: its roots and differences need the images it builds on)"
+            if image.superblock.keyed and not image.seal.key:
+                note += " (without its key: only the stored bytes)" if image.locked else " (without its key)"
             print(f"{image.path}: good, state {image.trailer.state_root.hex()}{note}")
         good = good and not found
     return good
@@ -59,6 +63,9 @@ def whole_chain(images):
     chain = Chain.of(images[0], images[1:])
     if not chain.whole:
         raise Refused(f"{images[0].path}: it has a parent, which must be given, too")
+    for image in chain.images:
+        if image.locked:
+            raise Refused(f"{image.path}: it is sealed, and needs a key")
     chain.load()
     for _, segments in chain.states():
         pass
@@ -71,7 +78,7 @@ def roots(images):
     content, states = tree_root("content", content), tree_root("map", states)
     state, t = state_root(images[0].superblock, content, states), images[0].trailer
     print(f"content {content.hex()}\nmap     {states.hex()}\nstate   {state.hex()}")
-    return (content, states, state) == (t.content_root, t.map_root, t.state_root)
+    return [*map(images[0].seal.shown, (content, states, state))] == [t.content_root, t.map_root, t.state_root]
 
 
 def restore(images, to):
@@ -91,20 +98,43 @@ def restore(images, to):
     return True
 
 
+def content_of(path):
+    with open(path, "rb") as file:
+        return file.read(1 << 17)
+
+
+def open_all(words):
+    """The images among the files, each once whatever segments of it are named."""
+    ring, images, segments = Ring(), [], set()
+    if words.key:
+        ring.keys.append(bytes.fromhex(words.key) if len(words.key) == 64 else content_of(words.key))
+    for kind, path in ((PASSPHRASE, words.password_file), (KEY_FILE, words.key_file), (CODE, words.recovery_code_file)):
+        if path:
+            ring.add(kind, content_of(path))
+    for path in words.files:
+        if os.path.realpath(path) not in segments:
+            images.append(Image(path, ring, given=words.files))
+            segments |= {s.stream.path for s in getattr(images[-1].stream, "segments", ())}
+    return images
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["info", "verify", "roots", "restore"])
     parser.add_argument("files", nargs="+", metavar="FILE")
     parser.add_argument("--to", metavar="RAW", help="the file to make, for restore")
+    parser.add_argument("--key", metavar="KEY", help="the chain key: 64 hexadecimal digits, or a file of 32 bytes")
+    for name in ("--password-file", "--key-file", "--recovery-code-file"):
+        parser.add_argument(name, metavar="PATH", help="opens the key slots")
     words = parser.parse_args()
-    if (words.to is None) == (words.command == "restore") or words.command == "info" and len(words.files) > 1:
-        parser.error("restore needs --to, no other command takes it, and info takes one file")
+    if (words.to is None) == (words.command == "restore"):
+        parser.error("restore needs --to, and no other command takes it")
     try:
-        images = [Image(path) for path in words.files]
+        images = open_all(words)
         if words.command == "restore":
             return restore(images, words.to)
         return {"info": info, "verify": verify_all, "roots": roots}[words.command](images)
-    except (Problem, OSError) as problem:
+    except (Problem, OSError, ValueError) as problem:
         print(f"aivreader: {problem}", file=sys.stderr)
         return False
 

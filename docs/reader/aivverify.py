@@ -3,80 +3,113 @@
 import struct
 
 from aivformat import (
-    CHECKPOINT, CHECKPOINT_HEAD, DATA, DELTA, GAP, K_DATA, K_DELTA, K_PARENT, K_REF, KIND_NAMES, META, PAD, PAGE,
-    PIECE, Damage, decode, entries_of, frame_at, keyed_hash, need, page_at, payload, unpack)
-from aivimage import delta_head, nodes, tree_root
+    BIT_PARITY, CHECKPOINT, CHECKPOINT_HEAD, DATA, DELTA, K_DELTA, K_PARENT, KIND_NAMES, META, PAD, PAGE, PARITY,
+    PIECE, Damage, Problem, attempt, entries_of, frame_at, keyed_hash, levels, need, page_at, unpack)
+from aivimage import delta_head
+from aivkeys import derive
+from aivparity import area_of, check_stripes
+from aivsegments import check_segments
+from aivtrees import nodes, tree_root
 
 
 def verify(chain):
     """What is wrong with the first image of a chain, as a list; its roots need all others, too."""
     image = chain.images[0]
-    found = list(image.found)
-    frames = attempt(found, check_frames, image)
-    attempt(found, check_tail, image)
-    attempt(found, check_stored, image, found)
-    if attempt(found, chain.load, result=True) is None:
-        return found
-    attempt(found, check_counts, image)
-    if frames is not None:
-        attempt(found, check_checkpoints, image, frames)
-    attempt(found, check_trees, chain)
-    for entry in image.entries:
-        attempt(found, check_block, chain, entry)
+    found = image.found + [slots for slots in image.slots if isinstance(slots, Problem)]
+
+    def check(function, *arguments):
+        result = attempt(function, *arguments)
+        if isinstance(result, Problem):
+            found.append(result)
+        return result
+
+    frames = check(check_frames, image)
+    for function in (check_tail, check_parity, check_segments, check_slots):
+        check(function, image)
+    check(check_stored, image, found)
+    if image.locked:
+        check(check_locked_pages, image)
+    elif not isinstance(check(chain.load), Problem):
+        check(check_counts, image)
+        if not isinstance(frames, Problem):
+            check(check_checkpoints, image, frames)
+        check(check_trees, chain)
+        for entry in image.entries:
+            check(check_block, chain, entry)
     return found
-
-
-def attempt(found, check, *arguments, result=None):
-    try:
-        return check(*arguments) or result
-    except Damage as damage:
-        found.append(damage)
-        return None
 
 
 def check_frames(image):
     """Every frame of both areas, in order and without a byte between them. Returns the checkpoints."""
-    t, checkpoints = image.trailer, []
+    t, kept = image.trailer, {CHECKPOINT: [], PARITY: [], META: []}
     sessions = image.meta and set(image.meta["origins"]["sessions"])
     count = stored = 0
-    for at, end in ((PAGE, t.frames_end), (t.meta_offset, t.stored_offset)):
+    for at, end in ((PAGE + image.superblock.slot_area_len, t.frames_end), (t.meta_offset, t.stored_offset)):
         while at < end:
-            f = frame_at(image.stream, at, end)
-            data = payload(image.stream, f)
+            f = frame_at(image.stream, at, end, image.seal)
             inside_meta = t.meta_offset <= at < t.meta_offset + t.meta_len
-            need(inside_meta == (f.kind == META) and (f.kind == PAD or at < t.meta_offset + t.meta_len),
+            need(inside_meta == (f.kind == META) and (f.kind == PAD or at < t.meta_offset + t.meta_len)
+                 and (f.kind != PARITY or image.superblock.incompat & BIT_PARITY),
                  "frame: of a type that does not belong here", at)
-            need(f.kind != PAD or not any(data), "PAD: not zeros", at)
+            need(f.kind != PAD or not any(f.data), "PAD: not zeros", at)
             need(sessions is None or f.session_tag in sessions, "frame: of a session that origins do not name", at)
-            if f.kind == CHECKPOINT:
-                checkpoints.append((f, data))
-            if f.kind in (DATA, DELTA):
-                stored += f.stored_len
-            count += 1
-            at += f.size
+            if f.kind in kept:
+                kept[f.kind].append(f)
+            stored += f.stored_len * (f.kind in (DATA, DELTA))
+            count, at = count + 1, at + f.size
     need(t.frames == count and t.payload_bytes == stored, "trailer: number of frames or their bytes",
          image.stream.length - PAGE)
     need(sessions is None or image.superblock.session_tag in sessions, "META: origins without the image's session")
-    return checkpoints
+    need(kept[META], "META: no frame", t.meta_offset)
+    check_stripes(image, kept[PARITY], kept[META][0])
+    return kept[CHECKPOINT]
 
 
 def check_tail(image):
-    read, at = image.stream.read, image.stored_end
-    need(not any(read(at + PAGE, GAP)), "the gap is not zero", at + PAGE)
-    need(read(0, PAGE) == read(at + PAGE + GAP, PAGE), "the two superblocks differ", at + PAGE + GAP)
+    read, at, copy = image.stream.read, image.stream.length - image.superblock.tail, image.stream.length - 2 * PAGE
+    at += image.superblock.slot_area_len
+    need(not any(read(at + PAGE, copy - at - PAGE)), "the gap is not zero", at + PAGE)
+    need(read(0, PAGE) == read(copy, PAGE), "the two superblocks differ", copy)
+
+
+def check_parity(image):
+    t = image.trailer
+    stored = image.stream.read(t.parity_offset, t.parity_len)
+    need(keyed_hash("section", stored) == t.parity_hash, "parity area: another hash", t.parity_offset)
+    need(stored == area_of(image), "parity area: not what its pages give", t.parity_offset)
 
 
 def check_stored(image, found):
-    t, read = image.trailer, image.stream.read
-    listed = read(t.stored_offset, image.stored_end - t.stored_offset)
+    t, read, slots = image.trailer, image.stream.read, image.superblock.slot_area_len
+    listed = read(t.stored_offset, t.parity_offset - t.stored_offset)
     listed, padding = listed[:32 * t.stored_pieces], listed[32 * t.stored_pieces:]
     need(not any(padding), "stored list: padding is not zero", t.stored_offset)
     for i in range(t.stored_pieces):
         piece = read(i * PIECE, min(PIECE, t.stored_offset - i * PIECE))
+        if i == 0:  # the key slots count as zeros
+            piece = piece[:PAGE] + bytes(slots) + piece[PAGE + slots:]
         if keyed_hash("piece", piece) != listed[32 * i:32 * i + 32]:
             found.append(Damage(f"piece {i} is not what the stored list says", i * PIECE))
     root = tree_root("stored", nodes("stored", listed, 32, 1))
     need(root == t.stored_root, "stored list: another root", t.stored_offset)
+
+
+def check_slots(image):
+    """With the key, nobody without it changed them."""
+    for slots in image.slots if image.seal.key else ():
+        need(isinstance(slots, Problem) or slots.mac == derive(image.seal.key, "slot area mac", slots.covered),
+             "key slots: forged")
+
+
+def check_locked_pages(image):
+    """Of pages without the key: each is in its place, and the root and the tree are the ones."""
+    t, s, number = image.trailer, image.superblock, 0
+    for level, count in enumerate(levels(t.index_leaf_pages)):
+        for number in range(number, number + count):
+            page = page_at(image.stream, t.index_offset + PAGE * number, 1, number, level, s.image_uuid, image.seal)
+        number += 1
+    need(not number or keyed_hash("page", page.data) == t.index_root, "index: hash of the root", t.index_offset)
+    check_tree_pages(image)
 
 
 def check_counts(image):
@@ -105,7 +138,8 @@ def check_checkpoints(image, frames):
     t, s = image.trailer, image.superblock
     listed = image.stream.read(t.stored_offset, 32 * t.stored_pieces)
     entries, next_block, pieces, previous, sessions = [], 0, 0, 0, set()
-    for number, (f, data) in enumerate(frames):
+    for number, f in enumerate(frames):
+        data = f.data
         need(len(data) >= 64, "checkpoint: shorter than its head", f.at)
         h = unpack(CHECKPOINT_HEAD, data[:64])
         a = 64 + 16 * h.origin_count
@@ -161,10 +195,10 @@ def check_trees(chain):
 
 def check_roots(chain, level, content, states):
     """The roots of one state against its trailer, and against the link of the image that builds on it."""
-    t, name = chain.images[level].trailer, chain.images[level].path
+    t, name, shown = chain.images[level].trailer, chain.images[level].path, chain.images[level].seal.shown
     at = chain.images[level].stream.length - PAGE
-    need(tree_root("content", content) == t.content_root, f"{name}: another content_root", at)
-    need(tree_root("map", states) == t.map_root, f"{name}: another map_root", at)
+    need(shown(tree_root("content", content)) == t.content_root, f"{name}: another content_root", at)
+    need(shown(tree_root("map", states)) == t.map_root, f"{name}: another map_root", at)
     if level:
         link = chain.images[level - 1].superblock
         need((t.recovery_point, t.state_root) == (link.parent_point, link.parent_state_root), f"{name}: no parent")
@@ -177,9 +211,9 @@ def check_tree_pages(image):
     need(keyed_hash("section", pages) == t.tree_hash, "tree pages: another hash", t.tree_offset)
     for i in range(t.tree_pages):
         at = t.tree_offset + PAGE * i
-        page = page_at(image.stream, at, 2, i, image.superblock.image_uuid)
-        need(page.level == 0 and (page.count == 50 or i + 1 == t.tree_pages), "tree pages: level or count", at)
-        for group, reserved, hashes in struct.iter_unpack("<QQ64s", page.entries):
+        page = page_at(image.stream, at, 2, i, 0, image.superblock.image_uuid, image.seal)
+        need(page.count == 50 or i + 1 == t.tree_pages, "tree pages: count", at)
+        for group, reserved, hashes in struct.iter_unpack("<QQ64s", page.entries or b""):
             need(last < group <= (image.superblock.blocks - 1) // 128 and reserved == 0, "tree pages: a bad node", at)
             out[group], last = (at, hashes), group
     return out
@@ -207,6 +241,6 @@ def check_block(chain, entry):
     image = chain.images[0]
     if entry.kind in (K_DELTA, K_PARENT) and not chain.whole:
         if entry.kind == K_DELTA:
-            delta_head(*image.frame_of(entry))
+            delta_head(image.frame_of(entry))
     elif entry.framed or entry.kind == K_PARENT:
         chain.read(0, entry.first)

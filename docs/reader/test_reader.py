@@ -7,49 +7,72 @@ import tempfile
 import unittest
 
 import aivformat
+import aivkeys
+import aivparity
 from aivformat import Damage, Problem, Refused, crc, keyed_hash
-from aivimage import Chain, Image, nodes, state_root, tree_root
+from aivimage import Chain, Image
+from aivkeys import CODE, KEY_FILE, PASSPHRASE, RECIPIENT, Ring, derive
 from aivreader import restore, whole_chain
+from aivsegments import Joined, Segment
+from aivtrees import nodes, state_root, tree_root
 from aivverify import verify
 
 GOLDEN = pathlib.Path(__file__).resolve().parents[2] / "testdata/golden"
-PARENTS = {"child.aii": ["parent.aiv"]}
-# Images with a key, which this reader refuses by the name of the feature.
-KEYED = {"authenticated.aiv": "authenticated", "sealed.aiv": "sealed", "sealed-parent.aiv": "sealed",
-         "sealed-child.aii": "sealed"}
-IMAGES = sorted(p.name for p in GOLDEN.iterdir() if p.suffix in (".aiv", ".aii") and p.name not in KEYED)
+PARENTS = {"child.aii": ["parent.aiv"], "sealed-child.aii": ["sealed-parent.aiv"]}
+IMAGES = sorted(p.name for p in GOLDEN.iterdir() if p.suffix in (".aiv", ".aii"))
+KEYED = [name for name in IMAGES if name.startswith(("sealed", "authenticated"))]
+SEALED = [name for name in KEYED if name.startswith("sealed")]
+SPLIT = ["split.aiv"]
+DUMPED = [name for name in IMAGES if (GOLDEN / name).with_suffix(".dump").exists()]
+PLAIN = [name for name in IMAGES if name not in KEYED + SPLIT]
+KEY = b"a chain key of thirty-two bytes."
 
 
 class Bytes:
     """A file in memory, in the place of a FileStream."""
 
-    def __init__(self, data):
-        self.data, self.length = bytes(data), len(data)
+    def __init__(self, data, path=""):
+        self.data, self.length, self.path = bytes(data), len(data), path
 
     def read(self, at, size):
         aivformat.need(0 <= at and at + size <= self.length, "outside the file", at)
         return self.data[at:at + size]
 
 
-def image(name, data=None):
-    return Image(name, Bytes((GOLDEN / name).read_bytes() if data is None else data))
+def ring(*keys):
+    out = Ring()
+    out.keys += keys
+    return out
 
 
-def chain(name, data=None):
-    return Chain.of(image(name, data), [image(p) for p in PARENTS.get(name, [])])
+def files(name):
+    """The names of the files of an image."""
+    return sorted(p.name for p in GOLDEN.glob(name + "*"))
 
 
-def problems(name, data):
+def image(name, data=None, keys=None, part=0):
+    """A stored image; with `data` in the place of one of its files."""
+    streams = [Bytes((GOLDEN / n).read_bytes() if data is None or i != part else data, n)
+               for i, n in enumerate(files(name))]
+    stream = Joined([Segment(s) for s in streams]) if name in SPLIT else streams[0]
+    return Image(name, ring(KEY) if keys is None and name in KEYED else keys, stream)
+
+
+def chain(name, data=None, keys=None, part=0):
+    return Chain.of(image(name, data, keys, part), [image(p, keys=keys) for p in PARENTS.get(name, [])])
+
+
+def problems(name, data, keys=None, part=0):
     """What opening and verifying say; nothing, when they notice nothing."""
     try:
-        return verify(chain(name, data))
+        return verify(chain(name, data, keys, part))
     except Problem as problem:
         return [problem]
 
 
 class Golden(unittest.TestCase):
     def test_there_are_stored_images(self):
-        self.assertGreaterEqual(len(IMAGES), 6)
+        self.assertGreaterEqual((len(IMAGES), len(KEYED), len(files("split.aiv"))), (12, 4, 3))
 
     def test_every_stored_image_verifies(self):
         for name in IMAGES:
@@ -57,10 +80,11 @@ class Golden(unittest.TestCase):
                 self.assertEqual(verify(chain(name)), [])
 
     def test_an_image_with_a_parent_verifies_alone_as_far_as_it_can(self):
-        self.assertEqual(verify(Chain([image("child.aii")])), [])
+        for name in PARENTS:
+            self.assertEqual(verify(Chain([image(name)])), [])
 
     def test_roots_are_those_of_the_dump(self):
-        for name in IMAGES:
+        for name in DUMPED:
             dump = (GOLDEN / name).with_suffix(".dump").read_text()
             with self.subTest(name):
                 one, segments = whole_chain([image(name), *map(image, PARENTS.get(name, []))])
@@ -68,11 +92,11 @@ class Golden(unittest.TestCase):
                 content, states = tree_root("content", content), tree_root("map", states)
                 state = state_root(one.images[0].superblock, content, states)
                 for label, root in (("content", content), ("map    ", states), ("state  ", state)):
-                    self.assertRegex(dump, rf"(?m)^ +{label} {root.hex()}$")
+                    self.assertRegex(dump, rf"(?m)^ +{label} {one.images[0].seal.shown(root).hex()}$")
                 self.assertIn(f"root {one.images[0].trailer.stored_root.hex()}", dump)
 
     def test_every_entry_of_the_dump_is_read_as_the_dump_says(self):
-        for name in IMAGES:
+        for name in DUMPED:
             dump = (GOLDEN / name).with_suffix(".dump").read_text()
             with self.subTest(name):
                 one = chain(name)
@@ -83,21 +107,24 @@ class Golden(unittest.TestCase):
     def test_a_chain_is_restored_to_the_bytes_its_leaves_name(self):
         with tempfile.TemporaryDirectory() as folder:
             raw = pathlib.Path(folder) / "raw"
-            images = [image("child.aii"), image("parent.aiv")]
+            images = [image("sealed-child.aii"), image("sealed-parent.aiv")]
             restore(images, raw)
             data, s = raw.read_bytes(), images[0].superblock
             self.assertEqual(len(data), s.address_space_len)
             blocks = [data[at:at + s.block_size] for at in range(0, len(data), s.block_size)]
             leaves = b"".join(keyed_hash("leaf", block) for block in blocks)
-            self.assertEqual(tree_root("content", nodes("content", leaves, 32, 1)), images[0].trailer.content_root)
+            root = tree_root("content", nodes("content", leaves, 32, 1))
+            self.assertEqual(root, images[0].meta["roots"]["content"])
+            self.assertEqual(images[0].seal.shown(root), images[0].trailer.content_root)
             with self.assertRaises(FileExistsError):
                 restore(images, raw)
 
     def test_one_state_has_one_content_under_every_codec(self):
         with tempfile.TemporaryDirectory() as folder:
-            for name in ("none", "lz4", "zstd"):
+            names = ("none", "lz4", "zstd", "sealed", "authenticated")
+            for name in names:
                 restore([image(f"{name}.aiv")], pathlib.Path(folder) / name)
-            raws = {(pathlib.Path(folder) / name).read_bytes() for name in ("none", "lz4", "zstd")}
+            raws = {(pathlib.Path(folder) / name).read_bytes() for name in names}
             self.assertEqual(len(raws), 1)
 
     def test_another_image_is_no_parent(self):
@@ -114,19 +141,131 @@ def described(e):
     return f"{text} at 0x{e.address:x}, leaf {e.leaf.hex()}" if e.framed else text
 
 
+class Keyed(unittest.TestCase):
+    def test_a_sealed_image_without_its_key_is_proven_as_it_is_stored_and_gives_nothing_away(self):
+        for name in SEALED:
+            one = image(name, keys=ring())
+            self.assertEqual((verify(Chain([one])), one.locked, one.meta), ([], True, None))
+            with self.assertRaisesRegex(Refused, "needs a key"):
+                whole_chain([image(n, keys=ring()) for n in (name, *PARENTS.get(name, []))])
+
+    def test_a_wrong_key_is_refused_and_so_is_a_key_for_an_image_without_one(self):
+        for name in KEYED:
+            with self.assertRaisesRegex(Refused, "nothing that was given opens"):
+                image(name, keys=ring(b"another key of thirty-two bytes."))
+        with self.assertRaisesRegex(Refused, "this image has none"):
+            image("zstd.aiv", keys=ring(KEY))
+
+    def test_a_key_file_opens_its_slot_and_another_does_not(self):
+        keys = ring()
+        keys.add(KEY_FILE, b"C" * 64)
+        with self.assertRaisesRegex(Refused, "nothing that was given opens"):
+            image("sealed.aiv", keys=keys)
+        keys.add(KEY_FILE, b"B" * 64)
+        self.assertEqual(verify(Chain([image("sealed.aiv", keys=keys)])), [])
+        self.assertEqual(keys.keys, [KEY])
+
+    def test_one_whole_copy_of_the_slots_is_enough(self):
+        good = (GOLDEN / "sealed.aiv").read_bytes()
+        for at in (5000, len(good) - aivformat.TAIL + 5000):
+            keys, bad = ring(), bytearray(good)
+            keys.add(KEY_FILE, b"B" * 64)
+            bad[at] ^= 1
+            self.assertRegex(str(verify(Chain([image("sealed.aiv", bad, keys)]))), "key slots")
+
+    def test_an_authenticated_image_whose_trailer_was_made_anew_is_forged(self):
+        def edit(data):
+            for at in (len(data) - aivformat.TAIL, len(data) - 4096):
+                data[at + 488] ^= 1  # payload_bytes, which are for display
+        bad = resealed((GOLDEN / "authenticated.aiv").read_bytes(), edit)
+        image("authenticated.aiv", bad, ring())
+        with self.assertRaisesRegex(Damage, "forged"):
+            image("authenticated.aiv", bad)
+
+    def test_slots_are_opened_as_the_vectors_say(self):
+        secret_key = "aiv-secret-exvqexvqexvqexvqexvqexvqexvqexvqexvqexvqexvqexvqexvmyqvmh4"
+        for kind, secret, wrapped, mac, costs in (
+                (PASSPHRASE, "Zu\u0308rich\nand more\n".encode(),
+                 "2a0284ff3a03dd7a7876abb24fa6c4294a879c8d0e65829874bf9c19e6461efe7938929028be69319d27be37b5db46d2",
+                 "51244ee608812f09", (64, 2, 2)),
+                (KEY_FILE, b"\x5a" * 32,
+                 "e7edbaf987e7b1a2316535d4f76bd5f212b41fb820860dd1994d53c72556e343d509d1162f61e096fc81785b35371e0f",
+                 "101a91946668a49d", (0, 0, 0)),
+                (CODE, b"000gd-40R4X-0M3OO-E209K 185G3-R38ED-1W8I1-24GKZ\n",
+                 "e2f8cbaaebe90bc8a0d049fad622d52d6a3c7878ee87a0d2e247210bd8c139750400882238a16567e95a24e09fd3731d",
+                 "767099b49cb45ca5", (0, 0, 0)),
+                (RECIPIENT, f"# a note\n{secret_key}\n".encode(),
+                 "89bd56d8986f1f354da495af39577c39f71cabcfecaaad259c4dc9602f342f57b98c7fddd64d2d65f35b4aa468117c6a",
+                 "8ddd83f4e61c9274", (0, 0, 0))):
+            with self.subTest(kind):
+                key, salt = bytes(range(32)), bytes(range(0x20, 0x40))
+                public, own = bytes(32), bytes(32)
+                if kind == RECIPIENT:
+                    public, own = (aivkeys.X25519PrivateKey.from_private_bytes(s).public_key().public_bytes_raw()
+                                   for s in (bytes(range(0x40, 0x60)), b"\x77" * 32))
+                slot = aivkeys.SLOT[1].pack(kind, bytes(3), *costs, 1, bytes(8), b"label", salt, public, own,
+                                            bytes.fromhex(wrapped), bytes(784))
+                area = bytearray(aivkeys.AREA)
+                commitment = derive(key, "key commitment")
+                area[:96] = b"AIVKEYS1" + (1).to_bytes(8, "little") + commitment + b"\1" + bytes(15 + 32)
+                area[1024:2048] = slot
+                code = derive(key, "slot area mac", bytes(area[:64] + area[96:992] + area[1024:]))
+                self.assertEqual(code.hex()[:16], mac)
+                area[64:96] = code
+                area[992:1024] = keyed_hash("slots", bytes(area[:992] + area[1024:]))
+                keys = ring()
+                keys.add(PASSPHRASE if kind == PASSPHRASE else CODE if kind == CODE else KEY_FILE, secret)
+                sb = aivformat.SimpleNamespace(keyed=True, key_commitment=commitment)
+                self.assertEqual(keys.key_for(sb, [aivkeys.key_area(bytes(area), commitment, 0)]), key)
+
+    def test_mistyped_codes_are_told(self):
+        with self.assertRaisesRegex(Damage, "group 2 is mistyped"):
+            aivkeys.recovery_code("000GD-40R4Y-0M300-E209K-185G3-R38ED-1W811-24GKZ")
+        with self.assertRaisesRegex(Damage, "mistyped"):
+            aivkeys.secret_key(b"aiv-secret-exvqexvqexvqexvqexvqexvqexvqexvqexvqexvqexvqexvqexvmyqvmh0")
+
+
+class Split(unittest.TestCase):
+    def segments(self, *parts):
+        names = files("split.aiv")
+        return Joined([Segment(Bytes((GOLDEN / names[part]).read_bytes(), names[part])) for part in parts])
+
+    def test_any_segment_finds_the_others_beside_it(self):
+        for name in files("split.aiv"):
+            self.assertEqual(verify(Chain([Image(GOLDEN / name)])), [])
+
+    def test_a_missing_segment_is_told_by_its_number_and_one_twice_is_refused(self):
+        for parts, number in (((1, 2), 1), ((0, 2), 2), ((0, 1), 3)):
+            with self.assertRaisesRegex(Refused, f"segment {number} of the image is missing"):
+                self.segments(*parts)
+        with self.assertRaisesRegex(Damage, "another file is segment 2, too"):
+            self.segments(0, 1, 1, 2)
+        self.assertEqual(self.segments(2, 0, 1).length, image("split.aiv").stream.length)
+
+    def test_a_lost_superblock_of_a_segment_is_told_and_does_not_hide_the_image(self):
+        for part, name in enumerate(files("split.aiv")):
+            bad = bytearray((GOLDEN / name).read_bytes())
+            bad[:4096] = bytes(4096)
+            one = image("split.aiv", bad, part=part)
+            self.assertEqual(one.trailer.state_root, image("split.aiv").trailer.state_root)
+            self.assertRegex(str(verify(Chain([one]))), "superblock")
+
+
 class Damaged(unittest.TestCase):
     def test_flipped_bits_are_found(self):
         chance = random.Random(20260301)
         for name in IMAGES:
-            good = (GOLDEN / name).read_bytes()
-            ends = len(good) - aivformat.TAIL
-            # Half of the places outside the gap, which is most of a small file.
-            places = [chance.randrange(len(good)) for _ in range(30)] + [chance.randrange(ends) for _ in range(70)]
-            for at in places:
-                with self.subTest(f"{name}, byte {at}"):
+            for part, file in enumerate(files(name)):
+                good = (GOLDEN / file).read_bytes()
+                ends = len(good) - image(name).superblock.tail
+                # Half of the places outside the gap, which is most of a small file.
+                places = [chance.randrange(len(good)) for _ in range(30)] + [chance.randrange(ends) for _ in range(70)]
+                for i, at in enumerate(places):
                     bad = bytearray(good)
                     bad[at] ^= 1 << chance.randrange(8)
-                    self.assertNotEqual(problems(name, bad), [])
+                    keys = ring() if name in SEALED and i % 2 else None  # locked images show all damage, too
+                    with self.subTest(f"{file}, byte {at}"):
+                        self.assertNotEqual(problems(name, bad, keys, part), [])
 
     def test_every_byte_of_the_fixed_records_is_proven(self):
         name, chance = "zstd.aiv", random.Random(5)
@@ -154,7 +293,7 @@ class Damaged(unittest.TestCase):
                 self.assertNotEqual(problems("zstd.aiv", bad), [])
 
     def test_a_file_that_is_cut_off_is_no_finished_image(self):
-        for name in IMAGES:
+        for name in PLAIN + KEYED:
             good = (GOLDEN / name).read_bytes()
             for length in [0, 1, 4095, 4096, 81919, len(good) - 4096, len(good) - 1]:
                 with self.subTest(f"{name}, {length} bytes"), self.assertRaises(Problem):
@@ -167,17 +306,12 @@ class Damaged(unittest.TestCase):
                 image(name, good + b"\0")
 
     def test_a_newer_image_is_called_newer_and_not_damaged(self):
-        for at, value, words in ((10, 99, "format 0.99"), (16, 1, "sealed"), (18, 128, "bit 23")):
+        for at, value, words in ((10, 99, "format 0.99"), (17, 1, "overlay"), (18, 128, "bit 23")):
             bad = bytearray((GOLDEN / "zstd.aiv").read_bytes())
             bad[at] = value
             bad[4092:4096] = crc(b"aiv.supr", bad[:4092]).to_bytes(4, "little")
             with self.subTest(words), self.assertRaisesRegex(Refused, words):
                 image("zstd.aiv", bad)
-
-    def test_an_image_with_a_key_is_refused_by_the_name_of_its_feature(self):
-        for name, feature in KEYED.items():
-            with self.subTest(name), self.assertRaisesRegex(Refused, feature):
-                image(name)
 
     def test_something_else_is_not_called_an_image(self):
         with self.assertRaisesRegex(Refused, "not an image"):
@@ -186,7 +320,7 @@ class Damaged(unittest.TestCase):
 
 def resealed(good, edit):
     """An image with one change and every checksum and hash over it made right again: only the rules are left."""
-    one, data = Image("good", Bytes(good)), bytearray(good)
+    one, data = Image("good", stream=Bytes(good)), bytearray(good)
     t, n = one.trailer, len(good)
     edit(data)
 
@@ -196,7 +330,7 @@ def resealed(good, edit):
 
     for at, end in ((4096, t.frames_end), (t.meta_offset, t.stored_offset)):
         while at < end:
-            frame = aivformat.frame_at(one.stream, at, end)
+            frame = aivformat.frame_at(one.stream, at, end, one.seal)
             load = data[at + 64:at + 64 + frame.stored_len]
             data[at + 48:at + 52] = crc(b"aiv.load", load).to_bytes(4, "little")
             seal(at, b"aiv.fram")
@@ -217,7 +351,12 @@ def resealed(good, edit):
     listed = b"".join(keyed_hash("piece", piece) for piece in pieces)
     data[t.stored_offset:t.stored_offset + len(listed)] = listed
     meta = bytes(data[t.meta_offset:t.meta_offset + t.meta_len])
-    for at in (n - aivformat.TAIL, n - 4096):
+    image = aivformat.SimpleNamespace(trailer=t, stream=Bytes(data), superblock=one.superblock,
+                                      parity_groups=one.parity_groups)
+    area = aivparity.area_of(image)
+    data[t.parity_offset:t.parity_offset + t.parity_len] = area
+    for at in (n - one.superblock.tail, n - 4096):
+        data[at + 576:at + 608] = keyed_hash("section", area)
         data[at + 208:at + 240] = tree_root("stored", nodes("stored", listed, 32, 1))
         data[at + 280:at + 312] = hashes[0]
         data[at + 328:at + 360] = keyed_hash("section", bytes(data[t.tree_offset:t.meta_offset]))
@@ -246,13 +385,13 @@ FORGED = [
     (0x85c0 + 64 + 8, b"\0\0\x30", "no source error touches"),
     (-4096 + 432, b"\0", "number of frames"), (-4096 + 440, b"\6", "number of blocks DATA"),
     (-4096 + 424, b"\x40", "the last is missing"), (-4096 + 112, b"\0", "state_root"),
-    (-4096 + 600, b"\1", "bad value"),
+    (-4096 + 700, b"\1", "bad value"),
 ]
 
 
 class Forged(unittest.TestCase):
     def test_resealing_alone_changes_nothing(self):
-        for name in IMAGES:
+        for name in PLAIN:
             good = (GOLDEN / name).read_bytes()
             self.assertEqual(resealed(good, lambda data: None), good, name)
 
@@ -269,7 +408,18 @@ class Forged(unittest.TestCase):
 
 
 class Vectors(unittest.TestCase):
-    """Those of section 6."""
+    """Those of sections 6 and 7."""
+
+    def test_the_erasure_code(self):
+        self.assertEqual(bytes(aivparity.coefficient(1, j) for j in (0, 1, 2, 127)).hex(), "7ffc7e55")
+        self.assertEqual(bytes(aivparity.coefficient(2, j) for j in (0, 1, 2, 127)).hex(), "e2ffe65e")
+        self.assertEqual(bytes(aivparity.coefficient(3, j) for j in (0, 1, 2, 127)).hex(), "801d8326")
+        self.assertEqual({aivparity.coefficient(0, j) for j in range(128)}, {1})
+        made = aivparity.parity_of([bytes(i & 255 ^ j for i in range(512)) for j in range(3)])
+        self.assertEqual(b"".join(p[:8] for p in made).hex(),
+                         "0302010007060504" "4243404146474445" "0203000106070405" "0000000000000000")
+        self.assertEqual(aivkeys.blake3(b"".join(made)).hexdigest(),
+                         "b95fc1f6d404c9f2e254a6af42f679300cf9f83dac8e271abb902a070eb371ae")
 
     def test_checksums_and_leaves(self):
         self.assertEqual(crc(b"", b"123456789"), 0xE3069283)

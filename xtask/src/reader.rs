@@ -19,27 +19,79 @@ const READER: &str = "docs/reader";
 /// Where a chain is made, and with what.
 struct Case {
     name: &'static str,
+    /// The disk it begins with.
+    disk: &'static str,
     /// Options of every backup.
     options: &'static [&'static str],
+    /// Options of every merge.
+    merging: &'static [&'static str],
+    /// What `aiv` and the reader get to open its images.
+    key: &'static [&'static str],
+    /// Feature bits that all of its images must have.
+    features: u64,
     /// What the trailers of the chain must count, lest the case be about something else.
     counted: &'static [&'static str],
 }
+
+const SEALED: u64 = 1 << 0;
+const AUTHENTICATED: u64 = 1 << 1;
+const SPLIT: u64 = 1 << 2;
+const PARITY: u64 = 1 << 6;
+const KEY_SLOTS: u64 = 1 << 7;
+
+const PLAIN: Case = Case {
+    name: "",
+    disk: "disk.raw",
+    options: &[],
+    merging: &[],
+    key: &[],
+    features: 0,
+    counted: &["blocks_data", "blocks_zero", "blocks_delta"],
+};
 
 const CASES: &[Case] = &[
     Case {
         name: "none",
         options: &["--compress", "none", "--exclude", "*.iso"],
         counted: &["blocks_data", "blocks_zero", "blocks_unused", "blocks_excluded"],
+        ..PLAIN
     },
     Case {
         name: "lz4",
         options: &["--compress", "lz4"],
         counted: &["blocks_data", "blocks_zero", "blocks_unused", "blocks_delta"],
+        ..PLAIN
+    },
+    Case { name: "zstd", options: &["--compress", "zstd:1", "--sectors", "all"], ..PLAIN },
+    Case {
+        name: "sealed",
+        options: &["--seal", "--pad-sizes"],
+        key: &["--password-file", "password"],
+        features: SEALED | KEY_SLOTS,
+        ..PLAIN
     },
     Case {
-        name: "zstd",
-        options: &["--compress", "zstd:1", "--sectors", "all"],
-        counted: &["blocks_data", "blocks_zero", "blocks_delta"],
+        name: "authenticated",
+        options: &["--authenticate"],
+        key: &["--key-file", "noise.key"],
+        features: AUTHENTICATED | KEY_SLOTS,
+        ..PLAIN
+    },
+    Case {
+        name: "split",
+        disk: "large.raw",
+        options: &["--split", "64M"],
+        merging: &["--split", "64M"],
+        features: SPLIT,
+        ..PLAIN
+    },
+    Case {
+        name: "parity",
+        disk: "large.raw",
+        options: &["--parity"],
+        merging: &["--parity"],
+        features: PARITY,
+        ..PLAIN
     },
 ];
 
@@ -123,7 +175,8 @@ impl Judge<'_> {
         command
     }
 
-    /// 24 MiB of ext4 with texts, bytes that do not compress, and a file to leave out.
+    /// 24 MiB of ext4 with texts, bytes that do not compress, and a file to leave out; the same
+    /// with more than fits one segment; and secrets.
     fn make_disk(&self) -> Outcome {
         let docs = process::repository().join("docs");
         self.run("cp", &["--recursive", path(&docs)?, "tree"])?;
@@ -131,7 +184,16 @@ impl Judge<'_> {
         self.noise("tree/noise.bin", 3 << 20)?;
         self.noise("change", 300_000)?;
         let small = ["-q", "-t", "ext4", "-b", "1024", "-d", "tree", "disk.raw", "24M"];
-        self.run("mke2fs", &small)
+        self.run("mke2fs", &small)?;
+        self.noise("tree/large.bin", 66 << 20)?;
+        self.run("mke2fs", &["-q", "-t", "ext4", "-b", "1024", "-d", "tree", "large.raw", "100M"])?;
+        self.noise("noise.key", 64)?;
+        self.write("password", "Z\u{fc}rich to Gen\u{e8}ve\n")?;
+        self.write("other", "another passphrase\n")
+    }
+
+    fn write(&self, name: &str, text: &str) -> Outcome {
+        fs::write(self.folder.join(name), text).map_err(|e| format!("{name}: {e}"))
     }
 
     fn noise(&self, name: &str, length: u64) -> Outcome {
@@ -141,31 +203,34 @@ impl Judge<'_> {
     }
 
     /// One chain of three points: how many were judged, the merged ones included.
-    fn case(&self, Case { name, options, counted }: &Case) -> Result<usize, String> {
+    fn case(&self, case: &Case) -> Result<usize, String> {
+        let Case { name, disk, options, merging, key, counted, .. } = case;
         let backup = |more: &[&str]| {
             let what = ["backup", "source.raw", "--to", name, "--name", "judge"];
-            self.aiv(&[&what, *options, more].concat())
+            self.aiv(&[&what, *options, *key, more].concat())
         };
-        self.run("cp", &["--sparse=always", "disk.raw", "source.raw"])?;
+        self.run("cp", &["--sparse=always", disk, "source.raw"])?;
         backup(&["--block-size", "16K"])?;
         self.edit("write change change.bin")?;
         self.edit("rm noise.bin")?;
         backup(&[])?;
         // A larger disk with a larger filesystem: blocks that no parent has.
-        self.run("truncate", &["--size=30M", "source.raw"])?;
+        self.run("truncate", &["--size=+6M", "source.raw"])?;
         self.run("resize2fs", &["source.raw"])?;
         self.edit("write change again.bin")?;
         backup(&[])?;
-        let before = self.compare(name, 3)?;
+        let before = self.compare(case, 3)?;
         self.counts(name, counted)?;
         self.damage(name)?;
+        self.locked(case)?;
         // Merged into an increment on the full image, then into one full image.
         let full = self.info(&self.images(name)?.swap_remove(0))?;
         let point = full["superblock"]["recovery_point"].as_str().unwrap_or_default();
-        self.aiv(&["consolidate", name, "--keep", "1", "--keep-point", point])?;
-        let merged = self.compare(name, 2)?;
-        self.aiv(&["consolidate", name, "--keep", "1"])?;
-        Ok(before + merged + self.compare(name, 1)?)
+        let keep = [&["consolidate", name, "--keep", "1"], *merging, *key].concat();
+        self.aiv(&[&keep[..], &["--keep-point", point]].concat())?;
+        let merged = self.compare(case, 2)?;
+        self.aiv(&keep)?;
+        Ok(before + merged + self.compare(case, 1)?)
     }
 
     fn edit(&self, request: &str) -> Outcome {
@@ -173,20 +238,24 @@ impl Judge<'_> {
     }
 
     /// Every image of a folder is good, and reads through its parents as `aiv` reads it.
-    fn compare(&self, folder: &str, expected: usize) -> Result<usize, String> {
-        let images = self.images(folder)?;
+    fn compare(&self, case: &Case, expected: usize) -> Result<usize, String> {
+        let images = self.images(case.name)?;
         if images.len() != expected {
             return Err(format!("{} images, expected {expected}: {images:?}", images.len()));
         }
         for image in &images {
             let others = images.iter().filter(|other| *other != image);
             let files: Vec<&str> = [image].into_iter().chain(others).map(String::as_str).collect();
-            process::run(&mut self.reader(&[&["verify"], &files[..]].concat()))?;
-            let restore = [&["restore"], &files[..], &["--to", "reader.raw"]].concat();
+            process::run(&mut self.reader(&[&["verify"], &files[..], case.key].concat()))?;
+            let restore = [&["restore"], &files[..], &["--to", "reader.raw"], case.key].concat();
             process::run(&mut self.reader(&restore))?;
-            self.aiv(&["restore", image, "--to", "aiv.raw"])?;
+            self.aiv(&[&["restore", image, "--to", "aiv.raw"], case.key].concat())?;
             self.run("cmp", &["reader.raw", "aiv.raw"])?;
             self.run("rm", &["reader.raw", "aiv.raw"])?;
+            let bits = self.info(image)?["superblock"]["incompat"].as_u64().unwrap_or_default();
+            if bits & case.features != case.features {
+                return Err(format!("{image} has features {bits:#x}, not {:#x}", case.features));
+            }
         }
         Ok(images.len())
     }
@@ -214,18 +283,40 @@ impl Judge<'_> {
     /// One changed bit in the middle of an image, and the reader says so.
     fn damage(&self, folder: &str) -> Outcome {
         let image = self.images(folder)?.swap_remove(0);
-        let changed = self.folder.join("changed.aiv");
+        let file = self.folder.join(&image);
         let failed = |e| format!("{image}: {e}");
-        let mut bytes = fs::read(self.folder.join(&image)).map_err(failed)?;
+        let mut bytes = fs::read(&file).map_err(failed)?;
         let middle = bytes.len() / 2;
         bytes[middle] ^= 0x10;
-        fs::write(&changed, bytes).map_err(failed)?;
-        let said = self.reader(&["verify", "changed.aiv"]).output().map_err(failed)?;
+        fs::write(&file, &bytes).map_err(failed)?;
+        let said = self.reader(&["verify", &image]).output().map_err(failed)?;
+        bytes[middle] ^= 0x10;
+        fs::write(&file, &bytes).map_err(failed)?;
         let words = String::from_utf8_lossy(&said.stdout);
         if said.status.code() == Some(1) && words.contains("damage: piece") {
             return Ok(());
         }
         Err(format!("a changed bit at byte {middle} of {image} was not found: {words}"))
+    }
+
+    /// Without its key a sealed image proves its stored bytes and gives none away; a wrong key
+    /// opens nothing.
+    fn locked(&self, case: &Case) -> Outcome {
+        if case.features & SEALED == 0 {
+            return Ok(());
+        }
+        let image = self.images(case.name)?.swap_remove(0);
+        process::run(&mut self.reader(&["verify", &image]))?;
+        let wrong = ["--password-file", "other"];
+        for (key, expected) in [(&[][..], "needs a key"), (&wrong[..], "nothing that was given")] {
+            let restore = [&["restore", &image, "--to", "none.raw"], key].concat();
+            let said = self.reader(&restore).output().map_err(|e| format!("{image}: {e}"))?;
+            let words = String::from_utf8_lossy(&said.stderr);
+            if said.status.code() != Some(1) || !words.contains(expected) {
+                return Err(format!("{image} with {key:?}: {words}"));
+            }
+        }
+        Ok(())
     }
 
     fn images(&self, folder: &str) -> Result<Vec<String>, String> {
