@@ -16,6 +16,7 @@ mod options;
 mod parallel;
 mod peers;
 mod place;
+mod protection;
 mod report;
 mod round;
 mod stats;
@@ -99,6 +100,7 @@ impl Bench<'_> {
                 Study::Chain => increments::measure_chain(self),
                 Study::Merge => increments::measure_merge(self),
                 Study::Volumes => volumes::measure(self),
+                Study::Protection => protection::measure(self),
             };
             let Findings { text, json, problems: found } =
                 findings.map_err(|failure| format!("{study}: {failure}"))?;

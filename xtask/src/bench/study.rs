@@ -19,11 +19,20 @@ pub(super) enum Study {
     Merge,
     /// Volumes of each filesystem, against partclone.
     Volumes,
+    /// Images with keys or parity, against plain ones.
+    Protection,
 }
 
 impl Study {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Increments, Self::Scattered, Self::Depth, Self::Chain, Self::Merge, Self::Volumes];
+    pub(super) const ALL: [Self; 7] = [
+        Self::Increments,
+        Self::Scattered,
+        Self::Depth,
+        Self::Chain,
+        Self::Merge,
+        Self::Volumes,
+        Self::Protection,
+    ];
 }
 
 impl fmt::Display for Study {
@@ -35,6 +44,7 @@ impl fmt::Display for Study {
             Self::Chain => "chain",
             Self::Merge => "merge",
             Self::Volumes => "volumes",
+            Self::Protection => "protection",
         })
     }
 }
