@@ -98,7 +98,7 @@ class Image:
              and t.meta_offset == t.tree_offset + PAGE * t.tree_pages and t.meta_len <= META_MAX
              and t.stored_offset == round_up(t.meta_offset + t.meta_len, PAGE)
              and t.stored_pieces == -(-t.stored_offset // PIECE), "trailer: areas do not fit together", at)
-        need(t.parity_offset == round_up(t.stored_offset + 32 * t.stored_pieces, PAGE)
+        need(t.parity_offset == round_up(t.stored_offset + 32 * t.stored_pieces, PAGE) < t.file_len
              and t.parity_len == sum(PAGE * (2 * -(-(n + 4 * k) // 252) + 4 * k) for n, k in self.parity_groups())
              and t.file_len == t.parity_offset + t.parity_len + s.tail, "trailer: areas do not end with the file", at)
         last = t.frames_end - LAST_PARITY
