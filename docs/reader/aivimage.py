@@ -6,10 +6,10 @@ import struct
 from aivformat import (
     BIT_PARITY, CONDITION, DATA, DELTA, DELTA_HEAD, FILL, K_DELTA, K_PARENT, K_REF, K_UNREADABLE, LAST_PARITY, MAGIC,
     META, META_MAX, PAGE, PIECE, SECTIONS, TAIL, TAIL_PARITY, Damage, Entry, Problem, Refused, attempt, decode, differ,
-    entries_of, frame_at, items, keyed_hash, levels, need, page_at, round_up, superblock, trailer, unpack)
+    entries_of, frame_at, items, keyed_hash, levels, need, nodes, page_at, round_up, state_root, superblock, trailer,
+    unpack)
 from aivkeys import AREA, Ring, Seal, derive, key_area
 from aivsegments import stream_of
-from aivtrees import nodes, state_root
 
 # Leaves of a whole state are held in memory here, so this program stops long before the format does.
 BLOCKS_MAX = 1 << 26

@@ -9,12 +9,11 @@ import unittest
 import aivformat
 import aivkeys
 import aivparity
-from aivformat import Damage, Problem, Refused, crc, keyed_hash
+from aivformat import Damage, Problem, Refused, crc, keyed_hash, nodes, state_root, tree_root
 from aivimage import Chain, Image
 from aivkeys import CODE, KEY_FILE, PASSPHRASE, RECIPIENT, Ring, derive
 from aivreader import restore, whole_chain
 from aivsegments import Joined, Segment
-from aivtrees import nodes, state_root, tree_root
 from aivverify import verify
 
 GOLDEN = pathlib.Path(__file__).resolve().parents[2] / "testdata/golden"
@@ -191,7 +190,7 @@ class Keyed(unittest.TestCase):
                 (KEY_FILE, b"\x5a" * 32,
                  "e7edbaf987e7b1a2316535d4f76bd5f212b41fb820860dd1994d53c72556e343d509d1162f61e096fc81785b35371e0f",
                  "101a91946668a49d", (0, 0, 0)),
-                (CODE, b"000gd-40R4X-0M3OO-E209K 185G3-R38ED-1W8I1-24GKZ\n",
+                (CODE, b"# a note\n000gd-40R4X-0M3OO-E209K\n185G3 R38ED-1W8I1-24GKZ\n",
                  "e2f8cbaaebe90bc8a0d049fad622d52d6a3c7878ee87a0d2e247210bd8c139750400882238a16567e95a24e09fd3731d",
                  "767099b49cb45ca5", (0, 0, 0)),
                 (RECIPIENT, f"# a note\n{secret_key}\n".encode(),
