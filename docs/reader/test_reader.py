@@ -406,6 +406,26 @@ class Forged(unittest.TestCase):
                 self.assertRegex("; ".join(map(str, problems("zstd.aiv", resealed(good, edit)))), words)
 
 
+    def test_parity_is_what_its_pages_and_stripes_give_whatever_its_hashes_say(self):
+        good = (GOLDEN / "parity.aiv").read_bytes()
+        place = image("parity.aiv").trailer.frames_end - aivformat.LAST_PARITY
+        for at, words in ((64 + 5, "not what its stripe gives"), (64 + 262144, "not what its stripe gives"),
+                          (24, "not the number before"), (32, "a stripe has none")):
+            def edit(data):
+                data[place + at] ^= 1
+            with self.subTest(words):
+                self.assertRegex(str(problems("parity.aiv", resealed(good, edit))), words)
+        bad, t = bytearray(good), image("parity.aiv").trailer
+        bad[t.parity_offset + 3 * 4096] ^= 1
+        area = bytes(bad[t.parity_offset:t.parity_offset + t.parity_len])
+        for at in (len(bad) - aivformat.TAIL_PARITY, len(bad) - 4096):
+            bad[at + 576:at + 608] = keyed_hash("section", area)
+            bad[at + 4060:at + 4092] = keyed_hash("trailer", bytes(bad[at:at + 4060]))
+            bad[at + 4092:at + 4096] = crc(b"aiv.trlr", bad[at:at + 4092]).to_bytes(4, "little")
+        self.assertEqual([str(p) for p in problems("parity.aiv", bad)],
+                         [f"parity area: not what its pages give (at 0x{t.parity_offset:x})"])
+
+
 class Vectors(unittest.TestCase):
     """Those of sections 6 and 7."""
 
