@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use aiv_chain::{Folder, StrayKind, View};
-use aiv_image_format::{Depth, Image, Unfinished, dump, peek};
+use aiv_image_format::salvage::{Hints, Salvage};
+use aiv_image_format::{Depth, Image, Unfinished, dump, peek, peek_segment, verify_segment};
+use aiv_keys::{Credential, KeyArea, KeyFile, Work};
 use aiv_testkit::{MemStorage, mutants};
 use aiv_volume_io::{CATALOGUE_NAME, Job, MemDisk, ReadAt};
 
@@ -17,7 +19,11 @@ pub fn image(data: &[u8]) -> bool {
     let file: Arc<dyn ReadAt> = Arc::new(MemDisk::from_bytes(data.to_vec()));
     let _ = peek(&*file);
     unfinished(&file);
-    let Ok(image) = Image::open(Arc::clone(&file)) else { return false };
+    let Ok(image) = Image::open_with(Arc::clone(&file), &seeds::keys())
+        .or_else(|_| Image::open(Arc::clone(&file)))
+    else {
+        return false;
+    };
     let mut text = String::new();
     let _ = dump(&image, &mut text);
     let report = image.verify(Depth::Data, Job::silent());
@@ -47,6 +53,38 @@ fn unfinished(file: &Arc<dyn ReadAt>) {
         assert!(entry.block >= end && entry.end() <= found.next_block());
         end = entry.end();
     }
+}
+
+/// One segment of a split image, proven alone.
+pub fn segment(data: &[u8]) -> bool {
+    let file: Arc<dyn ReadAt> = Arc::new(MemDisk::from_bytes(data.to_vec()));
+    let _ = peek_segment(&*file);
+    verify_segment(&file, Job::silent()).is_ok()
+}
+
+/// What is left of an image: damaged, headless, cut off, or never one.
+pub fn salvaged(data: &[u8]) -> bool {
+    let file: Arc<dyn ReadAt> = Arc::new(MemDisk::from_bytes(data.to_vec()));
+    let Ok(salvage) = Salvage::scan(file, &Hints::default(), Job::silent()) else { return false };
+    let mut end = 0;
+    for stretch in salvage.walk(0).take(BLOCKS_MAX) {
+        assert!(stretch.first == end && stretch.run > 0);
+        end = stretch.first + stretch.run;
+        assert!(end <= salvage.geometry().blocks());
+    }
+    true
+}
+
+/// Key slots, and an attempt to open them that knows nothing.
+pub fn key_slots(data: &[u8]) -> bool {
+    let Ok(area) = KeyArea::parse(data) else { return false };
+    let nobody = KeyFile::new(&[7; 64]).map(Credential::KeyFile).expect("a key file");
+    assert!(area.open(&nobody, &mut Work::new()).is_err(), "nobody has the key");
+    assert_eq!(
+        KeyArea::parse(&area.to_bytes()).map(|again| again.generation()),
+        Ok(area.generation())
+    );
+    true
 }
 
 /// As [`image`], with every checksum and hash made right first: what lies behind them is reached.

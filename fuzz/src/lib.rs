@@ -13,7 +13,7 @@ mod wire;
 
 use std::time::Duration;
 
-pub use image::{catalogue, folder, image, image_mended};
+pub use image::{catalogue, folder, image, image_mended, key_slots, salvaged, segment};
 pub use sparse::SparseDisk;
 pub use volume::{partitions, virtual_disk, volume};
 pub use wire::nbd;
@@ -39,6 +39,9 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "image", run: image, seeds: seeds::images },
     Target { name: "image_mended", run: image_mended, seeds: seeds::images },
+    Target { name: "segment", run: segment, seeds: seeds::segments },
+    Target { name: "salvaged", run: salvaged, seeds: seeds::images },
+    Target { name: "key_slots", run: key_slots, seeds: seeds::slots },
     Target { name: "folder", run: folder, seeds: seeds::images },
     Target { name: "catalogue", run: catalogue, seeds: seeds::catalogues },
     Target { name: "partitions", run: partitions, seeds: seeds::disks },

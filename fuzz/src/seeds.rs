@@ -3,8 +3,11 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use aiv_filesystems::{UsedMap, recognise, used_map};
+use aiv_image_format::{Image, Keys};
+use aiv_keys::ChainKey;
 use aiv_testkit::MemStorage;
 use aiv_testkit::disks::{Content, DiskLayout, Part, Table};
 use aiv_testkit::mutants::{Changes, Mutated};
@@ -30,8 +33,28 @@ pub(crate) fn goldens() -> Vec<(String, Vec<u8>)> {
     files
 }
 
+/// The key of the stored images that have one.
+pub(crate) fn keys() -> Keys {
+    Keys::of(ChainKey::new(*b"a chain key of thirty-two bytes."))
+}
+
+/// Images in one file each.
 pub(crate) fn images() -> Vec<Vec<u8>> {
-    goldens().into_iter().map(|(_, bytes)| bytes).collect()
+    let whole = goldens().into_iter().filter(|(name, _)| !name.starts_with("split"));
+    whole.map(|(_, bytes)| bytes).collect()
+}
+
+/// The files of an image in several.
+pub(crate) fn segments() -> Vec<Vec<u8>> {
+    let parts = goldens().into_iter().filter(|(name, _)| name.starts_with("split"));
+    parts.map(|(_, bytes)| bytes).collect()
+}
+
+/// Both copies of the key slots of the sealed image.
+pub(crate) fn slots() -> Vec<Vec<u8>> {
+    let (_, sealed) = goldens().into_iter().find(|(name, _)| name == "sealed.aiv").expect("stored");
+    let image = Image::open(Arc::new(MemDisk::from_bytes(sealed))).expect("sound");
+    image.slot_copies().expect("memory").expect("it has slots").map(<[u8]>::into_vec).to_vec()
 }
 
 pub(crate) fn catalogues() -> Vec<Vec<u8>> {

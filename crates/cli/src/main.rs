@@ -1,6 +1,5 @@
 //! The `aiv` command: words in, library calls, words out.
 
-mod args;
 mod cmd;
 
 use std::process::ExitCode;
@@ -9,7 +8,7 @@ use aiv_report::{Exit, Failure, Verdict};
 use aiv_terminal::{Session, print};
 use clap::Parser;
 
-use crate::args::Args;
+use aiv_words::Args;
 
 fn main() -> ExitCode {
     let args = match Args::try_parse() {

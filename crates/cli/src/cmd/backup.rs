@@ -8,7 +8,7 @@ use aiv_jobs::{BackupJob, Backups, Hooks, OpenOptions, Still};
 use aiv_report::{Failure, Outcome, backups};
 use aiv_terminal::{Session, threads};
 
-use crate::args::Backup;
+use aiv_words::Backup;
 
 /// A consolidation removes what it merged within moments.
 const PATIENCE: Duration = Duration::from_secs(3);

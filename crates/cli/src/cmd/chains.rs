@@ -14,7 +14,7 @@ use aiv_report::{Failure, Outcome, Remarks, chains, salvage::salvaged};
 use aiv_terminal::{Session, merge_ids, open_folder, open_or_create_folder, remember};
 use aiv_volume_io::DirStorage;
 
-use crate::args::{Archive, Consolidate, Salvage, Transfer};
+use aiv_words::{Archive, Consolidate, Salvage, Transfer};
 
 /// For the few blocks a merge stores anew.
 const COMPRESSION: Compression = Compression::Zstd(1);

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use aiv_report::{Failure, Outcome};
 
-use crate::args::Command;
 use aiv_terminal::{Session, guard_frozen};
+use aiv_words::Command;
 use serde_json::Value;
 
 pub(crate) fn run(command: Command, session: &Session) -> Result<Outcome, Failure> {

@@ -10,7 +10,7 @@ use aiv_restore_engine::{
 use aiv_terminal::{Session, now_unix_ms, random, threads};
 use aiv_volume_io::device;
 
-use crate::args::Restore;
+use aiv_words::Restore;
 
 pub(crate) fn run(args: &Restore, session: &Session) -> Result<Outcome, Failure> {
     let options = RestoreOptions {

@@ -8,8 +8,8 @@ use aiv_report::{Failure, Outcome, json};
 use clap::CommandFactory;
 use serde_json::json;
 
-use crate::args::Args;
 use aiv_terminal::{SecretFiles, Session, print_stream};
+use aiv_words::Args;
 
 pub(crate) fn dump(
     image: &Path,

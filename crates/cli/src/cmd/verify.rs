@@ -9,7 +9,7 @@ use aiv_terminal::{Session, now_unix_ms, open_folder, open_or_create_folder};
 use aiv_volume_io::Storage;
 use serde_json::json;
 
-use crate::args::Verify;
+use aiv_words::Verify;
 
 pub(crate) fn run(args: &Verify, session: &Session) -> Result<Outcome, Failure> {
     const DAY_MS: u64 = 24 * 60 * 60 * 1000;

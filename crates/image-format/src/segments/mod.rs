@@ -49,16 +49,17 @@ pub trait SegmentFiles: Send + Sync {
 const USUAL_BYTES: u64 = 64 << 20;
 
 /// The smallest size of segment files, of those from `wanted` on, into which an image of `bytes` of
-/// blocks can be split for sure: there are at most [`SEGMENTS_MAX`], and the last one holds META
-/// and the hashes of everything.
+/// blocks can be split for sure: there are at most [`SEGMENTS_MAX`], and the last one holds META,
+/// the hashes of everything, and the parity of index and hashes.
 #[must_use]
 pub fn smallest_split(bytes: u64, wanted: u64) -> u64 {
     if wanted < USUAL_BYTES {
         return SEGMENT_BYTES_MIN;
     }
-    // Blocks that do not compress need frames and index besides; one byte of 2,000 is hashes.
+    // Blocks that do not compress need frames and index besides; one byte of 2,000 is hashes, and
+    // a quarter of those and of the index, one byte of 1,400, is parity.
     let stored = bytes.saturating_add(bytes / 256);
-    let last = (stored / 2000).saturating_add(META_TOTAL_MAX + (2 << 20));
+    let last = (stored / 2000 + stored / 3000).saturating_add(META_TOTAL_MAX + (2 << 20));
     // The largest frame may leave as much of a segment empty.
     let room = u64::from(STORED_LEN_MAX);
     let each = (stored / u64::from(SEGMENTS_MAX - 8)).saturating_add(room);

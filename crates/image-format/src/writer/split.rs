@@ -12,7 +12,8 @@ use crate::segments::{SegmentFiles, SegmentedFile};
 impl<'f> ImageWriter<'f> {
     /// Begins an image that is split into files of `limit` bytes at most, which must be
     /// [`SEGMENT_BYTES_MIN`](crate::limits::SEGMENT_BYTES_MIN) or more. From 64 MiB on no file is
-    /// larger, unless the stored list and META, which stay together in the last one, are; below,
+    /// larger, unless the stored list, META and the
+    /// parity area, which stay together in the last one, are; below,
     /// a frame larger than a segment also makes its segment larger.
     ///
     /// # Errors

@@ -1,4 +1,10 @@
-//! The words of the command line, and the help that teaches them.
+//! Floor 8 of Aivory: the words of the command line, and the help that teaches them.
+//!
+//! What can be said, and nothing of what is done then: completions and manual pages are made from
+//! it as well.
+
+#![expect(missing_docs, reason = "the help of a word is its documentation")]
+#![expect(clippy::large_enum_variant, reason = "a command line is parsed once")]
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
@@ -36,7 +42,7 @@ A first backup, proven, and put onto another disk:
 /// Disk images that can be trusted: back up disks, prove the images, restore them.
 #[derive(Parser)]
 #[command(name = "aiv", version, after_help = AFTER_HELP, disable_help_subcommand = true)]
-pub(crate) struct Args {
+pub struct Args {
     #[command(subcommand)]
     pub command: Command,
     /// Print exactly one JSON object on standard output, also on failure
@@ -48,7 +54,7 @@ pub(crate) struct Args {
 }
 
 #[derive(Subcommand)]
-pub(crate) enum Command {
+pub enum Command {
     /// List disks, what is on them, and what is mounted
     #[command(after_help = "Examples:\n  aiv devices\n  aiv devices --json")]
     Devices,
@@ -158,7 +164,7 @@ Examples:
   aiv backup /dev/vg/db --to /mnt/backup --snapshot --pre-freeze 'db stop' --post-thaw 'db start'
   aiv backup /dev/sda /dev/sdb --to /mnt/backup --rate-limit 100M --seal --password-file pass
   aiv backup vm.qcow2 --follow folder --to . --changes bitmap:monday --compress zstd:9 --verify")]
-pub(crate) struct Backup {
+pub struct Backup {
     /// Block devices, raw disk files, virtual disks, or nbd://HOST/EXPORT
     #[arg(required = true, value_name = "SOURCE")]
     pub sources: Vec<PathBuf>,
@@ -271,7 +277,7 @@ Examples:
   aiv verify /mnt/backup@latest
   aiv verify disk.aiv --depth quick
   aiv verify /mnt/backup --repair --to /mnt/repaired --from /mnt/second")]
-pub(crate) struct Verify {
+pub struct Verify {
     /// An image, or a folder to verify every image in it
     #[arg(value_name = "IMAGE|DIR")]
     pub target: PathBuf,
@@ -309,7 +315,7 @@ Examples:
   aiv restore /mnt/backup@latest --to /dev/sdb
   aiv restore /mnt/backup@latest --to disk.img
   aiv restore disk.aiv --to /dev/sdb2 --partition 2 --delta --yes")]
-pub(crate) struct Restore {
+pub struct Restore {
     /// A file, DIR@latest, DIR@ID or DIR@NAME:latest, or a file made with --undo
     pub image: PathBuf,
     /// A block device, serial:NUMBER, wwn:NAME, or a raw file, which is created if it is missing
@@ -365,7 +371,7 @@ Examples:
   aiv salvage broken.aiv --list
   aiv salvage broken.aiv --image /mnt/new
   aiv salvage full.aiv one.aii two.aii --to disk.img")]
-pub(crate) struct Salvage {
+pub struct Salvage {
     /// The files; several of one chain in any order
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
@@ -404,7 +410,7 @@ Examples:
   aiv consolidate /mnt/backup --keep 30 --dry-run
   aiv consolidate /mnt/backup --keep 30
   aiv consolidate /mnt/backup --set server --keep 7 --keep-point 3f9a")]
-pub(crate) struct Consolidate {
+pub struct Consolidate {
     /// The folder
     pub dir: PathBuf,
     /// Newest points that stay, in each set
@@ -437,7 +443,7 @@ pub(crate) struct Consolidate {
 Examples:
   aiv archive /mnt/backup@latest --to /mnt/usb/server.aiv
   aiv archive /mnt/backup@server:latest~5 --to server.aiv")]
-pub(crate) struct Archive {
+pub struct Archive {
     /// A file, DIR@latest, DIR@ID or DIR@NAME:latest
     pub image: PathBuf,
     /// The new file; its folder must exist
@@ -455,7 +461,7 @@ pub(crate) struct Archive {
 
 // No documentation here: it would replace that of the commands.
 #[derive(clap::Args)]
-pub(crate) struct Transfer {
+pub struct Transfer {
     /// A folder with all its sets, or a point: a file, DIR@latest, DIR@ID, DIR@NAME:latest
     #[arg(value_name = "IMAGE|DIR")]
     pub what: PathBuf,
