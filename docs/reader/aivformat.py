@@ -88,7 +88,8 @@ class FileStream:
         self.path, self.length = path, os.fstat(self.file.fileno()).st_size
 
     def __del__(self):
-        self.file.close()
+        if hasattr(self, "file"):
+            self.file.close()
 
     def read(self, at, size):
         need(0 <= at and at + size <= self.length, f"{size} bytes lie behind the end of the file", at)
