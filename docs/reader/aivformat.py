@@ -88,7 +88,8 @@ class FileStream:
         self.path, self.length = path, os.fstat(self.file.fileno()).st_size
 
     def __del__(self):
-        self.file.close()
+        if hasattr(self, "file"):
+            self.file.close()
 
     def read(self, at, size):
         need(0 <= at and at + size <= self.length, f"{size} bytes lie behind the end of the file", at)
@@ -218,6 +219,27 @@ def levels(leaf_pages):
     while counts and counts[-1] > 1:
         counts.append(-(-counts[-1] // 84))
     return counts
+
+
+# ---- trees of hashes [6]
+
+def state_root(sb, content_root, map_root):
+    sizes = le64(sb.address_space_len) + sb.block_size.to_bytes(4, "little") + sb.sector_size.to_bytes(4, "little")
+    return keyed_hash("state", sizes + content_root + map_root)
+
+
+def nodes(purpose, children, width, level):
+    """The nodes of one level of a tree over children of `width` bytes, one behind the other."""
+    step, prefix = 128 * width, le64(level)
+    return b"".join(keyed_hash(purpose, prefix + children[i:i + step]) for i in range(0, len(children), step))
+
+
+def tree_root(purpose, level_1):
+    """The root over the nodes of level 1."""
+    level, children = 2, level_1
+    while len(children) > 32:
+        children, level = nodes(purpose, children, 32, level), level + 1
+    return children
 
 
 # ---- frames [4]

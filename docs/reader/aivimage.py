@@ -6,10 +6,10 @@ import struct
 from aivformat import (
     BIT_PARITY, CONDITION, DATA, DELTA, DELTA_HEAD, FILL, K_DELTA, K_PARENT, K_REF, K_UNREADABLE, LAST_PARITY, MAGIC,
     META, META_MAX, PAGE, PIECE, SECTIONS, TAIL, TAIL_PARITY, Damage, Entry, Problem, Refused, attempt, decode, differ,
-    entries_of, frame_at, items, keyed_hash, levels, need, page_at, round_up, superblock, trailer, unpack)
+    entries_of, frame_at, items, keyed_hash, levels, need, nodes, page_at, round_up, state_root, superblock, trailer,
+    unpack)
 from aivkeys import AREA, Ring, Seal, derive, key_area
 from aivsegments import stream_of
-from aivtrees import nodes, state_root
 
 # Leaves of a whole state are held in memory here, so this program stops long before the format does.
 BLOCKS_MAX = 1 << 26
@@ -98,7 +98,7 @@ class Image:
              and t.meta_offset == t.tree_offset + PAGE * t.tree_pages and t.meta_len <= META_MAX
              and t.stored_offset == round_up(t.meta_offset + t.meta_len, PAGE)
              and t.stored_pieces == -(-t.stored_offset // PIECE), "trailer: areas do not fit together", at)
-        need(t.parity_offset == round_up(t.stored_offset + 32 * t.stored_pieces, PAGE)
+        need(t.parity_offset == round_up(t.stored_offset + 32 * t.stored_pieces, PAGE) < t.file_len
              and t.parity_len == sum(PAGE * (2 * -(-(n + 4 * k) // 252) + 4 * k) for n, k in self.parity_groups())
              and t.file_len == t.parity_offset + t.parity_len + s.tail, "trailer: areas do not end with the file", at)
         last = t.frames_end - LAST_PARITY

@@ -77,7 +77,8 @@ def base32(text, size):
 
 def recovery_code(text):
     """The 20 bytes of a code, each of its groups checked."""
-    symbols = [c for c in text.upper() if c not in "- \n\r\t"]
+    text = "".join(line for line in text.splitlines() if not line.startswith("#"))
+    symbols = [c for c in text.upper() if c not in "- "]
     need(len(symbols) == 40 and set(symbols) <= SYMBOLS.keys(), "a recovery code has 40 letters and digits")
     for group in range(8):
         total, numbers = group, [SYMBOLS[c] for c in symbols[5 * group:5 * group + 5]]

@@ -3,7 +3,6 @@
 
     aivreader.py info FILE                          superblock, trailer and META as JSON
     aivreader.py verify FILE [PARENT...]            proves all that can be proven of each file, and the chain's roots
-    aivreader.py roots FILE [PARENT...]             the roots of the state, recomputed
     aivreader.py restore FILE [PARENT...] --to RAW  writes the state to a new raw file
 
 PARENT are the images FILE builds on, in any order. Of a split image any segment does; the others are beside it, or
@@ -19,7 +18,6 @@ import sys
 from aivformat import Problem, Refused
 from aivimage import Chain, Image
 from aivkeys import CODE, KEY_FILE, PASSPHRASE, Ring
-from aivtrees import state_root, tree_root
 from aivverify import verify
 
 LONG = "clean magic feature_names covered specification".split()  # what info leaves out
@@ -72,15 +70,6 @@ def whole_chain(images):
     return chain, segments
 
 
-def roots(images):
-    chain, segments = whole_chain(images)
-    content, states = chain.trees(segments, 0)
-    content, states = tree_root("content", content), tree_root("map", states)
-    state, t = state_root(images[0].superblock, content, states), images[0].trailer
-    print(f"content {content.hex()}\nmap     {states.hex()}\nstate   {state.hex()}")
-    return [*map(images[0].seal.shown, (content, states, state))] == [t.content_root, t.map_root, t.state_root]
-
-
 def restore(images, to):
     """Blocks without bytes are left out of the new file: they read as the zeros they are."""
     chain, segments = whole_chain(images)
@@ -120,7 +109,7 @@ def open_all(words):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["info", "verify", "roots", "restore"])
+    parser.add_argument("command", choices=["info", "verify", "restore"])
     parser.add_argument("files", nargs="+", metavar="FILE")
     parser.add_argument("--to", metavar="RAW", help="the file to make, for restore")
     parser.add_argument("--key", metavar="KEY", help="the chain key: 64 hexadecimal digits, or a file of 32 bytes")
@@ -133,7 +122,7 @@ def main():
         images = open_all(words)
         if words.command == "restore":
             return restore(images, words.to)
-        return {"info": info, "verify": verify_all, "roots": roots}[words.command](images)
+        return info(images) if words.command == "info" else verify_all(images)
     except (Problem, OSError, ValueError) as problem:
         print(f"aivreader: {problem}", file=sys.stderr)
         return False

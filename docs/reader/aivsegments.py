@@ -3,9 +3,8 @@
 import os
 
 from aivformat import (
-    PAGE, PIECE, TAIL, FileStream, Problem, Refused, attempt, differ, layout, need, record, round_up, superblock,
-    trailer)
-from aivtrees import nodes, tree_root
+    PAGE, PIECE, TAIL, FileStream, Problem, Refused, attempt, differ, layout, need, nodes, record, round_up,
+    superblock, trailer, tree_root)
 
 TRAILER = layout("""magic:8s major:H minor:H copy:B _:3s image_uuid:16s set_uuid:16s recovery_point:16s segment_no:I
     _:4s segment_start:Q slice_len:Q first_piece:Q pieces:Q file_len:Q stored_root:32s _:3916s hash:32s crc:I""")

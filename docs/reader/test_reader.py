@@ -9,12 +9,11 @@ import unittest
 import aivformat
 import aivkeys
 import aivparity
-from aivformat import Damage, Problem, Refused, crc, keyed_hash
+from aivformat import Damage, Problem, Refused, crc, keyed_hash, nodes, state_root, tree_root
 from aivimage import Chain, Image
 from aivkeys import CODE, KEY_FILE, PASSPHRASE, RECIPIENT, Ring, derive
 from aivreader import restore, whole_chain
 from aivsegments import Joined, Segment
-from aivtrees import nodes, state_root, tree_root
 from aivverify import verify
 
 GOLDEN = pathlib.Path(__file__).resolve().parents[2] / "testdata/golden"
@@ -191,7 +190,7 @@ class Keyed(unittest.TestCase):
                 (KEY_FILE, b"\x5a" * 32,
                  "e7edbaf987e7b1a2316535d4f76bd5f212b41fb820860dd1994d53c72556e343d509d1162f61e096fc81785b35371e0f",
                  "101a91946668a49d", (0, 0, 0)),
-                (CODE, b"000gd-40R4X-0M3OO-E209K 185G3-R38ED-1W8I1-24GKZ\n",
+                (CODE, b"# a note\n000gd-40R4X-0M3OO-E209K\n185G3 R38ED-1W8I1-24GKZ\n",
                  "e2f8cbaaebe90bc8a0d049fad622d52d6a3c7878ee87a0d2e247210bd8c139750400882238a16567e95a24e09fd3731d",
                  "767099b49cb45ca5", (0, 0, 0)),
                 (RECIPIENT, f"# a note\n{secret_key}\n".encode(),
@@ -405,6 +404,26 @@ class Forged(unittest.TestCase):
                     data[place:place + len(new)] = new
             with self.subTest(f"0x{at % len(good):x}"):
                 self.assertRegex("; ".join(map(str, problems("zstd.aiv", resealed(good, edit)))), words)
+
+
+    def test_parity_is_what_its_pages_and_stripes_give_whatever_its_hashes_say(self):
+        good = (GOLDEN / "parity.aiv").read_bytes()
+        place = image("parity.aiv").trailer.frames_end - aivformat.LAST_PARITY
+        for at, words in ((64 + 5, "not what its stripe gives"), (64 + 262144, "not what its stripe gives"),
+                          (24, "not the number before"), (32, "a stripe has none")):
+            def edit(data):
+                data[place + at] ^= 1
+            with self.subTest(words):
+                self.assertRegex(str(problems("parity.aiv", resealed(good, edit))), words)
+        bad, t = bytearray(good), image("parity.aiv").trailer
+        bad[t.parity_offset + 3 * 4096] ^= 1
+        area = bytes(bad[t.parity_offset:t.parity_offset + t.parity_len])
+        for at in (len(bad) - aivformat.TAIL_PARITY, len(bad) - 4096):
+            bad[at + 576:at + 608] = keyed_hash("section", area)
+            bad[at + 4060:at + 4092] = keyed_hash("trailer", bytes(bad[at:at + 4060]))
+            bad[at + 4092:at + 4096] = crc(b"aiv.trlr", bad[at:at + 4092]).to_bytes(4, "little")
+        self.assertEqual([str(p) for p in problems("parity.aiv", bad)],
+                         [f"parity area: not what its pages give (at 0x{t.parity_offset:x})"])
 
 
 class Vectors(unittest.TestCase):
