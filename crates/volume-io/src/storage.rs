@@ -23,8 +23,8 @@ pub trait Storage: Send + Sync {
 
     /// Goes on with a file that was never finished: cuts it to `len` bytes, makes that durable
     /// together with all that is left, and appends behind. Only for names that end in
-    /// [`PART_EXTENSION`], so that no published file is ever cut, and only when nobody else is
-    /// writing the file, which the caller has to know. What is left has to be proven by reading
+    /// [`PART_EXTENSION`](crate::PART_EXTENSION), so that no published file is ever cut, and only
+    /// when nobody else is writing the file, which the caller has to know. What is left has to be proven by reading
     /// it back: an earlier writer may have been told that its bytes were lost.
     ///
     /// # Errors
