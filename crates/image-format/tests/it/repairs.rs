@@ -408,3 +408,52 @@ fn a_row_that_is_longer_than_parity_may_be_away_is_refused() {
     assert!(matches!(error, Error::Misuse(_)), "{error}");
     assert!(writer.copy_frames(&entries[..15], &bytes).is_ok());
 }
+
+#[test]
+fn an_image_with_a_key_is_repaired_without_it_and_keeps_its_key_slots() {
+    let good = crate::sealed::sealed().build();
+    let areas = Areas::of(&good);
+    let slots = areas.slots.len();
+    assert_eq!(slots, 32 << 10);
+    // A page of index, either trailer, either superblock, and either copy of the slots.
+    let places = [
+        (areas.index.start, PAGE),
+        (areas.first_trailer.start, PAGE),
+        (areas.last_trailer.start, PAGE),
+        (0, PAGE),
+        (areas.superblock_copy.start, PAGE),
+        (areas.slots.start, slots),
+        (areas.slots.start + 100, 5),
+        (areas.gap.start, slots),
+        (areas.gap.start + slots, 100),
+        (areas.list.start, 32),
+    ];
+    assert_repaired(&good, &good, "nothing is wrong");
+    for (at, len) in places {
+        let damaged = with_burst(&good, at, len);
+        assert_repaired(&good, &damaged, &format!("{len} bytes at {at}"));
+    }
+    // Both copies are gone: what leads to the key cannot be made up.
+    let damaged = with_burst(&with_burst(&good, areas.slots.start, slots), areas.gap.start, slots);
+    let (_, repaired) = repair_of(disk(&damaged), Vec::new()).unwrap();
+    let repaired = repaired.expect("everything else is there");
+    assert!(repaired[areas.slots.clone()] == damaged[areas.slots.clone()]);
+    let image = crate::recipe::open_with(&repaired, &crate::sealed::sealed().keys()).unwrap();
+    assert!(!image.verify(Depth::Quick, Job::silent()).unwrap().is_sound());
+}
+
+#[test]
+fn a_change_of_key_slots_that_was_cut_off_is_completed_by_a_repair() {
+    let good = crate::sealed::sealed().build();
+    let areas = Areas::of(&good);
+    let newer = crate::sealed::area(2).to_bytes();
+    let mut cut_off = good.to_vec();
+    cut_off[areas.gap.start..areas.gap.start + newer.len()].copy_from_slice(&newer);
+    let (_, repaired) = repair_of(disk(&cut_off), Vec::new()).unwrap();
+    let repaired = repaired.unwrap();
+    for copy in [areas.slots.start, areas.gap.start] {
+        assert!(repaired[copy..copy + newer.len()] == newer, "the older slots at {copy} stay");
+    }
+    let image = crate::recipe::open_with(&repaired, &crate::sealed::sealed().keys()).unwrap();
+    assert!(image.verify(Depth::Data, Job::silent()).unwrap().is_sound());
+}

@@ -25,7 +25,7 @@ pub(crate) fn slots() -> Box<[u8]> {
 }
 
 /// As [`slots`], after so many changes.
-fn area(generation: u64) -> KeyArea {
+pub(crate) fn area(generation: u64) -> KeyArea {
     let file = KeyFile::new(&[0x42; 64]).unwrap();
     let random = [9; NewSlot::RANDOM];
     let new = NewSlot {
