@@ -43,12 +43,10 @@ def check_frames(image):
     """Every frame of both areas, in order and without a byte between them. Returns the checkpoints."""
     t, kept = image.trailer, {CHECKPOINT: [], PARITY: [], META: []}
     sessions = image.meta and set(image.meta["origins"]["sessions"])
-    count, stored, f, front = 0, 0, None, 0
+    count, stored = 0, 0
     for at, end in ((PAGE + image.superblock.slot_area_len, t.frames_end), (t.meta_offset, t.stored_offset)):
         while at < end:
-            front = front if f and f.kind == PARITY else at // PIECE  # pieces before the PARITY frames in front of it
             f = frame_at(image.stream, at, end, image.seal)
-            f.front = front
             inside_meta = t.meta_offset <= at < t.meta_offset + t.meta_len
             need(inside_meta == (f.kind == META) and (f.kind == PAD or at < t.meta_offset + t.meta_len)
                  and (f.kind != PARITY or image.superblock.incompat & BIT_PARITY),
@@ -149,8 +147,7 @@ def check_checkpoints(image, frames):
         need(h.clean and h.piece_count <= 1 << 18 and h.entry_count <= 65536 and 1 <= h.origin_count <= 16384
              and len(data) == b + 48 * h.entry_count, "checkpoint: a bad head", f.at)
         need((h.number, f.subject, h.previous_address) == (number, number, previous), "checkpoint: its number", f.at)
-        counts = f.front, f.at // PIECE
-        need(h.first_piece == pieces and pieces + h.piece_count in counts, "checkpoint: pieces skipped", f.at)
+        need(h.first_piece == pieces and pieces + h.piece_count == f.at // PIECE, "checkpoint: pieces skipped", f.at)
         need(data[a:b] == listed[32 * pieces:32 * (pieces + h.piece_count)], "checkpoint: other piece hashes", f.at)
         origins = {data[i:i + 16] for i in range(64, a, 16)}
         need(sessions | {f.session_tag + bytes(4)} <= origins and not any(any(o[12:]) for o in origins),

@@ -12,6 +12,7 @@ use crate::index::Entries;
 use crate::layout::{
     Checkpoint, CheckpointHead, FRAME_HEADER_SIZE, FrameHeader, FrameKind, IndexEntry,
 };
+use crate::limits::PIECE_SIZE;
 
 impl Image {
     /// Compares every checkpoint with the index and the stored list, both already proven.
@@ -116,6 +117,9 @@ impl Image {
             return Err(differs("pieces", "stored list"));
         }
         told.pieces += count;
+        if told.pieces != address / PIECE_SIZE as u64 {
+            return Err(differs("pieces", "place of the frame"));
+        }
         if self.has_meta() && !checkpoint.origins().all(|o| self.meta().origins.contains(&o)) {
             return Err(differs("sessions", "origins in META"));
         }

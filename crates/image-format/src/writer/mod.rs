@@ -28,7 +28,9 @@ use crate::ids::{BlockIndex, Digest, SessionTag};
 use crate::layout::{
     CheckpointHead, Features, FrameKind, IndexEntry, Kind, ORIGIN_SIZE, Superblock, Totals, Trailer,
 };
-use crate::limits::{BLOCKS_MAX, CHECKPOINT_BYTES, CHECKPOINT_ENTRIES_MAX, FRAME_ALIGN, RUN_MAX};
+use crate::limits::{
+    BLOCKS_MAX, CHECKPOINT_BYTES, CHECKPOINT_ENTRIES_MAX, FRAME_ALIGN, PIECE_SIZE, RUN_MAX,
+};
 use crate::seal::{Access, Seal};
 use crate::segments::Cuts;
 
@@ -401,17 +403,15 @@ impl<'f> ImageWriter<'f> {
     /// # Errors
     /// [`Error::Io`] when the storage fails.
     pub fn checkpoint(&mut self) -> Result<()> {
+        // What may have to stand in front of it comes first, so that the pieces it completes are
+        // listed, too.
+        self.parity_if_due()?;
+        let complete = self.file.position() / PIECE_SIZE as u64 - self.pieces_listed;
+        let most = self.checkpoint_head(in_memory(complete + PIECES_IN_FRONT));
+        self.cut_before(most.payload_len())?;
+        self.parity_if_due()?;
         let pieces = self.file.take_pieces(false)?;
-        let narrow = |count: usize| u32::try_from(count).expect("bounded by the limits");
-        let head = CheckpointHead {
-            previous_address: self.checkpoints.last().copied().unwrap_or(0),
-            number: self.checkpoints.len() as u64,
-            next_block: self.next_block,
-            first_piece: self.pieces_listed,
-            piece_count: narrow(pieces.len()),
-            entry_count: narrow(self.pending.len()),
-            origin_count: narrow(self.origins.len()),
-        };
+        let head = self.checkpoint_head(pieces.len());
         let mut payload = Vec::with_capacity(head.payload_len());
         payload.extend_from_slice(&head.to_bytes());
         for (number, origin) in (1..).zip(&self.origins) {
@@ -424,14 +424,32 @@ impl<'f> ImageWriter<'f> {
         self.pieces_listed += pieces.len() as u64;
         let len = narrow(payload.len());
         let about = NewFrame::plain(FrameKind::Checkpoint, head.number, len);
-        self.parity_if_due()?;
-        self.cut_before(payload.len())?;
         let (address, _) = self.append_frame(&about, &payload)?;
         self.checkpoints.push(address);
         self.last_checkpoint_end = self.file.position();
         self.next_unlisted = self.next_block;
         Ok(())
     }
+
+    /// What a checkpoint that lists so many pieces says of itself.
+    fn checkpoint_head(&self, pieces: usize) -> CheckpointHead {
+        CheckpointHead {
+            previous_address: self.checkpoints.last().copied().unwrap_or(0),
+            number: self.checkpoints.len() as u64,
+            next_block: self.next_block,
+            first_piece: self.pieces_listed,
+            piece_count: narrow(pieces),
+            entry_count: narrow(self.pending.len()),
+            origin_count: narrow(self.origins.len()),
+        }
+    }
+}
+
+/// Pieces that PAD and PARITY frames in front of a checkpoint complete at most.
+const PIECES_IN_FRONT: u64 = 8;
+
+fn narrow(count: usize) -> u32 {
+    u32::try_from(count).expect("bounded by the limits")
 }
 
 /// Grows the last entry of `entries` by `next` when both are runs of the same kind and touch.

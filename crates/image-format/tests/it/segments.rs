@@ -312,3 +312,20 @@ fn more_segments_than_an_image_may_have_are_refused_while_it_is_written() {
     assert!(error.to_string().contains("larger ones are needed"), "{error}");
     assert_eq!(PAGE_SIZE, 4096);
 }
+
+#[test]
+fn a_checkpoint_lists_every_piece_in_front_of_it_also_where_a_border_or_parity_stands_there() {
+    // Noise, so that segments and stripes end wherever checkpoints do; verification counts pieces.
+    for checkpoint_every in 1..12 {
+        for features in [0, Features::PARITY] {
+            let blocks: Vec<_> = (0..40).map(|n| (Block::Data(Fill::Noise(n)), 1)).collect();
+            let recipe =
+                Recipe { checkpoint_every, features, small_meta: true, ..Recipe::new(&blocks) };
+            for limit in [SEGMENT_BYTES_MIN, 200 << 10, 333_000] {
+                let image = open(&split(&recipe, limit)).unwrap();
+                let found = image.verify(Depth::Data, Job::silent()).unwrap();
+                assert!(found.is_sound(), "every {checkpoint_every}, {limit}: {:?}", found.damage);
+            }
+        }
+    }
+}
