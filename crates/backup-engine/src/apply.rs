@@ -216,9 +216,8 @@ impl BackupPlan {
             let hint = watched.hint(self, base.parent.as_ref(), number, job)?;
             let mut candidate = None;
             if let Some(mut leftovers) = leftovers.take() {
-                // A split image is never gone on with, nor is one in one file when files are to be
-                // smaller. Where a tracker is believed there is little to read.
-                let goes_on = self.options.resume && self.options.split.is_none();
+                // Where a tracker is believed there is little to read.
+                let goes_on = self.options.resume && self.may_be_gone_on_with();
                 if goes_on && !is_believed(&hint) {
                     candidate = leftovers.take(&self.superblock(ids, &base, &hint), &folder);
                 }

@@ -89,12 +89,12 @@ impl BackupPlan {
                 done => return done,
             },
             Ok(Err(why)) => {
-                candidate.remove(inputs.storage)?;
+                candidate.remove(inputs.storage, inputs.lease)?;
                 why
             }
             // It fits no other parent.
             Err(error @ Error::Parent(_)) => {
-                candidate.remove(inputs.storage)?;
+                candidate.remove(inputs.storage, inputs.lease)?;
                 return Err(error);
             }
             Err(error) => return Err(error),
@@ -113,7 +113,7 @@ impl BackupPlan {
         base: &Base,
         candidate: &Candidate,
     ) -> Result<std::result::Result<Begun<'a>, String>> {
-        let Inputs { storage, limit, job, .. } = *inputs;
+        let Inputs { storage, limit, lease, job, .. } = *inputs;
         let unfinished = match candidate.read(storage, job)? {
             Ok(unfinished) => unfinished,
             Err(why) => return Ok(Err(why)),
@@ -129,6 +129,9 @@ impl BackupPlan {
             Ok(captured) => captured,
             Err(why) => return Ok(Err(why)),
         };
+        // Comparing may have taken hours: whoever has the lease by now may write the file.
+        let op = format!("going on with {}", candidate.name);
+        lease.check().map_err(|source| Error::Destination { op, source })?;
         let writer = match candidate.reopen(storage, &unfinished, ids.session) {
             Ok(writer) => writer,
             Err(why) => return Ok(Err(why)),
@@ -191,6 +194,8 @@ impl BackupPlan {
         let outcome = self.write(inputs, ids, base, hint, begun, &image);
         match &outcome {
             Err(Error::Interrupted { .. }) | Ok(_) => {}
+            // Of somebody else by now, perhaps: he goes on with it, or removes it.
+            Err(_) if lease.check().is_err() => {}
             Err(_) => parts.discard(storage),
         }
         let report = outcome?;
@@ -199,10 +204,10 @@ impl BackupPlan {
             move |source| Error::Destination { op, source }
         };
         // Somebody may have taken the set over while this machine slept.
-        let published = lease.check().map_err(publish("holding the lease for")).and_then(|()| {
-            parts.publish(storage, &image, report.segments).map_err(publish("publishing"))
-        });
-        if let Err(error) = published {
+        // Whoever holds it now may have found what we wrote, and gone on with it: it stays.
+        lease.check().map_err(publish("holding the lease for"))?;
+        let published = parts.publish(storage, &image, report.segments);
+        if let Err(error) = published.map_err(publish("publishing")) {
             parts.discard(storage);
             return Err(error);
         }
@@ -360,7 +365,7 @@ impl BackupPlan {
             // Set by the writer, where there is a key.
             key_commitment: Digest::default(),
             writer: concat!("aivory ", env!("CARGO_PKG_VERSION")).to_owned(),
-            source_token: match is_believed(hint) {
+            source_token: match is_believed(hint) || !self.may_be_gone_on_with() {
                 true => Digest::default(),
                 false => self.source_token(&base.geometry, parent),
             },

@@ -155,6 +155,9 @@ pub enum Refusal {
     /// The newest point of the source is sealed or authenticated, and the new one would not be.
     #[error("the newest point of the source has a key, and the new one would have none")]
     WithoutKey,
+    /// Images of a source are sealed, or authenticated: increments are what their chain is.
+    #[error("the newest point of the source is protected in another way than was asked for")]
+    OtherMode,
     /// What was given does not open the newest point of the source.
     #[error("the newest point of the source has another key than the ones that were opened")]
     OtherKey,

@@ -7,7 +7,7 @@ use aiv_image_format::{
     Digest, Error as ImageError, Geometry, ImageWriter, Kind, ParentLink, SessionTag, SetId,
     Superblock, Unfinished, peek,
 };
-use aiv_volume_io::{Job, PART_EXTENSION, Storage};
+use aiv_volume_io::{Job, Lease, PART_EXTENSION, Storage};
 
 use crate::error::{Error, Result};
 use crate::plan::BackupPlan;
@@ -190,9 +190,9 @@ impl Candidate {
         ImageWriter::resume(file, unfinished, session).map_err(|error| crate::base::causes(&error))
     }
 
-    /// Removes it.
-    pub(crate) fn remove(&self, storage: &dyn Storage) -> Result<()> {
-        storage.remove(&self.name).map_err(failed(REMOVING))
+    /// Removes it, if it still is ours to remove.
+    pub(crate) fn remove(&self, storage: &dyn Storage, lease: &dyn Lease) -> Result<()> {
+        lease.check().and_then(|()| storage.remove(&self.name)).map_err(failed(REMOVING))
     }
 }
 
@@ -204,6 +204,15 @@ pub(crate) fn has_unreadable(unfinished: &Unfinished) -> bool {
 }
 
 impl BackupPlan {
+    /// Whether what this plan begins may be gone on with, and may go on with something: an image
+    /// in one file, without parity over its pieces and without a key. A token would tell whoever
+    /// reads a sealed image which of its blocks are used; and nobody may get in clear what he
+    /// wants sealed.
+    pub(crate) fn may_be_gone_on_with(&self) -> bool {
+        let options = &self.options;
+        options.split.is_none() && !options.parity && options.seal.is_none()
+    }
+
     /// What this plan recognises its own unfinished images by: sixteen bytes of a hash of
     /// everything that decides what a block becomes, and sixteen that name the state of the
     /// source, zero when nobody vouches for it.

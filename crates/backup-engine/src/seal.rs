@@ -11,8 +11,8 @@ use crate::facts::Basis;
 /// How images are sealed or authenticated.
 #[derive(Debug, Clone)]
 pub struct SealOptions {
-    /// What a new key does; a chain that exists goes on as it is.
-    pub mode: Mode,
+    /// What keys are for; `None` goes on as the images of the source are, and seals the first one.
+    pub mode: Option<Mode>,
     /// Keys of chains that exist, as far as they were opened.
     pub keys: Keys,
     /// What stands for keys that no new image gets.
@@ -43,7 +43,8 @@ impl SealOptions {
     /// Whether an image may build on one that is protected like this.
     fn goes_on(&self, protection: Protection) -> bool {
         let Some(key) = protection.key() else { return false };
-        self.keys.find(&key.0).is_some() && !self.retired.contains(&key)
+        let is_asked = self.mode.is_none_or(|mode| protection.mode() == Some(mode));
+        is_asked && self.keys.find(&key.0).is_some() && !self.retired.contains(&key)
     }
 }
 
@@ -74,11 +75,16 @@ pub(crate) fn check_newest(
     }
     // The numbers of locked images are not known. A clock that was wrong refuses at worst.
     let newest = points.iter().max_by_key(|point| point.time_unix_ms);
-    let Some(key) = newest.and_then(|point| point.protection.key()) else { return Ok(()) };
+    let newest = newest.map_or(Protection::None, |point| point.protection);
+    let Some(key) = newest.key() else { return Ok(()) };
     match options {
         None => Ok(()),
         Some(options) if options.retired.contains(&key) || basis == Basis::Nothing => Ok(()),
         Some(options) if options.keys.find(&key.0).is_none() => Err(Refusal::OtherKey.into()),
+        // Who asks for sealing must not get increments in clear.
+        Some(options) if options.mode.is_some_and(|mode| newest.mode() != Some(mode)) => {
+            Err(Refusal::OtherMode.into())
+        }
         Some(_) => Ok(()),
     }
 }
@@ -95,7 +101,7 @@ pub(crate) fn seal(
         Some(view) => of_image(options, view.image())?.ok_or(Refusal::NoSlots)?,
         None => of_set(options, set, storage).unwrap_or_else(|| {
             let (key, area) = &options.fresh;
-            (key.clone(), area.clone(), options.mode)
+            (key.clone(), area.clone(), options.mode.unwrap_or(Mode::Sealed))
         }),
     };
     Ok(Seal {
@@ -116,7 +122,7 @@ fn of_set(options: &SealOptions, set: Option<&Set>, storage: &dyn Storage) -> Op
     points.into_iter().filter(|point| options.goes_on(point.protection)).find_map(|point| {
         let file = storage.open(&point.file).ok()?;
         let image = Image::open_with(file, &options.keys).ok()?;
-        of_image(options, &image).ok()?.filter(|(_, _, mode)| *mode == options.mode)
+        of_image(options, &image).ok()?
     })
 }
 

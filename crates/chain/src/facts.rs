@@ -1,8 +1,8 @@
 //! What one image file says about itself, as far as finding and chaining points needs it.
 
 use aiv_image_format::{
-    BlockSize, Corrupt, Digest, Image, ImageId, ImageKind, ParentLink, PointId, Segments, SetId,
-    Superblock,
+    BlockSize, Corrupt, Digest, Image, ImageId, ImageKind, Mode, ParentLink, PointId, Segments,
+    SetId, Superblock,
 };
 
 use crate::catalogue::Verified;
@@ -27,6 +27,16 @@ impl Protection {
             (false, _) => Self::None,
             (true, false) => Self::Authenticated(superblock.key_commitment),
             (true, true) => Self::Sealed(superblock.key_commitment),
+        }
+    }
+
+    /// What the key is for; `None` without one.
+    #[must_use]
+    pub const fn mode(&self) -> Option<Mode> {
+        match self {
+            Self::None => None,
+            Self::Authenticated(_) => Some(Mode::Authenticated),
+            Self::Sealed(_) => Some(Mode::Sealed),
         }
     }
 

@@ -12,8 +12,8 @@ use crate::world::World;
 /// What a user wants sealed, and what opens it.
 #[derive(Debug, Clone)]
 pub struct SealJob {
-    /// What keys are for in a new chain.
-    pub mode: Mode,
+    /// What keys are for, where the user says so.
+    pub mode: Option<Mode>,
     /// Whether sizes are rounded up.
     pub padding: bool,
     /// Chains that exist and were opened.

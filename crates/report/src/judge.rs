@@ -194,6 +194,11 @@ fn judge_backup(error: &aiv_backup_engine::Error) -> Option<Verdict> {
             "set_has_key",
             "add --seal and what opens the images, or use another folder for images without a key",
         ),
+        Error::Refused(Refusal::OtherMode) => refused(
+            "other_protection",
+            "leave out --seal or --authenticate to go on as the images are, or begin a chain of the \
+             other kind with --full",
+        ),
         Error::Refused(Refusal::OtherKey) => Some(Verdict {
             code: "wrong_key",
             exit: Exit::Locked,

@@ -67,7 +67,12 @@ impl SealArgs {
                 (Some(code), Some(sheet))
             }
         };
-        let mode = if self.authenticate { Mode::Authenticated } else { Mode::Sealed };
+        let is_sealed = self.seal || self.recipient.is_some();
+        let mode = match (self.authenticate, is_sealed) {
+            (true, _) => Some(Mode::Authenticated),
+            (false, true) => Some(Mode::Sealed),
+            (false, false) => None,
+        };
         let job = SealJob { mode, padding: self.pad_sizes, opened, new, recovery_code: code };
         Ok(Some(Sealing { job, full_only: self.recipient.is_some(), sheet }))
     }

@@ -494,3 +494,53 @@ fn what_has_no_superblock_is_removed_if_its_name_says_that_it_is_ours() {
     assert_eq!(report.leftovers_removed, [ours]);
     assert_eq!(parts(&storage), ["host@disk_b00001-abcd.aiv.part".to_owned(), other]);
 }
+
+/// A disk at some byte of which something happens, once.
+struct Meanwhile<'a> {
+    disk: &'a dyn ReadAt,
+    at: u64,
+    did: std::sync::atomic::AtomicBool,
+    does: &'a (dyn Fn() + Sync),
+}
+
+impl ReadAt for Meanwhile<'_> {
+    fn len(&self) -> u64 {
+        self.disk.len()
+    }
+    fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
+        if offset >= self.at && !self.did.swap(true, Ordering::SeqCst) {
+            (self.does)();
+        }
+        self.disk.read_exact_at(out, offset)
+    }
+}
+
+#[test]
+fn a_backup_that_lost_its_lease_writes_nothing_into_what_another_one_went_on_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = aiv_volume_io::DirStorage::open(dir.path()).unwrap();
+    let source = disk(&content(800));
+    let plan = plan_of(&source, resuming(), None);
+    let second = std::sync::Mutex::new(None);
+    let other = || {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        // The lock is lost, as on a network filesystem.
+        for entry in std::fs::read_dir(dir.path()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.to_string_lossy().contains("aiv-lease-set") {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+        let storage = aiv_volume_io::DirStorage::open(dir.path()).unwrap();
+        let report = apply(&plan, &source, &storage, 2).unwrap();
+        *second.lock().unwrap() = Some(report);
+    };
+    let slow = Meanwhile { disk: &source, at: 9 * MIB, did: false.into(), does: &other };
+    let first = apply(&plan, &slow, &storage, 1);
+    let report = second.lock().unwrap().take().unwrap();
+    assert!(first.is_err() && report.resumed.is_some(), "{first:?}");
+    let view = View::open(&storage, &report.image, Job::silent());
+    let view = view.unwrap();
+    let found = view.image().verify(Depth::Data, Job::silent()).unwrap();
+    assert_eq!(found.damage, vec![]);
+}

@@ -30,7 +30,7 @@ fn sealed(fresh: u8, opened: &[u8]) -> BackupOptions {
     opened.iter().for_each(|n| keys.add(key(*n)));
     let fresh = (key(fresh), area(&key(fresh)));
     let hedge = Hedge { time_ns: 1, ..Hedge::default() };
-    let (retired, mode) = (Vec::new(), Mode::Sealed);
+    let (retired, mode) = (Vec::new(), None);
     let seal = SealOptions { mode, keys, retired, fresh, padding: false, hedge };
     BackupOptions { seal: Some(seal), ..options() }
 }
@@ -54,7 +54,7 @@ fn an_increment_has_the_key_the_mode_and_the_ways_in_of_its_parent() {
     for mode in [Mode::Sealed, Mode::Authenticated] {
         let storage = MemStorage::new();
         let mut first = sealed(1, &[]);
-        seal(&mut first).mode = mode;
+        seal(&mut first).mode = Some(mode);
         try_backup(&disk(1), &storage, first, 1).unwrap();
         // A chain that exists goes on as it is, whatever a new one would be.
         let report = try_backup(&disk(2), &storage, sealed(2, &[1]), 2).unwrap();
@@ -113,7 +113,7 @@ fn a_later_full_image_has_the_key_of_the_set_and_all_its_ways_in() {
     assert_eq!(&*a, &*area(&key(1)).to_bytes());
     // Another mode is another matter: that chain is new.
     let mut full = BackupOptions { basis: Basis::Nothing, ..sealed(3, &[1]) };
-    seal(&mut full).mode = Mode::Authenticated;
+    seal(&mut full).mode = Some(Mode::Authenticated);
     let report = try_backup(&disk(2), &storage, full, 3).unwrap();
     assert!(report.begins_key);
     let image = Image::open(storage.open(&report.image).unwrap()).unwrap();
@@ -181,4 +181,58 @@ fn an_older_chain_without_a_key_does_not_go_on_beside_a_locked_one() {
     assert!(matches!(error, Error::Refused(Refusal::OtherKey)), "{error}");
     let report = try_backup(&disk(3), &storage, sealed(2, &[1]), 5).unwrap();
     assert!(report.parent.is_some() && report.lost.is_empty());
+}
+
+#[test]
+fn what_was_begun_in_clear_is_not_gone_on_with_where_a_key_is_asked_for() {
+    use crate::resumed::{GoneFrom, content, parts};
+    let source = MemDisk::from_bytes(content(192));
+    let storage = MemStorage::new();
+    let with = |base: BackupOptions| BackupOptions {
+        resume: true,
+        checkpoint_bytes: 5 * BLOCK as u64,
+        ..base
+    };
+    let plain = with(options());
+    let plan = crate::resumed::plan_of(&source, plain, None);
+    let first = crate::common::apply(&plan, &GoneFrom(&source, 2 << 20), &storage, 1);
+    assert!(matches!(first, Err(Error::Interrupted { .. })), "{first:?}");
+    assert_eq!(parts(&storage).len(), 1);
+    let report = try_backup(&source, &storage, with(sealed(1, &[])), 2).unwrap();
+    assert!(report.resumed.is_none() && report.begins_key);
+    assert_eq!(parts(&storage), Vec::<String>::new());
+    let folder = folder(&storage, &Keys::of(key(1)));
+    assert_ne!(folder.sets[0].points[0].protection, Protection::None, "published in clear");
+}
+
+#[test]
+fn an_image_with_a_key_carries_no_token_that_tells_of_its_source() {
+    let storage = MemStorage::new();
+    let base = BackupOptions { resume: true, ..sealed(1, &[]) };
+    let report = try_backup(&disk(1), &storage, base, 1).unwrap();
+    let image = Image::open(storage.open(&report.image).unwrap()).unwrap();
+    assert!(image.superblock().source_token.is_zero());
+}
+
+#[test]
+fn who_asks_for_another_protection_than_the_chain_has_is_refused_and_else_it_goes_on() {
+    for (has, asks) in [(Mode::Authenticated, Mode::Sealed), (Mode::Sealed, Mode::Authenticated)] {
+        let storage = MemStorage::new();
+        let with = |fresh, opened: &[u8], mode| {
+            let mut options = sealed(fresh, opened);
+            seal(&mut options).mode = mode;
+            options
+        };
+        try_backup(&disk(1), &storage, with(1, &[], Some(has)), 1).unwrap();
+        let error = try_backup(&disk(2), &storage, with(2, &[1], Some(asks)), 2).unwrap_err();
+        assert!(matches!(error, Error::Refused(Refusal::OtherMode)), "{error}");
+        let report = try_backup(&disk(2), &storage, with(2, &[1], None), 3).unwrap();
+        assert!(report.parent.is_some() && !report.begins_key);
+        // A full image that nobody says more about is what those before it are, with their key.
+        let full = BackupOptions { basis: Basis::Nothing, ..with(3, &[1], None) };
+        let report = try_backup(&disk(3), &storage, full, 4).unwrap();
+        assert!(report.parent.is_none() && !report.begins_key);
+        let image = Image::open(storage.open(&report.image).unwrap()).unwrap();
+        assert_eq!(Protection::of(image.superblock()).mode(), Some(has));
+    }
 }

@@ -1,6 +1,6 @@
 //! What is left as a new image: an ordinary full one, in which what is lost is unreadable.
 
-use aiv_image_format::meta::{Manifest, Meta};
+use aiv_image_format::meta::{Manifest, Meta, Trackers};
 use aiv_image_format::{
     BlockIndex, Compression, Digest, Features, ImageKind, ImageWriter, Keys, Kind, PointId,
     RunKind, SPECIFICATION, SetId, Superblock, Trailer,
@@ -166,6 +166,8 @@ impl Salvaged {
             manifest: Manifest { comment, increment_number: 0, ..manifest },
             source_errors: rounded(errors, u64::from(self.geometry().block_size().get())),
             specification: SPECIFICATION.to_owned(),
+            // What watched the source saw another point than this one.
+            trackers: Trackers::default(),
             ..self.meta().clone()
         }
     }

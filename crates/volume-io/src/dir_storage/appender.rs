@@ -46,6 +46,17 @@ impl Appender {
         if self.failed { Err(given_up("an earlier write or sync of this file")) } else { Ok(()) }
     }
 
+    /// Whether more may be appended. A file that is no longer as long as we made it was cut, or
+    /// written to, by somebody who has the lease that we lost: what we append would damage it.
+    fn check_appendable(&mut self) -> io::Result<()> {
+        self.check_usable()?;
+        if self.file.metadata()?.len() != self.len {
+            self.failed = true;
+            return Err(io::Error::other("somebody else writes this file, too"));
+        }
+        Ok(())
+    }
+
     fn grew(&mut self, count: usize) {
         self.behind.wrote(&self.file, Extent::new(self.len, count as u64));
         self.len += count as u64;
@@ -96,7 +107,7 @@ fn shareable(len: u64, offset: u64, count: usize) -> usize {
 
 impl AppendFile for Appender {
     fn append(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.check_usable()?;
+        self.check_appendable()?;
         match self.file.write_at(data, self.len) {
             Ok(count) => {
                 self.grew(count);
@@ -112,7 +123,7 @@ impl AppendFile for Appender {
     }
 
     fn append_from(&mut self, source: &dyn ReadAt, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.check_usable()?;
+        self.check_appendable()?;
         let count = shareable(self.len, offset, data.len());
         let shared = match source.file() {
             Some(file) => self.share(file, offset, count)?,
