@@ -3,7 +3,7 @@ use std::io;
 /// Result of the functions of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What ended a call early. The content of a volume never does.
+/// What ended a call early. What a volume contains ends only what reads its files.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -20,9 +20,38 @@ pub enum Error {
     /// The caller asked to stop.
     #[error(transparent)]
     Canceled(#[from] aiv_volume_io::Canceled),
+    /// A record of the filesystem is not what it must be: other files can still be read; check the
+    /// filesystem.
+    #[error("the filesystem is damaged: {what}{}", at(*.offset))]
+    Damaged {
+        /// The record and its fault.
+        what: String,
+        /// Byte offset of the record in the volume, where it is known.
+        offset: Option<u64>,
+    },
+    /// It may be sound, and is not known here.
+    #[error("{what}")]
+    Unsupported {
+        /// What, and that it is not: a whole sentence without its stop.
+        what: String,
+    },
+    /// The file is of another type than what was asked for.
+    #[error("it is no {wanted}")]
+    WrongType {
+        /// What was asked for.
+        wanted: &'static str,
+    },
+}
+
+fn at(offset: Option<u64>) -> String {
+    offset.map_or_else(String::new, |offset| format!(" (at byte {offset} of the volume)"))
 }
 
 impl Error {
+    pub(crate) fn damaged(what: impl Into<String>, offset: Option<u64>) -> Self {
+        Self::Damaged { what: what.into(), offset }
+    }
+
     pub(crate) fn io(op: &'static str, offset: u64) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { op, offset, source }
     }

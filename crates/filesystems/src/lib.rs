@@ -4,6 +4,7 @@
 //! [`used_map`] reads the filesystem's own allocation records and answers which bytes a backup
 //! has to keep. It fails closed: whatever is not understood, or contradicts itself, is answered
 //! with [`UsedMap::Whole`] and a [`WholeReason`], never with a smaller map.
+//! [`open_filesystem`] reads its files.
 //!
 //! ```
 //! use aiv_filesystems::{FilesystemKind, UsedMap, WholeReason, recognise, used_map};
@@ -18,8 +19,9 @@
 //! ```
 //!
 //! # Errors
-//! Only the medium and the caller can make these functions fail ([`Error::Io`],
-//! [`Error::Canceled`]); no content of a volume does.
+//! Only the medium and the caller can make maps and recognition fail ([`Error::Io`],
+//! [`Error::Canceled`]); no content of a volume does. Whoever reads files is told what is damaged
+//! ([`Error::Damaged`]) and what is not known here ([`Error::Unsupported`]).
 //!
 //! # The volume must stand still
 //! A map describes the volume as it was read. It is good for a copy only if nothing writes to
@@ -39,6 +41,7 @@ mod files;
 mod kind;
 mod lvm;
 mod ntfs;
+mod reader;
 mod recognise;
 mod runs;
 mod stop;
@@ -60,6 +63,11 @@ pub use files::{
 pub use kind::FilesystemKind;
 pub use lvm::{LogicalVolumeReason, LvmReason};
 pub use ntfs::{NtfsLogReason, NtfsReason};
+pub use reader::{
+    ATTRIBUTES_BYTES_MAX, Attribute, Device, EXTENTS_MAX, Entry, FileData, FileFlags, FileId,
+    FileType, Filesystem, LINK_BYTES_MAX, Metadata, NAME_BYTES_MAX, Owner, ReaderNote, Stream,
+    Timestamp, open_filesystem,
+};
 pub use recognise::{Recognised, recognise};
 pub use swap::SwapReason;
 pub use used_map::{MapNote, UsedMap, WholeReason, used_map};

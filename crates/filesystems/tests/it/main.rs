@@ -38,6 +38,7 @@ mod ntfs_maps;
 mod ntfs_records;
 mod ntfs_refusals;
 mod ntfs_tools;
+mod reader_tools;
 mod recognition;
 mod swap;
 mod tools;
