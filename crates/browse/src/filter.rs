@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use aiv_filesystems::{FileType, Pattern};
+use aiv_filesystems::{FileType, Pattern, fold};
 
 use crate::walk::Found;
 
@@ -11,6 +11,8 @@ use crate::walk::Found;
 pub struct Filter {
     /// One of these; none for all. Paths count from the root of the volume.
     pub patterns: Vec<Pattern>,
+    /// The patterns were made for names without upper and lower case.
+    pub ignore_case: bool,
     /// Bytes of a regular file.
     pub len: Option<RangeInclusive<u64>>,
     /// When it was last modified, in seconds since 1970 UTC.
@@ -41,7 +43,11 @@ impl Filter {
         }
         // The first part is the volume.
         let parts = found.path.parts().get(1..).unwrap_or_default();
-        let names: Vec<_> = parts.iter().map(|part| String::from_utf8_lossy(part)).collect();
+        let name = |part: &Vec<u8>| {
+            let name = String::from_utf8_lossy(part);
+            if self.ignore_case { name.chars().map(fold).collect() } else { name.into_owned() }
+        };
+        let names: Vec<String> = parts.iter().map(name).collect();
         let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
         let is_folder = metadata.file_type == FileType::Folder;
         self.patterns.iter().any(|pattern| pattern.matches(&names, is_folder))

@@ -14,9 +14,11 @@
 
 mod backup;
 mod error;
+mod files;
 mod freeze;
 mod hooks;
 mod keys;
+mod look;
 mod salvage;
 mod seal;
 mod snapshot;
@@ -30,9 +32,11 @@ pub use aiv_chain::salvage::{Fill, Hints};
 pub use aiv_disk_formats::{Follow, Format, OpenOptions};
 pub use backup::{BackupDone, BackupJob, Backups};
 pub use error::{Error, FreezeError, Refusal, Result, SnapshotError};
+pub use files::{RecoverJob, RecoverTo, open_disk};
 pub use freeze::freeze_guard;
 pub use hooks::{Hook, HookReport, Hooks};
 pub use keys::{KeyChange, NewKey, change_keys};
+pub use look::{Bytes, Listed, Look, Seen};
 pub use salvage::{LostFiles, LostPart, SalvageDone, SalvageJob, SalvageTo};
 pub use seal::SealJob;
 pub use source::{SeenAs, Source};

@@ -12,6 +12,7 @@
 //! - [`chains`]: both for what merges, copies and moves images.
 //! - [`keys`]: both for who can open images.
 //! - [`repairs`]: both for damaged images that were made whole.
+//! - [`files`]: both for files of a disk, and for those that were recovered.
 //! - [`salvage`]: both for what is left of damaged ones.
 //! - [`Remarks`]: notes and warnings of plans and reports as sentences.
 //! - [`parse`]: words of the user as typed values.
@@ -30,6 +31,7 @@
 mod backups;
 pub mod chains;
 mod failure;
+pub mod files;
 pub mod json;
 mod judge;
 pub mod keys;
