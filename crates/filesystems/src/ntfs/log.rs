@@ -13,16 +13,20 @@ use crate::bytes::{array, le16, le32};
 use crate::stop::Stop;
 
 const STRIDE: u64 = 1 << 20;
-/// How much of an empty log is looked through: Windows makes none larger by itself.
-const EMPTY_MAX: u64 = 64 << 20;
 const PAGE_SIZE_MAX: u32 = 64 << 10;
 
 const fn damaged(what: &'static str) -> NtfsLogReason {
     NtfsLogReason::Damaged { what }
 }
 
-/// The log says that the records on the volume are all there is.
-pub(super) fn check_clean(disk: &Disk<'_>, log: &Stream, job: Job<'_>) -> Result<(), Stop> {
+/// The log says that the records on the volume are all there is. Of an empty one `empty_max` bytes
+/// are looked through.
+pub(super) fn check_clean(
+    disk: &Disk<'_>,
+    log: &Stream,
+    empty_max: u64,
+    job: Job<'_>,
+) -> Result<(), Stop> {
     const OP: &str = "read $LogFile";
     let mut head = [0; 512];
     if log.initialised < head.len() as u64 {
@@ -30,7 +34,7 @@ pub(super) fn check_clean(disk: &Disk<'_>, log: &Stream, job: Job<'_>) -> Result
     }
     log.read(disk, OP, 0, &mut head)?;
     if head == [0xff; 512] {
-        return check_empty(disk, log, job);
+        return check_empty(disk, log, empty_max, job);
     }
     // Until the update sequence is checked this is only a size to try.
     let page_size = le32(&head, 16);
@@ -49,8 +53,8 @@ pub(super) fn check_clean(disk: &Disk<'_>, log: &Stream, job: Job<'_>) -> Result
     Ok(())
 }
 
-fn check_empty(disk: &Disk<'_>, log: &Stream, job: Job<'_>) -> Result<(), Stop> {
-    let len = log.initialised.min(EMPTY_MAX);
+fn check_empty(disk: &Disk<'_>, log: &Stream, empty_max: u64, job: Job<'_>) -> Result<(), Stop> {
+    let len = log.initialised.min(empty_max);
     let mut at = 0;
     while at < len {
         job.check()?;

@@ -10,9 +10,9 @@ use crate::bytes::{le16, le32, le64};
 use crate::stop::Stop;
 
 /// Windows' limit of an attribute list ("NTFS documentation": 256 KiB).
-const LIST_SIZE_MAX: u64 = 256 << 10;
+pub(super) const LIST_SIZE_MAX: u64 = 256 << 10;
 
-const MFT: u64 = 0;
+pub(super) const MFT: u64 = 0;
 const MIRROR: u64 = 1;
 
 /// The table of all files.
@@ -133,7 +133,7 @@ impl<'a> Mft<'a> {
 
 /// The unnamed contents of a file, from all records it is spread over. Without `table`, the
 /// file is the table itself: its later pieces are found through its earlier ones.
-fn gather(
+pub(super) fn gather(
     disk: &Disk<'_>,
     table: Option<&Stream>,
     base: &Record<'_>,
@@ -166,7 +166,7 @@ fn gather(
     for entry in Entries(&list) {
         job.check()?;
         let entry = entry.ok_or(wrong("has a damaged attribute list"))?;
-        if entry.kind != DATA || entry.named {
+        if entry.kind != DATA || !entry.name.is_empty() {
             continue;
         }
         let lost = wrong("has an attribute list that does not agree with the records");
@@ -196,18 +196,19 @@ fn gather(
 }
 
 /// An entry of an attribute list: where a piece of an attribute is.
-struct Entry {
-    kind: u32,
-    named: bool,
-    vcn: u64,
-    record: u64,
+pub(super) struct Entry<'a> {
+    pub(super) kind: u32,
+    /// UTF-16, lowest byte first.
+    pub(super) name: &'a [u8],
+    pub(super) vcn: u64,
+    pub(super) record: u64,
 }
 
 /// Walks an attribute list; `None` for an entry that cannot be, and the end after it.
-struct Entries<'a>(&'a [u8]);
+pub(super) struct Entries<'a>(pub(super) &'a [u8]);
 
-impl Iterator for Entries<'_> {
-    type Item = Option<Entry>;
+impl<'a> Iterator for Entries<'a> {
+    type Item = Option<Entry<'a>>;
 
     fn next(&mut self) -> Option<Self::Item> {
         const ENTRY_SIZE: usize = 26;
@@ -218,14 +219,20 @@ impl Iterator for Entries<'_> {
         let list = std::mem::take(&mut self.0);
         let Some(entry) = list.get(..ENTRY_SIZE) else { return Some(None) };
         let len = usize::from(le16(entry, 4));
-        let Some(rest) = list.get(len..) else { return Some(None) };
+        let Some((whole, rest)) = list.split_at_checked(len) else { return Some(None) };
         if len < ENTRY_SIZE || !len.is_multiple_of(8) {
             return Some(None);
         }
+        let name_at = usize::from(entry[7]);
+        let name = match usize::from(entry[6]) {
+            0 => Some(&[][..]),
+            units => whole.get(name_at..name_at + 2 * units),
+        };
+        let Some(name) = name else { return Some(None) };
         self.0 = rest;
         Some(Some(Entry {
             kind: le32(entry, 0),
-            named: entry[6] != 0,
+            name,
             vcn: le64(entry, 8),
             record: le64(entry, 16),
         }))

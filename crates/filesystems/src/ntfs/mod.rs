@@ -12,6 +12,7 @@ mod files;
 mod folders;
 mod log;
 mod mft;
+mod reader;
 mod reason;
 mod record;
 mod runlist;
@@ -25,6 +26,7 @@ use aiv_volume_io::{Job, ReadAt};
 use crate::stop::Stop;
 use crate::{Result, UsedMap};
 pub(crate) use files::find as find_files;
+pub(crate) use reader::open;
 pub use reason::{NtfsLogReason, NtfsReason};
 
 /// Reads the used-cluster map of an NTFS filesystem.

@@ -210,7 +210,11 @@ pub(super) struct Mapped<'a> {
     pub(super) allocated: u64,
     pub(super) size: u64,
     pub(super) initialised: u64,
-    pairs: &'a [u8],
+    /// What is compressed together: two to the power of it in clusters; zero is nothing.
+    pub(super) unit: u16,
+    /// Bytes in clusters without the holes, of what may have some.
+    pub(super) stored: Option<u64>,
+    pub(super) pairs: &'a [u8],
 }
 
 impl Mapped<'_> {
@@ -271,6 +275,8 @@ impl<'a> Attribute<'a> {
                     allocated: le64(header, 40),
                     size: le64(header, 48),
                     initialised: le64(header, 56),
+                    unit: le16(header, 34),
+                    stored: attribute.get(64..72).filter(|_| pairs_at >= 72).map(|at| le64(at, 0)),
                     pairs: attribute.get(pairs_at..)?,
                 })
             }

@@ -16,18 +16,20 @@ use crate::runs::{RUNS_MAX, RunCollector};
 use crate::stop::Stop;
 use crate::{Error, MapNote, UsedMap};
 
-const LOG: u64 = 2;
-const VOLUME: u64 = 3;
+pub(super) const LOG: u64 = 2;
+pub(super) const VOLUME: u64 = 3;
 const BITMAP: u64 = 6;
 const BOOT: u64 = 7;
 
 const STRIDE: usize = 1 << 20;
+/// How much of an empty log is looked through: Windows makes none larger by itself.
+const EMPTY_LOG_MAX: u64 = 64 << 20;
 
 pub(super) fn read(volume: &dyn ReadAt, job: Job<'_>) -> Result<UsedMap, Stop> {
     let disk = Disk { volume, geometry: geometry(volume)? };
     let mft = Mft::open(&disk, job)?;
     check_volume(&mft)?;
-    log::check_clean(&disk, &mft.file(LOG, job)?, job)?;
+    log::check_clean(&disk, &mft.file(LOG, job)?, EMPTY_LOG_MAX, job)?;
     if mft.file(BOOT, job)?.first_lcn() != Some(0) {
         let what = "does not begin with the volume";
         return Err(NtfsReason::SystemFile { record: BOOT, what }.into());
@@ -56,31 +58,33 @@ pub(super) fn geometry(volume: &dyn ReadAt) -> Result<Geometry, Stop> {
 
 /// `$Volume` names a version that is known, and says that nothing has to be repaired.
 fn check_volume(mft: &Mft<'_>) -> Result<(), Stop> {
+    let mut buffer = Vec::new();
+    let record = mft.base_record(VOLUME, &mut buffer)?;
+    let information = record.find(VOLUME_INFORMATION, &[], 0)?.map(|attribute| attribute.value);
+    let value = if let Some(Value::Resident(value)) = information { value } else { &[] };
+    Ok(check_information(value)?)
+}
+
+/// The same of the information in `$Volume`.
+pub(super) fn check_information(value: &[u8]) -> Result<(), NtfsReason> {
     /// Dirty, and "chkdsk is at work".
     const DIRTY: u16 = 0x4001;
     /// Resize the log, upgrade at mount, mounted by NT 4, delete the change journal, repair
     /// object identities, changed by chkdsk: nothing of it concerns the bitmap. 0x80 has no
     /// name in any source; every volume that Windows 10 mounted carries it.
     const KNOWN: u16 = DIRTY | 0x80be;
-    let mut buffer = Vec::new();
-    let record = mft.base_record(VOLUME, &mut buffer)?;
-    let wrong = NtfsReason::SystemFile { record: VOLUME, what: "has no volume information" };
-    let Some(Value::Resident(value)) =
-        record.find(VOLUME_INFORMATION, &[], 0)?.map(|attribute| attribute.value)
-    else {
-        return Err(wrong.into());
-    };
-    let Some(value) = value.get(..12) else { return Err(wrong.into()) };
+    let what = "has no volume information";
+    let value = value.get(..12).ok_or(NtfsReason::SystemFile { record: VOLUME, what })?;
     let (major, minor, flags) = (value[8], value[9], le16(value, 10));
     // NT 3.51 and 4, Windows 2000, Windows XP and later.
     if !matches!((major, minor), (1, 2) | (3, 0 | 1)) {
-        return Err(NtfsReason::Version { major, minor }.into());
+        return Err(NtfsReason::Version { major, minor });
     }
     if flags & DIRTY != 0 {
-        return Err(NtfsReason::Dirty { flags }.into());
+        return Err(NtfsReason::Dirty { flags });
     }
     if flags & !KNOWN != 0 {
-        return Err(NtfsReason::UnknownFlags { flags: flags & !KNOWN }.into());
+        return Err(NtfsReason::UnknownFlags { flags: flags & !KNOWN });
     }
     Ok(())
 }

@@ -22,6 +22,7 @@ pub use facts::{
     Attribute, Device, Entry, FileFlags, FileId, FileType, Metadata, Owner, ReaderNote, Stream,
     Timestamp,
 };
+pub(crate) use mapped::{Inline, Piece, Pieces};
 pub(crate) use names::wtf8;
 pub(crate) use volume::Volume;
 
@@ -156,6 +157,7 @@ pub fn open_filesystem(
     let volume = Volume::new(volume);
     let kind = recognised.kind;
     match kind {
+        FilesystemKind::Ntfs => crate::ntfs::open(volume, job),
         _ => {
             let _ = volume;
             Err(Error::Unsupported { what: format!("files of {kind} cannot be read") })

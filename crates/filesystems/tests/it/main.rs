@@ -35,6 +35,7 @@ mod media;
 mod ntfs_files;
 mod ntfs_hostile;
 mod ntfs_maps;
+mod ntfs_reader;
 mod ntfs_records;
 mod ntfs_refusals;
 mod ntfs_tools;
