@@ -17,11 +17,12 @@ use std::sync::Arc;
 
 use aiv_volume_io::{Extent, Job, ReadAt};
 
-use crate::{Error, FilesystemKind, Recognised, Result};
+use crate::{Error, FilesystemKind, Recognised, Result, xfs};
 pub use facts::{
     Attribute, Device, Entry, FileFlags, FileId, FileType, Metadata, Owner, ReaderNote, Stream,
     Timestamp,
 };
+pub(crate) use mapped::{Piece, Pieces};
 pub(crate) use names::wtf8;
 pub(crate) use volume::Volume;
 
@@ -156,9 +157,7 @@ pub fn open_filesystem(
     let volume = Volume::new(volume);
     let kind = recognised.kind;
     match kind {
-        _ => {
-            let _ = volume;
-            Err(Error::Unsupported { what: format!("files of {kind} cannot be read") })
-        }
+        FilesystemKind::Xfs => xfs::open(volume, job),
+        _ => Err(Error::Unsupported { what: format!("files of {kind} cannot be read") }),
     }
 }

@@ -46,5 +46,6 @@ mod xfs_frozen;
 mod xfs_hostile;
 mod xfs_logs;
 mod xfs_maps;
+mod xfs_reader;
 mod xfs_refusals;
 mod xfs_tools;
