@@ -44,6 +44,7 @@ const NEEDS: &[Need] = &[
     need("ntfscat", "ntfs-3g", "files on NTFS volumes without a mount"),
     need("ntfsclone", "ntfs-3g", "the second opinion on NTFS maps"),
     need("partclone.ntfs", "partclone", "the third opinion on NTFS maps"),
+    need("setfacl", "acl", "files with access control lists"),
     need("mkfs.xfs", "xfsprogs", "XFS volumes"),
     need("xfs_db", "xfsprogs", "the second opinion on XFS maps"),
     need("xfs_growfs", "xfsprogs", "XFS volumes that grow with their partition"),

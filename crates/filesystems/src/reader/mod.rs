@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use aiv_volume_io::{Extent, Job, ReadAt};
 
-use crate::{Error, FilesystemKind, Recognised, Result};
+use crate::{Error, FilesystemKind, Recognised, Result, ntfs, xfs};
 pub use facts::{
     Attribute, Device, Entry, FileFlags, FileId, FileType, Metadata, Owner, ReaderNote, Stream,
     Timestamp,
@@ -157,10 +157,8 @@ pub fn open_filesystem(
     let volume = Volume::new(volume);
     let kind = recognised.kind;
     match kind {
-        FilesystemKind::Ntfs => crate::ntfs::open(volume, job),
-        _ => {
-            let _ = volume;
-            Err(Error::Unsupported { what: format!("files of {kind} cannot be read") })
-        }
+        FilesystemKind::Ntfs => ntfs::open(volume, job),
+        FilesystemKind::Xfs => xfs::open(volume, job),
+        _ => Err(Error::Unsupported { what: format!("files of {kind} cannot be read") }),
     }
 }

@@ -47,5 +47,7 @@ mod xfs_frozen;
 mod xfs_hostile;
 mod xfs_logs;
 mod xfs_maps;
+mod xfs_reader;
+mod xfs_reader_v4;
 mod xfs_refusals;
 mod xfs_tools;
