@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use aiv_volume_io::{Extent, Job, ReadAt};
 
+use crate::btrfs::Btrfs;
 use crate::{Error, FilesystemKind, Recognised, Result};
 pub use facts::{
     Attribute, Device, Entry, FileFlags, FileId, FileType, Metadata, Owner, ReaderNote, Stream,
@@ -156,6 +157,7 @@ pub fn open_filesystem(
     let volume = Volume::new(volume);
     let kind = recognised.kind;
     match kind {
+        FilesystemKind::Btrfs => Ok(Box::new(Btrfs::open(volume, job)?)),
         _ => {
             let _ = volume;
             Err(Error::Unsupported { what: format!("files of {kind} cannot be read") })
