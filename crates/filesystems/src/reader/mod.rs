@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use aiv_volume_io::{Extent, Job, ReadAt};
 
+use crate::btrfs::Btrfs;
 use crate::{Error, FilesystemKind, Recognised, Result, ntfs, xfs};
 pub use facts::{
     Attribute, Device, Entry, FileFlags, FileId, FileType, Metadata, Owner, ReaderNote, Stream,
@@ -159,6 +160,7 @@ pub fn open_filesystem(
     match kind {
         FilesystemKind::Ntfs => ntfs::open(volume, job),
         FilesystemKind::Xfs => xfs::open(volume, job),
+        FilesystemKind::Btrfs => Ok(Box::new(Btrfs::open(volume, job)?)),
         _ => Err(Error::Unsupported { what: format!("files of {kind} cannot be read") }),
     }
 }

@@ -9,6 +9,7 @@ mod btrfs_histories;
 mod btrfs_hostile;
 mod btrfs_live;
 mod btrfs_maps;
+mod btrfs_reader;
 mod btrfs_refusals;
 mod btrfs_tools;
 mod exfat_maps;
