@@ -51,6 +51,9 @@ pub struct Listed {
 pub struct Seen {
     /// The files, folders before what is in them.
     pub files: Vec<Listed>,
+    /// Parts of each path that lead to the folder in which everything was that was named: without
+    /// them, paths are those of recovered files.
+    pub above: usize,
     /// What could not be looked at, and why.
     pub troubles: Vec<(String, String)>,
     /// What is to be known about the state of volumes: name, sentence.
@@ -67,7 +70,10 @@ impl Look {
     pub fn at(&self, disk: &Disk, place: &Place, job: Job<'_>) -> Result<Seen> {
         let mut seen = Seen::default();
         match place {
-            Place::File(file) => self.below(disk, file, &mut seen, job)?,
+            Place::File(file) => {
+                seen.above = file.path.parts().len().saturating_sub(1);
+                self.below(disk, file, &mut seen, job)?;
+            }
             Place::Top => {
                 for volume in disk.volumes() {
                     match disk.resolve(&volume.path(), Links::Keep, job) {

@@ -104,26 +104,39 @@ fn answer(seen: &Seen, text: String) -> Outcome {
     Outcome::answer(json, text).with(remarks)
 }
 
-/// Checksums as `sha256sum` writes and checks them.
+/// Checksums as `sha256sum` writes and checks them, by the paths that recovered files have.
 #[must_use]
 pub fn checksums(seen: &Seen) -> Outcome {
     let line = |file: &Listed| {
         let sha = file.sha256.as_ref()?;
-        Some(sum_line(sha, &file.path.to_bytes()))
+        sum_line(sha, file.path.parts().get(seen.above..).unwrap_or_default())
     };
-    let text = seen.files.iter().filter_map(line).collect();
+    let lines: Vec<Option<String>> = seen.files.iter().map(line).collect();
+    let left_out = lines.iter().filter(|line| line.is_none()).count();
     // Notes have no place among sums.
-    Outcome { text, ..answer(seen, String::new()) }
+    let mut outcome = Outcome { text: String::new(), ..answer(seen, String::new()) };
+    outcome.text = lines.into_iter().flatten().collect();
+    if left_out > 0 {
+        let why = "have names that no line can hold; --json has them";
+        let warnings = vec![format!("{left_out} files {why}")];
+        outcome.add(Remarks { notes: Vec::new(), warnings });
+    }
+    outcome
 }
 
-/// Names with a backslash or line feed are escaped, and the line begins with a backslash.
-fn sum_line(sha: &str, path: &[u8]) -> String {
-    let path = String::from_utf8_lossy(path);
+/// Names with a backslash or line feed are escaped, and the line begins with a backslash. Nothing
+/// stands for what is no text, or would act on a terminal.
+fn sum_line(sha: &str, path: &[Vec<u8>]) -> Option<String> {
+    let path = String::from_utf8(path.join(&b'/')).ok()?;
+    let plain = path.replace(['\n', '\r'], "");
+    if clean(&plain) != plain {
+        return None;
+    }
     if path.contains(['\\', '\n', '\r']) {
         let path = path.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r");
-        return format!("\\{sha}  {path}\n");
+        return Some(format!("\\{sha}  {path}\n"));
     }
-    format!("{sha}  {path}\n")
+    Some(format!("{sha}  {path}\n"))
 }
 
 /// One file for scripts.
@@ -324,8 +337,13 @@ mod tests {
 
     #[test]
     fn checksums_are_lines_that_sha256sum_reads() {
-        assert_eq!(sum_line("ab", b"/p1/x y"), "ab  /p1/x y\n");
-        assert_eq!(sum_line("ab", b"/p1/x\\\n"), "\\ab  /p1/x\\\\\\n\n");
+        let line = |parts: &[&[u8]]| {
+            let parts: Vec<Vec<u8>> = parts.iter().map(|part| part.to_vec()).collect();
+            sum_line("ab", &parts)
+        };
+        assert_eq!(line(&[b"p1", b"x y"]).unwrap(), "ab  p1/x y\n");
+        assert_eq!(line(&[b"x\\\n"]).unwrap(), "\\ab  x\\\\\\n\n");
+        assert_eq!((line(&[b"x\xff"]), line(&[b"x\x1b[2J"])), (None, None));
     }
 
     #[test]

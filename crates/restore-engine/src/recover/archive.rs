@@ -104,19 +104,21 @@ impl RecoverPlan {
         let mut packing =
             Packing { plan: self, archive, job, report: self.troubles.clone(), buffer: Vec::new() };
         job.progress.begin(Step::RecoverFiles, self.bytes());
-        let is_folder = |item: &&Item| item.file_type == FileType::Folder;
-        for item in self.items.iter().filter(is_folder) {
-            job.check()?;
-            packing.item(item)?;
-        }
         for at in self.in_image_order() {
             job.check()?;
             packing.item(&self.items[at])?;
         }
-        let is_read = |item: &&Item| item.file_type == FileType::File && item.same_as.is_none();
-        for item in self.items.iter().filter(|item| !is_folder(item) && !is_read(item)) {
-            job.check()?;
-            packing.item(item)?;
+        // Whoever unpacks gives folders their times when they come, and what comes into one later
+        // changes those again. Links in turn must follow their folder: GNU tar makes those that
+        // lead up or to the root at the very end, and remembers folders only for what follows.
+        let is_read = |item: &Item| item.file_type == FileType::File && item.same_as.is_none();
+        let is_late = |item: &Item| matches!(item.file_type, FileType::Folder | FileType::Link);
+        for late in [false, true] {
+            let now = |item: &&Item| !is_read(item) && is_late(item) == late;
+            for item in self.items.iter().filter(now) {
+                job.check()?;
+                packing.item(item)?;
+            }
         }
         packing.archive.finish()?;
         job.progress.end(Step::RecoverFiles);

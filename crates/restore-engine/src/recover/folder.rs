@@ -222,12 +222,12 @@ impl Sink<'_> {
         }
         let linked = self.link(&target, &path);
         match linked {
-            Err(error) if error.raw_os_error() == Some(Errno::EXIST.raw_os_error()) => {
-                match self.options.existing {
-                    Existing::Skip => self.report.skipped += 1,
-                    _ => return Ok(Err(error)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if self.options.existing == Existing::Skip && self.is_linked(&target, &path) {
+                    self.report.skipped += 1;
+                    return Ok(Ok(()));
                 }
-                Ok(Ok(()))
+                Ok(Err(error))
             }
             Err(_) => {
                 // A filesystem without links, or one with as many as it takes.
@@ -248,6 +248,16 @@ impl Sink<'_> {
                 Ok(Ok(()))
             }
         }
+    }
+
+    /// Whether two paths are names of the same file.
+    fn is_linked(&mut self, target: &[u8], path: &[u8]) -> bool {
+        let mut found = |path: &[u8]| {
+            let (parent, name) = self.beneath.parent(path)?;
+            Ok(statat(&*parent, name, AtFlags::SYMLINK_NOFOLLOW)?)
+        };
+        let (a, b): (io::Result<_>, io::Result<_>) = (found(target), found(path));
+        a.ok().zip(b.ok()).is_some_and(|(a, b)| (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
     }
 
     fn link(&mut self, target: &[u8], path: &[u8]) -> io::Result<()> {
