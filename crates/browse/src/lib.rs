@@ -21,9 +21,12 @@
 //! # Ok::<(), aiv_browse::Error>(())
 //! ```
 //!
+//! [`compare`] tells what became of each file between two states of a filesystem.
+//!
 //! Nothing is written, mounted or followed out of its volume: the absolute target of a symbolic
 //! link counts from the root of the volume it is on.
 
+mod compare;
 mod disk;
 mod error;
 mod filter;
@@ -31,6 +34,7 @@ mod path;
 mod resolve;
 mod walk;
 
+pub use compare::{Change, Closely, Comparison, Difference, What, compare};
 pub use disk::{Disk, Volume};
 pub use error::{Error, Result};
 pub use filter::Filter;

@@ -18,17 +18,28 @@ use crate::error::{Error, Result};
 use crate::source::Source;
 use crate::world::World;
 
+/// A disk whose files can be read.
+pub struct Opened {
+    /// The disk.
+    pub disk: Disk,
+    /// The recovery point it is, where it is one.
+    pub point: Option<Arc<View>>,
+}
+
 /// What `word` names, to read its files: a recovery point, or else a block device, a raw file or
 /// a virtual disk. A virtual disk may name its own pieces only.
 ///
 /// # Errors
 /// [`Error::Chain`] when an image cannot be read, those of [`Source::open`] for anything else,
 /// [`Error::Recover`] when its partition table cannot be read.
-pub fn open_disk(world: &dyn World, word: &Path, keys: &Keys, job: Job<'_>) -> Result<Disk> {
+pub fn open_disk(world: &dyn World, word: &Path, keys: &Keys, job: Job<'_>) -> Result<Opened> {
+    let mut point = None;
     let (bytes, sector_size) = match locate_view_keyed(word, keys, job) {
         Ok((_, view)) => {
             let sector_size = sector_size_of(&view);
-            (Arc::new(view) as Arc<dyn ReadAt>, sector_size)
+            let view = Arc::new(view);
+            point = Some(Arc::clone(&view));
+            (view as Arc<dyn ReadAt>, sector_size)
         }
         Err(error) if may_be_source(word, &error) => {
             let options = OpenOptions { follow: Follow::Pieces, ..OpenOptions::default() };
@@ -39,7 +50,8 @@ pub fn open_disk(world: &dyn World, word: &Path, keys: &Keys, job: Job<'_>) -> R
         Err(error) => return Err(error.into()),
     };
     let sector_size = sector_size.or_else(|| detect_sector_size(&bytes));
-    Disk::open(bytes, sector_size.unwrap_or(SectorSize::B512), job).map_err(Error::from)
+    let disk = Disk::open(bytes, sector_size.unwrap_or(SectorSize::B512), job)?;
+    Ok(Opened { disk, point })
 }
 
 /// The sector size the disk was imaged with.

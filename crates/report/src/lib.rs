@@ -12,6 +12,7 @@
 //! - [`chains`]: both for what merges, copies and moves images.
 //! - [`keys`]: both for who can open images.
 //! - [`repairs`]: both for damaged images that were made whole.
+//! - [`diff`]: both for what is different between two points.
 //! - [`files`]: both for files of a disk, and for those that were recovered.
 //! - [`salvage`]: both for what is left of damaged ones.
 //! - [`Remarks`]: notes and warnings of plans and reports as sentences.
@@ -30,6 +31,7 @@
 
 mod backups;
 pub mod chains;
+pub mod diff;
 mod failure;
 pub mod files;
 pub mod json;

@@ -82,6 +82,7 @@ pub enum Command {
     Ls(Ls),
     Cat(Cat),
     Find(Find),
+    Diff(Diff),
     Extract(Extract),
     Consolidate(Consolidate),
     Archive(Archive),
@@ -595,6 +596,32 @@ impl FilterArgs {
         let (file_type, ignore_case) = (self.file_type, self.ignore_case);
         is_some.then_some(Filter { patterns, ignore_case, len, modified, file_type })
     }
+}
+
+/// Compare two recovery points: files that are new, gone, renamed or changed, and blocks
+///
+/// Where both are points of one disk, the blocks that changed tell which files have to be read, and
+/// the files in which most of them lie are listed: why an incremental is large.
+#[derive(clap::Args)]
+#[command(after_help = format!("\
+Examples:
+  aiv diff /mnt/backup@latest~1 /mnt/backup@latest
+  aiv diff old.aiv new.aiv /p2/etc\n\n{PATHS}"))]
+pub struct Diff {
+    /// The older one
+    #[arg(value_name = "IMAGE")]
+    pub old: PathBuf,
+    /// The newer one
+    #[arg(value_name = "IMAGE")]
+    pub new: PathBuf,
+    /// A folder or file [default: all volumes]
+    #[arg(default_value = "/", hide_default_value = true)]
+    pub path: PathBuf,
+    /// How many of the files are listed in which most changed blocks lie
+    #[arg(long, value_name = "N", default_value = "10")]
+    pub top: usize,
+    #[command(flatten)]
+    pub unlock: SecretFiles,
 }
 
 /// Get files and folders out of a recovery point, into a folder, a tar or a zip archive

@@ -1,15 +1,15 @@
-//! `ls`, `cat`, `find`, `extract`: files of a recovery point.
+//! `ls`, `cat`, `find`, `extract`, `diff`: files of a recovery point.
 
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use aiv_browse::{Disk, Links, Path as FilePath, Place};
-use aiv_jobs::{Bytes, Look, RecoverJob, RecoverTo, open_disk};
-use aiv_report::{Failure, Outcome, files};
+use aiv_jobs::{Bytes, Look, RecoverJob, RecoverTo, compare_disks, open_disk};
+use aiv_report::{Failure, Outcome, diff, files};
 use aiv_restore_engine::recover::RecoverOptions;
 use aiv_terminal::{SecretFiles, Session, is_root, print_bytes, random};
-use aiv_words::{Cat, Extract, Find, Ls};
+use aiv_words::{Cat, Diff, Extract, Find, Ls};
 use serde_json::json;
 
 fn path(text: &Path) -> Result<FilePath, Failure> {
@@ -24,7 +24,7 @@ fn with_disk<T>(
     work: impl FnOnce(&Disk) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let open = |keys: &_| Ok(open_disk(session, image, keys, session.job())?);
-    work(&session.with_keys(&[image], unlock, open)?)
+    work(&session.with_keys(&[image], unlock, open)?.disk)
 }
 
 pub(crate) fn ls(args: &Ls, session: &Session) -> Result<Outcome, Failure> {
@@ -83,4 +83,13 @@ pub(crate) fn extract(args: &Extract, session: &Session) -> Result<Outcome, Fail
         let report = job.run(disk, session.job())?;
         Ok(files::recovered(&report, job.to.path()))
     })
+}
+
+pub(crate) fn diff(args: &Diff, session: &Session) -> Result<Outcome, Failure> {
+    let path = path(&args.path)?;
+    let (old, new) = session.with_keys(&[&args.old, &args.new], &args.unlock, |keys| {
+        let open = |image: &Path| open_disk(session, image, keys, session.job());
+        Ok((open(&args.old)?, open(&args.new)?))
+    })?;
+    Ok(diff::compared(&compare_disks(&old, &new, &path, session.job())?, args.top))
 }

@@ -31,6 +31,7 @@ pub(crate) fn run(command: Command, session: &Session) -> Result<Outcome, Failur
         Command::Ls(args) => files::ls(&args, session),
         Command::Cat(args) => files::cat(&args, session),
         Command::Find(args) => files::find(&args, session),
+        Command::Diff(args) => files::diff(&args, session),
         Command::Extract(args) => files::extract(&args, session),
         Command::Consolidate(args) => chains::consolidate(&args, session),
         Command::Archive(args) => chains::archive(&args, session),
