@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use aiv_volume_io::ReadAt;
 
@@ -23,15 +24,15 @@ pub(super) const JOURNAL_MAGIC: [u8; 4] = 0xc03b_3998_u32.to_be_bytes();
 pub(super) struct Blocks<'a> {
     volume: &'a dyn ReadAt,
     block_size: u32,
-    newer: HashMap<u64, JournalCopy>,
+    newer: Arc<HashMap<u64, JournalCopy>>,
 }
 
 impl<'a> Blocks<'a> {
     pub(super) fn on_disk(volume: &'a dyn ReadAt, block_size: u32) -> Self {
-        Self { volume, block_size, newer: HashMap::new() }
+        Self { volume, block_size, newer: Arc::default() }
     }
 
-    pub(super) fn replayed(&self, newer: HashMap<u64, JournalCopy>) -> Self {
+    pub(super) fn replayed(&self, newer: Arc<HashMap<u64, JournalCopy>>) -> Self {
         Self { volume: self.volume, block_size: self.block_size, newer }
     }
 

@@ -22,6 +22,7 @@ pub use facts::{
     Attribute, Device, Entry, FileFlags, FileId, FileType, Metadata, Owner, ReaderNote, Stream,
     Timestamp,
 };
+pub(crate) use mapped::{Mapped, Piece, Pieces};
 pub(crate) use names::wtf8;
 pub(crate) use volume::Volume;
 
@@ -156,9 +157,9 @@ pub fn open_filesystem(
     let volume = Volume::new(volume);
     let kind = recognised.kind;
     match kind {
-        _ => {
-            let _ = volume;
-            Err(Error::Unsupported { what: format!("files of {kind} cannot be read") })
+        FilesystemKind::Ext2 | FilesystemKind::Ext3 | FilesystemKind::Ext4 => {
+            crate::ext::open(volume, kind, job)
         }
+        _ => Err(Error::Unsupported { what: format!("files of {kind} cannot be read") }),
     }
 }

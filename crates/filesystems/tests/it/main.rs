@@ -17,6 +17,7 @@ mod exfat_tools;
 mod ext_files;
 mod ext_journal;
 mod ext_maps;
+mod ext_reader;
 mod ext_refusals;
 mod ext_tools;
 mod f2fs_maps;
