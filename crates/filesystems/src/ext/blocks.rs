@@ -48,6 +48,28 @@ impl<'a> Blocks<'a> {
         block.saturating_mul(u64::from(self.block_size))
     }
 
+    /// Fills `out` with a part of one block, from byte `at` of it on. The part was proven to lie
+    /// inside the block, and the block inside the filesystem.
+    pub(super) fn read_part(
+        &self,
+        op: &'static str,
+        block: u64,
+        at: u64,
+        out: &mut [u8],
+    ) -> Result<()> {
+        let copy = self.newer.get(&block);
+        let start = copy.map_or_else(|| self.offset_of(block), |copy| copy.offset);
+        let offset = start.saturating_add(at);
+        self.volume.read_exact_at(out, offset).map_err(Error::io(op, offset))?;
+        if copy.is_some_and(|copy| copy.escaped) {
+            let lost = JOURNAL_MAGIC.into_iter().skip(usize::try_from(at).unwrap_or(usize::MAX));
+            for (byte, magic) in out.iter_mut().zip(lost) {
+                *byte = magic;
+            }
+        }
+        Ok(())
+    }
+
     /// Fills `out`, whole blocks and a last one that may be partial, from `first` on. The
     /// blocks were proven to lie inside the filesystem.
     pub(super) fn read(&self, op: &'static str, first: u64, out: &mut [u8]) -> Result<()> {

@@ -91,21 +91,20 @@ impl Group {
         let geometry = &superblock.geometry;
         let per_block = geometry.descriptors_per_block();
         let (index, size) = (group / per_block, usize::from(geometry.descriptor_size));
-        let at = (group % per_block) as usize * size;
-        let mut block = vec![0; blocks.block_size()];
+        let at = u64::from(group % per_block) * u64::from(geometry.descriptor_size);
+        let mut descriptor = vec![0; size];
         let mut table_in = |place: u64| {
             if place >= geometry.blocks {
                 let reason =
                     ExtReason::Pointer { section: "descriptor table", group, block: place };
                 return Err(Error::damaged(reason.to_string(), None));
             }
-            blocks.read("read group descriptors", place, &mut block)?;
-            let offset = Some(blocks.offset_of(place) + at as u64);
-            let descriptor = &block[at..at + size];
-            if !superblock.checksums.descriptor_is_right(group, descriptor) {
+            blocks.read_part("read group descriptor", place, at, &mut descriptor)?;
+            let offset = Some(blocks.offset_of(place) + at);
+            if !superblock.checksums.descriptor_is_right(group, &descriptor) {
                 return Err(Error::damaged("checksum of a group descriptor", offset));
             }
-            let table = Self::parse(descriptor, superblock).inode_table;
+            let table = Self::parse(&descriptor, superblock).inode_table;
             let inside = u64::from(geometry.first_data_block).max(1)..geometry.blocks;
             let section = "inode table";
             match inside.contains(&table) {

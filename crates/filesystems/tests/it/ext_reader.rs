@@ -111,7 +111,7 @@ fn special(root: &Path) {
     symlink(OsStr::from_bytes(b"\xff\xfe"), root.join("link to no utf-8")).unwrap();
 }
 
-fn set(path: &Path, name: &str, value: &[u8]) {
+pub(crate) fn set(path: &Path, name: &str, value: &[u8]) {
     rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()).unwrap();
 }
 
@@ -168,7 +168,7 @@ fn times_and_owners(root: &Path) {
     fs::set_permissions(root.join("empty"), fs::Permissions::from_mode(0o1777)).unwrap();
 }
 
-fn everything(root: &Path) {
+pub(crate) fn everything(root: &Path) {
     sizes(root);
     maps(root);
     folders(root);
@@ -177,7 +177,7 @@ fn everything(root: &Path) {
     times_and_owners(root);
 }
 
-fn of_kernel(volume: &Volume) -> Tree {
+pub(crate) fn of_kernel(volume: &Volume) -> Tree {
     tree_of_mount(Mounted::new(volume, "ro").path())
 }
 

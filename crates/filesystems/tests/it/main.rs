@@ -18,6 +18,8 @@ mod ext_files;
 mod ext_journal;
 mod ext_maps;
 mod ext_reader;
+mod ext_reader_features;
+mod ext_reader_states;
 mod ext_refusals;
 mod ext_tools;
 mod f2fs_maps;

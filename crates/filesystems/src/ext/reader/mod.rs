@@ -103,13 +103,11 @@ impl Reader {
             let what = format!("inode {number}: it lies outside the volume");
             return Err(Error::damaged(what, None));
         }
-        let mut bytes = vec![0; blocks.block_size()];
-        blocks.read("read inode", block, &mut bytes)?;
+        // Sizes of inodes and blocks are powers of two: no inode crosses blocks.
+        let mut raw = vec![0; usize::from(geometry.inode_size)];
+        blocks.read_part("read inode", block, at % self.block_size(), &mut raw)?;
         let offset = blocks.offset_of(table).saturating_add(at);
         let damaged = |what: &str| Error::damaged(format!("inode {number}: {what}"), Some(offset));
-        let at = usize::try_from(at % self.block_size()).unwrap_or(usize::MAX);
-        // Sizes of inodes and blocks are powers of two: no inode crosses blocks.
-        let raw = bytes[at..at + usize::from(geometry.inode_size)].to_vec();
         let inode = Inode::parse(number, &raw, &self.superblock).map_err(damaged)?;
         let inode = inode.ok_or_else(|| damaged("it is not in use"))?;
         if i64::try_from(inode.len).is_err() {

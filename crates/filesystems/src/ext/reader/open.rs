@@ -32,6 +32,8 @@ pub(crate) fn open(
     let mut notes = Vec::new();
     if is_copy {
         notes.push(ReaderNote::CopyUsed { what: "the superblock".to_owned() });
+        // Copies are always written as those of a filesystem in use.
+        superblock.state = STATE_CLEAN;
     }
     let newer = match is_copy && superblock.has_journal || superblock.needs_recovery {
         // Copies of the superblock do not say whether a journal waits.
