@@ -23,7 +23,7 @@ pub use facts::{
     Attribute, Device, Entry, FileFlags, FileId, FileType, Metadata, Owner, ReaderNote, Stream,
     Timestamp,
 };
-pub(crate) use mapped::{Inline, Piece, Pieces};
+pub(crate) use mapped::{Inline, Mapped, Piece, Pieces};
 pub(crate) use names::wtf8;
 pub(crate) use volume::Volume;
 
@@ -161,6 +161,9 @@ pub fn open_filesystem(
         FilesystemKind::Ntfs => ntfs::open(volume, job),
         FilesystemKind::Xfs => xfs::open(volume, job),
         FilesystemKind::Btrfs => Ok(Box::new(Btrfs::open(volume, job)?)),
+        FilesystemKind::Ext2 | FilesystemKind::Ext3 | FilesystemKind::Ext4 => {
+            crate::ext::open(volume, kind, job)
+        }
         _ => Err(Error::Unsupported { what: format!("files of {kind} cannot be read") }),
     }
 }

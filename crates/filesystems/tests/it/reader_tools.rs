@@ -290,3 +290,13 @@ fn read_some(data: &dyn FileData, bytes_max: u64) {
     let end = &mut buffer[..usize::try_from(data.len().min(100).min(len)).unwrap()];
     let _ = data.read_exact_at(end, from);
 }
+
+/// The names in a folder that can be read, whatever cannot.
+pub(crate) fn names_of(filesystem: &dyn Filesystem, folder: FileId) -> BTreeMap<Vec<u8>, FileId> {
+    let mut names = BTreeMap::new();
+    let _ = filesystem.entries(folder, Job::silent(), &mut |entry| {
+        names.insert(entry.name, entry.id);
+        ControlFlow::Continue(())
+    });
+    names
+}
