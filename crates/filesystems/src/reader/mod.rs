@@ -17,11 +17,13 @@ use std::sync::Arc;
 
 use aiv_volume_io::{Extent, Job, ReadAt};
 
+use crate::fat::Fat;
 use crate::{Error, FilesystemKind, Recognised, Result};
 pub use facts::{
     Attribute, Device, Entry, FileFlags, FileId, FileType, Metadata, Owner, ReaderNote, Stream,
     Timestamp,
 };
+pub(crate) use mapped::{Mapped, Piece, Pieces};
 pub(crate) use names::wtf8;
 pub(crate) use volume::Volume;
 
@@ -156,6 +158,9 @@ pub fn open_filesystem(
     let volume = Volume::new(volume);
     let kind = recognised.kind;
     match kind {
+        FilesystemKind::Fat12 | FilesystemKind::Fat16 | FilesystemKind::Fat32 => {
+            Ok(Box::new(Fat::open(volume, kind)?))
+        }
         _ => {
             let _ = volume;
             Err(Error::Unsupported { what: format!("files of {kind} cannot be read") })

@@ -22,6 +22,7 @@ mod ext_tools;
 mod f2fs_maps;
 mod f2fs_refusals;
 mod fat_maps;
+mod fat_reader;
 mod fat_refusals;
 mod fat_tools;
 mod files_hostile;
