@@ -8,7 +8,7 @@ mod names;
 mod records;
 mod window;
 
-pub(crate) use chain::{Chain, Step, follow};
+pub(crate) use chain::{Chain, Run, Step, follow};
 pub(crate) use data::Chained;
 pub(crate) use dos_time::dos_time;
 pub(crate) use names::Told;

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use aiv_volume_io::{Extent, Job, ReadAt};
 
+use crate::exfat::ExFat;
 use crate::fat::Fat;
 use crate::{Error, FilesystemKind, Recognised, Result};
 pub use facts::{
@@ -161,6 +162,7 @@ pub fn open_filesystem(
         FilesystemKind::Fat12 | FilesystemKind::Fat16 | FilesystemKind::Fat32 => {
             Ok(Box::new(Fat::open(volume, kind)?))
         }
+        FilesystemKind::ExFat => Ok(Box::new(ExFat::open(volume, job)?)),
         _ => {
             let _ = volume;
             Err(Error::Unsupported { what: format!("files of {kind} cannot be read") })

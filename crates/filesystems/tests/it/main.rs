@@ -12,6 +12,7 @@ mod btrfs_maps;
 mod btrfs_refusals;
 mod btrfs_tools;
 mod exfat_maps;
+mod exfat_reader;
 mod exfat_refusals;
 mod exfat_tools;
 mod ext_files;
