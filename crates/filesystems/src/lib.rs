@@ -31,6 +31,7 @@
 mod bitmap;
 mod btrfs;
 mod bytes;
+mod clusters;
 mod crc32;
 mod error;
 mod exfat;

@@ -217,7 +217,11 @@ impl std::io::Write for Hashing<'_> {
 /// What `getxattr` says of a file, not of where a link leads.
 fn attributes_of(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut names = vec![0; 1 << 16];
-    let len = rustix::fs::llistxattr(path, names.as_mut_slice()).unwrap();
+    let len = match rustix::fs::llistxattr(path, names.as_mut_slice()) {
+        // A filesystem without any.
+        Err(rustix::io::Errno::OPNOTSUPP) => 0,
+        len => len.unwrap(),
+    };
     let names: Vec<&[u8]> = names[..len].split(|&byte| byte == 0).collect();
     let names = names.into_iter().filter(|name| !name.is_empty());
     let value = |name: &[u8]| {
