@@ -66,8 +66,10 @@ fn a_copy_of_the_superblock_stands_in_for_the_first() {
 fn a_filesystem_that_was_found_damaged_is_read_and_that_is_said() {
     let volume = mkfs(128 * MIB, "");
     forge_super(&volume, 0x38, &[5]);
-    assert_eq!(open(&volume).notes(), [ReaderNote::NotUnmounted]);
+    assert_eq!(open(&volume).notes(), [ReaderNote::HasErrors]);
     forge_super(&volume, 0x38, &[1]);
+    volume.set_len(100 * MIB);
+    assert_eq!(open(&volume).notes(), [ReaderNote::CutOff { missing: 28 * MIB }]);
     for (bit, name) in [(12, "zoned"), (13, "extent-tree-v2"), (14, "raid-stripe-tree")] {
         let unknown = volume.duplicate();
         forge_super(&unknown, 0xbc, &(1u64 << bit | 0x361).to_le_bytes());

@@ -141,7 +141,7 @@ mod tests {
     }
 
     fn noise(len: usize) -> Vec<u8> {
-        (0..len).map(|n| (n * n / 7 % 256) as u8).collect()
+        (0..len).map(|n| u8::try_from(n * n / 7 % 256).expect("a byte")).collect()
     }
 
     #[test]
