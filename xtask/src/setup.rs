@@ -50,6 +50,8 @@ const NEEDS: &[Need] = &[
     need("xfs_growfs", "xfsprogs", "XFS volumes that grow with their partition"),
     need("btrfs", "btrfs-progs", "the second opinion on Btrfs maps, and volumes that grow"),
     need("mkfs.btrfs", "btrfs-progs", "Btrfs volumes"),
+    need("setfattr", "attr", "files with extended attributes"),
+    need("xfs_io", "xfsprogs", "files that share extents"),
     need("partclone.btrfs", "partclone", "the third opinion on Btrfs maps"),
     need("mkfs.exfat", "exfatprogs", "exFAT volumes, and the second opinion on their maps"),
     need("mount.exfat-fuse", "exfat-fuse", "files on exFAT volumes, whatever the kernel knows"),

@@ -5,9 +5,9 @@ use aiv_volume_io::{Extent, ReadAt};
 use super::checksum::Algorithm;
 use super::features::Features;
 use super::reason::BtrfsReason;
-use crate::Error;
 use crate::bytes::{array, le16, le32, le64};
 use crate::stop::Stop;
+use crate::{Error, WholeReason};
 
 const MAGIC: [u8; 8] = *b"_BHRfS_M";
 pub(super) const LEN: u64 = 4096;
@@ -112,6 +112,10 @@ impl Superblock {
                     let newest = best.as_ref().map_or(0, |best| best.generation);
                     best = if superblock.generation > newest { Some(superblock) } else { best };
                 }
+                // It is sound, and says that it is not for us.
+                Err(Stop::Whole(WholeReason::Btrfs(
+                    reason @ (BtrfsReason::Feature { .. } | BtrfsReason::UnknownFeatures { .. }),
+                ))) => return Err(reason.into()),
                 Err(failure) => {
                     first_failure.get_or_insert(failure);
                 }

@@ -191,24 +191,37 @@ fn names_and_metadata_are_those_of_the_kernel() {
     }
 }
 
+fn check_contents(options: &str, mount: &str) {
+    let volume = mkfs(300 * MIB, options);
+    let mounted = Mounted::new(&volume, mount);
+    plant_contents(mounted.path());
+    drop(mounted);
+    check(&volume);
+}
+
 #[test]
-fn contents_are_those_of_the_kernel_in_all_variants() {
-    for (options, mount) in [
-        ("", "rw"),
-        ("-O ^no-holes --csum xxhash", "rw,nodatacow"),
-        ("-M -n 4096 --csum sha256", "rw,compress-force=zstd:9"),
-        ("--csum blake2 -m dup -d dup", "rw,compress-force=lzo"),
-        ("-n 65536 -O ^no-holes,^skinny-metadata -R ^free-space-tree", "rw,compress-force=zlib:3"),
-        ("-m single -n 4096", "rw,compress=zlib,max_inline=4095"),
-        ("--csum xxhash -R quota", "rw,compress-force=lzo,max_inline=0"),
-        ("-n 8192", "rw,nodatasum,compress-force=zstd,max_inline=2048"),
-    ] {
-        let volume = mkfs(300 * MIB, options);
-        let mounted = Mounted::new(&volume, mount);
-        plant_contents(mounted.path());
-        drop(mounted);
-        check(&volume);
-    }
+fn plain_contents_are_those_of_the_kernel() {
+    check_contents("", "rw");
+    check_contents("-O ^no-holes --csum xxhash", "rw,nodatacow");
+}
+
+#[test]
+fn contents_packed_with_zlib_are_those_of_the_kernel() {
+    let options = "-n 65536 -O ^no-holes,^skinny-metadata -R ^free-space-tree";
+    check_contents(options, "rw,compress-force=zlib:3");
+    check_contents("-m single -n 4096", "rw,compress=zlib,max_inline=4095");
+}
+
+#[test]
+fn contents_packed_with_lzo_are_those_of_the_kernel() {
+    check_contents("--csum blake2 -m dup -d dup", "rw,compress-force=lzo");
+    check_contents("--csum xxhash -R quota", "rw,compress-force=lzo,max_inline=0");
+}
+
+#[test]
+fn contents_packed_with_zstd_are_those_of_the_kernel() {
+    check_contents("-M -n 4096 --csum sha256", "rw,compress-force=zstd:9");
+    check_contents("-n 8192", "rw,nodatasum,compress-force=zstd,max_inline=2048");
 }
 
 #[test]

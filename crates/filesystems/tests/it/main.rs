@@ -10,6 +10,8 @@ mod btrfs_hostile;
 mod btrfs_live;
 mod btrfs_maps;
 mod btrfs_reader;
+mod btrfs_reader_damage;
+mod btrfs_reader_hostile;
 mod btrfs_refusals;
 mod btrfs_tools;
 mod exfat_maps;

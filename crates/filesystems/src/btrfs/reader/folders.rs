@@ -45,22 +45,24 @@ pub(super) fn empty() -> Metadata {
 
 impl Btrfs {
     /// A record as what the kernel makes of it.
-    fn entry(&self, folder: FileId, record: &Record<'_>) -> Result<Option<Entry>> {
-        let Some(child) = record.subvolume() else { return Ok(record.entry(folder.space)) };
-        let is_sound = names::is_name(record.name) && (FIRST..=LAST).contains(&child);
-        if !is_sound {
-            return Ok(None);
+    fn entry(&self, folder: FileId, record: &Record<'_>) -> Option<Entry> {
+        let Some(child) = record.subvolume() else { return record.entry(folder.space) };
+        if !names::is_name(record.name) || !(FIRST..=LAST).contains(&child) {
+            return None;
         }
         let roots = (Tree::ROOT, self.trees.superblock.root);
-        let reference = self.trees.get(roots, Key::new(folder.space, kind::ROOT_REF, child))?;
-        let is_here =
-            reference.is_some_and(|item| names::is_reference(&item, folder.number, record.name));
-        let id = match is_here {
-            true => root(&self.trees, child)?,
-            false => FileId { space: folder.space, number: EMPTY_FOLDER },
+        let reference = self.trees.get(roots, Key::new(folder.space, kind::ROOT_REF, child));
+        let is_absent = reference.is_ok_and(|item| {
+            !item.is_some_and(|item| names::is_reference(&item, folder.number, record.name))
+        });
+        let id = if is_absent {
+            FileId { space: folder.space, number: EMPTY_FOLDER }
+        } else {
+            // What is wrong with it is told to whoever asks for it.
+            root(&self.trees, child).unwrap_or(FileId { space: child, number: FIRST })
         };
         let file_type = Some(FileType::Folder);
-        Ok(Some(Entry { name: record.name.to_vec(), id, file_type }))
+        Some(Entry { name: record.name.to_vec(), id, file_type })
     }
 
     /// Where the tree of a folder begins; nothing for one that has no names.
@@ -86,23 +88,15 @@ impl Btrfs {
         let to = Key { offset: u64::MAX, ..from };
         // Names by their hash, which takes little room.
         let mut told = HashSet::new();
-        let mut failure = None;
+        let mut is_sound = true;
         let mut is_broken_off = false;
         let read = self.trees.scan(tree, from, to, job, &mut |item| {
             for record in names::records(item.data) {
-                let entry = match record.map(|record| self.entry(folder, &record)) {
-                    Ok(Ok(Some(entry))) if told.insert(XxHash64::oneshot(0, &entry.name)) => entry,
-                    Ok(Err(failed)) => {
-                        failure.get_or_insert(failed);
-                        continue;
-                    }
-                    _ => {
-                        let number = folder.number;
-                        let what =
-                            format!("folder {number} has a name that is malformed, or twice");
-                        failure.get_or_insert_with(|| Error::damaged(what, None));
-                        continue;
-                    }
+                let entry = record.ok().and_then(|record| self.entry(folder, &record));
+                let is_new = |entry: &Entry| told.insert(XxHash64::oneshot(0, &entry.name));
+                let Some(entry) = entry.filter(is_new) else {
+                    is_sound = false;
+                    continue;
                 };
                 if visit(entry).is_break() {
                     is_broken_off = true;
@@ -115,7 +109,8 @@ impl Btrfs {
             return Ok(());
         }
         read?;
-        failure.map_or(Ok(()), Err)
+        let what = || format!("folder {} has a name that is malformed, or twice", folder.number);
+        if is_sound { Ok(()) } else { Err(Error::damaged(what(), None)) }
     }
 
     pub(super) fn look_up(
@@ -134,7 +129,7 @@ impl Btrfs {
         for record in names::records(&item) {
             let Ok(record) = record else { return self.look_through(folder, name, job) };
             if record.name == name {
-                return Ok(self.entry(folder, &record)?.map(|entry| entry.id));
+                return Ok(self.entry(folder, &record).map(|entry| entry.id));
             }
         }
         Ok(None)

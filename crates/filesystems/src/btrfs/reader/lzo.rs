@@ -102,3 +102,60 @@ impl Block<'_> {
         Some(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::decompress;
+
+    const END: [u8; 3] = [0x11, 0, 0];
+
+    fn expand(parts: &[&[u8]], room: usize) -> Option<Vec<u8>> {
+        let mut out = vec![0; room];
+        let len = decompress(&parts.concat(), &mut out)?;
+        out.truncate(len);
+        Some(out)
+    }
+
+    #[test]
+    fn each_instruction_does_what_the_description_says() {
+        // Three literals, then the last one again 2 + 5 times, and one literal.
+        assert_eq!(
+            expand(&[&[20], b"abc", &[0x25, 1, 0], b"d", &END], 99).unwrap(),
+            b"abccccccccd"
+        );
+        // A run of 3 + 15 + 255 + 2 literals, a copy of 3 bytes from 0x801 bytes before: too far.
+        let literals = vec![7; 275];
+        assert_eq!(expand(&[&[0, 0, 2], &literals, &END], 275).unwrap(), literals);
+        assert_eq!(expand(&[&[0, 0, 2], &literals, &[0, 0], &END], 999), None);
+        // 2 bytes from 3 before, behind literals that belong to a copy.
+        let near = [&[21][..], b"wxyz", &[0x41, 0], b"q", &[8, 0], &END];
+        assert_eq!(expand(&near, 99).unwrap(), b"wxyzzzzqzz"[..].to_vec());
+        // A length in further bytes: 2 + 31 + 255 + 1.
+        let long = expand(&[&[18], b"k", &[0x20, 0, 1, 0, 0], &END], 999).unwrap();
+        assert_eq!(long, vec![b'k'; 290]);
+        // From 16 KiB before and more.
+        let far = expand(&[&[0], &[0; 64], &[219], &noise(16_557), &[0x11, 4, 0], &END], 20_000);
+        let bytes = noise(16_557);
+        let bytes = far.map(|far| (far.len(), far[16_557..].to_vec() == bytes[172..175]));
+        assert_eq!(bytes, Some((16_560, true)));
+    }
+
+    fn noise(len: usize) -> Vec<u8> {
+        (0..len).map(|n| u8::try_from(n * n / 7 % 256).expect("a byte")).collect()
+    }
+
+    #[test]
+    fn blocks_that_are_cut_off_too_long_or_go_on_are_damaged() {
+        let block = [&[20][..], b"abc", &[0x25, 1, 0], b"d", &END].concat();
+        for len in 0..block.len() {
+            assert_eq!(expand(&[&block[..len]], 99), None, "{len}");
+        }
+        assert_eq!(expand(&[&block, &[0]], 99), None);
+        for room in 0..11 {
+            assert_eq!(expand(&[&block], room), None, "{room}");
+        }
+        // From in front of the first byte.
+        assert_eq!(expand(&[&[20], b"abc", &[0x25, 12, 0], &END], 99), None);
+        assert_eq!(expand(&[&[17], &END], 99), None);
+    }
+}

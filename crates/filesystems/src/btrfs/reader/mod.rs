@@ -80,7 +80,11 @@ impl Btrfs {
             notes.push(ReaderNote::NotReplayed { why });
         }
         if superblock.has_error {
-            notes.push(ReaderNote::NotUnmounted);
+            notes.push(ReaderNote::HasErrors);
+        }
+        let missing = superblock.device.total_bytes.saturating_sub(volume.len());
+        if missing > 0 {
+            notes.push(ReaderNote::CutOff { missing });
         }
         let trees = Trees::open(volume, superblock, job)?;
         let root = folders::root(&trees, TOP)?;
