@@ -22,11 +22,10 @@ fn point(provider: u32, method: u32) -> Vec<u8> {
 
 /// Files of every sort: name and bytes.
 fn contents() -> Vec<(String, Vec<u8>)> {
-    let text: Vec<u8> =
-        (0..200_000_u64).flat_map(|n| format!("{}\n", n * n).into_bytes()).collect();
+    let text: Vec<u8> = (0..60_000_u64).flat_map(|n| format!("{}\n", n * n).into_bytes()).collect();
     let program = fs::read(std::env::current_exe().unwrap()).unwrap();
     let mut files = Vec::new();
-    for len in [5000, 32_767, 32_768, 32_769, 100_000, 1_000_000] {
+    for len in [5000, 32_767, 32_768, 32_769, 100_000, 300_000] {
         files.push((format!("text {len}"), text[..len].to_vec()));
         files.push((format!("program {len}"), program[100_000..100_000 + len].to_vec()));
         files.push((format!("zeros {len}"), vec![0; len]));

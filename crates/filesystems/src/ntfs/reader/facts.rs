@@ -188,7 +188,8 @@ impl Ntfs {
         let hidden = utf16(WOF_STREAM);
         let mut streams = Vec::new();
         self.each(file, DATA, &mut |attr| {
-            if !attr.name.is_empty() && !(is_wof && attr.name == hidden) {
+            let is_hidden = is_wof && attr.name == hidden;
+            if !attr.name.is_empty() && !is_hidden {
                 let units = attr.name.as_chunks().0.iter();
                 let name = wtf8(units.map(|&unit| u16::from_le_bytes(unit)));
                 streams.push(Stream { name, len: attr.len() });

@@ -148,20 +148,24 @@ impl Code {
     }
 }
 
-/// Copies `len` bytes from `distance` back to `done`, byte by byte; `None` when it leaves `out`.
+/// Copies `len` bytes from `distance` back to `done`, those it makes among them; `None` when it
+/// leaves `out`.
 pub(super) fn copy_back(out: &mut [u8], done: usize, distance: usize, len: usize) -> Option<()> {
     let from = done.checked_sub(distance).filter(|_| distance != 0)?;
     if len > out.len() - done {
         return None;
     }
-    for n in 0..len {
-        out[done + n] = out[from + n];
+    // What is there repeats; each step doubles it.
+    let mut copied = 0;
+    while copied < len {
+        let now = (distance + copied).min(len - copied);
+        out.copy_within(from..from + now, done + copied);
+        copied += now;
     }
     Some(())
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
     use super::*;
 
@@ -185,6 +189,22 @@ mod tests {
         assert!(Code::new(&[17]).is_none());
         assert_eq!(Code::new(&[2, 2, 2]).unwrap().next(&mut Bits::new(&[0, 0xff])), None);
         assert_eq!(Code::new(&[]).unwrap().next(&mut Bits::new(&[0, 0])), None);
+    }
+
+    #[test]
+    fn copies_repeat_what_they_made() {
+        for distance in 1..9 {
+            for len in 0..40 {
+                let mut out: Vec<u8> = (0..50).collect();
+                let mut expected = out.clone();
+                (0..len).for_each(|n| expected[9 + n] = expected[9 + n - distance]);
+                assert_eq!(copy_back(&mut out, 9, distance, len), Some(()));
+                assert_eq!(out, expected, "{distance} {len}");
+            }
+        }
+        for (distance, len) in [(0, 1), (10, 1), (1, 42)] {
+            assert_eq!(copy_back(&mut [0; 50], 9, distance, len), None);
+        }
     }
 
     #[test]

@@ -39,7 +39,6 @@ pub(super) fn decompress(data: &[u8], out: &mut [u8]) -> Option<()> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
     use super::*;
     use proptest::prelude::*;
