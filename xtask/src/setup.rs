@@ -45,6 +45,7 @@ const NEEDS: &[Need] = &[
     need("ntfsclone", "ntfs-3g", "the second opinion on NTFS maps"),
     need("wimlib-imagex", "wimtools", "files as Windows compresses them"),
     need("partclone.ntfs", "partclone", "the third opinion on NTFS maps"),
+    need("setfacl", "acl", "files with access control lists"),
     need("mkfs.xfs", "xfsprogs", "XFS volumes"),
     need("xfs_db", "xfsprogs", "the second opinion on XFS maps"),
     need("xfs_growfs", "xfsprogs", "XFS volumes that grow with their partition"),

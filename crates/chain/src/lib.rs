@@ -8,6 +8,7 @@
 mod ancestry;
 mod catalogue;
 mod census;
+mod compare;
 mod consolidate;
 mod error;
 mod facts;
@@ -38,6 +39,7 @@ mod view;
 
 pub use ancestry::CHAIN_MAX;
 pub use catalogue::{Catalogue, Vanished, Verified};
+pub use compare::changed_bytes;
 pub use consolidate::{
     ConsolidateOptions, ConsolidationPlan, ConsolidationReport, MergedImage, PlannedPoint,
     PlannedRun,

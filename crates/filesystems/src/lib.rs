@@ -31,6 +31,7 @@
 mod bitmap;
 mod btrfs;
 mod bytes;
+mod clusters;
 mod crc32;
 mod error;
 mod exfat;
@@ -58,7 +59,7 @@ pub use f2fs::F2fsReason;
 pub use fat::FatReason;
 pub use files::{
     BadPattern, FileExtents, InnerVolume, KeptFile, KeptReason, Matching, MatchingFiles,
-    NothingReason, Pattern, find_files,
+    NothingReason, Pattern, find_files, fold,
 };
 pub use kind::FilesystemKind;
 pub use lvm::{LogicalVolumeReason, LvmReason};

@@ -71,12 +71,48 @@ pub enum Error {
     /// was salvaged from them.
     #[error(transparent)]
     Chain(#[from] aiv_chain::Error),
+    /// Files cannot be found, or not be recovered.
+    #[error(transparent)]
+    Recover(#[from] aiv_restore_engine::Error),
+    /// Bytes of a file cannot be read: others can; verify the image.
+    #[error("{path} cannot be read from byte {offset} on")]
+    Unreadable {
+        /// The file, safe to print.
+        path: String,
+        /// Byte offset in the file; some bytes behind it may be good.
+        offset: u64,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file is too large to be held in memory.
+    #[error("{path} has more than {allowed} bytes, too many for an answer")]
+    TooLarge {
+        /// The file, safe to print.
+        path: String,
+        /// How many fit.
+        allowed: u64,
+    },
+    /// What was read cannot be written.
+    #[error("cannot write what was read")]
+    Written(#[source] io::Error),
+    /// The caller asked to stop.
+    #[error(transparent)]
+    Canceled(#[from] aiv_volume_io::Canceled),
     /// Random bytes for new ids are missing.
     #[error("no random numbers")]
     Random(#[source] io::Error),
     /// Going on would not be safe, or would not mean anything; nothing was written.
     #[error(transparent)]
     Refused(#[from] Refusal),
+}
+
+impl From<aiv_browse::Error> for Error {
+    fn from(error: aiv_browse::Error) -> Self {
+        match error {
+            aiv_browse::Error::Canceled(canceled) => Self::Canceled(canceled),
+            error => Self::Recover(error.into()),
+        }
+    }
 }
 
 impl From<aiv_disk_formats::Error> for Error {

@@ -13,10 +13,13 @@
 //! through [`World`]. Nothing here prints, and nothing reads the environment.
 
 mod backup;
+mod compare;
 mod error;
+mod files;
 mod freeze;
 mod hooks;
 mod keys;
+mod look;
 mod salvage;
 mod seal;
 mod snapshot;
@@ -29,10 +32,13 @@ mod world;
 pub use aiv_chain::salvage::{Fill, Hints};
 pub use aiv_disk_formats::{Follow, Format, OpenOptions};
 pub use backup::{BackupDone, BackupJob, Backups};
+pub use compare::{Compared, VolumeCompared, compare_disks};
 pub use error::{Error, FreezeError, Refusal, Result, SnapshotError};
+pub use files::{Opened, RecoverJob, RecoverTo, open_disk};
 pub use freeze::freeze_guard;
 pub use hooks::{Hook, HookReport, Hooks};
 pub use keys::{KeyChange, NewKey, change_keys};
+pub use look::{Bytes, Listed, Look, Seen};
 pub use salvage::{LostFiles, LostPart, SalvageDone, SalvageJob, SalvageTo};
 pub use seal::SealJob;
 pub use source::{SeenAs, Source};

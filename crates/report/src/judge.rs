@@ -9,6 +9,7 @@ use aiv_restore_engine::Refusal;
 
 use crate::failure::{Exit, Verdict};
 
+mod files;
 mod keys;
 mod salvage;
 mod sources;
@@ -41,6 +42,8 @@ pub(crate) fn judge(error: &(dyn Error + 'static)) -> Verdict {
     None.or_else(|| error.downcast_ref().and_then(judge_job))
         .or_else(|| error.downcast_ref().and_then(judge_backup))
         .or_else(|| error.downcast_ref().and_then(judge_restore))
+        .or_else(|| error.downcast_ref().and_then(files::judge_browse))
+        .or_else(|| error.downcast_ref().and_then(files::judge_filesystem))
         .or_else(|| error.downcast_ref().and_then(judge_chain))
         .or_else(|| error.downcast_ref().and_then(judge_image))
         .or_else(|| error.downcast_ref().and_then(keys::judge_key))
@@ -72,6 +75,14 @@ fn judge_job(error: &aiv_jobs::Error) -> Option<Verdict> {
         }
         Error::Key(error) => Some(judge(error)),
         Error::Chain(error) => Some(judge(error)),
+        Error::Recover(error) => Some(judge(error)),
+        Error::Canceled(_) => Some(CANCELED),
+        Error::Unreadable { .. } => Some(Verdict {
+            hint: "`aiv extract` gets out what can be read of it; `aiv verify` lists all damage",
+            ..DAMAGED
+        }),
+        Error::TooLarge { .. } => failed("too_large", "leave out --json"),
+        Error::Written(error) => Some(judge_io(error)),
         Error::Refused(Refusal::DestinationOnSource) => {
             refused("destination_on_source", "choose a folder on another disk")
         }
@@ -231,6 +242,10 @@ fn judge_restore(error: &aiv_restore_engine::Error) -> Option<Verdict> {
             failed("read_back", "the target returns other bytes than it was given; use another")
         }
         Error::Refused(refusal) => judge_refusal(refusal),
+        Error::Browse(error) => Some(judge(error)),
+        Error::File(error) => Some(judge(error)),
+        Error::FileBytes(_) => Some(DAMAGED),
+        Error::Output { source, .. } => Some(files::judge_output(source)),
         _ => None,
     }
 }
@@ -269,6 +284,14 @@ fn judge_refusal(refusal: &Refusal) -> Option<Verdict> {
         Refusal::Table { .. } => {
             refused("table_unfit", "choose a target like the source disk, or restore partitions")
         }
+        Refusal::SameName { .. } => refused("same_name", "recover them one after the other"),
+        Refusal::TooManyFiles { .. } => refused("too_many_files", "recover some folders at a time"),
+        Refusal::Exists { .. } => refused(
+            "exists",
+            "nothing was written: choose another place; in a folder, --existing skip goes on with \
+             an interrupted job, and --existing replace overwrites files",
+        ),
+        Refusal::NoRoom { .. } => refused(DISK_FULL, "choose a place with more room"),
         Refusal::OtherLength { .. } => {
             refused("target_changed", "the target changed its size meanwhile: start again")
         }

@@ -12,6 +12,8 @@
 //! - [`chains`]: both for what merges, copies and moves images.
 //! - [`keys`]: both for who can open images.
 //! - [`repairs`]: both for damaged images that were made whole.
+//! - [`diff`]: both for what is different between two points.
+//! - [`files`]: both for files of a disk, and for those that were recovered.
 //! - [`salvage`]: both for what is left of damaged ones.
 //! - [`Remarks`]: notes and warnings of plans and reports as sentences.
 //! - [`parse`]: words of the user as typed values.
@@ -29,7 +31,9 @@
 
 mod backups;
 pub mod chains;
+pub mod diff;
 mod failure;
+pub mod files;
 pub mod json;
 mod judge;
 pub mod keys;

@@ -68,6 +68,20 @@ pub fn pattern(text: &str) -> Result<Pattern, BadPattern> {
     text.parse()
 }
 
+/// A day, or a time, as RFC 3339 writes them: seconds since 1970 UTC.
+///
+/// # Errors
+/// What is wrong with the text, in words.
+pub fn moment(text: &str) -> Result<i64, Wrong> {
+    const WRONG: Wrong = "a day as 2026-09-21, or a time as 2026-09-21T14:00:00Z";
+    if let Ok(time) = text.parse::<jiff::Timestamp>() {
+        return Ok(time.as_second());
+    }
+    let day: jiff::civil::Date = text.parse().map_err(|_| WRONG)?;
+    let start = day.to_zoned(jiff::tz::TimeZone::UTC).map_err(|_| WRONG)?;
+    Ok(start.timestamp().as_second())
+}
+
 /// `zstd`, `zstd:LEVEL`, `lz4` or `none`.
 ///
 /// # Errors
@@ -105,6 +119,16 @@ mod tests {
         assert!(split("63M").is_err() && split("x").is_err());
         assert_eq!((split("64M"), split("4G")), (Ok(64 << 20), Ok(4 << 30)));
         assert_eq!(block_size("64k").map(BlockSize::get), Ok(65_536));
+    }
+
+    #[test]
+    fn moments_are_days_or_times_in_utc() {
+        assert_eq!(moment("1970-01-02"), Ok(86_400));
+        assert_eq!(moment("2026-09-21T14:13:20Z"), Ok(1_790_000_000));
+        assert_eq!(moment("2026-09-21T16:13:20+02:00"), Ok(1_790_000_000));
+        for text in ["", "yesterday", "2026-13-01", "21.9.2026", "2026-09-21T14:13"] {
+            assert!(moment(text).is_err(), "{text}");
+        }
     }
 
     #[test]

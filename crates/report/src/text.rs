@@ -16,7 +16,7 @@ use crate::Failure;
 use crate::words::{self, clean, in_files, short, size, time, volumes};
 
 /// Columns as wide as their widest cell, two blanks apart.
-fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
+pub(crate) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
     let mut cells = vec![head.map(str::to_owned)];
     cells.extend(rows.iter().map(|row| row.each_ref().map(|cell| clean(cell))));
     let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max();

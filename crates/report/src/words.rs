@@ -59,6 +59,7 @@ pub const fn step(step: Step) -> &'static str {
         Step::VerifyImage => "checking the image",
         Step::WriteTarget => "writing the target",
         Step::VerifyTarget => "checking the target",
+        Step::RecoverFiles => "recovering files",
         _ => "working",
     }
 }

@@ -98,6 +98,25 @@ pub enum Error {
         /// The point handed in.
         found: PointId,
     },
+    /// What was to be recovered cannot be found or looked at.
+    #[error(transparent)]
+    Browse(aiv_browse::Error),
+    /// A file of the recovery point cannot be read.
+    #[error(transparent)]
+    File(aiv_filesystems::Error),
+    /// Where the bytes of a file are cannot be told.
+    #[error("its bytes cannot be found")]
+    FileBytes(#[source] io::Error),
+    /// Recovered files cannot be written: make room, or use another folder.
+    #[error("{op} {} failed", path.display())]
+    Output {
+        /// What was being done, as a verb phrase: `"writing"`.
+        op: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The error of the system.
+        source: io::Error,
+    },
     /// No worker threads could be started.
     #[error("worker threads could not be started")]
     Threads(#[source] rayon::ThreadPoolBuildError),
@@ -110,6 +129,15 @@ impl Error {
     /// Wraps an I/O error of the target with what was being done and where.
     pub(crate) fn io(op: &'static str, offset: u64) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { op, offset, source }
+    }
+}
+
+impl From<aiv_browse::Error> for Error {
+    fn from(error: aiv_browse::Error) -> Self {
+        match error {
+            aiv_browse::Error::Canceled(canceled) => Self::Canceled(canceled),
+            error => Self::Browse(error),
+        }
     }
 }
 
@@ -289,6 +317,34 @@ pub enum Refusal {
         /// What is restored.
         &'static str,
     ),
+    /// Two of the paths to recover end with the same name.
+    #[error("two of the paths end with the name {name}: recover them one after the other")]
+    SameName {
+        /// The name.
+        name: String,
+    },
+    /// More files than one job recovers.
+    #[error("there are more than {allowed} files: recover some folders at a time")]
+    TooManyFiles {
+        /// How many one job recovers.
+        allowed: usize,
+    },
+    /// A name that files would get is taken.
+    #[error("{} exists", path.display())]
+    Exists {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// The files do not fit where they should go.
+    #[error("there is no room in {}: {needed} bytes are needed, {free} are free", dir.display())]
+    NoRoom {
+        /// The folder.
+        dir: PathBuf,
+        /// Bytes of all files.
+        needed: u64,
+        /// Bytes that can be written.
+        free: u64,
+    },
     /// The target has another length than the plan was made for.
     #[error("{target} has {len} bytes, the plan is for {planned}")]
     OtherLength {

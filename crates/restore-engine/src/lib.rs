@@ -55,6 +55,7 @@ mod options;
 mod pieces;
 mod plan;
 mod ranges;
+pub mod recover;
 mod region;
 mod report;
 mod run;

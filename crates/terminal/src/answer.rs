@@ -63,7 +63,27 @@ pub fn print_stream<E>(
 ) -> Result<Result<(), E>, Failure> {
     let mut stream = Stream { out: BufWriter::new(io::stdout().lock()), failed: None };
     let told = tell(&mut stream);
-    match stream.failed.map_or_else(|| stream.out.flush(), Err) {
+    ended(stream, told)
+}
+
+/// Writes bytes to standard output while `tell` tells them. A reader that has seen enough is no
+/// error, and ends it.
+///
+/// # Errors
+/// When standard output cannot be written; else what `tell` returns is the value.
+pub fn print_bytes<E>(
+    tell: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+) -> Result<Result<(), E>, Failure> {
+    let mut stream = Stream { out: BufWriter::new(io::stdout().lock()), failed: None };
+    let told = tell(&mut stream);
+    ended(stream, told)
+}
+
+fn ended<W: Write, E>(
+    mut stream: Stream<W>,
+    told: Result<(), E>,
+) -> Result<Result<(), E>, Failure> {
+    match stream.failed.take().map_or_else(|| stream.out.flush(), Err) {
         Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(Ok(())),
         written => {
             written.map_err(Failure::io("cannot write to standard output"))?;
@@ -84,5 +104,19 @@ impl<W: Write> fmt::Write for Stream<W> {
             self.failed = Some(error);
             fmt::Error
         })
+    }
+}
+
+impl<W: Write> Write for Stream<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.out.write(bytes).map_err(|error| {
+            let kind = error.kind();
+            self.failed = Some(error);
+            kind.into()
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
     }
 }

@@ -14,10 +14,12 @@ mod session;
 mod tty;
 mod unlock;
 
-pub use answer::{print, print_stream};
+pub use answer::{print, print_bytes, print_stream};
 pub use folders::{merge_ids, open_folder, open_or_create_folder, remember};
 pub use key::{ChainArgs, KeyCommand};
 pub use sealing::{SealArgs, Sealing};
 pub use secrets::{NewSecretFiles, SecretFiles, recipient_in, write_secret};
-pub use session::{GUARD, Session, SystemClock, guard_frozen, now_unix_ms, random, threads};
+pub use session::{
+    GUARD, Session, SystemClock, guard_frozen, is_root, now_unix_ms, random, threads,
+};
 pub use unlock::Unlocked;

@@ -149,6 +149,12 @@ pub fn guard_frozen(limit: Duration, mounts: &[PathBuf]) {
     aiv_jobs::freeze_guard(limit, mounts, &clock, io::stdin(), &mut io::stdout());
 }
 
+/// Whether whoever runs this may give files to others.
+#[must_use]
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
 /// One thread per processor.
 #[must_use]
 pub fn threads() -> NonZeroUsize {

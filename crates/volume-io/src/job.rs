@@ -69,8 +69,10 @@ pub enum Step {
     SalvageImage,
     /// Writing a restore target; bytes of the disk covered.
     WriteTarget,
-    /// Reading a restore target back to prove it; bytes of the disk covered.
+    /// Reading a restore target, or recovered files, back to prove them; bytes covered.
     VerifyTarget,
+    /// Reading files out of a recovery point and writing them elsewhere; bytes of files.
+    RecoverFiles,
 }
 
 /// Things that happen during a job and do not end it.

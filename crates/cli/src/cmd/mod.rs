@@ -3,6 +3,7 @@
 mod backup;
 mod chains;
 mod devices;
+mod files;
 mod info;
 mod list;
 mod restore;
@@ -27,6 +28,11 @@ pub(crate) fn run(command: Command, session: &Session) -> Result<Outcome, Failur
         Command::Verify(args) => verify::run(&args, session),
         Command::Restore(args) => restore::run(&args, session),
         Command::Salvage(args) => chains::salvage(args, session),
+        Command::Ls(args) => files::ls(&args, session),
+        Command::Cat(args) => files::cat(&args, session),
+        Command::Find(args) => files::find(&args, session),
+        Command::Diff(args) => files::diff(&args, session),
+        Command::Extract(args) => files::extract(&args, session),
         Command::Consolidate(args) => chains::consolidate(&args, session),
         Command::Archive(args) => chains::archive(&args, session),
         Command::Copy(args) => chains::transfer(&args, false, session),

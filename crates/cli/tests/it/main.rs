@@ -16,6 +16,7 @@ mod chains;
 mod changes;
 mod concurrent;
 mod excluded;
+mod files;
 mod frozen;
 mod help;
 mod many_disks;

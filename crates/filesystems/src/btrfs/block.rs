@@ -18,7 +18,7 @@ const ITEM_LEN: usize = 25;
 const POINTER_LEN: usize = 33;
 
 /// A block as its parent describes it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Expected {
     pub(super) logical: u64,
     pub(super) generation: u64,
@@ -65,6 +65,9 @@ impl Block {
             return Err(fault("it lies in no chunk of metadata").into());
         };
         let mut first_failure = None;
+        if chunk.places().next().is_none() {
+            return Err(fault("it lies on another device, or in stripes").into());
+        }
         for place in chunk.places_of(extent) {
             let read = volume.read_exact_at(&mut self.bytes, place.start);
             let checked = match read.map_err(Error::io("read tree block", place.start)) {
@@ -109,7 +112,7 @@ impl Block {
             "its generation is not what its parent says"
         } else if bytes[0x64] != expected.level {
             "its level is not what its parent says"
-        } else if le64(bytes, 0x58) != tree.owner {
+        } else if !tree.may_have(le64(bytes, 0x58)) {
             "it belongs to another tree"
         } else {
             return Ok(());
@@ -171,8 +174,19 @@ impl Block {
         &self.bytes[HEADER_LEN + n * len..][..len]
     }
 
-    fn key(&self, n: usize) -> Key {
+    /// Of an entry, less than [`Self::entries`].
+    pub(super) fn key(&self, n: usize) -> Key {
         Key::parse(self.entry(n))
+    }
+
+    /// How many entries have keys less than this one.
+    pub(super) fn entries_below(&self, key: Key) -> usize {
+        let (mut low, mut high) = (0, self.entries());
+        while low < high {
+            let middle = low.midpoint(high);
+            if self.key(middle) < key { low = middle + 1 } else { high = middle }
+        }
+        low
     }
 
     fn place_of_data(&self, n: usize) -> (u32, u32) {

@@ -29,14 +29,28 @@ impl Algorithm {
         }
     }
 
+    /// Bytes of a checksum where they are not filled up.
+    pub(super) fn len(self) -> usize {
+        match self {
+            Self::Crc32c => 4,
+            Self::XxHash64 => 8,
+            Self::Sha256 | Self::Blake2b => FIELD_LEN,
+        }
+    }
+
     /// Whether a record, longer than the field, matches the checksum at its front.
     pub(super) fn is_right(self, record: &[u8]) -> bool {
         let (field, content) = record.split_at(FIELD_LEN);
+        self.is_sum_of(field, content)
+    }
+
+    /// Whether `field`, which may be longer than the checksum, begins with that of `content`.
+    pub(super) fn is_sum_of(self, field: &[u8], content: &[u8]) -> bool {
         match self {
             Self::Crc32c => field.starts_with(&crc32c::crc32c(content).to_le_bytes()),
             Self::XxHash64 => field.starts_with(&XxHash64::oneshot(0, content).to_le_bytes()),
-            Self::Sha256 => *field == *Sha256::digest(content),
-            Self::Blake2b => *field == *Blake2b::<U32>::digest(content),
+            Self::Sha256 => field.starts_with(&Sha256::digest(content)),
+            Self::Blake2b => field.starts_with(&Blake2b::<U32>::digest(content)),
         }
     }
 }

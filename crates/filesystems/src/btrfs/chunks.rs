@@ -21,7 +21,11 @@ const DATA: u64 = 1;
 const SYSTEM: u64 = 2;
 const METADATA: u64 = 4;
 const RAID0: u64 = 8;
+const RAID1: u64 = 16;
 const DUP: u64 = 32;
+const RAID10: u64 = 64;
+const RAID1C3: u64 = 1 << 9;
+const RAID1C4: u64 = 1 << 10;
 
 /// A piece of the logical address space that lies on the device in one piece, or in two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,12 +34,14 @@ pub(super) struct Chunk {
     pub(super) len: u64,
     /// Kinds of content and profile, as its block group repeats them.
     pub(super) flags: u64,
-    first: u64,
+    /// Always there in what [`Self::parse`] returns.
+    first: Option<u64>,
     second: Option<u64>,
 }
 
 impl Chunk {
-    fn parse(key: Key, bytes: &[u8], superblock: &Superblock) -> Result<Self, BtrfsReason> {
+    /// Without its places.
+    fn parse_fixed(key: Key, bytes: &[u8], superblock: &Superblock) -> Result<Self, BtrfsReason> {
         let fault = |what| BtrfsReason::Chunk { logical: key.offset, what };
         if key.object != CHUNK_OBJECT || bytes.len() < FIXED_LEN + COPY_LEN {
             return Err(fault("its item is malformed"));
@@ -53,8 +59,17 @@ impl Chunk {
         if ![DATA, SYSTEM, METADATA, DATA | METADATA].contains(&content) {
             return Err(fault("its kind is unknown"));
         }
+        Ok(Self { logical: key.offset, len, flags, first: None, second: None })
+    }
+
+    /// A chunk all of which lies on the device.
+    fn parse(key: Key, bytes: &[u8], superblock: &Superblock) -> Result<Self, BtrfsReason> {
+        let fault = |what| BtrfsReason::Chunk { logical: key.offset, what };
+        let chunk = Self::parse_fixed(key, bytes, superblock)?;
+        let (len, sector_size) = (chunk.len, u64::from(superblock.sector_size));
+        let content = chunk.flags & (DATA | SYSTEM | METADATA);
         // RAID0 over one device is one piece, like any chunk of the profile "single".
-        let copies = match flags & !content {
+        let copies = match chunk.flags & !content {
             0 | RAID0 => 1,
             DUP => 2,
             _ => return Err(fault("its profile needs more devices than one, or is unknown")),
@@ -77,7 +92,36 @@ impl Chunk {
             Ok(physical)
         };
         let second = if copies == 2 { Some(place(1)?) } else { None };
-        Ok(Self { logical: key.offset, len, flags, first: place(0)?, second })
+        Ok(Self { first: Some(place(0)?), second, ..chunk })
+    }
+
+    /// A chunk some or all of which may lie elsewhere, with the places of whole copies on the
+    /// device. It has none where it is striped over several devices, or lies on others.
+    pub(super) fn parse_any(
+        key: Key,
+        bytes: &[u8],
+        superblock: &Superblock,
+    ) -> Result<Self, BtrfsReason> {
+        let chunk = Self::parse_fixed(key, bytes, superblock)?;
+        let fault = |what| BtrfsReason::Chunk { logical: key.offset, what };
+        let (stripes, sub_stripes) = (le16(bytes, 44), le16(bytes, 46));
+        if stripes == 0 || bytes.len() != FIXED_LEN + usize::from(stripes) * COPY_LEN {
+            return Err(fault("its number of stripes is not that of its profile"));
+        }
+        let is_copied = match chunk.flags & !(DATA | SYSTEM | METADATA) {
+            0 | RAID0 => stripes == 1,
+            DUP | RAID1 | RAID1C3 | RAID1C4 => true,
+            RAID10 => stripes == 2 && sub_stripes == 2,
+            _ => false,
+        };
+        let places = bytes[FIXED_LEN..].chunks_exact(COPY_LEN).filter_map(|copy| {
+            let (device, physical) = (le64(copy, 0), le64(copy, 8));
+            let is_here =
+                device == superblock.device.id && physical.checked_add(chunk.len).is_some();
+            is_here.then_some(physical)
+        });
+        let mut places = places.filter(|_| is_copied);
+        Ok(Self { first: places.next(), second: places.next(), ..chunk })
     }
 
     pub(super) fn extent(&self) -> Extent {
@@ -98,7 +142,7 @@ impl Chunk {
 
     /// Places on the device, one or two.
     pub(super) fn places(&self) -> impl Iterator<Item = u64> + use<> {
-        [Some(self.first), self.second].into_iter().flatten()
+        [self.first, self.second].into_iter().flatten()
     }
 
     /// Where an extent of this chunk lies on the device.
@@ -117,6 +161,18 @@ pub(super) struct Chunks {
 impl Chunks {
     /// The chunks in the superblock, through which the chunk tree is read.
     pub(super) fn of_superblock(superblock: &Superblock) -> Result<Self, BtrfsReason> {
+        Self::bootstrap(superblock, Chunk::parse)
+    }
+
+    /// The same, of a filesystem some of which may lie on other devices.
+    pub(super) fn of_any_superblock(superblock: &Superblock) -> Result<Self, BtrfsReason> {
+        Self::bootstrap(superblock, Chunk::parse_any)
+    }
+
+    fn bootstrap(
+        superblock: &Superblock,
+        parse: fn(Key, &[u8], &Superblock) -> Result<Chunk, BtrfsReason>,
+    ) -> Result<Self, BtrfsReason> {
         let mut rest = &superblock.sys_chunks[..];
         let mut list = Vec::new();
         while let Some((key, item)) = rest.split_at_checked(key::LEN) {
@@ -129,7 +185,7 @@ impl Chunks {
             let Some((item, behind)) = item.split_at_checked(len) else {
                 return Err(fault("the superblock's list of chunks is malformed"));
             };
-            let chunk = Chunk::parse(key, item, superblock)?;
+            let chunk = parse(key, item, superblock)?;
             if !chunk.holds_chunk_tree() {
                 return Err(fault("the superblock's list has chunks of other kinds"));
             }
@@ -149,7 +205,7 @@ impl Chunks {
         Ok(chunks)
     }
 
-    fn push(&mut self, chunk: Chunk) -> Result<(), BtrfsReason> {
+    pub(super) fn push(&mut self, chunk: Chunk) -> Result<(), BtrfsReason> {
         if self.list.last().is_some_and(|last| last.extent().end() > chunk.logical) {
             let what = "it overlaps the one before";
             return Err(BtrfsReason::Chunk { logical: chunk.logical, what });
@@ -248,7 +304,7 @@ mod tests {
             logical: (n as u64) << 20,
             len: 1 << 20,
             flags: DATA,
-            first: 0,
+            first: Some(0),
             second: None,
         };
         let mut chunks = Chunks { list: (0..CHUNKS_MAX - 1).map(chunk).collect() };

@@ -36,6 +36,15 @@ impl Features {
     /// Unknown bits are refused in all sets. "Compatible" promises only that old readers find
     /// files right, not that they find free space.
     pub(super) fn check(superblock: &[u8]) -> Result<Self, BtrfsReason> {
+        Self::parse(superblock, true)
+    }
+
+    /// Refuses what changes where files are found.
+    pub(super) fn check_for_files(superblock: &[u8]) -> Result<Self, BtrfsReason> {
+        Self::parse(superblock, false)
+    }
+
+    fn parse(superblock: &[u8], with_space: bool) -> Result<Self, BtrfsReason> {
         let [compat, compat_ro, incompat] = [0xac, 0xb4, 0xbc].map(|at| le64(superblock, at));
         for (bit, name) in INCOMPAT_REFUSED {
             if incompat & bit != 0 {
@@ -43,8 +52,10 @@ impl Features {
             }
         }
         refuse("incompat_flags", incompat, INCOMPAT_KNOWN)?;
-        refuse("compat_ro_flags", compat_ro, COMPAT_RO_KNOWN)?;
-        refuse("compat_flags", compat, 0)?;
+        if with_space {
+            refuse("compat_ro_flags", compat_ro, COMPAT_RO_KNOWN)?;
+            refuse("compat_flags", compat, 0)?;
+        }
         if incompat & INCOMPAT_MIXED_BACKREF == 0 {
             return Err(BtrfsReason::Feature { name: "back references of 2008" });
         }

@@ -48,6 +48,7 @@ mod features;
 mod free_space;
 mod key;
 mod log;
+mod reader;
 mod reason;
 mod roots;
 mod superblock;
@@ -58,6 +59,7 @@ use aiv_volume_io::{Job, ReadAt};
 
 use crate::stop::Stop;
 use crate::{Result, UsedMap};
+pub(crate) use reader::Btrfs;
 pub use reason::BtrfsReason;
 
 /// Reads the used-block map of a Btrfs filesystem.

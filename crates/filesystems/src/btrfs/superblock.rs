@@ -21,6 +21,7 @@ const SYS_CHUNKS_AT: usize = 0x32b;
 const SYS_CHUNKS_LEN: usize = 2048;
 /// Set on everything that was ever written.
 const FLAG_WRITTEN: u64 = 1;
+const FLAG_ERROR: u64 = 1 << 2;
 
 /// Where a tree begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +71,8 @@ pub(super) struct Superblock {
     pub(super) sector_size: u32,
     pub(super) node_size: u32,
     pub(super) bytes_used: u64,
+    /// Whether a kernel found the filesystem damaged.
+    pub(super) has_error: bool,
     /// The part of the volume that belongs to the filesystem.
     pub(super) device: Device,
     /// Keys and items of the chunks that hold the chunk tree.
@@ -86,9 +89,36 @@ impl Superblock {
         if array(&bytes, 0x40) != MAGIC {
             return Err(BtrfsReason::NoSuperblock.into());
         }
-        let mut superblock = Self::parse(&bytes, volume.len())?;
+        let mut superblock = Self::parse(&bytes, OFFSETS[0], Some(volume.len()))?;
         superblock.compare_copies(volume, &bytes)?;
         Ok(superblock)
+    }
+
+    /// The superblock through which files are read, and whether it is a copy that stands in for
+    /// the first: the newest that is sound. Files can be read of filesystems that have other
+    /// devices as well, are marked as damaged, or end behind the volume.
+    pub(super) fn read_for_files(volume: &dyn ReadAt) -> Result<(Self, bool), Stop> {
+        let mut first_failure = None;
+        let mut best: Option<Self> = None;
+        for offset in OFFSETS {
+            let read = read_at(volume, offset).and_then(|bytes| {
+                let bytes = bytes.filter(|bytes| array(bytes, 0x40) == MAGIC);
+                let bytes = bytes.ok_or(BtrfsReason::NoSuperblock)?;
+                Ok(Self::parse(&bytes, offset, None)?)
+            });
+            match read {
+                Ok(superblock) if offset == OFFSETS[0] => return Ok((superblock, false)),
+                Ok(superblock) => {
+                    let newest = best.as_ref().map_or(0, |best| best.generation);
+                    best = if superblock.generation > newest { Some(superblock) } else { best };
+                }
+                Err(failure) => {
+                    first_failure.get_or_insert(failure);
+                }
+            }
+        }
+        let failure = first_failure.unwrap_or_else(|| BtrfsReason::NoSuperblock.into());
+        best.map(|best| (best, true)).ok_or(failure)
     }
 
     /// The superblocks of the filesystem in whole sectors, where data never are.
@@ -106,20 +136,26 @@ impl Superblock {
         total_bytes - total_bytes % u64::from(self.sector_size)
     }
 
-    fn parse(bytes: &[u8], volume_len: u64) -> Result<Self, BtrfsReason> {
+    /// The superblock at `offset`. Only for files, unless the length of the volume is given.
+    fn parse(bytes: &[u8], offset: u64, volume_len: Option<u64>) -> Result<Self, BtrfsReason> {
         let algorithm = Algorithm::of_type(le16(bytes, 0xc4))?;
         if !algorithm.is_right(bytes) {
-            return Err(BtrfsReason::Checksum { section: "superblock", offset: OFFSETS[0] });
+            return Err(BtrfsReason::Checksum { section: "superblock", offset });
         }
-        let features = Features::check(bytes)?;
-        expect("bytenr", le64(bytes, 0x30), OFFSETS[0])?;
-        let bits = le64(bytes, 0x38) & !FLAG_WRITTEN;
-        if bits != 0 {
-            return Err(BtrfsReason::Flags { bits });
-        }
-        let devices = le64(bytes, 0x88);
-        if devices != 1 {
-            return Err(BtrfsReason::Devices { count: devices });
+        let features = match volume_len {
+            Some(_) => Features::check(bytes)?,
+            None => Features::check_for_files(bytes)?,
+        };
+        expect("bytenr", le64(bytes, 0x30), offset)?;
+        if volume_len.is_some() {
+            let bits = le64(bytes, 0x38) & !FLAG_WRITTEN;
+            if bits != 0 {
+                return Err(BtrfsReason::Flags { bits });
+            }
+            let devices = le64(bytes, 0x88);
+            if devices != 1 {
+                return Err(BtrfsReason::Devices { count: devices });
+            }
         }
         let [sector_size, node_size, leaf_size] = [0x90, 0x94, 0x98].map(|at| le32(bytes, at));
         power_of_two("sectorsize", sector_size, 4096)?;
@@ -127,8 +163,8 @@ impl Superblock {
         expect("leafsize", leaf_size.into(), node_size.into())?;
         let device = Device::parse(&bytes[0xc9..][..Device::LEN]);
         let filesystem = device.total_bytes;
-        if filesystem > volume_len {
-            return Err(BtrfsReason::LargerThanVolume { filesystem, volume: volume_len });
+        if let Some(volume) = volume_len.filter(|&len| filesystem > len) {
+            return Err(BtrfsReason::LargerThanVolume { filesystem, volume });
         }
         if filesystem <= RESERVED {
             return Err(field("dev_item.total_bytes", filesystem, "more than 1 MiB"));
@@ -170,6 +206,7 @@ impl Superblock {
             sector_size,
             node_size,
             bytes_used: le64(bytes, 0x78),
+            has_error: le64(bytes, 0x38) & FLAG_ERROR != 0,
             device,
             sys_chunks,
             copies_differ: false,

@@ -25,6 +25,8 @@ pub(super) struct Tree {
 }
 
 impl Tree {
+    /// The owner of [`Self::FILES`].
+    const ANYBODY: u64 = 0;
     pub(super) const ROOT: Self = Self { name: "root", block_name: "root tree", owner: 1 };
     pub(super) const EXTENT: Self = Self { name: "extent", block_name: "extent tree", owner: 2 };
     pub(super) const CHUNK: Self = Self { name: "chunk", block_name: "chunk tree", owner: 3 };
@@ -33,9 +35,19 @@ impl Tree {
         Self { name: "block-group", block_name: "block-group tree", owner: 11 };
     pub(super) const FREE_SPACE: Self =
         Self { name: "free-space", block_name: "free-space tree", owner: 10 };
+    pub(super) const CHECKSUM: Self =
+        Self { name: "checksum", block_name: "checksum tree", owner: 7 };
+    /// A subvolume or snapshot: it shares blocks with those it was made of.
+    pub(super) const FILES: Self =
+        Self { name: "subvolume", block_name: "tree of a subvolume", owner: Self::ANYBODY };
     /// All log trees and the tree of their roots: number -6.
     pub(super) const LOG: Self =
         Self { name: "log", block_name: "log tree", owner: 6u64.wrapping_neg() };
+
+    /// Whether a block of this owner may be in it.
+    pub(super) fn may_have(self, owner: u64) -> bool {
+        self.owner == Self::ANYBODY || self.owner == owner
+    }
 }
 
 pub(super) struct TreeReader<'a> {
@@ -192,6 +204,7 @@ mod tests {
             sector_size: 4096,
             node_size: 4096,
             bytes_used: 0,
+            has_error: false,
             device: Device::parse(&device),
             sys_chunks: chunk,
             copies_differ: false,

@@ -70,6 +70,41 @@ impl Geometry {
         Ok(geometry)
     }
 
+    /// What the files of a volume lie in, which may be cut off; whether the backup said so, the
+    /// main region being damaged.
+    pub(super) fn for_files(volume: &dyn ReadAt) -> Result<(Self, bool), Error> {
+        const WHOLE: u64 = u64::MAX;
+        let region = |sector_shift: u8, first: usize| -> Result<Vec<u8>, Error> {
+            let mut region = vec![0; REGION_SECTORS << sector_shift];
+            let at = (first << sector_shift) as u64;
+            if volume.len().saturating_sub(at) < region.len() as u64 {
+                return Err(Error::damaged(ExFatReason::NoBootRegion.to_string(), Some(at)));
+            }
+            volume.read_exact_at(&mut region, at).map_err(Error::io("read boot region", at))?;
+            Ok(region)
+        };
+        let parsed = |sector_shift: u8, first: usize| {
+            let parsed = Self::parse(&region(sector_shift, first)?, sector_shift, WHOLE);
+            parsed.map_err(|reason| match reason {
+                ExFatReason::TexFat => Error::Unsupported { what: reason.to_string() },
+                _ => Error::damaged(reason.to_string(), Some(0)),
+            })
+        };
+        let mut sector_shift = *SECTOR_SHIFTS.start();
+        if let Some(&shift) = region(sector_shift, 0)?.get(108)
+            && SECTOR_SHIFTS.contains(&shift)
+        {
+            sector_shift = shift;
+        }
+        let error = match parsed(sector_shift, 0) {
+            Ok(geometry) => return Ok((geometry, false)),
+            Err(error) => error,
+        };
+        // The damage may be in the size of sectors, and so in where the backup is.
+        let copies = SECTOR_SHIFTS.filter_map(|shift| parsed(shift, REGION_SECTORS).ok());
+        { copies }.next().map(|geometry| (geometry, true)).ok_or(error)
+    }
+
     /// `region` is the main boot region, of sectors of the given size.
     fn parse(region: &[u8], sector_shift: u8, volume_len: u64) -> Result<Self, ExFatReason> {
         let jump = region.starts_with(b"\xeb\x76\x90EXFAT   ");

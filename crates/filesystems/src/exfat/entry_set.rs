@@ -120,8 +120,8 @@ impl Reader {
     }
 }
 
-/// Continues the checksum of a set.
-fn add(sum: u16, bytes: &[u8]) -> u16 {
+/// Continues the checksum of a set, or the hash of a name.
+pub(super) fn add(sum: u16, bytes: &[u8]) -> u16 {
     bytes.iter().fold(sum, |sum, &byte| sum.rotate_right(1).wrapping_add(byte.into()))
 }
 

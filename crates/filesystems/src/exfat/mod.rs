@@ -1,4 +1,4 @@
-//! exFAT: which clusters are used.
+//! exFAT: which clusters are used, and the files ([`reader`]).
 //!
 //! The allocation bitmap says it: one bit for each cluster, set where used. The bitmap is found
 //! through the root directory, whose clusters the file allocation table chains. The boot region
@@ -20,6 +20,7 @@ mod boot;
 mod chain;
 mod directory;
 mod entry_set;
+mod reader;
 mod reason;
 mod walk;
 
@@ -27,6 +28,7 @@ use aiv_volume_io::{Job, ReadAt};
 
 use crate::stop::Stop;
 use crate::{Result, UsedMap};
+pub(crate) use reader::ExFat;
 pub use reason::ExFatReason;
 
 /// Reads the used-block map of an exFAT volume.

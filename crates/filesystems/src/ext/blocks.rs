@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use aiv_volume_io::ReadAt;
 
@@ -23,15 +24,15 @@ pub(super) const JOURNAL_MAGIC: [u8; 4] = 0xc03b_3998_u32.to_be_bytes();
 pub(super) struct Blocks<'a> {
     volume: &'a dyn ReadAt,
     block_size: u32,
-    newer: HashMap<u64, JournalCopy>,
+    newer: Arc<HashMap<u64, JournalCopy>>,
 }
 
 impl<'a> Blocks<'a> {
     pub(super) fn on_disk(volume: &'a dyn ReadAt, block_size: u32) -> Self {
-        Self { volume, block_size, newer: HashMap::new() }
+        Self { volume, block_size, newer: Arc::default() }
     }
 
-    pub(super) fn replayed(&self, newer: HashMap<u64, JournalCopy>) -> Self {
+    pub(super) fn replayed(&self, newer: Arc<HashMap<u64, JournalCopy>>) -> Self {
         Self { volume: self.volume, block_size: self.block_size, newer }
     }
 
@@ -45,6 +46,28 @@ impl<'a> Blocks<'a> {
 
     pub(super) fn offset_of(&self, block: u64) -> u64 {
         block.saturating_mul(u64::from(self.block_size))
+    }
+
+    /// Fills `out` with a part of one block, from byte `at` of it on. The part was proven to lie
+    /// inside the block, and the block inside the filesystem.
+    pub(super) fn read_part(
+        &self,
+        op: &'static str,
+        block: u64,
+        at: u64,
+        out: &mut [u8],
+    ) -> Result<()> {
+        let copy = self.newer.get(&block);
+        let start = copy.map_or_else(|| self.offset_of(block), |copy| copy.offset);
+        let offset = start.saturating_add(at);
+        self.volume.read_exact_at(out, offset).map_err(Error::io(op, offset))?;
+        if copy.is_some_and(|copy| copy.escaped) {
+            let lost = JOURNAL_MAGIC.into_iter().skip(usize::try_from(at).unwrap_or(usize::MAX));
+            for (byte, magic) in out.iter_mut().zip(lost) {
+                *byte = magic;
+            }
+        }
+        Ok(())
     }
 
     /// Fills `out`, whole blocks and a last one that may be partial, from `first` on. The

@@ -5,6 +5,7 @@ use aiv_volume_io::{Extent, ExtentSet, Job};
 use super::blocks::{Blocks, STRIDE};
 use super::reason::ExtReason;
 use super::superblock::{Geometry, Superblock};
+use crate::Error;
 use crate::bytes::{le16, le32};
 use crate::stop::Stop;
 
@@ -78,6 +79,48 @@ impl Group {
             index += u32::try_from(run).unwrap_or(u32::MAX);
         }
         Ok(groups)
+    }
+
+    /// The inode table of one group by its descriptor, or by a copy of that (and then `true`)
+    /// where it is damaged. Tables stay where they are: an old copy is as good as a new one.
+    pub(super) fn inode_table_of(
+        group: u32,
+        blocks: &Blocks<'_>,
+        superblock: &Superblock,
+    ) -> crate::Result<(u64, bool)> {
+        let geometry = &superblock.geometry;
+        let per_block = geometry.descriptors_per_block();
+        let (index, size) = (group / per_block, usize::from(geometry.descriptor_size));
+        let at = u64::from(group % per_block) * u64::from(geometry.descriptor_size);
+        let mut descriptor = vec![0; size];
+        let mut table_in = |place: u64| {
+            if place >= geometry.blocks {
+                let reason =
+                    ExtReason::Pointer { section: "descriptor table", group, block: place };
+                return Err(Error::damaged(reason.to_string(), None));
+            }
+            blocks.read_part("read group descriptor", place, at, &mut descriptor)?;
+            let offset = Some(blocks.offset_of(place) + at);
+            if !superblock.checksums.descriptor_is_right(group, &descriptor) {
+                return Err(Error::damaged("checksum of a group descriptor", offset));
+            }
+            let table = Self::parse(&descriptor, superblock).inode_table;
+            let inside = u64::from(geometry.first_data_block).max(1)..geometry.blocks;
+            let section = "inode table";
+            match inside.contains(&table) {
+                true => Ok(table),
+                false => {
+                    let reason = ExtReason::Pointer { section, group, block: table };
+                    Err(Error::damaged(reason.to_string(), offset))
+                }
+            }
+        };
+        let error = match table_in(geometry.descriptor_block(index)) {
+            Ok(table) => return Ok((table, false)),
+            Err(error) => error,
+        };
+        let copies = geometry.descriptor_copies(index);
+        copies.into_iter().find_map(|place| table_in(place).ok()).map(|t| (t, true)).ok_or(error)
     }
 
     fn parse(descriptor: &[u8], superblock: &Superblock) -> Self {

@@ -5,6 +5,11 @@ use std::ops::Range;
 use super::superblock::{Backups, Geometry};
 
 impl Geometry {
+    /// Bytes of the whole filesystem.
+    pub(super) fn len(&self) -> u64 {
+        self.blocks.saturating_mul(u64::from(self.block_size))
+    }
+
     /// Bytes of a cluster: a power of two, at most 1 GiB.
     pub(super) fn cluster_size(&self) -> u32 {
         self.block_size * self.cluster_blocks
@@ -56,9 +61,31 @@ impl Geometry {
         }
     }
 
+    /// Where a few copies of block `index` of the descriptor table lie.
+    pub(super) fn descriptor_copies(&self, index: u32) -> Vec<u64> {
+        let per_block = self.descriptors_per_block();
+        let place = |group: u32| self.group_start(group) + u64::from(self.has_superblock(group));
+        let exists = |group: &u32| *group < self.groups;
+        match self.first_meta_group {
+            Some(first) if index >= first => {
+                let group = index.saturating_mul(per_block);
+                let copies = [group.saturating_add(1), group.saturating_add(per_block - 1)];
+                copies.into_iter().filter(exists).map(place).collect()
+            }
+            _ => {
+                let mut groups = [1, 3, 5, 7].to_vec();
+                if let Backups::Two(two) = self.backups {
+                    groups.extend(two);
+                }
+                groups.retain(|&group| group != 0 && self.has_superblock(group) && exists(&group));
+                groups.into_iter().map(|group| place(group) + u64::from(index)).collect()
+            }
+        }
+    }
+
     /// First block of a group where a superblock may be. Clusters of 1 KiB blocks make the
     /// boot sector part of group 0 without moving the superblock.
-    fn group_start(&self, group: u32) -> u64 {
+    pub(super) fn group_start(&self, group: u32) -> u64 {
         self.first_block_of(group).max(self.superblock_block() * u64::from(group == 0))
     }
 

@@ -25,11 +25,15 @@
 
 mod blocks;
 mod checksum;
+mod directory;
 pub(crate) mod features;
 mod files;
 mod groups;
+mod inode;
 mod journal;
 mod layout;
+mod map;
+mod reader;
 mod reason;
 mod superblock;
 mod used;
@@ -39,6 +43,7 @@ use aiv_volume_io::{Job, ReadAt};
 use crate::stop::Stop;
 use crate::{Result, UsedMap};
 pub(crate) use files::find as find_files;
+pub(crate) use reader::open;
 pub use reason::{ExtReason, FeatureClass, JournalReason};
 pub(crate) use superblock::{SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE};
 

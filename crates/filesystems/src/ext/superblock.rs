@@ -19,7 +19,9 @@ const GROUPS_MAX: u64 = 1 << 20;
 /// 1 GiB, the limit of the kernel.
 const LOG_CLUSTER_SIZE_MAX: u32 = 20;
 /// `s_state` of a filesystem that was unmounted and has no errors.
-const STATE_CLEAN: u16 = 1;
+pub(super) const STATE_CLEAN: u16 = 1;
+/// Bit of `s_state`: errors were found.
+pub(super) const STATE_ERRORS: u16 = 2;
 
 /// Where everything is. Two superblocks with equal geometry describe the same places.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +73,16 @@ pub(super) enum Backups {
 pub(super) struct Superblock {
     pub(super) geometry: Geometry,
     pub(super) checksums: Checksums,
+    /// `s_state`: [`STATE_CLEAN`] when unmounted without errors.
+    pub(super) state: u16,
+    /// Where sums begin that are made whether metadata has any or not.
+    pub(super) seed: u32,
+    pub(super) has_journal: bool,
+    /// Block numbers have more than 32 bits.
+    pub(super) is_wide: bool,
+    pub(super) has_large_folders: bool,
+    /// Allocated sizes have 48 bits.
+    pub(super) has_huge_files: bool,
     /// A journal waits to be replayed.
     pub(super) needs_recovery: bool,
     /// Block of the multi-mount protection record.
@@ -86,28 +98,47 @@ pub(super) struct Superblock {
 impl Superblock {
     /// Checks a superblock of a volume of `volume_len` bytes.
     pub(super) fn parse(sb: &[u8; SUPERBLOCK_SIZE], volume_len: u64) -> Result<Self, ExtReason> {
+        let superblock = Self::parse_with(sb, Features::check)?;
+        if superblock.state != STATE_CLEAN {
+            return Err(ExtReason::NotClean { state: superblock.state });
+        }
+        let size = superblock.geometry.len();
+        if size > volume_len {
+            return Err(ExtReason::LargerThanVolume { filesystem: size, volume: volume_len });
+        }
+        Ok(superblock)
+    }
+
+    /// Checks a superblock as far as who reads files hangs on it: the filesystem need not be
+    /// clean, and may reach beyond the volume.
+    pub(super) fn parse_to_read(sb: &[u8; SUPERBLOCK_SIZE]) -> Result<Self, ExtReason> {
+        Self::parse_with(sb, Features::check_to_read)
+    }
+
+    fn parse_with(
+        sb: &[u8; SUPERBLOCK_SIZE],
+        check: fn(u32, u32, u32) -> Result<Features, ExtReason>,
+    ) -> Result<Self, ExtReason> {
         if le16(sb, 0x38) != 0xef53 {
             return Err(ExtReason::NoSuperblock);
         }
         let features = match le32(sb, 0x4c) {
             // Revision 0 has neither feature bits nor inode sizes.
-            0 => Features::check(0, 0, 0)?,
-            1 => Features::check(le32(sb, 0x5c), le32(sb, 0x60), le32(sb, 0x64))?,
+            0 => check(0, 0, 0)?,
+            1 => check(le32(sb, 0x5c), le32(sb, 0x60), le32(sb, 0x64))?,
             found => return Err(field("s_rev_level", found, "0 or 1")),
         };
         let checksums = Self::checksums(sb, features)?;
         let geometry = Geometry::parse(sb, features)?;
-        let state = le16(sb, 0x3a);
-        if state != STATE_CLEAN {
-            return Err(ExtReason::NotClean { state });
-        }
-        let size = geometry.blocks.saturating_mul(u64::from(geometry.block_size));
-        if size > volume_len {
-            return Err(ExtReason::LargerThanVolume { filesystem: size, volume: volume_len });
-        }
         let mmp = features.incompat(features::INCOMPAT_MMP);
         Ok(Self {
             checksums,
+            state: le16(sb, 0x3a),
+            seed: Self::seed(sb, features),
+            has_journal: features.compat(features::COMPAT_HAS_JOURNAL),
+            is_wide: features.incompat(features::INCOMPAT_64BIT),
+            has_large_folders: features.incompat(features::INCOMPAT_LARGE_DIR),
+            has_huge_files: features.ro_compat(features::RO_COMPAT_HUGE_FILE),
             needs_recovery: features.incompat(features::INCOMPAT_RECOVER),
             has_entry_kinds: features.incompat(features::INCOMPAT_FILETYPE),
             shares_blocks: features.ro_compat(features::RO_COMPAT_SHARED_BLOCKS),
@@ -135,11 +166,14 @@ impl Superblock {
             let offset = SUPERBLOCK_OFFSET as u64;
             return Err(ExtReason::Checksum { section: "superblock", offset });
         }
-        let seed = match features.incompat(features::INCOMPAT_CSUM_SEED) {
+        Ok(Checksums::Metadata { seed: Self::seed(sb, features) })
+    }
+
+    fn seed(sb: &[u8; SUPERBLOCK_SIZE], features: Features) -> u32 {
+        match features.incompat(features::INCOMPAT_CSUM_SEED) {
             true => le32(sb, 0x270),
-            false => checksum::crc32c(!0, &uuid),
-        };
-        Ok(Checksums::Metadata { seed })
+            false => checksum::crc32c(!0, &array::<16>(sb, 0x68)),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use super::journal;
 use super::reason::{ExtReason, JournalReason};
 use super::superblock::{Geometry, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Superblock};
 use crate::bitmap::Bitmap;
-use crate::bytes::le32;
+use crate::bytes::{array, le32};
 use crate::runs::{RUNS_MAX, RunCollector};
 use crate::stop::Stop;
 use crate::{Error, MapNote, UsedMap};
@@ -51,6 +51,16 @@ pub(super) fn superblock_on_disk(volume: &dyn ReadAt) -> Result<Superblock, Stop
     Ok(Superblock::parse(&bytes, volume.len())?)
 }
 
+/// The superblock among blocks that may be those after a replay.
+pub(super) fn superblock_in(
+    blocks: &Blocks<'_>,
+    geometry: &Geometry,
+) -> crate::Result<[u8; SUPERBLOCK_SIZE]> {
+    let mut block = vec![0; blocks.block_size()];
+    blocks.read("read superblock", geometry.superblock_block(), &mut block)?;
+    Ok(array(&block, SUPERBLOCK_OFFSET % blocks.block_size()))
+}
+
 /// What is used before or after the journal is replayed.
 fn after_replay(
     on_disk: &Blocks<'_>,
@@ -58,13 +68,10 @@ fn after_replay(
     newer: HashMap<u64, JournalCopy>,
     job: Job<'_>,
 ) -> Result<ExtentSet, Stop> {
-    let replayed = on_disk.replayed(newer);
+    let replayed = on_disk.replayed(newer.into());
     let geometry = &before.geometry;
-    let mut block = vec![0; replayed.block_size()];
-    replayed.read("read superblock", geometry.superblock_block(), &mut block)?;
-    let at = SUPERBLOCK_OFFSET % replayed.block_size();
-    let bytes = block[at..].first_chunk().expect("a superblock does not cross blocks");
-    let after = Superblock::parse(bytes, on_disk.volume().len())?;
+    let bytes = superblock_in(&replayed, geometry)?;
+    let after = Superblock::parse(&bytes, on_disk.volume().len())?;
     if after.geometry != *geometry || after.checksums != before.checksums {
         return Err(JournalReason::GeometryChanged.into());
     }
@@ -73,7 +80,10 @@ fn after_replay(
 }
 
 /// Whether multi-mount protection says that somebody has the filesystem open.
-fn mounted_elsewhere(blocks: &Blocks<'_>, superblock: &Superblock) -> Result<bool, Stop> {
+pub(super) fn mounted_elsewhere(
+    blocks: &Blocks<'_>,
+    superblock: &Superblock,
+) -> Result<bool, Stop> {
     const MAGIC: u32 = 0x004d_4d50;
     const CLEAN: u32 = 0xff4d_4d50;
     let Some(block) = superblock.mmp_block else { return Ok(false) };

@@ -33,9 +33,27 @@ impl Width {
             Self::Fat32 => entries.saturating_mul(4),
         }
     }
+
+    /// Entries a table of so many bytes has.
+    fn entries_in(self, bytes: u64) -> u64 {
+        match self {
+            Self::Fat12 => bytes * 2 / 3,
+            Self::Fat16 => bytes / 2,
+            Self::Fat32 => bytes / 4,
+        }
+    }
 }
 
-/// Where things are on a FAT volume; all of it lies inside the volume.
+/// What a boot sector is read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A map of a volume of so many bytes, for which nothing may be doubtful.
+    Map { volume_len: u64 },
+    /// What is left of its files.
+    Files,
+}
+
+/// Where things are on a FAT volume; for a map all of it lies inside the volume.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Geometry {
     pub(super) width: Width,
@@ -44,8 +62,10 @@ pub(super) struct Geometry {
     pub(super) table_at: u64,
     /// Bytes of one table.
     pub(super) table_len: u64,
-    /// 1 or 2.
+    /// For a map 1 or 2, else at least 1.
     pub(super) tables: u8,
+    /// The one table that is kept up to date, where not all are; never for a map.
+    pub(super) active_table: Option<u8>,
     /// Byte offset of the root directory of FAT12 and FAT16.
     pub(super) root_at: u64,
     /// Byte offset of the first cluster.
@@ -60,7 +80,10 @@ pub(super) struct Geometry {
 }
 
 impl Geometry {
-    pub(super) fn parse(boot: &[u8; BOOT_SECTOR_SIZE], volume_len: u64) -> Result<Self, FatReason> {
+    pub(super) fn parse(
+        boot: &[u8; BOOT_SECTOR_SIZE],
+        purpose: Purpose,
+    ) -> Result<Self, FatReason> {
         if boot[510..] != [0x55, 0xaa] {
             return Err(FatReason::NoBootSector);
         }
@@ -77,7 +100,7 @@ impl Geometry {
             return Err(field("BPB_RsvdSecCnt", reserved, "1 or more"));
         }
         let tables = boot[16];
-        if !matches!(tables, 1 | 2) {
+        if tables == 0 || (tables > 2 && purpose != Purpose::Files) {
             return Err(field("BPB_NumFATs", tables, "1 or 2"));
         }
         let media = boot[21];
@@ -89,7 +112,9 @@ impl Geometry {
         let root_sectors = root_sectors(boot, sector_size, fat32)?;
         let sectors = sectors(boot)?;
         let filesystem = sectors * sector_size;
-        if filesystem > volume_len {
+        if let Purpose::Map { volume_len } = purpose
+            && filesystem > volume_len
+        {
             return Err(FatReason::LargerThanVolume { filesystem, volume: volume_len });
         }
         let (table_sectors, table_field) = match fat32 {
@@ -101,11 +126,19 @@ impl Geometry {
             let allowed = format!("1 or more, of {sectors} sectors in total");
             return Err(field(table_field, table_sectors, allowed));
         }
-        let clusters = (sectors - data_sector) / sectors_per_cluster;
-        let width = width(fat32, clusters)?;
+        let mut clusters = (sectors - data_sector) / sectors_per_cluster;
+        let width = match width(fat32, clusters) {
+            // Every driver reads it by its layout.
+            Err(FatReason::TooFewForFat32 { .. }) if purpose == Purpose::Files => Width::Fat32,
+            width => width?,
+        };
         let table_len = table_sectors * sector_size;
         if width.table_bytes(clusters + u64::from(FIRST_CLUSTER)) > table_len {
-            return Err(FatReason::TableTooSmall { bytes: table_len, clusters });
+            if purpose != Purpose::Files {
+                return Err(FatReason::TableTooSmall { bytes: table_len, clusters });
+            }
+            // No file has a cluster without an entry.
+            clusters = width.entries_in(table_len).saturating_sub(FIRST_CLUSTER.into());
         }
         let clusters = u32::try_from(clusters).expect("the width was just found from a range");
         Ok(Self {
@@ -118,7 +151,11 @@ impl Geometry {
             root_at: (data_sector - root_sectors) * sector_size,
             data_at: data_sector * sector_size,
             clusters,
-            root_cluster: if fat32 { Some(fat32_fields(boot, reserved, clusters)?) } else { None },
+            active_table: if fat32 { active_table(boot, purpose)? } else { None },
+            root_cluster: match fat32 {
+                true => Some(fat32_fields(boot, reserved, clusters, purpose)?),
+                false => None,
+            },
             media,
             marked_dirty: marked_dirty(boot, fat32),
         })
@@ -175,24 +212,33 @@ fn width(fat32: bool, clusters: u64) -> Result<Width, FatReason> {
     }
 }
 
+/// The table of FAT32 that counts alone.
+fn active_table(boot: &[u8; BOOT_SECTOR_SIZE], purpose: Purpose) -> Result<Option<u8>, FatReason> {
+    const MIRRORING_OFF: u16 = 0x80;
+    let flags = le16(boot, 40);
+    let active = boot[40] & 0xf;
+    match flags & MIRRORING_OFF != 0 {
+        false => Ok(None),
+        true if purpose == Purpose::Files && active < boot[16] => Ok(Some(active)),
+        true => Err(FatReason::NotMirrored { flags }),
+    }
+}
+
 /// Checks what only FAT32 has, and returns the first cluster of the root directory.
 fn fat32_fields(
     boot: &[u8; BOOT_SECTOR_SIZE],
     reserved: u64,
     clusters: u32,
+    purpose: Purpose,
 ) -> Result<u32, FatReason> {
-    const MIRRORING_OFF: u16 = 0x80;
-    let flags = le16(boot, 40);
-    if flags & MIRRORING_OFF != 0 {
-        return Err(FatReason::NotMirrored { flags });
-    }
     if le16(boot, 42) != 0 {
         return Err(field("BPB_FSVer", le16(boot, 42), "0"));
     }
     // Zero and all ones stand for "none".
     for (name, at) in [("BPB_FSInfo", 48), ("BPB_BkBootSec", 50)] {
         let sector = le16(boot, at);
-        if sector != 0xffff && u64::from(sector) >= reserved {
+        let is_elsewhere = sector != 0xffff && u64::from(sector) >= reserved;
+        if is_elsewhere && purpose != Purpose::Files {
             return Err(field(name, sector, format!("a reserved sector, 0 to {}", reserved - 1)));
         }
     }

@@ -1,4 +1,4 @@
-//! FAT12, FAT16 and FAT32: which clusters are used.
+//! FAT12, FAT16 and FAT32: which clusters are used, and the files ([`reader`]).
 //!
 //! A cluster is free when its entry in the file allocation table is zero; every other entry
 //! (a link, an end of a chain, a bad cluster) makes it used. All copies of the table must be
@@ -19,6 +19,7 @@
 //! `fs/fat/inode.c` of Linux where drivers differ from both.
 
 mod boot;
+mod reader;
 mod reason;
 mod table;
 mod walk;
@@ -27,6 +28,7 @@ use aiv_volume_io::{Job, ReadAt};
 
 use crate::stop::Stop;
 use crate::{Result, UsedMap};
+pub(crate) use reader::Fat;
 pub use reason::FatReason;
 
 /// Reads the used-block map of a FAT volume.

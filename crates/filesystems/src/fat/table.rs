@@ -2,7 +2,7 @@
 
 use aiv_volume_io::{Extent, Job, ReadAt};
 
-use super::boot::{BOOT_SECTOR_SIZE, FIRST_CLUSTER, Geometry, Width};
+use super::boot::{BOOT_SECTOR_SIZE, FIRST_CLUSTER, Geometry, Purpose, Width};
 use super::reason::FatReason;
 use super::walk::Walk;
 use crate::bitmap::Bitmap;
@@ -44,7 +44,7 @@ fn geometry(volume: &dyn ReadAt) -> Result<Geometry, Stop> {
     }
     let mut boot = [0; BOOT_SECTOR_SIZE];
     volume.read_exact_at(&mut boot, 0).map_err(Error::io("read boot sector", 0))?;
-    Ok(Geometry::parse(&boot, volume.len())?)
+    Ok(Geometry::parse(&boot, Purpose::Map { volume_len: volume.len() })?)
 }
 
 /// What the table says, one bit for each cluster from cluster 2 on: at most 32 MiB
@@ -147,7 +147,7 @@ pub(super) struct Marks {
     /// A bad cluster. What is larger ends a chain.
     pub(super) bad: u32,
     /// Of entry 1: set when the volume was unmounted. FAT12 has no such bit.
-    clean: u32,
+    pub(super) clean: u32,
     /// Of entry 1: set when no disk errors were met.
     no_errors: u32,
 }
@@ -167,7 +167,7 @@ impl Marks {
     }
 
     /// Entry 0 repeats the media byte below ones: it tells a table from anything else.
-    fn check_first(&self, value: u32, media: u8) -> Result<(), FatReason> {
+    pub(super) fn check_first(&self, value: u32, media: u8) -> Result<(), FatReason> {
         let expected = (self.mask & !0xff) | u32::from(media);
         match value & self.mask == expected {
             true => Ok(()),

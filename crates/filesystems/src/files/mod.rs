@@ -10,8 +10,8 @@ mod patterns;
 use aiv_volume_io::{Extent, Job, ReadAt};
 
 use crate::{FilesystemKind, MapNote, Recognised, Result, UsedMap, ext, lvm, ntfs};
-pub use patterns::{BadPattern, Pattern};
-pub(crate) use patterns::{any_matches, fold};
+pub(crate) use patterns::any_matches;
+pub use patterns::{BadPattern, Pattern, fold};
 
 /// Files an answer may name; bounds its memory to a few hundred megabytes.
 pub(crate) const FILES_MAX: usize = 1 << 20;

@@ -70,7 +70,8 @@ impl fmt::Display for Pattern {
 
 impl Pattern {
     /// The pattern with which names match whatever their case, once they are folded.
-    pub(crate) fn without_case(&self) -> Self {
+    #[must_use]
+    pub fn without_case(&self) -> Self {
         let mut pattern = self.clone();
         for part in &mut pattern.parts {
             let Part::Name(tokens) = part else { continue };
@@ -91,7 +92,8 @@ impl Pattern {
     }
 
     /// Whether a file or folder matches by its own path, given as its parts from the root on.
-    fn matches(&self, path: &[&str], is_folder: bool) -> bool {
+    #[must_use]
+    pub fn matches(&self, path: &[&str], is_folder: bool) -> bool {
         let matches = |part: &Part, name: &&str| match part {
             Part::Folders => false,
             Part::Name(tokens) => matches_name(tokens, name),
@@ -108,7 +110,8 @@ pub(crate) fn any_matches(patterns: &[Pattern], path: &[&str], is_folder: bool) 
 
 /// One character whatever its case. Names whose characters become several in another case
 /// (`ß`) match only as they are written.
-pub(crate) fn fold(c: char) -> char {
+#[must_use]
+pub fn fold(c: char) -> char {
     let mut upper = c.to_uppercase();
     match (upper.next(), upper.next()) {
         (Some(only), None) => only,

@@ -224,6 +224,15 @@ pub enum ReaderNote {
     /// The filesystem was not unmounted and has no log.
     #[error("it was not unmounted; files that were being written may be incomplete")]
     NotUnmounted,
+    /// The filesystem says itself that errors were found in it.
+    #[error("errors were found in it; check the filesystem")]
+    HasErrors,
+    /// The volume ends before the filesystem does.
+    #[error("{missing} bytes of it are missing at the end; files that lie there cannot be read")]
+    CutOff {
+        /// Bytes.
+        missing: u64,
+    },
     /// The first copy of a record everything hangs on is damaged; another was used.
     #[error("{what} is damaged; a copy of it was used")]
     CopyUsed {

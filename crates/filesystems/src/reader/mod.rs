@@ -17,12 +17,15 @@ use std::sync::Arc;
 
 use aiv_volume_io::{Extent, Job, ReadAt};
 
-use crate::{Error, FilesystemKind, Recognised, Result};
+use crate::btrfs::Btrfs;
+use crate::exfat::ExFat;
+use crate::fat::Fat;
+use crate::{Error, FilesystemKind, Recognised, Result, ext, ntfs, xfs};
 pub use facts::{
     Attribute, Device, Entry, FileFlags, FileId, FileType, Metadata, Owner, ReaderNote, Stream,
     Timestamp,
 };
-pub(crate) use mapped::{Inline, Piece, Pieces};
+pub(crate) use mapped::{Inline, Mapped, Piece, Pieces};
 pub(crate) use names::wtf8;
 pub(crate) use volume::Volume;
 
@@ -157,10 +160,16 @@ pub fn open_filesystem(
     let volume = Volume::new(volume);
     let kind = recognised.kind;
     match kind {
-        FilesystemKind::Ntfs => crate::ntfs::open(volume, job),
-        _ => {
-            let _ = volume;
-            Err(Error::Unsupported { what: format!("files of {kind} cannot be read") })
+        FilesystemKind::Ext2 | FilesystemKind::Ext3 | FilesystemKind::Ext4 => {
+            ext::open(volume, kind, job)
         }
+        FilesystemKind::Ntfs => ntfs::open(volume, job),
+        FilesystemKind::Fat12 | FilesystemKind::Fat16 | FilesystemKind::Fat32 => {
+            Ok(Box::new(Fat::open(volume, kind)?))
+        }
+        FilesystemKind::ExFat => Ok(Box::new(ExFat::open(volume, job)?)),
+        FilesystemKind::Xfs => xfs::open(volume, job),
+        FilesystemKind::Btrfs => Ok(Box::new(Btrfs::open(volume, job)?)),
+        _ => Err(Error::Unsupported { what: format!("files of {kind} cannot be read") }),
     }
 }

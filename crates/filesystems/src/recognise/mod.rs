@@ -39,7 +39,9 @@ pub struct Recognised {
 }
 
 impl Recognised {
-    fn new(kind: FilesystemKind) -> Self {
+    /// Something of which only the kind is known.
+    #[must_use]
+    pub fn new(kind: FilesystemKind) -> Self {
         Self {
             kind,
             label: String::new(),

@@ -7,18 +7,18 @@ use super::reason::XfsReason;
 use crate::bytes::{be16, be32};
 use crate::stop::Stop;
 
-const VERSION_NUMBER: u16 = 0xf;
+pub(super) const VERSION_NUMBER: u16 = 0xf;
 /// Attributes, 32-bit link counts, quota, aligned inodes, stripe alignment, log version 2,
 /// sectors larger than 512, unwritten extents, directories version 2, names without case, and
 /// `MOREBITS`: the second set is valid. Left out is `SHARED` (0x200), which no kernel mounts.
-const VERSION_BITS_KNOWN: u16 =
+pub(super) const VERSION_BITS_KNOWN: u16 =
     0x10 | 0x20 | 0x40 | 0x80 | 0x100 | 0x400 | 0x800 | 0x1000 | 0x2000 | 0x4000 | 0x8000;
 
 /// Lazy counters, attributes version 2, 32-bit project ids, file types in directories.
-const FEATURES2_KNOWN: u32 = FEATURES2_LAZY | 0x8 | 0x80 | 0x200;
+pub(super) const FEATURES2_KNOWN: u32 = FEATURES2_LAZY | 0x8 | 0x80 | 0x200;
 const FEATURES2_LAZY: u32 = 0x2;
 /// Set on version 5 only.
-const FEATURES2_CRC: u32 = 0x100;
+pub(super) const FEATURES2_CRC: u32 = 0x100;
 
 const RO_COMPAT_FINOBT: u32 = 0x1;
 const RO_COMPAT_RMAPBT: u32 = 0x2;
@@ -30,12 +30,13 @@ const RO_COMPAT_KNOWN: u32 =
     RO_COMPAT_FINOBT | RO_COMPAT_RMAPBT | RO_COMPAT_REFLINK | RO_COMPAT_INOBTCNT;
 
 /// Metadata carry `sb_meta_uuid`, as the filesystem got a new `sb_uuid`.
-const INCOMPAT_META_UUID: u32 = 0x4;
-const INCOMPAT_NEEDSREPAIR: u32 = 0x10;
+pub(super) const INCOMPAT_META_UUID: u32 = 0x4;
+pub(super) const INCOMPAT_NEEDSREPAIR: u32 = 0x10;
 /// `ftype`, `spinodes`, `bigtime`, `nrext64`, `exchrange`, `parent`: inodes, names and times.
 /// Not `metadir` (0x100) and the zoned bits behind it, which come with realtime groups.
 const INCOMPAT_HARMLESS: u32 = 0x1 | 0x2 | 0x8 | 0x20 | 0x40 | 0x80;
-const INCOMPAT_KNOWN: u32 = INCOMPAT_HARMLESS | INCOMPAT_META_UUID | INCOMPAT_NEEDSREPAIR;
+pub(super) const INCOMPAT_KNOWN: u32 =
+    INCOMPAT_HARMLESS | INCOMPAT_META_UUID | INCOMPAT_NEEDSREPAIR;
 
 /// Logged attributes: what may lie in the log, which is required to be empty.
 const LOG_INCOMPAT_KNOWN: u32 = 0x1;

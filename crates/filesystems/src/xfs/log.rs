@@ -19,7 +19,7 @@ use aiv_volume_io::ReadAt;
 mod covered;
 
 use super::reason::{LogState, XfsReason};
-use super::superblock::{LogPlace, Superblock};
+use super::superblock::{Geometry, LogPlace};
 use crate::Error;
 use crate::bytes::{array, be32, be64, le32};
 use crate::stop::Stop;
@@ -50,8 +50,11 @@ pub(super) enum LogEnd {
     Covered,
 }
 
-pub(super) fn check_is_empty(volume: &dyn ReadAt, superblock: &Superblock) -> Result<LogEnd, Stop> {
-    let geometry = &superblock.geometry;
+pub(super) fn check_is_empty(
+    volume: &dyn ReadAt,
+    geometry: &Geometry,
+    uuid: &[u8; 16],
+) -> Result<LogEnd, Stop> {
     let LogPlace { group, block, blocks } = geometry.log;
     let len = u64::from(blocks) * u64::from(geometry.block_size) / BLOCK as u64;
     let log = Log {
@@ -62,7 +65,7 @@ pub(super) fn check_is_empty(volume: &dyn ReadAt, superblock: &Superblock) -> Re
     let (head, cycle) = log.head()?;
     let window = log.window_before(head, cycle)?;
     log.check_after(head, cycle)?;
-    log.check_unmounted(head, cycle, &window, &superblock.uuid)
+    log.check_unmounted(head, cycle, &window, uuid)
 }
 
 struct Log<'a> {

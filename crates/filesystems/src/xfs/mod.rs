@@ -34,6 +34,7 @@ mod checksum;
 mod features;
 mod group;
 mod log;
+mod reader;
 mod reason;
 mod superblock;
 mod tree;
@@ -43,6 +44,7 @@ use aiv_volume_io::{Job, ReadAt};
 
 use crate::stop::Stop;
 use crate::{Result, UsedMap};
+pub(crate) use reader::open;
 pub use reason::{LogState, XfsReason};
 
 /// Reads the used-block map of an XFS filesystem.

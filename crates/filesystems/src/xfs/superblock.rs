@@ -59,6 +59,11 @@ impl Geometry {
         block * u64::from(self.block_size)
     }
 
+    /// Bits that a block in its group takes in an address.
+    pub(super) fn group_log(&self) -> u32 {
+        self.group_blocks.next_power_of_two().trailing_zeros()
+    }
+
     pub(super) fn filesystem_len(&self) -> u64 {
         self.blocks * u64::from(self.block_size)
     }
@@ -128,6 +133,14 @@ impl Superblock {
 }
 
 fn geometry(sector: &[u8], volume_len: u64) -> Result<Geometry, XfsReason> {
+    let mut geometry = sizes(sector, volume_len)?;
+    geometry.log = log_place(sector, &geometry)?;
+    geometry.root_inode = root_inode(sector, &geometry)?;
+    Ok(geometry)
+}
+
+/// The geometry without the places of the log and the root directory.
+pub(super) fn sizes(sector: &[u8], volume_len: u64) -> Result<Geometry, XfsReason> {
     let (block_size, blocks) = (be32(sector, 4), be64(sector, 8));
     let sector_size = u32::from(be16(sector, 102));
     let (group_blocks, groups) = (be32(sector, 84), be32(sector, 88));
@@ -156,23 +169,20 @@ fn geometry(sector: &[u8], volume_len: u64) -> Result<Geometry, XfsReason> {
     if u64::from(groups) != blocks.div_ceil(group_blocks.into()) || groups == 0 {
         return Err(field("sb_agcount", groups.into(), blocks.div_ceil(group_blocks.into())));
     }
-    let group_log = group_blocks.next_power_of_two().trailing_zeros();
-    if u32::from(sector[124]) != group_log {
-        return Err(field("sb_agblklog", sector[124].into(), group_log));
-    }
     let log = LogPlace { group: 0, block: 0, blocks: 0 };
-    let mut geometry =
+    let geometry =
         Geometry { block_size, sector_size, blocks, group_blocks, groups, log, root_inode: (0, 0) };
+    if u32::from(sector[124]) != geometry.group_log() {
+        return Err(field("sb_agblklog", sector[124].into(), geometry.group_log()));
+    }
     let last = geometry.blocks_of(groups - 1);
     if last < GROUP_BLOCKS_MIN {
         return Err(field("sb_dblocks", blocks, "64 blocks or more in the last group"));
     }
-    geometry.log = log_place(sector, &geometry, group_log)?;
-    geometry.root_inode = root_inode(sector, &geometry, group_log)?;
     Ok(geometry)
 }
 
-fn log_place(sector: &[u8], geometry: &Geometry, group_log: u32) -> Result<LogPlace, XfsReason> {
+pub(super) fn log_place(sector: &[u8], geometry: &Geometry) -> Result<LogPlace, XfsReason> {
     let (start, blocks) = (be64(sector, 48), be32(sector, 96));
     if start == 0 {
         return Err(XfsReason::ExternalLog);
@@ -181,7 +191,7 @@ fn log_place(sector: &[u8], geometry: &Geometry, group_log: u32) -> Result<LogPl
     if !(LOG_BYTES_MIN..=LOG_BYTES_MAX).contains(&bytes) {
         return Err(field("sb_logblocks", blocks.into(), "64 KiB to 2 GiB"));
     }
-    match place(start, blocks, geometry, group_log) {
+    match place(start, blocks, geometry) {
         Some((group, block)) => Ok(LogPlace { group, block, blocks }),
         None => Err(field("sb_logstart", start, "inside one group, behind its headers")),
     }
@@ -189,7 +199,7 @@ fn log_place(sector: &[u8], geometry: &Geometry, group_log: u32) -> Result<LogPl
 
 /// The block of the root directory's inode; an inode number is a block address with the place
 /// in the block below.
-fn root_inode(sector: &[u8], geometry: &Geometry, group_log: u32) -> Result<(u32, u32), XfsReason> {
+pub(super) fn root_inode(sector: &[u8], geometry: &Geometry) -> Result<(u32, u32), XfsReason> {
     let (inode, per_block_log) = (be64(sector, 56), sector[123]);
     // Inodes of 256 to 2048 bytes, two or more in a block.
     let expected = sector[120].wrapping_sub(sector[122]);
@@ -197,13 +207,14 @@ fn root_inode(sector: &[u8], geometry: &Geometry, group_log: u32) -> Result<(u32
     {
         return Err(field("sb_inopblog", per_block_log.into(), "block size by inode size"));
     }
-    place(inode >> per_block_log, 1, geometry, group_log)
+    place(inode >> per_block_log, 1, geometry)
         .ok_or_else(|| field("sb_rootino", inode, "inside a group, behind its headers"))
 }
 
 /// Block addresses of XFS have the group above and the block in the group below. `None` when
 /// `blocks` from there on are not all inside a group and behind its headers.
-fn place(start: u64, blocks: u32, geometry: &Geometry, group_log: u32) -> Option<(u32, u32)> {
+pub(super) fn place(start: u64, blocks: u32, geometry: &Geometry) -> Option<(u32, u32)> {
+    let group_log = geometry.group_log();
     let group = u32::try_from(start >> group_log).ok()?;
     let block = u32::try_from(start & ((1 << group_log) - 1)).ok()?;
     let inside = group < geometry.groups

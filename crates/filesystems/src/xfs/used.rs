@@ -14,8 +14,8 @@ use crate::stop::Stop;
 pub(super) fn read(volume: &dyn ReadAt, job: Job<'_>) -> Result<UsedMap, Stop> {
     job.check()?;
     let superblock = Superblock::read(volume)?;
-    let end = log::check_is_empty(volume, &superblock)?;
     let geometry = &superblock.geometry;
+    let end = log::check_is_empty(volume, geometry, &superblock.uuid)?;
     let mut runs = RunCollector::new(RUNS_MAX);
     let mut free_blocks = 0;
     for index in 0..geometry.groups {

@@ -53,7 +53,7 @@ fn sectors_of_4096_bytes() {
 }
 
 /// What mkfs.exfat makes of a file has sectors of 512 bytes; a loop device has what it is told.
-fn on_large_sectors() -> crate::tools::Volume {
+pub(crate) fn on_large_sectors() -> crate::tools::Volume {
     let volume = crate::tools::Volume::new(16 * MIB);
     let device =
         crate::tools::run("losetup", &["--find", "--show", "--sector-size", "4096", volume.path()]);

@@ -13,7 +13,7 @@ use crate::ext_tools::{
 use crate::tools::{Files, Mounted, Volume, files_below, noise, run, try_run};
 
 /// A copy of a volume whose filesystem is mounted and stands still.
-fn hot_copy(volume: &Volume) -> Volume {
+pub(crate) fn hot_copy(volume: &Volume) -> Volume {
     for _ in 0..10 {
         let (one, two) = (volume.duplicate(), volume.duplicate());
         if fs::read(&one.path).unwrap() == fs::read(&two.path).unwrap() {
@@ -44,7 +44,7 @@ fn hot_volume(options: &str, mount_options: &str) -> (Volume, Files) {
     (hot_copy(&volume), committed)
 }
 
-fn write_synced(path: &Path, bytes: &[u8]) {
+pub(crate) fn write_synced(path: &Path, bytes: &[u8]) {
     fs::write(path, bytes).unwrap();
     File::open(path).unwrap().sync_all().unwrap();
 }
@@ -293,7 +293,7 @@ fn a_journal_elsewhere_or_with_fast_commits_means_the_whole_volume() {
     );
 }
 
-fn set_recover(volume: &Volume) {
+pub(crate) fn set_recover(volume: &Volume) {
     run("debugfs", &["-w", "-R", "feature needs_recovery", volume.path()]);
 }
 

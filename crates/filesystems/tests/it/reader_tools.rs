@@ -217,7 +217,11 @@ impl std::io::Write for Hashing<'_> {
 /// What `getxattr` says of a file, not of where a link leads.
 fn attributes_of(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut names = vec![0; 1 << 16];
-    let len = rustix::fs::llistxattr(path, names.as_mut_slice()).unwrap();
+    let len = match rustix::fs::llistxattr(path, names.as_mut_slice()) {
+        // A filesystem without any.
+        Err(rustix::io::Errno::OPNOTSUPP) => 0,
+        len => len.unwrap(),
+    };
     let names: Vec<&[u8]> = names[..len].split(|&byte| byte == 0).collect();
     let names = names.into_iter().filter(|name| !name.is_empty());
     let value = |name: &[u8]| {
@@ -289,4 +293,14 @@ fn read_some(data: &dyn FileData, bytes_max: u64) {
     let from = data.len().saturating_sub(100);
     let end = &mut buffer[..usize::try_from(data.len().min(100).min(len)).unwrap()];
     let _ = data.read_exact_at(end, from);
+}
+
+/// The names in a folder that can be read, whatever cannot.
+pub(crate) fn names_of(filesystem: &dyn Filesystem, folder: FileId) -> BTreeMap<Vec<u8>, FileId> {
+    let mut names = BTreeMap::new();
+    let _ = filesystem.entries(folder, Job::silent(), &mut |entry| {
+        names.insert(entry.name, entry.id);
+        ControlFlow::Continue(())
+    });
+    names
 }

@@ -4,9 +4,9 @@ use aiv_volume_io::{Extent, ExtentSet, Job};
 
 use super::super::blocks::STRIDE;
 use super::super::groups::metadata_blocks;
+use super::super::inode::{Inode, Kind};
+use super::super::map::{Fault, Maps, Piece};
 use super::super::superblock::{SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE};
-use super::inode::{Inode, Inodes, Kind};
-use super::map::{Fault, Maps, Piece};
 use super::walk::Names;
 use super::{Filesystem, NoFiles};
 use crate::Error;
@@ -65,8 +65,8 @@ impl Claims {
         job: Job<'_>,
     ) -> Result<Self, NoFiles> {
         let mut claims = Self { owners: Vec::new(), claims: Vec::new(), reach: Vec::new() };
-        let mut inodes = Inodes::new(filesystem);
-        let mut maps = Maps::new(filesystem);
+        let mut inodes = filesystem.inodes();
+        let mut maps = filesystem.maps();
         for (number, candidate) in names.candidates {
             job.check()?;
             let (path, header) = (candidate.path, ExtentSet::new());
@@ -109,8 +109,12 @@ impl Claims {
     ) -> Result<Option<KeptReason>, NoFiles> {
         let (first, mut fits) = (self.claims.len(), true);
         let all = &mut self.claims;
-        let found = maps.pieces(inode, &mut |piece| {
-            let Piece::Data { logical, physical: start, count } = piece else { return };
+        let found = maps.pieces(inode, u64::MAX, &mut |piece| {
+            let (Piece::Data { logical, physical: start, count }
+            | Piece::Unwritten { logical, physical: start, count }) = piece
+            else {
+                return Ok(());
+            };
             // The smallest blocks are a quarter of a page.
             let of_page = logical..logical.saturating_add(count).min(4);
             front.extend(of_page.map(|n| Front { logical: n, physical: start + n - logical }));
@@ -120,6 +124,7 @@ impl Claims {
                 _ if is_full => fits = false,
                 _ => all.push(Claim { start, end: start + count, owner }),
             }
+            Ok(())
         });
         match found {
             Ok(()) if fits => Ok(None),
@@ -128,7 +133,7 @@ impl Claims {
                 Ok(Some(KeptReason::TooMany))
             }
             Err(Fault::Map(what)) => Ok(Some(KeptReason::NotUnderstood(what))),
-            Err(Fault::Failed(error)) => Err(error),
+            Err(fault) => Err(fault.into()),
         }
     }
 
@@ -196,7 +201,7 @@ impl Claims {
     fn all_inodes(&mut self, filesystem: &Filesystem<'_>, job: Job<'_>) -> Result<(), NoFiles> {
         let Filesystem { blocks, superblock, groups } = filesystem;
         let geometry = &superblock.geometry;
-        let mut maps = Maps::new(filesystem);
+        let mut maps = filesystem.maps();
         let inode_size = usize::from(geometry.inode_size);
         let mut table = Vec::new();
         let mut number = 0;
@@ -236,17 +241,22 @@ impl Claims {
         // that are kept claim their blocks as everybody else does.
         let found = self.owners.binary_search_by_key(&number, |owner| owner.number);
         let candidate = found.is_ok_and(|at| self.owners[at].fault.is_none());
-        let found = maps.pieces(&inode, &mut |piece| match piece {
-            Piece::Map { physical } => self.taken(physical, physical + 1),
-            Piece::Data { physical, count, .. } if !candidate => {
-                self.taken(physical, physical + count);
+        let found = maps.pieces(&inode, u64::MAX, &mut |piece| {
+            match piece {
+                Piece::Map { physical } => self.taken(physical, physical + 1),
+                Piece::Data { physical, count, .. } | Piece::Unwritten { physical, count, .. }
+                    if !candidate =>
+                {
+                    self.taken(physical, physical + count);
+                }
+                Piece::Data { .. } | Piece::Unwritten { .. } => {}
             }
-            Piece::Data { .. } => {}
+            Ok(())
         });
         match found {
             Ok(()) => Ok(()),
             Err(Fault::Map(what)) => Err(damaged(what)),
-            Err(Fault::Failed(error)) => Err(error),
+            Err(fault) => Err(fault.into()),
         }
     }
 

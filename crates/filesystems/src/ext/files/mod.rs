@@ -9,15 +9,14 @@
 //! Facts: kernel documentation "ext4 data structures and algorithms".
 
 mod claims;
-mod directory;
-mod inode;
-mod map;
 mod walk;
 
 use aiv_volume_io::{ExtentSet, Job, ReadAt};
 
 use super::blocks::Blocks;
 use super::groups::Group;
+use super::inode::Inodes;
+use super::map::{Fault, Maps};
 use super::superblock::Superblock;
 use super::used::superblock_on_disk;
 use crate::files::{Matching, MatchingFiles, NothingReason, Pattern};
@@ -29,6 +28,16 @@ struct Filesystem<'a> {
     blocks: Blocks<'a>,
     superblock: Superblock,
     groups: Vec<Group>,
+}
+
+impl Filesystem<'_> {
+    fn inodes(&self) -> Inodes<'_> {
+        Inodes::new(&self.blocks, &self.superblock, &self.groups)
+    }
+
+    fn maps(&self) -> Maps<'_> {
+        Maps::new(&self.blocks, &self.superblock.geometry)
+    }
 }
 
 /// Why no file can be left out.
@@ -46,6 +55,16 @@ impl From<Error> for NoFiles {
 impl From<aiv_volume_io::Canceled> for NoFiles {
     fn from(canceled: aiv_volume_io::Canceled) -> Self {
         Self::Failed(canceled.into())
+    }
+}
+
+impl From<Fault> for NoFiles {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Map(what) => Self::Damaged(what.to_owned()),
+            Fault::TooMany => Self::Damaged("files claim more blocks than there are".to_owned()),
+            Fault::Failed(error) => Self::Failed(error),
+        }
     }
 }
 

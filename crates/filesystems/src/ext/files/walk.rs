@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use aiv_volume_io::Job;
 
-use super::directory::{self, Entry, EntryKind};
-use super::inode::{FIRST_OF_USERS, Inode, Inodes, Kind, ROOT};
-use super::map::{Fault, Maps, Piece};
+use super::super::directory::{Entries, Entry};
+use super::super::inode::{FIRST_OF_USERS, Inode, Inodes, Kind, ROOT};
+use super::super::map::{Fault, Maps, Piece};
 use super::{Filesystem, NoFiles};
+use crate::FileType;
 use crate::files::{
     Bits, FILES_MAX, KeptReason, MatchingFiles, PATH_BYTES_MAX, Pattern, any_matches,
 };
@@ -67,8 +68,8 @@ pub(super) fn names<'a>(
         filesystem,
         patterns,
         job,
-        inodes: Inodes::new(filesystem),
-        maps: Maps::new(filesystem),
+        inodes: filesystem.inodes(),
+        maps: filesystem.maps(),
         seen: Bits::new(last),
         names: Names { candidates: BTreeMap::new(), others: Bits::new(last) },
         answer: MatchingFiles::default(),
@@ -115,7 +116,7 @@ impl Walk<'_> {
         if let Err(fault) = self.read_folder(number, path, &mut level) {
             match fault {
                 Fault::Map(what) => self.answer.keep(path.join("/"), KeptReason::Folder(what)),
-                Fault::Failed(error) => return Err(error),
+                fault => return Err(fault.into()),
             }
         }
         Ok(level)
@@ -146,7 +147,8 @@ impl Walk<'_> {
                 self.job.check()?;
                 self.filesystem.blocks.read("read folder", physical, &mut block)?;
                 let has_kinds = self.filesystem.superblock.has_entry_kinds;
-                let entries = directory::entries(&block, has_kinds, inode.seed);
+                let entries = Entries::new(&block, has_kinds, inode.seed);
+                let entries: Result<Vec<_>, _> = entries.and_then(Iterator::collect);
                 for entry in entries.map_err(Fault::Map)? {
                     self.entry(entry, path, level)?;
                 }
@@ -159,8 +161,9 @@ impl Walk<'_> {
     fn blocks_of(&mut self, inode: &Inode) -> Result<Vec<(u64, u64)>, Fault> {
         let len = inode.len.div_ceil(self.filesystem.blocks.block_size() as u64);
         let (mut pieces, mut all) = (Vec::new(), true);
-        self.maps.pieces(inode, &mut |piece| {
-            if let Piece::Data { logical, physical, count } = piece
+        self.maps.pieces(inode, u64::MAX, &mut |piece| {
+            if let Piece::Data { logical, physical, count }
+            | Piece::Unwritten { logical, physical, count } = piece
                 && logical < len
             {
                 match pieces.len() < FOLDER_PIECES_MAX {
@@ -168,6 +171,7 @@ impl Walk<'_> {
                     false => all = false,
                 }
             }
+            Ok(())
         })?;
         if all { Ok(pieces) } else { Err(Fault::Map("it is in too many pieces")) }
     }
@@ -175,10 +179,10 @@ impl Walk<'_> {
     fn entry(&mut self, entry: Entry<'_>, path: &[String], level: &mut Level) -> Result<(), Fault> {
         let name = String::from_utf8_lossy(entry.name);
         let kind = match entry.kind {
-            EntryKind::File => Kind::File,
-            EntryKind::Folder => Kind::Folder,
-            EntryKind::Other => return Ok(()),
-            EntryKind::Unknown => match self.inodes.read(entry.inode)? {
+            Some(FileType::File) => Kind::File,
+            Some(FileType::Folder) => Kind::Folder,
+            Some(_) => return Ok(()),
+            None => match self.inodes.read(entry.inode)? {
                 Ok(inode) => inode.kind,
                 // Without an inode there is nothing to leave out.
                 Err(_) => return Ok(()),

@@ -1,8 +1,10 @@
 //! Inodes: checked once, trusted after.
 
-use super::super::checksum::crc32c;
-use super::super::superblock::Superblock;
-use super::Filesystem;
+use super::blocks::Blocks;
+use super::checksum::crc32c;
+use super::groups::Group;
+use super::superblock::{Geometry, Superblock};
+use crate::FileFlags;
 use crate::bytes::{array, le16, le32};
 
 /// Folder everything begins in.
@@ -11,15 +13,26 @@ pub(super) const ROOT: u32 = 2;
 pub(super) const FIRST_OF_USERS: u32 = 11;
 
 const COMPRESSED: u32 = 0x4;
+const IMMUTABLE: u32 = 0x10;
+const APPEND_ONLY: u32 = 0x20;
+const NO_DUMP: u32 = 0x40;
+/// Some of its blocks are compressed indeed.
+const COMPRESSED_BLOCKS: u32 = 0x200;
 const ENCRYPTED: u32 = 0x800;
+/// Its allocated size is in blocks.
+const HUGE_FILE: u32 = 0x4_0000;
 const EXTENTS: u32 = 0x8_0000;
 const VERITY: u32 = 0x10_0000;
 const EA_INODE: u32 = 0x20_0000;
 const INLINE_DATA: u32 = 0x1000_0000;
+const CASE_FOLDED: u32 = 0x4000_0000;
+
+/// Bytes an inode has at least.
+pub(super) const GOOD_OLD_LEN: usize = 128;
 
 /// Place and size of the block map in an inode.
 const MAP_AT: usize = 0x28;
-const MAP_LEN: usize = 60;
+pub(super) const MAP_LEN: usize = 60;
 
 /// What kind of file an inode is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +42,16 @@ pub(super) enum Kind {
     Link,
     /// A device, pipe, socket, or a reserved inode without a type.
     Other,
+}
+
+/// Where an inode lies: its group, and its byte in the inode table of that; nothing where there
+/// are not so many.
+pub(super) fn place_of(number: u32, geometry: &Geometry) -> Option<(u32, u64)> {
+    let before = number.checked_sub(1)?;
+    let group = before / geometry.inodes_per_group;
+    let index = before % geometry.inodes_per_group;
+    let at = u64::from(index) * u64::from(geometry.inode_size);
+    (group < geometry.groups).then_some((group, at))
 }
 
 /// An inode in use.
@@ -45,6 +68,8 @@ pub(super) struct Inode {
     pub(super) map: [u8; MAP_LEN],
     flags: u32,
     sectors: u64,
+    /// Of those, how many may be of its block of attributes.
+    attribute_sectors: u64,
 }
 
 impl Inode {
@@ -70,17 +95,27 @@ impl Inode {
         {
             return Err("its checksum is wrong");
         }
+        let kind = match mode >> 12 {
+            0x8 => Kind::File,
+            0x4 => Kind::Folder,
+            0xa => Kind::Link,
+            _ => Kind::Other,
+        };
+        // Of anything else the upper half was something different once.
+        let long = kind == Kind::File || superblock.has_large_folders;
+        let len_high = if long { u64::from(le32(raw, 0x6c)) << 32 } else { 0 };
+        let attributes_high = if superblock.is_wide { u64::from(le16(raw, 0x76)) << 32 } else { 0 };
+        let attributes = attributes_high | u64::from(le32(raw, 0x68));
         Ok(Some(Self {
             number,
-            kind: match mode >> 12 {
-                0x8 => Kind::File,
-                0x4 => Kind::Folder,
-                0xa => Kind::Link,
-                _ => Kind::Other,
-            },
-            len: u64::from(le32(raw, 0x6c)) << 32 | u64::from(le32(raw, 0x4)),
+            kind,
+            len: len_high | u64::from(le32(raw, 0x4)),
             links,
-            attributes: u64::from(le16(raw, 0x76)) << 32 | u64::from(le32(raw, 0x68)),
+            attributes,
+            attribute_sectors: match attributes {
+                0 => 0,
+                _ => u64::from(superblock.geometry.cluster_size() / 512),
+            },
             seed,
             map,
             flags: le32(raw, 0x20),
@@ -104,6 +139,38 @@ impl Inode {
         self.flags & COMPRESSED != 0
     }
 
+    /// Whether its bytes are to be decompressed. The mark of [`is_compressed`](Self::is_compressed)
+    /// is a wish that most kernels keep and none but those of e2compr fulfils.
+    pub(super) fn has_compressed_blocks(&self) -> bool {
+        self.flags & COMPRESSED_BLOCKS != 0
+    }
+
+    pub(super) fn is_case_folded(&self) -> bool {
+        self.flags & CASE_FOLDED != 0
+    }
+
+    /// Bytes it takes on the volume.
+    pub(super) fn allocated(&self, superblock: &Superblock) -> u64 {
+        match superblock.has_huge_files {
+            false => (self.sectors & 0xffff_ffff) * 512,
+            true if self.flags & HUGE_FILE == 0 => self.sectors * 512,
+            true => self.sectors.saturating_mul(u64::from(superblock.geometry.block_size)),
+        }
+    }
+
+    /// What it is marked as.
+    pub(super) fn marks(&self) -> FileFlags {
+        let is = |bit: u32| self.flags & bit != 0;
+        FileFlags::default()
+            .with(FileFlags::COMPRESSED, is(COMPRESSED_BLOCKS))
+            .with(FileFlags::ENCRYPTED, is(ENCRYPTED))
+            .with(FileFlags::IMMUTABLE, is(IMMUTABLE))
+            .with(FileFlags::APPEND_ONLY, is(APPEND_ONLY))
+            .with(FileFlags::NO_DUMP, is(NO_DUMP))
+            .with(FileFlags::CASE_FOLDED, is(CASE_FOLDED) && self.kind == Kind::Folder)
+            .with(FileFlags::VERITY, is(VERITY))
+    }
+
     pub(super) fn is_sealed(&self) -> bool {
         self.flags & VERITY != 0
     }
@@ -118,8 +185,11 @@ impl Inode {
         match self.kind {
             _ if self.is_inline() => false,
             Kind::File | Kind::Folder => true,
-            // A short target takes the place of the map.
-            Kind::Link => self.has_extents() || self.len >= MAP_LEN as u64,
+            // A short target takes the place of the map. Early ones had a block all the same.
+            Kind::Link => {
+                let is_short = self.len < MAP_LEN as u64;
+                self.has_extents() || !is_short || self.sectors > self.attribute_sectors
+            }
             Kind::Other => reserved && self.sectors != 0,
         }
     }
@@ -143,31 +213,37 @@ fn checksum_is_right(seed: u32, raw: &[u8]) -> bool {
 
 /// Reads inodes one by one, with the block the last one was in.
 pub(super) struct Inodes<'a> {
-    filesystem: &'a Filesystem<'a>,
+    blocks: &'a Blocks<'a>,
+    superblock: &'a Superblock,
+    groups: &'a [Group],
     at: u64,
     block: Vec<u8>,
 }
 
 impl<'a> Inodes<'a> {
-    pub(super) fn new(filesystem: &'a Filesystem<'a>) -> Self {
-        Self { filesystem, at: u64::MAX, block: vec![0; filesystem.blocks.block_size()] }
+    pub(super) fn new(
+        blocks: &'a Blocks<'a>,
+        superblock: &'a Superblock,
+        groups: &'a [Group],
+    ) -> Self {
+        let block = vec![0; blocks.block_size()];
+        Self { blocks, superblock, groups, at: u64::MAX, block }
     }
 
     /// The inode a name leads to. The inner error is one of the record.
     pub(super) fn read(&mut self, number: u32) -> crate::Result<Result<Inode, &'static str>> {
-        let Filesystem { blocks, superblock, groups } = self.filesystem;
+        let Self { blocks, superblock, groups, .. } = self;
         let geometry = &superblock.geometry;
-        let (group, index) = match number.checked_sub(1) {
-            Some(n) => (n / geometry.inodes_per_group, n % geometry.inodes_per_group),
-            None => return Ok(Err("there is no inode 0")),
+        let Some((group, byte)) = place_of(number, geometry) else {
+            return Ok(Err("there is no such inode"));
         };
         let Some(group) = groups.get(group as usize) else {
-            return Ok(Err("there are not so many inodes"));
+            return Ok(Err("there is no such inode"));
         };
-        if index >= geometry.inodes_per_group - group.inodes_unused {
+        let used = geometry.inodes_per_group - group.inodes_unused;
+        if byte >= u64::from(used) * u64::from(geometry.inode_size) {
             return Ok(Err("its inode was never used"));
         }
-        let byte = u64::from(index) * u64::from(geometry.inode_size);
         let (block, at) = (byte / self.block.len() as u64, byte % self.block.len() as u64);
         let block = group.inode_table + block;
         if self.at != block {

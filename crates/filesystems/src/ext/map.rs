@@ -1,8 +1,12 @@
 //! Block maps: where the data of an inode lies, and the map itself.
 
-use super::super::checksum::crc32c;
+use std::ops::Range;
+
+use super::blocks::Blocks;
+use super::checksum::crc32c;
 use super::inode::Inode;
-use super::{Filesystem, NoFiles};
+use super::superblock::Geometry;
+use crate::Error;
 use crate::bytes::{le16, le32};
 
 /// Deepest extent tree the kernel builds.
@@ -16,6 +20,8 @@ const WRITTEN_LEN_MAX: u16 = 32_768;
 pub(super) enum Piece {
     /// Data of the file, from block `logical` of it on.
     Data { logical: u64, physical: u64, count: u64 },
+    /// The same, allocated and never written: reads as zeros.
+    Unwritten { logical: u64, physical: u64, count: u64 },
     /// A block of the map itself.
     Map { physical: u64 },
 }
@@ -23,10 +29,12 @@ pub(super) enum Piece {
 /// A map that was not read: its fault, or a failure.
 pub(super) enum Fault {
     Map(&'static str),
-    Failed(NoFiles),
+    /// Maps name more blocks than there are.
+    TooMany,
+    Failed(Error),
 }
 
-impl<E: Into<NoFiles>> From<E> for Fault {
+impl<E: Into<Error>> From<E> for Fault {
     fn from(error: E) -> Self {
         Self::Failed(error.into())
     }
@@ -35,57 +43,73 @@ impl<E: Into<NoFiles>> From<E> for Fault {
 /// Reads block maps. In a sound filesystem no block has two owners, so that all maps together
 /// name no more blocks than there are: this bounds the work on a damaged one.
 pub(super) struct Maps<'a> {
-    filesystem: &'a Filesystem<'a>,
+    blocks: &'a Blocks<'a>,
+    geometry: &'a Geometry,
     left: u64,
     block: Vec<u8>,
 }
 
+/// A node of an extent tree still to visit.
+struct Node {
+    block: u64,
+    depth: u16,
+    /// Blocks of the file that it is about.
+    logical: Range<u64>,
+}
+
+/// Who is told what a map says, and may end the reading of it.
+type Visit<'v> = &'v mut dyn FnMut(Piece) -> Result<(), Fault>;
+
 impl<'a> Maps<'a> {
-    pub(super) fn new(filesystem: &'a Filesystem<'a>) -> Self {
-        let left = filesystem.superblock.geometry.blocks;
-        Self { filesystem, left, block: vec![0; filesystem.blocks.block_size()] }
+    pub(super) fn new(blocks: &'a Blocks<'a>, geometry: &'a Geometry) -> Self {
+        Self { blocks, geometry, left: geometry.blocks, block: vec![0; blocks.block_size()] }
     }
 
-    /// Tells `visit` all pieces of an inode, in the order of the file.
+    /// Tells `visit` the pieces of an inode, in the order of the file. What lies behind its first
+    /// `end` blocks may be left out.
     pub(super) fn pieces(
         &mut self,
         inode: &Inode,
-        visit: &mut dyn FnMut(Piece),
+        end: u64,
+        visit: Visit<'_>,
     ) -> Result<(), Fault> {
         match (inode.has_map(), inode.has_extents()) {
             (false, _) => Ok(()),
-            (true, true) => self.extents(inode, visit),
-            (true, false) => self.indirect(inode, visit),
+            (true, true) => self.extents(inode, end, visit),
+            (true, false) => self.indirect(inode, end, visit),
         }
     }
 
-    fn extents(&mut self, inode: &Inode, visit: &mut dyn FnMut(Piece)) -> Result<(), Fault> {
+    fn extents(&mut self, inode: &Inode, end: u64, visit: Visit<'_>) -> Result<(), Fault> {
         let depth = le16(&inode.map, 6);
         if depth > DEPTH_MAX {
             return Err(Fault::Map("depth of the extent tree"));
         }
         // Blocks of the file before this one were told already.
         let mut next = 0;
-        // Blocks still to visit, the next one last, with the depth each must have.
+        // The next one last.
         let mut todo = Vec::new();
-        self.extent_node(&inode.map, depth, &mut next, &mut todo, visit)?;
-        while let Some((block, depth)) = todo.pop() {
-            let node = self.read(block, visit)?;
-            check_extent_block(&node, inode.seed)?;
-            self.extent_node(&node, depth, &mut next, &mut todo, visit)?;
-            self.block = node;
+        let root = Node { block: 0, depth, logical: 0..u64::MAX };
+        self.extent_node(&inode.map, root, &mut next, &mut todo, visit)?;
+        while let Some(node) = todo.pop().filter(|node| node.logical.start < end) {
+            let bytes = self.read(node.block, visit)?;
+            check_extent_block(&bytes, inode.seed)?;
+            self.extent_node(&bytes, node, &mut next, &mut todo, visit)?;
+            self.block = bytes;
         }
         Ok(())
     }
 
     fn extent_node(
         &mut self,
-        node: &[u8],
-        depth: u16,
+        bytes: &[u8],
+        node: Node,
         next: &mut u64,
-        todo: &mut Vec<(u64, u16)>,
-        visit: &mut dyn FnMut(Piece),
+        todo: &mut Vec<Node>,
+        visit: Visit<'_>,
     ) -> Result<(), Fault> {
+        let Node { depth, logical: range, .. } = node;
+        let node = bytes;
         let (entries, room) = (usize::from(le16(node, 2)), usize::from(le16(node, 4)));
         let table = node[ENTRY_LEN..].get(..entries * ENTRY_LEN);
         let Some(table) = table.filter(|_| entries <= room) else {
@@ -95,28 +119,40 @@ impl<'a> Maps<'a> {
             return Err(Fault::Map("an extent block"));
         }
         if depth > 0 {
-            todo.extend(table.chunks_exact(ENTRY_LEN).rev().map(|entry| {
-                (u64::from(le16(entry, 8)) << 32 | u64::from(le32(entry, 4)), depth - 1)
-            }));
+            // Each is about what lies between its own first block and that of the next: no node
+            // can be come to twice.
+            let mut end = range.end;
+            for entry in table.chunks_exact(ENTRY_LEN).rev() {
+                let start = u64::from(le32(entry, 0));
+                if start < range.start || start >= end {
+                    return Err(Fault::Map("extents out of order"));
+                }
+                let block = u64::from(le16(entry, 8)) << 32 | u64::from(le32(entry, 4));
+                todo.push(Node { block, depth: depth - 1, logical: start..end });
+                end = start;
+            }
             return Ok(());
         }
         for entry in table.chunks_exact(ENTRY_LEN) {
             let len = le16(entry, 4);
             let count = u64::from(if len > WRITTEN_LEN_MAX { len - WRITTEN_LEN_MAX } else { len });
             let logical = u64::from(le32(entry, 0));
-            if logical < *next || count == 0 {
+            if logical < *next || count == 0 || !range.contains(&logical) {
                 return Err(Fault::Map("extents out of order"));
             }
             *next = logical + count;
             let physical = u64::from(le16(entry, 6)) << 32 | u64::from(le32(entry, 8));
             self.take(physical, count)?;
-            visit(Piece::Data { logical, physical, count });
+            visit(match len > WRITTEN_LEN_MAX {
+                true => Piece::Unwritten { logical, physical, count },
+                false => Piece::Data { logical, physical, count },
+            })?;
         }
         Ok(())
     }
 
     /// The classic map: twelve blocks, then trees of one, two and three levels.
-    fn indirect(&mut self, inode: &Inode, visit: &mut dyn FnMut(Piece)) -> Result<(), Fault> {
+    fn indirect(&mut self, inode: &Inode, end: u64, visit: Visit<'_>) -> Result<(), Fault> {
         let per_block = self.block.len() as u64 / 4;
         let level_of = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3];
         let mut logical = 0;
@@ -124,7 +160,7 @@ impl<'a> Maps<'a> {
         let mut todo: Vec<(u64, u32)> = pointers(&inode.map).zip(level_of).collect();
         todo.reverse();
         let mut run: Option<(u64, u64, u64)> = None;
-        while let Some((block, levels)) = todo.pop() {
+        while let Some((block, levels)) = todo.pop().filter(|_| logical < end) {
             // At most three levels of at most 16,384 pointers.
             let covered = per_block.pow(levels);
             if block == 0 {
@@ -134,7 +170,7 @@ impl<'a> Maps<'a> {
                 run = match run {
                     Some((l, p, n)) if l + n == logical && p + n == block => Some((l, p, n + 1)),
                     before => {
-                        tell(before, visit);
+                        tell(before, visit)?;
                         Some((logical, block, 1))
                     }
                 };
@@ -147,38 +183,35 @@ impl<'a> Maps<'a> {
                 self.block = node;
             }
         }
-        tell(run, visit);
-        Ok(())
+        tell(run, visit)
     }
 
     /// A block of a map, to be given back.
-    fn read(&mut self, block: u64, visit: &mut dyn FnMut(Piece)) -> Result<Vec<u8>, Fault> {
+    fn read(&mut self, block: u64, visit: Visit<'_>) -> Result<Vec<u8>, Fault> {
         self.take(block, 1)?;
-        visit(Piece::Map { physical: block });
+        visit(Piece::Map { physical: block })?;
         let mut node = std::mem::take(&mut self.block);
-        node.resize(self.filesystem.blocks.block_size(), 0);
-        self.filesystem.blocks.read("read block map", block, &mut node)?;
+        node.resize(self.blocks.block_size(), 0);
+        self.blocks.read("read block map", block, &mut node)?;
         Ok(node)
     }
 
     /// Accounts for blocks that a map names.
     fn take(&mut self, first: u64, count: u64) -> Result<(), Fault> {
-        let geometry = &self.filesystem.superblock.geometry;
+        let geometry = self.geometry;
         let inside = u64::from(geometry.first_data_block).max(1)..geometry.blocks;
         if !inside.contains(&first) || count > inside.end - first {
             return Err(Fault::Map("a block outside the filesystem"));
         }
-        let left = self.left.checked_sub(count);
-        self.left = left.ok_or_else(|| {
-            Fault::Failed(NoFiles::Damaged("files claim more blocks than there are".to_owned()))
-        })?;
+        self.left = self.left.checked_sub(count).ok_or(Fault::TooMany)?;
         Ok(())
     }
 }
 
-fn tell(run: Option<(u64, u64, u64)>, visit: &mut dyn FnMut(Piece)) {
-    if let Some((logical, physical, count)) = run {
-        visit(Piece::Data { logical, physical, count });
+fn tell(run: Option<(u64, u64, u64)>, visit: Visit<'_>) -> Result<(), Fault> {
+    match run {
+        Some((logical, physical, count)) => visit(Piece::Data { logical, physical, count }),
+        None => Ok(()),
     }
 }
 

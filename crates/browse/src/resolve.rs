@@ -1,0 +1,173 @@
+//! From a path to a file.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use aiv_filesystems::{FileId, FileType, Filesystem, Metadata};
+use aiv_volume_io::Job;
+
+use crate::disk::{Disk, Volume};
+use crate::error::{Error, Result};
+use crate::path::Path;
+
+/// Symbolic links on the way to one file: as many as the kernel follows.
+const LINKS_MAX: usize = 40;
+
+/// What is done when a path ends at a symbolic link. Links on the way are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Links {
+    /// The file it leads to is meant.
+    Follow,
+    /// The link is meant.
+    Keep,
+}
+
+/// What a path leads to.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// The disk: its entries are the volumes.
+    Top,
+    /// A file or folder on a volume.
+    File(File),
+}
+
+/// A file or folder on a volume.
+#[derive(Clone)]
+pub struct File {
+    /// Position of the volume in [`Disk::volumes`].
+    pub volume: usize,
+    /// The filesystem it is in.
+    pub filesystem: Arc<dyn Filesystem>,
+    /// Where it was found; links in the path it was asked by are resolved.
+    pub path: Path,
+    /// Which it is.
+    pub id: FileId,
+    /// What is known about it.
+    pub metadata: Metadata,
+}
+
+impl fmt::Debug for File {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("File")
+            .field("path", &self.path)
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Disk {
+    /// Finds what `path` names.
+    ///
+    /// # Errors
+    /// [`Error::NoVolume`], [`Error::Ambiguous`], [`Error::NotFound`], [`Error::NotAFolder`] and
+    /// [`Error::LinkNowhere`] when there is no such thing; [`Error::NoFiles`] and
+    /// [`Error::Filesystem`] when it cannot be read; [`Error::Canceled`].
+    pub fn resolve(&self, path: &Path, links: Links, job: Job<'_>) -> Result<Place> {
+        let Some((first, rest)) = path.parts().split_first() else { return Ok(Place::Top) };
+        let at = self.volume_named(first)?;
+        let volume = &self.volumes()[at];
+        let filesystem = volume.filesystem(job)?;
+        let way = Way { volume, filesystem: &*filesystem, job };
+        let (path, id, metadata) = way.go(rest, links)?;
+        Ok(Place::File(File { volume: at, filesystem, path, id, metadata }))
+    }
+
+    /// Position of the volume that `name` names, or is the label of.
+    fn volume_named(&self, name: &[u8]) -> Result<usize> {
+        let volumes = self.volumes();
+        if let Some(at) = volumes.iter().position(|volume| volume.name().as_bytes() == name) {
+            return Ok(at);
+        }
+        let wanted = String::from_utf8_lossy(name).into_owned();
+        let labelled: Vec<usize> = volumes
+            .iter()
+            .enumerate()
+            .filter(|(_, volume)| volume.recognised().label.as_bytes() == name)
+            .map(|(at, _)| at)
+            .collect();
+        let names =
+            |which: &[usize]| which.iter().map(|&at| volumes[at].name().to_owned()).collect();
+        match labelled.as_slice() {
+            [at] => Ok(*at),
+            [] => {
+                let existing = volumes.iter().map(|volume| volume.name().to_owned()).collect();
+                Err(Error::NoVolume { wanted, existing })
+            }
+            several => Err(Error::Ambiguous { label: wanted, volumes: names(several) }),
+        }
+    }
+}
+
+/// A walk from the root of a volume to one file.
+struct Way<'a> {
+    volume: &'a Volume,
+    filesystem: &'a dyn Filesystem,
+    job: Job<'a>,
+}
+
+impl Way<'_> {
+    fn go(&self, parts: &[Vec<u8>], links: Links) -> Result<(Path, FileId, Metadata)> {
+        let mut todo: VecDeque<Vec<u8>> = parts.iter().cloned().collect();
+        let mut followed = 0;
+        // From the root to where we are; `..` in a link leads back.
+        let mut trail = vec![(self.volume.path(), self.filesystem.root())];
+        loop {
+            self.job.check()?;
+            let Some((path, id)) = trail.last().cloned() else {
+                return Err(Error::LinkNowhere { path: self.volume.path() });
+            };
+            let metadata = self.filesystem.metadata(id).map_err(|e| Error::of(&path, e))?;
+            let is_last = todo.is_empty();
+            if metadata.file_type == FileType::Link && (!is_last || links == Links::Follow) {
+                followed += 1;
+                if followed > LINKS_MAX {
+                    return Err(Error::LinkNowhere { path });
+                }
+                self.follow(&mut trail, &mut todo, &path, id)?;
+                continue;
+            }
+            let Some(name) = todo.pop_front() else { return Ok((path, id, metadata)) };
+            if metadata.file_type != FileType::Folder {
+                return Err(Error::NotAFolder { path });
+            }
+            match name.as_slice() {
+                b"." => continue,
+                b".." => {
+                    if trail.len() > 1 {
+                        trail.pop();
+                    }
+                    continue;
+                }
+                _ => {}
+            }
+            let below = path.join(&name);
+            let found = self.filesystem.lookup(id, &name, self.job);
+            let found = found.map_err(|e| Error::of(&path, e))?;
+            let id = found.ok_or_else(|| Error::NotFound { path: below.clone() })?;
+            trail.push((below, id));
+        }
+    }
+
+    /// Puts what a link says in front of what is still to go.
+    fn follow(
+        &self,
+        trail: &mut Vec<(Path, FileId)>,
+        todo: &mut VecDeque<Vec<u8>>,
+        path: &Path,
+        id: FileId,
+    ) -> Result<()> {
+        let target = self.filesystem.link_target(id).map_err(|e| Error::of(path, e))?;
+        match target.first() {
+            None => return Err(Error::LinkNowhere { path: path.clone() }),
+            Some(b'/') => trail.truncate(1),
+            // The root of a volume is a folder.
+            Some(_) => trail.truncate((trail.len() - 1).max(1)),
+        }
+        let parts: Vec<&[u8]> = target.split(|&byte| byte == b'/').collect();
+        for part in parts.into_iter().rev().filter(|part| !part.is_empty()) {
+            todo.push_front(part.to_vec());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,95 @@
+//! `ls`, `cat`, `find`, `extract`, `diff`: files of a recovery point.
+
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use aiv_browse::{Disk, Links, Path as FilePath, Place};
+use aiv_jobs::{Bytes, Look, RecoverJob, RecoverTo, compare_disks, open_disk};
+use aiv_report::{Failure, Outcome, diff, files};
+use aiv_restore_engine::recover::RecoverOptions;
+use aiv_terminal::{SecretFiles, Session, is_root, print_bytes, random};
+use aiv_words::{Cat, Diff, Extract, Find, Ls};
+use serde_json::json;
+
+fn path(text: &Path) -> Result<FilePath, Failure> {
+    let parsed = FilePath::parse(text.as_os_str().as_bytes());
+    Ok(parsed.map_err(aiv_browse::Error::Path)?)
+}
+
+fn with_disk<T>(
+    image: &Path,
+    unlock: &SecretFiles,
+    session: &Session,
+    work: impl FnOnce(&Disk) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let open = |keys: &_| Ok(open_disk(session, image, keys, session.job())?);
+    work(&session.with_keys(&[image], unlock, open)?.disk)
+}
+
+pub(crate) fn ls(args: &Ls, session: &Session) -> Result<Outcome, Failure> {
+    let path = path(&args.path)?;
+    with_disk(&args.image, &args.unlock, session, |disk| {
+        match disk.resolve(&path, Links::Keep, session.job())? {
+            Place::Top if !args.recursive => Ok(files::volumes(disk)),
+            place => {
+                let depth = if args.recursive { usize::MAX } else { 0 };
+                let look = Look { depth, ..Look::default() };
+                let seen = look.at(disk, &place, session.job())?;
+                Ok(files::seen(&seen, args.recursive))
+            }
+        }
+    })
+}
+
+pub(crate) fn cat(args: &Cat, session: &Session) -> Result<Outcome, Failure> {
+    let path = path(&args.path)?;
+    with_disk(&args.image, &args.unlock, session, |disk| {
+        let bytes = Bytes::open(disk, &path, session.job())?;
+        if session.json {
+            let (text, hex) = bytes.in_memory(session.job())?;
+            return Ok(Outcome::answer(json!({"text": text, "hex": hex}), String::new()));
+        }
+        print_bytes(|out: &mut dyn io::Write| bytes.copy(out, session.job()))??;
+        Ok(Outcome::answer(json!({}), String::new()))
+    })
+}
+
+pub(crate) fn find(args: &Find, session: &Session) -> Result<Outcome, Failure> {
+    let path = path(&args.path)?;
+    with_disk(&args.image, &args.unlock, session, |disk| {
+        let place = disk.resolve(&path, Links::Keep, session.job())?;
+        let look = Look { filter: args.filter.filter(), sha256: args.sha256, ..Look::default() };
+        let seen = look.at(disk, &place, session.job())?;
+        Ok(if args.sha256 { files::checksums(&seen) } else { files::seen(&seen, true) })
+    })
+}
+
+pub(crate) fn extract(args: &Extract, session: &Session) -> Result<Outcome, Failure> {
+    let paths = args.paths.iter().map(|text| path(text)).collect::<Result<Vec<_>, _>>()?;
+    let to = match (&args.to, &args.tar, &args.zip) {
+        (_, Some(tar), _) => RecoverTo::Tar(tar.clone()),
+        (_, _, Some(zip)) => RecoverTo::Zip(zip.clone()),
+        (folder, _, _) => RecoverTo::Folder(folder.clone().unwrap_or_default()),
+    };
+    let options = RecoverOptions {
+        existing: args.existing,
+        owners: is_root() && !args.no_owners,
+        verify: args.verify,
+        seed: u64::from_le_bytes(random()?),
+    };
+    let job = RecoverJob { paths, filter: args.filter.filter(), to, options };
+    with_disk(&args.image, &args.unlock, session, |disk| {
+        let report = job.run(disk, session.job())?;
+        Ok(files::recovered(&report, job.to.path()))
+    })
+}
+
+pub(crate) fn diff(args: &Diff, session: &Session) -> Result<Outcome, Failure> {
+    let path = path(&args.path)?;
+    let (old, new) = session.with_keys(&[&args.old, &args.new], &args.unlock, |keys| {
+        let open = |image: &Path| open_disk(session, image, keys, session.job());
+        Ok((open(&args.old)?, open(&args.new)?))
+    })?;
+    Ok(diff::compared(&compare_disks(&old, &new, &path, session.job())?, args.top))
+}

@@ -1,0 +1,153 @@
+//! Files of a recovery point, or of a disk that has none yet: from words to a disk whose volumes
+//! were looked at, and files out of it.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use aiv_browse::{Disk, Filter, Path as FilePath};
+use aiv_chain::{Keys, View, locate_view_keyed};
+use aiv_disk_formats::{Follow, OpenOptions};
+use aiv_image_format::Error as ImageError;
+use aiv_restore_engine::recover::{RecoverOptions, RecoverPlan, RecoverReport};
+use aiv_volume_io::partition::{SectorSize, detect_sector_size};
+use aiv_volume_io::{Job, ReadAt};
+
+use crate::error::{Error, Result};
+use crate::source::Source;
+use crate::world::World;
+
+/// A disk whose files can be read.
+pub struct Opened {
+    /// The disk.
+    pub disk: Disk,
+    /// The recovery point it is, where it is one.
+    pub point: Option<Arc<View>>,
+}
+
+/// What `word` names, to read its files: a recovery point, or else a block device, a raw file or
+/// a virtual disk. A virtual disk may name its own pieces only.
+///
+/// # Errors
+/// [`Error::Chain`] when an image cannot be read, those of [`Source::open`] for anything else,
+/// [`Error::Recover`] when its partition table cannot be read.
+pub fn open_disk(world: &dyn World, word: &Path, keys: &Keys, job: Job<'_>) -> Result<Opened> {
+    let mut point = None;
+    let (bytes, sector_size) = match locate_view_keyed(word, keys, job) {
+        Ok((_, view)) => {
+            let sector_size = sector_size_of(&view);
+            let view = Arc::new(view);
+            point = Some(Arc::clone(&view));
+            (view as Arc<dyn ReadAt>, sector_size)
+        }
+        Err(error) if may_be_source(word, &error) => {
+            let options = OpenOptions { follow: Follow::Pieces, ..OpenOptions::default() };
+            let source = Source::open(world.root(), word, &options)?;
+            let sector_size = SectorSize::new(source.facts.logical_sector);
+            (Arc::from(source.disk), sector_size)
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let sector_size = sector_size.or_else(|| detect_sector_size(&bytes));
+    let disk = Disk::open(bytes, sector_size.unwrap_or(SectorSize::B512), job)?;
+    Ok(Opened { disk, point })
+}
+
+/// The sector size the disk was imaged with.
+fn sector_size_of(view: &View) -> Option<SectorSize> {
+    SectorSize::new(view.image().meta().disk.logical_sector)
+}
+
+/// Whether a word may name something else than an image: it exists, and is none.
+fn may_be_source(word: &Path, error: &aiv_chain::Error) -> bool {
+    let is_device = || fs::metadata(word).is_ok_and(|found| !found.is_file() && !found.is_dir());
+    let is_foreign = |source: &ImageError| matches!(source, ImageError::Foreign(_));
+    match error {
+        aiv_chain::Error::Image { source, .. } => is_foreign(source) && word.exists(),
+        _ => is_device(),
+    }
+}
+
+/// Where recovered files go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecoverTo {
+    /// A folder.
+    Folder(PathBuf),
+    /// A new tar archive.
+    Tar(PathBuf),
+    /// A new zip archive.
+    Zip(PathBuf),
+}
+
+impl RecoverTo {
+    /// The folder or archive.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Folder(path) | Self::Tar(path) | Self::Zip(path) => path,
+        }
+    }
+}
+
+/// Files that are recovered.
+#[derive(Debug, Clone)]
+pub struct RecoverJob {
+    /// Each with everything below it.
+    pub paths: Vec<FilePath>,
+    /// Which files below them; all without.
+    pub filter: Option<Filter>,
+    /// Where they go.
+    pub to: RecoverTo,
+    /// How, where that is a folder.
+    pub options: RecoverOptions,
+}
+
+impl RecoverJob {
+    /// Recovers the files. An archive appears under its name when it is complete, and must not
+    /// exist before.
+    ///
+    /// # Errors
+    /// [`Error::Recover`]. What concerns one file only is in the report.
+    pub fn run(&self, disk: &Disk, job: Job<'_>) -> Result<RecoverReport> {
+        let plan = RecoverPlan::new(disk, &self.paths, self.filter.as_ref(), job)?;
+        match &self.to {
+            RecoverTo::Folder(folder) => Ok(plan.to_folder(folder, self.options, job)?),
+            RecoverTo::Tar(path) => archive(path, |out| plan.to_tar(out, job)),
+            RecoverTo::Zip(path) => archive(path, |out| plan.to_zip(out, job)),
+        }
+    }
+}
+
+/// Writes a file that appears when it is complete and synced.
+fn archive(
+    path: &Path,
+    fill: impl FnOnce(&mut dyn Write) -> aiv_restore_engine::Result<RecoverReport>,
+) -> Result<RecoverReport> {
+    let failed = |op: &'static str| {
+        move |source: io::Error| {
+            Error::from(aiv_restore_engine::Error::Output { op, path: path.to_owned(), source })
+        }
+    };
+    if fs::symlink_metadata(path).is_ok() {
+        let path = path.to_owned();
+        return Err(
+            aiv_restore_engine::Error::from(aiv_restore_engine::Refusal::Exists { path }).into()
+        );
+    }
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    let part = PathBuf::from(part);
+    let file = File::options().write(true).create_new(true).open(&part);
+    let mut out = BufWriter::with_capacity(1 << 20, file.map_err(failed("creating"))?);
+    let filled = fill(&mut out).map_err(Error::from).and_then(|report| {
+        let file = out.into_inner().map_err(|e| failed("writing")(e.into_error()))?;
+        file.sync_all().map_err(failed("syncing"))?;
+        // A name that was taken meanwhile stays whose it is.
+        fs::hard_link(&part, path).map_err(failed("naming"))?;
+        Ok(report)
+    });
+    // Best effort: under its own name, it is no archive to anybody.
+    let _ = fs::remove_file(&part);
+    filled
+}

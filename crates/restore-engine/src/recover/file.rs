@@ -1,0 +1,215 @@
+//! One file into a folder.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use aiv_browse::{Attribute, FileData, Metadata};
+use aiv_volume_io::Extent;
+use rustix::fs::{
+    AtFlags, FileType as MadeType, Mode, OFlags, RenameFlags, Stat, openat, renameat,
+    renameat_with, statat, unlinkat,
+};
+use rustix::io::Errno;
+
+use super::copy::{copy, ranges};
+use super::folder::{Existing, Sink};
+use super::items::Item;
+use super::metadata::apply;
+use super::report::NotKept;
+use crate::error::{Error, Result};
+
+/// What became of one file.
+pub(super) enum Made {
+    New,
+    Skipped,
+    No,
+}
+
+/// A stream whose name is none.
+#[derive(Debug, thiserror::Error)]
+#[error("its name cannot be one of a file")]
+struct NoName;
+
+impl Sink<'_> {
+    pub(super) fn file(&mut self, at: usize) -> Result<()> {
+        let plan = self.plan;
+        let item = &plan.items[at];
+        let filesystem = plan.filesystem(item);
+        let (metadata, data) = match (filesystem.metadata(item.id), filesystem.open(item.id)) {
+            (Ok(metadata), Ok(data)) => (metadata, data),
+            (Err(error), _) | (_, Err(error)) => {
+                self.renamed.insert(at, None);
+                self.report.not_written(&item.path, &error);
+                return Ok(());
+            }
+        };
+        match self.write_file(Some(at), item, &item.path, &metadata, &*data)? {
+            Made::New => self.streams(item),
+            Made::Skipped | Made::No => Ok(()),
+        }
+    }
+
+    /// Writes one file under a name of its own, and gives it its name. A stream has no position
+    /// among the items.
+    pub(super) fn write_file(
+        &mut self,
+        at: Option<usize>,
+        item: &Item,
+        path: &[u8],
+        metadata: &Metadata,
+        data: &dyn FileData,
+    ) -> Result<Made> {
+        let (parent, name) = match self.beneath.parent(path) {
+            Ok(found) => found,
+            Err(error) => {
+                return self.not_made(at, path, "opening the folder of", error);
+            }
+        };
+        if self.options.existing == Existing::Skip
+            && let Ok(found) = statat(&*parent, name, AtFlags::SYMLINK_NOFOLLOW)
+        {
+            if is_same(&found, metadata, data.len()) {
+                self.report.skipped += 1;
+                return Ok(Made::Skipped);
+            }
+            return self.not_made(at, path, "writing", Errno::EXIST.into());
+        }
+        self.parts += 1;
+        let part = format!(".aiv-{:016x}-{}.part", self.options.seed, self.parts);
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = openat(&*parent, part.as_str(), flags, Mode::RUSR | Mode::WUSR);
+        let written = match made {
+            Ok(file) => self.fill(at, &file.into(), item, metadata, data),
+            Err(error) => return self.not_made(at, path, "creating", error.into()),
+        };
+        let remove = || unlinkat(&*parent, part.as_str(), AtFlags::empty());
+        let lost = match written {
+            Ok(lost) => lost,
+            Err(error) => {
+                // The error that ended it says more.
+                let _ = remove();
+                return match error {
+                    Error::Output { op, source, .. } => self.not_made(at, path, op, source),
+                    error => Err(error),
+                };
+            }
+        };
+        let is_whole = lost.is_empty();
+        let mut last = name.to_vec();
+        if !is_whole {
+            last.extend_from_slice(b".damaged");
+        }
+        let named = match self.options.existing {
+            Existing::Replace => renameat(&*parent, part.as_str(), &*parent, &*last),
+            _ => renameat_with(&*parent, part.as_str(), &*parent, &*last, RenameFlags::NOREPLACE),
+        };
+        if let Err(error) = named {
+            let _ = remove();
+            return self.not_made(at, path, "naming", error.into());
+        }
+        if !is_whole {
+            let is = [&path[..path.len() - name.len()], &last].concat();
+            self.report.damaged(&is, lost);
+            at.map(|at| self.renamed.insert(at, Some(is)));
+        }
+        match at {
+            Some(_) => self.report.files += 1,
+            None => self.report.streams += 1,
+        }
+        Ok(Made::New)
+    }
+
+    fn not_made(
+        &mut self,
+        at: Option<usize>,
+        path: &[u8],
+        op: &'static str,
+        error: io::Error,
+    ) -> Result<Made> {
+        at.map(|at| self.renamed.insert(at, None));
+        self.unless_lost(path, op, error).map(|()| Made::No)
+    }
+
+    /// Writes bytes and metadata into an open file, and tells what is lost.
+    fn fill(
+        &mut self,
+        at: Option<usize>,
+        file: &File,
+        item: &Item,
+        metadata: &Metadata,
+        data: &dyn FileData,
+    ) -> Result<Vec<Extent>> {
+        let output = |op| move |source| Error::Output { op, path: PathBuf::new(), source };
+        let ranges = ranges(data).map_err(output("reading"))?;
+        let mut hasher = blake3::Hasher::new();
+        let verified = at.filter(|_| self.options.verify);
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let lost = copy(data, &ranges, &mut buffer, self.job, &mut |offset, bytes| {
+            if verified.is_some() {
+                hasher.update(&offset.to_le_bytes());
+                hasher.update(bytes);
+            }
+            self.report.bytes += bytes.len() as u64;
+            file.write_all_at(bytes, offset).map_err(output("writing"))
+        });
+        self.buffer = buffer;
+        let lost = lost?;
+        if ranges.last().is_none_or(|last| last.end() < data.len()) {
+            file.set_len(data.len()).map_err(output("writing"))?;
+        }
+        let attributes = match at {
+            Some(_) => self.attributes(item),
+            None => Vec::new(),
+        };
+        apply(file, metadata, &attributes, self.options.owners, &mut self.report);
+        if let Some(at) = verified.filter(|_| lost.is_empty()) {
+            self.written.push((at, hasher.finalize()));
+        }
+        Ok(lost)
+    }
+
+    /// The attributes of an item, as far as they can be read.
+    pub(super) fn attributes(&mut self, item: &Item) -> Vec<Attribute> {
+        self.plan.filesystem(item).attributes(item.id).unwrap_or_else(|_| {
+            self.report.not_kept(NotKept::Attribute("(cannot be read)".to_owned()));
+            Vec::new()
+        })
+    }
+
+    /// Each named stream becomes a file whose name says so, as drivers of NTFS show it.
+    pub(super) fn streams(&mut self, item: &Item) -> Result<()> {
+        let filesystem = self.plan.filesystem(item);
+        let streams = match filesystem.streams(item.id) {
+            Ok(streams) => streams,
+            Err(error) => {
+                self.report.not_written(&[&*item.path, b":"].concat(), &error);
+                return Ok(());
+            }
+        };
+        for stream in streams {
+            let path = [&*item.path, b":", &*stream.name].concat();
+            let opened = filesystem.open_stream(item.id, &stream.name);
+            match (opened, filesystem.metadata(item.id)) {
+                _ if stream.name.contains(&b'/') || stream.name.contains(&0) => {
+                    self.report.not_written(&path, &NoName);
+                }
+                (Ok(data), Ok(metadata)) => {
+                    self.write_file(None, item, &path, &metadata, &*data)?;
+                }
+                (Err(error), _) | (_, Err(error)) => self.report.not_written(&path, &error),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_same(found: &Stat, metadata: &Metadata, len: u64) -> bool {
+    let is_file = MadeType::from_raw_mode(found.st_mode) == MadeType::RegularFile;
+    let time = metadata.modified.map(|time| (time.seconds, u64::from(time.nanoseconds)));
+    is_file
+        && u64::try_from(found.st_size).ok() == Some(len)
+        && time.is_none_or(|time| time == (found.st_mtime, found.st_mtime_nsec))
+}

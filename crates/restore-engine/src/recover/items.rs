@@ -1,0 +1,226 @@
+//! What is going to be recovered.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use aiv_browse::{
+    Disk, Error as BrowseError, File, FileId, FileType, Filesystem, Filter, Links, Path, Place,
+    Step, Trouble, Walk,
+};
+use aiv_volume_io::{Extent, Job};
+
+use super::report::RecoverReport;
+use crate::error::{Error, Refusal, Result};
+
+/// Files and folders of one job: bounds its memory to about 1 GiB.
+const ITEMS_MAX: usize = 1 << 23;
+
+/// Something to recover.
+pub(super) struct Item {
+    /// Position in [`RecoverPlan::filesystems`].
+    pub(super) filesystem: usize,
+    /// Where it goes, with slashes between its parts and none in front.
+    pub(super) path: Vec<u8>,
+    pub(super) id: FileId,
+    pub(super) file_type: FileType,
+    /// Where the first of its bytes lies in the volume.
+    pub(super) place: u64,
+    /// Position of the item of which this is another name.
+    pub(super) same_as: Option<usize>,
+}
+
+/// Files that are going to be recovered.
+pub struct RecoverPlan {
+    pub(super) filesystems: Vec<Arc<dyn Filesystem>>,
+    /// Folders before what is in them.
+    pub(super) items: Vec<Item>,
+    /// What could not be listed.
+    pub(super) troubles: RecoverReport,
+    bytes: u64,
+    files: u64,
+}
+
+impl std::fmt::Debug for RecoverPlan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RecoverPlan").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+impl RecoverPlan {
+    /// Walks `paths` on `disk`: each with everything below it, under its last name. The disk
+    /// itself stands for all volumes whose files can be read. Of files and folders below, those
+    /// that `filter` does not mean are left out, and folders that stay empty by that.
+    ///
+    /// # Errors
+    /// [`Error::Browse`] when a path leads nowhere, [`Error::Refused`] when two of them have the
+    /// same last name or there are too many files, [`Error::Canceled`].
+    pub fn new(disk: &Disk, paths: &[Path], filter: Option<&Filter>, job: Job<'_>) -> Result<Self> {
+        let mut plan = Self {
+            filesystems: Vec::new(),
+            items: Vec::new(),
+            troubles: RecoverReport::default(),
+            bytes: 0,
+            files: 0,
+        };
+        let mut names: Vec<Vec<u8>> = Vec::new();
+        for path in paths {
+            for file in plan.meant(disk, path, job)? {
+                let name = file.path.name().to_vec();
+                if names.contains(&name) {
+                    let name = String::from_utf8_lossy(&name).into_owned();
+                    return Err(Refusal::SameName { name }.into());
+                }
+                names.push(name);
+                plan.add(&file, filter, job)?;
+            }
+        }
+        Ok(plan)
+    }
+
+    /// Bytes of files that are going to be read, holes left out.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Names of regular files, those of the same file each.
+    #[must_use]
+    pub fn files(&self) -> u64 {
+        self.files
+    }
+
+    fn meant(&mut self, disk: &Disk, path: &Path, job: Job<'_>) -> Result<Vec<File>> {
+        match disk.resolve(path, Links::Keep, job)? {
+            Place::File(file) => Ok(vec![file]),
+            Place::Top => {
+                let mut roots = Vec::new();
+                for volume in disk.volumes() {
+                    match disk.resolve(&volume.path(), Links::Keep, job) {
+                        Ok(Place::File(file)) => roots.push(file),
+                        Ok(Place::Top) => {}
+                        Err(BrowseError::Canceled(canceled)) => return Err(canceled.into()),
+                        // Swap space is nothing that is missing.
+                        Err(BrowseError::NoFiles { .. }) => {}
+                        Err(why) => self.troubles.not_done(&volume.path(), &why),
+                    }
+                }
+                Ok(roots)
+            }
+        }
+    }
+
+    fn add(&mut self, from: &File, filter: Option<&Filter>, job: Job<'_>) -> Result<()> {
+        let filesystem = self.filesystems.len();
+        self.filesystems.push(Arc::clone(&from.filesystem));
+        let reader = Arc::clone(&from.filesystem);
+        let root = from.path.name().to_vec();
+        let mut seen: HashMap<FileId, usize> = HashMap::new();
+        let Self { items, troubles, bytes, files, .. } = self;
+        let mut too_many = false;
+        let mut read = |path: &Path, id| match data_of(&*reader, id) {
+            Ok(found) => Some(found),
+            Err(why) => {
+                read_failed(troubles, path, &why);
+                None
+            }
+        };
+        let mut unlisted = Vec::new();
+        Walk::default().run(
+            from,
+            job,
+            &mut |found| {
+                if items.len() == ITEMS_MAX {
+                    too_many = true;
+                    return Step::End;
+                }
+                let file_type = found.metadata.file_type;
+                let is_folder = file_type == FileType::Folder;
+                if !is_folder && filter.is_some_and(|filter| !filter.matches(found)) {
+                    return Step::On;
+                }
+                let mut path = root.clone();
+                for part in found.below {
+                    path.push(b'/');
+                    path.extend_from_slice(part);
+                }
+                let mut item =
+                    Item { filesystem, path, id: found.id, file_type, place: 0, same_as: None };
+                if file_type == FileType::File {
+                    if found.metadata.links > 1 {
+                        item.same_as = seen.get(&found.id).copied();
+                        seen.entry(found.id).or_insert(items.len());
+                    }
+                    if item.same_as.is_none() {
+                        let Some((place, len)) = read(found.path, found.id) else {
+                            return Step::On;
+                        };
+                        item.place = place;
+                        *bytes = bytes.saturating_add(len);
+                    }
+                    *files += 1;
+                }
+                items.push(item);
+                Step::On
+            },
+            &mut |trouble: &Trouble<'_>| {
+                unlisted.push((trouble.path.clone(), trouble.why.to_string()));
+            },
+        )?;
+        for (path, why) in unlisted {
+            self.troubles.not_done_because(&path, why);
+        }
+        if too_many {
+            return Err(Refusal::TooManyFiles { allowed: ITEMS_MAX }.into());
+        }
+        if filter.is_some() {
+            self.drop_empty_folders();
+        }
+        Ok(())
+    }
+
+    /// Keeps only folders something is in.
+    fn drop_empty_folders(&mut self) {
+        let mut needed = std::collections::HashSet::new();
+        for item in self.items.iter().filter(|item| item.file_type != FileType::Folder) {
+            let slashes = item.path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+            needed.extend(slashes.map(|(at, _)| item.path[..at].to_vec()));
+        }
+        let stays = |item: &Item| item.file_type != FileType::Folder || needed.contains(&item.path);
+        let mut moved = Vec::with_capacity(self.items.len());
+        let mut next = 0;
+        for item in &self.items {
+            moved.push(next);
+            next += usize::from(stays(item));
+        }
+        self.items.retain(stays);
+        for item in &mut self.items {
+            item.same_as = item.same_as.and_then(|at| moved.get(at).copied());
+        }
+    }
+
+    /// The items of regular files in the order in which their bytes lie in the image.
+    pub(super) fn in_image_order(&self) -> Vec<usize> {
+        let is_read = |item: &Item| item.file_type == FileType::File && item.same_as.is_none();
+        let mut order: Vec<usize> =
+            (0..self.items.len()).filter(|&at| is_read(&self.items[at])).collect();
+        order.sort_by_key(|&at| (self.items[at].filesystem, self.items[at].place));
+        order
+    }
+
+    /// The filesystem an item is in.
+    pub(super) fn filesystem(&self, item: &Item) -> &dyn Filesystem {
+        &*self.filesystems[item.filesystem]
+    }
+}
+
+fn read_failed(troubles: &mut RecoverReport, path: &Path, why: &Error) {
+    troubles.not_done_because(path, super::report::causes(why));
+}
+
+/// Where the bytes of a file begin in its volume, and how many there are.
+fn data_of(filesystem: &dyn Filesystem, id: FileId) -> Result<(u64, u64)> {
+    let data = filesystem.open(id).map_err(Error::File)?;
+    let first = data.extents().map_err(Error::File)?.first().map_or(0, |extent| extent.start);
+    let ranges = super::copy::ranges(&*data).map_err(Error::FileBytes)?;
+    Ok((first, ranges.iter().fold(0, |sum, range: &Extent| sum.saturating_add(range.len))))
+}
