@@ -43,6 +43,7 @@ const NEEDS: &[Need] = &[
     need("ntfsresize", "ntfs-3g", "NTFS volumes that grow with their partition"),
     need("ntfscat", "ntfs-3g", "files on NTFS volumes without a mount"),
     need("ntfsclone", "ntfs-3g", "the second opinion on NTFS maps"),
+    need("wimlib-imagex", "wimtools", "files as Windows compresses them"),
     need("partclone.ntfs", "partclone", "the third opinion on NTFS maps"),
     need("setfacl", "acl", "files with access control lists"),
     need("mkfs.xfs", "xfsprogs", "XFS volumes"),

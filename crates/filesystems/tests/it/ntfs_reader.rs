@@ -1,6 +1,5 @@
 //! Files of NTFS as the reader tells them, and as ntfs-3g does.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, symlink};
@@ -20,7 +19,7 @@ const ATTRIBUTES: [&str; 3] = ["system.ntfs_acl", "system.ntfs_ea", "system.ntfs
 
 /// What ntfs-3g says, with those attributes in place of what it lists, and without permissions,
 /// which it makes up.
-fn tree_of_driver(volume: &Volume, options: &str) -> Tree {
+pub(crate) fn tree_of_driver(volume: &Volume, options: &str) -> Tree {
     let mounted = mount(volume, options);
     let mut tree = tree_of_mount(mounted.path());
     for (path, seen) in &mut tree {
@@ -38,22 +37,27 @@ fn tree_of_driver(volume: &Volume, options: &str) -> Tree {
     tree
 }
 
-fn without_permissions(mut tree: Tree) -> Tree {
+pub(crate) fn without_permissions(mut tree: Tree) -> Tree {
     tree.values_mut().for_each(|seen| (seen.mode, seen.owner) = (None, None));
     tree
 }
 
-fn assert_as_driver(volume: &Volume) -> Tree {
+pub(crate) fn assert_as_driver(volume: &Volume) -> Tree {
     let ours = without_permissions(tree_of(volume));
     assert_same(&ours, &tree_of_driver(volume, "ro"));
     ours
 }
 
-fn reader(volume: &Volume) -> Box<dyn Filesystem> {
+pub(crate) fn reader(volume: &Volume) -> Box<dyn Filesystem> {
     opened(Arc::new(volume.open())).unwrap()
 }
 
-fn filled(len: u64, options: &str, mount_options: &str, fill: impl FnOnce(&Path)) -> Volume {
+pub(crate) fn filled(
+    len: u64,
+    options: &str,
+    mount_options: &str,
+    fill: impl FnOnce(&Path),
+) -> Volume {
     let volume = mkntfs(len, options);
     let mounted = mount(&volume, mount_options);
     fill(mounted.path());
@@ -106,7 +110,7 @@ fn tree(root: &Path, cluster: usize) {
 fn files_of_ntfs_are_what_its_driver_says_in_clusters_of_every_size() {
     for size in [512, 1024, 4096, 65_536, 2 << 20] {
         let volume = filled(
-            if size > 65_536 { 400 * MIB } else { 48 * MIB },
+            if size > 65_536 { 1024 * MIB } else { 48 * MIB },
             &format!("-c {size}"),
             "noatime",
             |root| {
@@ -128,7 +132,7 @@ fn files_of_ntfs_are_what_its_driver_says_in_clusters_of_every_size() {
 }
 
 /// Text that compresses, noise that does not, and holes between.
-fn compressible(root: &Path) {
+pub(crate) fn compressible(root: &Path) {
     let text = |seed: usize, len: usize| {
         let words = ["record", "cluster", "of", "the", "a file", "is", "\n", "0123456789"];
         let random = noise(seed as u64, len);
@@ -190,4 +194,10 @@ fn a_range_of_a_compressed_file_costs_no_more_than_the_units_it_is_in() {
         data.read_exact_at(&mut [0; 100], at).unwrap();
     }
     assert!(counted.bytes_read() - before <= 2 * 65_536);
+}
+
+#[test]
+fn sectors_and_records_of_4096_bytes_are_read() {
+    let volume = filled(48 * MIB, "-s 4096 -c 4096", "noatime", |root| tree(root, 4096));
+    assert_as_driver(&volume);
 }

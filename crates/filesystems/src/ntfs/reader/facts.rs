@@ -4,7 +4,7 @@ use super::Ntfs;
 use super::contents::{COMPRESSED, ENCRYPTED};
 use super::file::{Attr, File, Held, damaged};
 use super::information::{HIDDEN, Information, Linux, SYSTEM};
-use super::reparse::{Interix, REPARSE_MAX, Reparse, WOF};
+use super::reparse::{DEDUP, Interix, REPARSE_MAX, Reparse, WOF};
 use crate::ntfs::reason::NtfsReason;
 use crate::ntfs::record::{DATA, REPARSE_POINT};
 use crate::reader::wtf8;
@@ -33,6 +33,8 @@ pub(super) struct Kind {
     device: Option<Device>,
     /// Stored compressed by the Windows Overlay Filter, with this reparse point.
     pub(super) wof: Option<Vec<u8>>,
+    /// Its bytes are among those of others.
+    pub(super) is_elsewhere: bool,
 }
 
 impl Ntfs {
@@ -50,7 +52,13 @@ impl Ntfs {
 
     /// What a file is.
     pub(super) fn kind_of(&self, file: &File, marks: u32, device: Option<Device>) -> Result<Kind> {
-        let plain = |file_type| Kind { file_type, target: None, device: None, wof: None };
+        let plain = |file_type| Kind {
+            file_type,
+            target: None,
+            device: None,
+            wof: None,
+            is_elsewhere: false,
+        };
         if let Some(value) = self.value(file, REPARSE_POINT, &[], REPARSE_MAX)? {
             let what = "has a damaged reparse point";
             let wrong = NtfsReason::Record { record: file.number, what };
@@ -59,6 +67,7 @@ impl Ntfs {
             let target = reparse.target();
             let is_device = matches!(file_type, FileType::CharDevice | FileType::BlockDevice);
             let is_wof = reparse.tag == WOF && !file.is_folder;
+            let is_elsewhere = reparse.tag == DEDUP;
             return match (file_type, &target) {
                 (FileType::Link, None) => Err(damaged(&wrong)),
                 _ => Ok(Kind {
@@ -66,6 +75,7 @@ impl Ntfs {
                     target,
                     device: device.filter(|_| is_device),
                     wof: is_wof.then_some(value),
+                    is_elsewhere,
                 }),
             };
         }
@@ -81,7 +91,7 @@ impl Ntfs {
                 data.read_exact_at(&mut bytes, 0).map_err(Error::io("read system file", 0))?;
                 if let Some(Interix { file_type, device, target }) = Interix::parse(&bytes) {
                     let target = (file_type == FileType::Link).then_some(target);
-                    return Ok(Kind { file_type, target, device, wof: None });
+                    return Ok(Kind { target, device, ..plain(file_type) });
                 }
             }
         }
@@ -178,7 +188,8 @@ impl Ntfs {
         let hidden = utf16(WOF_STREAM);
         let mut streams = Vec::new();
         self.each(file, DATA, &mut |attr| {
-            if !attr.name.is_empty() && !(is_wof && attr.name == hidden) {
+            let is_hidden = is_wof && attr.name == hidden;
+            if !attr.name.is_empty() && !is_hidden {
                 let units = attr.name.as_chunks().0.iter();
                 let name = wtf8(units.map(|&unit| u16::from_le_bytes(unit)));
                 streams.push(Stream { name, len: attr.len() });

@@ -122,8 +122,8 @@ mod tests {
         {
             let len = (8 + name.len() + 1 + value.len()).next_multiple_of(4);
             let start = list.len();
-            list.extend((len as u32).to_le_bytes());
-            list.extend([0, name.len() as u8, value.len() as u8, 0]);
+            let lens = [len, name.len(), value.len()].map(|len| u8::try_from(len).unwrap());
+            list.extend([lens[0], 0, 0, 0, 0, lens[1], lens[2], 0]);
             list.extend(name.as_bytes());
             list.push(0);
             list.extend(value);

@@ -4,6 +4,8 @@
 //! chunk, eight tokens behind a byte of flags. A token is a byte, or 16 bits that say how far
 //! back and how long a copy is; how many bits each has depends on how far the chunk is.
 
+use super::huffman::copy_back;
+
 const CHUNK: usize = 4096;
 
 /// Fills `out` with what `data` decompresses to. What is not said is zeros; `None` when `data`
@@ -59,13 +61,7 @@ fn decompress_chunk(chunk: &[u8], out: &mut [u8]) -> Option<()> {
             let len_bits = 12 - (32 - far.leading_zeros()).saturating_sub(4);
             let distance = usize::from(token >> len_bits) + 1;
             let len = usize::from(token & ((1 << len_bits) - 1)) + 3;
-            let from = done.checked_sub(distance)?;
-            if len > out.len() - done {
-                return None;
-            }
-            for n in 0..len {
-                out[done + n] = out[from + n];
-            }
+            copy_back(out, done, distance, len)?;
             done += len;
         }
     }
@@ -74,7 +70,6 @@ fn decompress_chunk(chunk: &[u8], out: &mut [u8]) -> Option<()> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -16,14 +16,18 @@ mod contents;
 mod facts;
 mod file;
 mod folder;
+mod huffman;
 mod index;
 mod information;
 mod lznt1;
+mod lzx;
 mod names;
 mod open;
 mod reparse;
 mod security;
 mod table;
+mod wof;
+mod xpress;
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;

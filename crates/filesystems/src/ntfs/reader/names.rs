@@ -125,7 +125,6 @@ pub(super) fn units_of(name: &[u8]) -> Option<Vec<u16>> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
     use super::*;
 

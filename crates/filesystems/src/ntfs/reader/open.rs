@@ -3,7 +3,9 @@
 use super::Ntfs;
 use super::compressed::Compressed;
 use super::contents::{COMPRESSED, Clusters, Contents, ENCRYPTED};
+use super::facts::{WOF_STREAM, utf16};
 use super::file::{File, damaged};
+use super::wof::Wof;
 use crate::ntfs::reason::NtfsReason;
 use crate::ntfs::record::DATA;
 use crate::reader::Inline;
@@ -22,8 +24,15 @@ impl Ntfs {
         let marks = self.information(file)?.map_or(0, |it| it.marks);
         let kind = self.kind_of(file, marks, None)?;
         match kind.file_type {
-            FileType::File if kind.wof.is_some() => unsupported("it is compressed by Windows"),
-            FileType::File => self.open_data(file, &[]),
+            FileType::File => match kind.wof {
+                None if kind.is_elsewhere => unsupported("its bytes are shared (deduplicated)"),
+                None => self.open_data(file, &[]),
+                Some(reparse) => {
+                    let len = self.first(file, DATA, &[])?.map_or(0, |attr| attr.len());
+                    let stream = self.open_data(file, &utf16(WOF_STREAM))?;
+                    Ok(Box::new(Wof::new(&reparse, len, stream)?))
+                }
+            },
             FileType::Reparse { tag } => {
                 unsupported(format!("only a driver of Windows can read it (reparse tag {tag:#x})"))
             }

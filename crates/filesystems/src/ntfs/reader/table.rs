@@ -15,7 +15,7 @@ use crate::ntfs::stream::{Disk, Stream};
 use crate::ntfs::used::{LOG, VOLUME, check_information, geometry};
 use crate::reader::Volume;
 use crate::stop::Stop;
-use crate::{Error, FileId, Filesystem, ReaderNote, Result};
+use crate::{Error, FileId, Filesystem, ReaderNote, Result, WholeReason};
 
 /// How much of an empty log is looked through.
 const EMPTY_LOG_MAX: u64 = 64 << 10;
@@ -120,8 +120,11 @@ impl Ntfs {
         }
         match self.check_log(job) {
             Ok(()) => {}
-            Err(Stop::Failed(Error::Canceled(canceled))) => return Err(canceled.into()),
-            Err(stop) => whys.push(error_of(stop).to_string()),
+            Err(Stop::Whole(WholeReason::Ntfs(reason))) => whys.push(reason.to_string()),
+            Err(stop) => match error_of(stop) {
+                Error::Canceled(canceled) => return Err(canceled.into()),
+                error => whys.push(error.to_string()),
+            },
         }
         self.notes.extend(whys.into_iter().map(|why| ReaderNote::NotReplayed { why }));
         Ok(())
