@@ -6,6 +6,7 @@
 //! - [`CrashStorage`]: remembers the history of a scenario and builds the states a power cut
 //!   may leave at any point of it. The model is written down in [`crash_storage`].
 //! - [`disks`]: disks of a few hundred KiB with real partition tables, and disks that fail.
+//! - [`files`]: a filesystem in memory, with names and loops no driver would make.
 //! - [`mutants`]: volumes with some bytes changed, for readers of filesystems.
 //! - [`arb`]: proptest strategies for such disks.
 //!
@@ -39,6 +40,7 @@ pub mod crash_storage;
 pub mod disks;
 mod fault;
 mod fault_storage;
+pub mod files;
 mod mem_storage;
 pub mod mutants;
 mod random;

@@ -5,11 +5,11 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use aiv_browse::{FileType, Metadata};
+use aiv_browse::{FileType, Filesystem, Metadata};
 use aiv_volume_io::{Job, Step};
 use rustix::fs::{
-    AtFlags, Dev, FileType as MadeType, Mode, fstatvfs, linkat, makedev, mkdirat, mknodat, statat,
-    symlinkat, syncfs, unlinkat,
+    AtFlags, Dev, FileType as MadeType, Mode, fstatvfs, linkat, makedev, mkdirat, mknodat,
+    readlinkat, statat, symlinkat, syncfs, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -275,7 +275,7 @@ impl Sink<'_> {
         let (parent, name) = self.beneath.parent(&item.path)?;
         match self.options.existing {
             Existing::Replace => remove_file(&parent, name)?,
-            Existing::Skip if statat(&*parent, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() => {
+            Existing::Skip if is_there(&parent, name, filesystem, item, &metadata) => {
                 self.report.skipped += 1;
                 return Ok(());
             }
@@ -330,6 +330,25 @@ fn remove_file(folder: impl AsFd, name: &[u8]) -> io::Result<()> {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether a link, device, pipe or socket is there already.
+fn is_there(
+    folder: impl AsFd,
+    name: &[u8],
+    filesystem: &dyn Filesystem,
+    item: &Item,
+    metadata: &Metadata,
+) -> bool {
+    let folder = folder.as_fd();
+    if item.file_type == FileType::Link {
+        let found = readlinkat(folder, name, Vec::new());
+        let target = filesystem.link_target(item.id);
+        return found.ok().zip(target.ok()).is_some_and(|(a, b)| a.to_bytes() == b);
+    }
+    let Ok(found) = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) else { return false };
+    let is = (MadeType::from_raw_mode(found.st_mode), found.st_rdev);
+    made_type(item.file_type, metadata) == Some(is)
 }
 
 fn made_type(file_type: FileType, metadata: &Metadata) -> Option<(MadeType, Dev)> {

@@ -71,7 +71,8 @@ pub(super) fn apply(
     }
     let mode = mode_of(metadata, owned);
     let is_cut = metadata.mode.is_some_and(|wanted| wanted != mode);
-    if is_cut || fchmod(file, Mode::from_raw_mode(mode.into())).is_err() {
+    let is_set = fchmod(file, Mode::from_raw_mode(mode.into())).is_ok();
+    if is_cut || !is_set {
         report.not_kept(NotKept::Mode);
     }
     for attribute in attributes {

@@ -13,6 +13,7 @@ mod identity;
 mod many;
 mod plans;
 mod real;
+mod recover;
 mod refusals;
 mod round_trip;
 mod sectors;

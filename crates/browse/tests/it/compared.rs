@@ -1,0 +1,96 @@
+//! What became of files.
+
+use aiv_browse::{Change, Closely, Comparison, FileType, Timestamp, compare};
+use aiv_testkit::files::{Node, Tree};
+use aiv_volume_io::{Extent, ExtentSet, Job};
+
+use crate::{disk, root};
+
+fn compared(old: Tree, new: Tree, changed: Option<&ExtentSet>) -> Comparison {
+    let (old, new) = (disk(old), disk(new));
+    compare(&root(&old), &root(&new), Closely { changed }, Job::silent()).unwrap()
+}
+
+fn words(comparison: &Comparison) -> Vec<String> {
+    let word = |one: &aiv_browse::Difference| match &one.change {
+        Change::Added => format!("+ {}", one.path),
+        Change::Removed => format!("- {}", one.path),
+        Change::Renamed { from } => format!("{from} > {}", one.path),
+        Change::Changed { what } => format!("{} {what:?}", one.path),
+    };
+    comparison.differences.iter().map(word).collect()
+}
+
+/// Root with a folder and three files; their places are 0, 1000 and 2000.
+fn tree() -> Tree {
+    let mut tree = Tree::new();
+    let folder = tree.add(1, b"folder", Node::of(FileType::Folder));
+    for (name, place) in [(b"a", 0), (b"b", 1000), (b"c", 2000)] {
+        tree.add(folder, name, Node { place, ..Node::file(&[name[0]; 100]) });
+    }
+    tree
+}
+
+#[test]
+fn the_same_is_the_same() {
+    let comparison = compared(tree(), tree(), None);
+    assert_eq!((comparison.count, comparison.same), (0, 5));
+}
+
+#[test]
+fn what_is_new_gone_renamed_and_changed_is_told() {
+    let mut new = tree();
+    let folder = 2;
+    new.node(folder).names.retain(|(name, _)| name != b"b");
+    new.name(folder, b"moved", 4);
+    new.node(folder).names.retain(|(name, _)| name != b"c");
+    new.add(folder, b"new", Node::file(b"new"));
+    let deep = new.add(1, b"deep", Node::of(FileType::Folder));
+    new.add(deep, b"er", Node::link(b"x"));
+    let a = new.node(3);
+    a.bytes[7] = b'!';
+    a.metadata.mode = Some(0o600);
+    a.metadata.changed = Some(Timestamp::utc(1_700_000_001, 0));
+    let expected = [
+        "+ /p0/deep",
+        "+ /p0/deep/er",
+        "/p0/folder/a [Content, Mode]",
+        "/p0/folder/b > /p0/folder/moved",
+        "+ /p0/folder/new",
+        "- /p0/folder/c",
+    ];
+    assert_eq!(words(&compared(tree(), new, None)), expected);
+}
+
+#[test]
+fn a_record_that_was_used_again_is_no_renamed_file() {
+    let mut new = tree();
+    new.node(2).names.retain(|(name, _)| name != b"b");
+    new.name(2, b"other", 4);
+    new.node(4).metadata.created = Some(Timestamp::utc(1_700_000_009, 0));
+    let words = words(&compared(tree(), new, None));
+    assert_eq!(words, ["+ /p0/folder/other", "- /p0/folder/b"]);
+}
+
+#[test]
+fn what_changed_without_a_trace_in_its_record_is_found_by_changed_blocks() {
+    let mut new = tree();
+    new.node(4).bytes[50] = 0;
+    assert_eq!(compared(tree(), new.clone(), None).count, 0, "nobody looked");
+    let changed: ExtentSet = [Extent::new(990, 40), Extent::new(5000, 60)].into_iter().collect();
+    let comparison = compared(tree(), new, Some(&changed));
+    assert_eq!(words(&comparison), ["/p0/folder/b [Content]"]);
+    assert_eq!((comparison.differences[0].changed_bytes, comparison.elsewhere), (30, 70));
+    // Changed blocks whose bytes of the file are the same are no change of it.
+    assert_eq!(compared(tree(), tree(), Some(&changed)).count, 0);
+}
+
+#[test]
+fn a_file_that_became_a_folder_is_gone_and_new() {
+    let mut new = tree();
+    new.node(4).metadata.file_type = FileType::Folder;
+    let comparison = compared(tree(), new, None);
+    assert_eq!(words(&comparison), ["+ /p0/folder/b", "- /p0/folder/b"]);
+    let what = comparison.differences.iter().map(|one| one.file_type).collect::<Vec<_>>();
+    assert_eq!(what, [FileType::Folder, FileType::File]);
+}

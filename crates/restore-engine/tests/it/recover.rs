@@ -1,0 +1,200 @@
+//! Files into folders and archives, from a filesystem that holds what no driver would make.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::Path as OsPath;
+use std::sync::Arc;
+
+use aiv_browse::{Attribute, Disk, FileType, Path};
+use aiv_restore_engine::recover::{Existing, NotKept, RecoverOptions, RecoverPlan, RecoverReport};
+use aiv_restore_engine::{Error, Refusal};
+use aiv_testkit::files::{Node, Tree};
+use aiv_volume_io::{Extent, Job, MemDisk};
+
+fn disk(tree: Tree) -> Disk {
+    Disk::of_filesystem(Arc::new(tree), Arc::new(MemDisk::from_bytes(vec![0; 4096])))
+}
+
+fn plan(tree: Tree) -> RecoverPlan {
+    let paths = [Path::parse(b"/p0").unwrap()];
+    RecoverPlan::new(&disk(tree), &paths, None, Job::silent()).unwrap()
+}
+
+fn to_folder(tree: Tree, dir: &OsPath, existing: Existing) -> Result<RecoverReport, Error> {
+    let options = RecoverOptions { existing, owners: true, verify: true, seed: 7 };
+    plan(tree).to_folder(dir, options, Job::silent())
+}
+
+/// Every path below a folder, as the kernel has it.
+fn paths(dir: &OsPath) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut todo = vec![dir.to_owned()];
+    while let Some(folder) = todo.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            found.push(path.strip_prefix(dir).unwrap().to_str().unwrap().to_owned());
+            if path.is_dir() && !path.is_symlink() {
+                todo.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn nothing_leaves_the_folder_whatever_names_and_links_say() {
+    let scratch = tempfile::tempdir().unwrap();
+    let outside = scratch.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    let mut tree = Tree::new();
+    // A link, and a folder of the same name with files: written through the link, they would
+    // land outside.
+    tree.add(1, b"trap", Node::link(outside.to_str().unwrap().as_bytes()));
+    let folder = tree.add(1, b"trap", Node::of(FileType::Folder));
+    tree.add(folder, b"escaped", Node::file(b"x"));
+    let inner = tree.add(1, b"inner", Node::of(FileType::Folder));
+    for name in [&b".."[..], b"../../outside/x", b"/tmp/x", b"a\0b", b"."] {
+        tree.add(inner, name, Node::file(b"x"));
+        tree.add(1, name, Node::of(FileType::Folder));
+    }
+    let dir = scratch.path().join("dir");
+    for existing in [Existing::Refuse, Existing::Skip, Existing::Replace] {
+        let report = to_folder(tree.clone(), &dir, existing).unwrap();
+        assert!(report.not_done_count > 0, "two files of one name are one too many");
+        assert_eq!(paths(&outside), Vec::<String>::new());
+        assert_eq!(paths(&dir), ["p0", "p0/inner", "p0/trap", "p0/trap/escaped"]);
+        assert!(!dir.join("p0/trap").is_symlink());
+    }
+}
+
+#[test]
+fn links_in_the_target_are_not_followed() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (dir, outside) = (scratch.path().join("dir"), scratch.path().join("outside"));
+    fs::create_dir_all(dir.join("p0")).unwrap();
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("mine"), "mine").unwrap();
+    symlink(&outside, dir.join("p0/folder")).unwrap();
+    symlink(outside.join("mine"), dir.join("p0/file")).unwrap();
+    let mut tree = Tree::new();
+    let folder = tree.add(1, b"folder", Node::of(FileType::Folder));
+    tree.add(folder, b"mine", Node::file(b"theirs"));
+    tree.add(1, b"file", Node::file(b"theirs"));
+    for existing in [Existing::Skip, Existing::Replace] {
+        to_folder(tree.clone(), &dir, existing).unwrap();
+        assert_eq!(fs::read(outside.join("mine")).unwrap(), b"mine");
+        assert_eq!(paths(&outside), ["mine"]);
+    }
+    assert_eq!(fs::read(dir.join("p0/file")).unwrap(), b"theirs", "replaced, not written through");
+}
+
+fn damaged() -> Tree {
+    let mut tree = Tree::new();
+    let bad = vec![Extent::new(5000, 1)];
+    let file = tree.add(1, b"file", Node { bad, ..Node::file(&[7; 10_000]) });
+    tree.node(file).metadata.links = 2;
+    tree.name(1, b"other", file);
+    tree.add(1, b"good", Node::file(b"good"));
+    tree
+}
+
+#[test]
+fn a_file_with_lost_bytes_says_so_by_its_name_and_costs_no_other() {
+    let scratch = tempfile::tempdir().unwrap();
+    let report = to_folder(damaged(), scratch.path(), Existing::Refuse).unwrap();
+    assert_eq!(paths(scratch.path()), ["p0", "p0/file.damaged", "p0/good", "p0/other.damaged"]);
+    let bytes = fs::read(scratch.path().join("p0/file.damaged")).unwrap();
+    let lost = 4096..8192;
+    assert!((0..10_000).all(|at| bytes[at] == if lost.contains(&at) { 0 } else { 7 }));
+    assert_eq!((report.damaged_count, report.damaged[0].bytes), (1, 4096));
+    assert_eq!(report.damaged[0].ranges, [Extent::new(4096, 4096)]);
+    assert!(!report.is_complete() && report.verified);
+
+    let mut archive = Vec::new();
+    let report = plan(damaged()).to_tar(&mut archive, Job::silent()).unwrap();
+    assert_eq!(report.damaged_count, 1);
+    let text = String::from_utf8_lossy(&archive).into_owned();
+    assert!(text.contains("bytes 4096 to 8192 are lost"));
+    let report = plan(damaged()).to_zip(&mut Vec::new(), Job::silent()).unwrap();
+    assert_eq!((report.damaged_count, report.not_kept[&NotKept::HardLink]), (2, 1));
+}
+
+#[test]
+fn streams_become_files_beside_theirs_and_what_is_not_kept_is_counted() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut tree = Tree::new();
+    let streams = vec![(b"Zone".to_vec(), b"3".to_vec()), (b"a/b".to_vec(), b"x".to_vec())];
+    let attributes = vec![Attribute { name: b"system.ntfs_acl".to_vec(), value: vec![1] }];
+    tree.add(1, b"file", Node { streams, attributes, ..Node::file(b"x") });
+    let report = to_folder(tree, scratch.path(), Existing::Refuse).unwrap();
+    assert_eq!(paths(scratch.path()), ["p0", "p0/file", "p0/file:Zone"]);
+    let lost = NotKept::Attribute("system.ntfs_acl".to_owned());
+    assert_eq!((report.streams, report.not_kept[&lost]), (1, 1));
+    assert_eq!(report.not_done[0].why, "its name cannot be one of a file");
+}
+
+#[test]
+fn two_paths_of_one_name_a_taken_name_and_a_full_target_are_refused_before_the_first_write() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut tree = Tree::new();
+    let a = tree.add(1, b"a", Node::of(FileType::Folder));
+    tree.add(a, b"x", Node::file(b"x"));
+    tree.add(1, b"x", Node::file(b"x"));
+    let paths_of = ["/p0/x", "/p0/a/x"].map(|path| Path::parse(path.as_bytes()).unwrap());
+    let twice = RecoverPlan::new(&disk(tree.clone()), &paths_of, None, Job::silent());
+    assert!(matches!(twice, Err(Error::Refused(Refusal::SameName { .. }))));
+    fs::create_dir(scratch.path().join("p0")).unwrap();
+    let taken = to_folder(tree, scratch.path(), Existing::Refuse);
+    assert!(matches!(taken, Err(Error::Refused(Refusal::Exists { .. }))));
+    assert_eq!(paths(scratch.path()), ["p0"]);
+}
+
+#[test]
+fn set_id_bits_go_when_owners_do() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut tree = Tree::new();
+    let mut node = Node::file(b"x");
+    node.metadata.mode = Some(0o6755);
+    tree.add(1, b"su", node);
+    let options = RecoverOptions { seed: 1, ..RecoverOptions::default() };
+    let report = plan(tree).to_folder(scratch.path(), options, Job::silent()).unwrap();
+    let mode = fs::metadata(scratch.path().join("p0/su")).unwrap().mode();
+    assert_eq!(mode & 0o7777, 0o755);
+    assert!(report.not_kept.contains_key(&NotKept::Mode));
+    assert!(report.not_kept.contains_key(&NotKept::Owner));
+}
+
+#[test]
+fn an_archive_holds_long_names_negative_times_and_large_numbers() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut tree = Tree::new();
+    let mut folder = 1;
+    for n in 0..8 {
+        folder = tree.add(folder, format!("{n:060}").as_bytes(), Node::of(FileType::Folder));
+    }
+    let mut node = Node::file(b"deep");
+    node.metadata.modified = Some(aiv_browse::Timestamp::utc(-2, 500_000_000));
+    node.metadata.owner = Some(aiv_filesystems::Owner { user: 3_000_000_000, group: 5 });
+    tree.add(folder, b"file\xff", node);
+    let mut archive = Vec::new();
+    plan(tree).to_tar(&mut archive, Job::silent()).unwrap();
+    let file = scratch.path().join("a.tar");
+    fs::write(&file, archive).unwrap();
+    let unpacked = std::process::Command::new("tar")
+        .args(["-x", "-p", "--numeric-owner", "-f"])
+        .arg(&file)
+        .current_dir(scratch.path())
+        .output()
+        .unwrap();
+    assert!(unpacked.status.success(), "{unpacked:?}");
+    let mut at = scratch.path().join("p0");
+    for n in 0..8 {
+        at.push(format!("{n:060}"));
+    }
+    let entry = fs::read_dir(&at).unwrap().next().unwrap().unwrap();
+    let found = entry.metadata().unwrap();
+    assert_eq!(std::os::unix::ffi::OsStrExt::as_bytes(&*entry.file_name()), b"file\xff");
+    assert_eq!((found.mtime(), found.mtime_nsec()), (-2, 500_000_000));
+    assert_eq!((found.uid(), found.gid()), (3_000_000_000, 5));
+}
