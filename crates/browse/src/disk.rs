@@ -11,10 +11,10 @@ use crate::error::{Error, Result};
 use crate::path::Path;
 
 /// A disk whose volumes were looked at.
-#[derive(Debug)]
 pub struct Disk {
     volumes: Vec<Volume>,
     table: TableKind,
+    bytes: Arc<dyn ReadAt>,
 }
 
 /// A part of a disk that can hold a filesystem.
@@ -49,7 +49,7 @@ impl Disk {
         if table.kind == TableKind::None {
             volumes.push(Volume::new("p0".to_owned(), &disk, whole, None));
         }
-        Ok(Self { volumes, table: table.kind })
+        Ok(Self { volumes, table: table.kind, bytes: disk })
     }
 
     /// A disk with one volume, `p0`, that is a filesystem which is open already.
@@ -59,13 +59,19 @@ impl Disk {
         let mut volume = Volume::new("p0".to_owned(), &bytes, whole, None);
         volume.recognised.kind = filesystem.kind();
         volume.filesystem = Mutex::new(Some(filesystem));
-        Self { volumes: vec![volume], table: TableKind::None }
+        Self { volumes: vec![volume], table: TableKind::None, bytes }
     }
 
     /// The volumes, in the order of the table.
     #[must_use]
     pub fn volumes(&self) -> &[Volume] {
         &self.volumes
+    }
+
+    /// The bytes of the disk itself.
+    #[must_use]
+    pub fn bytes(&self) -> &Arc<dyn ReadAt> {
+        &self.bytes
     }
 
     /// The kind of its partition table.
@@ -166,6 +172,15 @@ fn why_none(kind: FilesystemKind) -> Option<&'static str> {
         FilesystemKind::BitLocker => "it is encrypted; its files cannot be read",
         _ => return None,
     })
+}
+
+impl fmt::Debug for Disk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Disk")
+            .field("volumes", &self.volumes)
+            .field("table", &self.table)
+            .finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Volume {

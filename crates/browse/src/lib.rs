@@ -21,23 +21,28 @@
 //! # Ok::<(), aiv_browse::Error>(())
 //! ```
 //!
-//! [`compare`] tells what became of each file between two states of a filesystem.
+//! [`inspect`] reads every record of every filesystem, [`boot_report`] tells what is there of what a
+//! machine needs to boot, and [`compare`] what became of each file between two states of a filesystem.
 //!
 //! Nothing is written, mounted or followed out of its volume: the absolute target of a symbolic
 //! link counts from the root of the volume it is on.
 
+mod boot;
 mod compare;
 mod disk;
 mod error;
 mod filter;
+mod inspect;
 mod path;
 mod resolve;
 mod walk;
 
+pub use boot::{BootFact, BootReport, boot_report};
 pub use compare::{Change, Closely, Comparison, Difference, What, compare};
 pub use disk::{Disk, Volume};
 pub use error::{Error, Result};
 pub use filter::Filter;
+pub use inspect::{Inspected, inspect};
 pub use path::{Path, PathError};
 pub use resolve::{File, Links, Place};
 pub use walk::{FOLDERS_MAX, Found, Step, Trouble, Walk};

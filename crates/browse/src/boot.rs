@@ -1,0 +1,363 @@
+//! Whether a disk has what it needs to boot, as far as its bytes tell.
+
+use std::ops::ControlFlow;
+
+use aiv_filesystems::FileType;
+use aiv_volume_io::Job;
+use aiv_volume_io::partition::{PartitionKind, TableKind};
+
+use crate::disk::{Disk, Volume};
+use crate::error::{Error, Result};
+use crate::path::Path;
+use crate::resolve::{File, Links, Place};
+
+/// Bytes of a text that is read.
+const TEXT_MAX: u64 = 1 << 20;
+/// Entries of a table of mounts that are looked at.
+const MOUNTS_MAX: usize = 1000;
+/// Type GUIDs of the partitions firmware and boot loaders look for, in lower case.
+const ESP: &str = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b";
+const BIOS_BOOT: &str = "21686148-6449-6e6f-744e-656564454649";
+
+/// One thing a machine needs to boot, or that says it would not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BootFact {
+    /// An EFI system partition, with the loaders on it, as paths.
+    EfiSystem {
+        /// Volume.
+        volume: String,
+        /// Programs below `EFI`, at most a few hundred.
+        loaders: Vec<Path>,
+        /// The one that firmware starts without being told to, `\EFI\BOOT\BOOT*.EFI`.
+        fallback: bool,
+    },
+    /// The first sector has code, and what it goes on with can be there.
+    BiosCode {
+        /// The partition marked active, of an MBR.
+        active: Option<String>,
+        /// The partition GRUB keeps its core in, of a GPT.
+        bios_boot: Option<String>,
+    },
+    /// A Linux system.
+    Linux {
+        /// Volume with `/etc/fstab`.
+        volume: String,
+        /// Kernels, each with its initial RAM disk when one was found.
+        kernels: Vec<(Path, Option<Path>)>,
+        /// Configuration of a boot loader.
+        loader: Option<Path>,
+        /// Entries of fstab whose volume is on this disk.
+        mounts_found: u64,
+        /// Names in fstab that no volume of this disk has.
+        mounts_missing: Vec<String>,
+    },
+    /// A Windows system.
+    Windows {
+        /// Volume with `Windows\System32`.
+        volume: String,
+        /// Whether the loader is there.
+        loader: bool,
+        /// Where boot configuration data was found.
+        configuration: Option<Path>,
+    },
+}
+
+/// What a disk has of what it needs to boot.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BootReport {
+    /// What was found.
+    pub facts: Vec<BootFact>,
+    /// What is wrong, as sentences.
+    pub faults: Vec<String>,
+}
+
+impl BootReport {
+    /// Whether there is a system at all.
+    #[must_use]
+    pub fn has_system(&self) -> bool {
+        let is_system =
+            |fact: &BootFact| matches!(fact, BootFact::Linux { .. } | BootFact::Windows { .. });
+        self.facts.iter().any(is_system)
+    }
+}
+
+/// Looks for what a machine needs to boot from `disk`. Reads a few folders and texts; proves
+/// nothing about the programs themselves.
+///
+/// # Errors
+/// [`Error::Canceled`] only: what cannot be read is not there.
+pub fn boot_report(disk: &Disk, job: Job<'_>) -> Result<BootReport> {
+    let mut report = BootReport::default();
+    let look = Look { disk, job };
+    for volume in disk.volumes() {
+        report.facts.extend(look.efi_system(volume)?);
+    }
+    report.facts.extend(look.bios_code()?);
+    for volume in disk.volumes() {
+        report.facts.extend(look.linux(volume)?);
+        report.facts.extend(look.windows(volume)?);
+    }
+    if report.has_system() {
+        report.faults = faults(&report.facts);
+    }
+    Ok(report)
+}
+
+fn faults(facts: &[BootFact]) -> Vec<String> {
+    let mut faults = Vec::new();
+    let by_bios = facts.iter().any(|fact| matches!(fact, BootFact::BiosCode { .. }));
+    let mut by_efi = false;
+    for fact in facts {
+        match fact {
+            BootFact::EfiSystem { volume, loaders, .. } if loaders.is_empty() => {
+                faults.push(format!("the EFI system partition {volume} has no loader"));
+            }
+            BootFact::EfiSystem { .. } => by_efi = true,
+            BootFact::Linux { volume, kernels, mounts_missing, .. } => {
+                if kernels.is_empty() {
+                    faults.push(format!("no kernel was found for the system on {volume}"));
+                }
+                for missing in mounts_missing {
+                    faults.push(format!(
+                        "/etc/fstab on {volume} names {missing}, which no volume is"
+                    ));
+                }
+            }
+            BootFact::Windows { volume, loader, configuration } => {
+                if !loader {
+                    faults.push(format!("the system on {volume} has no loader"));
+                }
+                if configuration.is_none() {
+                    faults.push("no boot configuration data of Windows was found".to_owned());
+                }
+            }
+            BootFact::BiosCode { .. } => {}
+        }
+    }
+    if !by_bios && !by_efi {
+        faults.push("neither code in the first sector nor an EFI loader was found".to_owned());
+    }
+    faults
+}
+
+struct Look<'a> {
+    disk: &'a Disk,
+    job: Job<'a>,
+}
+
+impl Look<'_> {
+    /// What is at `path` below the root of a volume, links followed.
+    fn at(&self, volume: &Volume, path: &str) -> Result<Option<File>> {
+        self.job.check()?;
+        let mut full = volume.path();
+        for part in path.split('/') {
+            full = full.join(part.as_bytes());
+        }
+        match self.disk.resolve(&full, Links::Follow, self.job) {
+            Ok(Place::File(file)) => Ok(Some(file)),
+            Err(Error::Canceled(canceled)) => Err(canceled.into()),
+            Ok(Place::Top) | Err(_) => Ok(None),
+        }
+    }
+
+    /// Names of files in a folder.
+    fn names(&self, folder: &File) -> Result<Vec<(Vec<u8>, bool)>> {
+        let mut names = Vec::new();
+        let read = folder.filesystem.entries(folder.id, self.job, &mut |entry| {
+            let is_folder = folder
+                .filesystem
+                .metadata(entry.id)
+                .is_ok_and(|found| found.file_type == FileType::Folder);
+            names.push((entry.name, is_folder));
+            if names.len() < 10_000 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        match read {
+            Err(aiv_filesystems::Error::Canceled(canceled)) => Err(canceled.into()),
+            _ => {
+                names.sort();
+                Ok(names)
+            }
+        }
+    }
+
+    fn text(&self, file: &File) -> Option<String> {
+        let data = file.filesystem.open(file.id).ok()?;
+        let len = usize::try_from(data.len().min(TEXT_MAX)).ok()?;
+        let mut bytes = vec![0; len];
+        data.read_exact_at(&mut bytes, 0).ok()?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    fn efi_system(&self, volume: &Volume) -> Result<Option<BootFact>> {
+        let kind = volume.partition().map(|partition| partition.kind);
+        let is_esp = match kind {
+            Some(PartitionKind::Gpt(guid)) => guid.to_string().eq_ignore_ascii_case(ESP),
+            Some(PartitionKind::Mbr(code)) => code == 0xef,
+            None => false,
+        };
+        if !is_esp {
+            return Ok(None);
+        }
+        let (mut loaders, mut fallback) = (Vec::new(), false);
+        if let Some(efi) = self.at(volume, "EFI")? {
+            for (vendor, is_folder) in self.names(&efi)? {
+                if !is_folder {
+                    continue;
+                }
+                let name = String::from_utf8_lossy(&vendor).into_owned();
+                let Some(folder) = self.at(volume, &format!("EFI/{name}"))? else { continue };
+                for (program, _) in self.names(&folder)? {
+                    let lower = program.to_ascii_lowercase();
+                    if lower.ends_with(b".efi") {
+                        let is_default = name.eq_ignore_ascii_case("boot");
+                        fallback |= is_default && lower.starts_with(b"boot");
+                        loaders.push(folder.path.join(&program));
+                    }
+                }
+            }
+        }
+        Ok(Some(BootFact::EfiSystem { volume: volume.name().to_owned(), loaders, fallback }))
+    }
+
+    fn bios_code(&self) -> Result<Option<BootFact>> {
+        self.job.check()?;
+        // Code of a boot record, up to the signature of the disk.
+        let mut code = [0; 440];
+        let read = self.disk.bytes().read_exact_at(&mut code, 0);
+        if read.is_err() || code.iter().all(|&byte| byte == 0) {
+            return Ok(None);
+        }
+        let volumes = self.disk.volumes();
+        let named = |is: &dyn Fn(&aiv_volume_io::partition::Partition) -> bool| {
+            let found = volumes.iter().find(|volume| volume.partition().is_some_and(is));
+            found.map(|volume| volume.name().to_owned())
+        };
+        let bios_boot = named(&|partition| match partition.kind {
+            PartitionKind::Gpt(guid) => guid.to_string().eq_ignore_ascii_case(BIOS_BOOT),
+            PartitionKind::Mbr(_) => false,
+        });
+        let active = named(&|partition| partition.bootable);
+        match self.disk.table() {
+            // Code with nowhere to go on from is left over.
+            TableKind::Gpt if bios_boot.is_none() && active.is_none() => Ok(None),
+            TableKind::None => Ok(None),
+            _ => Ok(Some(BootFact::BiosCode { active, bios_boot })),
+        }
+    }
+
+    fn linux(&self, volume: &Volume) -> Result<Option<BootFact>> {
+        let Some(fstab) = self.at(volume, "etc/fstab")? else { return Ok(None) };
+        let text = self.text(&fstab).unwrap_or_default();
+        let mut kernels = self.kernels(volume, "boot")?;
+        // A volume of its own for /boot has its kernels in its root.
+        for other in self.disk.volumes() {
+            if kernels.is_empty() && other.name() != volume.name() {
+                kernels = self.kernels(other, "")?;
+            }
+        }
+        let mut loader = None;
+        for (place, prefix) in self.disk.volumes().iter().flat_map(|v| [(v, "boot/"), (v, "")]) {
+            for name in
+                ["grub/grub.cfg", "grub2/grub.cfg", "loader/loader.conf", "extlinux/extlinux.conf"]
+            {
+                if loader.is_none() {
+                    loader = self.at(place, &format!("{prefix}{name}"))?.map(|file| file.path);
+                }
+            }
+        }
+        let (mounts_found, mounts_missing) = self.mounts(&text);
+        let volume = volume.name().to_owned();
+        Ok(Some(BootFact::Linux { volume, kernels, loader, mounts_found, mounts_missing }))
+    }
+
+    fn kernels(&self, volume: &Volume, folder: &str) -> Result<Vec<(Path, Option<Path>)>> {
+        let root = if folder.is_empty() {
+            match self.disk.resolve(&volume.path(), Links::Keep, self.job) {
+                Ok(Place::File(root)) => Some(root),
+                Err(Error::Canceled(canceled)) => return Err(canceled.into()),
+                _ => None,
+            }
+        } else {
+            self.at(volume, folder)?
+        };
+        let Some(root) = root else { return Ok(Vec::new()) };
+        let names = self.names(&root)?;
+        let mut kernels = Vec::new();
+        for (name, is_folder) in &names {
+            let text = String::from_utf8_lossy(name);
+            let Some(version) = text.strip_prefix("vmlinuz-").filter(|_| !is_folder) else {
+                continue;
+            };
+            let ram_disks = [
+                format!("initrd.img-{version}"),
+                format!("initramfs-{version}.img"),
+                format!("initrd-{version}"),
+            ];
+            let found = names.iter().find(|(other, _)| {
+                ram_disks.iter().any(|wanted| wanted.as_bytes() == other.as_slice())
+            });
+            kernels.push((root.path.join(name), found.map(|(other, _)| root.path.join(other))));
+        }
+        Ok(kernels)
+    }
+
+    /// Which entries of a table of mounts are volumes of this disk, and which are nowhere.
+    fn mounts(&self, text: &str) -> (u64, Vec<String>) {
+        let (mut found, mut missing) = (0, Vec::new());
+        for line in text.lines().take(MOUNTS_MAX) {
+            let line = line.trim();
+            let Some(what) = line.split_whitespace().next().filter(|what| !what.starts_with('#'))
+            else {
+                continue;
+            };
+            // A mount that may fail is missed by nobody.
+            let options = line.split_whitespace().nth(3).unwrap_or_default();
+            let Some((tag, value)) = what.split_once('=') else { continue };
+            let value = value.trim_matches('"');
+            let has = |volume: &Volume| {
+                let found = volume.recognised();
+                let partition = volume.partition();
+                match tag {
+                    "UUID" => found.uuid.eq_ignore_ascii_case(value),
+                    "LABEL" => found.label == value,
+                    "PARTUUID" => partition
+                        .and_then(|p| p.unique_id)
+                        .is_some_and(|id| id.to_string().eq_ignore_ascii_case(value)),
+                    "PARTLABEL" => partition.is_some_and(|p| p.name == value),
+                    _ => true,
+                }
+            };
+            // Volumes within others are not looked at: they may be the one.
+            let has_containers =
+                self.disk.volumes().iter().any(|volume| volume.recognised().kind.is_container());
+            if self.disk.volumes().iter().any(has) {
+                found += 1;
+            } else if !has_containers
+                && !options.split(',').any(|one| one == "nofail" || one == "noauto")
+            {
+                missing.push(what.to_owned());
+            }
+        }
+        (found, missing)
+    }
+
+    fn windows(&self, volume: &Volume) -> Result<Option<BootFact>> {
+        if self.at(volume, "Windows/System32")?.is_none() {
+            return Ok(None);
+        }
+        let mut loader = false;
+        for name in ["winload.efi", "winload.exe"] {
+            loader |= self.at(volume, &format!("Windows/System32/{name}"))?.is_some();
+        }
+        let mut configuration = None;
+        for other in self.disk.volumes() {
+            for path in ["EFI/Microsoft/Boot/BCD", "Boot/BCD"] {
+                if configuration.is_none() {
+                    configuration = self.at(other, path)?.map(|file| file.path);
+                }
+            }
+        }
+        Ok(Some(BootFact::Windows { volume: volume.name().to_owned(), loader, configuration }))
+    }
+}
