@@ -53,6 +53,16 @@ pub enum Error {
         /// What it could mean.
         candidates: Vec<String>,
     },
+    /// A point was named by its age, and nothing tells that of points which are locked: open them,
+    /// or name a point by its id.
+    #[error(
+        "set {set} holds points that are sealed and were not opened: which is the newest cannot \
+         be told"
+    )]
+    AgeUnknown {
+        /// The set.
+        set: SetId,
+    },
     /// Somebody else writes, merges or copies images of the set in the folder: wait for them.
     #[error("images of set {set} are being written, merged or copied in this folder")]
     Busy {

@@ -293,6 +293,7 @@ fn judge_chain(error: &aiv_chain::Error) -> Option<Verdict> {
             )
         }
         Error::NotRestorable { state: PointState::Locked { .. }, .. } => Some(keys::NEEDS_KEY),
+        Error::AgeUnknown { .. } => Some(keys::AGE_UNKNOWN),
         Error::NotRestorable { .. } => Some(Verdict {
             code: "chain_broken",
             exit: Exit::Damage,

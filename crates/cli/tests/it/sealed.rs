@@ -97,8 +97,23 @@ fn a_sealed_chain_is_whole_with_the_passphrase_and_tells_nothing_without() {
     let json = aiv_json(&["verify", &sealed.images]).ended(0).json();
     let locked = |json: &Value| of(json, "images").iter().all(|image| image["locked"] == true);
     assert!(json["ok"] == true && locked(&json), "{json}");
-    let info = aiv_json(&["info", &sealed.latest()]).ended(0).json();
+    let newest = sealed.files().into_iter().find(|f| f.extension().unwrap() == "aii").unwrap();
+    let info = aiv_json(&["info", newest.to_str().unwrap()]).ended(0).json();
     assert!(info["locked"] == true && info["state_root"].is_null(), "{info}");
+    // Which point is the newest is in what is sealed.
+    let copies = sealed.scratch.arg("copies");
+    for command in [
+        &["info", &sealed.latest()][..],
+        &["verify", &sealed.latest()],
+        &["copy", &sealed.latest(), "--to", &copies],
+        &["archive", &sealed.latest(), "--to", &copies],
+    ] {
+        aiv_json(command).failed(6, "locked");
+    }
+    let id = point["recovery_point"].as_str().unwrap();
+    let by_id = format!("{}@{id}", sealed.images);
+    assert_eq!(aiv_json(&["info", &by_id]).ended(0).json()["recovery_point"], id);
+    assert!(point["time"].is_null(), "{point}");
     sealed.restore(&[]).failed(6, "locked");
     assert!(!sealed.scratch.path("restored.img").exists());
 

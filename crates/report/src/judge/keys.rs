@@ -13,6 +13,13 @@ pub(super) const NEEDS_KEY: Verdict = Verdict {
     hint: "name a file with --password-file, --key-file or --recovery-code-file",
 };
 
+/// For a point that was named by its age where points are locked.
+pub(super) const AGE_UNKNOWN: Verdict = Verdict {
+    hint: "give what opens them (--password-file, --key-file, --recovery-code-file), or name a \
+           point by its id: `aiv list DIR --json`",
+    ..NEEDS_KEY
+};
+
 pub(super) fn judge_image(error: &ImageError) -> Option<Verdict> {
     match error {
         ImageError::Locked { .. } => Some(NEEDS_KEY),
