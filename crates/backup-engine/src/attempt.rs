@@ -157,11 +157,12 @@ impl BackupPlan {
         base: &Base,
         hint: &Asked<'_>,
     ) -> Result<BackupReport> {
-        let Inputs { storage, limit, set, .. } = *inputs;
+        let Inputs { storage, limit, set, job, .. } = *inputs;
         let image = self.image_name(ids, base);
         let view = base.parent.as_ref().map(|parent| &parent.view);
         let options = self.options.seal.as_ref();
-        let seal = options.map(|options| seal::seal(options, view, set, storage)).transpose()?;
+        let seal = options.map(|options| seal::seal(options, view, set, storage, job));
+        let seal = seal.transpose()?;
         let keys = seal.as_ref().map_or_else(Keys::none, |s| Keys::of(s.key.clone()).required());
         let fresh = options.map(|options| &options.fresh.0);
         let begins_key = fresh.is_some() && seal.as_ref().map(|seal| &seal.key) == fresh;

@@ -92,7 +92,7 @@ impl SealArgs {
             return Ok((NewKey::Credential(credential), Vec::new()));
         }
         let unlocked = session.unlock_or_new(&found.chains, &self.unlock)?;
-        let opened = SealJob::chains(&unlocked.opened);
+        let opened = SealJob::chains(&unlocked.opened, &found.chains);
         Ok((NewKey::Credential(unlocked.credential), opened))
     }
 }

@@ -203,8 +203,9 @@ impl Folding<'_> {
         let view = View::of_point(self.storage, set, point)?;
         let split = split_of(options.split, &view, count, run.bytes_max)?;
         let options = MergeOptions { split, ..options };
+        let job = self.job;
         let merge =
-            Merge { view: &view, count, options, ids: new_ids(), name: None, job: self.job };
+            Merge { view: &view, from: None, count, options, ids: new_ids(), name: None, job };
         let merged = merge.write(self.storage, &|| {
             self.lease.check().map_err(Error::io("checking the lease before publishing"))
         })?;

@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use aiv_image_format::meta::Meta;
 use aiv_image_format::{
     Compression, Depth, Digest, Error as ImageError, Features, Image, ImageId, ImageKind,
-    ImageWriter, Keys, ParentState, SPECIFICATION, Segments, SessionTag, SetId, Superblock,
+    ImageWriter, Keys, ParentState, SPECIFICATION, Seal, Segments, SessionTag, SetId, Superblock,
     Trailer, Unsupported, smallest_split,
 };
 use aiv_volume_io::{Job, Lease, Step, Storage};
@@ -20,6 +20,7 @@ use aiv_volume_io::{Job, Lease, Step, Storage};
 use crate::error::{Error, Result};
 use crate::folder::list;
 use crate::names::{ImageName, image_name, suffix};
+use crate::slots::newest_slots;
 use crate::split::{PartFiles, discard_parts, open_parts, publish_parts, remove_interrupted};
 use crate::view::View;
 use gather::{Batch, Gather};
@@ -106,6 +107,8 @@ impl From<Compression> for MergeOptions {
 pub(crate) struct Merge<'a> {
     /// The point the merged image provides, with its whole chain.
     pub view: &'a View,
+    /// The folder its images are in, where that is another one than the merged image gets into.
+    pub from: Option<&'a dyn Storage>,
     /// So many of the newest images of the chain are merged; at least one.
     pub count: usize,
     pub options: MergeOptions,
@@ -175,7 +178,13 @@ impl Merge<'_> {
         // new: that is where no nonce comes again.
         let [a, b, c, d, ..] = self.ids.session.0;
         let salt = u32::from_le_bytes([a, b, c, d]);
-        let seal = self.view.image().seal(salt).map_err(wrap)?;
+        let mut seal = self.view.image().seal(salt).map_err(wrap)?;
+        if let Some(Seal { key, slots: Some(slots), .. }) = &mut seal {
+            let folders: Vec<&dyn Storage> = self.from.into_iter().chain([storage]).collect();
+            if let Some(newest) = newest_slots(&folders, key, self.job)? {
+                *slots = newest.to_bytes().into_boxed_slice();
+            }
+        }
         let keys = seal.as_ref().map_or(Keys::none(), |seal| Keys::of(seal.key.clone()));
         let writer = match (self.options.split, seal) {
             (None, seal) => ImageWriter::create_with(created, superblock, seal),

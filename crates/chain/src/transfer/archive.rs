@@ -74,7 +74,8 @@ pub fn archive(
     let bytes = needed(&view, count, options)?;
     check_room(to, bytes)?;
     options.split = split_of(options.split, &view, count, bytes)?;
-    let merge = Merge { view: &view, count, options, ids: new_ids(), name: None, job };
+    let merge =
+        Merge { view: &view, from: Some(from), count, options, ids: new_ids(), name: None, job };
     let merged = merge
         .write(to, &|| lease.check().map_err(Error::io("checking the lease before publishing")))?;
     Ok(ArchiveReport {
@@ -87,11 +88,13 @@ pub fn archive(
     })
 }
 
-/// Writes the point of `view` as one full image called `file` into `to`.
+/// Writes the point of `view`, whose images are in `from`, as one full image called `file` into
+/// `to`.
 ///
 /// # Errors
 /// As [`archive`]; [`Error::Io`] with [`io::ErrorKind::AlreadyExists`] when the name is taken.
 pub fn archive_as(
+    from: &dyn Storage,
     view: &View,
     to: &dyn Storage,
     file: &str,
@@ -111,7 +114,7 @@ pub fn archive_as(
     let bytes = needed(view, count, options)?;
     check_room(to, bytes)?;
     options.split = split_of(options.split, view, count, bytes)?;
-    let merge = Merge { view, count, options, ids, name: Some(file), job };
+    let merge = Merge { view, from: Some(from), count, options, ids, name: Some(file), job };
     let merged = merge
         .write(to, &|| lease.check().map_err(Error::io("checking the lease before publishing")))?;
     Ok(ArchiveReport {

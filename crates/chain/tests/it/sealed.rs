@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use aiv_chain::{
     ConsolidateOptions, ConsolidationPlan, Error, Folder, Keep, MergeOptions, PointState,
-    Protection, Selector, Set, Trust, VerifyOptions, View, archive, copy_set, keyed_chains,
-    verify_folder_keyed,
+    Protection, Selector, Set, Trust, VerifyOptions, View, archive, archive_as, change_slots,
+    copy_set, keyed_chains, verify_folder_keyed,
 };
 use aiv_image_format::{
     ChainKey, Compression, Depth, Digest, Error as ImageError, Image, Keys, Mode, Seal,
@@ -329,4 +329,58 @@ fn chains_of_several_keys_in_one_set_are_told_apart_by_time() {
     let order: Vec<_> = set.points.iter().map(|p| p.id).collect();
     assert_eq!(order, (1..=7).map(point).collect::<Vec<_>>());
     assert_eq!(find(&scan(&storage, &keys), "latest").unwrap(), point(7));
+}
+
+/// Another way in for the one there is, in all images but that of point 4, which a cut kept from
+/// it. Returns the slots of the others.
+fn cut_off_change(storage: &MemStorage) -> Vec<u8> {
+    let before = storage.contents("4.aiv").unwrap();
+    let change = |area: &KeyArea| {
+        let file = KeyFile::new(&[2; 32]).unwrap();
+        let (way, random) = (Way::KeyFile(&file), &[9; NewSlot::RANDOM]);
+        area.change(&key(), 1, &NewSlot { way, label: "new", created_unix_ms: 1, random })
+    };
+    let report = change_slots(storage, &key(), &change, Job::silent()).unwrap();
+    assert_eq!(report.changed.len(), 4);
+    storage.insert("4.aiv", before);
+    report.area.to_bytes()
+}
+
+#[track_caller]
+fn has_slots(storage: &MemStorage, file: &str, slots: &[u8]) {
+    let image = Image::open_with(storage.open(file).unwrap(), &keys()).unwrap();
+    let copies = image.slot_copies().unwrap().unwrap();
+    assert!(copies.iter().all(|copy| **copy == *slots), "{file}");
+}
+
+#[test]
+fn merged_images_have_the_newest_slots_of_the_chain_and_bring_no_removed_ones_back() {
+    for mode in [Mode::Sealed, Mode::Authenticated] {
+        let (storage, to) = (chain(mode), MemStorage::new());
+        let slots = cut_off_change(&storage);
+        let set = set_of(&storage, &keys());
+        let how = MergeOptions { parity: false, compression: Compression::Zstd(1), split: None };
+        let newest = set.point(point(4)).unwrap();
+        let made = archive(&storage, &set, newest, &to, how, &mut ids(0xb0), Job::silent());
+        has_slots(&to, &made.unwrap().file, &slots);
+        let view = View::of_point(&storage, &set, newest).unwrap();
+        let mut new_ids = ids(0xb1);
+        archive_as(&storage, &view, &to, "a.aiv", how, new_ids(), Job::silent()).unwrap();
+        has_slots(&to, "a.aiv", &slots);
+        // Also where they are only in images that the merged one does not need.
+        let first = set.point(point(1)).unwrap();
+        let view = View::of_point(&storage, &set, first).unwrap();
+        archive_as(&storage, &view, &to, "b.aiv", how, new_ids(), Job::silent()).unwrap();
+        has_slots(&to, "b.aiv", &slots);
+        let keep = Keep { newest: 1, ..Keep::default() };
+        let plan = ConsolidationPlan::new(&storage, &set, &keep, Job::silent()).unwrap();
+        let options = ConsolidateOptions {
+            compression: Compression::Zstd(1),
+            patience: Duration::ZERO,
+            split: None,
+            parity: false,
+        };
+        let report = plan.apply(&storage, &options, &mut ids(0xa0), Job::silent()).unwrap();
+        has_slots(&storage, &report.merged[0].file, &slots);
+    }
 }

@@ -69,10 +69,10 @@ pub(crate) fn archive(args: &Archive, session: &Session) -> Result<Outcome, Fail
     let (path, view) = session.with_keys(&[&args.image], &args.unlock, |keys| {
         Ok(locate_view_keyed(&args.image, keys, session.job())?)
     })?;
-    let (to, name) = storage_of(&args.to)?;
+    let ((from, _), (to, name)) = (storage_of(&path)?, storage_of(&args.to)?);
     let (compression, parity, split) = (COMPRESSION, args.parity, args.split);
     let options = MergeOptions { compression, parity, split };
-    let report = archive_as(&view, &to, name, options, merge_ids()?(), session.job())?;
+    let report = archive_as(&from, &view, &to, name, options, merge_ids()?(), session.job())?;
     let json = chains::archive_json(&path, &args.to, &report);
     Ok(Outcome::report(json, chains::archive_text(&path, &args.to, &report)))
 }
