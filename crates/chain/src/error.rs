@@ -91,6 +91,9 @@ pub enum Error {
         /// Bytes that would do.
         needed: u64,
     },
+    /// A key, and segments or parity over the pieces: the format has no such images yet.
+    #[error("an image with a key is neither split nor has parity over all its bytes")]
+    KeyedInParts,
     /// A file does not read back as it was written: it was given up.
     #[error("{file} does not read back as it was written: {what}")]
     ReadBack {
@@ -171,7 +174,7 @@ impl fmt::Display for PointState {
             Self::Restorable => f.write_str("its files changed meanwhile"),
             Self::Locked { key } => {
                 let key: String = key.0[..4].iter().map(|byte| format!("{byte:02x}")).collect();
-                write!(f, "it is locked: its image is sealed, and this needs key {key}...")
+                write!(f, "it is locked: this needs the key of its image, {key}...")
             }
             Self::Damaged(damage) => {
                 let damage: Vec<String> = damage.iter().map(ToString::to_string).collect();

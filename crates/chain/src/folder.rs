@@ -309,26 +309,31 @@ impl Folder {
         self.sets.iter().chain(&self.nameless).find(|s| s.id == id)
     }
 
-    /// Refuses a folder with points that are locked.
+    /// Refuses a folder with points of which no new image can be made without a key that was not
+    /// given: sealed ones, and those that are only authenticated.
     ///
     /// # Errors
     /// [`Error::NotRestorable`] with the first of them.
     pub fn check_unlocked(&self) -> Result<()> {
-        let mut points = self
-            .sets
-            .iter()
-            .chain(&self.nameless)
-            .flat_map(|set| set.points.iter().chain(&set.nameless));
-        let locked = points.find(|point| matches!(point.state, PointState::Locked { .. }));
-        locked.map_or(Ok(()), |point| {
-            Err(Error::NotRestorable { point: point.id, state: point.state.clone() })
-        })
+        let sets = self.sets.iter().chain(&self.nameless);
+        let mut points = sets.flat_map(|set| set.points.iter().chain(&set.nameless));
+        points.try_for_each(|point| check_key(point.id, point.protection, &self.keys))
     }
 
     /// The set with this identity.
     #[must_use]
     pub fn set(&self, id: SetId) -> Option<&Set> {
         self.sets.iter().find(|s| s.id == id)
+    }
+}
+
+/// Refuses a point whose key is not among those that were given.
+pub(crate) fn check_key(point: PointId, protection: Protection, keys: &Keys) -> Result<()> {
+    match protection.key() {
+        Some(key) if keys.find(&key.0).is_none() => {
+            Err(Error::NotRestorable { point, state: PointState::Locked { key } })
+        }
+        _ => Ok(()),
     }
 }
 

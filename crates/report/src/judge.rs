@@ -312,6 +312,7 @@ fn judge_chain(error: &aiv_chain::Error) -> Option<Verdict> {
             "read_back",
             "nothing was published; the destination returns other bytes than it was given",
         ),
+        Error::KeyedInParts => Some(keys::MERGED_IN_PARTS),
         Error::NoChain { .. } => Some(salvage::NO_CHAIN),
         Error::Changed { .. } => failed("changed", "run it again"),
         Error::InDoubt { .. } => {

@@ -18,6 +18,7 @@ use aiv_image_format::{
 use aiv_volume_io::{Job, Lease, Step, Storage};
 
 use crate::error::{Error, Result};
+use crate::facts::Protection;
 use crate::folder::list;
 use crate::names::{ImageName, image_name, suffix};
 use crate::slots::newest_slots;
@@ -27,7 +28,7 @@ use gather::{Batch, Gather};
 use run::Run;
 use write::Sink;
 
-pub(crate) use estimate::{bytes_max, bytes_with_parity};
+pub(crate) use estimate::{bytes_max, bytes_with_parity, has_parity};
 
 /// What the temporary names of images that are merged or copied end with. Backups leave files of
 /// such names alone: another lease protects them.
@@ -307,6 +308,21 @@ impl Merge<'_> {
         };
         image_name(&name, &self.ids.suffix())
     }
+}
+
+/// Refuses what no image with a key can be.
+pub(crate) fn check_parts(protection: Protection, options: &MergeOptions) -> Result<()> {
+    match protection.key() {
+        Some(_) if options.parity || options.split.is_some() => Err(Error::KeyedInParts),
+        _ => Ok(()),
+    }
+}
+
+/// Bytes that the newest `count` images of a chain may merge into, with parity where it is asked
+/// for and where any of them has it.
+pub(crate) fn bytes_needed(view: &View, count: usize, parity: bool) -> Result<u64> {
+    let bytes = bytes_max(view, count).map_err(|e| view.layers.explain(e))?;
+    Ok(if parity && !has_parity(view, count) { bytes_with_parity(bytes) } else { bytes })
 }
 
 /// How an image of at most `bytes` is split that takes the place of the first `count` of a view: as

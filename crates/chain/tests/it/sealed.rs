@@ -384,3 +384,66 @@ fn merged_images_have_the_newest_slots_of_the_chain_and_bring_no_removed_ones_ba
         has_slots(&storage, &report.merged[0].file, &slots);
     }
 }
+
+fn plainly() -> MergeOptions {
+    MergeOptions { parity: false, compression: Compression::Zstd(1), split: None }
+}
+
+fn consolidating(how: MergeOptions) -> ConsolidateOptions {
+    let MergeOptions { compression, parity, split } = how;
+    ConsolidateOptions { compression, patience: Duration::ZERO, split, parity }
+}
+
+/// What keeps points of `set` from being merged as `how` says, each way of merging; nothing may
+/// have been written for it.
+fn refusals(storage: &MemStorage, set: &Set, how: MergeOptions) -> Vec<Error> {
+    let (before, to) = (storage.names(), MemStorage::new());
+    let newest = set.point(point(4)).unwrap();
+    let view = View::of_point(storage, set, newest).unwrap();
+    let mut new_ids = ids(0xd0);
+    let plan = ConsolidationPlan::new(storage, set, &Keep::default(), Job::silent()).unwrap();
+    let errors = vec![
+        archive(storage, set, newest, &to, how, &mut new_ids, Job::silent()).unwrap_err(),
+        archive_as(storage, &view, &to, "a.aiv", how, new_ids(), Job::silent()).unwrap_err(),
+        plan.apply(storage, &consolidating(how), &mut new_ids, Job::silent()).unwrap_err(),
+    ];
+    assert_eq!((storage.names(), to.names()), (before, Vec::new()));
+    errors
+}
+
+#[test]
+fn images_with_a_key_are_not_merged_into_segments_or_with_parity_and_nothing_is_written() {
+    for mode in [Mode::Sealed, Mode::Authenticated] {
+        let storage = chain(mode);
+        let set = set_of(&storage, &keys());
+        for how in [
+            MergeOptions { parity: true, ..plainly() },
+            MergeOptions { split: Some(64 << 20), ..plainly() },
+        ] {
+            for error in refusals(&storage, &set, how) {
+                assert!(matches!(error, Error::KeyedInParts), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_chain_that_everybody_can_read_is_merged_with_its_key_only_and_says_so_first() {
+    let storage = chain(Mode::Authenticated);
+    for keys in [Keys::none(), Keys::of(ChainKey::new([9; 32]))] {
+        let folder = scan(&storage, &keys);
+        let mut errors = vec![folder.check_unlocked().unwrap_err()];
+        if keys == Keys::none() {
+            errors.extend(refusals(&storage, &folder.sets[0], plainly()));
+        }
+        for error in errors {
+            let state = PointState::Locked { key: Digest(key().commitment()) };
+            match error {
+                Error::NotRestorable { state: found, .. } => assert_eq!(found, state),
+                Error::Image { source: ImageError::Locked { .. }, .. } => {}
+                error => panic!("{error}"),
+            }
+        }
+    }
+    scan(&storage, &keys()).check_unlocked().unwrap();
+}

@@ -67,7 +67,9 @@ fn unlocked(storage: &DirStorage, keys: &Keys, session: &Session) -> Result<Fold
 
 pub(crate) fn archive(args: &Archive, session: &Session) -> Result<Outcome, Failure> {
     let (path, view) = session.with_keys(&[&args.image], &args.unlock, |keys| {
-        Ok(locate_view_keyed(&args.image, keys, session.job())?)
+        let (path, view) = locate_view_keyed(&args.image, keys, session.job())?;
+        view.check_key()?;
+        Ok((path, view))
     })?;
     let ((from, _), (to, name)) = (storage_of(&path)?, storage_of(&args.to)?);
     let (compression, parity, split) = (COMPRESSION, args.parity, args.split);

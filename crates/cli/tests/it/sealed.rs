@@ -291,6 +291,35 @@ fn an_authenticated_image_is_read_by_all_and_forged_by_nobody() {
     assert!(listed["warnings"].to_string().contains("has no key"), "{listed}");
 }
 
+#[test]
+fn a_chain_that_everybody_can_read_is_merged_by_those_who_have_its_key() {
+    let scratch = Scratch::new();
+    let disk = scratch.write("disk.img", &noise(200_000, 7));
+    let (images, pass) = (scratch.arg("images"), scratch.write("pass", PASS.as_bytes()));
+    let with = ["--password-file", pass.as_str()];
+    let backup = ["backup", &disk, "--to", &images, "--authenticate"];
+    for _ in 0..3 {
+        aiv_json(&[&backup[..], &with].concat()).ended(0);
+    }
+    let (latest, archive) = (format!("{images}@latest"), scratch.arg("archive.aiv"));
+    let names = names_in(&scratch.path("images"));
+    for command in
+        [&["archive", &latest, "--to", &archive][..], &["consolidate", &images, "--keep", "1"]]
+    {
+        aiv_json(command).failed(6, "locked");
+        for parts in [&["--parity"][..], &["--split", "64M"]] {
+            aiv_json(&[command, &with, parts].concat()).failed(5, "sealed_parts");
+        }
+        assert_eq!(names_in(&scratch.path("images")), names);
+        assert_eq!(scratch.path("archive.aiv").exists(), command[0] == "consolidate");
+        let aiv = env!("CARGO_BIN_EXE_aiv");
+        let (status, seen) = at_terminal(&format!("{aiv} {}", command.join(" ")), &[PASS]);
+        assert!(status == 0 && seen.contains("Passphrase:"), "{status}: {seen}");
+    }
+    aiv_json(&[&["verify", &archive][..], &with].concat()).ended(0);
+    aiv_json(&[&["verify", &images][..], &with].concat()).ended(0);
+}
+
 /// Types answers when the program asks, at a terminal, and returns what was to be seen there.
 fn at_terminal(command: &str, answers: &[&str]) -> (i32, String) {
     let mut terminal = Command::new("script");

@@ -20,6 +20,13 @@ pub(super) const AGE_UNKNOWN: Verdict = Verdict {
     ..NEEDS_KEY
 };
 
+/// For a merge of images with a key.
+pub(super) const MERGED_IN_PARTS: Verdict = Verdict {
+    code: "sealed_parts",
+    exit: Exit::Refused,
+    hint: "nothing was written: leave out --split and --parity",
+};
+
 pub(super) fn judge_image(error: &ImageError) -> Option<Verdict> {
     match error {
         ImageError::Locked { .. } => Some(NEEDS_KEY),
