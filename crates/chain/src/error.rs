@@ -1,6 +1,6 @@
 use std::{fmt, io};
 
-use aiv_image_format::{Error as ImageError, PointId, SetId};
+use aiv_image_format::{Digest, Error as ImageError, PointId, SetId};
 use aiv_volume_io::Canceled;
 
 use crate::folder::PointState;
@@ -94,6 +94,24 @@ pub enum Error {
     /// A key, and segments or parity over the pieces: the format has no such images yet.
     #[error("an image with a key is neither split nor has parity over all its bytes")]
     KeyedInParts,
+    /// What is to be moved is there already, locked and as another file: only the key tells whether
+    /// it is the same. Nothing was removed.
+    #[error(
+        "the destination has point {point} already, as another file ({file}): without its key          nobody can tell whether that is the same"
+    )]
+    LockedThere {
+        /// The point.
+        point: PointId,
+        /// The file in the destination.
+        file: String,
+    },
+    /// The images are in the destination, and their newest key slots are not: what opens them
+    /// here may not open them there. Nothing was removed.
+    #[error("no image in the destination has the newest key slots of key {key}")]
+    SlotsBehind {
+        /// Stands for the key.
+        key: Digest,
+    },
     /// A file does not read back as it was written: it was given up.
     #[error("{file} does not read back as it was written: {what}")]
     ReadBack {

@@ -312,6 +312,8 @@ fn judge_chain(error: &aiv_chain::Error) -> Option<Verdict> {
             "read_back",
             "nothing was published; the destination returns other bytes than it was given",
         ),
+        Error::LockedThere { .. } => Some(keys::LOCKED_THERE),
+        Error::SlotsBehind { .. } => Some(keys::SLOTS_BEHIND),
         Error::KeyedInParts => Some(keys::MERGED_IN_PARTS),
         Error::NoChain { .. } => Some(salvage::NO_CHAIN),
         Error::Changed { .. } => failed("changed", "run it again"),

@@ -27,6 +27,21 @@ pub(super) const MERGED_IN_PARTS: Verdict = Verdict {
     hint: "nothing was written: leave out --split and --parity",
 };
 
+/// For a move that would have to tell two locked files apart.
+pub(super) const LOCKED_THERE: Verdict = Verdict {
+    hint: "nothing was removed; give what opens it: --password-file, --key-file or \
+           --recovery-code-file",
+    ..NEEDS_KEY
+};
+
+/// For a move to where only older key slots are.
+pub(super) const SLOTS_BEHIND: Verdict = Verdict {
+    code: "slots_behind",
+    exit: Exit::Refused,
+    hint: "nothing was removed: make the change in both folders with `aiv key`, or copy an image file \
+           with the newest slots into the destination under another name, then try again",
+};
+
 pub(super) fn judge_image(error: &ImageError) -> Option<Verdict> {
     match error {
         ImageError::Locked { .. } => Some(NEEDS_KEY),
