@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use aiv_image_format::{
-    BlockSize, Corrupt, Digest, ImageId, ImageKind, Keys, ParentLink, PointId, SetId,
+    BlockSize, Corrupt, Digest, ImageId, ImageKind, Keys, ParentLink, PointId, SetId, peek_set,
 };
 use aiv_volume_io::{FileEntry, Storage};
 
@@ -318,6 +318,21 @@ impl Folder {
         let sets = self.sets.iter().chain(&self.nameless);
         let mut points = sets.flat_map(|set| set.points.iter().chain(&set.nameless));
         points.try_for_each(|point| check_key(point.id, point.protection, &self.keys))
+    }
+
+    /// Files that may hold points of `set`, or of any, and cannot be used or even read: of which
+    /// set such a file is tell its first bytes in `storage`, if anything does.
+    #[must_use]
+    pub fn unused(&self, storage: &dyn Storage, set: Option<SetId>) -> Vec<Stray> {
+        let may_be_of = |file: &str, set: SetId| {
+            let opened = storage.open(file).ok();
+            opened.and_then(|file| peek_set(&file)).is_none_or(|of| of == set)
+        };
+        let is_unused = |stray: &&Stray| {
+            matches!(stray.kind, StrayKind::Unusable(_) | StrayKind::Unreadable(_))
+                && set.is_none_or(|set| may_be_of(&stray.file, set))
+        };
+        self.strays.iter().filter(is_unused).cloned().collect()
     }
 
     /// The set with this identity.

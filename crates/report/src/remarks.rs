@@ -304,17 +304,29 @@ impl Remarks {
             remarks.notes.push(format!("{count} sealed: what is in them needs the key"));
         }
         remarks.unprotected(folder);
-        for lost in &folder.vanished {
+        let stray = |file: &str| folder.strays.iter().find(|stray| stray.file == file);
+        for lost in folder.vanished.iter().filter(|lost| stray(&lost.file).is_none()) {
             remarks.notes.push(format!("point {} is gone with its file {}", lost.point, lost.file));
         }
         for file in &folder.strays {
-            let line = stray_line(file);
+            let mut line = stray_line(file);
+            if let Some(lost) = folder.vanished.iter().find(|lost| lost.file == file.file) {
+                line += &format!("; point {} was in it", lost.point);
+            }
             match file.kind {
                 StrayKind::Unusable(_) | StrayKind::Unreadable(_) => remarks.warnings.push(line),
                 _ => remarks.notes.push(line),
             }
         }
         remarks
+    }
+
+    /// Remarks on files that may hold points and could not be used: what was `done` to the others
+    /// ("copied") was not to them.
+    #[must_use]
+    pub fn on_unused(strays: &[Stray], done: &str) -> Self {
+        let line = |stray: &Stray| format!("not {done}: {}", stray_line(stray));
+        Self { notes: Vec::new(), warnings: strays.iter().map(line).collect() }
     }
 
     /// Points without a key that are newer than others of their set that have one: no backup makes
@@ -395,6 +407,7 @@ fn stray_line(file: &Stray) -> String {
 mod tests {
     use super::*;
     use aiv_backup_engine::{FilesystemKind, KeptReason, WholeReason};
+    use aiv_chain::{PointId, SetId, Vanished};
 
     #[test]
     fn the_state_of_a_filesystem_is_told_with_its_place_and_what_to_do() {
@@ -576,5 +589,21 @@ mod tests {
         let remarks = Remarks::on_folder(&folder);
         assert_eq!(remarks.warnings, ["a.aiv: unusable: cut off"]);
         assert_eq!(remarks.notes.len(), 2);
+        // A file is not both gone and there.
+        let (point, set) = (PointId([7; 16]), SetId([1; 16]));
+        for file in ["a.aiv", "gone.aiv"] {
+            let name = file.to_owned();
+            let set_name = String::new();
+            folder.vanished.push(Vanished { file: name, point, set, set_name, time_unix_ms: 0 });
+        }
+        let remarks = Remarks::on_folder(&folder);
+        assert_eq!(
+            remarks.warnings,
+            [format!("a.aiv: unusable: cut off; point {point} was in it")]
+        );
+        assert_eq!(remarks.notes[0], format!("point {point} is gone with its file gone.aiv"));
+        assert_eq!(remarks.notes.len(), 3);
+        let unused = Remarks::on_unused(&folder.strays[..1], "copied").warnings;
+        assert_eq!(unused, ["not copied: a.aiv: unusable: cut off"]);
     }
 }
