@@ -32,7 +32,7 @@ pub use backup::{BackupDone, BackupJob, Backups};
 pub use error::{Error, FreezeError, Refusal, Result, SnapshotError};
 pub use freeze::freeze_guard;
 pub use hooks::{Hook, HookReport, Hooks};
-pub use keys::{KeyChange, NewKey, change_keys};
+pub use keys::{KeyChange, KeyChanges, NewKey, change_keys};
 pub use salvage::{LostFiles, LostPart, SalvageDone, SalvageJob, SalvageTo};
 pub use seal::SealJob;
 pub use source::{SeenAs, Source};

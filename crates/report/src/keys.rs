@@ -4,12 +4,13 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use aiv_chain::{KeyedChain, KeyedChains, SlotReport};
+use aiv_jobs::KeyChanges;
 use aiv_keys::{KeyArea, RecipientKey, RecoveryCode, Slot};
 use serde_json::{Value, json};
 
 use crate::json::path;
 use crate::words::{clean, short, time};
-use crate::{Outcome, Remarks};
+use crate::{Failure, Outcome, Remarks};
 
 /// What `aiv key list` has to say.
 #[must_use]
@@ -122,8 +123,16 @@ fn on_chains(found: &KeyedChains) -> Remarks {
 }
 
 /// What became of a change: `done` says what it was, in a sentence without its end.
-#[must_use]
-pub fn key_change(what: &Path, done: &str, reports: &[SlotReport], found: &KeyedChains) -> Outcome {
+///
+/// # Errors
+/// What ended it early, with what was changed all the same.
+pub fn key_change(
+    what: &Path,
+    done: &str,
+    changes: KeyChanges,
+    found: &KeyedChains,
+) -> Result<Outcome, Failure> {
+    let KeyChanges { done: reports, failed, untouched } = changes;
     let chain = |report: &SlotReport| {
         let unchanged = report.unchanged.iter();
         json!({
@@ -136,10 +145,18 @@ pub fn key_change(what: &Path, done: &str, reports: &[SlotReport], found: &Keyed
         })
     };
     let chains: Vec<Value> = reports.iter().map(chain).collect();
-    let json = json!({"path": path(what), "done": done, "chains": chains});
+    let not_reached: Vec<String> = untouched.iter().map(ToString::to_string).collect();
+    let json =
+        json!({"path": path(what), "done": done, "chains": chains, "not_reached": not_reached});
     let mut text = String::new();
     let mut remarks = Remarks::default();
-    for report in reports {
+    for key in untouched {
+        remarks.warnings.push(format!(
+            "the images of key {} were not changed: what opened them before opens them still",
+            short(key)
+        ));
+    }
+    for report in &reports {
         let key = short(aiv_chain::Digest(*report.area.commitment()));
         let count = report.changed.len();
         let images = if count == 1 { "image" } else { "images" };
@@ -162,7 +179,9 @@ pub fn key_change(what: &Path, done: &str, reports: &[SlotReport], found: &Keyed
          still"
             .to_owned(),
     );
-    Outcome::report(json, text).with(remarks)
+    Outcome::report(json, text)
+        .with(remarks)
+        .ended(failed.map_or(Ok(()), |error| Err(error.into())))
 }
 
 /// What `aiv key new-recipient` made.

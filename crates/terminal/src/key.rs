@@ -168,6 +168,6 @@ fn change(
     let (storage, found) = locate_chains(&chain.what, session.job())?;
     let opened = session.unlock(&found.chains, &chain.unlock)?.opened;
     let change = ask(session)?;
-    let reports = change_keys(&storage, &opened, &change, label, session, session.job())?;
-    Ok(keys::key_change(&chain.what, done, &reports, &found))
+    let changes = change_keys(&storage, &opened, &change, label, session, session.job())?;
+    keys::key_change(&chain.what, done, changes, &found)
 }
