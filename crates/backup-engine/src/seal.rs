@@ -46,6 +46,13 @@ impl SealOptions {
         let is_asked = self.mode.is_none_or(|mode| protection.mode() == Some(mode));
         is_asked && self.keys.find(&key.0).is_some() && !self.retired.contains(&key)
     }
+
+    /// Whether images of a set have a key that was not given.
+    pub(crate) fn leaves_key(&self, set: Option<&Set>) -> bool {
+        let mut keys =
+            set.into_iter().flat_map(|set| &set.points).map(|point| point.protection.key());
+        keys.any(|key| key.is_some_and(|key| self.keys.find(&key.0).is_none()))
+    }
 }
 
 /// The keys to open what exists with.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::json::path;
 use crate::words::{clean, short, time};
-use crate::{Failure, Outcome, Remarks};
+use crate::{Exit, Failure, Outcome, Remarks, Verdict};
 
 /// What `aiv key list` has to say.
 #[must_use]
@@ -182,6 +182,21 @@ pub fn key_change(
     Outcome::report(json, text)
         .with(remarks)
         .ended(failed.map_or(Ok(()), |error| Err(error.into())))
+}
+
+/// A change of keys where nothing has one.
+#[must_use]
+pub fn no_chain(what: &Path, found: &KeyedChains) -> Failure {
+    let hint =
+        "`aiv key list` shows which images have a key, and which files could not be looked into";
+    let verdict = Verdict { code: "no_key", exit: Exit::Failed, hint };
+    let unsure = match found.unsure.len() {
+        0 => String::new(),
+        1 => ", and 1 file could not be looked into".to_owned(),
+        count => format!(", and {count} files could not be looked into"),
+    };
+    let what = what.display();
+    Failure::new(verdict, format!("no image with a key in {what}: nothing to change{unsure}"))
 }
 
 /// What `aiv key new-recipient` made.

@@ -51,6 +51,13 @@ impl Remarks {
                 "the chain the image builds on is damaged, `aiv verify` shows where: {damage}"
             ));
         }
+        if report.leaves_key {
+            remarks.warnings.push(
+                "the image has a new key: the source has earlier images that what was given does not \
+                 open, and what opens those does not open this one"
+                    .to_owned(),
+            );
+        }
         if let Some(hint) = &report.hint {
             remarks.take_hint(hint);
         }

@@ -166,6 +166,9 @@ fn change(
     ask: impl FnOnce(&Session) -> Result<KeyChange, Failure>,
 ) -> Result<Outcome, Failure> {
     let (storage, found) = locate_chains(&chain.what, session.job())?;
+    if found.chains.is_empty() {
+        return Err(keys::no_chain(&chain.what, &found));
+    }
     let opened = session.unlock(&found.chains, &chain.unlock)?.opened;
     let change = ask(session)?;
     let changes = change_keys(&storage, &opened, &change, label, session, session.job())?;

@@ -87,7 +87,9 @@ impl SealArgs {
         if found.chains.is_empty() {
             let credential = match self.unlock.read()? {
                 Some(credential) => credential,
-                None => Credential::Passphrase(session.ask_new_passphrase()?),
+                None => Credential::Passphrase(session.ask_new_passphrase(
+                    "name a file with --password-file or --key-file, or a key with --recipient",
+                )?),
             };
             return Ok((NewKey::Credential(credential), Vec::new()));
         }

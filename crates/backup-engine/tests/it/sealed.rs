@@ -97,7 +97,8 @@ fn a_set_with_a_key_does_not_go_on_without_it_or_with_another_one() {
     assert_eq!(storage.names(), before);
     // Whoever asks for a full image gets one, with the key it brings.
     let full = BackupOptions { basis: Basis::Nothing, ..sealed(2, &[]) };
-    assert!(try_backup(&disk(2), &storage, full, 2).unwrap().parent.is_none());
+    let report = try_backup(&disk(2), &storage, full, 2).unwrap();
+    assert!(report.parent.is_none() && report.begins_key && report.leaves_key);
 }
 
 #[test]
@@ -106,7 +107,7 @@ fn a_later_full_image_has_the_key_of_the_set_and_all_its_ways_in() {
     try_backup(&disk(1), &storage, sealed(1, &[]), 1).unwrap();
     let full = BackupOptions { basis: Basis::Nothing, ..sealed(2, &[1]) };
     let report = try_backup(&disk(2), &storage, full, 2).unwrap();
-    assert!(report.parent.is_none() && !report.begins_key);
+    assert!(report.parent.is_none() && !report.begins_key && !report.leaves_key);
     let image = Image::open(storage.open(&report.image).unwrap()).unwrap();
     assert_eq!(image.superblock().key_commitment.0, key(1).commitment());
     let [a, _] = image.slot_copies().unwrap().unwrap();
@@ -115,7 +116,7 @@ fn a_later_full_image_has_the_key_of_the_set_and_all_its_ways_in() {
     let mut full = BackupOptions { basis: Basis::Nothing, ..sealed(3, &[1]) };
     seal(&mut full).mode = Some(Mode::Authenticated);
     let report = try_backup(&disk(2), &storage, full, 3).unwrap();
-    assert!(report.begins_key);
+    assert!(report.begins_key && !report.leaves_key, "its key is at hand");
     let image = Image::open(storage.open(&report.image).unwrap()).unwrap();
     assert_eq!(image.superblock().key_commitment.0, key(3).commitment());
 }

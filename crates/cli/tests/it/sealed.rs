@@ -162,6 +162,45 @@ fn a_wrong_passphrase_ends_with_its_own_status_and_changes_nothing() {
 }
 
 #[test]
+fn a_full_backup_with_another_passphrase_says_that_it_begins_a_key() {
+    let sealed = Sealed::new("pass");
+    let json =
+        sealed.back_up(&["--seal", "--full", "--password-file", &sealed.other]).ended(3).json();
+    assert!(json["warnings"].to_string().contains("has a new key"), "{json}");
+    // Whoever has both keys at hand, or one of them alone, knows.
+    let json =
+        sealed.back_up(&["--seal", "--full", "--password-file", &sealed.other]).ended(0).json();
+    assert_eq!(json["warnings"], serde_json::json!([]));
+}
+
+#[test]
+fn a_secret_key_among_the_words_is_not_repeated_and_no_key_is_no_wrong_one() {
+    let scratch = Scratch::new();
+    let secret = "aiv-secret-0123456789abcdef0123456789abcdef0123456789abcdef";
+    let (disk, images) = (scratch.write("disk.img", &noise(8192, 5)), scratch.arg("images"));
+    scratch.back_up(&disk);
+    for command in [
+        &["backup", &disk, "--to", &images, "--recipient", secret][..],
+        &["backup", &disk, "--to", &images, "--seal", "--key-file", secret],
+        &["backup", &disk, "--to", &images, "--seal", "--password-file", secret],
+        &["key", "add", &images, secret],
+        &["key", secret],
+        &["list", secret],
+    ] {
+        for run in [aiv(command), aiv_json(command)] {
+            let shown = format!("{}{}", run.stdout, run.stderr);
+            assert!(!shown.contains("0123456789") && !shown.is_empty(), "{shown}");
+        }
+    }
+    let pass = scratch.write("pass", PASS.as_bytes());
+    for change in [&["add"][..], &["change"], &["rotate"]] {
+        let args = [&["key", change[0], &images, "--password-file", &pass][..], &change[1..]];
+        let message = aiv_json(&args.concat()).failed(1, "no_key");
+        assert!(message.contains("no image with a key"), "{message}");
+    }
+}
+
+#[test]
 fn ways_in_are_added_changed_and_removed_in_every_image() {
     let sealed = Sealed::new("pass");
     sealed.back_up(&["--seal", "--password-file", &sealed.pass]).ended(0);
