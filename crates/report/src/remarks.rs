@@ -1,12 +1,12 @@
 use aiv_backup_engine::{
     BackupReport, HintReport, KeptFile, LostPoint, MapNote, NotUsed, PlanNote, Resumed,
 };
-use aiv_chain::{Checked, Folder, Image, Point, PointState, Stray, StrayKind};
-use aiv_image_format::{Corrupt, Section};
+use aiv_chain::{Checked, Depth, Folder, Image, Keys, Point, PointState, Stray, StrayKind};
+use aiv_image_format::{Corrupt, Mode, Section};
 use aiv_restore_engine::Note;
 use aiv_volume_io::Extent;
 
-use crate::words::{damage, size, stray};
+use crate::words::{damage, short, size, stray};
 
 /// Files that are kept although they match, one line each; of more there is the number.
 const NAMED_MAX: usize = 20;
@@ -354,14 +354,19 @@ impl Remarks {
         }
     }
 
-    /// Remarks on what a verification could not prove, and on files that it could not look at.
+    /// Remarks on what a verification with `keys` could not prove, and on files that it could not
+    /// look at.
     #[must_use]
-    pub fn on_unverified(images: &[Checked], strays: &[Stray]) -> Self {
+    pub fn on_unverified(images: &[Checked], strays: &[Stray], depth: Depth, keys: &Keys) -> Self {
         let mut remarks = Self::default();
         let mut sealed = 0_u64;
         for image in images {
             let locked = image.outcome.as_ref().is_ok_and(|report| report.locked);
-            if image.is_sound() && locked {
+            if !keys.is_empty()
+                && let Some(warning) = unlike_keys(image, keys)
+            {
+                remarks.warnings.push(warning);
+            } else if image.is_sound() && locked {
                 sealed += 1;
             } else if image.is_sound() && !image.is_proven() {
                 remarks.warnings.push(format!(
@@ -381,9 +386,13 @@ impl Remarks {
         }
         if sealed > 0 {
             let are = if sealed == 1 { "1 image is" } else { &format!("{sealed} images are") };
+            let looked = match depth {
+                Depth::Quick => "what is in clear was looked at, and no stored block",
+                _ => "every stored byte was compared, which finds accidents",
+            };
             remarks.notes.push(format!(
-                "{are} sealed, and no key was given: every stored byte was compared, which finds \
-                 accidents; blocks, links to parents and forgery were not checked"
+                "{are} sealed, and no key was given: {looked}; blocks, links to parents and forgery \
+                 were not checked"
             ));
         }
         for file in strays {
@@ -403,6 +412,26 @@ impl Remarks {
                 .push(format!("{bytes} bytes in {places} places {how}, the first at byte {start}"));
         }
     }
+}
+
+/// What is wrong with an image for somebody who gave `keys`; `None` when it has one of them.
+fn unlike_keys(image: &Checked, keys: &Keys) -> Option<String> {
+    let file = &image.file;
+    let protection = image.protection?;
+    let Some(key) = protection.key() else {
+        return Some(format!(
+            "{file}: has no key; where all images should have one, somebody else may have put it there"
+        ));
+    };
+    let unchecked = match protection.mode() {
+        Some(Mode::Sealed) => "blocks, links to parents and forgery",
+        _ => "forgery",
+    };
+    let key = match keys.find(&key.0) {
+        Some(_) => return None,
+        None => short(key),
+    };
+    Some(format!("{file}: has another key ({key}) than was given; not checked: {unchecked}"))
 }
 
 fn stray_line(file: &Stray) -> String {
@@ -589,7 +618,7 @@ mod tests {
             file("b.aiv", StrayKind::Foreign("begins with other bytes".to_owned())),
             file("c.aiv.part", StrayKind::Unfinished),
         ];
-        let unverified = Remarks::on_unverified(&[], &strays);
+        let unverified = Remarks::on_unverified(&[], &strays, Depth::Data, &Keys::none());
         assert_eq!((unverified.notes.len(), unverified.warnings.len()), (1, 2));
         let mut folder = Folder::default();
         folder.strays.extend(strays);

@@ -359,6 +359,40 @@ fn a_chain_that_everybody_can_read_is_merged_by_those_who_have_its_key() {
     aiv_json(&[&["verify", &images][..], &with].concat()).ended(0);
 }
 
+#[test]
+fn a_verification_with_a_key_names_what_has_another_one_or_none() {
+    let sealed = Sealed::new("pass");
+    let with = ["--password-file", sealed.pass.as_str()];
+    let quick = aiv(&["verify", &sealed.images, "--depth", "quick"]).ended(0).stdout;
+    assert!(quick.contains("no stored block") && !quick.contains("every stored byte"), "{quick}");
+    let full = aiv(&["verify", &sealed.images]).ended(0).stdout;
+    assert!(full.contains("every stored byte"), "{full}");
+    // Its name is sealed as well.
+    let set = ["--set", "disk"];
+    aiv_json(&[&["verify", &sealed.images][..], &set, &with].concat()).ended(0);
+    for (name, how) in [
+        ("other", &["--seal", "--password-file", &sealed.other][..]),
+        ("third", &["--authenticate", "--password-file", &sealed.other]),
+        ("plain", &[]),
+    ] {
+        let disk = sealed.scratch.write(&format!("{name}.img"), &noise(20_000, 8));
+        let to = sealed.scratch.arg(&format!("images/{name}"));
+        aiv_json(&[&["backup", &disk, "--to", &to][..], how].concat()).ended(0);
+    }
+    let run = aiv_json(&[&["verify", &sealed.images][..], &with].concat()).ended(3);
+    let json = run.json();
+    let about = |name: &str, words: &str| {
+        let warnings = of(&json, "warnings").iter().map(|warning| warning.as_str().unwrap());
+        warnings.filter(|w| w.starts_with(name) && w.contains(words)).count()
+    };
+    assert_eq!(about("other/", "another key"), 1, "{json}");
+    assert_eq!(about("third/", "not checked: forgery"), 1, "{json}");
+    assert_eq!(about("plain/", "has no key"), 1, "{json}");
+    assert_eq!(of(&json, "warnings").len(), 3, "{json}");
+    let text = aiv(&[&["verify", &sealed.images][..], &with].concat()).ended(3);
+    assert!(!text.stdout.contains("no key was given"), "{}", text.stdout);
+}
+
 /// Types answers when the program asks, at a terminal, and returns what was to be seen there.
 fn at_terminal(command: &str, answers: &[&str]) -> (i32, String) {
     let mut terminal = Command::new("script");
