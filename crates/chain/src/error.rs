@@ -97,7 +97,8 @@ pub enum Error {
     /// What is to be moved is there already, locked and as another file: only the key tells whether
     /// it is the same. Nothing was removed.
     #[error(
-        "the destination has point {point} already, as another file ({file}): without its key          nobody can tell whether that is the same"
+        "the destination has point {point} already, as another file ({file}): without its key \
+         nobody can tell whether that is the same"
     )]
     LockedThere {
         /// The point.

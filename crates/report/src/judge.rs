@@ -3,7 +3,6 @@
 use std::error::Error;
 use std::io::{self, ErrorKind};
 
-use aiv_chain::PointState;
 use aiv_image_format::{Error as ImageError, Unsupported};
 use aiv_restore_engine::Refusal;
 
@@ -281,6 +280,9 @@ fn judge_refusal(refusal: &Refusal) -> Option<Verdict> {
 
 fn judge_chain(error: &aiv_chain::Error) -> Option<Verdict> {
     use aiv_chain::Error;
+    if let Some(about_keys) = keys::judge_chain(error) {
+        return Some(about_keys);
+    }
     match error {
         Error::Canceled(_) => Some(CANCELED),
         Error::File(error) => Some(judge(error)),
@@ -292,8 +294,6 @@ fn judge_chain(error: &aiv_chain::Error) -> Option<Verdict> {
                  no backup is running",
             )
         }
-        Error::NotRestorable { state: PointState::Locked { .. }, .. } => Some(keys::NEEDS_KEY),
-        Error::AgeUnknown { .. } => Some(keys::AGE_UNKNOWN),
         Error::NotRestorable { .. } => Some(Verdict {
             code: "chain_broken",
             exit: Exit::Damage,
@@ -312,9 +312,6 @@ fn judge_chain(error: &aiv_chain::Error) -> Option<Verdict> {
             "read_back",
             "nothing was published; the destination returns other bytes than it was given",
         ),
-        Error::LockedThere { .. } => Some(keys::LOCKED_THERE),
-        Error::SlotsBehind { .. } => Some(keys::SLOTS_BEHIND),
-        Error::KeyedInParts => Some(keys::MERGED_IN_PARTS),
         Error::NoChain { .. } => Some(salvage::NO_CHAIN),
         Error::Changed { .. } => failed("changed", "run it again"),
         Error::InDoubt { .. } => {

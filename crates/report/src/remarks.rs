@@ -1,12 +1,14 @@
+mod unproven;
+
 use aiv_backup_engine::{
     BackupReport, HintReport, KeptFile, LostPoint, MapNote, NotUsed, PlanNote, Resumed,
 };
-use aiv_chain::{Checked, Depth, Folder, Image, Keys, Point, PointState, Stray, StrayKind};
-use aiv_image_format::{Corrupt, Mode, Section};
+use aiv_chain::{Folder, Image, Point, PointState, Stray, StrayKind};
+use aiv_image_format::{Corrupt, Section};
 use aiv_restore_engine::Note;
 use aiv_volume_io::Extent;
 
-use crate::words::{damage, short, size, stray};
+use crate::words::{damage, size, stray};
 
 /// Files that are kept although they match, one line each; of more there is the number.
 const NAMED_MAX: usize = 20;
@@ -328,14 +330,6 @@ impl Remarks {
         remarks
     }
 
-    /// Remarks on files that may hold points and could not be used: what was `done` to the others
-    /// ("copied") was not to them.
-    #[must_use]
-    pub fn on_unused(strays: &[Stray], done: &str) -> Self {
-        let line = |stray: &Stray| format!("not {done}: {}", stray_line(stray));
-        Self { notes: Vec::new(), warnings: strays.iter().map(line).collect() }
-    }
-
     /// Points without a key that are newer than others of their set that have one: no backup makes
     /// such.
     fn unprotected(&mut self, folder: &Folder) {
@@ -354,56 +348,6 @@ impl Remarks {
         }
     }
 
-    /// Remarks on what a verification with `keys` could not prove, and on files that it could not
-    /// look at.
-    #[must_use]
-    pub fn on_unverified(images: &[Checked], strays: &[Stray], depth: Depth, keys: &Keys) -> Self {
-        let mut remarks = Self::default();
-        let mut sealed = 0_u64;
-        for image in images {
-            let locked = image.outcome.as_ref().is_ok_and(|report| report.locked);
-            if !keys.is_empty()
-                && let Some(warning) = unlike_keys(image, keys)
-            {
-                remarks.warnings.push(warning);
-            } else if image.is_sound() && locked {
-                sealed += 1;
-            } else if image.is_sound() && !image.is_proven() {
-                remarks.warnings.push(format!(
-                    "{}: what it stores is sound; the rest needs an image that is missing or \
-                     damaged",
-                    image.file
-                ));
-            }
-            if let [first, rest @ ..] = image.points_affected.as_slice() {
-                let more = match rest.len() {
-                    0 => String::new(),
-                    more => format!(" and {more} more"),
-                };
-                let file = &image.file;
-                remarks.warnings.push(format!("{file}: affects point {first}{more}"));
-            }
-        }
-        if sealed > 0 {
-            let are = if sealed == 1 { "1 image is" } else { &format!("{sealed} images are") };
-            let looked = match depth {
-                Depth::Quick => "what is in clear was looked at, and no stored block",
-                _ => "every stored byte was compared, which finds accidents",
-            };
-            remarks.notes.push(format!(
-                "{are} sealed, and no key was given: {looked}; blocks, links to parents and forgery \
-                 were not checked"
-            ));
-        }
-        for file in strays {
-            match file.kind {
-                StrayKind::Unfinished => remarks.notes.push(stray_line(file)),
-                _ => remarks.warnings.push(format!("not verified: {}", stray_line(file))),
-            }
-        }
-        remarks
-    }
-
     fn lost(&mut self, extents: &[Extent], how: &str) {
         if let Some(first) = extents.first() {
             let bytes: u64 = extents.iter().map(|extent| extent.len).sum();
@@ -412,26 +356,6 @@ impl Remarks {
                 .push(format!("{bytes} bytes in {places} places {how}, the first at byte {start}"));
         }
     }
-}
-
-/// What is wrong with an image for somebody who gave `keys`; `None` when it has one of them.
-fn unlike_keys(image: &Checked, keys: &Keys) -> Option<String> {
-    let file = &image.file;
-    let protection = image.protection?;
-    let Some(key) = protection.key() else {
-        return Some(format!(
-            "{file}: has no key; where all images should have one, somebody else may have put it there"
-        ));
-    };
-    let unchecked = match protection.mode() {
-        Some(Mode::Sealed) => "blocks, links to parents and forgery",
-        _ => "forgery",
-    };
-    let key = match keys.find(&key.0) {
-        Some(_) => return None,
-        None => short(key),
-    };
-    Some(format!("{file}: has another key ({key}) than was given; not checked: {unchecked}"))
 }
 
 fn stray_line(file: &Stray) -> String {
@@ -443,7 +367,7 @@ fn stray_line(file: &Stray) -> String {
 mod tests {
     use super::*;
     use aiv_backup_engine::{FilesystemKind, KeptReason, WholeReason};
-    use aiv_chain::{PointId, SetId, Vanished};
+    use aiv_chain::{Depth, Keys, PointId, SetId, Vanished};
 
     #[test]
     fn the_state_of_a_filesystem_is_told_with_its_place_and_what_to_do() {

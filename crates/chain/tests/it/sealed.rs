@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use aiv_chain::{
-    ConsolidateOptions, ConsolidationPlan, Error, Folder, Keep, MergeOptions, MoveReport,
-    PointState, Protection, Selector, Set, Trust, VerifyOptions, View, archive, archive_as,
-    change_slots, copy_set, keyed_chains, move_point, move_set, verify_folder_keyed,
+    ConsolidateOptions, ConsolidationPlan, Error, Folder, Keep, MergeOptions, PointState,
+    Protection, Selector, Set, Trust, VerifyOptions, View, archive, copy_set, keyed_chains,
+    verify_folder_keyed,
 };
 use aiv_image_format::{
     ChainKey, Compression, Depth, Digest, Error as ImageError, Image, Keys, Mode, Seal,
@@ -19,15 +19,15 @@ use crate::common::BLOCK;
 use crate::consolidate::ids;
 use crate::described::read_all;
 
-fn key() -> ChainKey {
+pub(crate) fn key() -> ChainKey {
     ChainKey::new([0x42; 32])
 }
 
-fn keys() -> Keys {
+pub(crate) fn keys() -> Keys {
     Keys::of(key())
 }
 
-fn seal(mode: Mode) -> Option<Seal> {
+pub(crate) fn seal(mode: Mode) -> Option<Seal> {
     let file = KeyFile::new(&[1; 32]).unwrap();
     let new = NewSlot {
         way: Way::KeyFile(&file),
@@ -40,7 +40,7 @@ fn seal(mode: Mode) -> Option<Seal> {
 }
 
 /// The bytes of the disk at one time.
-fn disk(number: u8) -> Vec<u8> {
+pub(crate) fn disk(number: u8) -> Vec<u8> {
     let mut bytes: Vec<u8> =
         (0..6 * BLOCK as u64).map(|at| (at * at / 97).to_le_bytes()[0]).collect();
     for change in 0..number {
@@ -53,7 +53,7 @@ fn disk(number: u8) -> Vec<u8> {
 }
 
 /// Four points in a line.
-fn chain(mode: Mode) -> MemStorage {
+pub(crate) fn chain(mode: Mode) -> MemStorage {
     let storage = MemStorage::new();
     for number in 1..=4u8 {
         let step = Step { seal: seal(mode), ..Step::new(number.into(), disk(number)) };
@@ -66,11 +66,11 @@ fn chain(mode: Mode) -> MemStorage {
     storage
 }
 
-fn scan(storage: &dyn Storage, keys: &Keys) -> Folder {
+pub(crate) fn scan(storage: &dyn Storage, keys: &Keys) -> Folder {
     Folder::scan_keyed(storage, keys, Trust::Files, Job::silent()).unwrap().0
 }
 
-fn set_of(storage: &dyn Storage, keys: &Keys) -> Set {
+pub(crate) fn set_of(storage: &dyn Storage, keys: &Keys) -> Set {
     let mut folder = scan(storage, keys);
     assert_eq!((folder.sets.len(), folder.strays.len()), (1, 0), "{:?}", folder.strays);
     folder.sets.remove(0)
@@ -329,284 +329,4 @@ fn chains_of_several_keys_in_one_set_are_told_apart_by_time() {
     let order: Vec<_> = set.points.iter().map(|p| p.id).collect();
     assert_eq!(order, (1..=7).map(point).collect::<Vec<_>>());
     assert_eq!(find(&scan(&storage, &keys), "latest").unwrap(), point(7));
-}
-
-/// Another way in for the one there is, in all images but that of point 4, which a cut kept from
-/// it. Returns the slots of the others.
-fn cut_off_change(storage: &MemStorage) -> Vec<u8> {
-    let before = storage.contents("4.aiv").unwrap();
-    let change = |area: &KeyArea| {
-        let file = KeyFile::new(&[2; 32]).unwrap();
-        let (way, random) = (Way::KeyFile(&file), &[9; NewSlot::RANDOM]);
-        area.change(&key(), 1, &NewSlot { way, label: "new", created_unix_ms: 1, random })
-    };
-    let report = change_slots(storage, &key(), &change, Job::silent()).unwrap();
-    assert_eq!(report.changed.len(), 4);
-    storage.insert("4.aiv", before);
-    report.area.to_bytes()
-}
-
-#[track_caller]
-fn has_slots(storage: &MemStorage, file: &str, slots: &[u8]) {
-    let image = Image::open_with(storage.open(file).unwrap(), &keys()).unwrap();
-    let copies = image.slot_copies().unwrap().unwrap();
-    assert!(copies.iter().all(|copy| **copy == *slots), "{file}");
-}
-
-#[test]
-fn merged_images_have_the_newest_slots_of_the_chain_and_bring_no_removed_ones_back() {
-    for mode in [Mode::Sealed, Mode::Authenticated] {
-        let (storage, to) = (chain(mode), MemStorage::new());
-        let slots = cut_off_change(&storage);
-        let set = set_of(&storage, &keys());
-        let how = MergeOptions { parity: false, compression: Compression::Zstd(1), split: None };
-        let newest = set.point(point(4)).unwrap();
-        let made = archive(&storage, &set, newest, &to, how, &mut ids(0xb0), Job::silent());
-        has_slots(&to, &made.unwrap().file, &slots);
-        let view = View::of_point(&storage, &set, newest).unwrap();
-        let mut new_ids = ids(0xb1);
-        archive_as(&storage, &view, &to, "a.aiv", how, new_ids(), Job::silent()).unwrap();
-        has_slots(&to, "a.aiv", &slots);
-        // Also where they are only in images that the merged one does not need.
-        let first = set.point(point(1)).unwrap();
-        let view = View::of_point(&storage, &set, first).unwrap();
-        archive_as(&storage, &view, &to, "b.aiv", how, new_ids(), Job::silent()).unwrap();
-        has_slots(&to, "b.aiv", &slots);
-        let keep = Keep { newest: 1, ..Keep::default() };
-        let plan = ConsolidationPlan::new(&storage, &set, &keep, Job::silent()).unwrap();
-        let options = ConsolidateOptions {
-            compression: Compression::Zstd(1),
-            patience: Duration::ZERO,
-            split: None,
-            parity: false,
-        };
-        let report = plan.apply(&storage, &options, &mut ids(0xa0), Job::silent()).unwrap();
-        has_slots(&storage, &report.merged[0].file, &slots);
-    }
-}
-
-fn plainly() -> MergeOptions {
-    MergeOptions { parity: false, compression: Compression::Zstd(1), split: None }
-}
-
-fn consolidating(how: MergeOptions) -> ConsolidateOptions {
-    let MergeOptions { compression, parity, split } = how;
-    ConsolidateOptions { compression, patience: Duration::ZERO, split, parity }
-}
-
-/// What keeps points of `set` from being merged as `how` says, each way of merging; nothing may
-/// have been written for it.
-fn refusals(storage: &MemStorage, set: &Set, how: MergeOptions) -> Vec<Error> {
-    let (before, to) = (storage.names(), MemStorage::new());
-    let newest = set.point(point(4)).unwrap();
-    let view = View::of_point(storage, set, newest).unwrap();
-    let mut new_ids = ids(0xd0);
-    let plan = ConsolidationPlan::new(storage, set, &Keep::default(), Job::silent()).unwrap();
-    let errors = vec![
-        archive(storage, set, newest, &to, how, &mut new_ids, Job::silent()).unwrap_err(),
-        archive_as(storage, &view, &to, "a.aiv", how, new_ids(), Job::silent()).unwrap_err(),
-        plan.apply(storage, &consolidating(how), &mut new_ids, Job::silent()).unwrap_err(),
-    ];
-    assert_eq!((storage.names(), to.names()), (before, Vec::new()));
-    errors
-}
-
-#[test]
-fn images_with_a_key_are_not_merged_into_segments_or_with_parity_and_nothing_is_written() {
-    for mode in [Mode::Sealed, Mode::Authenticated] {
-        let storage = chain(mode);
-        let set = set_of(&storage, &keys());
-        for how in [
-            MergeOptions { parity: true, ..plainly() },
-            MergeOptions { split: Some(64 << 20), ..plainly() },
-        ] {
-            for error in refusals(&storage, &set, how) {
-                assert!(matches!(error, Error::KeyedInParts), "{error}");
-            }
-        }
-    }
-}
-
-#[test]
-fn a_chain_that_everybody_can_read_is_merged_with_its_key_only_and_says_so_first() {
-    let storage = chain(Mode::Authenticated);
-    for keys in [Keys::none(), Keys::of(ChainKey::new([9; 32]))] {
-        let folder = scan(&storage, &keys);
-        let mut errors = vec![folder.check_unlocked().unwrap_err()];
-        if keys == Keys::none() {
-            errors.extend(refusals(&storage, &folder.sets[0], plainly()));
-        }
-        for error in errors {
-            let state = PointState::Locked { key: Digest(key().commitment()) };
-            match error {
-                Error::NotRestorable { state: found, .. } => assert_eq!(found, state),
-                Error::Image { source: ImageError::Locked { .. }, .. } => {}
-                error => panic!("{error}"),
-            }
-        }
-    }
-    scan(&storage, &keys()).check_unlocked().unwrap();
-}
-
-fn move_all(from: &MemStorage, keys: &Keys, to: &MemStorage) -> Result<MoveReport, Error> {
-    let set = set_of(from, keys);
-    move_set(from, &set, to, Duration::ZERO, &mut ids(0xc1), Job::silent())
-}
-
-#[track_caller]
-fn reads_as_ever(storage: &MemStorage) {
-    let set = set_of(storage, &keys());
-    assert_eq!(set.points.len(), 4);
-    for (number, point) in (1u8..).zip(&set.points) {
-        assert!(read_all(&View::of_point(storage, &set, point).unwrap()) == disk(number));
-    }
-}
-
-#[test]
-fn a_locked_chain_moves_without_its_key_also_where_it_is_there_already() {
-    for copied_before in [false, true] {
-        let (from, to) = (chain(Mode::Sealed), MemStorage::new());
-        if copied_before {
-            let set = set_of(&from, &Keys::none());
-            copy_set(&from, &set, &to, &mut ids(0xc0), Job::silent()).unwrap();
-        }
-        let report = move_all(&from, &Keys::none(), &to).unwrap();
-        assert_eq!((report.removed.len(), report.left.len()), (4, 0));
-        let there = if copied_before { 4 } else { 0 };
-        assert_eq!((report.copy.were_there.len(), report.copy.left_out.len()), (there, 0));
-        assert_eq!(from.names(), Vec::<String>::new());
-        reads_as_ever(&to);
-    }
-    let (from, to) = (chain(Mode::Sealed), MemStorage::new());
-    let set = set_of(&from, &Keys::none());
-    let newest = set.point(point(4)).unwrap();
-    let mut ids = ids(0xc2);
-    let report = move_point(&from, &set, newest, &to, Duration::ZERO, &mut ids, Job::silent());
-    assert_eq!(report.unwrap().removed, ["4.aiv"]);
-    reads_as_ever(&to);
-}
-
-#[test]
-fn a_locked_image_never_goes_for_one_that_only_says_that_it_is_the_same() {
-    let (from, to) = (chain(Mode::Sealed), MemStorage::new());
-    let set = set_of(&from, &keys());
-    let newest = set.point(point(4)).unwrap();
-    archive(&from, &set, newest, &to, plainly(), &mut ids(0xc3), Job::silent()).unwrap();
-    let error = move_all(&from, &Keys::none(), &to).unwrap_err();
-    assert!(matches!(error, Error::LockedThere { point: of, .. } if of == point(4)), "{error}");
-    reads_as_ever(&from);
-    move_all(&from, &keys(), &to).unwrap();
-    assert_eq!(from.names(), Vec::<String>::new());
-    reads_as_ever(&to);
-}
-
-#[test]
-fn a_damaged_locked_image_is_not_moved_and_neither_is_one_whose_copy_is_damaged() {
-    for in_destination in [false, true] {
-        let (from, to) = (chain(Mode::Sealed), MemStorage::new());
-        let set = set_of(&from, &Keys::none());
-        if in_destination {
-            copy_set(&from, &set, &to, &mut ids(0xc0), Job::silent()).unwrap();
-        }
-        crate::common::damage(if in_destination { &to } else { &from }, "3.aiv", 40_000);
-        let error = move_all(&from, &Keys::none(), &to).unwrap_err();
-        let corrupt = |e: &Error| matches!(e, Error::Image { source: ImageError::Corrupt(_), .. });
-        assert!(corrupt(&error), "{error}");
-        assert_eq!(from.names().len(), 4);
-    }
-}
-
-#[test]
-fn images_do_not_go_where_only_old_key_slots_would_be_left() {
-    for keys in [Keys::none(), keys()] {
-        let (from, to) = (chain(Mode::Sealed), MemStorage::new());
-        let set = set_of(&from, &keys);
-        copy_set(&from, &set, &to, &mut ids(0xc0), Job::silent()).unwrap();
-        let slots = cut_off_change(&from);
-        let error = move_all(&from, &keys, &to).unwrap_err();
-        assert!(matches!(error, Error::SlotsBehind { .. }), "{error}");
-        reads_as_ever(&from);
-        // One image with them is enough: all are opened through any of them.
-        to.insert("again.aiv", from.contents("1.aiv").unwrap().to_vec());
-        assert_eq!(move_all(&from, &keys, &to).unwrap().removed.len(), 4);
-        has_slots(&to, "again.aiv", &slots);
-    }
-}
-
-/// Changes the code of both trailers, and makes their checksums right again: what somebody
-/// without the key can make.
-fn forge(storage: &MemStorage, file: &str) {
-    let mut bytes = storage.contents(file).unwrap().to_vec();
-    let last = bytes.len() - 4096;
-    let magic = bytes[last..last + 8].to_vec();
-    let mut forged = 0;
-    for page in bytes.chunks_mut(4096).filter(|page| page.starts_with(&magic)) {
-        page[512] ^= 1;
-        let hash = blake3::keyed_hash(b"aivory draft: trailer           ", &page[..4060]);
-        page[4060..4092].copy_from_slice(hash.as_bytes());
-        let crc = crc32c::crc32c_append(crc32c::crc32c(b"aiv.trlr"), &page[..4092]);
-        page[4092..].copy_from_slice(&crc.to_le_bytes());
-        forged += 1;
-    }
-    assert_eq!(forged, 2);
-    storage.insert(file, bytes);
-}
-
-fn verifying(since: Option<u64>) -> VerifyOptions {
-    VerifyOptions { depth: Depth::Data, not_verified_since: since, now_unix_ms: 9, set: None }
-}
-
-#[test]
-fn a_forged_image_in_a_folder_is_damage_for_whoever_has_the_key() {
-    for mode in [Mode::Sealed, Mode::Authenticated] {
-        let storage = chain(mode);
-        forge(&storage, "4.aiv");
-        let verify =
-            |keys: &Keys| verify_folder_keyed(&storage, &verifying(None), keys, Job::silent());
-        assert!(verify(&Keys::none()).unwrap().images.iter().all(|image| image.is_sound()));
-        let found = verify(&keys()).unwrap();
-        assert_eq!((found.images.len(), found.strays.len()), (4, 0));
-        for image in &found.images {
-            assert_eq!(image.is_sound(), image.file != "4.aiv");
-            assert_eq!(image.is_forged(), image.file == "4.aiv", "{image:?}");
-        }
-    }
-}
-
-#[test]
-fn what_was_proven_without_the_key_is_proven_again_for_whoever_has_it() {
-    let storage = chain(Mode::Authenticated);
-    // As if it had never been another file: the catalogue goes by names, lengths and stamps.
-    forge(&storage, "4.aiv");
-    let verify =
-        |keys: &Keys| verify_folder_keyed(&storage, &verifying(Some(1)), keys, Job::silent());
-    let first = verify(&Keys::none()).unwrap();
-    first.record(&storage, Job::silent()).unwrap();
-    let again = verify(&Keys::none()).unwrap();
-    assert!(again.images.iter().all(|image| image.skipped.is_some()), "{again:?}");
-    let found = verify(&keys()).unwrap();
-    let forged: Vec<&str> =
-        found.images.iter().filter(|i| i.is_forged()).map(|i| i.file.as_str()).collect();
-    assert_eq!(forged, ["4.aiv"]);
-    assert!(found.images.iter().all(|image| image.skipped.is_none()));
-}
-
-#[test]
-fn a_verified_image_says_which_key_it_has() {
-    let storage = chain(Mode::Sealed);
-    let other = ChainKey::new([8; 32]);
-    let authenticated = Seal { mode: Mode::Authenticated, ..Seal::new(other.clone(), 1) };
-    let steps = [(5, Some(authenticated)), (6, None)];
-    for (number, seal) in steps {
-        Step { seal, full_number: 7, ..Step::new(number, disk(1)) }.write(
-            &storage,
-            &format!("{number}.aiv"),
-            None,
-        );
-    }
-    let found = verify_folder_keyed(&storage, &verifying(None), &keys(), Job::silent()).unwrap();
-    let of: Vec<Protection> = found.images.iter().map(|i| i.protection.unwrap()).collect();
-    let sealed = Protection::Sealed(Digest(key().commitment()));
-    let authenticated = Protection::Authenticated(Digest(other.commitment()));
-    assert_eq!(of, [sealed, sealed, sealed, sealed, authenticated, Protection::None]);
 }
