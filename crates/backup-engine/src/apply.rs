@@ -121,6 +121,9 @@ pub struct BackupReport {
     pub leftovers_removed: Vec<String>,
     /// Whether the image is the first with its key.
     pub begins_key: bool,
+    /// Whether it is, and the source has images with a key that was not given: what opens those
+    /// does not open this one.
+    pub leaves_key: bool,
     /// The interrupted backup that this one went on with, if it did.
     pub resumed: Option<Resumed>,
     /// Why an interrupted backup with the same plan was not gone on with but begun anew, if

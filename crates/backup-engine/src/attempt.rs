@@ -60,6 +60,8 @@ struct Begun<'a> {
     keys: Keys,
     /// Whether it is the first one with its key.
     begins_key: bool,
+    /// Whether it is, and others have a key that was not given.
+    leaves_key: bool,
     /// Where it is until it is published.
     parts: Parts,
     unfinished: Option<Unfinished>,
@@ -146,8 +148,17 @@ impl BackupPlan {
         let (parts, unfinished) = (Parts::One(candidate.name.clone()), Some(unfinished));
         let keys = Keys::none();
         let resumed = Some(resumed);
-        let begins_key = false;
-        Ok(Ok(Begun { writer, keys, begins_key, parts, unfinished, resumed, captured, pacer }))
+        Ok(Ok(Begun {
+            writer,
+            keys,
+            begins_key: false,
+            leaves_key: false,
+            parts,
+            unfinished,
+            resumed,
+            captured,
+            pacer,
+        }))
     }
 
     fn make_anew(
@@ -157,14 +168,16 @@ impl BackupPlan {
         base: &Base,
         hint: &Asked<'_>,
     ) -> Result<BackupReport> {
-        let Inputs { storage, limit, set, .. } = *inputs;
+        let Inputs { storage, limit, set, job, .. } = *inputs;
         let image = self.image_name(ids, base);
         let view = base.parent.as_ref().map(|parent| &parent.view);
         let options = self.options.seal.as_ref();
-        let seal = options.map(|options| seal::seal(options, view, set, storage)).transpose()?;
+        let seal = options.map(|options| seal::seal(options, view, set, storage, job));
+        let seal = seal.transpose()?;
         let keys = seal.as_ref().map_or_else(Keys::none, |s| Keys::of(s.key.clone()).required());
         let fresh = options.map(|options| &options.fresh.0);
         let begins_key = fresh.is_some() && seal.as_ref().map(|seal| &seal.key) == fresh;
+        let leaves_key = begins_key && options.is_some_and(|options| options.leaves_key(set));
         let split = self.options.split;
         let parts = match split {
             None => Parts::One(part_name(&image, set_id(&self.source_id))),
@@ -175,7 +188,17 @@ impl BackupPlan {
         let captured = self.capture(inputs, base, None, None).nothing_captured();
         let (unfinished, resumed) = (None, None);
         let pacer = limit.map(Pacer::new);
-        let begun = Begun { writer, keys, begins_key, parts, unfinished, resumed, captured, pacer };
+        let begun = Begun {
+            writer,
+            keys,
+            begins_key,
+            leaves_key,
+            parts,
+            unfinished,
+            resumed,
+            captured,
+            pacer,
+        };
         self.complete(inputs, ids, base, hint, begun)
     }
 
@@ -226,8 +249,17 @@ impl BackupPlan {
         image: &str,
     ) -> Result<BackupReport> {
         let Inputs { source, watched, released, storage, inventory, job, .. } = *inputs;
-        let Begun { mut writer, keys, begins_key, parts, unfinished, resumed, captured, pacer } =
-            begun;
+        let Begun {
+            mut writer,
+            keys,
+            begins_key,
+            leaves_key,
+            parts,
+            unfinished,
+            resumed,
+            captured,
+            pacer,
+        } = begun;
         let in_image = |source| Error::of_image(image, source);
         let Base { geometry, ref parent, kind, .. } = *base;
         writer.set_checkpoint_bytes(self.options.checkpoint_bytes);
@@ -310,6 +342,7 @@ impl BackupPlan {
             resumed,
             not_resumed: None,
             begins_key,
+            leaves_key,
         })
     }
 

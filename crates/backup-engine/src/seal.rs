@@ -1,9 +1,9 @@
 //! Images with keys: which key an image gets, and what it may build on.
 
-use aiv_chain::{Folder, Point, Protection, Set, View};
+use aiv_chain::{Folder, Point, Protection, Set, View, newest_slots};
 use aiv_image_format::{ChainKey, Digest, Image, ImageId, Keys, Mode, Seal, SessionTag, SetId};
 use aiv_keys::KeyArea;
-use aiv_volume_io::Storage;
+use aiv_volume_io::{Job, Storage};
 
 use crate::error::{Error, Refusal, Result};
 use crate::facts::Basis;
@@ -45,6 +45,13 @@ impl SealOptions {
         let Some(key) = protection.key() else { return false };
         let is_asked = self.mode.is_none_or(|mode| protection.mode() == Some(mode));
         is_asked && self.keys.find(&key.0).is_some() && !self.retired.contains(&key)
+    }
+
+    /// Whether images of a set have a key that was not given.
+    pub(crate) fn leaves_key(&self, set: Option<&Set>) -> bool {
+        let mut keys =
+            set.into_iter().flat_map(|set| &set.points).map(|point| point.protection.key());
+        keys.any(|key| key.is_some_and(|key| self.keys.find(&key.0).is_none()))
     }
 }
 
@@ -90,26 +97,38 @@ pub(crate) fn check_newest(
 }
 
 /// What the new image is written with: the key of its parent, else that of the newest image of
-/// the set that has one, else a new one.
+/// the set that has one, else a new one; and the newest slots of all images that have the key.
 pub(crate) fn seal(
     options: &SealOptions,
     parent: Option<&View>,
     set: Option<&Set>,
     storage: &dyn Storage,
+    job: Job<'_>,
 ) -> Result<Seal> {
-    let (key, area, mode) = match parent {
+    let (key, mut area, mode) = match parent {
         Some(view) => of_image(options, view.image())?.ok_or(Refusal::NoSlots)?,
         None => of_set(options, set, storage).unwrap_or_else(|| {
             let (key, area) = &options.fresh;
             (key.clone(), area.clone(), options.mode.unwrap_or(Mode::Sealed))
         }),
     };
+    // The lease of the set keeps others from changing them from here on.
+    if let Some(newest) = newest_slots(&[storage], &key, job).map_err(unlooked)? {
+        area = newest;
+    }
     Ok(Seal {
         mode,
         padding: options.padding,
         slots: Some(area.to_bytes().into_boxed_slice()),
         ..Seal::new(key, options.hedge.nonce_salt)
     })
+}
+
+fn unlooked(error: aiv_chain::Error) -> Error {
+    match error {
+        aiv_chain::Error::Canceled(canceled) => canceled.into(),
+        error => Error::Folder(error),
+    }
 }
 
 type WithSlots = (ChainKey, KeyArea, Mode);

@@ -1,6 +1,6 @@
 use std::{fmt, io};
 
-use aiv_image_format::{Error as ImageError, PointId, SetId};
+use aiv_image_format::{Digest, Error as ImageError, PointId, SetId};
 use aiv_volume_io::Canceled;
 
 use crate::folder::PointState;
@@ -53,6 +53,16 @@ pub enum Error {
         /// What it could mean.
         candidates: Vec<String>,
     },
+    /// A point was named by its age, and nothing tells that of points which are locked: open them,
+    /// or name a point by its id.
+    #[error(
+        "set {set} holds points that are sealed and were not opened: which is the newest cannot \
+         be told"
+    )]
+    AgeUnknown {
+        /// The set.
+        set: SetId,
+    },
     /// Somebody else writes, merges or copies images of the set in the folder: wait for them.
     #[error("images of set {set} are being written, merged or copied in this folder")]
     Busy {
@@ -80,6 +90,28 @@ pub enum Error {
         split: u64,
         /// Bytes that would do.
         needed: u64,
+    },
+    /// A key, and segments or parity over the pieces: the format has no such images yet.
+    #[error("an image with a key is neither split nor has parity over all its bytes")]
+    KeyedInParts,
+    /// What is to be moved is there already, locked and as another file: only the key tells whether
+    /// it is the same. Nothing was removed.
+    #[error(
+        "the destination has point {point} already, as another file ({file}): without its key \
+         nobody can tell whether that is the same"
+    )]
+    LockedThere {
+        /// The point.
+        point: PointId,
+        /// The file in the destination.
+        file: String,
+    },
+    /// The images are in the destination, and their newest key slots are not: what opens them
+    /// here may not open them there. Nothing was removed.
+    #[error("no image in the destination has the newest key slots of key {key}")]
+    SlotsBehind {
+        /// Stands for the key.
+        key: Digest,
     },
     /// A file does not read back as it was written: it was given up.
     #[error("{file} does not read back as it was written: {what}")]
@@ -161,7 +193,7 @@ impl fmt::Display for PointState {
             Self::Restorable => f.write_str("its files changed meanwhile"),
             Self::Locked { key } => {
                 let key: String = key.0[..4].iter().map(|byte| format!("{byte:02x}")).collect();
-                write!(f, "it is locked: its image is sealed, and this needs key {key}...")
+                write!(f, "it is locked: this needs the key of its image, {key}...")
             }
             Self::Damaged(damage) => {
                 let damage: Vec<String> = damage.iter().map(ToString::to_string).collect();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use aiv_image_format::{
-    BlockSize, Corrupt, Digest, ImageId, ImageKind, Keys, ParentLink, PointId, SetId,
+    BlockSize, Corrupt, Digest, ImageId, ImageKind, Keys, ParentLink, PointId, SetId, peek_set,
 };
 use aiv_volume_io::{FileEntry, Storage};
 
@@ -39,7 +39,8 @@ pub struct Set {
     pub host: String,
     /// The source's identity as text.
     pub source_id: String,
-    /// The points, oldest first.
+    /// The points, oldest first, as far as their images were opened: nothing tells the place of
+    /// those that are locked.
     pub points: Vec<Point>,
     /// Images whose META is damaged: other points can still build on them, and they can be
     /// restored by the name of their file.
@@ -91,6 +92,9 @@ pub struct Point {
     pub comment: String,
     /// Whether it can be restored, as far as its structures tell.
     pub state: PointState,
+    /// Whether its image is sealed and was not opened: its numbers and its time are unknown,
+    /// whatever else keeps it from being restored.
+    pub locked: bool,
     /// What the last verification of its file found, when the file is unchanged since.
     pub verified: Option<Verified>,
     /// The newest file of its chain in which a verification found damage. The point can still
@@ -305,26 +309,46 @@ impl Folder {
         self.sets.iter().chain(&self.nameless).find(|s| s.id == id)
     }
 
-    /// Refuses a folder with points that are locked.
+    /// Refuses a folder with points of which no new image can be made without a key that was not
+    /// given: sealed ones, and those that are only authenticated.
     ///
     /// # Errors
     /// [`Error::NotRestorable`] with the first of them.
     pub fn check_unlocked(&self) -> Result<()> {
-        let mut points = self
-            .sets
-            .iter()
-            .chain(&self.nameless)
-            .flat_map(|set| set.points.iter().chain(&set.nameless));
-        let locked = points.find(|point| matches!(point.state, PointState::Locked { .. }));
-        locked.map_or(Ok(()), |point| {
-            Err(Error::NotRestorable { point: point.id, state: point.state.clone() })
-        })
+        let sets = self.sets.iter().chain(&self.nameless);
+        let mut points = sets.flat_map(|set| set.points.iter().chain(&set.nameless));
+        points.try_for_each(|point| check_key(point.id, point.protection, &self.keys))
+    }
+
+    /// Files that may hold points of `set`, or of any, and cannot be used or even read: of which
+    /// set such a file is tell its first bytes in `storage`, if anything does.
+    #[must_use]
+    pub fn unused(&self, storage: &dyn Storage, set: Option<SetId>) -> Vec<Stray> {
+        let may_be_of = |file: &str, set: SetId| {
+            let opened = storage.open(file).ok();
+            opened.and_then(|file| peek_set(&file)).is_none_or(|of| of == set)
+        };
+        let is_unused = |stray: &&Stray| {
+            matches!(stray.kind, StrayKind::Unusable(_) | StrayKind::Unreadable(_))
+                && set.is_none_or(|set| may_be_of(&stray.file, set))
+        };
+        self.strays.iter().filter(is_unused).cloned().collect()
     }
 
     /// The set with this identity.
     #[must_use]
     pub fn set(&self, id: SetId) -> Option<&Set> {
         self.sets.iter().find(|s| s.id == id)
+    }
+}
+
+/// Refuses a point whose key is not among those that were given.
+pub(crate) fn check_key(point: PointId, protection: Protection, keys: &Keys) -> Result<()> {
+    match protection.key() {
+        Some(key) if keys.find(&key.0).is_none() => {
+            Err(Error::NotRestorable { point, state: PointState::Locked { key } })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -344,16 +368,19 @@ pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     causes.join(": ")
 }
 
-/// Sorts the points of a set from the oldest to the newest.
-fn age(point: &Point) -> impl Ord + use<> {
-    (point.full_number, point.increment_number, point.time_unix_ms, point.id)
+/// Sorts the points of a set from the oldest to the newest. Whoever wrote `numbered` points had
+/// opened all of them. Chains of several keys, or of none, may not have known of each other, and
+/// give the same numbers again: only their clocks put them in order.
+fn age(point: &Point, numbered: bool) -> impl Ord + use<> {
+    let (first, time) = if numbered { (0, point.time_unix_ms) } else { (point.time_unix_ms, 0) };
+    (first, point.full_number, point.increment_number, time, point.id)
 }
 
 /// A set being put together.
 struct Draft<'f> {
     set: Set,
-    /// What the newest point says about the source.
-    newest: Option<(usize, &'f About)>,
+    /// Its points, with what they say about the source.
+    points: Vec<(Point, &'f About)>,
 }
 
 impl<'f> Draft<'f> {
@@ -368,24 +395,26 @@ impl<'f> Draft<'f> {
             remembered: false,
             keys: Keys::none(),
         };
-        Self { set, newest: None }
+        Self { set, points: Vec::new() }
     }
 
     fn push(&mut self, point: Point, about: &'f About) {
-        let is_newest = self.newest.is_none_or(|(at, _)| age(&self.set.points[at]) <= age(&point));
-        if is_newest {
-            self.newest = Some((self.set.points.len(), about));
-        }
-        self.set.points.push(point);
+        self.points.push((point, about));
     }
 
     fn finish(mut self) -> Set {
-        if let Some((_, about)) = self.newest {
+        let opened = || self.points.iter().map(|(point, _)| point).filter(|point| !point.locked);
+        let first = opened().next().map(|point| point.protection);
+        let numbered = opened().all(|point| Some(point.protection) == first);
+        self.points.sort_by_key(|(point, _)| age(point, numbered));
+        // A locked point does not say whose it is.
+        let newest = self.points.iter().rev().find(|(point, _)| !point.locked);
+        if let Some((_, about)) = newest {
             self.set.name.clone_from(&about.name);
             self.set.host.clone_from(&about.host);
             self.set.source_id.clone_from(&about.source_id);
         }
-        self.set.points.sort_by_key(age);
+        self.set.points = self.points.into_iter().map(|(point, _)| point).collect();
         self.set
     }
 }
@@ -412,6 +441,7 @@ fn point_of(facts: &Facts, state: PointState) -> Point {
         comment: about.comment,
         protection: facts.protection,
         state,
+        locked: facts.locked,
         verified: facts.verified,
         damaged_by: None,
         tail: facts.tail,

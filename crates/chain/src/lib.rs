@@ -62,6 +62,7 @@ pub use scan::Trust;
 pub use select::{Selector, find_set};
 pub use slots::{
     KeyedChain, KeyedChains, KeyedFile, SlotReport, change_slots, keyed_chains, locate_chains,
+    newest_slots,
 };
 pub use split::{PartFiles, discard_parts, open_parts, publish_parts, remove_interrupted};
 pub use transfer::{

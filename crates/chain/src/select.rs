@@ -50,7 +50,8 @@ impl Selector {
     /// The one point of `folder` that is meant.
     ///
     /// # Errors
-    /// [`Error::NoSuchPoint`] when none matches, [`Error::Ambiguous`] when several do.
+    /// [`Error::NoSuchPoint`] when none matches, [`Error::Ambiguous`] when several do,
+    /// [`Error::AgeUnknown`] when points of the set are locked and none was named by its id.
     pub fn find<'f>(&self, folder: &'f Folder) -> Result<(&'f Set, &'f Point)> {
         let sets = self.sets(folder);
         let none = || Error::NoSuchPoint { wanted: self.text.clone() };
@@ -68,6 +69,10 @@ impl Selector {
                     let candidates = sets.iter().map(words).collect();
                     return Err(Error::Ambiguous { wanted: self.text.clone(), candidates });
                 };
+                // Any of them may be the newest: an older point is not what was asked for.
+                if set.points.iter().any(|point| point.locked) {
+                    return Err(Error::AgeUnknown { set: set.id });
+                }
                 let at = set.points.len().checked_sub(back + 1).ok_or_else(none)?;
                 Ok((set, &set.points[at]))
             }

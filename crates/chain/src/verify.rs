@@ -11,6 +11,7 @@ use aiv_volume_io::{FileDisk, Job, ReadAt, Storage};
 
 use crate::catalogue::Verified;
 use crate::error::{Error, Result};
+use crate::facts::Protection;
 use crate::folder::{Folder, PART_EXTENSION};
 use crate::locate::{open_image_keyed, storage_of};
 use crate::open::{self, Head};
@@ -23,13 +24,17 @@ pub struct Checked {
     pub file: String,
     /// What was found; an empty report when the image was skipped. [`ImageError::Corrupt`] or
     /// [`ImageError::Incomplete`] when the file is damaged so badly that it cannot be opened, and
-    /// [`ImageError::Segments`] when segments are missing or do not fit together.
+    /// [`ImageError::Segments`] when segments are missing or do not fit together; in a folder
+    /// [`ImageError::Forged`], too.
     pub outcome: std::result::Result<VerifyReport, ImageError>,
     /// The earlier verification that made this one needless: the file was not read.
     pub skipped: Option<Verified>,
     /// Which segment of a split image it is, from 1, when it was proven by itself: every stored
     /// byte, and nothing about blocks.
     pub segment: Option<u32>,
+    /// What a key does for the image, as it says itself; `None` when it could not be opened, or was
+    /// not whole.
+    pub protection: Option<Protection>,
     /// The points that cannot be read completely, as far as is known, because this file is
     /// damaged: by what was found now, or by an earlier verification that looked deeper. Only
     /// known to [`verify_folder`](crate::verify_folder).
@@ -41,13 +46,26 @@ impl Checked {
         file: String,
         outcome: std::result::Result<VerifyReport, ImageError>,
     ) -> Self {
-        Self { file, outcome, skipped: None, segment: None, points_affected: Vec::new() }
+        let (skipped, segment, protection, points_affected) = (None, None, None, Vec::new());
+        Self { file, outcome, skipped, segment, protection, points_affected }
     }
 
     /// Whether nothing is wrong.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.outcome.as_ref().is_ok_and(VerifyReport::is_sound)
+    }
+
+    /// Whether somebody without the key has made what says that it has that key: no parity makes
+    /// that right.
+    #[must_use]
+    pub fn is_forged(&self) -> bool {
+        matches!(self.outcome, Err(ImageError::Forged { .. }))
+    }
+
+    /// The same about the image that was opened.
+    pub(crate) fn of(self, image: &Image) -> Self {
+        Self { protection: Some(Protection::of(image.superblock())), ..self }
     }
 
     /// Whether all was proven, now or by the verification that made this one needless. An image
@@ -162,11 +180,13 @@ pub(crate) fn verify_alone(
         }
         opened => opened.map(Arc::new),
     };
-    let verified = image.and_then(|image| {
-        let view = View::open_in(storage, folder, Arc::clone(&image), file);
-        on_parent(view, &image, file, depth, job)
-    });
-    answer(file.to_owned(), verified)
+    let image = match image {
+        Ok(image) => image,
+        Err(error) => return answer(file.to_owned(), Err(error)),
+    };
+    let view = View::open_in(storage, folder, Arc::clone(&image), file);
+    let verified = on_parent(view, &image, file, depth, job);
+    answer(file.to_owned(), verified).map(|checked| checked.of(&image))
 }
 
 /// Turns damage that prevented the opening into an answer.

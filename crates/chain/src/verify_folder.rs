@@ -9,6 +9,7 @@ use rayon::iter::{IntoParallelIterator, IntoParallelRefIterator, ParallelIterato
 
 use crate::catalogue::{Catalogue, Verified};
 use crate::error::{Error, Result};
+use crate::facts::Protection;
 use crate::family::Family;
 use crate::folder::{self, Folder, Point, Set, Stray, StrayKind};
 use crate::scan::Trust;
@@ -152,7 +153,7 @@ impl Run<'_> {
             }
             let verified = views.into_par_iter().map(|view| {
                 let verified = of_view(&view, self.options.depth, self.job);
-                answer(view.file().to_owned(), verified)
+                answer(view.file().to_owned(), verified).map(|checked| checked.of(view.image()))
             });
             answers.extend(verified.collect::<Vec<_>>());
         }
@@ -168,6 +169,10 @@ impl Run<'_> {
     fn todo(&self) -> Todo<'_> {
         let mut todo = Todo::default();
         let mut done: HashSet<&str> = HashSet::new();
+        // What proved it then may not have had the key, and did not look for forgery.
+        let may_skip = |point: &Point| {
+            self.folder.keys.is_empty() || !matches!(point.protection, Protection::Authenticated(_))
+        };
         let is_asked = |set: SetId| self.options.set.is_none_or(|asked| asked == set);
         for set in self.folder.sets.iter().filter(|set| is_asked(set.id)) {
             let links = set.links();
@@ -175,9 +180,9 @@ impl Run<'_> {
                 if done.contains(point.file.as_str()) {
                     continue;
                 }
-                if let Some(verified) = self.proven(&point.file) {
+                if let Some(verified) = self.proven(&point.file).filter(|_| may_skip(point)) {
                     done.insert(&point.file);
-                    todo.skip(&point.file, verified);
+                    todo.skip(&point.file, verified, Some(point.protection));
                     continue;
                 }
                 let Ok(chain) = links.chain(point) else {
@@ -185,10 +190,11 @@ impl Run<'_> {
                     todo.single.push(&point.file);
                     continue;
                 };
-                let files = chain.iter().map(|point| point.file.as_str()).enumerate();
-                let wanted = files
-                    .filter(|(_, file)| self.proven(file).is_none() && done.insert(*file))
-                    .collect();
+                let is_proven =
+                    |point: &Point| self.proven(&point.file).is_some() && may_skip(point);
+                let wanted = chain.iter().enumerate().filter(|(_, point)| !is_proven(point));
+                let wanted = wanted.map(|(place, point)| (place, point.file.as_str()));
+                let wanted = wanted.filter(|(_, file)| done.insert(*file)).collect();
                 todo.groups.push(Group { set, newest: point, len: chain.len(), wanted });
             }
         }
@@ -198,8 +204,9 @@ impl Run<'_> {
             if !is_image || !self.may_be_asked(file) || !done.insert(file) {
                 continue;
             }
-            match self.proven(file) {
-                Some(verified) => todo.skip(file, verified),
+            // Whether it has a key is not known here.
+            match self.proven(file).filter(|_| self.folder.keys.is_empty()) {
+                Some(verified) => todo.skip(file, verified, None),
                 None => todo.single.push(file),
             }
         }
@@ -251,6 +258,10 @@ impl Run<'_> {
                 }
                 Err(Error::Image { file, source: ImageError::Unsupported(why) }) => {
                     strays.push(self.stray(&file, StrayKind::Unusable(why.to_string())));
+                }
+                // It is an image, and not the one it says it is.
+                Err(Error::Image { file, source: source @ ImageError::Forged { .. } }) => {
+                    images.push(Checked::new(file, Err(source)));
                 }
                 // Removed or renamed by somebody else since the folder was listed.
                 Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
@@ -311,9 +322,9 @@ impl Run<'_> {
 }
 
 impl Todo<'_> {
-    fn skip(&mut self, file: &str, verified: Verified) {
+    fn skip(&mut self, file: &str, verified: Verified, protection: Option<Protection>) {
         let checked = Checked::new(file.to_owned(), Ok(aiv_image_format::VerifyReport::default()));
-        self.skipped.push(Checked { skipped: Some(verified), ..checked });
+        self.skipped.push(Checked { skipped: Some(verified), protection, ..checked });
     }
 }
 

@@ -243,6 +243,16 @@ impl View {
         }
     }
 
+    /// Refuses a point of which no new image can be made, because its key was not given: it may be
+    /// readable without, when it is only authenticated.
+    ///
+    /// # Errors
+    /// [`Error::Image`] with [`aiv_image_format::Error::Locked`].
+    pub fn check_key(&self) -> Result<()> {
+        let made = self.image().seal(0).map(drop);
+        made.map_err(|error| Error::in_file(self.file(), error))
+    }
+
     /// The images of the chain with the names of their files, newest first.
     pub fn images(&self) -> impl ExactSizeIterator<Item = (&Image, &str)> {
         self.layers.iter().map(|layer| (&*layer.image, layer.file.as_str()))

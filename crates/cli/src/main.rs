@@ -2,9 +2,10 @@
 
 mod cmd;
 
+use std::io::Write;
 use std::process::ExitCode;
 
-use aiv_report::{Exit, Failure, Verdict};
+use aiv_report::{Exit, Failure, Verdict, words};
 use aiv_terminal::{Session, print};
 use clap::Parser;
 
@@ -34,6 +35,9 @@ fn usage(error: &clap::Error) -> ExitCode {
             Verdict { code: "usage", exit: Exit::Usage, hint: "`aiv COMMAND --help` explains" };
         let message = error.to_string().trim_start_matches("error: ").trim_end().to_owned();
         let _ = print(&format!("{}\n", Failure::new(verdict, message).to_json()));
+    } else if words::is_secret_key(&error.to_string()) {
+        let shown = words::without_secret_keys(&error.to_string());
+        let _ = std::io::stderr().write_all(shown.as_bytes());
     } else {
         let _ = error.print();
     }

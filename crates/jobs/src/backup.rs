@@ -14,6 +14,7 @@ use aiv_volume_io::{DirStorage, Job, device};
 
 use crate::error::{Error, Refusal, Result};
 use crate::hooks::Hooks;
+use crate::keys::NewKey;
 use crate::seal::SealJob;
 use crate::source::{SeenAs, Source};
 use crate::stamp::stamp_of;
@@ -169,7 +170,10 @@ impl Run<'_> {
         let clock = world.clock();
         let limit = request.rate_limit.map(|rate| RateLimit { bytes_per_second: rate, clock });
         let machine = machine_inventory(world.root());
-        let report = plan.apply_held(source, folder, &ids, &machine, limit, job)?;
+        let mut report = plan.apply_held(source, folder, &ids, &machine, limit, job)?;
+        // Images for recipients have a key each, and nobody here opens any of them.
+        let is_for_others = |seal: &SealJob| matches!(seal.new, NewKey::Recipient(_));
+        report.leaves_key &= !request.seal.as_ref().is_some_and(is_for_others);
         // A folder without it is only slower to look through.
         let _ = report.remember(folder, job);
         let seen_as = SeenAs::default();

@@ -1,11 +1,11 @@
 //! Changes of who can open the images of a chain.
 
-use aiv_chain::{SlotReport, change_slots};
+use aiv_chain::{Digest, SlotReport, change_slots};
 use aiv_keys::{Cost, Credential, KeyArea, NewSlot, Opened, RecipientKey, RecoveryCode, Way};
 use aiv_volume_io::{Job, Storage};
 
 use crate::backup::random;
-use crate::error::{Refusal, Result};
+use crate::error::{Error, Refusal, Result};
 use crate::world::World;
 
 /// What becomes a way in.
@@ -64,11 +64,23 @@ pub enum KeyChange {
     Retire,
 }
 
-/// Changes the slots of all images of the chains that were opened; people call a new one `label`.
+/// What became of a change of one or several chains.
+#[derive(Debug)]
+pub struct KeyChanges {
+    /// The chains that were changed, as far as their files could be written.
+    pub done: Vec<SlotReport>,
+    /// What ended it before it came to all.
+    pub failed: Option<Error>,
+    /// What stands for the keys of chains that it did not come to.
+    pub untouched: Vec<Digest>,
+}
+
+/// Changes the slots of all images of the chains that were opened, one after the other; people
+/// call a new one `label`.
 ///
 /// # Errors
-/// [`Refusal::OneSlotOfMany`], [`crate::Error::Random`], and those of
-/// [`change_slots`] for the first chain that cannot be changed at all.
+/// [`Refusal::OneSlotOfMany`], [`Error::Random`], and those of [`change_slots`] when nothing was
+/// changed yet: what comes later is in the value.
 pub fn change_keys(
     storage: &dyn Storage,
     opened: &[Opened],
@@ -76,31 +88,69 @@ pub fn change_keys(
     label: &str,
     world: &dyn World,
     job: Job<'_>,
-) -> Result<Vec<SlotReport>> {
+) -> Result<KeyChanges> {
     if opened.len() > 1 && matches!(change, KeyChange::Remove(_)) {
         return Err(Refusal::OneSlotOfMany.into());
     }
-    let created_unix_ms = world.now_unix_ms();
-    let mut reports = Vec::new();
+    let mut changes = KeyChanges { done: Vec::new(), failed: None, untouched: Vec::new() };
     for one in opened {
-        let bytes = random(world)?;
-        let key = &one.key;
-        let apply = |area: &KeyArea| {
-            let mut public = None;
-            match change {
-                KeyChange::Add(new) | KeyChange::Replace(new) => {
-                    let way = new.way(&mut public);
-                    let slot = NewSlot { way, label, created_unix_ms, random: &bytes };
-                    match change {
-                        KeyChange::Replace(_) => area.change(key, one.slot, &slot),
-                        _ => area.add(key, &slot).map(|(area, _)| area),
-                    }
+        if changes.failed.is_some() {
+            changes.untouched.push(Digest(one.key.commitment()));
+            continue;
+        }
+        match change_one(storage, one, change, label, world, job) {
+            Ok(report) => {
+                if report.canceled {
+                    changes.failed =
+                        job.check().err().map(|canceled| Error::Chain(canceled.into()));
                 }
-                KeyChange::Remove(slot) => area.remove(key, *slot),
-                KeyChange::Retire => area.retire(key),
+                changes.done.push(report);
             }
-        };
-        reports.push(change_slots(storage, key, &apply, job)?);
+            Err(error) if changes.done.is_empty() => return Err(error),
+            Err(error) => {
+                changes.failed = Some(error);
+                changes.untouched.push(Digest(one.key.commitment()));
+            }
+        }
     }
-    Ok(reports)
+    Ok(changes)
+}
+
+fn change_one(
+    storage: &dyn Storage,
+    one: &Opened,
+    change: &KeyChange,
+    label: &str,
+    world: &dyn World,
+    job: Job<'_>,
+) -> Result<SlotReport> {
+    let created_unix_ms = world.now_unix_ms();
+    let bytes = random(world)?;
+    let key = &one.key;
+    let apply = |area: &KeyArea| {
+        let mut public = None;
+        match change {
+            KeyChange::Add(new) | KeyChange::Replace(new) => {
+                let way = new.way(&mut public);
+                let slot = NewSlot { way, label, created_unix_ms, random: &bytes };
+                match change {
+                    KeyChange::Replace(_) => {
+                        // Of an earlier change that did not reach all: by now the slot may be
+                        // somebody else's.
+                        if area.slot(one.slot)? != one.area.slot(one.slot)? {
+                            return Err(aiv_keys::Error::Unusable(
+                                "what was given opens older slots only: it is no way in any more \
+                                 that could be replaced",
+                            ));
+                        }
+                        area.change(key, one.slot, &slot)
+                    }
+                    _ => area.add(key, &slot).map(|(area, _)| area),
+                }
+            }
+            KeyChange::Remove(slot) => area.remove(key, *slot),
+            KeyChange::Retire => area.retire(key),
+        }
+    };
+    Ok(change_slots(storage, key, &apply, job)?)
 }

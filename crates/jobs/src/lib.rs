@@ -37,7 +37,7 @@ pub use error::{Error, FreezeError, Refusal, Result, SnapshotError};
 pub use files::{Opened, RecoverJob, RecoverTo, open_disk};
 pub use freeze::freeze_guard;
 pub use hooks::{Hook, HookReport, Hooks};
-pub use keys::{KeyChange, NewKey, change_keys};
+pub use keys::{KeyChange, KeyChanges, NewKey, change_keys};
 pub use look::{Bytes, Listed, Look, Seen};
 pub use salvage::{LostFiles, LostPart, SalvageDone, SalvageJob, SalvageTo};
 pub use seal::SealJob;

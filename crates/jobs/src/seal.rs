@@ -1,6 +1,7 @@
 //! How the images of a backup get their keys.
 
 use aiv_backup_engine::{Hedge, Mode, SealOptions};
+use aiv_chain::KeyedChain;
 use aiv_image_format::{ChainKey, Digest, Keys};
 use aiv_keys::{NewSlot, Opened, RecoveryCode, Way};
 
@@ -25,10 +26,15 @@ pub struct SealJob {
 }
 
 impl SealJob {
-    /// The chains that were opened: the key of each, and whether it is retired.
+    /// Those of `chains` that were opened: the key of each, and whether it is retired, which the
+    /// newest slots say; what opened it may be in older ones only.
     #[must_use]
-    pub fn chains(opened: &[Opened]) -> Vec<(ChainKey, bool)> {
-        opened.iter().map(|one| (one.key.clone(), one.area.is_retired())).collect()
+    pub fn chains(opened: &[Opened], chains: &[KeyedChain]) -> Vec<(ChainKey, bool)> {
+        let is_retired = |key| {
+            let mut newest = chains.iter().filter_map(|chain| chain.newest(key));
+            newest.any(|area| area.is_retired())
+        };
+        opened.iter().map(|one| (one.key.clone(), is_retired(&one.key))).collect()
     }
 
     /// For one image: with a new chain key, which it gets only if it begins a chain.

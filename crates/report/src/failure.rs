@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::Outcome;
 use crate::judge::judge;
-use crate::words::clean;
+use crate::words::{clean, without_secret_keys};
 
 /// How a command ended, from the best to the worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,7 +107,7 @@ impl Failure {
     /// The message as a line for people.
     #[must_use]
     pub fn line(&self) -> String {
-        clean(&format!("aiv: {}", self.message))
+        clean(&format!("aiv: {}", without_secret_keys(&self.message)))
     }
 
     /// The same about something, which is put in front of the message.
@@ -127,7 +127,8 @@ impl Failure {
     pub fn to_json(&self) -> Value {
         let Verdict { code, hint, .. } = self.verdict;
         let mut json = self.done.as_ref().map_or_else(|| json!({}), |done| done.to_json());
-        json["error"] = json!({"code": code, "message": self.message, "hint": hint});
+        let message = without_secret_keys(&self.message);
+        json["error"] = json!({"code": code, "message": message, "hint": hint});
         json
     }
 }

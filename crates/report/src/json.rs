@@ -244,7 +244,8 @@ fn point(point: &Point) -> Value {
         "recovery_point": point.id.to_string(),
         "image": point.file,
         "kind": point.kind.name(),
-        "time": time(point.time_unix_ms),
+        // A locked image shows when it was begun, and not when the source was read.
+        "time": (!point.locked).then(|| time(point.time_unix_ms)),
         "parent": point.parent.map(|link| link.point.to_string()),
         "size": point.size,
         "size_stored": point.size_stored,

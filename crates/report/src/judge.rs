@@ -3,7 +3,6 @@
 use std::error::Error;
 use std::io::{self, ErrorKind};
 
-use aiv_chain::PointState;
 use aiv_image_format::{Error as ImageError, Unsupported};
 use aiv_restore_engine::Refusal;
 
@@ -304,6 +303,9 @@ fn judge_refusal(refusal: &Refusal) -> Option<Verdict> {
 
 fn judge_chain(error: &aiv_chain::Error) -> Option<Verdict> {
     use aiv_chain::Error;
+    if let Some(about_keys) = keys::judge_chain(error) {
+        return Some(about_keys);
+    }
     match error {
         Error::Canceled(_) => Some(CANCELED),
         Error::File(error) => Some(judge(error)),
@@ -315,7 +317,6 @@ fn judge_chain(error: &aiv_chain::Error) -> Option<Verdict> {
                  no backup is running",
             )
         }
-        Error::NotRestorable { state: PointState::Locked { .. }, .. } => Some(keys::NEEDS_KEY),
         Error::NotRestorable { .. } => Some(Verdict {
             code: "chain_broken",
             exit: Exit::Damage,

@@ -4,12 +4,13 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use aiv_chain::{KeyedChain, KeyedChains, SlotReport};
+use aiv_jobs::KeyChanges;
 use aiv_keys::{KeyArea, RecipientKey, RecoveryCode, Slot};
 use serde_json::{Value, json};
 
 use crate::json::path;
 use crate::words::{clean, short, time};
-use crate::{Outcome, Remarks};
+use crate::{Exit, Failure, Outcome, Remarks, Verdict};
 
 /// What `aiv key list` has to say.
 #[must_use]
@@ -122,8 +123,16 @@ fn on_chains(found: &KeyedChains) -> Remarks {
 }
 
 /// What became of a change: `done` says what it was, in a sentence without its end.
-#[must_use]
-pub fn key_change(what: &Path, done: &str, reports: &[SlotReport], found: &KeyedChains) -> Outcome {
+///
+/// # Errors
+/// What ended it early, with what was changed all the same.
+pub fn key_change(
+    what: &Path,
+    done: &str,
+    changes: KeyChanges,
+    found: &KeyedChains,
+) -> Result<Outcome, Failure> {
+    let KeyChanges { done: reports, failed, untouched } = changes;
     let chain = |report: &SlotReport| {
         let unchanged = report.unchanged.iter();
         json!({
@@ -136,10 +145,18 @@ pub fn key_change(what: &Path, done: &str, reports: &[SlotReport], found: &Keyed
         })
     };
     let chains: Vec<Value> = reports.iter().map(chain).collect();
-    let json = json!({"path": path(what), "done": done, "chains": chains});
+    let not_reached: Vec<String> = untouched.iter().map(ToString::to_string).collect();
+    let json =
+        json!({"path": path(what), "done": done, "chains": chains, "not_reached": not_reached});
     let mut text = String::new();
     let mut remarks = Remarks::default();
-    for report in reports {
+    for key in untouched {
+        remarks.warnings.push(format!(
+            "the images of key {} were not changed: what opened them before opens them still",
+            short(key)
+        ));
+    }
+    for report in &reports {
         let key = short(aiv_chain::Digest(*report.area.commitment()));
         let count = report.changed.len();
         let images = if count == 1 { "image" } else { "images" };
@@ -162,7 +179,24 @@ pub fn key_change(what: &Path, done: &str, reports: &[SlotReport], found: &Keyed
          still"
             .to_owned(),
     );
-    Outcome::report(json, text).with(remarks)
+    Outcome::report(json, text)
+        .with(remarks)
+        .ended(failed.map_or(Ok(()), |error| Err(error.into())))
+}
+
+/// A change of keys where nothing has one.
+#[must_use]
+pub fn no_chain(what: &Path, found: &KeyedChains) -> Failure {
+    let hint =
+        "`aiv key list` shows which images have a key, and which files could not be looked into";
+    let verdict = Verdict { code: "no_key", exit: Exit::Failed, hint };
+    let unsure = match found.unsure.len() {
+        0 => String::new(),
+        1 => ", and 1 file could not be looked into".to_owned(),
+        count => format!(", and {count} files could not be looked into"),
+    };
+    let what = what.display();
+    Failure::new(verdict, format!("no image with a key in {what}: nothing to change{unsure}"))
 }
 
 /// What `aiv key new-recipient` made.

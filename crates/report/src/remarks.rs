@@ -1,7 +1,9 @@
+mod unproven;
+
 use aiv_backup_engine::{
     BackupReport, HintReport, KeptFile, LostPoint, MapNote, NotUsed, PlanNote, Resumed,
 };
-use aiv_chain::{Checked, Folder, Image, Point, PointState, Stray, StrayKind};
+use aiv_chain::{Folder, Image, Point, PointState, Stray, StrayKind};
 use aiv_image_format::{Corrupt, Section};
 use aiv_restore_engine::Note;
 use aiv_volume_io::Extent;
@@ -50,6 +52,13 @@ impl Remarks {
             remarks.warnings.push(format!(
                 "the chain the image builds on is damaged, `aiv verify` shows where: {damage}"
             ));
+        }
+        if report.leaves_key {
+            remarks.warnings.push(
+                "the image has a new key: the source has earlier images that what was given does not \
+                 open, and what opens those does not open this one"
+                    .to_owned(),
+            );
         }
         if let Some(hint) = &report.hint {
             remarks.take_hint(hint);
@@ -304,11 +313,15 @@ impl Remarks {
             remarks.notes.push(format!("{count} sealed: what is in them needs the key"));
         }
         remarks.unprotected(folder);
-        for lost in &folder.vanished {
+        let stray = |file: &str| folder.strays.iter().find(|stray| stray.file == file);
+        for lost in folder.vanished.iter().filter(|lost| stray(&lost.file).is_none()) {
             remarks.notes.push(format!("point {} is gone with its file {}", lost.point, lost.file));
         }
         for file in &folder.strays {
-            let line = stray_line(file);
+            let mut line = stray_line(file);
+            if let Some(lost) = folder.vanished.iter().find(|lost| lost.file == file.file) {
+                line += &format!("; point {} was in it", lost.point);
+            }
             match file.kind {
                 StrayKind::Unusable(_) | StrayKind::Unreadable(_) => remarks.warnings.push(line),
                 _ => remarks.notes.push(line),
@@ -335,47 +348,6 @@ impl Remarks {
         }
     }
 
-    /// Remarks on what a verification could not prove, and on files that it could not look at.
-    #[must_use]
-    pub fn on_unverified(images: &[Checked], strays: &[Stray]) -> Self {
-        let mut remarks = Self::default();
-        let mut sealed = 0_u64;
-        for image in images {
-            let locked = image.outcome.as_ref().is_ok_and(|report| report.locked);
-            if image.is_sound() && locked {
-                sealed += 1;
-            } else if image.is_sound() && !image.is_proven() {
-                remarks.warnings.push(format!(
-                    "{}: what it stores is sound; the rest needs an image that is missing or \
-                     damaged",
-                    image.file
-                ));
-            }
-            if let [first, rest @ ..] = image.points_affected.as_slice() {
-                let more = match rest.len() {
-                    0 => String::new(),
-                    more => format!(" and {more} more"),
-                };
-                let file = &image.file;
-                remarks.warnings.push(format!("{file}: affects point {first}{more}"));
-            }
-        }
-        if sealed > 0 {
-            let are = if sealed == 1 { "1 image is" } else { &format!("{sealed} images are") };
-            remarks.notes.push(format!(
-                "{are} sealed, and no key was given: every stored byte was compared, which finds \
-                 accidents; blocks, links to parents and forgery were not checked"
-            ));
-        }
-        for file in strays {
-            match file.kind {
-                StrayKind::Unfinished => remarks.notes.push(stray_line(file)),
-                _ => remarks.warnings.push(format!("not verified: {}", stray_line(file))),
-            }
-        }
-        remarks
-    }
-
     fn lost(&mut self, extents: &[Extent], how: &str) {
         if let Some(first) = extents.first() {
             let bytes: u64 = extents.iter().map(|extent| extent.len).sum();
@@ -395,6 +367,7 @@ fn stray_line(file: &Stray) -> String {
 mod tests {
     use super::*;
     use aiv_backup_engine::{FilesystemKind, KeptReason, WholeReason};
+    use aiv_chain::{Depth, Keys, PointId, SetId, Vanished};
 
     #[test]
     fn the_state_of_a_filesystem_is_told_with_its_place_and_what_to_do() {
@@ -569,12 +542,28 @@ mod tests {
             file("b.aiv", StrayKind::Foreign("begins with other bytes".to_owned())),
             file("c.aiv.part", StrayKind::Unfinished),
         ];
-        let unverified = Remarks::on_unverified(&[], &strays);
+        let unverified = Remarks::on_unverified(&[], &strays, Depth::Data, &Keys::none());
         assert_eq!((unverified.notes.len(), unverified.warnings.len()), (1, 2));
         let mut folder = Folder::default();
         folder.strays.extend(strays);
         let remarks = Remarks::on_folder(&folder);
         assert_eq!(remarks.warnings, ["a.aiv: unusable: cut off"]);
         assert_eq!(remarks.notes.len(), 2);
+        // A file is not both gone and there.
+        let (point, set) = (PointId([7; 16]), SetId([1; 16]));
+        for file in ["a.aiv", "gone.aiv"] {
+            let name = file.to_owned();
+            let set_name = String::new();
+            folder.vanished.push(Vanished { file: name, point, set, set_name, time_unix_ms: 0 });
+        }
+        let remarks = Remarks::on_folder(&folder);
+        assert_eq!(
+            remarks.warnings,
+            [format!("a.aiv: unusable: cut off; point {point} was in it")]
+        );
+        assert_eq!(remarks.notes[0], format!("point {point} is gone with its file gone.aiv"));
+        assert_eq!(remarks.notes.len(), 3);
+        let unused = Remarks::on_unused(&folder.strays[..1], "copied").warnings;
+        assert_eq!(unused, ["not copied: a.aiv: unusable: cut off"]);
     }
 }

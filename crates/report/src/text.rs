@@ -237,7 +237,10 @@ fn checked(image: &Checked) -> String {
             format!("{file}: proven {}, unchanged\n", time(verified.time_unix_ms))
         }
         Ok(report) if report.is_sound() && report.locked => {
-            let bytes = size(report.bytes_checked);
+            let bytes = match report.bytes_checked {
+                0 => return format!("{file}: sealed; sound as far as it is in clear\n"),
+                bytes => size(bytes),
+            };
             format!("{file}: sealed; sound as stored, {bytes} checked; the content needs the key\n")
         }
         Ok(report) if report.is_sound() => {

@@ -47,6 +47,36 @@ pub fn clean(text: &str) -> String {
     text.chars().map(|c| if steers(c) { '\u{fffd}' } else { c }).collect()
 }
 
+/// What the secret keys of recipients begin with.
+const SECRET_KEY: &str = "aiv-secret-";
+
+/// Whether somebody put the secret key of a recipient where everybody can see it.
+#[must_use]
+pub fn is_secret_key(word: &str) -> bool {
+    word.to_ascii_lowercase().contains(SECRET_KEY)
+}
+
+/// Text without what follows the beginning of a secret key: a word of a command line may be one,
+/// and errors name words.
+#[must_use]
+pub fn without_secret_keys(text: &str) -> String {
+    // Of the same length: only ASCII letters change.
+    let lower = text.to_ascii_lowercase();
+    let (mut shown, mut at) = (String::with_capacity(text.len()), 0);
+    while let Some(found) = lower[at..].find(SECRET_KEY) {
+        let secret = at + found + SECRET_KEY.len();
+        shown += &text[at..secret];
+        let rest = &text[secret..];
+        let of_key = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        let len = rest.find(|c| !of_key(c)).unwrap_or(rest.len());
+        if len > 0 {
+            shown += "...";
+        }
+        at = secret + len;
+    }
+    shown + &text[at..]
+}
+
 /// What a job is doing.
 #[must_use]
 pub const fn step(step: Step) -> &'static str {
@@ -146,5 +176,17 @@ mod tests {
         let hostile = "ro\u{1b}[2Jot\u{202e}gpj.\r\n";
         assert_eq!(clean(hostile), "ro\u{fffd}[2Jot\u{fffd}gpj.\u{fffd}\u{fffd}");
         assert_eq!(clean("Größe 東京"), "Größe 東京");
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_secret_key_but_what_it_is() {
+        for (text, shown) in [
+            ("no file aiv-secret-00ff-11 there", "no file aiv-secret-... there"),
+            ("'AIV-SECRET-AB'\u{fc}, aiv-secret-x", "'AIV-SECRET-...'\u{fc}, aiv-secret-..."),
+            ("begins with \"aiv-secret-\"", "begins with \"aiv-secret-\""),
+            ("aiv-public-00ff", "aiv-public-00ff"),
+        ] {
+            assert_eq!(without_secret_keys(text), shown);
+        }
     }
 }

@@ -51,31 +51,69 @@ impl Sheet {
         }
     }
 
-    /// Shows the code, unless a file has it, when what it opens is there; else it is gone.
+    /// Shows the code, unless a file has it, when what it opens is there, if only in a part of
+    /// the images; else it is gone.
     ///
     /// # Errors
     /// That of `done`.
     pub(crate) fn after(self, done: Result<Outcome, Failure>) -> Result<Outcome, Failure> {
-        match (done, self.file) {
-            (Ok(mut outcome), Some(file)) => {
+        match done {
+            Ok(outcome) => Ok(self.shown(outcome)),
+            Err(mut failure) => {
+                match failure.done.take() {
+                    Some(outcome) => failure = failure.after(self.shown(*outcome)),
+                    None => self.give_up(),
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    fn shown(self, mut outcome: Outcome) -> Outcome {
+        match self.file {
+            Some(file) => {
                 let file = aiv_report::words::clean(&file.display().to_string());
                 outcome.text += &format!("the recovery code is in {file}\n");
-                Ok(outcome)
             }
-            (Ok(mut outcome), None) => {
+            None => {
                 // What is shown can be kept as it is, and read back.
                 let notes = outcome.text.lines().map(|line| format!("# {line}\n"));
                 outcome.text = notes.collect::<String>() + &self.text;
                 // Quiet or not: this is the one time it is shown.
                 outcome.is_report = false;
-                Ok(outcome)
             }
-            (Err(failure), Some(file)) => {
-                // It opens nothing; where it stays, it stays a code that opens nothing.
-                let _ = std::fs::remove_file(file);
-                Err(failure)
-            }
-            (Err(failure), None) => Err(failure),
+        }
+        outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_that_opens_some_images_stays_and_one_that_opens_none_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let verdict = Verdict { code: "canceled", exit: Exit::Canceled, hint: "" };
+        let failed = || Failure::new(verdict, "stopped");
+        let changed = || Outcome::report(failed().to_json(), "key 1\n".to_owned());
+        for (done, stays) in
+            [(Ok(changed()), true), (Err(failed().after(changed())), true), (Err(failed()), false)]
+        {
+            let session = Session::new(false, true);
+            let path = folder.path().join("sheet");
+            let (_, sheet) = new_code(&session, folder.path(), Some(&path)).unwrap();
+            let ended = sheet.after(done);
+            assert_eq!(path.exists(), stays, "{ended:?}");
+            let _ = std::fs::remove_file(&path);
+            // On the screen it is shown where it stays.
+            let (_, sheet) = new_code(&session, folder.path(), None).unwrap();
+            let text = |outcome: &Outcome| outcome.text.contains("# Aivory recovery code");
+            let shown = match sheet.after(ended.map(|_| changed())) {
+                Ok(outcome) => text(&outcome),
+                Err(failure) => failure.done.is_some_and(|outcome| text(&outcome)),
+            };
+            assert_eq!(shown, stays);
         }
     }
 }

@@ -166,8 +166,11 @@ fn change(
     ask: impl FnOnce(&Session) -> Result<KeyChange, Failure>,
 ) -> Result<Outcome, Failure> {
     let (storage, found) = locate_chains(&chain.what, session.job())?;
+    if found.chains.is_empty() {
+        return Err(keys::no_chain(&chain.what, &found));
+    }
     let opened = session.unlock(&found.chains, &chain.unlock)?.opened;
     let change = ask(session)?;
-    let reports = change_keys(&storage, &opened, &change, label, session, session.job())?;
-    Ok(keys::key_change(&chain.what, done, &reports, &found))
+    let changes = change_keys(&storage, &opened, &change, label, session, session.job())?;
+    keys::key_change(&chain.what, done, changes, &found)
 }

@@ -87,12 +87,14 @@ impl SealArgs {
         if found.chains.is_empty() {
             let credential = match self.unlock.read()? {
                 Some(credential) => credential,
-                None => Credential::Passphrase(session.ask_new_passphrase()?),
+                None => Credential::Passphrase(session.ask_new_passphrase(
+                    "name a file with --password-file or --key-file, or a key with --recipient",
+                )?),
             };
             return Ok((NewKey::Credential(credential), Vec::new()));
         }
         let unlocked = session.unlock_or_new(&found.chains, &self.unlock)?;
-        let opened = SealJob::chains(&unlocked.opened);
+        let opened = SealJob::chains(&unlocked.opened, &found.chains);
         Ok((NewKey::Credential(unlocked.credential), opened))
     }
 }

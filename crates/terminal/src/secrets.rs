@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use aiv_jobs::NewKey;
 use aiv_keys::{Credential, KeyFile, Passphrase, RecipientKey, RecoveryCode};
-use aiv_report::{Exit, Failure, Verdict};
+use aiv_report::{Exit, Failure, Verdict, words};
 use rustix::process::{DumpableBehavior, Resource, getrlimit, set_dumpable_behavior, setrlimit};
 use zeroize::Zeroizing;
 
@@ -59,7 +59,10 @@ impl NewSecretFiles {
         let files = SecretFiles { password_file, key_file, recovery_code_file: None };
         Ok(NewKey::Credential(match files.read()? {
             Some(credential) => credential,
-            None => Credential::Passphrase(session.ask_new_passphrase()?),
+            None => Credential::Passphrase(session.ask_new_passphrase(
+                "name a file with --new-password-file or --new-key-file, or a key with \
+                 --new-recipient",
+            )?),
         }))
     }
 }
@@ -73,7 +76,7 @@ pub fn recipient_in(word: &Path) -> Result<RecipientKey, Failure> {
         return Ok(RecipientKey::parse(text)?);
     }
     let content = read_small(word)?;
-    Ok(RecipientKey::parse(&String::from_utf8_lossy(&content))?)
+    RecipientKey::parse(&String::from_utf8_lossy(&content)).map_err(in_file(word))
 }
 
 /// Writes a secret into a new file that only its owner can read.
@@ -109,16 +112,18 @@ impl SecretFiles {
                 File::open(path).and_then(|mut file| tty::read_line(&mut file))
             };
             let line = line.map_err(cannot_read(path))?;
-            return Ok(Some(Credential::Passphrase(Passphrase::new(&line)?)));
+            let passphrase = Passphrase::new(&line).map_err(in_file(path))?;
+            return Ok(Some(Credential::Passphrase(passphrase)));
         }
         if let Some(path) = &self.key_file {
             let content = read_small(path)?;
-            return Ok(Some(Credential::from_key_file(&content)?));
+            return Ok(Some(Credential::from_key_file(&content).map_err(in_file(path))?));
         }
         let Some(path) = &self.recovery_code_file else { return Ok(None) };
         let content = read_small(path)?;
         let text = String::from_utf8_lossy(&content);
-        Ok(Some(Credential::RecoveryCode(RecoveryCode::parse(&text)?)))
+        let code = RecoveryCode::parse(&text).map_err(in_file(path))?;
+        Ok(Some(Credential::RecoveryCode(code)))
     }
 }
 
@@ -127,18 +132,18 @@ impl Session {
     ///
     /// # Errors
     /// When nobody can be asked.
-    pub fn ask_passphrase(&self, prompt: &str) -> Result<Passphrase, Failure> {
-        let line = self.ask_secret(prompt)?;
-        Ok(Passphrase::new(&line)?)
+    pub fn ask_passphrase(&self) -> Result<Passphrase, Failure> {
+        let hint = "name a file with --password-file, --key-file or --recovery-code-file";
+        Ok(Passphrase::new(&self.ask_secret("Passphrase: ", hint)?)?)
     }
 
-    /// Asks for a new passphrase, twice.
+    /// Asks for a new passphrase, twice. `hint` says what to do where nobody can be asked.
     ///
     /// # Errors
     /// When nobody can be asked, or the two differ.
-    pub fn ask_new_passphrase(&self) -> Result<Passphrase, Failure> {
-        let first = self.ask_passphrase("New passphrase: ")?;
-        let second = self.ask_passphrase("The same once more: ")?;
+    pub fn ask_new_passphrase(&self, hint: &'static str) -> Result<Passphrase, Failure> {
+        let first = Passphrase::new(&self.ask_secret("New passphrase: ", hint)?)?;
+        let second = Passphrase::new(&self.ask_secret("The same once more: ", hint)?)?;
         if first == second {
             return Ok(first);
         }
@@ -147,10 +152,9 @@ impl Session {
         Err(Failure::new(verdict, "the two passphrases are not the same"))
     }
 
-    fn ask_secret(&self, prompt: &str) -> Result<Zeroizing<String>, Failure> {
+    fn ask_secret(&self, prompt: &str, hint: &'static str) -> Result<Zeroizing<String>, Failure> {
         keep_to_ourselves();
         let nobody = || {
-            let hint = "name a file with --password-file, --key-file or --recovery-code-file";
             let verdict = Verdict { code: "no_secret", exit: Exit::Locked, hint };
             Failure::new(verdict, "a passphrase is needed, and nobody can be asked for it")
         };
@@ -165,10 +169,20 @@ impl Session {
 fn read_small(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let limit = KeyFile::SIZE_MAX + 1;
     let mut content = Zeroizing::new(Vec::with_capacity(limit + 1));
-    File::open(path)
-        .and_then(|file| file.take(limit as u64).read_to_end(&mut content))
-        .map_err(cannot_read(path))?;
+    let read = File::open(path).and_then(|file| file.take(limit as u64).read_to_end(&mut content));
+    if read.is_err() && words::is_secret_key(&path.to_string_lossy()) {
+        let hint = "others may have seen it: make another pair with `aiv key new-recipient`, keep the \
+                    secret key in its file, and name that";
+        let verdict = Verdict { code: "secret_in_words", exit: Exit::Usage, hint };
+        return Err(Failure::new(verdict, "a secret key must not stand on the command line"));
+    }
+    read.map_err(cannot_read(path))?;
     Ok(content)
+}
+
+/// What is wrong with the content of a file.
+fn in_file(path: &Path) -> impl FnOnce(aiv_keys::Error) -> Failure {
+    move |error| Failure::of(&error).about(path.display())
 }
 
 fn cannot_read(path: &Path) -> impl FnOnce(io::Error) -> Failure {
@@ -241,6 +255,24 @@ mod tests {
         for len in [0, 31, 65_537, 1 << 20] {
             std::fs::write(&path, vec![7; len]).unwrap();
             assert!(kind_of(&files).unwrap_err().message.contains("key file"), "{len}");
+        }
+    }
+
+    #[test]
+    fn a_secret_key_on_the_command_line_is_refused_and_not_repeated() {
+        let secret = RecipientSecret::new([8; 32]).file_text();
+        let key = secret.lines().find(|line| line.starts_with("aiv-secret-")).unwrap();
+        for word in [key.to_owned(), key.to_uppercase(), format!("./{key}")] {
+            let word = PathBuf::from(word);
+            let files = SecretFiles { key_file: Some(word.clone()), ..SecretFiles::default() };
+            for failure in [kind_of(&files).unwrap_err(), recipient_in(&word).unwrap_err()] {
+                assert_eq!(failure.verdict.code, "secret_in_words");
+            }
+            let files = SecretFiles { password_file: Some(word), ..SecretFiles::default() };
+            let failure = kind_of(&files).unwrap_err();
+            for shown in [failure.line(), failure.to_json().to_string()] {
+                assert!(!shown.to_ascii_lowercase().contains(&key[11..20]), "{shown}");
+            }
         }
     }
 }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use aiv_chain::{KeyedChain, locate_chains};
 use aiv_image_format::Error as ImageError;
-use aiv_keys::{Credential, Error, Keys, Opened, Work};
-use aiv_report::{Failure, LOCKED};
+use aiv_keys::{Credential, Error, Keys, Opened, SlotKind, Work};
+use aiv_report::{Failure, LOCKED, words};
 
 use crate::secrets::SecretFiles;
 use crate::session::Session;
@@ -40,12 +40,12 @@ impl Session {
     /// When nobody can be asked, or nothing opens any of them; nothing was changed.
     pub fn unlock(&self, chains: &[KeyedChain], files: &SecretFiles) -> Result<Unlocked, Failure> {
         if let Some(credential) = files.read()? {
-            return Ok(try_all(chains, credential)?);
+            return self.try_all(chains, credential)?.map_err(in_file);
         }
         let mut tries = 1;
         loop {
-            let credential = Credential::Passphrase(self.ask_passphrase("Passphrase: ")?);
-            match try_all(chains, credential) {
+            let credential = Credential::Passphrase(self.ask_passphrase()?);
+            match self.try_all(chains, credential)? {
                 Err(Error::WrongKey { slots: 1.., .. }) if tries < TRIES => {
                     self.say("That is not it. Once more.");
                     tries += 1;
@@ -63,7 +63,7 @@ impl Session {
         files: &SecretFiles,
     ) -> Result<Unlocked, Failure> {
         let Some(credential) = files.read()? else { return self.unlock(chains, files) };
-        match try_all(chains, credential.clone()) {
+        match self.try_all(chains, credential.clone())? {
             Err(Error::WrongKey { .. }) => Ok(Unlocked { credential, opened: Vec::new() }),
             tried => Ok(tried?),
         }
@@ -116,24 +116,47 @@ impl Session {
         let is_folder = what.iter().any(|what| what.is_dir());
         Ok(if is_folder { keys } else { keys.required() })
     }
+
+    /// Tries every chain. Each has its own bound of work, so that none is left out because others
+    /// were tried before it; between two of them the user can stop it. What a chain asked too much
+    /// for, or is wrong with it, is said where another one opens.
+    fn try_all(
+        &self,
+        chains: &[KeyedChain],
+        credential: Credential,
+    ) -> Result<Result<Unlocked, Error>, Failure> {
+        let (mut opened, mut failed) = (Vec::new(), Vec::new());
+        for chain in chains {
+            self.job().check()?;
+            match chain.open(&credential, &mut Work::new()) {
+                Ok(one) => opened.push(one),
+                Err(error) => failed.push((chain.commitment, error)),
+            }
+        }
+        if opened.is_empty() {
+            let kind = credential.kind();
+            let failed = failed.into_iter().fold(None, |worst, (_, error)| worse(worst, error));
+            return Ok(Err(failed.unwrap_or(Error::WrongKey { kind, slots: 0 })));
+        }
+        for (key, error) in failed {
+            if !matches!(error, Error::WrongKey { .. }) {
+                self.say(&format!("warning: key {} was not opened: {error}", words::short(key)));
+            }
+        }
+        Ok(Ok(Unlocked { credential, opened }))
+    }
 }
 
-/// The work of one attempt is bounded over all chains.
-fn try_all(chains: &[KeyedChain], credential: Credential) -> Result<Unlocked, Error> {
-    let mut work = Work::new();
-    let mut failed = None;
-    let mut opened = Vec::new();
-    for chain in chains {
-        match chain.open(&credential, &mut work) {
-            Ok(one) => opened.push(one),
-            Err(error) => failed = worse(failed, error),
-        }
+/// The failure of what a file holds: other hints than where somebody types.
+fn in_file(error: Error) -> Failure {
+    let is_passphrase = matches!(error, Error::WrongKey { kind: SlotKind::Passphrase, .. });
+    let mut failure = Failure::of(&error);
+    if is_passphrase {
+        failure.verdict.hint = "nothing was changed; the passphrase is the first line of the file, \
+                                with every space in it; or use another way in: a key file or the \
+                                recovery code";
     }
-    if opened.is_empty() {
-        let kind = credential.kind();
-        return Err(failed.unwrap_or(Error::WrongKey { kind, slots: 0 }));
-    }
-    Ok(Unlocked { credential, opened })
+    failure
 }
 
 /// The error that says most: one of the files, then one about slots that were tried.
@@ -142,5 +165,52 @@ fn worse(before: Option<Error>, now: Error) -> Option<Error> {
         None | Some(Error::WrongKey { slots: 0, .. }) => Some(now),
         Some(Error::WrongKey { .. }) if !matches!(now, Error::WrongKey { .. }) => Some(now),
         before => before,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aiv_chain::keyed_chains;
+    use aiv_jobs::{BackupJob, Hooks, NewKey, OpenOptions, SealJob};
+    use aiv_keys::Passphrase;
+    use aiv_volume_io::DirStorage;
+
+    use super::*;
+
+    #[test]
+    fn a_passphrase_opens_more_chains_than_the_work_for_one_would_do_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let session = Session::new(false, true);
+        let credential = Credential::Passphrase(Passphrase::new("correct horse").unwrap());
+        let seal = SealJob {
+            mode: None,
+            padding: false,
+            opened: Vec::new(),
+            new: NewKey::Credential(credential.clone()),
+            recovery_code: None,
+        };
+        let job = BackupJob {
+            name: None,
+            source_id: None,
+            open: OpenOptions::default(),
+            options: aiv_backup_engine::BackupOptions::default(),
+            rate_limit: None,
+            still: None,
+            hooks: Hooks::default(),
+            seal: Some(seal),
+        };
+        let (disk, images) = (folder.path().join("disk"), folder.path().join("images"));
+        std::fs::write(&disk, [7; 8192]).unwrap();
+        job.run(&[disk], &images, &session, session.job()).unwrap();
+        let storage = DirStorage::open(&images).unwrap();
+        let one = keyed_chains(&storage, session.job()).unwrap().chains.remove(0);
+        let cost = one.areas()[0].slots().find_map(|(_, slot)| slot.cost()).unwrap();
+        let enough = usize::try_from(Work::MAX_KIB_PASSES / cost.kib_passes()).unwrap() + 1;
+        let many = vec![one; enough];
+        let unlocked = session.try_all(&many, credential).unwrap().unwrap();
+        assert_eq!(unlocked.opened.len(), enough);
+        let wrong = Credential::Passphrase(Passphrase::new("battery").unwrap());
+        let error = session.try_all(&many[..1], wrong).unwrap().unwrap_err();
+        assert!(in_file(error).verdict.hint.contains("first line"));
     }
 }

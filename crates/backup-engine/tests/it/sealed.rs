@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use aiv_backup_engine::{BackupOptions, Basis, Error, Hedge, Mode, Refusal, SealOptions};
-use aiv_chain::{Folder, Keys, Protection, Trust, View};
+use aiv_chain::{Folder, Keys, Protection, Trust, View, change_slots};
 use aiv_image_format::{ChainKey, Digest, Image};
 use aiv_keys::{KeyArea, KeyFile, NewSlot, Way};
 use aiv_testkit::MemStorage;
@@ -97,7 +97,8 @@ fn a_set_with_a_key_does_not_go_on_without_it_or_with_another_one() {
     assert_eq!(storage.names(), before);
     // Whoever asks for a full image gets one, with the key it brings.
     let full = BackupOptions { basis: Basis::Nothing, ..sealed(2, &[]) };
-    assert!(try_backup(&disk(2), &storage, full, 2).unwrap().parent.is_none());
+    let report = try_backup(&disk(2), &storage, full, 2).unwrap();
+    assert!(report.parent.is_none() && report.begins_key && report.leaves_key);
 }
 
 #[test]
@@ -106,7 +107,7 @@ fn a_later_full_image_has_the_key_of_the_set_and_all_its_ways_in() {
     try_backup(&disk(1), &storage, sealed(1, &[]), 1).unwrap();
     let full = BackupOptions { basis: Basis::Nothing, ..sealed(2, &[1]) };
     let report = try_backup(&disk(2), &storage, full, 2).unwrap();
-    assert!(report.parent.is_none() && !report.begins_key);
+    assert!(report.parent.is_none() && !report.begins_key && !report.leaves_key);
     let image = Image::open(storage.open(&report.image).unwrap()).unwrap();
     assert_eq!(image.superblock().key_commitment.0, key(1).commitment());
     let [a, _] = image.slot_copies().unwrap().unwrap();
@@ -115,7 +116,7 @@ fn a_later_full_image_has_the_key_of_the_set_and_all_its_ways_in() {
     let mut full = BackupOptions { basis: Basis::Nothing, ..sealed(3, &[1]) };
     seal(&mut full).mode = Some(Mode::Authenticated);
     let report = try_backup(&disk(2), &storage, full, 3).unwrap();
-    assert!(report.begins_key);
+    assert!(report.begins_key && !report.leaves_key, "its key is at hand");
     let image = Image::open(storage.open(&report.image).unwrap()).unwrap();
     assert_eq!(image.superblock().key_commitment.0, key(3).commitment());
 }
@@ -234,5 +235,32 @@ fn who_asks_for_another_protection_than_the_chain_has_is_refused_and_else_it_goe
         assert!(report.parent.is_none() && !report.begins_key);
         let image = Image::open(storage.open(&report.image).unwrap()).unwrap();
         assert_eq!(Protection::of(image.superblock()).mode(), Some(has));
+    }
+}
+
+#[test]
+fn a_new_image_gets_the_newest_slots_that_any_image_of_the_chain_has() {
+    for basis in [Basis::Newest, Basis::Nothing] {
+        let storage = MemStorage::new();
+        let with = |n| BackupOptions { basis, ..sealed(n, &[1]) };
+        let first = try_backup(&disk(1), &storage, sealed(1, &[]), 1).unwrap().image;
+        let newest = try_backup(&disk(2), &storage, with(2), 2).unwrap().image;
+        let before = storage.contents(&newest).unwrap();
+        // A change that the power cut off when it had reached the first image.
+        let add = |area: &KeyArea| {
+            let file = KeyFile::new(&[10; 32]).unwrap();
+            let (way, random) = (Way::KeyFile(&file), &[8; NewSlot::RANDOM]);
+            let added =
+                area.add(&key(1), &NewSlot { way, label: "", created_unix_ms: 0, random })?;
+            added.0.remove(&key(1), 1)
+        };
+        let changed = change_slots(&storage, &key(1), &add, Job::silent()).unwrap();
+        assert_eq!((changed.changed.len(), changed.area.generation()), (2, 3));
+        storage.insert(&newest, before);
+        let report = try_backup(&disk(3), &storage, with(3), 3).unwrap();
+        let image = Image::open(storage.open(&report.image).unwrap()).unwrap();
+        let [a, b] = image.slot_copies().unwrap().unwrap();
+        let newest = changed.area.to_bytes();
+        assert!(*a == *newest && *b == *newest, "{basis:?}: not those of {first}");
     }
 }

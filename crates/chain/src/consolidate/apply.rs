@@ -12,9 +12,9 @@ use crate::ancestry::{Node, node};
 use crate::census::Census;
 use crate::error::{Error, Result};
 use crate::facts::Facts;
-use crate::folder::{Folder, Set};
+use crate::folder::{Folder, Set, check_key};
 use crate::merge::{
-    Merge, MergeOptions, NewIds, bytes_with_parity, remove_stale, split_of, take_lease,
+    Merge, MergeOptions, NewIds, bytes_with_parity, check_parts, remove_stale, split_of, take_lease,
 };
 use crate::removal::{LeftFile, LeftReason, Removal, Removed};
 use crate::scan::Trust;
@@ -91,7 +91,9 @@ impl ConsolidationPlan {
     /// be restored before still can be, and another consolidation goes on from there.
     ///
     /// # Errors
-    /// [`Error::Busy`] when somebody else merges or copies images of the set, [`Error::NoSpace`],
+    /// Before anything is written: [`Error::KeyedInParts`] for parity or segments of images with
+    /// a key, [`Error::NotRestorable`] when that key was not given, also for images that are only
+    /// authenticated. [`Error::Busy`] when somebody else merges or copies images of the set, [`Error::NoSpace`],
     /// [`Error::Changed`] when the folder is no longer what was planned for, [`Error::InDoubt`]
     /// when it holds a file that nobody can look into, [`Error::Image`] and
     /// [`Error::NotRestorable`] when an image is damaged, [`Error::ReadBack`], [`Error::Io`],
@@ -103,6 +105,12 @@ impl ConsolidationPlan {
         new_ids: &mut NewIds<'_>,
         job: Job<'_>,
     ) -> Result<ConsolidationReport> {
+        let ConsolidateOptions { compression, parity, split, patience } = *options;
+        let merging = MergeOptions { compression, parity, split };
+        for run in &self.runs {
+            check_parts(run.protection, &merging)?;
+            check_key(run.result.link.point, run.protection, &self.keys)?;
+        }
         let lease = take_lease(storage, self.set)?;
         let report = ConsolidationReport {
             stale_removed: remove_stale(storage, self.set)?,
@@ -110,13 +118,11 @@ impl ConsolidationPlan {
         };
         // Better known before anything is written than when nothing can be removed for it.
         Census::default().take(storage, job)?.check_doubts(storage, self.set)?;
-        let (set, patience) = (self.set, options.patience);
-        let keys = &self.keys;
+        let (set, keys) = (self.set, &self.keys);
         let mut folding = Folding { set, keys, storage, lease, patience, report, job };
         folding.finish(&self.leftovers)?;
         for run in &self.runs {
-            let ConsolidateOptions { compression, parity, split, .. } = *options;
-            folding.merge(run, MergeOptions { compression, parity, split }, new_ids)?;
+            folding.merge(run, merging, new_ids)?;
         }
         let report = &mut folding.report;
         report.waiting_for_backup = report.left.iter().any(|left| left.why == LeftReason::Backup);
@@ -193,7 +199,7 @@ impl Folding<'_> {
             return Err(changed("builds on other points"));
         }
         let free = self.storage.free_bytes().map_err(Error::io("asking for free space"))?;
-        let needed = match options.parity {
+        let needed = match options.parity && !run.has_parity {
             true => bytes_with_parity(run.bytes_max),
             false => run.bytes_max,
         };
@@ -201,10 +207,11 @@ impl Folding<'_> {
             return Err(Error::NoSpace { needed, free });
         }
         let view = View::of_point(self.storage, set, point)?;
-        let split = split_of(options.split, &view, count, run.bytes_max)?;
+        let split = split_of(options.split, &view, count, needed)?;
         let options = MergeOptions { split, ..options };
+        let job = self.job;
         let merge =
-            Merge { view: &view, count, options, ids: new_ids(), name: None, job: self.job };
+            Merge { view: &view, from: None, count, options, ids: new_ids(), name: None, job };
         let merged = merge.write(self.storage, &|| {
             self.lease.check().map_err(Error::io("checking the lease before publishing"))
         })?;

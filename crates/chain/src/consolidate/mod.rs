@@ -8,9 +8,10 @@ use aiv_image_format::{ImageKind, Keys, ParentLink, PointId, SetId};
 use aiv_volume_io::{Job, Storage};
 
 use crate::error::Result;
+use crate::facts::Protection;
 use crate::folder::{Point, Set};
 use crate::keep::Keep;
-use crate::merge::bytes_max;
+use crate::merge::{bytes_max, has_parity};
 use crate::view::View;
 use traces::Traces;
 
@@ -49,6 +50,10 @@ pub struct PlannedRun {
     pub bytes_max: u64,
     /// Bytes of the files that are removed.
     pub bytes_freed: u64,
+    /// What a key does for the images, and for the new one.
+    pub protection: Protection,
+    /// Whether [`PlannedRun::bytes_max`] holds parity over all pieces.
+    pub(crate) has_parity: bool,
 }
 
 /// A point, and the files that provide it.
@@ -88,7 +93,8 @@ impl ConsolidationPlan {
         for line in &sorted.lines {
             job.check()?;
             let view = View::of_point(storage, set, line.result)?;
-            let bytes_max = bytes_max(&view, line.drops.len() + 1);
+            let count = line.drops.len() + 1;
+            let bytes_max = bytes_max(&view, count);
             let oldest = line.drops.first().unwrap_or(&line.result);
             let went = line.drops.iter().copied().chain([line.result]);
             runs.push(PlannedRun {
@@ -98,6 +104,8 @@ impl ConsolidationPlan {
                 parent: oldest.parent,
                 bytes_max: bytes_max.map_err(|e| view.layers.explain(e))?,
                 bytes_freed: went.map(|point| point.size_stored).sum(),
+                protection: line.result.protection,
+                has_parity: has_parity(&view, count),
             });
         }
         Ok(Self {

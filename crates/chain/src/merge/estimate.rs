@@ -37,8 +37,15 @@ pub(crate) fn bytes_with_parity(bytes: u64) -> u64 {
     bytes + bytes / 31 + 6 * PIECE_SIZE as u64 + TRAILER_GAP_WITH_PARITY
 }
 
+/// Whether any of the newest `count` images of a chain has parity over its pieces: what they merge
+/// into has, too.
+pub(crate) fn has_parity(view: &View, count: usize) -> bool {
+    let mut layers = view.layers.iter().take(count);
+    layers.any(|layer| layer.image.superblock().features.has_data_parity())
+}
+
 /// An upper bound of the size of the image that the newest `count` images of a chain merge
-/// into.
+/// into, with parity where any of them has it.
 pub(crate) fn bytes_max(view: &View, count: usize) -> ImageResult<u64> {
     let run = Run { layers: &view.layers, count };
     let has_parent = view.layers.len() > count;
@@ -83,7 +90,7 @@ pub(crate) fn bytes_max(view: &View, count: usize) -> ImageResult<u64> {
     // Every 64 MiB, and every 65,536 entries, a checkpoint lists the sessions.
     let checkpoints = body / (64 << 20) + entries / (1 << 16) + 2;
     let body = body + checkpoints * (origins * 16 + 2 * PAGE_SIZE as u64);
-    let body = match layers().any(|l| l.image.superblock().features.has_data_parity()) {
+    let body = match has_parity(view, count) {
         true => bytes_with_parity(body),
         false => body,
     };

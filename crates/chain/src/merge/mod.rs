@@ -12,21 +12,23 @@ use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use aiv_image_format::meta::Meta;
 use aiv_image_format::{
     Compression, Depth, Digest, Error as ImageError, Features, Image, ImageId, ImageKind,
-    ImageWriter, Keys, ParentState, SPECIFICATION, Segments, SessionTag, SetId, Superblock,
+    ImageWriter, Keys, ParentState, SPECIFICATION, Seal, Segments, SessionTag, SetId, Superblock,
     Trailer, Unsupported, smallest_split,
 };
 use aiv_volume_io::{Job, Lease, Step, Storage};
 
 use crate::error::{Error, Result};
+use crate::facts::Protection;
 use crate::folder::list;
 use crate::names::{ImageName, image_name, suffix};
+use crate::slots::newest_slots;
 use crate::split::{PartFiles, discard_parts, open_parts, publish_parts, remove_interrupted};
 use crate::view::View;
 use gather::{Batch, Gather};
 use run::Run;
 use write::Sink;
 
-pub(crate) use estimate::{bytes_max, bytes_with_parity};
+pub(crate) use estimate::{bytes_max, bytes_with_parity, has_parity};
 
 /// What the temporary names of images that are merged or copied end with. Backups leave files of
 /// such names alone: another lease protects them.
@@ -106,6 +108,8 @@ impl From<Compression> for MergeOptions {
 pub(crate) struct Merge<'a> {
     /// The point the merged image provides, with its whole chain.
     pub view: &'a View,
+    /// The folder its images are in, where that is another one than the merged image gets into.
+    pub from: Option<&'a dyn Storage>,
     /// So many of the newest images of the chain are merged; at least one.
     pub count: usize,
     pub options: MergeOptions,
@@ -175,7 +179,13 @@ impl Merge<'_> {
         // new: that is where no nonce comes again.
         let [a, b, c, d, ..] = self.ids.session.0;
         let salt = u32::from_le_bytes([a, b, c, d]);
-        let seal = self.view.image().seal(salt).map_err(wrap)?;
+        let mut seal = self.view.image().seal(salt).map_err(wrap)?;
+        if let Some(Seal { key, slots: Some(slots), .. }) = &mut seal {
+            let folders: Vec<&dyn Storage> = self.from.into_iter().chain([storage]).collect();
+            if let Some(newest) = newest_slots(&folders, key, self.job)? {
+                *slots = newest.to_bytes().into_boxed_slice();
+            }
+        }
         let keys = seal.as_ref().map_or(Keys::none(), |seal| Keys::of(seal.key.clone()));
         let writer = match (self.options.split, seal) {
             (None, seal) => ImageWriter::create_with(created, superblock, seal),
@@ -298,6 +308,21 @@ impl Merge<'_> {
         };
         image_name(&name, &self.ids.suffix())
     }
+}
+
+/// Refuses what no image with a key can be.
+pub(crate) fn check_parts(protection: Protection, options: &MergeOptions) -> Result<()> {
+    match protection.key() {
+        Some(_) if options.parity || options.split.is_some() => Err(Error::KeyedInParts),
+        _ => Ok(()),
+    }
+}
+
+/// Bytes that the newest `count` images of a chain may merge into, with parity where it is asked
+/// for and where any of them has it.
+pub(crate) fn bytes_needed(view: &View, count: usize, parity: bool) -> Result<u64> {
+    let bytes = bytes_max(view, count).map_err(|e| view.layers.explain(e))?;
+    Ok(if parity && !has_parity(view, count) { bytes_with_parity(bytes) } else { bytes })
 }
 
 /// How an image of at most `bytes` is split that takes the place of the first `count` of a view: as

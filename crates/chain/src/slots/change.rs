@@ -21,8 +21,11 @@ pub struct SlotReport {
     pub area: KeyArea,
     /// Files that have them, by name: written, read back and compared.
     pub changed: Vec<String>,
-    /// Files that could not be written, and why: what opened them before opens them still.
+    /// Files that could not be written, or that nobody came to, and why: what opened them before
+    /// opens them still.
     pub unchanged: Vec<(String, String)>,
+    /// Whether the caller asked to stop when some had them already.
+    pub canceled: bool,
 }
 
 /// Changes the slots of every image of a folder that has this key, as `change` says. It is given
@@ -31,8 +34,8 @@ pub struct SlotReport {
 ///
 /// # Errors
 /// [`Error::Key`] for what `change` refuses and when no image has sound slots,
-/// [`Error::Busy`] when a backup, a merge or a copy writes images of the chain; nothing was
-/// changed then. What happens to single files is in the report.
+/// [`Error::Busy`] when a backup, a merge or a copy writes images of the chain,
+/// [`Error::Canceled`]; nothing was changed then. What happens to single files is in the report.
 pub fn change_slots(
     storage: &dyn Storage,
     key: &ChainKey,
@@ -52,14 +55,23 @@ pub fn change_slots(
     let area = change(&newest)?;
     let bytes = area.to_bytes();
     let written = in_parallel(&chain.files, &|file: &KeyedFile| {
-        job.check()?;
-        Ok((file.file.clone(), write(storage, file, &bytes)))
+        // Whoever stops it half-way has to know which have the new slots.
+        let written = job.check().is_ok().then(|| write(storage, file, &bytes));
+        Ok((file.file.clone(), written))
     })?;
-    let mut report = SlotReport { area, changed: Vec::new(), unchanged: Vec::new() };
-    for (file, result) in written {
-        match result {
-            Ok(()) => report.changed.push(file),
-            Err(error) => report.unchanged.push((file, error.to_string())),
+    if written.iter().all(|(_, written)| written.is_none()) {
+        job.check()?;
+    }
+    let (changed, unchanged) = (Vec::new(), Vec::new());
+    let mut report = SlotReport { area, changed, unchanged, canceled: false };
+    for (file, written) in written {
+        match written {
+            Some(Ok(())) => report.changed.push(file),
+            Some(Err(error)) => report.unchanged.push((file, error.to_string())),
+            None => {
+                report.canceled = true;
+                report.unchanged.push((file, "the change was stopped before it".to_owned()));
+            }
         }
     }
     Ok(report)

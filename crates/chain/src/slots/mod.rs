@@ -85,6 +85,29 @@ fn folder_of(argument: &Path) -> PathBuf {
     }
 }
 
+/// The newest slots that somebody with `key` made, over all images of its chain in these folders.
+/// A change that was cut off has not reached all of them: whoever takes those of a single image
+/// brings back what was removed, or loses what was added.
+///
+/// # Errors
+/// Those of [`keyed_chains`].
+pub fn newest_slots(
+    folders: &[&dyn Storage],
+    key: &ChainKey,
+    job: Job<'_>,
+) -> Result<Option<KeyArea>> {
+    let mut newest: Option<KeyArea> = None;
+    for folder in folders {
+        for chain in keyed_chains(*folder, job)?.chains {
+            let Some(area) = chain.newest(key) else { continue };
+            if newest.as_ref().is_none_or(|before| before.generation() < area.generation()) {
+                newest = Some(area);
+            }
+        }
+    }
+    Ok(newest)
+}
+
 enum Look {
     Keyed(Digest, Box<KeyedFile>),
     Unsure(String, String),

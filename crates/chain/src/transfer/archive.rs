@@ -8,9 +8,10 @@ use aiv_volume_io::{Job, Storage};
 use super::{census_of_durable, check_room};
 use crate::ancestry::{Ancestry, node};
 use crate::error::{Error, Result};
-use crate::folder::{Point, Set};
+use crate::facts::Protection;
+use crate::folder::{Point, Set, check_key};
 use crate::merge::{
-    Merge, MergeIds, MergeOptions, NewIds, bytes_max, bytes_with_parity, remove_stale, split_of,
+    Merge, MergeIds, MergeOptions, NewIds, bytes_needed, check_parts, remove_stale, split_of,
     take_lease,
 };
 use crate::view::View;
@@ -37,6 +38,8 @@ pub struct ArchiveReport {
 /// the same point with the same state; nothing is removed.
 ///
 /// # Errors
+/// [`Error::KeyedInParts`] for parity or segments of an image with a key, [`Error::NotRestorable`]
+/// when that key was not given, also for one that is only authenticated.
 /// [`Error::Busy`], [`Error::NoSpace`], [`Error::NotRestorable`] and [`Error::Image`] when the
 /// chain of the point cannot be read, [`Error::ReadBack`], [`Error::Io`], [`Error::Canceled`].
 /// After an error there is no new image in `to`, or after one of the last step, the sync of the
@@ -50,6 +53,9 @@ pub fn archive(
     new_ids: &mut NewIds<'_>,
     job: Job<'_>,
 ) -> Result<ArchiveReport> {
+    let mut options = options.into();
+    check_parts(point.protection, &options)?;
+    check_key(point.id, point.protection, &set.keys)?;
     let lease = take_lease(to, set.id)?;
     remove_stale(to, set.id)?;
     let there = census_of_durable(to, job)?;
@@ -70,11 +76,11 @@ pub fn archive(
     }
     let view = View::of_point(from, set, point)?;
     let count = view.images().len();
-    let mut options = options.into();
-    let bytes = needed(&view, count, options)?;
+    let bytes = bytes_needed(&view, count, options.parity)?;
     check_room(to, bytes)?;
     options.split = split_of(options.split, &view, count, bytes)?;
-    let merge = Merge { view: &view, count, options, ids: new_ids(), name: None, job };
+    let merge =
+        Merge { view: &view, from: Some(from), count, options, ids: new_ids(), name: None, job };
     let merged = merge
         .write(to, &|| lease.check().map_err(Error::io("checking the lease before publishing")))?;
     Ok(ArchiveReport {
@@ -87,11 +93,13 @@ pub fn archive(
     })
 }
 
-/// Writes the point of `view` as one full image called `file` into `to`.
+/// Writes the point of `view`, whose images are in `from`, as one full image called `file` into
+/// `to`.
 ///
 /// # Errors
 /// As [`archive`]; [`Error::Io`] with [`io::ErrorKind::AlreadyExists`] when the name is taken.
 pub fn archive_as(
+    from: &dyn Storage,
     view: &View,
     to: &dyn Storage,
     file: &str,
@@ -99,6 +107,9 @@ pub fn archive_as(
     ids: MergeIds,
     job: Job<'_>,
 ) -> Result<ArchiveReport> {
+    let mut options = options.into();
+    check_parts(Protection::of(view.image().superblock()), &options)?;
+    view.check_key()?;
     if to.open(file).is_ok() {
         // Publishing would refuse it, too, after all the work.
         return Err(Error::io(format!("creating {file}"))(io::ErrorKind::AlreadyExists.into()));
@@ -107,11 +118,10 @@ pub fn archive_as(
     let lease = take_lease(to, set)?;
     remove_stale(to, set)?;
     let count = view.images().len();
-    let mut options = options.into();
-    let bytes = needed(view, count, options)?;
+    let bytes = bytes_needed(view, count, options.parity)?;
     check_room(to, bytes)?;
     options.split = split_of(options.split, view, count, bytes)?;
-    let merge = Merge { view, count, options, ids, name: Some(file), job };
+    let merge = Merge { view, from: Some(from), count, options, ids, name: Some(file), job };
     let merged = merge
         .write(to, &|| lease.check().map_err(Error::io("checking the lease before publishing")))?;
     Ok(ArchiveReport {
@@ -122,10 +132,4 @@ pub fn archive_as(
         segments: merged.segments,
         was_there: false,
     })
-}
-
-/// Bytes the archive may take.
-fn needed(view: &View, count: usize, options: MergeOptions) -> Result<u64> {
-    let bytes = bytes_max(view, count).map_err(|e| view.layers.explain(e))?;
-    Ok(if options.parity { bytes_with_parity(bytes) } else { bytes })
 }

@@ -5,7 +5,8 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
-use aiv_image_format::Depth;
+use aiv_image_format::{Depth, Digest, Keys};
+use aiv_keys::KeyArea;
 use aiv_volume_io::{Job, Storage};
 
 use super::copy::{CopyReport, Copying};
@@ -15,8 +16,10 @@ use crate::error::{Error, Result};
 use crate::facts::Facts;
 use crate::folder::{Folder, Point, Set, list};
 use crate::merge::{MERGE_PART, NewIds, take_lease};
+use crate::open::{Head, open};
 use crate::removal::{LeftFile, LeftReason, Removal, Removed};
 use crate::scan::Trust;
+use crate::slots::{KeyedChain, keyed_chains};
 use crate::view::View;
 
 /// What a move did.
@@ -39,8 +42,9 @@ pub struct MoveReport {
 ///
 /// # Errors
 /// Before anything is written: [`Error::Needed`] when another point of `from` builds on it,
-/// [`Error::SameFolder`], [`Error::InDoubt`]. Else as [`super::copy_point`]; every point can be
-/// restored from one of the folders at least.
+/// [`Error::SameFolder`], [`Error::InDoubt`]. Before anything is removed: [`Error::LockedThere`],
+/// [`Error::SlotsBehind`]. Else as [`super::copy_point`]; every point can be restored from one of
+/// the folders at least.
 pub fn move_point(
     from: &dyn Storage,
     set: &Set,
@@ -53,7 +57,9 @@ pub fn move_point(
     Moving { from, set, to, patience, job }.run(&[point], new_ids)
 }
 
-/// Moves every point of `set`, which a scan of `from` found, into `to`.
+/// Moves every point of `set`, which a scan of `from` found, into `to`. No key is needed for that:
+/// of what is locked every stored byte is proven, and what is there already has to be the same
+/// file.
 ///
 /// # Errors
 /// As [`move_point`].
@@ -65,11 +71,10 @@ pub fn move_set(
     new_ids: &mut NewIds<'_>,
     job: Job<'_>,
 ) -> Result<MoveReport> {
-    let points = set.points.iter().filter(|point| point.is_restorable());
-    let mut report =
-        Moving { from, set, to, patience, job }.run(&points.collect::<Vec<_>>(), new_ids)?;
-    let left_out = set.points.iter().filter(|point| !point.is_restorable());
-    report.copy.left_out = left_out.map(|point| point.id).collect();
+    let (points, left_out): (Vec<&Point>, Vec<&Point>) =
+        set.points.iter().partition(|point| point.is_whole());
+    let mut report = Moving { from, set, to, patience, job }.run(&points, new_ids)?;
+    report.copy.left_out = left_out.iter().map(|point| point.id).collect();
     Ok(report)
 }
 
@@ -97,6 +102,7 @@ impl Moving<'_> {
         let (from, set, to, lease, job) = (self.from, self.set, self.to, &*destination, self.job);
         let copy = Copying { from, set, to, lease, job }.run(wanted, new_ids)?;
         self.prove_present(wanted, &copy)?;
+        self.prove_slots(wanted)?;
 
         let census = RefCell::new(Census::default());
         let removal = Removal {
@@ -145,12 +151,67 @@ impl Moving<'_> {
             if seen.contains(&point.file) {
                 continue;
             }
+            if point.locked {
+                // All of its chain has the same key.
+                for point in set.chain(point)? {
+                    if seen.insert(point.file.clone()) && !copied.contains(point.file.as_str()) {
+                        self.prove_locked(point)?;
+                    }
+                }
+                continue;
+            }
             let mut next = Some(View::of_point(self.to, set, point)?);
             while let Some(view) = next.filter(|view| seen.insert(view.file().to_owned())) {
                 if !copied.contains(view.file()) {
                     view.prove_newest(Depth::Stored, self.job)?;
                 }
                 next = view.parent();
+            }
+        }
+        Ok(())
+    }
+
+    /// Proves that a file of the destination, which is locked, holds the bytes of one that is to
+    /// go. Its trailer names the hash of all of them, and nothing else about it can be proven.
+    fn prove_locked(&self, there: &Point) -> Result<()> {
+        let open = |storage, file| open(storage, file, Head::Read, &Keys::none());
+        let image = open(self.to, &there.file)?;
+        let in_file = |error| Error::in_file(&there.file, error);
+        let report = image.verify(Depth::Stored, self.job).map_err(in_file)?;
+        if let Some(damage) = report.damage.into_iter().next() {
+            return Err(in_file(damage.into()));
+        }
+        if let Some(here) = self.set.provider(there.link()) {
+            let here = open(self.from, &here.file)?;
+            if (here.trailer(), here.superblock()) == (image.trailer(), image.superblock()) {
+                return Ok(());
+            }
+        }
+        Err(Error::LockedThere { point: there.id, file: there.file.clone() })
+    }
+
+    /// Proves that whoever can open what is to go can open it in the destination: files that were
+    /// there may have the key slots of long ago.
+    fn prove_slots(&self, wanted: &[&Point]) -> Result<()> {
+        let keys: BTreeSet<[u8; 32]> =
+            wanted.iter().filter_map(|point| Some(point.protection.key()?.0)).collect();
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let here = keyed_chains(self.from, self.job)?.chains;
+        let there = keyed_chains(self.to, self.job)?.chains;
+        for commitment in keys {
+            let of = |chains: &[KeyedChain]| {
+                let chain = chains.iter().find(|chain| chain.commitment.0 == commitment);
+                chain.map_or_else(Vec::new, KeyedChain::areas)
+            };
+            let is_ours = |area: &KeyArea| {
+                let key = self.set.keys.find(&commitment);
+                key.is_none_or(|key| area.prove(key).is_ok())
+            };
+            let newest = of(&here).into_iter().find(is_ours);
+            if newest.is_some_and(|newest| !of(&there).contains(&newest)) {
+                return Err(Error::SlotsBehind { key: Digest(commitment) });
             }
         }
         Ok(())

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aiv_chain::{
     ConsolidateOptions, ConsolidationPlan, ConsolidationReport, Error, Keep, Kind, LeftReason,
-    MERGE_PART, MergeIds, PointId, Result, View,
+    MERGE_PART, MergeIds, MergeOptions, PointId, Result, View, archive,
 };
 use aiv_image_format::{
     Compression, DELTA_DEPTH_WRITTEN, Features, Image, ImageKind, IndexEntry, SPECIFICATION,
@@ -409,6 +409,49 @@ fn too_little_room_is_known_before_anything_is_written() {
     assert_eq!(chain.storage.names(), names);
     chain.storage.set_free_bytes(Some(needed));
     consolidate(&chain.storage, &keep(1, &[])).unwrap();
+}
+
+/// The room that is asked for where there is none.
+fn room(done: Result<impl std::fmt::Debug>) -> u64 {
+    let Err(Error::NoSpace { needed, free: 0 }) = done else { panic!("{done:?}") };
+    needed
+}
+
+#[test]
+fn parity_that_one_of_the_merged_images_has_is_given_room_once() {
+    let chain = line();
+    let merge = |keep: &Keep, parity| {
+        let plan = plan(&chain.storage, keep)?;
+        let options = ConsolidateOptions { parity, ..options() };
+        plan.apply(&chain.storage, &options, &mut ids(0xb0 + u8::from(parity)), Job::silent())
+    };
+    let archived = |parity| {
+        let (folder, to) =
+            (aiv_chain::Folder::scan(&chain.storage, Job::silent())?, MemStorage::new());
+        to.set_free_bytes(Some(0));
+        let set = folder.set(SET).unwrap();
+        let how = MergeOptions { parity, ..Compression::Zstd(1).into() };
+        archive(
+            &chain.storage,
+            set,
+            set.points.last().unwrap(),
+            &to,
+            how,
+            &mut ids(1),
+            Job::silent(),
+        )
+    };
+    let last = chain.points.len() - 1;
+    let (few, fewer) = (keep(1, &[1, last]), keep(1, &[]));
+    chain.storage.set_free_bytes(Some(0));
+    // None has it: it is more for whoever asks.
+    assert!(room(merge(&fewer, true)) > room(merge(&fewer, false)));
+    assert!(room(archived(true)) > room(archived(false)));
+    chain.storage.set_free_bytes(None);
+    assert!(!merge(&few, true).unwrap().merged.is_empty());
+    chain.storage.set_free_bytes(Some(0));
+    assert_eq!(room(merge(&fewer, true)), room(merge(&fewer, false)));
+    assert_eq!(room(archived(true)), room(archived(false)));
 }
 
 #[test]

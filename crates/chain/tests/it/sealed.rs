@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aiv_chain::{
     ConsolidateOptions, ConsolidationPlan, Error, Folder, Keep, MergeOptions, PointState,
-    Protection, Set, Trust, VerifyOptions, View, archive, copy_set, keyed_chains,
+    Protection, Selector, Set, Trust, VerifyOptions, View, archive, copy_set, keyed_chains,
     verify_folder_keyed,
 };
 use aiv_image_format::{
@@ -19,15 +19,15 @@ use crate::common::BLOCK;
 use crate::consolidate::ids;
 use crate::described::read_all;
 
-fn key() -> ChainKey {
+pub(crate) fn key() -> ChainKey {
     ChainKey::new([0x42; 32])
 }
 
-fn keys() -> Keys {
+pub(crate) fn keys() -> Keys {
     Keys::of(key())
 }
 
-fn seal(mode: Mode) -> Option<Seal> {
+pub(crate) fn seal(mode: Mode) -> Option<Seal> {
     let file = KeyFile::new(&[1; 32]).unwrap();
     let new = NewSlot {
         way: Way::KeyFile(&file),
@@ -40,7 +40,7 @@ fn seal(mode: Mode) -> Option<Seal> {
 }
 
 /// The bytes of the disk at one time.
-fn disk(number: u8) -> Vec<u8> {
+pub(crate) fn disk(number: u8) -> Vec<u8> {
     let mut bytes: Vec<u8> =
         (0..6 * BLOCK as u64).map(|at| (at * at / 97).to_le_bytes()[0]).collect();
     for change in 0..number {
@@ -53,7 +53,7 @@ fn disk(number: u8) -> Vec<u8> {
 }
 
 /// Four points in a line.
-fn chain(mode: Mode) -> MemStorage {
+pub(crate) fn chain(mode: Mode) -> MemStorage {
     let storage = MemStorage::new();
     for number in 1..=4u8 {
         let step = Step { seal: seal(mode), ..Step::new(number.into(), disk(number)) };
@@ -66,11 +66,11 @@ fn chain(mode: Mode) -> MemStorage {
     storage
 }
 
-fn scan(storage: &dyn Storage, keys: &Keys) -> Folder {
+pub(crate) fn scan(storage: &dyn Storage, keys: &Keys) -> Folder {
     Folder::scan_keyed(storage, keys, Trust::Files, Job::silent()).unwrap().0
 }
 
-fn set_of(storage: &dyn Storage, keys: &Keys) -> Set {
+pub(crate) fn set_of(storage: &dyn Storage, keys: &Keys) -> Set {
     let mut folder = scan(storage, keys);
     assert_eq!((folder.sets.len(), folder.strays.len()), (1, 0), "{:?}", folder.strays);
     folder.sets.remove(0)
@@ -280,4 +280,53 @@ fn a_reader_that_requires_a_key_calls_a_plain_image_unusable() {
     let kind = &folder.strays[0].kind;
     let text = format!("{kind:?}");
     assert!(text.contains("neither sealed nor authenticated"), "{text}");
+}
+
+/// The point that `words` name.
+fn find(folder: &Folder, words: &str) -> Result<aiv_image_format::PointId, Error> {
+    words.parse::<Selector>().unwrap().find(folder).map(|(_, point)| point.id)
+}
+
+#[test]
+fn no_point_is_the_newest_of_a_set_in_which_one_is_locked() {
+    // Two chains of one source: one that opens without a key, and a sealed one.
+    let storage = chain(Mode::Sealed);
+    Step { full_number: 9, ..Step::new(9, disk(2)) }.write(&storage, "9.aiv", None);
+    let (locked, opened) = (scan(&storage, &Keys::none()), scan(&storage, &keys()));
+    for words in ["latest", "latest~0", "latest~2", "set1:latest", "set1:latest~4"] {
+        let error = find(&locked, words).unwrap_err();
+        assert!(matches!(error, Error::AgeUnknown { .. }), "{words}: {error}");
+    }
+    for number in [1, 4, 9] {
+        let words = point(number).to_string();
+        assert_eq!(find(&locked, &words).unwrap(), point(number));
+    }
+    assert_eq!(find(&opened, "latest").unwrap(), point(9));
+    assert_eq!(find(&opened, "latest~1").unwrap(), point(4));
+    // Nor where something else is wrong with the locked ones, too.
+    storage.remove("1.aiv").unwrap();
+    let broken = scan(&storage, &Keys::none());
+    assert!(broken.sets[0].points.iter().all(|p| !matches!(p.state, PointState::Locked { .. })));
+    assert!(matches!(find(&broken, "latest"), Err(Error::AgeUnknown { .. })));
+}
+
+#[test]
+fn chains_of_several_keys_in_one_set_are_told_apart_by_time() {
+    // Whoever could not open the chain began to count anew.
+    let storage = chain(Mode::Sealed);
+    let other = ChainKey::new([8; 32]);
+    for (number, seal) in [
+        (5, Some(Seal::new(other.clone(), 1))),
+        (6, Some(Seal { mode: Mode::Authenticated, ..Seal::new(key(), 1) })),
+        (7, None),
+    ] {
+        let step = Step { seal, full_number: 0, ..Step::new(number, disk(1)) };
+        step.write(&storage, &format!("{number}.aiv"), None);
+    }
+    let mut keys = keys();
+    keys.add(other);
+    let set = set_of(&storage, &keys);
+    let order: Vec<_> = set.points.iter().map(|p| p.id).collect();
+    assert_eq!(order, (1..=7).map(point).collect::<Vec<_>>());
+    assert_eq!(find(&scan(&storage, &keys), "latest").unwrap(), point(7));
 }

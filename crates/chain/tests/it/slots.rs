@@ -7,7 +7,7 @@ use aiv_chain::{Error, KeyedChain, change_slots, keyed_chains};
 use aiv_image_format::{ChainKey, Mode, Seal};
 use aiv_keys::{Cost, Credential, KeyArea, NewSlot, Passphrase, Way, Work};
 use aiv_testkit::{CrashStorage, Fault, FaultPlan, FaultStorage, MemStorage};
-use aiv_volume_io::{DirStorage, Job, SlotCopy, SlotFile, Storage};
+use aiv_volume_io::{Cancel, DirStorage, Job, SlotCopy, SlotFile, Storage};
 
 use crate::common::Spec;
 use crate::wrappers::pass_on;
@@ -188,6 +188,32 @@ fn files_that_cannot_be_written_are_named_and_keep_their_old_slots() {
         }
         assert!(fired >= 2, "{fault:?}");
     }
+}
+
+/// A storage whose user presses the stop button when slots are opened for the first time.
+struct StoppedAtFirst<'a>(MemStorage, &'a Cancel);
+
+impl Storage for StoppedAtFirst<'_> {
+    fn open_slots(&self, name: &str) -> io::Result<Box<dyn SlotFile>> {
+        self.1.cancel();
+        self.0.open_slots(name)
+    }
+    pass_on!(0: create, open, publish, remove, list, sync_dir, lease);
+}
+
+#[test]
+fn a_change_that_is_stopped_tells_which_images_have_it() {
+    let cancel = Cancel::new();
+    let storage = StoppedAtFirst(folder(3), &cancel);
+    let job = Job::new(Job::silent().progress, &cancel);
+    let report = change_slots(&storage, &key(), &to("new"), job).unwrap();
+    assert!(report.canceled);
+    assert_eq!(report.changed, ["1.aiv"]);
+    let unchanged: Vec<&str> = report.unchanged.iter().map(|(file, _)| file.as_str()).collect();
+    assert_eq!(unchanged, ["2.aiv", "3.aiv"]);
+    assert_eq!(opens(&storage.0, "old", "new"), [Some(true), Some(false), Some(false)]);
+    let error = change_slots(&storage.0, &key(), &to("newer"), job).unwrap_err();
+    assert!(matches!(error, Error::Canceled(_)), "{error}");
 }
 
 /// What a change through a storage leaves after a crash at any operation: how many states, or

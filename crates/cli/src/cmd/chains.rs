@@ -6,8 +6,8 @@ use std::time::Duration;
 use aiv_backup_engine::Compression;
 use aiv_chain::{
     ConsolidateOptions, ConsolidationPlan, Folder, Keep, Keys, MergeOptions, Point, Selector, Set,
-    Trust, archive_as, copy_point, copy_set, find_set, locate_point_keyed, locate_view_keyed,
-    move_point, move_set, storage_of,
+    Stray, Trust, archive_as, copy_point, copy_set, find_set, locate_point_keyed,
+    locate_view_keyed, move_point, move_set, storage_of,
 };
 use aiv_jobs::{Hints, SalvageJob, SalvageTo};
 use aiv_report::{Failure, Outcome, Remarks, chains, salvage::salvaged};
@@ -35,6 +35,8 @@ pub(crate) fn consolidate(args: &Consolidate, session: &Session) -> Result<Outco
         Some(word) => vec![find_set(&folder, word)?],
         None => folder.sets.iter().collect(),
     };
+    let asked = sets.first().filter(|_| args.set.is_some()).map(|set| set.id);
+    outcome.add(Remarks::on_unused(&folder.unused(&storage, asked), "merged"));
     let done = sets.into_iter().try_for_each(|set| -> Result<(), Failure> {
         let plan = ConsolidationPlan::new(&storage, set, &keep, session.job())?;
         chains::add_plan(&mut outcome.json, set, &plan);
@@ -67,12 +69,14 @@ fn unlocked(storage: &DirStorage, keys: &Keys, session: &Session) -> Result<Fold
 
 pub(crate) fn archive(args: &Archive, session: &Session) -> Result<Outcome, Failure> {
     let (path, view) = session.with_keys(&[&args.image], &args.unlock, |keys| {
-        Ok(locate_view_keyed(&args.image, keys, session.job())?)
+        let (path, view) = locate_view_keyed(&args.image, keys, session.job())?;
+        view.check_key()?;
+        Ok((path, view))
     })?;
-    let (to, name) = storage_of(&args.to)?;
+    let ((from, _), (to, name)) = (storage_of(&path)?, storage_of(&args.to)?);
     let (compression, parity, split) = (COMPRESSION, args.parity, args.split);
     let options = MergeOptions { compression, parity, split };
-    let report = archive_as(&view, &to, name, options, merge_ids()?(), session.job())?;
+    let report = archive_as(&from, &view, &to, name, options, merge_ids()?(), session.job())?;
     let json = chains::archive_json(&path, &args.to, &report);
     Ok(Outcome::report(json, chains::archive_text(&path, &args.to, &report)))
 }
@@ -92,11 +96,11 @@ pub(crate) fn transfer(
 ) -> Result<Outcome, Failure> {
     let mut outcome = Outcome::report(chains::transfer_json(&args.to), String::new());
     let keys = session.keys(&args.what, &args.unlock)?;
-    let (wanted, mut ids) = (wanted(&args.what, &keys, session)?, merge_ids()?);
+    let ((wanted, mut unused), mut ids) = (wanted(&args.what, &keys, session)?, merge_ids()?);
     let to = open_or_create_folder(&args.to)?;
     let done = wanted.iter().try_for_each(|(from, set, point)| -> Result<(), Failure> {
         let job = session.job();
-        if leaving {
+        let copied = if leaving {
             let report = match point {
                 Some(point) => move_point(from, set, point, &to, PATIENCE, &mut ids, job)?,
                 None => move_set(from, set, &to, PATIENCE, &mut ids, job)?,
@@ -104,6 +108,7 @@ pub(crate) fn transfer(
             chains::add_move(&mut outcome.json, &args.to, &report);
             outcome.text += &chains::move_text(set, &report);
             outcome.add(Remarks::on_move(&report));
+            report.copy.copied
         } else {
             let report = match point {
                 Some(point) => copy_point(from, set, point, &to, &mut ids, job)?,
@@ -112,25 +117,33 @@ pub(crate) fn transfer(
             chains::add_copy(&mut outcome.json, &args.to, &report);
             outcome.text += &chains::copy_text(set, &report);
             outcome.add(Remarks::on_copy(&report));
-        }
+            report.copied
+        };
+        // One that nothing but its parent role was left of went with its chain.
+        unused.retain(|stray| copied.iter().all(|copied| copied.from != stray.file));
         Ok(())
     });
+    outcome.add(Remarks::on_unused(&unused, if leaving { "moved" } else { "copied" }));
     remember(&to, session.job());
     outcome.ended(done)
 }
 
-/// What to take: one point, or each set of a folder.
+type Wanted = (DirStorage, Set, Option<Point>);
+
+/// What to take: one point, or each set of a folder, which may hold files that cannot be used.
 fn wanted(
     what: &Path,
     keys: &Keys,
     session: &Session,
-) -> Result<Vec<(DirStorage, Set, Option<Point>)>, Failure> {
+) -> Result<(Vec<Wanted>, Vec<Stray>), Failure> {
     if what.is_dir() {
         let storage = open_folder(what)?;
         let (folder, _) = Folder::scan_keyed(&storage, keys, Trust::Catalogue, session.job())?;
         let each = |set: Set| Ok((open_folder(what)?, set, None));
-        return folder.sets.into_iter().map(each).collect();
+        let unused = folder.unused(&storage, None);
+        let sets = folder.sets.into_iter().map(each).collect::<Result<_, Failure>>()?;
+        return Ok((sets, unused));
     }
     let (from, set, point) = locate_point_keyed(what, keys, session.job())?;
-    Ok(vec![(from, set, Some(point))])
+    Ok((vec![(from, set, Some(point))], Vec::new()))
 }

@@ -1,7 +1,7 @@
 //! `aiv verify`: proof that images are readable.
 
 use aiv_chain::{
-    Checked, Depth, Folder, VerifyOptions, find_set, locate_with_keys, repair, storage_of,
+    Checked, Depth, Folder, Trust, VerifyOptions, find_set, locate_with_keys, repair, storage_of,
     verify_file_keyed, verify_folder_keyed,
 };
 use aiv_report::{Exit, Failure, Outcome, Remarks, json, repairs, text};
@@ -20,7 +20,11 @@ pub(crate) fn run(args: &Verify, session: &Session) -> Result<Outcome, Failure> 
         let now_unix_ms = now_unix_ms();
         let ago = |days: u64| now_unix_ms.saturating_sub(days.saturating_mul(DAY_MS));
         let set = match &args.set {
-            Some(word) => Some(find_set(&Folder::scan(&storage, session.job())?, word)?.id),
+            Some(word) => {
+                // What a sealed set is called its images tell with their key.
+                let scan = Folder::scan_keyed(&storage, &keys, Trust::Catalogue, session.job())?;
+                Some(find_set(&scan.0, word)?.id)
+            }
             None => None,
         };
         let not_verified_since = args.skip_verified.map(ago);
@@ -40,7 +44,7 @@ pub(crate) fn run(args: &Verify, session: &Session) -> Result<Outcome, Failure> 
         [] => format!("no images in {}\n", target.display()),
         images => text::verification(images),
     };
-    let remarks = Remarks::on_unverified(&images, &strays);
+    let remarks = Remarks::on_unverified(&images, &strays, depth, &keys);
     let outcome = Outcome::report(json, text).with(remarks);
     if images.iter().all(Checked::is_sound) {
         return Ok(outcome);
@@ -62,7 +66,8 @@ fn repair_all(
     let folders = args.from.iter().map(|dir| open_folder(dir)).collect::<Result<Vec<_>, _>>()?;
     let copies: Vec<&dyn Storage> = folders.iter().map(|folder| folder as _).collect();
     let mut done = Vec::new();
-    for image in images.iter().filter(|image| !image.is_sound()) {
+    let forged = images.iter().any(Checked::is_forged);
+    for image in images.iter().filter(|image| !image.is_sound() && !image.is_forged()) {
         let path = match args.target.is_dir() {
             true => args.target.join(&image.file),
             false => image.file.clone().into(),
@@ -70,7 +75,7 @@ fn repair_all(
         let (from, name) = storage_of(&path)?;
         done.push(repair(&from, name, &copies, &target, session.job())?);
     }
-    if done.iter().all(|image| image.file.is_some()) {
+    if !forged && done.iter().all(|image| image.file.is_some()) {
         outcome.exit = Exit::Warnings;
     }
     outcome.json["repairs"] = repairs::repairs_json(to, &done);

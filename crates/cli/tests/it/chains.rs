@@ -315,6 +315,36 @@ fn a_set_that_cannot_be_copied_does_not_hide_what_was() {
 }
 
 #[test]
+fn a_file_that_cannot_be_used_is_told_of_by_whatever_goes_without_it() {
+    let scratch = Scratch::new();
+    let images = scratch.arg("images");
+    for name in ["a.raw", "b.raw"] {
+        let disk = scratch.disk(name, 2 * MIB);
+        scratch.back_up(&disk);
+    }
+    let sets = aiv_json(&["list", &images]).ended(0).json()["sets"].clone();
+    let [sound, cut] = [0, 1].map(|n| sets[n]["points"][0]["image"].as_str().unwrap());
+    let file = File::options().write(true).open(scratch.path("images").join(cut)).unwrap();
+    file.set_len(9000).unwrap();
+    let listed = aiv(&["list", &images]).ended(3);
+    let all = format!("{}{}", listed.stdout, listed.stderr);
+    assert!(all.contains("was in it") && !all.contains("is gone with"), "{all}");
+    for (command, done) in [("copy", "copied"), ("consolidate", "merged"), ("move", "moved")] {
+        let to = scratch.arg(command);
+        let to = if command == "consolidate" { vec![] } else { vec!["--to", &to] };
+        let run = aiv_json(&[&[command, &images][..], &to].concat()).ended(3).json();
+        let warning = run["warnings"][0].as_str().unwrap();
+        assert!(warning.starts_with(&format!("not {done}: {cut}: unusable")), "{run}");
+    }
+    assert_eq!(scratch.images(), [cut], "{sound} was moved");
+    let set = sets[0]["id"].as_str().unwrap();
+    let moved = scratch.arg("move");
+    fs::copy(scratch.path("images").join(cut), scratch.path("move").join("cut.aiv")).unwrap();
+    aiv_json(&["consolidate", &moved]).ended(3);
+    aiv_json(&["consolidate", &moved, "--set", set]).ended(0);
+}
+
+#[test]
 fn what_was_proven_lately_is_not_read_again() {
     let scratch = Scratch::new();
     let (_, made) = four_days(&scratch);

@@ -74,3 +74,37 @@ fn words_that_need_each_other_are_asked_for_together() {
     aiv(&["verify", &image, "--to", &scratch.arg("x")]).ended(2);
     aiv(&["verify", &image, "--from", &scratch.arg("x")]).ended(2);
 }
+
+/// Changes the code of both trailers and makes their checksums right: what somebody without the
+/// key can make.
+fn forge(image: &std::path::Path) {
+    let mut bytes = fs::read(image).unwrap();
+    let last = bytes.len() - 4096;
+    let magic = bytes[last..last + 8].to_vec();
+    for page in bytes.chunks_mut(4096).filter(|page| page.starts_with(&magic)) {
+        page[512] ^= 1;
+        let hash = blake3::keyed_hash(b"aivory draft: trailer           ", &page[..4060]);
+        page[4060..4092].copy_from_slice(hash.as_bytes());
+        let crc = crc32c::crc32c_append(crc32c::crc32c(b"aiv.trlr"), &page[..4092]);
+        page[4092..].copy_from_slice(&crc.to_le_bytes());
+    }
+    fs::write(image, bytes).unwrap();
+}
+
+#[test]
+fn a_forged_image_is_damage_that_nothing_repairs() {
+    let scratch = Scratch::new();
+    let pass = scratch.write("pass", b"correct horse battery staple");
+    let with = ["--password-file", pass.as_str()];
+    let image = backed_up(&scratch, &[&["--authenticate"][..], &with].concat());
+    forge(&image);
+    let backup = scratch.arg("backup");
+    aiv(&["verify", &backup]).ended(0);
+    let to = scratch.arg("repaired");
+    let verify = [&["verify", &backup, "--repair", "--to", &to][..], &with].concat();
+    let json = aiv_json(&verify).ended(4).json();
+    assert!(json["ok"] == false && json["errors"].to_string().contains("key"), "{json}");
+    assert!(names_in(&scratch.path("repaired")).iter().all(|name| !name.ends_with(".aiv")));
+    let text = aiv(&[&["verify", &backup][..], &with].concat()).ended(4).stdout;
+    assert!(text.contains("DAMAGED, cannot be opened"), "{text}");
+}

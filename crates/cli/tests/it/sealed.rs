@@ -97,8 +97,23 @@ fn a_sealed_chain_is_whole_with_the_passphrase_and_tells_nothing_without() {
     let json = aiv_json(&["verify", &sealed.images]).ended(0).json();
     let locked = |json: &Value| of(json, "images").iter().all(|image| image["locked"] == true);
     assert!(json["ok"] == true && locked(&json), "{json}");
-    let info = aiv_json(&["info", &sealed.latest()]).ended(0).json();
+    let newest = sealed.files().into_iter().find(|f| f.extension().unwrap() == "aii").unwrap();
+    let info = aiv_json(&["info", newest.to_str().unwrap()]).ended(0).json();
     assert!(info["locked"] == true && info["state_root"].is_null(), "{info}");
+    // Which point is the newest is in what is sealed.
+    let copies = sealed.scratch.arg("copies");
+    for command in [
+        &["info", &sealed.latest()][..],
+        &["verify", &sealed.latest()],
+        &["copy", &sealed.latest(), "--to", &copies],
+        &["archive", &sealed.latest(), "--to", &copies],
+    ] {
+        aiv_json(command).failed(6, "locked");
+    }
+    let id = point["recovery_point"].as_str().unwrap();
+    let by_id = format!("{}@{id}", sealed.images);
+    assert_eq!(aiv_json(&["info", &by_id]).ended(0).json()["recovery_point"], id);
+    assert!(point["time"].is_null(), "{point}");
     sealed.restore(&[]).failed(6, "locked");
     assert!(!sealed.scratch.path("restored.img").exists());
 
@@ -144,6 +159,45 @@ fn a_wrong_passphrase_ends_with_its_own_status_and_changes_nothing() {
     let mistyped = sealed.scratch.write("code", b"ABCDE");
     sealed.restore(&["--recovery-code-file", &mistyped]).failed(6, "mistyped_key");
     assert_eq!(sealed.contents(), before);
+}
+
+#[test]
+fn a_full_backup_with_another_passphrase_says_that_it_begins_a_key() {
+    let sealed = Sealed::new("pass");
+    let json =
+        sealed.back_up(&["--seal", "--full", "--password-file", &sealed.other]).ended(3).json();
+    assert!(json["warnings"].to_string().contains("has a new key"), "{json}");
+    // Whoever has both keys at hand, or one of them alone, knows.
+    let json =
+        sealed.back_up(&["--seal", "--full", "--password-file", &sealed.other]).ended(0).json();
+    assert_eq!(json["warnings"], serde_json::json!([]));
+}
+
+#[test]
+fn a_secret_key_among_the_words_is_not_repeated_and_no_key_is_no_wrong_one() {
+    let scratch = Scratch::new();
+    let secret = "aiv-secret-0123456789abcdef0123456789abcdef0123456789abcdef";
+    let (disk, images) = (scratch.write("disk.img", &noise(8192, 5)), scratch.arg("images"));
+    scratch.back_up(&disk);
+    for command in [
+        &["backup", &disk, "--to", &images, "--recipient", secret][..],
+        &["backup", &disk, "--to", &images, "--seal", "--key-file", secret],
+        &["backup", &disk, "--to", &images, "--seal", "--password-file", secret],
+        &["key", "add", &images, secret],
+        &["key", secret],
+        &["list", secret],
+    ] {
+        for run in [aiv(command), aiv_json(command)] {
+            let shown = format!("{}{}", run.stdout, run.stderr);
+            assert!(!shown.contains("0123456789") && !shown.is_empty(), "{shown}");
+        }
+    }
+    let pass = scratch.write("pass", PASS.as_bytes());
+    for change in [&["add"][..], &["change"], &["rotate"]] {
+        let args = [&["key", change[0], &images, "--password-file", &pass][..], &change[1..]];
+        let message = aiv_json(&args.concat()).failed(1, "no_key");
+        assert!(message.contains("no image with a key"), "{message}");
+    }
 }
 
 #[test]
@@ -274,6 +328,69 @@ fn an_authenticated_image_is_read_by_all_and_forged_by_nobody() {
     aiv_json(&[&verify[..], &with].concat()).failed(4, "not_keyed");
     let listed = aiv_json(&[&["list", &images][..], &with].concat()).ended(3).json();
     assert!(listed["warnings"].to_string().contains("has no key"), "{listed}");
+}
+
+#[test]
+fn a_chain_that_everybody_can_read_is_merged_by_those_who_have_its_key() {
+    let scratch = Scratch::new();
+    let disk = scratch.write("disk.img", &noise(200_000, 7));
+    let (images, pass) = (scratch.arg("images"), scratch.write("pass", PASS.as_bytes()));
+    let with = ["--password-file", pass.as_str()];
+    let backup = ["backup", &disk, "--to", &images, "--authenticate"];
+    for _ in 0..3 {
+        aiv_json(&[&backup[..], &with].concat()).ended(0);
+    }
+    let (latest, archive) = (format!("{images}@latest"), scratch.arg("archive.aiv"));
+    let names = names_in(&scratch.path("images"));
+    for command in
+        [&["archive", &latest, "--to", &archive][..], &["consolidate", &images, "--keep", "1"]]
+    {
+        aiv_json(command).failed(6, "locked");
+        for parts in [&["--parity"][..], &["--split", "64M"]] {
+            aiv_json(&[command, &with, parts].concat()).failed(5, "sealed_parts");
+        }
+        assert_eq!(names_in(&scratch.path("images")), names);
+        assert_eq!(scratch.path("archive.aiv").exists(), command[0] == "consolidate");
+        let aiv = env!("CARGO_BIN_EXE_aiv");
+        let (status, seen) = at_terminal(&format!("{aiv} {}", command.join(" ")), &[PASS]);
+        assert!(status == 0 && seen.contains("Passphrase:"), "{status}: {seen}");
+    }
+    aiv_json(&[&["verify", &archive][..], &with].concat()).ended(0);
+    aiv_json(&[&["verify", &images][..], &with].concat()).ended(0);
+}
+
+#[test]
+fn a_verification_with_a_key_names_what_has_another_one_or_none() {
+    let sealed = Sealed::new("pass");
+    let with = ["--password-file", sealed.pass.as_str()];
+    let quick = aiv(&["verify", &sealed.images, "--depth", "quick"]).ended(0).stdout;
+    assert!(quick.contains("no stored block") && !quick.contains("every stored byte"), "{quick}");
+    let full = aiv(&["verify", &sealed.images]).ended(0).stdout;
+    assert!(full.contains("every stored byte"), "{full}");
+    // Its name is sealed as well.
+    let set = ["--set", "disk"];
+    aiv_json(&[&["verify", &sealed.images][..], &set, &with].concat()).ended(0);
+    for (name, how) in [
+        ("other", &["--seal", "--password-file", &sealed.other][..]),
+        ("third", &["--authenticate", "--password-file", &sealed.other]),
+        ("plain", &[]),
+    ] {
+        let disk = sealed.scratch.write(&format!("{name}.img"), &noise(20_000, 8));
+        let to = sealed.scratch.arg(&format!("images/{name}"));
+        aiv_json(&[&["backup", &disk, "--to", &to][..], how].concat()).ended(0);
+    }
+    let run = aiv_json(&[&["verify", &sealed.images][..], &with].concat()).ended(3);
+    let json = run.json();
+    let about = |name: &str, words: &str| {
+        let warnings = of(&json, "warnings").iter().map(|warning| warning.as_str().unwrap());
+        warnings.filter(|w| w.starts_with(name) && w.contains(words)).count()
+    };
+    assert_eq!(about("other/", "another key"), 1, "{json}");
+    assert_eq!(about("third/", "not checked: forgery"), 1, "{json}");
+    assert_eq!(about("plain/", "has no key"), 1, "{json}");
+    assert_eq!(of(&json, "warnings").len(), 3, "{json}");
+    let text = aiv(&[&["verify", &sealed.images][..], &with].concat()).ended(3);
+    assert!(!text.stdout.contains("no key was given"), "{}", text.stdout);
 }
 
 /// Types answers when the program asks, at a terminal, and returns what was to be seen there.

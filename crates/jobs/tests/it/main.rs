@@ -4,4 +4,5 @@
 #![expect(clippy::disallowed_methods, reason = "tests stand for the outside world")]
 
 mod backup;
+mod keys;
 mod outside;

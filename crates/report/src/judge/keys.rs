@@ -1,5 +1,6 @@
 //! What an error about keys means.
 
+use aiv_chain::PointState;
 use aiv_image_format::Error as ImageError;
 use aiv_keys::{Error, SlotKind};
 
@@ -7,11 +8,52 @@ use super::{LOCKED, failed, refused};
 use crate::failure::{Exit, Verdict};
 
 /// For what a key would open.
-pub(super) const NEEDS_KEY: Verdict = Verdict {
+const NEEDS_KEY: Verdict = Verdict {
     code: LOCKED,
     exit: Exit::Locked,
     hint: "name a file with --password-file, --key-file or --recovery-code-file",
 };
+
+/// For a point that was named by its age where points are locked.
+const AGE_UNKNOWN: Verdict = Verdict {
+    hint: "give what opens them (--password-file, --key-file, --recovery-code-file), or name a \
+           point by its id: `aiv list DIR --json`",
+    ..NEEDS_KEY
+};
+
+/// For a merge of images with a key.
+const MERGED_IN_PARTS: Verdict = Verdict {
+    code: "sealed_parts",
+    exit: Exit::Refused,
+    hint: "nothing was written: leave out --split and --parity",
+};
+
+/// For a move that would have to tell two locked files apart.
+const LOCKED_THERE: Verdict = Verdict {
+    hint: "nothing was removed; give what opens it: --password-file, --key-file or \
+           --recovery-code-file",
+    ..NEEDS_KEY
+};
+
+/// For a move to where only older key slots are.
+const SLOTS_BEHIND: Verdict = Verdict {
+    code: "slots_behind",
+    exit: Exit::Refused,
+    hint: "nothing was removed: make the change in both folders with `aiv key`, or copy an image file \
+           with the newest slots into the destination under another name, then try again",
+};
+
+pub(super) fn judge_chain(error: &aiv_chain::Error) -> Option<Verdict> {
+    use aiv_chain::Error;
+    match error {
+        Error::NotRestorable { state: PointState::Locked { .. }, .. } => Some(NEEDS_KEY),
+        Error::AgeUnknown { .. } => Some(AGE_UNKNOWN),
+        Error::LockedThere { .. } => Some(LOCKED_THERE),
+        Error::SlotsBehind { .. } => Some(SLOTS_BEHIND),
+        Error::KeyedInParts => Some(MERGED_IN_PARTS),
+        _ => None,
+    }
+}
 
 pub(super) fn judge_image(error: &ImageError) -> Option<Verdict> {
     match error {

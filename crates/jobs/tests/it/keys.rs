@@ -1,0 +1,81 @@
+//! Changes of who can open images, over several chains.
+
+use std::fs;
+
+use aiv_chain::{KeyedChain, keyed_chains};
+use aiv_jobs::{BackupJob, Error, KeyChange, NewKey, SealJob, change_keys};
+use aiv_keys::{Credential, KeyFile, Opened, Work};
+use aiv_volume_io::{DirStorage, Job, Storage};
+
+use crate::outside::{Outside, plain_job};
+
+fn credential(byte: u8) -> Credential {
+    Credential::KeyFile(KeyFile::new(&[byte; 32]).unwrap())
+}
+
+/// A folder with the images of two disks, each with a key of its own that key file 1 opens.
+fn two_chains(dir: &tempfile::TempDir, world: &Outside) -> (DirStorage, Vec<KeyedChain>) {
+    let to = dir.path().join("images");
+    for name in ["first", "second"] {
+        let disk = dir.path().join(name);
+        fs::write(&disk, name.repeat(4096)).unwrap();
+        let new = NewKey::Credential(credential(1));
+        let (opened, recovery_code) = (Vec::new(), None);
+        let seal = SealJob { mode: None, padding: false, opened, new, recovery_code };
+        let job = BackupJob { seal: Some(seal), ..plain_job() };
+        let done = job.run(&[disk], &to, world, Job::silent()).unwrap();
+        assert!(done.begins_a_key(), "{done:?}");
+    }
+    let storage = DirStorage::open(&to).unwrap();
+    let chains = keyed_chains(&storage, Job::silent()).unwrap().chains;
+    (storage, chains)
+}
+
+fn open(chains: &[KeyedChain], byte: u8) -> Vec<Opened> {
+    let open = |chain: &KeyedChain| chain.open(&credential(byte), &mut Work::new()).ok();
+    chains.iter().filter_map(open).collect()
+}
+
+#[test]
+fn a_change_that_fails_in_the_middle_tells_what_was_changed_and_what_was_not() {
+    let (dir, world) = (tempfile::tempdir().unwrap(), Outside::new());
+    let (storage, chains) = two_chains(&dir, &world);
+    let opened = open(&chains, 1);
+    let add = |byte| KeyChange::Add(NewKey::Credential(credential(byte)));
+    let change =
+        |change: &KeyChange| change_keys(&storage, &opened, change, "", &world, Job::silent());
+    let lease = storage.lease(&format!("set-{}", chains[1].files[0].set)).unwrap();
+    let changes = change(&add(2)).unwrap();
+    let busy = |error: &Error| matches!(error, Error::Chain(aiv_chain::Error::Busy { .. }));
+    assert_eq!(changes.done.len(), 1);
+    assert_eq!(changes.done[0].changed, [chains[0].files[0].file.clone()]);
+    assert!(changes.failed.as_ref().is_some_and(busy), "{changes:?}");
+    assert_eq!(changes.untouched, [chains[1].commitment]);
+    drop(lease);
+    // Where nothing was changed, there is nothing to tell.
+    let lease = storage.lease(&format!("set-{}", chains[0].files[0].set)).unwrap();
+    assert!(busy(&change(&add(3)).unwrap_err()));
+    drop(lease);
+    let changes = change(&add(3)).unwrap();
+    assert!(changes.done.len() == 2 && changes.failed.is_none(), "{changes:?}");
+    let now = keyed_chains(&storage, Job::silent()).unwrap().chains;
+    assert_eq!((open(&now, 2).len(), open(&now, 3).len()), (1, 2));
+}
+
+#[test]
+fn what_opens_only_older_slots_replaces_no_newer_one() {
+    let (dir, world) = (tempfile::tempdir().unwrap(), Outside::new());
+    let (storage, chains) = two_chains(&dir, &world);
+    let old = open(&chains, 1);
+    let to = |byte| KeyChange::Replace(NewKey::Credential(credential(byte)));
+    let change = |opened: &[Opened], to: &KeyChange| {
+        change_keys(&storage, opened, to, "", &world, Job::silent())
+    };
+    assert_eq!(change(&old, &to(2)).unwrap().done.len(), 2);
+    // As if the first change had not reached an image, through which the old one still opens.
+    let error = change(&old, &to(3)).unwrap_err();
+    assert!(error.to_string().contains("older slots"), "{error}");
+    let now = keyed_chains(&storage, Job::silent()).unwrap().chains;
+    assert_eq!((open(&now, 2).len(), open(&now, 3).len()), (2, 0));
+    assert_eq!(change(&open(&now, 2), &to(3)).unwrap().done.len(), 2);
+}
