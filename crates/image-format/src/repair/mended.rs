@@ -18,6 +18,8 @@ pub(super) struct Mended {
     file: Arc<dyn ReadAt>,
     /// By byte offset.
     pages: BTreeMap<u64, Box<[u8; PAGE_SIZE]>>,
+    /// Whether a sound copy of the key slots was found.
+    has_slots: bool,
 }
 
 impl Mended {
@@ -40,7 +42,7 @@ impl Mended {
             pages.insert(copy, Box::new(page));
         }
         pages.insert(trailer.file_len - PAGE_SIZE as u64, Box::new(trailer.to_bytes(2)));
-        let mut mended = Self { file, pages };
+        let mut mended = Self { file, pages, has_slots: false };
         mended.take_slots(superblock, trailer);
         mended
     }
@@ -58,6 +60,7 @@ impl Mended {
         let sound = KeyArea::sound([&first, &second]).unwrap_or_default();
         let ours = |area: &&KeyArea| *area.commitment() == superblock.key_commitment.0;
         let Some(area) = sound.iter().find(ours).filter(|_| len > 0) else { return };
+        self.has_slots = true;
         let bytes = area.to_bytes();
         for place in places {
             for (page, at) in bytes.chunks_exact(PAGE_SIZE).zip((place..).step_by(PAGE_SIZE)) {
@@ -65,6 +68,11 @@ impl Mended {
                 self.pages.extend(page.map(|page| (at, page)));
             }
         }
+    }
+
+    /// Whether there are key slots, and a sound copy of them.
+    pub(super) fn has_slots(&self) -> bool {
+        self.has_slots
     }
 
     /// The file as it is.

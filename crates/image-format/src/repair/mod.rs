@@ -22,6 +22,18 @@ use crate::parity::pages::ProtectedPages;
 use mended::Mended;
 use pieces::Pieces;
 
+/// What a repair does about the key slots of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KeySlots {
+    /// Nothing: both copies are sound and the same, or the image has none.
+    #[default]
+    Sound,
+    /// One copy is put in the place of the other.
+    Copied,
+    /// No copy is sound, and nothing else leads to them: they stay as they are.
+    Lost,
+}
+
 /// What a repair finds and what it can do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -36,6 +48,8 @@ pub struct RepairReport {
     /// Whether anything behind the stored list is damaged: the parity area, the trailers, the gap
     /// between them, or the superblock copy. All of it is made anew.
     pub tail: bool,
+    /// What becomes of the key slots, which no parity covers.
+    pub key_slots: KeySlots,
     /// Bytes of the file that stay lost, rounded out to pieces: ascending, disjoint. At most
     /// [`RepairReport::LOST_LISTED_MAX`] are listed.
     pub lost: Vec<Extent>,
@@ -57,7 +71,7 @@ impl RepairReport {
         *self == Self::default()
     }
 
-    /// Whether every byte of the file can be told.
+    /// Whether every byte of the file can be told, but those of key slots that are lost.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.pieces_lost == 0
@@ -91,6 +105,7 @@ impl Repair {
         let mended = Mended::new(file, &superblock, &trailer);
         let mended = metadata::mend(mended, &superblock, &trailer, &copies, &mut report, job)?;
         let mended = Arc::new(mended);
+        report.key_slots = key_slots(&mended, &superblock, &trailer)?;
         report.tail = !tail_is_sound(&mended, &superblock, &trailer)?;
         let mut pieces = Pieces::look_through(mended.clone(), copies, &superblock, &trailer, job)?;
         pieces.assess(&mut report, job)?;
@@ -237,14 +252,32 @@ fn tail_is_sound(mended: &Mended, superblock: &Superblock, trailer: &Trailer) ->
         let area = area_of(mended, &protected, number, superblock);
         is_sound &= area.is_ok_and(|area| is_at(&area, offset));
     }
-    let [first, _] = slot_places(superblock.features, trailer);
-    let mut slots = vec![0; usize::try_from(superblock.slot_area_len()).unwrap_or(0)];
-    mended.read_exact_at(&mut slots, first).map_err(Error::io("read image", first))?;
-    is_sound &= is_at(&slots, first);
+    let [_, slots] = slot_places(superblock.features, trailer);
+    let slots_len = superblock.slot_area_len();
     let mut offset = trailer.file_len - tail_len(superblock.features);
     for part in tail(mended, superblock, trailer)? {
-        is_sound &= is_at(&part, offset);
+        // The key slots in the gap are told of by themselves.
+        let skip = if offset == slots { slots_len } else { 0 };
+        let rest = &part[usize::try_from(skip).unwrap_or(0).min(part.len())..];
+        is_sound &= is_at(rest, offset + skip);
         offset += part.len() as u64;
     }
     Ok(is_sound)
+}
+
+/// What the mended file has in the place of the key slots.
+fn key_slots(mended: &Mended, superblock: &Superblock, trailer: &Trailer) -> Result<KeySlots> {
+    if !mended.has_slots() {
+        let has_some = superblock.slot_area_len() > 0;
+        return Ok(if has_some { KeySlots::Lost } else { KeySlots::Sound });
+    }
+    let len = usize::try_from(superblock.slot_area_len()).unwrap_or(0);
+    for place in slot_places(superblock.features, trailer) {
+        let (mut slots, mut found) = (vec![0; len], vec![0; len]);
+        mended.read_exact_at(&mut slots, place).map_err(Error::io("read image", place))?;
+        if mended.raw().read_exact_at(&mut found, place).is_err() || found != slots {
+            return Ok(KeySlots::Copied);
+        }
+    }
+    Ok(KeySlots::Sound)
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use aiv_image_format::{Depth, Error, Features, ImageWriter, Repair, RepairReport};
+use aiv_image_format::{Depth, Error, Features, ImageWriter, KeySlots, Repair, RepairReport};
 use aiv_testkit::MemStorage;
 use aiv_volume_io::{Job, MemDisk, ReadAt, Storage};
 
@@ -431,11 +431,16 @@ fn an_image_with_a_key_is_repaired_without_it_and_keeps_its_key_slots() {
     assert_repaired(&good, &good, "nothing is wrong");
     for (at, len) in places {
         let damaged = with_burst(&good, at, len);
-        assert_repaired(&good, &damaged, &format!("{len} bytes at {at}"));
+        let report = assert_repaired(&good, &damaged, &format!("{len} bytes at {at}"));
+        let is_slots = [areas.slots.start, areas.slots.start + 100, areas.gap.start].contains(&at);
+        let told = if is_slots { KeySlots::Copied } else { KeySlots::Sound };
+        assert_eq!(report.key_slots, told, "{len} bytes at {at}");
+        assert!(!(is_slots && report.tail), "{len} bytes at {at}: {report:?}");
     }
     // Both copies are gone: what leads to the key cannot be made up.
     let damaged = with_burst(&with_burst(&good, areas.slots.start, slots), areas.gap.start, slots);
-    let (_, repaired) = repair_of(disk(&damaged), Vec::new()).unwrap();
+    let (report, repaired) = repair_of(disk(&damaged), Vec::new()).unwrap();
+    assert_eq!((report.key_slots, report.is_sound()), (KeySlots::Lost, false));
     let repaired = repaired.expect("everything else is there");
     assert!(repaired[areas.slots.clone()] == damaged[areas.slots.clone()]);
     let image = crate::recipe::open_with(&repaired, &crate::sealed::sealed().keys()).unwrap();
