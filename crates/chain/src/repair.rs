@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use aiv_image_format::{Error as ImageError, Image, Keys, Repair, RepairReport, peek};
+use aiv_image_format::{
+    Error as ImageError, Image, Keys, Repair, RepairReport, peek, peek_segment,
+};
 use aiv_volume_io::{AppendFile, Job, ReadAt, Storage};
 
 use crate::error::{Error, Result};
@@ -21,6 +23,9 @@ pub struct Repaired {
     pub file: Option<String>,
     /// Why nothing can be told about the file at all, if so: too little of it is left.
     pub beyond: Option<String>,
+    /// Whether it is a segment of a split image. Those are not repaired yet, and nothing was
+    /// found out about it.
+    pub is_segment: bool,
     /// Bytes of the file.
     pub bytes: u64,
     /// What was found.
@@ -30,8 +35,8 @@ pub struct Repaired {
 /// Repairs the image `file` of the folder `from` into the folder `to`, under the last part of its
 /// name: by its own parity, and by other files of the same image that are in the folders
 /// `copies`. The new file is the old one as it was written, byte for byte; it is proven before it
-/// is published. Of a file of which some bytes stay lost nothing is published. The damaged file is
-/// only read.
+/// is published. Of a file of which some bytes stay lost nothing is published, nor of a segment of
+/// a split image. The damaged file is only read.
 ///
 /// # Errors
 /// [`Error::Image`] when the file is no image of ours, needs a newer program, or cannot be read,
@@ -48,9 +53,17 @@ pub fn repair(
     let others = copies_of(&damaged, copies)?;
     let bytes = damaged.len();
     let report = RepairReport::default();
-    let mut done = Repaired { from: file.to_owned(), file: None, beyond: None, bytes, report };
-    let mut repair = match Repair::of(damaged, others, job) {
+    let from_file = file.to_owned();
+    let mut done =
+        Repaired { from: from_file, file: None, beyond: None, is_segment: false, bytes, report };
+    let mut repair = match Repair::of(Arc::clone(&damaged), others, job) {
         Ok(repair) => repair,
+        Err(ImageError::Corrupt(_) | ImageError::Incomplete { .. } | ImageError::Segments(_))
+            if peek_segment(&*damaged).is_some() =>
+        {
+            done.is_segment = true;
+            return Ok(done);
+        }
         Err(error @ (ImageError::Corrupt(_) | ImageError::Incomplete { .. })) => {
             done.beyond = Some(error.to_string());
             return Ok(done);

@@ -23,7 +23,8 @@ pub fn repairs_json(to: &Path, repaired: &[Repaired]) -> Value {
         json!({
             "file": image.from,
             "repaired": image.file.as_ref().map(|file| path(&to.join(file))),
-            "complete": report.is_complete() && image.beyond.is_none(),
+            "complete": report.is_complete() && image.beyond.is_none() && !image.is_segment,
+            "in_segments": image.is_segment,
             "beyond_repair": image.beyond,
             "pieces_by_parity": report.pieces_by_parity,
             "pieces_from_copies": report.pieces_from_copies,
@@ -60,6 +61,11 @@ fn repair_text(to: &Path, image: &Repaired) -> String {
             what.push("the end of the file".to_owned());
         }
         return format!("{from}: repaired and proven as {made} ({})\n", what.join(", "));
+    }
+    if image.is_segment {
+        return format!(
+            "{from}: NOT REPAIRED, images in segments are not repaired yet; nothing was written\n"
+        );
     }
     if let Some(why) = &image.beyond {
         return format!(
@@ -104,6 +110,11 @@ impl Remarks {
                 remarks
                     .warnings
                     .push(format!("{from} is still damaged: put the repaired file in its place"));
+            } else if image.is_segment {
+                remarks.warnings.push(format!(
+                    "{from}: images in segments are not repaired yet: `aiv verify` names the \
+                     damaged segment; put a good copy of it in its place"
+                ));
             } else if image.beyond.is_some() || !image.report.is_complete() {
                 remarks.warnings.push(format!(
                     "{from}: another copy of the file (--from DIR) may have what is lost; all \

@@ -291,7 +291,8 @@ pub struct Verify {
     /// In a folder, leave out what was proven within so many days and did not change
     #[arg(long, value_name = "DAYS")]
     pub skip_verified: Option<u64>,
-    /// Write what damaged images were, as far as parity tells all of it, into the folder of --to
+    /// Write what damaged images were, as far as parity or copies tell all of it, into the folder
+    /// of --to; not yet those that are split
     #[arg(long, requires = "to")]
     pub repair: bool,
     /// Folder for repaired images; the damaged ones are not touched

@@ -67,6 +67,29 @@ fn what_cannot_be_repaired_is_listed_and_nothing_is_written() {
 }
 
 #[test]
+fn a_damaged_split_image_does_not_keep_others_from_being_repaired() {
+    let scratch = Scratch::new();
+    let (images, to) = (scratch.arg("backup"), scratch.arg("repaired"));
+    let large = scratch.disk("a.raw", 70 * MIB);
+    let args = ["backup", &large, "--to", &images, "--split", "64M", "--compress", "none"];
+    let split = aiv_json(&args).ended(0).json()["images"][0]["image"].clone();
+    let whole = backed_up(&scratch, &["--parity"]);
+    for file in [split.as_str().unwrap(), whole.to_str().unwrap()] {
+        let mut bytes = fs::read(file).unwrap();
+        bytes[2_000_000] ^= 1;
+        fs::write(file, bytes).unwrap();
+    }
+    let json = aiv_json(&["verify", &images, "--repair", "--to", &to]).ended(4).json();
+    let repairs = json["repairs"].as_array().unwrap();
+    let one = |is_split: bool| repairs.iter().find(|one| one["in_segments"] == is_split).unwrap();
+    assert_eq!((&one(true)["complete"], &one(true)["repaired"]), (&false.into(), &().into()));
+    aiv(&["verify", one(false)["repaired"].as_str().unwrap()]).ended(0);
+    let run = aiv(&["verify", split.as_str().unwrap(), "--repair", "--to", &to]).ended(4);
+    assert!(run.stdout.contains("images in segments are not repaired yet"), "{}", run.stdout);
+    assert!(run.stderr.contains("put a good copy of it in its place"), "{}", run.stderr);
+}
+
+#[test]
 fn words_that_need_each_other_are_asked_for_together() {
     let scratch = Scratch::new();
     let image = scratch.write("x.aiv", b"x");
