@@ -3,12 +3,12 @@
 use std::error::Error;
 use std::io::{self, ErrorKind};
 
-use aiv_chain::PointState;
 use aiv_image_format::{Error as ImageError, Unsupported};
 use aiv_restore_engine::Refusal;
 
 use crate::failure::{Exit, Verdict};
 
+mod chains;
 mod keys;
 mod salvage;
 mod sources;
@@ -21,8 +21,9 @@ const CANCELED: Verdict = Verdict {
 const DAMAGED: Verdict = Verdict {
     code: "damaged",
     exit: Exit::Damage,
-    hint: "`aiv verify` lists all damage; use another copy of the file, or an older point, or get \
-           out what is left: `aiv salvage`",
+    hint: "`aiv verify` lists all damage, and with --repair --to DIR writes the image as it was, \
+           where parity or another copy tells; or use an older point, or get out what is left: \
+           `aiv salvage`",
 };
 /// The code of what a key would open.
 pub const LOCKED: &str = "locked";
@@ -41,7 +42,7 @@ pub(crate) fn judge(error: &(dyn Error + 'static)) -> Verdict {
     None.or_else(|| error.downcast_ref().and_then(judge_job))
         .or_else(|| error.downcast_ref().and_then(judge_backup))
         .or_else(|| error.downcast_ref().and_then(judge_restore))
-        .or_else(|| error.downcast_ref().and_then(judge_chain))
+        .or_else(|| error.downcast_ref().and_then(chains::judge_chain))
         .or_else(|| error.downcast_ref().and_then(judge_image))
         .or_else(|| error.downcast_ref().and_then(keys::judge_key))
         .or_else(|| error.downcast_ref().and_then(sources::judge_virtual_disk))
@@ -279,57 +280,6 @@ fn judge_refusal(refusal: &Refusal) -> Option<Verdict> {
     }
 }
 
-fn judge_chain(error: &aiv_chain::Error) -> Option<Verdict> {
-    use aiv_chain::Error;
-    match error {
-        Error::Canceled(_) => Some(CANCELED),
-        Error::File(error) => Some(judge(error)),
-        Error::Key(error) => Some(judge(error)),
-        Error::Image { file, source: ImageError::Incomplete { .. } } if file.ends_with(".part") => {
-            failed(
-                "unfinished",
-                "this backup never finished: the next one goes on with it; or remove the file when \
-                 no backup is running",
-            )
-        }
-        Error::NotRestorable { state: PointState::Locked { .. }, .. } => Some(keys::NEEDS_KEY),
-        Error::NotRestorable { .. } => Some(Verdict {
-            code: "chain_broken",
-            exit: Exit::Damage,
-            hint: "put the missing image back into the folder, or use an older point: `aiv list \
-                   DIR` shows which can be restored",
-        }),
-        Error::Busy { .. } => failed("busy", "wait until the other merge or copy is done"),
-        Error::NoSpace { .. } => failed(
-            DISK_FULL,
-            "nothing was removed and nothing was published: make room, or keep more points",
-        ),
-        Error::SplitSize { .. } => {
-            refused("split_size", "nothing was written: give a larger size with --split")
-        }
-        Error::ReadBack { .. } => failed(
-            "read_back",
-            "nothing was published; the destination returns other bytes than it was given",
-        ),
-        Error::NoChain { .. } => Some(salvage::NO_CHAIN),
-        Error::Changed { .. } => failed("changed", "run it again"),
-        Error::InDoubt { .. } => {
-            failed("in_doubt", "nothing was removed: mend or move that file away, then try again")
-        }
-        Error::Needed { .. } => {
-            refused("point_needed", "nothing was written: copy instead, or move the whole folder")
-        }
-        Error::SameFolder => refused("same_folder", "choose another folder"),
-        Error::NoSuchPoint { .. } => {
-            failed("no_such_point", "`aiv list DIR` shows what the folder holds")
-        }
-        Error::Ambiguous { .. } => {
-            failed("ambiguous", "name the set, as in DIR@NAME:latest, or give more of the id")
-        }
-        _ => None,
-    }
-}
-
 fn judge_image(error: &ImageError) -> Option<Verdict> {
     match error {
         ImageError::Canceled(_) => Some(CANCELED),
@@ -472,6 +422,12 @@ mod tests {
         };
         assert_eq!(of(named("a.aiv.part")), ("unfinished", 1));
         assert_eq!(of(named("a.aiv")), ("incomplete", 4));
+        let segment = |file: &str| aiv_chain::Error::Image {
+            file: file.to_owned(),
+            source: aiv_image_format::SegmentError::Count { told: 2, number: 1 }.into(),
+        };
+        assert_eq!(of(segment("a.aiv.p002.part")), ("unfinished", 1));
+        assert_eq!(of(segment("a.aiv.p002")), ("segments", 4));
     }
 
     #[test]
