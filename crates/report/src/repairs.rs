@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use aiv_chain::Repaired;
+use aiv_chain::{KeySlots, Repaired};
 use aiv_volume_io::Extent;
 use serde_json::{Value, json};
 
@@ -23,19 +23,37 @@ pub fn repairs_json(to: &Path, repaired: &[Repaired]) -> Value {
         json!({
             "file": image.from,
             "repaired": image.file.as_ref().map(|file| path(&to.join(file))),
-            "complete": report.is_complete() && image.beyond.is_none() && !image.is_segment,
+            "complete": is_looked_into(image) && report.is_complete(),
+            "name_taken": image.is_taken,
             "in_segments": image.is_segment,
             "beyond_repair": image.beyond,
             "pieces_by_parity": report.pieces_by_parity,
             "pieces_from_copies": report.pieces_from_copies,
             "pages": report.pages,
             "tail": report.tail,
+            "key_slots": key_slots(report.key_slots),
             "pieces_lost": report.pieces_lost,
             "lost": report.lost.iter().map(extent).collect::<Value>(),
             "lost_blocks": report.lost_blocks.iter().map(run).collect::<Value>(),
         })
     };
     repaired.iter().map(one).collect()
+}
+
+/// Whether anything was found out about the file.
+fn is_looked_into(image: &Repaired) -> bool {
+    image.beyond.is_none() && !image.is_segment && !image.is_taken
+}
+
+/// A stable word.
+const fn key_slots(state: KeySlots) -> &'static str {
+    match state {
+        KeySlots::Sound => "sound",
+        KeySlots::Differ => "differ",
+        KeySlots::Copied => "copied",
+        KeySlots::FromCopy => "from_copy",
+        KeySlots::Lost => "lost",
+    }
 }
 
 /// The same for people.
@@ -60,7 +78,17 @@ fn repair_text(to: &Path, image: &Repaired) -> String {
         if report.tail {
             what.push("the end of the file".to_owned());
         }
+        match report.key_slots {
+            KeySlots::Copied => what.push("key slots by their other copy".to_owned()),
+            KeySlots::FromCopy => what.push("key slots from a copy".to_owned()),
+            KeySlots::Sound | KeySlots::Differ | KeySlots::Lost => {}
+        }
         return format!("{from}: repaired and proven as {made} ({})\n", what.join(", "));
+    }
+    if image.is_taken {
+        let name = image.from.rsplit('/').next().unwrap_or_default();
+        let there = clean(&to.join(name).display().to_string());
+        return format!("{from}: NOT REPAIRED, {there} exists; nothing was written\n");
     }
     if image.is_segment {
         return format!(
@@ -75,6 +103,16 @@ fn repair_text(to: &Path, image: &Repaired) -> String {
     if report.is_complete() {
         return format!("{from}: every byte is what was written; nothing to repair\n");
     }
+    let mut text = String::new();
+    if report.key_slots == KeySlots::Lost {
+        text += &format!(
+            "{from}: NOT REPAIRED, both copies of its key slots are lost; nothing was written for it\n  \
+             no passphrase, key file, recovery code or recipient opens it any more by itself\n"
+        );
+        if report.pieces_lost == 0 {
+            return text;
+        }
+    }
     let blocks: Vec<String> = report
         .lost_blocks
         .iter()
@@ -86,7 +124,7 @@ fn repair_text(to: &Path, image: &Repaired) -> String {
         .collect();
     let more = if report.lost_blocks.len() > RUNS_SHOWN { " and more" } else { "" };
     let lost = report.pieces_lost;
-    let mut text = format!(
+    text += &format!(
         "{from}: NOT REPAIRED, {lost} pieces of 64 KiB stay lost; nothing was written for it\n"
     );
     for extent in report.lost.iter().take(RUNS_SHOWN) {
@@ -106,19 +144,38 @@ impl Remarks {
         let mut remarks = Self::default();
         for image in repaired {
             let from = &image.from;
-            if image.file.is_some() {
+            let (report, is_made) = (&image.report, image.file.is_some());
+            if is_made {
                 remarks
                     .warnings
                     .push(format!("{from} is still damaged: put the repaired file in its place"));
+            } else if image.is_taken {
+                remarks.warnings.push(format!(
+                    "{from}: no file is replaced: move the one away that has its name, or name \
+                     another folder with --to"
+                ));
             } else if image.is_segment {
                 remarks.warnings.push(format!(
                     "{from}: images in segments are not repaired yet: `aiv verify` names the \
                      damaged segment; put a good copy of it in its place"
                 ));
-            } else if image.beyond.is_some() || !image.report.is_complete() {
+            }
+            if !is_made && report.key_slots == KeySlots::Lost {
+                remarks.warnings.push(format!(
+                    "{from}: nobody can open it any more, unless another copy of the file (--from \
+                     DIR) has its key slots, or its folder another image with the same key"
+                ));
+            }
+            if report.key_slots == KeySlots::Differ {
+                remarks.warnings.push(format!(
+                    "{from}: the copies of its key slots differ, and stay as they are: only with \
+                     its key (--key-file, --password-file) is it told which of them counts"
+                ));
+            }
+            if image.beyond.is_some() || report.pieces_lost > 0 {
                 remarks.warnings.push(format!(
                     "{from}: another copy of the file (--from DIR) may have what is lost; all \
-                     other blocks can still be salvaged from it"
+                     other blocks can still be salvaged from it: `aiv salvage`"
                 ));
             }
         }

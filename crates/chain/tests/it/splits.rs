@@ -6,7 +6,7 @@ use aiv_chain::{
     Depth, Error, Folder, MergeOptions, PointState, StrayKind, View, archive, repair, verify_file,
 };
 use aiv_image_format::limits::SEGMENT_BYTES_MIN;
-use aiv_image_format::{Compression, Error as ImageError, SegmentError};
+use aiv_image_format::{Compression, Error as ImageError, Keys, SegmentError};
 use aiv_testkit::{CrashState, CrashStorage, Fault, FaultPlan, FaultStorage, MemStorage};
 use aiv_volume_io::{AppendFile, FileEntry, Job, Lease, ReadAt, Storage};
 
@@ -114,7 +114,8 @@ fn a_damaged_segment_is_not_repaired_and_said_to_be_one() {
         for at in [0, bytes.len() / 2] {
             bytes[at] ^= 1;
             chain.storage.insert(&name, bytes.clone());
-            let done = repair(&chain.storage, &name, &[], &to, Job::silent()).unwrap();
+            let done =
+                repair(&chain.storage, &name, &[], &to, &Keys::none(), Job::silent()).unwrap();
             assert!(done.is_segment && done.file.is_none() && done.beyond.is_none(), "{done:?}");
         }
     }

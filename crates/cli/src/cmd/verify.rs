@@ -1,7 +1,7 @@
 //! `aiv verify`: proof that images are readable.
 
 use aiv_chain::{
-    Checked, Depth, Folder, VerifyOptions, find_set, locate_with_keys, repair, storage_of,
+    Checked, Depth, Folder, Keys, VerifyOptions, find_set, locate_with_keys, repair, storage_of,
     verify_file_keyed, verify_folder_keyed,
 };
 use aiv_report::{Exit, Failure, Outcome, Remarks, json, repairs, text};
@@ -46,7 +46,7 @@ pub(crate) fn run(args: &Verify, session: &Session) -> Result<Outcome, Failure> 
         return Ok(outcome);
     }
     let mut outcome = Outcome { exit: Exit::Damage, is_report: false, ..outcome };
-    repair_all(args, &images, &mut outcome, session)?;
+    repair_all(args, &images, &keys, &mut outcome, session)?;
     Ok(outcome)
 }
 
@@ -54,6 +54,7 @@ pub(crate) fn run(args: &Verify, session: &Session) -> Result<Outcome, Failure> 
 fn repair_all(
     args: &Verify,
     images: &[Checked],
+    keys: &Keys,
     outcome: &mut Outcome,
     session: &Session,
 ) -> Result<(), Failure> {
@@ -68,7 +69,7 @@ fn repair_all(
             false => image.file.clone().into(),
         };
         let (from, name) = storage_of(&path)?;
-        done.push(repair(&from, name, &copies, &target, session.job())?);
+        done.push(repair(&from, name, &copies, &target, keys, session.job())?);
     }
     if done.iter().all(|image| image.file.is_some()) {
         outcome.exit = Exit::Warnings;
