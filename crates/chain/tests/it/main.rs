@@ -21,6 +21,7 @@ mod scan;
 mod sealed;
 mod select;
 mod slots;
+mod split_leftovers;
 mod splits;
 mod transfers;
 mod verify_chains;
