@@ -3,15 +3,16 @@
 use std::error::Error;
 use std::io::{self, ErrorKind};
 
+use aiv_chain::PointState;
 use aiv_image_format::{Error as ImageError, Unsupported};
 use aiv_restore_engine::Refusal;
 
 use crate::failure::{Exit, Verdict};
 
-mod chains;
 mod keys;
 mod salvage;
 mod sources;
+mod still;
 
 const CANCELED: Verdict = Verdict {
     code: "canceled",
@@ -42,7 +43,7 @@ pub(crate) fn judge(error: &(dyn Error + 'static)) -> Verdict {
     None.or_else(|| error.downcast_ref().and_then(judge_job))
         .or_else(|| error.downcast_ref().and_then(judge_backup))
         .or_else(|| error.downcast_ref().and_then(judge_restore))
-        .or_else(|| error.downcast_ref().and_then(chains::judge_chain))
+        .or_else(|| error.downcast_ref().and_then(judge_chain))
         .or_else(|| error.downcast_ref().and_then(judge_image))
         .or_else(|| error.downcast_ref().and_then(keys::judge_key))
         .or_else(|| error.downcast_ref().and_then(sources::judge_virtual_disk))
@@ -97,54 +98,13 @@ fn judge_job(error: &aiv_jobs::Error) -> Option<Verdict> {
             hint: "write nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH",
         }),
         Error::Server(error) => Some(judge(error)),
-        Error::Freeze(error) => judge_freeze(error),
-        Error::Snapshot(error) => judge_snapshot(error),
+        Error::Freeze(error) => still::judge_freeze(error),
+        Error::Snapshot(error) => still::judge_snapshot(error),
         Error::Hook { .. } => failed(
             "hook_failed",
             "nothing was read, and no image was made; mend the command, or leave it out",
         ),
         Error::HookToo { source, .. } => Some(judge(&**source)),
-        _ => None,
-    }
-}
-
-fn judge_snapshot(error: &aiv_jobs::SnapshotError) -> Option<Verdict> {
-    use aiv_jobs::SnapshotError;
-    match error {
-        SnapshotError::NotLogical { .. } => {
-            refused("no_snapshots", "freeze its filesystems instead, with --freeze")
-        }
-        SnapshotError::Lvm(_) => failed(
-            "snapshot_failed",
-            "there is no image; `vgs` shows what is left, --snapshot-size asks for less or more",
-        ),
-        SnapshotError::Overflow { .. } => failed(
-            "snapshot_overflow",
-            "there is no image; give it more room with --snapshot-size, or back up when less is \
-             written",
-        ),
-        _ => None,
-    }
-}
-
-fn judge_freeze(error: &aiv_jobs::FreezeError) -> Option<Verdict> {
-    use aiv_jobs::FreezeError;
-    match error {
-        FreezeError::Cannot { .. } => failed(
-            "cannot_freeze",
-            "everything is thawed again; unmount the filesystem or mount it read-only (FAT and \
-             most network filesystems cannot be frozen)",
-        ),
-        FreezeError::Expired { .. } => failed(
-            "freeze_expired",
-            "there is no image; allow more time with --freeze-limit, or read less: an increment \
-             and a faster destination take less time",
-        ),
-        FreezeError::ThawedByOthers | FreezeError::GuardEnded => failed(
-            "freeze_lost",
-            "there is no image, and everything is thawed; find out who thawed it, and try again",
-        ),
-        FreezeError::MountsChanged => failed("mounts_changed", "run it again"),
         _ => None,
     }
 }
@@ -278,6 +238,67 @@ fn judge_refusal(refusal: &Refusal) -> Option<Verdict> {
         }
         _ => refused("refused", "the message names the cause"),
     }
+}
+
+fn judge_chain(error: &aiv_chain::Error) -> Option<Verdict> {
+    use aiv_chain::Error;
+    match error {
+        Error::Canceled(_) => Some(CANCELED),
+        Error::File(error) => Some(judge(error)),
+        Error::Key(error) => Some(judge(error)),
+        Error::Image { file, source } if is_unfinished(file, source) => failed(
+            "unfinished",
+            "it was never finished: the next backup or merge goes on with it, or removes it and \
+                 begins anew",
+        ),
+        Error::NotRestorable { state: PointState::Locked { .. }, .. } => Some(keys::NEEDS_KEY),
+        Error::NotRestorable { .. } => Some(Verdict {
+            code: "chain_broken",
+            exit: Exit::Damage,
+            hint: "put the missing image back into the folder, or use an older point: `aiv list \
+                   DIR` shows which can be restored",
+        }),
+        Error::Busy { .. } => failed("busy", "wait until the other merge or copy is done"),
+        Error::NoSpace { .. } => failed(
+            DISK_FULL,
+            "nothing was removed and nothing was published: make room, or keep more points",
+        ),
+        Error::SplitSize { .. } => {
+            refused("split_size", "nothing was written: give a larger size with --split")
+        }
+        Error::ReadBack { .. } => failed(
+            "read_back",
+            "nothing was published; the destination returns other bytes than it was given",
+        ),
+        Error::NoChain { .. } => Some(salvage::NO_CHAIN),
+        Error::Changed { .. } => failed("changed", "run it again"),
+        Error::InDoubt { .. } => {
+            failed("in_doubt", "nothing was removed: mend or move that file away, then try again")
+        }
+        Error::Needed { .. } => {
+            refused("point_needed", "nothing was written: copy instead, or move the whole folder")
+        }
+        Error::SameFolder => refused("same_folder", "choose another folder"),
+        Error::NoSuchPoint { .. } => {
+            failed("no_such_point", "`aiv list DIR` shows what the folder holds")
+        }
+        Error::Ambiguous { .. } => {
+            failed("ambiguous", "name the set, as in DIR@NAME:latest, or give more of the id")
+        }
+        _ => None,
+    }
+}
+
+/// Whether an image under its temporary name ends before it is one.
+fn is_unfinished(file: &str, error: &ImageError) -> bool {
+    let is_ours = || file.contains(".aiv.") || file.contains(".aii.");
+    file.ends_with(".part")
+        && match error {
+            ImageError::Incomplete { .. } | ImageError::Segments(_) => true,
+            // It has not even a superblock yet.
+            ImageError::Foreign(_) => is_ours(),
+            _ => false,
+        }
 }
 
 fn judge_image(error: &ImageError) -> Option<Verdict> {
