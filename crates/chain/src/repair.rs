@@ -30,6 +30,8 @@ pub struct Repaired {
     /// Whether it is a segment of a split image. Those are not repaired yet, and nothing was
     /// found out about it.
     pub is_segment: bool,
+    /// Whether it says that it is sealed. Of a sealed image nothing can be salvaged.
+    pub is_sealed: bool,
     /// Bytes of the file.
     pub bytes: u64,
     /// What was found.
@@ -63,6 +65,7 @@ pub fn repair(
         beyond: None,
         is_taken: list(to)?.iter().any(|entry| entry.name == name),
         is_segment: false,
+        is_sealed: peek(&*damaged).is_some_and(|superblock| superblock.is_sealed()),
         bytes: damaged.len(),
         report: RepairReport::default(),
     };
@@ -84,6 +87,7 @@ pub fn repair(
         }
         Err(error) => return Err(Error::in_file(file, error)),
     };
+    done.is_sealed = repair.superblock().is_sealed();
     done.report = repair.report().clone();
     if done.report.is_sound() || !done.report.is_complete() {
         return Ok(done);

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use aiv_chain::{KeySlots, Repaired};
+use aiv_chain::{Checked, KeySlots, Repaired};
+use aiv_image_format::Error as ImageError;
 use aiv_volume_io::Extent;
 use serde_json::{Value, json};
 
@@ -123,10 +124,11 @@ fn repair_text(to: &Path, image: &Repaired) -> String {
         })
         .collect();
     let more = if report.lost_blocks.len() > RUNS_SHOWN { " and more" } else { "" };
-    let lost = report.pieces_lost;
-    text += &format!(
-        "{from}: NOT REPAIRED, {lost} pieces of 64 KiB stay lost; nothing was written for it\n"
-    );
+    let lost = match report.pieces_lost {
+        1 => "1 piece of 64 KiB stays lost".to_owned(),
+        lost => format!("{lost} pieces of 64 KiB stay lost"),
+    };
+    text += &format!("{from}: NOT REPAIRED, {lost}; nothing was written for it\n");
     for extent in report.lost.iter().take(RUNS_SHOWN) {
         text += &format!("  bytes {} to {}\n", extent.start, extent.end());
     }
@@ -137,6 +139,32 @@ fn repair_text(to: &Path, image: &Repaired) -> String {
 }
 
 impl Remarks {
+    /// What can be done about images of which some are damaged.
+    #[must_use]
+    pub fn on_damaged(images: &[Checked]) -> Self {
+        let mut remarks = Self::default();
+        let is_split = |image: &Checked| {
+            image.segment.is_some() || matches!(&image.outcome, Err(ImageError::Segments(_)))
+        };
+        let damaged = || images.iter().filter(|image| !image.is_sound());
+        if damaged().any(|image| !is_split(image)) {
+            remarks.notes.push(
+                "--repair --to DIR writes damaged images as they were, where their parity or copies \
+                 of them (--from DIR) tell all of it; `aiv salvage` gets out what is left of one \
+                 that is not sealed; the next backup of the source builds on what is sound"
+                    .to_owned(),
+            );
+        }
+        if damaged().any(is_split) {
+            remarks.notes.push(
+                "put a good copy of a damaged or missing segment in its place: images in segments \
+                 are not repaired yet"
+                    .to_owned(),
+            );
+        }
+        remarks
+    }
+
     /// Remarks on repairs: that the damaged file is still there, and what is left where there is
     /// no repaired one.
     #[must_use]
@@ -173,9 +201,12 @@ impl Remarks {
                 ));
             }
             if image.beyond.is_some() || report.pieces_lost > 0 {
+                let rest = match image.is_sealed {
+                    true => "nothing can be salvaged from it, since it is sealed",
+                    false => "all other blocks can still be salvaged from it: `aiv salvage`",
+                };
                 remarks.warnings.push(format!(
-                    "{from}: another copy of the file (--from DIR) may have what is lost; all \
-                     other blocks can still be salvaged from it: `aiv salvage`"
+                    "{from}: another copy of the file (--from DIR) may have what is lost; {rest}"
                 ));
             }
         }

@@ -58,7 +58,10 @@ fn repair_all(
     outcome: &mut Outcome,
     session: &Session,
 ) -> Result<(), Failure> {
-    let Some(to) = &args.to else { return Ok(()) };
+    let Some(to) = &args.to else {
+        outcome.add(Remarks::on_damaged(images));
+        return Ok(());
+    };
     let target = open_or_create_folder(to)?;
     let folders = args.from.iter().map(|dir| open_folder(dir)).collect::<Result<Vec<_>, _>>()?;
     let copies: Vec<&dyn Storage> = folders.iter().map(|folder| folder as _).collect();

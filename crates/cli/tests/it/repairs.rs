@@ -93,6 +93,10 @@ fn lost_key_slots_are_told_and_come_from_another_copy() {
     let repair = aiv_json(&args).ended(4).json()["repairs"][0].clone();
     assert_eq!((&repair["key_slots"], &repair["complete"]), (&"lost".into(), &false.into()));
     assert!(names_in(&scratch.path("repaired")).is_empty());
+    // Nor does a secret help, and the way on is told.
+    let with_secret = [&args[..], &["--password-file", &pass]].concat();
+    let run = aiv(&with_secret).ended(4);
+    assert!(run.stderr.contains("--repair --to DIR --from DIR`, for which no"), "{}", run.stderr);
     // A copy has them.
     fs::create_dir(scratch.path("second")).unwrap();
     fs::write(scratch.path("second").join("copy.aiv"), &good).unwrap();
@@ -103,6 +107,13 @@ fn lost_key_slots_are_told_and_come_from_another_copy() {
     let file = repair["repaired"].as_str().unwrap();
     assert!(fs::read(file).unwrap() == good);
     aiv(&["verify", file, "--password-file", &pass]).ended(0);
+    // Of a sealed image nobody is sent to salvage what is lost.
+    let mut damaged = good.clone();
+    damaged[1_000_000] ^= 1;
+    fs::write(&image, &damaged).unwrap();
+    let elsewhere = scratch.arg("elsewhere");
+    let run = aiv(&["verify", path, "--repair", "--to", &elsewhere]).ended(4);
+    assert!(run.stderr.contains("nothing can be salvaged from it"), "{}", run.stderr);
     // So does one place of two.
     fs::remove_file(file).unwrap();
     let mut damaged = good.clone();
@@ -141,9 +152,13 @@ fn what_cannot_be_repaired_is_listed_and_nothing_is_written() {
     fs::write(&image, &damaged).unwrap();
     let to = scratch.arg("repaired");
     let path = image.to_str().unwrap();
+    // Whoever only looks is told what can be done.
+    let run = aiv(&["verify", path]).ended(4);
+    assert!(run.stdout.contains("--repair --to DIR writes damaged images as"), "{}", run.stdout);
     let run = aiv(&["verify", path, "--repair", "--to", &to]).ended(4);
-    assert!(run.stdout.contains("NOT REPAIRED, 1 pieces"), "{}", run.stdout);
+    assert!(run.stdout.contains("NOT REPAIRED, 1 piece of 64 KiB stays"), "{}", run.stdout);
     assert!(run.stdout.contains("with blocks"), "{}", run.stdout);
+    assert!(run.stderr.contains("`aiv salvage`"), "{}", run.stderr);
     assert!(names_in(&scratch.path("repaired")).iter().all(|name| !name.ends_with(".aiv")));
     // A second copy has what is lost.
     fs::create_dir(scratch.path("second")).unwrap();
