@@ -363,8 +363,8 @@ impl Remarks {
         if sealed > 0 {
             let are = if sealed == 1 { "1 image is" } else { &format!("{sealed} images are") };
             remarks.notes.push(format!(
-                "{are} sealed, and nothing was given that opens them: every stored byte was compared, \
-                 which finds accidents; blocks, links to parents and forgery were not checked"
+                "{are} sealed, and no key was given: every stored byte was compared, which finds \
+                 accidents; blocks, links to parents and forgery were not checked"
             ));
         }
         for file in strays {
