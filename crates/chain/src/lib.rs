@@ -74,6 +74,6 @@ pub use verify_folder::{Verification, VerifyOptions, verify_folder, verify_folde
 pub use view::{Stretch, View};
 
 pub use aiv_image_format::{
-    ChainKey, Depth, Digest, Geometry, Image, ImageKind, Keys, Kind, ParentLink, ParentState,
-    PointId, RepairReport, SetId, VerifyReport, meta,
+    ChainKey, Depth, Digest, Geometry, Image, ImageKind, KeySlots, Keys, Kind, ParentLink,
+    ParentState, PointId, RepairReport, SetId, VerifyReport, meta,
 };

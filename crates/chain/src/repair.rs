@@ -1,8 +1,11 @@
 //! A damaged image made whole again in another folder.
 
+use std::io;
 use std::sync::Arc;
 
-use aiv_image_format::{Error as ImageError, Image, Keys, Repair, RepairReport, peek};
+use aiv_image_format::{
+    Error as ImageError, Image, Keys, Repair, RepairReport, peek, peek_segment,
+};
 use aiv_volume_io::{AppendFile, Job, ReadAt, Storage};
 
 use crate::error::{Error, Result};
@@ -21,6 +24,14 @@ pub struct Repaired {
     pub file: Option<String>,
     /// Why nothing can be told about the file at all, if so: too little of it is left.
     pub beyond: Option<String>,
+    /// Whether the other folder has a file of that name already. Nothing was found out about the
+    /// damaged one then.
+    pub is_taken: bool,
+    /// Whether it is a segment of a split image. Those are not repaired yet, and nothing was
+    /// found out about it.
+    pub is_segment: bool,
+    /// Whether it says that it is sealed. Of a sealed image nothing can be salvaged.
+    pub is_sealed: bool,
     /// Bytes of the file.
     pub bytes: u64,
     /// What was found.
@@ -30,33 +41,53 @@ pub struct Repaired {
 /// Repairs the image `file` of the folder `from` into the folder `to`, under the last part of its
 /// name: by its own parity, and by other files of the same image that are in the folders
 /// `copies`. The new file is the old one as it was written, byte for byte; it is proven before it
-/// is published. Of a file of which some bytes stay lost nothing is published. The damaged file is
-/// only read.
+/// is published. Of a file of which some bytes stay lost nothing is published, nor of a segment of
+/// a split image, and no file is replaced. The damaged file is only read. Of `keys`, that of the
+/// image proves which copy of its key slots counts; nothing else needs it.
 ///
 /// # Errors
 /// [`Error::Image`] when the file is no image of ours, needs a newer program, or cannot be read,
 /// [`Error::Busy`], [`Error::NoSpace`], [`Error::ReadBack`] when the new file does not read back,
-/// [`Error::Io`], also when the name is taken in `to`; [`Error::Canceled`].
+/// [`Error::Io`], [`Error::Canceled`].
 pub fn repair(
     from: &dyn Storage,
     file: &str,
     copies: &[&dyn Storage],
     to: &dyn Storage,
+    keys: &Keys,
     job: Job<'_>,
 ) -> Result<Repaired> {
     let damaged = from.open(file).map_err(Error::io(format!("opening {file}")))?;
+    let name = file.rsplit_once('/').map_or(file, |(_, name)| name);
+    let mut done = Repaired {
+        from: file.to_owned(),
+        file: None,
+        beyond: None,
+        is_taken: list(to)?.iter().any(|entry| entry.name == name),
+        is_segment: false,
+        is_sealed: peek(&*damaged).is_some_and(|superblock| superblock.is_sealed()),
+        bytes: damaged.len(),
+        report: RepairReport::default(),
+    };
+    if done.is_taken {
+        return Ok(done);
+    }
     let others = copies_of(&damaged, copies)?;
-    let bytes = damaged.len();
-    let report = RepairReport::default();
-    let mut done = Repaired { from: file.to_owned(), file: None, beyond: None, bytes, report };
-    let mut repair = match Repair::of(damaged, others, job) {
+    let mut repair = match Repair::of(Arc::clone(&damaged), others, keys, job) {
         Ok(repair) => repair,
+        Err(ImageError::Corrupt(_) | ImageError::Incomplete { .. } | ImageError::Segments(_))
+            if peek_segment(&*damaged).is_some() =>
+        {
+            done.is_segment = true;
+            return Ok(done);
+        }
         Err(error @ (ImageError::Corrupt(_) | ImageError::Incomplete { .. })) => {
             done.beyond = Some(error.to_string());
             return Ok(done);
         }
         Err(error) => return Err(Error::in_file(file, error)),
     };
+    done.is_sealed = repair.superblock().is_sealed();
     done.report = repair.report().clone();
     if done.report.is_sound() || !done.report.is_complete() {
         return Ok(done);
@@ -64,20 +95,29 @@ pub fn repair(
     let set = repair.superblock().set;
     let lease = take_lease(to, set)?;
     remove_stale(to, set)?;
-    check_room(to, bytes)?;
-    let name = file.rsplit_once('/').map_or(file, |(_, name)| name);
+    check_room(to, done.bytes)?;
     let part = format!("{name}{MERGE_PART}");
     let mut created = to.create(&part).map_err(Error::io(format!("creating {part}")))?;
     let outcome = fill(&mut repair, &mut *created, to, (file, name, &part), job).and_then(|()| {
         lease.check().map_err(Error::io("checking the lease before publishing"))?;
-        to.publish(&part, name).map_err(Error::io(format!("publishing {name}")))
+        match to.publish(&part, name) {
+            // Somebody was faster, or the folder takes two names for the same.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            published => {
+                published.map_err(Error::io(format!("publishing {name}")))?;
+                Ok(true)
+            }
+        }
     });
     drop(created);
-    if outcome.is_err() {
+    if !matches!(outcome, Ok(true)) {
         // Best effort: the first error is the one that matters, and a leftover is harmless.
         let _ = to.remove(&part);
     }
-    outcome?;
+    if !outcome? {
+        done.is_taken = true;
+        return Ok(done);
+    }
     to.sync_dir().map_err(Error::io(format!("making the name durable of {name}")))?;
     done.file = Some(name.to_owned());
     Ok(done)

@@ -97,7 +97,8 @@ fn segment_alone(file: &Arc<dyn ReadAt>, name: &str, job: Job<'_>) -> Result<Che
 /// # Errors
 /// [`Error::File`] and [`Error::Image`] when the file cannot be read, is no image of ours, or
 /// needs a newer program; an unfinished backup under its temporary name is
-/// [`ImageError::Incomplete`] in [`Error::Image`]. [`Error::Canceled`].
+/// [`ImageError::Incomplete`] or [`ImageError::Segments`] in [`Error::Image`].
+/// [`Error::Canceled`].
 pub fn verify_file(path: &Path, depth: Depth, job: Job<'_>) -> Result<Checked> {
     verify_file_keyed(path, depth, &Keys::none(), job)
 }
@@ -112,6 +113,7 @@ pub fn verify_file_keyed(path: &Path, depth: Depth, keys: &Keys, job: Job<'_>) -
     let file = path.display().to_string();
     let opened = open_image_keyed(path, keys);
     if let Err(Error::Image { source: ImageError::Segments(why), .. }) = &opened
+        && !unfinished
         && matches!(why, SegmentError::Part { number, .. } if *number > 1)
     {
         let disk = FileDisk::open_source(path).map_err(Error::File)?;
@@ -129,7 +131,7 @@ pub fn verify_file_keyed(path: &Path, depth: Depth, keys: &Keys, job: Job<'_>) -
     };
     let checked = answer(file, verified)?;
     match checked.outcome {
-        Err(source @ ImageError::Incomplete { .. }) if unfinished => {
+        Err(source @ (ImageError::Incomplete { .. } | ImageError::Segments(_))) if unfinished => {
             Err(Error::Image { file: checked.file, source })
         }
         outcome => Ok(Checked::new(checked.file, outcome)),

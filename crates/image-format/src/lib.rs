@@ -55,7 +55,7 @@ pub use layout::{
     Trailer,
 };
 pub use parent::ParentState;
-pub use repair::{Repair, RepairReport};
+pub use repair::{KeySlots, Repair, RepairReport};
 pub use seal::{Mode, Seal};
 pub use segments::{
     SegmentFile, SegmentFiles, SegmentHead, SegmentReport, Segments, peek_segment, segment_name,

@@ -10,7 +10,7 @@ use aiv_chain::{MergeIds, PointId};
 use aiv_filesystems::{Matching, Pattern, Recognised, UsedMap, find_files, recognise, used_map};
 use aiv_image_format::Compression;
 use aiv_volume_io::partition::{self, SectorSize};
-use aiv_volume_io::{DirStorage, Extent, FileDisk, Job, ReadAt, Slice, Storage};
+use aiv_volume_io::{Canceled, DirStorage, Extent, FileDisk, Job, ReadAt, Slice, Storage};
 
 use crate::error::{Error, Result};
 use crate::world::World;
@@ -102,7 +102,9 @@ impl SalvageJob {
     ///
     /// # Errors
     /// [`Error::Volume`] when a file cannot be opened, or the raw file exists; [`Error::Folder`];
-    /// [`Error::Chain`] when nothing is left, or writing fails. Then nothing new is left.
+    /// [`Error::Chain`] when nothing is left, when writing fails, or it was canceled. Then nothing
+    /// new is left: once the file or image is there and proven, it is no error that its lost files
+    /// were not looked for to the end.
     pub fn run(&self, world: &dyn World, job: Job<'_>) -> Result<SalvageDone> {
         let mut files: Vec<(String, Arc<dyn ReadAt>)> = Vec::new();
         for path in &self.files {
@@ -136,7 +138,8 @@ impl SalvageJob {
                 salvaged.write_image(&storage, COMPRESSION, &ids(world)?, job)?
             }
         };
-        let parts = lost_parts(&salvaged, &report, job)?;
+        let stays = !matches!(self.to, SalvageTo::Nowhere);
+        let parts = lost_parts(&salvaged, &report, stays, job)?;
         Ok(SalvageDone { salvaged, report, parts })
     }
 }
@@ -157,7 +160,14 @@ fn ids(world: &dyn World) -> Result<SalvageIds> {
     Ok(SalvageIds { file: MergeIds::new(&file, world.now_unix_ms()), point })
 }
 
-fn lost_parts(salvaged: &Salvaged, report: &SalvageReport, job: Job<'_>) -> Result<Vec<LostPart>> {
+/// The parts in which something is lost. Where what was written `stays`, a cancellation comes too
+/// late: parts and bytes are listed all the same, without files.
+fn lost_parts(
+    salvaged: &Salvaged,
+    report: &SalvageReport,
+    stays: bool,
+    job: Job<'_>,
+) -> Result<Vec<LostPart>> {
     let mut parts = Vec::new();
     if report.lost.is_empty() {
         return Ok(parts);
@@ -167,10 +177,15 @@ fn lost_parts(salvaged: &Salvaged, report: &SalvageReport, job: Job<'_>) -> Resu
         if lost == 0 {
             continue;
         }
-        job.check().map_err(aiv_chain::Error::from)?;
-        let files = match region.kind {
-            RegionKind::Partition => files(salvaged, report, region.extent, job)?,
-            kind => LostFiles::Unknown(format!("the {} holds none", kind.name())),
+        let found = job.check().and_then(|()| match region.kind {
+            RegionKind::Partition => files(salvaged, report, region.extent, job),
+            kind => Ok(LostFiles::Unknown(format!("the {} holds none", kind.name()))),
+        });
+        let files = match found {
+            Err(Canceled) if stays => {
+                LostFiles::Unknown("not looked for: it was canceled".to_owned())
+            }
+            found => found.map_err(aiv_chain::Error::from)?,
         };
         parts.push(LostPart { region, lost, files });
     }
@@ -213,16 +228,14 @@ fn files(
     report: &SalvageReport,
     extent: Extent,
     job: Job<'_>,
-) -> Result<LostFiles> {
+) -> std::result::Result<LostFiles, Canceled> {
     let unknown = |why: String| Ok(LostFiles::Unknown(why));
     let Ok(volume) = Slice::new(salvaged, extent) else {
         return unknown("the partition ends behind the disk".to_owned());
     };
     let found = match find_all(&volume, job) {
         Ok(found) => found,
-        Err(aiv_filesystems::Error::Canceled(canceled)) => {
-            return Err(aiv_chain::Error::from(canceled).into());
-        }
+        Err(aiv_filesystems::Error::Canceled(canceled)) => return Err(canceled),
         Err(_) => return unknown("records of the filesystem are lost, too".to_owned()),
     };
     let found = match found {

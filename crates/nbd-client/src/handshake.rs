@@ -10,8 +10,9 @@ use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::stream::Stream;
 
-/// Replies to one option that are read at most: one for each context or piece of information.
-const REPLIES_MAX: usize = 128;
+/// Replies to one option that are read at most: one for each context or piece of information. All
+/// bitmaps of a disk are listed, whether they are asked for or not.
+const REPLIES_MAX: usize = 4096;
 /// Contexts of one kind that are looked at: a server that has more keeps the rest to itself.
 const LISTED_MAX: usize = 16;
 /// Requests of a server that says nothing about them: whole sectors, where the disk has those.
@@ -57,7 +58,10 @@ pub(crate) fn shake(
         let end = ask(&mut stream, Opt::SetMetaContext, &data, |kind, data| {
             if kind == OptionReplyKind::MetaContext {
                 let (id, name) = meta_context(data)?;
-                known.push((id, name.to_owned()));
+                // Others were not asked for, however many there are.
+                if contexts.contains(&name) && known.len() < contexts.len() {
+                    known.push((id, name.to_owned()));
+                }
             }
             Ok(())
         })?;

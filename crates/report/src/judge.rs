@@ -12,6 +12,7 @@ mod files;
 mod keys;
 mod salvage;
 mod sources;
+mod still;
 
 const CANCELED: Verdict = Verdict {
     code: "canceled",
@@ -21,8 +22,9 @@ const CANCELED: Verdict = Verdict {
 const DAMAGED: Verdict = Verdict {
     code: "damaged",
     exit: Exit::Damage,
-    hint: "`aiv verify` lists all damage; use another copy of the file, or an older point, or get \
-           out what is left: `aiv salvage`",
+    hint: "`aiv verify` lists all damage, and with --repair --to DIR writes the image as it was, \
+           where parity or another copy tells; or use an older point, or get out what is left: \
+           `aiv salvage`",
 };
 /// The code of what a key would open.
 pub const LOCKED: &str = "locked";
@@ -106,54 +108,13 @@ fn judge_job(error: &aiv_jobs::Error) -> Option<Verdict> {
             hint: "write nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH",
         }),
         Error::Server(error) => Some(judge(error)),
-        Error::Freeze(error) => judge_freeze(error),
-        Error::Snapshot(error) => judge_snapshot(error),
+        Error::Freeze(error) => still::judge_freeze(error),
+        Error::Snapshot(error) => still::judge_snapshot(error),
         Error::Hook { .. } => failed(
             "hook_failed",
             "nothing was read, and no image was made; mend the command, or leave it out",
         ),
         Error::HookToo { source, .. } => Some(judge(&**source)),
-        _ => None,
-    }
-}
-
-fn judge_snapshot(error: &aiv_jobs::SnapshotError) -> Option<Verdict> {
-    use aiv_jobs::SnapshotError;
-    match error {
-        SnapshotError::NotLogical { .. } => {
-            refused("no_snapshots", "freeze its filesystems instead, with --freeze")
-        }
-        SnapshotError::Lvm(_) => failed(
-            "snapshot_failed",
-            "there is no image; `vgs` shows what is left, --snapshot-size asks for less or more",
-        ),
-        SnapshotError::Overflow { .. } => failed(
-            "snapshot_overflow",
-            "there is no image; give it more room with --snapshot-size, or back up when less is \
-             written",
-        ),
-        _ => None,
-    }
-}
-
-fn judge_freeze(error: &aiv_jobs::FreezeError) -> Option<Verdict> {
-    use aiv_jobs::FreezeError;
-    match error {
-        FreezeError::Cannot { .. } => failed(
-            "cannot_freeze",
-            "everything is thawed again; unmount the filesystem or mount it read-only (FAT and \
-             most network filesystems cannot be frozen)",
-        ),
-        FreezeError::Expired { .. } => failed(
-            "freeze_expired",
-            "there is no image; allow more time with --freeze-limit, or read less: an increment \
-             and a faster destination take less time",
-        ),
-        FreezeError::ThawedByOthers | FreezeError::GuardEnded => failed(
-            "freeze_lost",
-            "there is no image, and everything is thawed; find out who thawed it, and try again",
-        ),
-        FreezeError::MountsChanged => failed("mounts_changed", "run it again"),
         _ => None,
     }
 }
@@ -310,13 +271,11 @@ fn judge_chain(error: &aiv_chain::Error) -> Option<Verdict> {
         Error::Canceled(_) => Some(CANCELED),
         Error::File(error) => Some(judge(error)),
         Error::Key(error) => Some(judge(error)),
-        Error::Image { file, source: ImageError::Incomplete { .. } } if file.ends_with(".part") => {
-            failed(
-                "unfinished",
-                "this backup never finished: the next one goes on with it; or remove the file when \
-                 no backup is running",
-            )
-        }
+        Error::Image { file, source } if is_unfinished(file, source) => failed(
+            "unfinished",
+            "it was never finished: the next backup or merge goes on with it, or removes it and \
+                 begins anew",
+        ),
         Error::NotRestorable { .. } => Some(Verdict {
             code: "chain_broken",
             exit: Exit::Damage,
@@ -352,6 +311,18 @@ fn judge_chain(error: &aiv_chain::Error) -> Option<Verdict> {
         }
         _ => None,
     }
+}
+
+/// Whether an image under its temporary name ends before it is one.
+fn is_unfinished(file: &str, error: &ImageError) -> bool {
+    let is_ours = || file.contains(".aiv.") || file.contains(".aii.");
+    file.ends_with(".part")
+        && match error {
+            ImageError::Incomplete { .. } | ImageError::Segments(_) => true,
+            // It has not even a superblock yet.
+            ImageError::Foreign(_) => is_ours(),
+            _ => false,
+        }
 }
 
 fn judge_image(error: &ImageError) -> Option<Verdict> {
@@ -496,6 +467,12 @@ mod tests {
         };
         assert_eq!(of(named("a.aiv.part")), ("unfinished", 1));
         assert_eq!(of(named("a.aiv")), ("incomplete", 4));
+        let segment = |file: &str| aiv_chain::Error::Image {
+            file: file.to_owned(),
+            source: aiv_image_format::SegmentError::Count { told: 2, number: 1 }.into(),
+        };
+        assert_eq!(of(segment("a.aiv.p002.part")), ("unfinished", 1));
+        assert_eq!(of(segment("a.aiv.p002")), ("segments", 4));
     }
 
     #[test]

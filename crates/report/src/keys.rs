@@ -174,6 +174,14 @@ pub fn key_change(
              before opens it still"
         ));
     }
+    if reports.iter().any(|report| report.area.is_retired()) {
+        remarks.notes.push(
+            "the next backup of the source is full, and what is given with it opens the new key, \
+             and nothing else does: give another passphrase where this one is known to others, and \
+             make a new recovery code"
+                .to_owned(),
+        );
+    }
     remarks.notes.push(
         "copies of these images elsewhere were not changed: what opened them before opens them \
          still"

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use aiv_chain::Repaired;
+use aiv_chain::{Checked, KeySlots, Repaired};
+use aiv_image_format::Error as ImageError;
 use aiv_volume_io::Extent;
 use serde_json::{Value, json};
 
@@ -23,18 +24,37 @@ pub fn repairs_json(to: &Path, repaired: &[Repaired]) -> Value {
         json!({
             "file": image.from,
             "repaired": image.file.as_ref().map(|file| path(&to.join(file))),
-            "complete": report.is_complete() && image.beyond.is_none(),
+            "complete": is_looked_into(image) && report.is_complete(),
+            "name_taken": image.is_taken,
+            "in_segments": image.is_segment,
             "beyond_repair": image.beyond,
             "pieces_by_parity": report.pieces_by_parity,
             "pieces_from_copies": report.pieces_from_copies,
             "pages": report.pages,
             "tail": report.tail,
+            "key_slots": key_slots(report.key_slots),
             "pieces_lost": report.pieces_lost,
             "lost": report.lost.iter().map(extent).collect::<Value>(),
             "lost_blocks": report.lost_blocks.iter().map(run).collect::<Value>(),
         })
     };
     repaired.iter().map(one).collect()
+}
+
+/// Whether anything was found out about the file.
+fn is_looked_into(image: &Repaired) -> bool {
+    image.beyond.is_none() && !image.is_segment && !image.is_taken
+}
+
+/// A stable word.
+const fn key_slots(state: KeySlots) -> &'static str {
+    match state {
+        KeySlots::Sound => "sound",
+        KeySlots::Differ => "differ",
+        KeySlots::Copied => "copied",
+        KeySlots::FromCopy => "from_copy",
+        KeySlots::Lost => "lost",
+    }
 }
 
 /// The same for people.
@@ -59,7 +79,22 @@ fn repair_text(to: &Path, image: &Repaired) -> String {
         if report.tail {
             what.push("the end of the file".to_owned());
         }
+        match report.key_slots {
+            KeySlots::Copied => what.push("key slots by their other copy".to_owned()),
+            KeySlots::FromCopy => what.push("key slots from a copy".to_owned()),
+            KeySlots::Sound | KeySlots::Differ | KeySlots::Lost => {}
+        }
         return format!("{from}: repaired and proven as {made} ({})\n", what.join(", "));
+    }
+    if image.is_taken {
+        let name = image.from.rsplit('/').next().unwrap_or_default();
+        let there = clean(&to.join(name).display().to_string());
+        return format!("{from}: NOT REPAIRED, {there} exists; nothing was written\n");
+    }
+    if image.is_segment {
+        return format!(
+            "{from}: NOT REPAIRED, images in segments are not repaired yet; nothing was written\n"
+        );
     }
     if let Some(why) = &image.beyond {
         return format!(
@@ -68,6 +103,16 @@ fn repair_text(to: &Path, image: &Repaired) -> String {
     }
     if report.is_complete() {
         return format!("{from}: every byte is what was written; nothing to repair\n");
+    }
+    let mut text = String::new();
+    if report.key_slots == KeySlots::Lost {
+        text += &format!(
+            "{from}: NOT REPAIRED, both copies of its key slots are lost; nothing was written for it\n  \
+             no passphrase, key file, recovery code or recipient opens it any more by itself\n"
+        );
+        if report.pieces_lost == 0 {
+            return text;
+        }
     }
     let blocks: Vec<String> = report
         .lost_blocks
@@ -79,10 +124,11 @@ fn repair_text(to: &Path, image: &Repaired) -> String {
         })
         .collect();
     let more = if report.lost_blocks.len() > RUNS_SHOWN { " and more" } else { "" };
-    let lost = report.pieces_lost;
-    let mut text = format!(
-        "{from}: NOT REPAIRED, {lost} pieces of 64 KiB stay lost; nothing was written for it\n"
-    );
+    let lost = match report.pieces_lost {
+        1 => "1 piece of 64 KiB stays lost".to_owned(),
+        lost => format!("{lost} pieces of 64 KiB stay lost"),
+    };
+    text += &format!("{from}: NOT REPAIRED, {lost}; nothing was written for it\n");
     for extent in report.lost.iter().take(RUNS_SHOWN) {
         text += &format!("  bytes {} to {}\n", extent.start, extent.end());
     }
@@ -93,6 +139,32 @@ fn repair_text(to: &Path, image: &Repaired) -> String {
 }
 
 impl Remarks {
+    /// What can be done about images of which some are damaged.
+    #[must_use]
+    pub fn on_damaged(images: &[Checked]) -> Self {
+        let mut remarks = Self::default();
+        let is_split = |image: &Checked| {
+            image.segment.is_some() || matches!(&image.outcome, Err(ImageError::Segments(_)))
+        };
+        let damaged = || images.iter().filter(|image| !image.is_sound());
+        if damaged().any(|image| !is_split(image)) {
+            remarks.notes.push(
+                "--repair --to DIR writes damaged images as they were, where their parity or copies \
+                 of them (--from DIR) tell all of it; `aiv salvage` gets out what is left of one \
+                 that is not sealed; the next backup of the source builds on what is sound"
+                    .to_owned(),
+            );
+        }
+        if damaged().any(is_split) {
+            remarks.notes.push(
+                "put a good copy of a damaged or missing segment in its place: images in segments \
+                 are not repaired yet"
+                    .to_owned(),
+            );
+        }
+        remarks
+    }
+
     /// Remarks on repairs: that the damaged file is still there, and what is left where there is
     /// no repaired one.
     #[must_use]
@@ -100,14 +172,41 @@ impl Remarks {
         let mut remarks = Self::default();
         for image in repaired {
             let from = &image.from;
-            if image.file.is_some() {
+            let (report, is_made) = (&image.report, image.file.is_some());
+            if is_made {
                 remarks
                     .warnings
                     .push(format!("{from} is still damaged: put the repaired file in its place"));
-            } else if image.beyond.is_some() || !image.report.is_complete() {
+            } else if image.is_taken {
                 remarks.warnings.push(format!(
-                    "{from}: another copy of the file (--from DIR) may have what is lost; all \
-                     other blocks can still be salvaged from it"
+                    "{from}: no file is replaced: move the one away that has its name, or name \
+                     another folder with --to"
+                ));
+            } else if image.is_segment {
+                remarks.warnings.push(format!(
+                    "{from}: images in segments are not repaired yet: `aiv verify` names the \
+                     damaged segment; put a good copy of it in its place"
+                ));
+            }
+            if !is_made && report.key_slots == KeySlots::Lost {
+                remarks.warnings.push(format!(
+                    "{from}: nobody can open it any more, unless another copy of the file (--from \
+                     DIR) has its key slots, or its folder another image with the same key"
+                ));
+            }
+            if report.key_slots == KeySlots::Differ {
+                remarks.warnings.push(format!(
+                    "{from}: the copies of its key slots differ, and stay as they are: only with \
+                     its key (--key-file, --password-file) is it told which of them counts"
+                ));
+            }
+            if image.beyond.is_some() || report.pieces_lost > 0 {
+                let rest = match image.is_sealed {
+                    true => "nothing can be salvaged from it, since it is sealed",
+                    false => "all other blocks can still be salvaged from it: `aiv salvage`",
+                };
+                remarks.warnings.push(format!(
+                    "{from}: another copy of the file (--from DIR) may have what is lost; {rest}"
                 ));
             }
         }

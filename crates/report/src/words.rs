@@ -108,7 +108,9 @@ pub(crate) fn stray(kind: &StrayKind) -> (&'static str, String) {
     match kind {
         StrayKind::Unfinished => (
             "unfinished",
-            "a backup that is running, or was interrupted: the next one goes on with it".into(),
+            "a backup or a merge that is running, or was interrupted: the next one goes on with it, \
+             or removes it and begins anew"
+                .into(),
         ),
         StrayKind::Foreign(why) => ("foreign", format!("not an Aivory image: {why}")),
         StrayKind::Unusable(why) => ("unusable", why.clone()),

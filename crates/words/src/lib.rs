@@ -156,9 +156,11 @@ Examples:
 /// the exit code is 3.
 ///
 /// Free space is left out where a filesystem's own records of it can be trusted (ext2, ext3, ext4,
-/// XFS, Btrfs, NTFS, FAT, exFAT, swap); all else is captured whole. The source is never written. An
-/// image appears in the folder only after it was written, synced and read back. A backup that was
-/// interrupted is gone on with by the same command, if the source still is what was stored of it.
+/// XFS, Btrfs, F2FS, NTFS, FAT, exFAT, swap, also in logical volumes of LVM2); all else is captured
+/// whole. The source is never written. An image appears in the folder only after it was written,
+/// synced and read back. A backup that was interrupted is gone on with by the same command, if the
+/// source still is what was stored of it; one with a key, --split or --parity, or that did not read
+/// what --changes left out, begins anew.
 ///
 /// A qcow2, VHD, VHDX or VMDK file is read as the disk it describes, and so is a disk behind an NBD
 /// server: nbd://HOST:PORT/EXPORT or nbd+unix:///EXPORT?socket=PATH.
@@ -297,7 +299,8 @@ pub struct Verify {
     /// In a folder, leave out what was proven within so many days and did not change
     #[arg(long, value_name = "DAYS")]
     pub skip_verified: Option<u64>,
-    /// Write what damaged images were, as far as parity tells all of it, into the folder of --to
+    /// Write what damaged images were, as far as parity or copies tell all of it, into the folder
+    /// of --to; not yet those that are split
     #[arg(long, requires = "to")]
     pub repair: bool,
     /// Folder for repaired images; the damaged ones are not touched

@@ -340,7 +340,7 @@ impl Storage for Broken {
             return self.storage.publish(from, to);
         }
         let mut waiting = self.waiting.lock().unwrap();
-        if to.contains(".aiv.p") {
+        if to.contains(".aiv.p0") {
             waiting.push((from.to_owned(), to.to_owned()));
             return Ok(());
         }
@@ -355,8 +355,8 @@ impl Storage for Broken {
     }
     fn sync_dir(&self) -> io::Result<()> {
         let names: Vec<String> = self.storage.list()?.into_iter().map(|e| e.name).collect();
-        let between = names.iter().any(|name| name.contains(".aiv.p") && !name.ends_with(".part"))
-            && names.iter().any(|name| name.ends_with(".aiv.part"));
+        let between = names.iter().any(|name| name.contains(".aiv.p0") && !name.ends_with(".part"))
+            && names.iter().any(|name| name.ends_with(".publishing.part"));
         if self.bug == Bug::NoSyncBetween && between {
             return Ok(());
         }

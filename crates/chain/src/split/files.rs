@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use aiv_image_format::limits::SEGMENTS_MAX;
 use aiv_image_format::{Error as ImageError, Image, Keys, SegmentFile, SegmentFiles, segment_name};
-use aiv_volume_io::{AppendFile, ReadAt, Storage};
+use aiv_volume_io::{AppendFile, FileEntry, ReadAt, Storage};
+
+use super::PUBLISHING;
 
 /// Segments being written into a folder, each under its final name with a suffix behind it.
 pub struct PartFiles<'a> {
@@ -74,6 +76,12 @@ pub fn open_parts(
     }
 }
 
+/// The name of the first segment while the others get, or have, their final names beside `file`:
+/// after a crash it tells which files belong to what was interrupted, and no other file ever does.
+fn publishing(file: &str, suffix: &str) -> String {
+    format!("{file}{PUBLISHING}{suffix}")
+}
+
 /// Gives the `count` segments of an image their final names; the name of the first, `file`, is
 /// what makes them an image, so it comes last, when the others are durable. Never replaces. The
 /// folder has to be synced afterwards, as after every publishing.
@@ -98,27 +106,13 @@ pub(crate) fn publish_parts_as(
     count: u32,
     file: &str,
 ) -> io::Result<()> {
-    let mut published = Vec::new();
-    let outcome = publish_each(storage, (part, suffix), count, file, &mut published);
-    if outcome.is_err() && !published.is_empty() {
-        for name in &published {
-            let _ = storage.remove(name);
-        }
-        // Before the first segment goes, by which a later cleaning would know them.
-        let _ = storage.sync_dir();
+    let first = part_name(part, suffix, 0);
+    if count <= 1 {
+        return storage.publish(&first, file);
     }
-    outcome
-}
-
-fn publish_each(
-    storage: &dyn Storage,
-    (part, suffix): (&str, &str),
-    count: u32,
-    file: &str,
-    published: &mut Vec<String>,
-) -> io::Result<()> {
-    if count > 1 {
-        // After a crash the first one under its temporary name tells whose the others are.
+    let marker = publishing(file, suffix);
+    let mut published = Vec::new();
+    let outcome = storage.publish(&first, &marker).and_then(|()| {
         storage.sync_dir()?;
         for no in 1..count {
             let name = segment_name(file, no);
@@ -126,25 +120,42 @@ fn publish_each(
             published.push(name);
         }
         storage.sync_dir()?;
+        storage.publish(&marker, file)
+    });
+    if outcome.is_err() {
+        take_back(storage, &published, &marker, &first);
     }
-    storage.publish(&part_name(part, suffix, 0), file)
+    outcome
 }
 
-/// Removes the parts of an image that is given up, the first one last, and that one only when none
-/// of the others kept its final name: it tells whose they are. Best effort: a leftover is harmless,
-/// and the error that led here is the one that matters.
+/// Takes back what was published, and the marker last: while it is there, a later cleaning finds
+/// what stays. Best effort. Without the marker the last step was done, whatever was said about it.
+fn take_back(storage: &dyn Storage, published: &[String], marker: &str, first: &str) {
+    let is_there = |listed: Vec<FileEntry>| listed.iter().any(|entry| entry.name == marker);
+    if !storage.list().is_ok_and(is_there) {
+        return;
+    }
+    let mut is_back = true;
+    for name in published {
+        is_back &= storage.remove(name).is_ok();
+    }
+    if is_back && storage.sync_dir().is_ok() {
+        let _ = storage.publish(marker, first);
+    }
+}
+
+/// Removes the parts of an image that is given up. One whose other segments could not be taken
+/// back is not called that any more, and stays for a later cleaning. Best effort: a leftover is
+/// harmless, and the error that led here is the one that matters.
 pub fn discard_parts(storage: &dyn Storage, file: &str, suffix: &str) {
     let Ok(listed) = storage.list() else { return };
     let is_there =
         |name: &str| listed.binary_search_by(|entry| entry.name.as_str().cmp(name)).is_ok();
     // Those that were published and taken back leave gaps.
-    for no in (1..SEGMENTS_MAX).rev() {
+    for no in (0..SEGMENTS_MAX).rev() {
         let part = part_name(file, suffix, no);
         if is_there(&part) && storage.remove(&part).is_err() {
             return;
         }
-    }
-    if !(1..SEGMENTS_MAX).any(|no| is_there(&segment_name(file, no))) {
-        let _ = storage.remove(&part_name(file, suffix, 0));
     }
 }

@@ -4,7 +4,8 @@
 //!
 //! A split image is known by the name of its first segment. That one is published last, when
 //! the others are durable, and taken away first; while it has a temporary name, its image is as
-//! good as not there, and whoever holds the lease may remove the rest.
+//! good as not there. That name says beside which file the others have their final names, or had
+//! them, and whoever holds the lease may remove those.
 
 mod clean;
 mod files;
@@ -24,6 +25,12 @@ use aiv_volume_io::Storage;
 use crate::error::{Error, Result};
 use crate::merge::MERGE_PART;
 
+/// In the name of a first segment: the others get their final names.
+const PUBLISHING: &str = ".publishing";
+
+/// In the name of a first segment: the others are removed.
+const REMOVED: &str = ".removed";
+
 /// Removes the files of an image: the first one, whose name is `file`, and the other `segments`.
 /// The first one keeps its bytes under a temporary name until the others are gone, so that after
 /// a crash it tells whose they are.
@@ -37,7 +44,7 @@ pub(crate) fn remove_image(storage: &dyn Storage, file: &str, segments: &[String
         remove(file)?;
         return sync();
     }
-    let marker = format!("{file}.removed{MERGE_PART}");
+    let marker = format!("{file}{REMOVED}{MERGE_PART}");
     storage.publish(file, &marker).map_err(Error::io(format!("removing {file}")))?;
     sync()?;
     segments.iter().rev().try_for_each(|name| remove(name))?;

@@ -156,7 +156,7 @@ impl Copying<'_> {
             let state = PointState::MissingParent { point: point.id };
             return Err(Error::NotRestorable { point: point.id, state });
         }
-        let (name, created) = self.create(point, new_ids)?;
+        let (name, created) = self.create(point, count, new_ids)?;
         let outcome = self.fill(&image, point, &name, created).and_then(|bytes| {
             self.lease.check().map_err(Error::io("checking the lease before publishing"))?;
             Ok((self.publish(point, &name, count, new_ids)?, bytes))
@@ -170,17 +170,27 @@ impl Copying<'_> {
         Ok(CopiedFile { point: point.id, from: from.clone(), file, bytes })
     }
 
-    /// Creates a temporary file that does not exist yet; returns its name without that ending.
+    /// Creates the first of `count` temporary files that do not exist yet; returns its name without
+    /// that ending. A power cut may have left a later one that does not tell whose it is.
     fn create(
         &self,
         point: &Point,
+        count: u32,
         new_ids: &mut NewIds<'_>,
     ) -> Result<(String, Box<dyn AppendFile>)> {
+        let taken: HashSet<String> = list(self.to)?.into_iter().map(|entry| entry.name).collect();
+        let is_taken = |name: &str| {
+            (1..count).any(|no| taken.contains(&format!("{}{MERGE_PART}", segment_name(name, no))))
+        };
         let mut name = point.file.clone();
         let mut tried = 0;
         loop {
             let part = format!("{name}{MERGE_PART}");
-            match self.to.create(&part) {
+            let created = match is_taken(&name) {
+                true => Err(io::ErrorKind::AlreadyExists.into()),
+                false => self.to.create(&part),
+            };
+            match created {
                 Ok(created) => return Ok((name, created)),
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists && tried < NAMES_TRIED => {
                     name = self.other_name(point, new_ids);

@@ -15,7 +15,7 @@ use crate::census::Census;
 use crate::error::{Error, Result};
 use crate::facts::Facts;
 use crate::folder::{Folder, Point, Set, list};
-use crate::merge::{MERGE_PART, NewIds, take_lease};
+use crate::merge::{MERGE_PART, NewIds, remove_stale, take_lease};
 use crate::open::{Head, open};
 use crate::removal::{LeftFile, LeftReason, Removal, Removed};
 use crate::scan::Trust;
@@ -91,6 +91,8 @@ impl Moving<'_> {
         self.refuse_same_folder(new_ids)?;
         let source = take_lease(self.from, self.set.id)?;
         let destination = take_lease(self.to, self.set.id)?;
+        // Also what is left of a removal from the source that was interrupted.
+        remove_stale(self.from, self.set.id)?;
         let moved: HashSet<Node> = wanted.iter().map(|point| self.node(point)).collect();
         let now = Census::default().take(self.from, self.job)?;
         now.check_doubts(self.from, self.set.id)?;

@@ -24,6 +24,7 @@ mod sealed_moves;
 mod sealed_verified;
 mod select;
 mod slots;
+mod split_leftovers;
 mod splits;
 mod transfers;
 mod verify_chains;

@@ -3,10 +3,10 @@
 use std::io;
 
 use aiv_chain::{Error, Folder, MERGE_PART, MergeOptions, Repaired, Result, archive, repair};
-use aiv_image_format::{Compression, Depth, Features, Image};
+use aiv_image_format::{Compression, Depth, Features, Image, Keys};
 use aiv_testkit::disks::Content;
 use aiv_testkit::{CrashStorage, Fault, FaultPlan, FaultStorage, MemStorage, Op};
-use aiv_volume_io::{AppendFile, Job, Storage};
+use aiv_volume_io::{AppendFile, FileEntry, Job, Storage};
 
 use crate::common::{BLOCK, Spec};
 use crate::consolidate::ids;
@@ -36,7 +36,7 @@ fn destroy(storage: &MemStorage, pieces: std::ops::Range<usize>) -> Vec<u8> {
 }
 
 fn repaired(from: &MemStorage, copies: &[&dyn Storage], to: &dyn Storage) -> Result<Repaired> {
-    repair(from, "sub/a.aiv", copies, to, Job::silent())
+    repair(from, "sub/a.aiv", copies, to, &Keys::none(), Job::silent())
 }
 
 #[test]
@@ -102,15 +102,37 @@ fn a_file_of_the_same_name_is_never_replaced() {
     let (from, to) = (folder(Features::PARITY), MemStorage::new());
     destroy(&from, 1..2);
     to.insert("a.aiv", b"somebody else's".to_vec());
-    let error = repaired(&from, &[], &to).unwrap_err();
-    assert!(matches!(error, Error::Io { .. }), "{error}");
+    let done = repaired(&from, &[], &to).unwrap();
+    assert!(done.is_taken && done.file.is_none(), "{done:?}");
     assert_eq!(*to.contents("a.aiv").unwrap(), b"somebody else's");
     assert_eq!(to.names(), ["a.aiv"]);
     // In the folder of the damaged file itself.
     let same = from.contents("sub/a.aiv").unwrap();
     from.insert("a.aiv", same.to_vec());
-    assert!(repair(&from, "a.aiv", &[], &from, Job::silent()).is_err());
+    let done = repair(&from, "a.aiv", &[], &from, &Keys::none(), Job::silent()).unwrap();
+    assert!(done.is_taken && done.file.is_none(), "{done:?}");
     assert!(*from.contents("a.aiv").unwrap() == *same);
+}
+
+/// A folder that does not list what it has: as one where a file appears meanwhile.
+struct Unlisted(MemStorage);
+
+impl Storage for Unlisted {
+    fn list(&self) -> io::Result<Vec<FileEntry>> {
+        Ok(Vec::new())
+    }
+    pass_on!(0: create, open, publish, remove, sync_dir, lease);
+}
+
+#[test]
+fn a_file_that_appears_under_the_name_meanwhile_is_not_replaced_either() {
+    let (from, to) = (folder(Features::PARITY), MemStorage::new());
+    destroy(&from, 1..2);
+    to.insert("a.aiv", b"somebody else's".to_vec());
+    let done = repaired(&from, &[], &Unlisted(to.clone())).unwrap();
+    assert!(done.is_taken && done.file.is_none() && done.report.pieces_by_parity == 1, "{done:?}");
+    assert_eq!(*to.contents("a.aiv").unwrap(), b"somebody else's");
+    assert_eq!(to.names(), ["a.aiv"]);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! `aiv verify`: proof that images are readable.
 
 use aiv_chain::{
-    Checked, Depth, Folder, Trust, VerifyOptions, find_set, locate_with_keys, repair, storage_of,
-    verify_file_keyed, verify_folder_keyed,
+    Checked, Depth, Folder, Keys, Trust, VerifyOptions, find_set, locate_with_keys, repair,
+    storage_of, verify_file_keyed, verify_folder_keyed,
 };
 use aiv_report::{Exit, Failure, Outcome, Remarks, json, repairs, text};
 use aiv_terminal::{Session, now_unix_ms, open_folder, open_or_create_folder};
@@ -50,7 +50,7 @@ pub(crate) fn run(args: &Verify, session: &Session) -> Result<Outcome, Failure> 
         return Ok(outcome);
     }
     let mut outcome = Outcome { exit: Exit::Damage, is_report: false, ..outcome };
-    repair_all(args, &images, &mut outcome, session)?;
+    repair_all(args, &images, &keys, &mut outcome, session)?;
     Ok(outcome)
 }
 
@@ -58,10 +58,14 @@ pub(crate) fn run(args: &Verify, session: &Session) -> Result<Outcome, Failure> 
 fn repair_all(
     args: &Verify,
     images: &[Checked],
+    keys: &Keys,
     outcome: &mut Outcome,
     session: &Session,
 ) -> Result<(), Failure> {
-    let Some(to) = &args.to else { return Ok(()) };
+    let Some(to) = &args.to else {
+        outcome.add(Remarks::on_damaged(images));
+        return Ok(());
+    };
     let target = open_or_create_folder(to)?;
     let folders = args.from.iter().map(|dir| open_folder(dir)).collect::<Result<Vec<_>, _>>()?;
     let copies: Vec<&dyn Storage> = folders.iter().map(|folder| folder as _).collect();
@@ -73,7 +77,7 @@ fn repair_all(
             false => image.file.clone().into(),
         };
         let (from, name) = storage_of(&path)?;
-        done.push(repair(&from, name, &copies, &target, session.job())?);
+        done.push(repair(&from, name, &copies, &target, keys, session.job())?);
     }
     if !forged && done.iter().all(|image| image.file.is_some()) {
         outcome.exit = Exit::Warnings;

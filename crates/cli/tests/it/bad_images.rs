@@ -113,9 +113,36 @@ fn an_unfinished_backup_is_no_damage_and_the_hint_says_what_to_do() {
     code(&["info"], part.to_str().unwrap(), 1, "unfinished");
     code(&["verify"], part.to_str().unwrap(), 1, "unfinished");
     let run = aiv(&["info".as_ref(), part.as_path()]).ended(1);
-    assert!(run.stderr.contains("remove the file when no backup is running"), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("goes on with it, or removes it and begins anew"),
+        "{}",
+        run.stderr
+    );
     let json = aiv_json(&["verify".to_owned(), scratch.arg("images")]).ended(0).json();
     assert_eq!(json["strays"][0]["kind"], "unfinished");
+}
+
+#[test]
+fn no_file_of_an_unfinished_split_image_is_called_foreign_or_damaged() {
+    let scratch = Scratch::new();
+    let disk = scratch.disk("disk.raw", 70 * MIB);
+    let args = ["backup", &disk, "--to", &scratch.arg("images"), "--split", "64M"];
+    let json = aiv_json(&[&args[..], &["--compress", "none"]].concat()).ended(0).json();
+    let first = json["images"][0]["image"].as_str().unwrap().to_owned();
+    let files = [first.clone(), first + ".p002"];
+    let bytes = files.each_ref().map(|file| fs::read(file).unwrap());
+    // Nothing else of the image is there.
+    files.iter().for_each(|file| fs::remove_file(file).unwrap());
+    for (whole, name) in bytes.iter().zip(["a.aiv.part", "a.aiv.p002.part"]) {
+        // Just created, without a whole superblock, in the middle, and whole without the others.
+        for len in [0, 1000, 5 << 20, whole.len()] {
+            let part = scratch.write(name, &whole[..len]);
+            code(&["info"], &part, 1, "unfinished");
+            let verified = aiv_json(&["verify", &part]).error();
+            assert_eq!((verified.0, verified.1.as_str()), (1, "unfinished"), "{name} {len}");
+            fs::remove_file(part).unwrap();
+        }
+    }
 }
 
 #[test]

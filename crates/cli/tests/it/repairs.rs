@@ -6,7 +6,11 @@ use crate::support::{MIB, Scratch, aiv, aiv_json, names_in};
 
 /// A backup with parity of 6 MiB that do not compress.
 fn backed_up(scratch: &Scratch, options: &[&str]) -> std::path::PathBuf {
-    let disk = scratch.disk("disk.img", 6 * MIB);
+    let disk = scratch.path("disk.img");
+    let disk = match disk.exists() {
+        true => disk.to_str().unwrap().to_owned(),
+        false => scratch.disk("disk.img", 6 * MIB),
+    };
     let to = scratch.arg("backup");
     let mut args = vec!["backup", &disk, "--to", &to, "--sectors", "all"];
     args.extend(options);
@@ -37,8 +41,105 @@ fn a_burst_in_an_image_with_parity_is_repaired_into_another_folder() {
     let run = aiv(&["verify", &backup, "--repair", "--to", &scratch.arg("again")]).ended(3);
     assert!(run.stdout.contains("repaired and proven as"), "{}", run.stdout);
     assert!(run.stderr.contains("still damaged"), "{}", run.stderr);
-    let (status, code, _) = aiv_json(&args).error();
-    assert_eq!((status, code.as_str()), (1, "exists"));
+    let repair = aiv_json(&args).ended(4).json()["repairs"][0].clone();
+    assert_eq!((&repair["name_taken"], &repair["complete"]), (&true.into(), &false.into()));
+    assert!(fs::read(file).unwrap() == good, "no file is replaced");
+}
+
+#[test]
+fn a_name_that_is_taken_does_not_keep_others_from_being_repaired() {
+    let scratch = Scratch::new();
+    let first = backed_up(&scratch, &["--parity"]);
+    let second = backed_up(&scratch, &["--parity", "--full"]);
+    for file in [&first, &second] {
+        let mut bytes = fs::read(file).unwrap();
+        bytes[2_000_000] ^= 1;
+        fs::write(file, bytes).unwrap();
+    }
+    let (backup, to) = (scratch.arg("backup"), scratch.path("repaired"));
+    fs::create_dir(&to).unwrap();
+    let name = |file: &std::path::Path| file.file_name().unwrap().to_owned();
+    let [taken, free] = [&first, &second].map(|file| to.join(name(file)));
+    fs::write(&taken, b"somebody else's").unwrap();
+    let args = ["verify", &backup, "--repair", "--to", to.to_str().unwrap()];
+    let run = aiv(&args).ended(4);
+    let said = format!("NOT REPAIRED, {} exists; nothing was written", taken.display());
+    assert!(run.stdout.contains(&said), "{}", run.stdout);
+    assert!(run.stderr.contains("name another folder with --to"), "{}", run.stderr);
+    assert_eq!(fs::read(&taken).unwrap(), b"somebody else's");
+    aiv(&["verify", free.to_str().unwrap()]).ended(0);
+}
+
+#[test]
+fn lost_key_slots_are_told_and_come_from_another_copy() {
+    let scratch = Scratch::new();
+    let pass = scratch.write("pass", b"correct horse battery staple");
+    let image = backed_up(&scratch, &["--seal", "--password-file", &pass]);
+    let good = fs::read(&image).unwrap();
+    let slots = 4096..4096 + (32 << 10);
+    let second = (good.len() - (100 << 10)..good.len())
+        .find(|&at| good[at..].starts_with(&good[slots.clone()]))
+        .expect("both copies are the same");
+    let mut damaged = good.clone();
+    damaged[slots.clone()].fill(0x55);
+    damaged[second..second + slots.len()].fill(0x66);
+    fs::write(&image, &damaged).unwrap();
+    let (path, to) = (image.to_str().unwrap(), scratch.arg("repaired"));
+    let args = ["verify", path, "--repair", "--to", &to];
+    let run = aiv(&args).ended(4);
+    assert!(run.stdout.contains("both copies of its key slots are lost"), "{}", run.stdout);
+    assert!(run.stderr.contains("nobody can open it any more, unless"), "{}", run.stderr);
+    assert!(!run.stderr.contains("salvage"), "{}", run.stderr);
+    let repair = aiv_json(&args).ended(4).json()["repairs"][0].clone();
+    assert_eq!((&repair["key_slots"], &repair["complete"]), (&"lost".into(), &false.into()));
+    assert!(names_in(&scratch.path("repaired")).is_empty());
+    // Nor does a secret help, and the way on is told.
+    let with_secret = [&args[..], &["--password-file", &pass]].concat();
+    let run = aiv(&with_secret).ended(4);
+    assert!(run.stderr.contains("--repair --to DIR --from DIR`, for which no"), "{}", run.stderr);
+    // A copy has them.
+    fs::create_dir(scratch.path("second")).unwrap();
+    fs::write(scratch.path("second").join("copy.aiv"), &good).unwrap();
+    let folder = scratch.arg("second");
+    let with_copy = [&args[..], &["--from", &folder]].concat();
+    let repair = aiv_json(&with_copy).ended(3).json()["repairs"][0].clone();
+    assert_eq!(repair["key_slots"], "from_copy");
+    let file = repair["repaired"].as_str().unwrap();
+    assert!(fs::read(file).unwrap() == good);
+    aiv(&["verify", file, "--password-file", &pass]).ended(0);
+    // Of a sealed image nobody is sent to salvage what is lost.
+    let mut damaged = good.clone();
+    damaged[1_000_000] ^= 1;
+    fs::write(&image, &damaged).unwrap();
+    let elsewhere = scratch.arg("elsewhere");
+    let run = aiv(&["verify", path, "--repair", "--to", &elsewhere]).ended(4);
+    assert!(run.stderr.contains("nothing can be salvaged from it"), "{}", run.stderr);
+    // So does one place of two.
+    fs::remove_file(file).unwrap();
+    let mut damaged = good.clone();
+    damaged[slots].fill(0x55);
+    fs::write(&image, &damaged).unwrap();
+    let run = aiv(&args).ended(3);
+    assert!(run.stdout.contains("(key slots by their other copy)"), "{}", run.stdout);
+    assert!(fs::read(file).unwrap() == good);
+}
+
+#[test]
+fn a_full_image_with_lost_key_slots_is_opened_by_those_of_another_of_its_chain() {
+    let scratch = Scratch::new();
+    let pass = scratch.write("pass", b"correct horse battery staple");
+    let image = backed_up(&scratch, &["--seal", "--password-file", &pass]);
+    backed_up(&scratch, &["--seal", "--password-file", &pass]);
+    let mut bytes = fs::read(&image).unwrap();
+    let end = bytes.len() - (128 << 10);
+    let slots = bytes[4096..4096 + (32 << 10)].to_vec();
+    let second = (end..).find(|&at| bytes[at..].starts_with(&slots)).unwrap();
+    bytes[4096..4096 + slots.len()].fill(0x55);
+    bytes[second..second + slots.len()].fill(0x66);
+    fs::write(&image, &bytes).unwrap();
+    let (path, target) = (image.to_str().unwrap(), scratch.arg("back.raw"));
+    aiv(&["restore", path, "--to", &target, "--yes", "--password-file", &pass]).ended(0);
+    assert!(fs::read(target).unwrap() == fs::read(scratch.path("disk.img")).unwrap());
 }
 
 #[test]
@@ -51,9 +152,13 @@ fn what_cannot_be_repaired_is_listed_and_nothing_is_written() {
     fs::write(&image, &damaged).unwrap();
     let to = scratch.arg("repaired");
     let path = image.to_str().unwrap();
+    // Whoever only looks is told what can be done.
+    let run = aiv(&["verify", path]).ended(4);
+    assert!(run.stdout.contains("--repair --to DIR writes damaged images as"), "{}", run.stdout);
     let run = aiv(&["verify", path, "--repair", "--to", &to]).ended(4);
-    assert!(run.stdout.contains("NOT REPAIRED, 1 pieces"), "{}", run.stdout);
+    assert!(run.stdout.contains("NOT REPAIRED, 1 piece of 64 KiB stays"), "{}", run.stdout);
     assert!(run.stdout.contains("with blocks"), "{}", run.stdout);
+    assert!(run.stderr.contains("`aiv salvage`"), "{}", run.stderr);
     assert!(names_in(&scratch.path("repaired")).iter().all(|name| !name.ends_with(".aiv")));
     // A second copy has what is lost.
     fs::create_dir(scratch.path("second")).unwrap();
@@ -64,6 +169,29 @@ fn what_cannot_be_repaired_is_listed_and_nothing_is_written() {
     assert_eq!(json["repairs"][0]["pieces_from_copies"], 1);
     let file = json["repairs"][0]["repaired"].as_str().unwrap();
     assert!(fs::read(file).unwrap() == good);
+}
+
+#[test]
+fn a_damaged_split_image_does_not_keep_others_from_being_repaired() {
+    let scratch = Scratch::new();
+    let (images, to) = (scratch.arg("backup"), scratch.arg("repaired"));
+    let large = scratch.disk("a.raw", 70 * MIB);
+    let args = ["backup", &large, "--to", &images, "--split", "64M", "--compress", "none"];
+    let split = aiv_json(&args).ended(0).json()["images"][0]["image"].clone();
+    let whole = backed_up(&scratch, &["--parity"]);
+    for file in [split.as_str().unwrap(), whole.to_str().unwrap()] {
+        let mut bytes = fs::read(file).unwrap();
+        bytes[2_000_000] ^= 1;
+        fs::write(file, bytes).unwrap();
+    }
+    let json = aiv_json(&["verify", &images, "--repair", "--to", &to]).ended(4).json();
+    let repairs = json["repairs"].as_array().unwrap();
+    let one = |is_split: bool| repairs.iter().find(|one| one["in_segments"] == is_split).unwrap();
+    assert_eq!((&one(true)["complete"], &one(true)["repaired"]), (&false.into(), &().into()));
+    aiv(&["verify", one(false)["repaired"].as_str().unwrap()]).ended(0);
+    let run = aiv(&["verify", split.as_str().unwrap(), "--repair", "--to", &to]).ended(4);
+    assert!(run.stdout.contains("images in segments are not repaired yet"), "{}", run.stdout);
+    assert!(run.stderr.contains("put a good copy of it in its place"), "{}", run.stderr);
 }
 
 #[test]

@@ -2,11 +2,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use aiv_keys::KeyArea;
 use aiv_volume_io::ReadAt;
 
 use crate::error::{Error, Result, Section};
-use crate::image::slot_places;
 use crate::layout::{Superblock, Trailer};
 use crate::limits::PAGE_SIZE;
 
@@ -40,30 +38,13 @@ impl Mended {
             pages.insert(copy, Box::new(page));
         }
         pages.insert(trailer.file_len - PAGE_SIZE as u64, Box::new(trailer.to_bytes(2)));
-        let mut mended = Self { file, pages };
-        mended.take_slots(superblock, trailer);
-        mended
+        Self { file, pages }
     }
 
-    /// Puts the newest sound copy of the key slots in place of both. Without a sound one they stay
-    /// as they are: nothing else leads to them.
-    fn take_slots(&mut self, superblock: &Superblock, trailer: &Trailer) {
-        let places = slot_places(superblock.features, trailer);
-        let len = usize::try_from(superblock.slot_area_len()).unwrap_or(0);
-        let [first, second] = places.map(|offset| {
-            let mut bytes = vec![0; len];
-            let read = self.file.read_exact_at(&mut bytes, offset);
-            read.map_or_else(|_| Vec::new(), |()| bytes)
-        });
-        let sound = KeyArea::sound([&first, &second]).unwrap_or_default();
-        let ours = |area: &&KeyArea| *area.commitment() == superblock.key_commitment.0;
-        let Some(area) = sound.iter().find(ours).filter(|_| len > 0) else { return };
-        let bytes = area.to_bytes();
-        for place in places {
-            for (page, at) in bytes.chunks_exact(PAGE_SIZE).zip((place..).step_by(PAGE_SIZE)) {
-                let page = page.try_into().map(Box::new);
-                self.pages.extend(page.map(|page| (at, page)));
-            }
+    /// Puts `bytes`, whole pages, in place of those at `offset`.
+    pub(super) fn put_slots(&mut self, offset: u64, bytes: &[u8]) {
+        for (page, at) in bytes.as_chunks().0.iter().zip((offset..).step_by(PAGE_SIZE)) {
+            self.pages.insert(at, Box::new(*page));
         }
     }
 

@@ -6,9 +6,11 @@
 mod mended;
 mod metadata;
 mod pieces;
+mod slots;
 
 use std::sync::Arc;
 
+use aiv_keys::Keys;
 use aiv_volume_io::{AppendFile, Extent, Job, ReadAt, Step};
 
 use crate::error::{Error, Fault, Result, Section};
@@ -21,6 +23,8 @@ use crate::limits::{PAGE_SIZE, PIECE_SIZE};
 use crate::parity::pages::ProtectedPages;
 use mended::Mended;
 use pieces::Pieces;
+
+pub use slots::KeySlots;
 
 /// What a repair finds and what it can do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -36,6 +40,8 @@ pub struct RepairReport {
     /// Whether anything behind the stored list is damaged: the parity area, the trailers, the gap
     /// between them, or the superblock copy. All of it is made anew.
     pub tail: bool,
+    /// What becomes of the key slots, which no parity covers.
+    pub key_slots: KeySlots,
     /// Bytes of the file that stay lost, rounded out to pieces: ascending, disjoint. At most
     /// [`RepairReport::LOST_LISTED_MAX`] are listed.
     pub lost: Vec<Extent>,
@@ -51,16 +57,17 @@ impl RepairReport {
     /// Ranges listed at most.
     pub const LOST_LISTED_MAX: usize = 1000;
 
-    /// Whether the file is as it was written.
+    /// Whether there is nothing to repair.
     #[must_use]
     pub fn is_sound(&self) -> bool {
-        *self == Self::default()
+        let stay = matches!(self.key_slots, KeySlots::Sound | KeySlots::Differ);
+        stay && *self == Self { key_slots: self.key_slots, ..Self::default() }
     }
 
-    /// Whether every byte of the file can be told.
+    /// Whether every byte of the file can be told, key slots among them.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.pieces_lost == 0
+        self.pieces_lost == 0 && self.key_slots != KeySlots::Lost
     }
 }
 
@@ -76,26 +83,35 @@ pub struct Repair {
 impl Repair {
     /// Reads all of the image in `file` and finds out what can be repaired: by its parity, and by
     /// `copies`, other files of the same bytes, which may be damaged as well. Bytes that cannot be
-    /// read are damage. Runs in the rayon pool of the calling thread.
+    /// read are damage. Of `keys`, that of the image proves which copy of its key slots counts;
+    /// nothing else needs it. Runs in the rayon pool of the calling thread.
     ///
     /// # Errors
     /// As [`Image::open`] when there is neither a sound superblock nor a sound trailer left;
     /// [`Error::Corrupt`] when the stored list, by which pieces are proven, stays lost;
     /// [`Error::Io`], [`Error::Canceled`].
-    pub fn of(file: Arc<dyn ReadAt>, copies: Vec<Arc<dyn ReadAt>>, job: Job<'_>) -> Result<Self> {
+    pub fn of(
+        file: Arc<dyn ReadAt>,
+        copies: Vec<Arc<dyn ReadAt>>,
+        keys: &Keys,
+        job: Job<'_>,
+    ) -> Result<Self> {
         let mut damage = Vec::new();
         let superblock = read_superblock(&*file, &mut damage)?;
         let (_, trailer) = read_trailer(&*file, &superblock, &mut damage)?;
         check_areas(&trailer, superblock.features)?;
         let mut report = RepairReport::default();
-        let mended = Mended::new(file, &superblock, &trailer);
+        let mut mended = Mended::new(file, &superblock, &trailer);
+        let found = slots::find(mended.raw(), &copies, keys, &superblock, &trailer);
+        report.key_slots = found.state;
+        found.places.iter().for_each(|(at, slots)| mended.put_slots(*at, slots));
         let mended = metadata::mend(mended, &superblock, &trailer, &copies, &mut report, job)?;
         let mended = Arc::new(mended);
         report.tail = !tail_is_sound(&mended, &superblock, &trailer)?;
         let mut pieces = Pieces::look_through(mended.clone(), copies, &superblock, &trailer, job)?;
         pieces.assess(&mut report, job)?;
         let mut repair = Self { superblock, trailer, mended, pieces, report };
-        if !repair.report.is_complete() {
+        if repair.report.pieces_lost > 0 {
             repair.report.lost_blocks = repair.lost_blocks(job)?;
         }
         Ok(repair)
@@ -215,11 +231,20 @@ fn area_of(
 
 /// Everything behind the parity area.
 fn tail(mended: &Mended, superblock: &Superblock, trailer: &Trailer) -> Result<[Vec<u8>; 4]> {
-    let gap = usize::try_from(trailer_gap(superblock.features)).unwrap_or(0);
-    let mut gap = vec![0; gap];
+    let [first, mut gap, copy, last] = tail_without_slots(mended, superblock, trailer)?;
     let slots = usize::try_from(superblock.slot_area_len()).unwrap_or(0);
     let [_, place] = slot_places(superblock.features, trailer);
     mended.read_exact_at(&mut gap[..slots], place).map_err(Error::io("read image", place))?;
+    Ok([first, gap, copy, last])
+}
+
+/// The same with zeros in the place of the key slots.
+fn tail_without_slots(
+    mended: &Mended,
+    superblock: &Superblock,
+    trailer: &Trailer,
+) -> Result<[Vec<u8>; 4]> {
+    let gap = vec![0; usize::try_from(trailer_gap(superblock.features)).unwrap_or(0)];
     Ok([trailer.to_bytes(1).to_vec(), gap, mended.page(0)?.to_vec(), trailer.to_bytes(2).to_vec()])
 }
 
@@ -237,13 +262,14 @@ fn tail_is_sound(mended: &Mended, superblock: &Superblock, trailer: &Trailer) ->
         let area = area_of(mended, &protected, number, superblock);
         is_sound &= area.is_ok_and(|area| is_at(&area, offset));
     }
-    let [first, _] = slot_places(superblock.features, trailer);
-    let mut slots = vec![0; usize::try_from(superblock.slot_area_len()).unwrap_or(0)];
-    mended.read_exact_at(&mut slots, first).map_err(Error::io("read image", first))?;
-    is_sound &= is_at(&slots, first);
+    let [_, slots] = slot_places(superblock.features, trailer);
+    let slots_len = superblock.slot_area_len();
     let mut offset = trailer.file_len - tail_len(superblock.features);
-    for part in tail(mended, superblock, trailer)? {
-        is_sound &= is_at(&part, offset);
+    for part in tail_without_slots(mended, superblock, trailer)? {
+        // The key slots in the gap are told of by themselves.
+        let skip = if offset == slots { slots_len } else { 0 };
+        let rest = &part[usize::try_from(skip).unwrap_or(0).min(part.len())..];
+        is_sound &= is_at(rest, offset + skip);
         offset += part.len() as u64;
     }
     Ok(is_sound)

@@ -14,7 +14,7 @@ use crate::error::{Error, Fault, Result, Section};
 use crate::hash;
 use crate::ids::Digest;
 use crate::layout::{FRAME_HEADER_SIZE, FrameHeader, FrameKind, Superblock, Trailer};
-use crate::limits::PIECE_SIZE;
+use crate::limits::{PAGE_SIZE, PIECE_SIZE};
 use crate::parity::stripes::{
     LAST_FRAME, LAST_PAYLOAD, PARITY_LEN, STRIPE_LEN, Stripes, is_parity_of,
 };
@@ -174,12 +174,25 @@ impl Pieces {
             None => self.raw(piece)?,
         };
         match bytes {
-            Some(bytes) if self.is_proven(piece, &bytes) => Ok(bytes),
+            Some(bytes) if self.is_proven(piece, &bytes) => Ok(self.with_slots(piece, bytes)),
             _ => {
                 let fault = Fault::Hash { by: "stored list" };
                 Err(fault.at(Section::StoredPiece, piece * PIECE))
             }
         }
+    }
+
+    /// The piece with the key slots that the repaired file gets. The stored list says nothing
+    /// about them: another copy of the image may have older ones, or somebody else's.
+    fn with_slots(&self, piece: u64, mut bytes: Vec<u8>) -> Vec<u8> {
+        let end = PAGE_SIZE.saturating_add(usize::try_from(self.slots).unwrap_or(0));
+        if let Some(slots) = bytes.get_mut(PAGE_SIZE..end).filter(|_| piece == 0) {
+            let mut known = vec![0; slots.len()];
+            if self.file.read_exact_at(&mut known, PAGE_SIZE as u64).is_ok() {
+                slots.copy_from_slice(&known);
+            }
+        }
+        bytes
     }
 
     fn is_bad(&self, piece: u64) -> bool {

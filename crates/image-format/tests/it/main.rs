@@ -42,3 +42,4 @@ mod sealed_damage;
 mod sealed_parents;
 mod segment_damage;
 mod segments;
+mod slot_repairs;

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use aiv_image_format::{Depth, Error, Features, ImageWriter, Repair, RepairReport};
+use aiv_image_format::{Depth, Error, Features, ImageWriter, Keys, Repair, RepairReport};
 use aiv_testkit::MemStorage;
 use aiv_volume_io::{Job, MemDisk, ReadAt, Storage};
 
@@ -37,17 +37,26 @@ fn large(mib: u64) -> Arc<Vec<u8>> {
     Recipe { block_size: 256 << 10, features, ..Recipe::new(&blocks) }.build()
 }
 
-fn disk(bytes: &[u8]) -> Arc<dyn ReadAt> {
+pub(crate) fn disk(bytes: &[u8]) -> Arc<dyn ReadAt> {
     Arc::new(MemDisk::from_bytes(bytes.to_vec()))
 }
 
 /// What comes of repairing `file` with the help of `copies`: a report, and the new file if there
 /// can be one.
-fn repair_of(
+pub(crate) fn repair_of(
     file: Arc<dyn ReadAt>,
     copies: Vec<Arc<dyn ReadAt>>,
 ) -> aiv_image_format::Result<(RepairReport, Option<Arc<Vec<u8>>>)> {
-    let mut repair = Repair::of(file, copies, Job::silent())?;
+    repair_with(file, copies, &Keys::none())
+}
+
+/// The same with keys.
+pub(crate) fn repair_with(
+    file: Arc<dyn ReadAt>,
+    copies: Vec<Arc<dyn ReadAt>>,
+    keys: &Keys,
+) -> aiv_image_format::Result<(RepairReport, Option<Arc<Vec<u8>>>)> {
+    let mut repair = Repair::of(file, copies, keys, Job::silent())?;
     let report = repair.report().clone();
     let storage = MemStorage::new();
     let mut out = storage.create("repaired").unwrap();
@@ -59,7 +68,7 @@ fn repair_of(
 }
 
 #[track_caller]
-fn assert_repaired(good: &[u8], damaged: &[u8], what: &str) -> RepairReport {
+pub(crate) fn assert_repaired(good: &[u8], damaged: &[u8], what: &str) -> RepairReport {
     let repaired = repair_of(disk(damaged), Vec::new());
     let (report, repaired) = repaired.unwrap_or_else(|error| panic!("{what}: {error}"));
     let repaired = repaired.unwrap_or_else(|| panic!("{what}: {report:?}"));
@@ -69,7 +78,7 @@ fn assert_repaired(good: &[u8], damaged: &[u8], what: &str) -> RepairReport {
 }
 
 /// `good` with a burst of noise.
-fn with_burst(good: &[u8], at: usize, len: usize) -> Vec<u8> {
+pub(crate) fn with_burst(good: &[u8], at: usize, len: usize) -> Vec<u8> {
     let mut damaged = good.to_vec();
     let end = (at + len).min(good.len());
     damaged[at..end].copy_from_slice(&noise(at as u64, end - at));
@@ -407,53 +416,4 @@ fn a_row_that_is_longer_than_parity_may_be_away_is_refused() {
     let error = writer.copy_frames(&entries, &bytes).unwrap_err();
     assert!(matches!(error, Error::Misuse(_)), "{error}");
     assert!(writer.copy_frames(&entries[..15], &bytes).is_ok());
-}
-
-#[test]
-fn an_image_with_a_key_is_repaired_without_it_and_keeps_its_key_slots() {
-    let good = crate::sealed::sealed().build();
-    let areas = Areas::of(&good);
-    let slots = areas.slots.len();
-    assert_eq!(slots, 32 << 10);
-    // A page of index, either trailer, either superblock, and either copy of the slots.
-    let places = [
-        (areas.index.start, PAGE),
-        (areas.first_trailer.start, PAGE),
-        (areas.last_trailer.start, PAGE),
-        (0, PAGE),
-        (areas.superblock_copy.start, PAGE),
-        (areas.slots.start, slots),
-        (areas.slots.start + 100, 5),
-        (areas.gap.start, slots),
-        (areas.gap.start + slots, 100),
-        (areas.list.start, 32),
-    ];
-    assert_repaired(&good, &good, "nothing is wrong");
-    for (at, len) in places {
-        let damaged = with_burst(&good, at, len);
-        assert_repaired(&good, &damaged, &format!("{len} bytes at {at}"));
-    }
-    // Both copies are gone: what leads to the key cannot be made up.
-    let damaged = with_burst(&with_burst(&good, areas.slots.start, slots), areas.gap.start, slots);
-    let (_, repaired) = repair_of(disk(&damaged), Vec::new()).unwrap();
-    let repaired = repaired.expect("everything else is there");
-    assert!(repaired[areas.slots.clone()] == damaged[areas.slots.clone()]);
-    let image = crate::recipe::open_with(&repaired, &crate::sealed::sealed().keys()).unwrap();
-    assert!(!image.verify(Depth::Quick, Job::silent()).unwrap().is_sound());
-}
-
-#[test]
-fn a_change_of_key_slots_that_was_cut_off_is_completed_by_a_repair() {
-    let good = crate::sealed::sealed().build();
-    let areas = Areas::of(&good);
-    let newer = crate::sealed::area(2).to_bytes();
-    let mut cut_off = good.to_vec();
-    cut_off[areas.gap.start..areas.gap.start + newer.len()].copy_from_slice(&newer);
-    let (_, repaired) = repair_of(disk(&cut_off), Vec::new()).unwrap();
-    let repaired = repaired.unwrap();
-    for copy in [areas.slots.start, areas.gap.start] {
-        assert!(repaired[copy..copy + newer.len()] == newer, "the older slots at {copy} stay");
-    }
-    let image = crate::recipe::open_with(&repaired, &crate::sealed::sealed().keys()).unwrap();
-    assert!(image.verify(Depth::Data, Job::silent()).unwrap().is_sound());
 }

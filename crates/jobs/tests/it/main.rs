@@ -6,3 +6,4 @@
 mod backup;
 mod keys;
 mod outside;
+mod salvage;

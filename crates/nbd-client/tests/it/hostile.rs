@@ -163,3 +163,31 @@ fn the_conversations_are_whole() {
         assert!(say(text.clone(), which));
     }
 }
+
+/// The conversation about bitmaps, with so many more in the server's list.
+fn with_bitmaps_listed(count: usize) -> Vec<u8> {
+    const REPLY: [u8; 8] = 0x0003_e889_0455_65a9_u64.to_be_bytes();
+    const LIST: [u8; 4] = 9_u32.to_be_bytes();
+    let text = &SAID[3];
+    // In front of the acknowledgement that ends the list.
+    let end = [&REPLY[..], &LIST, &1_u32.to_be_bytes()].concat();
+    let at = text.windows(end.len()).position(|bytes| bytes == end).unwrap();
+    let mut changed = text[..at].to_vec();
+    for number in 0..count {
+        let name = format!("qemu:dirty-bitmap:more{number}");
+        let len = u32::try_from(name.len() + 4).unwrap();
+        let head = [&REPLY[..], &LIST, &4_u32.to_be_bytes(), &len.to_be_bytes(), &[0; 4]].concat();
+        changed.extend(head);
+        changed.extend(name.as_bytes());
+    }
+    changed.extend(&text[at..]);
+    changed
+}
+
+#[test]
+fn a_disk_with_a_thousand_bitmaps_is_read_and_a_list_without_end_is_given_up() {
+    for count in [1, 126, 1024, 2000] {
+        assert!(say(with_bitmaps_listed(count), 3), "{count}");
+    }
+    assert!(!say(with_bitmaps_listed(100_000), 3));
+}

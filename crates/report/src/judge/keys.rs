@@ -98,7 +98,8 @@ pub(super) fn judge_key(error: &Error) -> Option<Verdict> {
         Error::Damaged(_) => Some(Verdict {
             code: "key_slots_damaged",
             exit: Exit::Damage,
-            hint: "every image of the chain has the same slots; another copy of the file has, too",
+            hint: "every image of the chain has the same slots; of another copy of the file they are taken \
+                   by `aiv verify FILE --repair --to DIR --from DIR`, for which no key is needed",
         }),
         Error::TooMuchWork { .. } | Error::NoMemory { .. } | Error::Cost { .. } => locked(
             "key_too_costly",
