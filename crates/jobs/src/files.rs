@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aiv_browse::{Disk, Filter, Path as FilePath};
-use aiv_chain::{Keys, View, locate_view_keyed};
+use aiv_chain::{Folder, Keys, Trust, View, find_set, locate_view_keyed};
 use aiv_disk_formats::{Follow, OpenOptions};
 use aiv_image_format::Error as ImageError;
 use aiv_restore_engine::recover::{RecoverOptions, RecoverPlan, RecoverReport};
 use aiv_volume_io::partition::{SectorSize, detect_sector_size};
-use aiv_volume_io::{Job, ReadAt};
+use aiv_volume_io::{DirStorage, Job, ReadAt};
 
 use crate::error::{Error, Result};
 use crate::source::Source;
@@ -52,6 +52,30 @@ pub fn open_disk(world: &dyn World, word: &Path, keys: &Keys, job: Job<'_>) -> R
     let sector_size = sector_size.or_else(|| detect_sector_size(&bytes));
     let disk = Disk::open(bytes, sector_size.unwrap_or(SectorSize::B512), job)?;
     Ok(Opened { disk, point })
+}
+
+/// What `word` names, or of a folder the file of the newest point of each set that can be
+/// restored; of the set called `set` alone where one is named.
+///
+/// # Errors
+/// [`Error::Folder`] and [`Error::Chain`] when the folder cannot be looked through.
+pub fn newest_points(
+    word: &Path,
+    set: Option<&str>,
+    keys: &Keys,
+    job: Job<'_>,
+) -> Result<Vec<PathBuf>> {
+    if !word.is_dir() {
+        return Ok(vec![word.to_owned()]);
+    }
+    let failed = |source| Error::Folder { path: word.to_owned(), source };
+    let storage = DirStorage::open(word).map_err(failed)?;
+    let (folder, _) = Folder::scan_keyed(&storage, keys, Trust::Catalogue, job)?;
+    let only = set.map(|set| find_set(&folder, set).map(|set| set.id)).transpose()?;
+    let meant = folder.sets.iter().filter(|set| only.is_none_or(|only| only == set.id));
+    let newest =
+        meant.filter_map(|set| set.points.iter().rev().find(|point| point.is_restorable()));
+    Ok(newest.map(|point| word.join(&point.file)).collect())
 }
 
 /// The sector size the disk was imaged with.

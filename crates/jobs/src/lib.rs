@@ -34,7 +34,7 @@ pub use aiv_disk_formats::{Follow, Format, OpenOptions};
 pub use backup::{BackupDone, BackupJob, Backups};
 pub use compare::{Compared, VolumeCompared, compare_disks};
 pub use error::{Error, FreezeError, Refusal, Result, SnapshotError};
-pub use files::{Opened, RecoverJob, RecoverTo, open_disk};
+pub use files::{Opened, RecoverJob, RecoverTo, newest_points, open_disk};
 pub use freeze::freeze_guard;
 pub use hooks::{Hook, HookReport, Hooks};
 pub use keys::{KeyChange, KeyChanges, NewKey, change_keys};

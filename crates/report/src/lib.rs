@@ -34,6 +34,7 @@ pub mod chains;
 pub mod diff;
 mod failure;
 pub mod files;
+mod inside;
 pub mod json;
 mod judge;
 pub mod keys;
@@ -47,6 +48,7 @@ pub mod words;
 
 pub use backups::backups;
 pub use failure::{Exit, Failure, Verdict};
+pub use inside::add_inside;
 pub use judge::LOCKED;
 pub use outcome::Outcome;
 pub use remarks::Remarks;

@@ -1,19 +1,21 @@
 //! `aiv verify`: proof that images are readable.
 
+use aiv_browse::{boot_report, inspect};
 use aiv_chain::{
-    Checked, Depth, Folder, Keys, Trust, VerifyOptions, find_set, locate_with_keys, repair,
-    storage_of, verify_file_keyed, verify_folder_keyed,
+    Checked, Folder, Keys, Trust, VerifyOptions, find_set, locate_with_keys, repair, storage_of,
+    verify_file_keyed, verify_folder_keyed,
 };
-use aiv_report::{Exit, Failure, Outcome, Remarks, json, repairs, text};
+use aiv_jobs::{newest_points, open_disk};
+use aiv_report::{Exit, Failure, Outcome, Remarks, add_inside, json, repairs, text};
 use aiv_terminal::{Session, now_unix_ms, open_folder, open_or_create_folder};
 use aiv_volume_io::Storage;
 use serde_json::json;
 
-use aiv_words::Verify;
+use aiv_words::{Verify, VerifyDepth};
 
 pub(crate) fn run(args: &Verify, session: &Session) -> Result<Outcome, Failure> {
     const DAY_MS: u64 = 24 * 60 * 60 * 1000;
-    let (target, depth) = (&args.target, args.depth);
+    let (target, depth) = (&args.target, args.depth.of_image());
     let keys = session.keys(target, &args.unlock)?;
     let (images, strays) = if target.is_dir() {
         let storage = open_folder(target)?;
@@ -38,20 +40,38 @@ pub(crate) fn run(args: &Verify, session: &Session) -> Result<Outcome, Failure> 
         (vec![verify_file_keyed(&path, depth, &keys, session.job())?], Vec::new())
     };
     let mut json = json::verification(&images);
-    json["depth"] = json!(if depth == Depth::Quick { "quick" } else { "data" });
+    json["depth"] = json!(args.depth.name());
     json["strays"] = json::strays(&strays);
     let text = match images.as_slice() {
         [] => format!("no images in {}\n", target.display()),
         images => text::verification(images),
     };
     let remarks = Remarks::on_unverified(&images, &strays, depth, &keys);
-    let outcome = Outcome::report(json, text).with(remarks);
+    let mut outcome = Outcome::report(json, text).with(remarks);
+    if args.depth == VerifyDepth::Filesystem {
+        inside(args, &keys, &mut outcome, session)?;
+    }
     if images.iter().all(Checked::is_sound) {
         return Ok(outcome);
     }
     let mut outcome = Outcome { exit: Exit::Damage, is_report: false, ..outcome };
     repair_all(args, &images, &keys, &mut outcome, session)?;
     Ok(outcome)
+}
+
+/// Looks into the filesystems of an image, or of the newest point of each set.
+fn inside(
+    args: &Verify,
+    keys: &Keys,
+    outcome: &mut Outcome,
+    session: &Session,
+) -> Result<(), Failure> {
+    for image in newest_points(&args.target, args.set.as_deref(), keys, session.job())? {
+        let disk = open_disk(session, &image, keys, session.job())?.disk;
+        let (found, boot) = (inspect(&disk, session.job())?, boot_report(&disk, session.job())?);
+        add_inside(outcome, &image.display().to_string(), &found, &boot);
+    }
+    Ok(())
 }
 
 /// Repairs what is damaged, if asked to. What was repaired in full is a warning, no damage.
