@@ -15,7 +15,7 @@ use std::time::Duration;
 
 pub use image::{catalogue, folder, image, image_mended, key_slots, salvaged, segment};
 pub use sparse::SparseDisk;
-pub use volume::{partitions, virtual_disk, volume};
+pub use volume::{files, partitions, virtual_disk, volume};
 pub use wire::nbd;
 
 /// Longest that a parser may take for one input, on a machine that does nothing else.
@@ -46,6 +46,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "catalogue", run: catalogue, seeds: seeds::catalogues },
     Target { name: "partitions", run: partitions, seeds: seeds::disks },
     Target { name: "volume", run: volume, seeds: seeds::volumes },
+    Target { name: "files", run: files, seeds: seeds::trees },
     Target { name: "virtual_disk", run: virtual_disk, seeds: seeds::virtual_disks },
     Target { name: "nbd", run: nbd, seeds: seeds::conversations },
 ];

@@ -1,9 +1,15 @@
 //! Disks and volumes: partition tables, used-block maps, files, virtual disks.
 
+use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aiv_disk_formats::{DiskImage, Format};
-use aiv_filesystems::{Pattern, UsedMap, find_files, recognise, used_map};
+use aiv_filesystems::{
+    FileData, FileType, Filesystem, NAME_BYTES_MAX, Pattern, UsedMap, find_files, open_filesystem,
+    recognise, used_map,
+};
 use aiv_testkit::mutants::{Changes, Mutated};
 use aiv_volume_io::partition::{SectorSize, detect_sector_size, read_table, regions};
 use aiv_volume_io::{Extent, Job, ReadAt};
@@ -43,6 +49,86 @@ pub fn volume(data: &[u8]) -> bool {
     let pattern: Pattern = "**/*.txt".parse().expect("a pattern");
     let _ = find_files(&disk, &recognised, &map, &[pattern], Job::silent());
     matches!(map, UsedMap::Used { .. })
+}
+
+/// A volume in a [`SparseDisk`], and everything that is in it, as far as a budget goes.
+pub fn files(data: &[u8]) -> bool {
+    let disk = Arc::new(SparseDisk::from_bytes(data));
+    let Ok(recognised) = recognise(&disk) else { return false };
+    let disk = Arc::new(Budget { disk, left: AtomicU64::new(READ_MAX) });
+    let Ok(filesystem) = open_filesystem(disk, &recognised, Job::silent()) else { return false };
+    read_tree(&*filesystem) > 0
+}
+
+/// Reads files, folders, and all that is known of them, and tells how many there were.
+pub(crate) fn read_tree(filesystem: &dyn Filesystem) -> usize {
+    const FILES_MAX: usize = 500;
+    const BYTES_MAX: u64 = 256 << 10;
+    let mut found = HashSet::new();
+    let mut todo = vec![filesystem.root()];
+    while let Some(id) = todo.pop() {
+        if found.len() == FILES_MAX || !found.insert(id) {
+            continue;
+        }
+        let _ = filesystem.attributes(id);
+        let _ = filesystem.link_target(id);
+        for stream in filesystem.streams(id).unwrap_or_default().into_iter().take(8) {
+            if let Ok(data) = filesystem.open_stream(id, &stream.name) {
+                read_some(&*data, BYTES_MAX);
+            }
+        }
+        let Ok(metadata) = filesystem.metadata(id) else { continue };
+        if metadata.file_type == FileType::Folder {
+            let _ = filesystem.entries(id, Job::silent(), &mut |entry| {
+                let name = &entry.name;
+                assert!(!name.is_empty() && name.len() <= NAME_BYTES_MAX && name != b"..");
+                assert!(!name.contains(&b'/') && !name.contains(&0));
+                todo.push(entry.id);
+                match todo.len() < 4 * FILES_MAX {
+                    true => ControlFlow::Continue(()),
+                    false => ControlFlow::Break(()),
+                }
+            });
+            let _ = filesystem.lookup(id, b"file7", Job::silent());
+        }
+        if let Ok(data) = filesystem.open(id) {
+            read_some(&*data, BYTES_MAX);
+        }
+    }
+    found.len()
+}
+
+fn read_some(data: &dyn FileData, bytes_max: u64) {
+    let _ = data.extents();
+    let len = usize::try_from(data.len().min(bytes_max)).expect("a small number");
+    let mut buffer = vec![0; len];
+    let _ = data.read_exact_at(&mut buffer, 0);
+    for hole in data.holes(Extent::new(0, data.len())).unwrap_or_default() {
+        assert!(hole.end() <= data.len() && !hole.is_empty());
+    }
+    let end = &mut buffer[..len.min(100)];
+    let _ = data.read_exact_at(end, data.len() - end.len() as u64);
+}
+
+/// A volume that gives no more once so many bytes were read.
+struct Budget {
+    disk: Arc<SparseDisk>,
+    left: AtomicU64,
+}
+
+impl ReadAt for Budget {
+    fn len(&self) -> u64 {
+        self.disk.len()
+    }
+
+    fn read_exact_at(&self, out: &mut [u8], offset: u64) -> std::io::Result<()> {
+        let len = out.len() as u64;
+        let take = |left: u64| left.checked_sub(len);
+        if self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
+            return Err(std::io::Error::other("read more than the budget"));
+        }
+        self.disk.read_exact_at(out, offset)
+    }
 }
 
 /// A file that says it is a disk.

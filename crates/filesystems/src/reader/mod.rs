@@ -145,7 +145,7 @@ pub trait FileData: ReadAt {
 
 /// Opens the filesystem that was recognised on a volume, to read its files.
 ///
-/// Metadata is read through a cache of 16 MiB. The volume must not change while it is open.
+/// Metadata is read through a cache of 8 MiB. The volume must not change while it is open.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for kinds that cannot be read, and for features that are not known here;

@@ -8,8 +8,8 @@ use aiv_volume_io::{Extent, ReadAt};
 
 /// Bytes read at once: the block of an image.
 const PAGE: u64 = 64 << 10;
-/// Pages kept: 16 MiB.
-const PAGES_MAX: usize = 256;
+/// Pages kept: 8 MiB.
+const PAGES_MAX: usize = 128;
 
 /// A volume as readers of files see it: [`ReadAt`] is for metadata, and remembers; what is read
 /// once goes through [`data`](Self::data).
