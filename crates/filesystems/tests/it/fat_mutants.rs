@@ -17,9 +17,9 @@ use crate::reader_tools::{exhaust, names, opened, tree_in};
 use crate::tools::{Volume, noise, run};
 
 /// Some bytes of a volume changed.
-struct Mutant {
-    bytes: Arc<Vec<u8>>,
-    changes: Changes,
+pub(crate) struct Mutant {
+    pub(crate) bytes: Arc<Vec<u8>>,
+    pub(crate) changes: Changes,
 }
 
 impl ReadAt for Mutant {

@@ -31,6 +31,7 @@ mod fat_tools;
 mod files_hostile;
 mod hostile;
 mod hostile_fat;
+mod iso_reader;
 mod lvm_hostile;
 mod lvm_maps;
 mod lvm_refusals;
