@@ -39,6 +39,7 @@ mod ext;
 mod f2fs;
 mod fat;
 mod files;
+mod iso9660;
 mod kind;
 mod lvm;
 mod ntfs;

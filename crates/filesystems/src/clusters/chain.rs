@@ -95,7 +95,6 @@ fn cut_at_repetition(runs: &mut Vec<Run>) -> Option<u32> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
     use super::*;
 

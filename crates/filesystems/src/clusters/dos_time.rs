@@ -39,7 +39,7 @@ mod tests {
 
     fn seconds(year: u16, month: u16, day: u16, time: [u16; 3]) -> Option<i64> {
         let date = (year - 1980) << 9 | month << 5 | day;
-        let time = time[0] << 11 | time[1] << 5 | time[2] / 2;
+        let time = time[0] << 11 | time[1] << 5 | (time[2] / 2);
         dos_time(date, time, 0).map(|time| time.seconds)
     }
 

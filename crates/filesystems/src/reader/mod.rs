@@ -20,6 +20,7 @@ use aiv_volume_io::{Extent, Job, ReadAt};
 use crate::btrfs::Btrfs;
 use crate::exfat::ExFat;
 use crate::fat::Fat;
+use crate::iso9660::Iso9660;
 use crate::{Error, FilesystemKind, Recognised, Result, ext, ntfs, xfs};
 pub use facts::{
     Attribute, Device, Entry, FileFlags, FileId, FileType, Metadata, Owner, ReaderNote, Stream,
@@ -167,6 +168,7 @@ pub fn open_filesystem(
         FilesystemKind::Fat12 | FilesystemKind::Fat16 | FilesystemKind::Fat32 => {
             Ok(Box::new(Fat::open(volume, kind)?))
         }
+        FilesystemKind::Iso9660 => Ok(Box::new(Iso9660::open(volume)?)),
         FilesystemKind::ExFat => Ok(Box::new(ExFat::open(volume, job)?)),
         FilesystemKind::Xfs => xfs::open(volume, job),
         FilesystemKind::Btrfs => Ok(Box::new(Btrfs::open(volume, job)?)),
