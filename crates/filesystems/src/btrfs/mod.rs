@@ -1,4 +1,4 @@
-//! Btrfs on one device: which bytes are used.
+//! Btrfs on one device: which bytes are used. How files are read is told in `reader`.
 //!
 //! Btrfs has two levels of addresses. Chunks map a *logical* address space to places of the
 //! device, some of them twice (DUP); extents, of data and of tree blocks, are recorded by their

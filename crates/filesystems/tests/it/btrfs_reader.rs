@@ -15,7 +15,7 @@ use crate::btrfs_forge::add_block_group_tree;
 use crate::btrfs_live::with_log;
 use crate::btrfs_tools::{MOUNT, extents_by_dump, fill, mkfs};
 use crate::ext_tools::MIB;
-use crate::reader_tools::{Tree, assert_same, names, opened, tree_of, tree_of_mount};
+use crate::reader_tools::{Tree, assert_same, names, opened, tree_in, tree_of, tree_of_mount};
 use crate::tools::{Mounted, Volume, noise, run};
 
 /// Our tree, which is the kernel's. Folders that the kernel makes up are of the moment they are
@@ -255,6 +255,19 @@ fn a_filesystem_with_a_block_group_tree_has_files() {
     add_block_group_tree(&volume);
     fill(&volume, MOUNT, MIB);
     check(&volume);
+}
+
+#[test]
+fn many_threads_read_the_same() {
+    let volume = mkfs(128 * MIB, "-n 4096");
+    fill(&volume, "rw,compress-force=zstd", MIB);
+    let expected = check(&volume);
+    let filesystem = open(&volume);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| assert_same(&tree_in(&*filesystem), &expected));
+        }
+    });
 }
 
 #[test]
