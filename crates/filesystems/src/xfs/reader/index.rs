@@ -9,7 +9,7 @@
 
 use super::folder::Folder;
 use super::fork::Fork;
-use super::layout::{INDEX_AT, Layout, Proof};
+use super::layout::{At, INDEX_AT, Layout, Proof};
 use super::names::{HASH_LEN, Name, NameBlock};
 use crate::bytes::{be16, be32};
 use crate::reader::Entry;
@@ -75,7 +75,7 @@ impl Search<'_> {
         self.folder.inode.damaged("its index is damaged")
     }
 
-    fn block(&self, logical: u64) -> Result<(Vec<u8>, u64)> {
+    fn block(&self, logical: u64) -> Result<(Vec<u8>, At)> {
         let mut block = vec![0; self.layout().folder_block_size()];
         let offset = self.fork.read_at(self.layout(), logical, &mut block)?;
         Ok((block, offset))
