@@ -49,6 +49,7 @@ mod xfs_logs;
 mod xfs_maps;
 mod xfs_reader;
 mod xfs_reader_hostile;
+mod xfs_reader_mutants;
 mod xfs_reader_replay;
 mod xfs_reader_v4;
 mod xfs_refusals;

@@ -10,6 +10,23 @@ use crate::reader_tools::opened;
 use crate::tools::Volume;
 use crate::xfs_tools::field;
 
+/// Where a record of the log has its checksum.
+const LOG_SUM: usize = 32;
+
+/// The checksum of a record, which has it at `sum`. Of a record of the log, unused bytes of the
+/// header and of the last block are not part of it.
+pub(crate) fn sum_of(record: &mut [u8], sum: usize) -> [u8; 4] {
+    record[sum..sum + 4].fill(0);
+    let crc = if sum == LOG_SUM {
+        let len = u32::from_be_bytes(*record[12..].first_chunk().unwrap()) as usize;
+        let body = &record[512..];
+        crc32c::crc32c_append(crc32c::crc32c(&record[..328]), &body[..len.min(body.len())])
+    } else {
+        crc32c::crc32c(record)
+    };
+    crc.to_le_bytes()
+}
+
 /// A volume in memory.
 #[derive(Clone)]
 pub(crate) struct Forged {
@@ -84,6 +101,10 @@ impl Forged {
             let start = &self.bytes[at..at + 16];
             let (len, sum) = match (&start[..4], &start[8..10]) {
                 (b"XFSB", _) if at == 0 => (512, 224),
+                ([0xfe, 0xed, 0xba, 0xbe], _) if at % 512 == 0 => {
+                    let body = usize::try_from(self.be(at + 12, 4)).unwrap();
+                    (512 + body.min(256 << 10).next_multiple_of(512), LOG_SUM)
+                }
                 (b"XDB3" | b"XDD3", _) => (self.folder_block, 4),
                 (b"XD2B" | b"XD2D", _) => (self.folder_block, 0),
                 (b"BMA3", _) => (self.block, 64),
@@ -107,9 +128,8 @@ impl Forged {
 
     /// Makes the checksum of a record right again that begins at `at`, and is so long.
     pub(crate) fn seal(&mut self, at: usize, len: usize, sum: usize) {
-        self.put(at + sum, &[0; 4]);
-        let crc = crc32c::crc32c(&self.bytes[at..at + len]);
-        self.put(at + sum, &crc.to_le_bytes());
+        let crc = sum_of(&mut self.bytes[at..at + len], sum);
+        self.put(at + sum, &crc);
     }
 
     /// Changes bytes of the inode of a file.

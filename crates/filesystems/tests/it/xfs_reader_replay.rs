@@ -95,6 +95,7 @@ fn a_log_is_replayed_as_the_kernel_does_whatever_waits_in_it() {
         "-b size=1024 -d agcount=3 -n size=4096 -i nrext64=1",
         "-b size=4096 -d agcount=2 -m rmapbt=1 -l su=32k -i size=1024",
         "-b size=1024 -d agcount=2 -n size=16384 -m reflink=0,bigtime=0 -i sparse=0",
+        "-b size=65536 -d agcount=1",
     ]
     .into_iter()
     .enumerate()
@@ -102,13 +103,13 @@ fn a_log_is_replayed_as_the_kernel_does_whatever_waits_in_it() {
         let mut random = Random::new(&[seed as u64]);
         let volume = mkfs(64 * MIB, options);
         let mounted = Mounted::new(&volume, MOUNT);
-        for round in 0..3 {
-            change(mounted.path(), &mut random, 300);
+        for round in 0..2 {
+            change(mounted.path(), &mut random, 150);
             run("sync", &["-f", mounted.path().to_str().unwrap()]);
             change(mounted.path(), &mut random, 10);
             run("sync", &["-f", mounted.path().to_str().unwrap()]);
             check(&volume.duplicate());
-            if round == 1 {
+            if round == 0 {
                 run("fsfreeze", &["-f", mounted.path().to_str().unwrap()]);
                 run("fsfreeze", &["-u", mounted.path().to_str().unwrap()]);
             }
@@ -128,7 +129,7 @@ fn what_a_log_cannot_tell_is_said_and_the_rest_is_read() {
     let copy = volume.duplicate();
     drop(mounted);
     let both = tree_in(&*file_system(&copy));
-    assert!(both.contains_key(&b"old".to_vec()) && both.contains_key(&b"new".to_vec()));
+    assert!(both.contains_key(&b"old"[..]) && both.contains_key(&b"new"[..]));
     // A byte of every record's body.
     let (medium, at) =
         (File::options().read(true).write(true).open(&copy.path).unwrap(), log_at(&copy));
@@ -145,7 +146,7 @@ fn what_a_log_cannot_tell_is_said_and_the_rest_is_read() {
     };
     assert!(why.contains("checksum"), "{why}");
     let old = tree_in(&*filesystem);
-    assert!(old.contains_key(&b"old".to_vec()) && !old.contains_key(&b"new".to_vec()));
+    assert!(old.contains_key(&b"old"[..]) && !old.contains_key(&b"new"[..]));
 }
 
 /// A snapshot for which the filesystem was frozen has an empty log.

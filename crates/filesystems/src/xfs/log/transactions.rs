@@ -31,8 +31,11 @@ const ENDS: u8 = 0x10;
 const CLIENT_LOG: u8 = 0xaa;
 /// `XLOG_MAX_REGIONS_IN_ITEM`: a buffer of 64 KiB, in pieces of 128 bytes, every second changed.
 const REGIONS_MAX: usize = 64 * 1024 / 128 / 2 + 1;
-/// Memory for transactions that are not committed yet.
-const OPEN_BYTES_MAX: usize = 64 << 20;
+/// Memory for transactions that are not committed yet. The kernel commits after 64 MiB at the
+/// latest.
+const OPEN_BYTES_MAX: usize = 192 << 20;
+/// What an operation takes beside its bytes.
+const OPERATION_BYTES: usize = 96;
 
 /// A change: what it is about, and the bytes it consists of.
 #[derive(Debug, Default)]
@@ -221,9 +224,10 @@ impl Open {
             return Some(None);
         }
         if flags & START != 0 {
-            let begun = Transaction { number, ..Transaction::default() };
+            let begun = Transaction { number, bytes: OPERATION_BYTES, ..Transaction::default() };
+            self.bytes += OPERATION_BYTES;
             let is_new = content.is_empty() && self.transactions.insert(id, begun).is_none();
-            return is_new.then_some(None);
+            return (is_new && self.bytes <= OPEN_BYTES_MAX).then_some(None);
         }
         // What began in front of the tail is in its place already.
         let Some(transaction) = self.transactions.get_mut(&id) else { return Some(None) };
@@ -239,8 +243,8 @@ impl Open {
             }
             _ => return None,
         }
-        transaction.bytes += content.len();
-        self.bytes += content.len();
+        transaction.bytes += content.len() + OPERATION_BYTES;
+        self.bytes += content.len() + OPERATION_BYTES;
         (self.bytes <= OPEN_BYTES_MAX).then_some(None)
     }
 }
@@ -280,5 +284,89 @@ impl Transaction {
         }
         self.items.last_mut()?.regions.last_mut()?.extend_from_slice(content);
         Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: [u8; 16] = *b"NART\0\0\0\0\0\0\0\0\0\0\0\0";
+
+    fn open() -> Open {
+        Open { transactions: HashMap::new(), bytes: 0 }
+    }
+
+    /// A transaction of these operations, if they make one.
+    fn taken(operations: &[(u8, &[u8])]) -> Option<Transaction> {
+        let mut open = open();
+        let mut last = None;
+        for (flags, content) in operations {
+            last = open.take(7, *flags, content, 42)?;
+        }
+        let whole = last?;
+        assert_eq!(open.bytes, 0);
+        Some(whole)
+    }
+
+    #[test]
+    fn regions_become_items_whatever_they_are_cut_into() {
+        let item = [0x3c, 0x12, 2, 0, 9, 9, 9, 9];
+        let whole = taken(&[(START, &[]), (0, &HEADER), (0, &item), (0, b"region"), (COMMIT, &[])]);
+        let cut = taken(&[
+            (START, &[]),
+            (CONTINUES, &HEADER[..5]),
+            (CONTINUED | ENDS, &HEADER[5..]),
+            (CONTINUES, &item[..5]),
+            (CONTINUED | CONTINUES, &item[5..7]),
+            (CONTINUED | ENDS, &item[7..]),
+            (0, &[]),
+            (CONTINUES, b"reg"),
+            (CONTINUED | ENDS, b"ion"),
+            (COMMIT, &[]),
+        ]);
+        for transaction in [whole.unwrap(), cut.unwrap()] {
+            assert_eq!((transaction.number, transaction.items.len()), (42, 1));
+            assert_eq!(transaction.items[0].kind(), 0x123c);
+            assert_eq!(transaction.items[0].regions, [&item[..], b"region"]);
+        }
+    }
+
+    #[test]
+    fn operations_that_make_no_transaction_are_refused() {
+        let item = [0x3c, 0x12, 2, 0];
+        let cases: [&[(u8, &[u8])]; 9] = [
+            &[(START, &[]), (START, &[])],
+            &[(START, b"x")],
+            &[(START, &[]), (0, b"XXXXXXXXXXXXXXXX")],
+            &[(START, &[]), (0, &[b'N'; 17])],
+            &[(START, &[]), (CONTINUED, &HEADER), (CONTINUED, b"x")],
+            &[(START, &[]), (0, &HEADER), (0, b"abc")],
+            &[(START, &[]), (0, &HEADER), (0, &[0x3c, 0x12, 0, 0])],
+            &[(START, &[]), (0, &HEADER), (0, &item), (COMMIT, &[])],
+            &[(START, &[]), (0x40, &HEADER)],
+        ];
+        for (n, case) in cases.into_iter().enumerate() {
+            assert!(taken(case).is_none(), "case {n}");
+        }
+    }
+
+    #[test]
+    fn what_began_before_the_tail_is_passed_over() {
+        let mut open = open();
+        for flags in [0, CONTINUES, CONTINUED, COMMIT] {
+            assert!(open.take(1, flags, b"rest", 9).unwrap().is_none());
+        }
+        assert!(open.take(1, UNMOUNT_FLAG, b"unmount", 9).unwrap().is_none());
+    }
+
+    #[test]
+    fn transactions_that_never_end_do_not_take_all_memory() {
+        let mut open = open();
+        let region = vec![1; 1 << 20];
+        open.take(0, START, &[], 1).unwrap();
+        open.take(0, 0, &HEADER, 1).unwrap();
+        let taken = (0..400).take_while(|_| open.take(0, CONTINUES, &region, 1).is_some()).count();
+        assert!((150..200).contains(&taken), "{taken}");
     }
 }

@@ -35,6 +35,9 @@ const SECTOR_LEN: usize = 512;
 /// 128 MiB laid over a volume.
 const SECTORS_MAX: usize = 1 << 18;
 const CANCELED_MAX: usize = 1 << 20;
+const BEGUN_MAX: usize = 1 << 16;
+/// In a block of 64 KiB.
+const NEW_INODES_MAX: u32 = 256;
 
 const INODE: u16 = 0x123b;
 const INODES_MADE: u16 = 0x123f;
@@ -247,9 +250,10 @@ impl Replay<'_> {
         let number = number.ok_or_else(|| fault("an operation is damaged"))?;
         if let Some(n) = BEGUN.iter().position(|begun| *begun == kind) {
             self.begun.insert((ENDED[n], number));
-            if self.begun.len() <= CANCELED_MAX {
-                return Ok(());
-            }
+            return match self.begun.len() <= BEGUN_MAX {
+                true => Ok(()),
+                false => Err(fault("too many operations were begun and not finished")),
+            };
         } else if ENDED.contains(&kind) {
             self.begun.remove(&(kind, number));
             return Ok(());
@@ -355,7 +359,7 @@ impl Replay<'_> {
         let (geometry, inode_size) = (&self.shape.geometry, self.shape.inode_size);
         let len = u64::from(count) * inode_size as u64;
         let is_possible = size as usize == inode_size
-            && count <= 64
+            && count <= NEW_INODES_MAX
             && len == u64::from(blocks) * u64::from(geometry.block_size)
             && group < geometry.groups
             && block.checked_add(blocks).is_some_and(|end| end <= geometry.blocks_of(group));
