@@ -16,7 +16,8 @@
 
 use aiv_volume_io::ReadAt;
 
-mod covered;
+pub(super) mod covered;
+pub(super) mod transactions;
 
 use super::reason::{LogState, XfsReason};
 use super::superblock::{Geometry, LogPlace};
@@ -55,17 +56,18 @@ pub(super) fn check_is_empty(
     geometry: &Geometry,
     uuid: &[u8; 16],
 ) -> Result<LogEnd, Stop> {
-    let LogPlace { group, block, blocks } = geometry.log;
-    let len = u64::from(blocks) * u64::from(geometry.block_size) / BLOCK as u64;
-    let log = Log {
-        volume,
-        start: geometry.offset_of(group, block),
-        len: u32::try_from(len).unwrap_or(u32::MAX),
-    };
+    let log = log_of(volume, geometry);
     let (head, cycle) = log.head()?;
     let window = log.window_before(head, cycle)?;
     log.check_after(head, cycle)?;
     log.check_unmounted(head, cycle, &window, uuid)
+}
+
+fn log_of<'a>(volume: &'a dyn ReadAt, geometry: &Geometry) -> Log<'a> {
+    let LogPlace { group, block, blocks } = geometry.log;
+    let len = u64::from(blocks) * u64::from(geometry.block_size) / BLOCK as u64;
+    let start = geometry.offset_of(group, block);
+    Log { volume, start, len: u32::try_from(len).unwrap_or(u32::MAX) }
 }
 
 struct Log<'a> {

@@ -317,24 +317,6 @@ fn marks_and_the_times_only_a_record_knows() {
     assert_eq!(filesystem.metadata(filesystem.root()).unwrap().file_type, FileType::Folder);
 }
 
-/// What was written to its place is read; that more waits in the log is said.
-#[test]
-fn a_filesystem_that_was_not_unmounted_is_read_with_a_note() {
-    let volume = mkfs(48 * MIB, "-d agcount=2");
-    let mounted = Mounted::new(&volume, MOUNT);
-    fs::write(mounted.path().join("old"), b"old").unwrap();
-    run("fsfreeze", &["-f", mounted.path().to_str().unwrap()]);
-    run("fsfreeze", &["-u", mounted.path().to_str().unwrap()]);
-    fs::write(mounted.path().join("new"), b"new").unwrap();
-    run("sync", &["-f", mounted.path().to_str().unwrap()]);
-    let copy = volume.duplicate();
-    drop(mounted);
-    let filesystem = file_system(&copy);
-    let [note] = filesystem.notes() else { panic!("{:?}", filesystem.notes()) };
-    assert!(matches!(note, ReaderNote::NotReplayed { .. }), "{note}");
-    assert!(tree_in(&*filesystem).contains_key(&b"old".to_vec()));
-}
-
 #[test]
 fn a_copy_of_a_damaged_superblock_is_used() {
     for options in ["-b size=4096 -d agcount=4", "-b size=1024 -d agcount=2", "-d agcount=3"] {

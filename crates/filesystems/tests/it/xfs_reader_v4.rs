@@ -16,7 +16,7 @@ use crate::tools::{Volume, noise, run};
 use crate::xfs_tools::{field, mkfs, xfs_db};
 
 /// Folders of all forms, files, links and devices, as `mkfs.xfs -p` wants to be told.
-struct Content {
+pub(crate) struct Content {
     dir: TempDir,
     sizes: Vec<usize>,
     links: Vec<usize>,
@@ -28,7 +28,7 @@ fn name_of(n: usize) -> String {
 }
 
 impl Content {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with_links(&[1, 100, 155, 156, 157, 300, 511, 512, 513, 1000, 1022])
     }
 
@@ -58,7 +58,7 @@ impl Content {
         Self { dir, sizes, links: links.to_vec() }
     }
 
-    fn made(&self, options: &str) -> Volume {
+    pub(crate) fn made(&self, options: &str) -> Volume {
         let proto = self.dir.path().join("proto");
         mkfs(64 * MIB, &format!("{options} -p {}", proto.display()))
     }

@@ -14,28 +14,28 @@ use super::BLOCK;
 use crate::bytes::{be32, le16, le32, le64};
 
 /// Bytes of an operation's header.
-const OPERATION: usize = 12;
+pub(in crate::xfs) const OPERATION: usize = 12;
 const OPERATIONS: u32 = 5;
 /// Cycle words that the first header block saves.
-const SAVED_WORDS: usize = 64;
-const SAVED_AT: usize = 44;
-const FORMAT_AT: usize = 300;
+pub(in crate::xfs) const SAVED_WORDS: usize = 64;
+pub(in crate::xfs) const SAVED_AT: usize = 44;
+pub(in crate::xfs) const FORMAT_AT: usize = 300;
 /// `XLOG_FMT_LINUX_LE`.
-const LITTLE_ENDIAN: u32 = 1;
+pub(in crate::xfs) const LITTLE_ENDIAN: u32 = 1;
 /// `XFS_TRANSACTION`: the client of every transaction.
-const CLIENT: u8 = 0x69;
-const START: u8 = 0x01;
-const COMMIT: u8 = 0x02;
+pub(in crate::xfs) const CLIENT: u8 = 0x69;
+pub(in crate::xfs) const START: u8 = 0x01;
+pub(in crate::xfs) const COMMIT: u8 = 0x02;
 /// `XFS_TRANS_HEADER_MAGIC`, and the size of such a header.
-const TRANSACTION_MAGIC: u32 = 0x5452_414e;
-const TRANSACTION_HEADER: usize = 16;
+pub(in crate::xfs) const TRANSACTION_MAGIC: u32 = 0x5452_414e;
+pub(in crate::xfs) const TRANSACTION_HEADER: usize = 16;
 /// `XFS_LI_BUF`: the description of a changed buffer, at least this long.
-const BUFFER: u16 = 0x123c;
+pub(in crate::xfs) const BUFFER: u16 = 0x123c;
 const BUFFER_MIN: usize = 24;
 /// `XFS_BLF_CANCEL`: the buffer is not to be replayed, which nobody does to the superblock.
-const CANCEL: u16 = 0x02;
+pub(in crate::xfs) const CANCEL: u16 = 0x02;
 /// Bytes that one bit of the description stands for.
-const CHUNK: usize = 128;
+pub(in crate::xfs) const CHUNK: usize = 128;
 /// What the superblock says of shape and features; between them are counters, behind them its
 /// checksum and the number of the record that changed it.
 const SHAPE: Range<usize> = 0..128;

@@ -16,6 +16,8 @@ use crate::{Error, Result};
 const LEAF: [u16; 2] = [0xfbee, 0x3bee];
 /// `XFS_XATTR_SIZE_MAX`.
 const VALUE_MAX: usize = 64 << 10;
+/// What an attribute takes beside its bytes.
+const ATTRIBUTE_BYTES: usize = 64;
 const REMOTE_HEADER: usize = 56;
 
 const FLAG_LOCAL: u8 = 1 << 0;
@@ -63,7 +65,7 @@ impl Found<'_> {
         if name.is_empty() || name.contains(&0) {
             return Err(self.damaged("have a name that is none"));
         }
-        self.bytes += prefix.len() + name.len() + value.len();
+        self.bytes += prefix.len() + name.len() + value.len() + ATTRIBUTE_BYTES;
         if self.bytes > ATTRIBUTES_BYTES_MAX {
             return Err(self.damaged("are more than can be read"));
         }

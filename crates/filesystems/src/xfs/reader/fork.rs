@@ -4,7 +4,7 @@
 //! its levels going down by one and its extents going up, so that no block counts twice and a walk
 //! ends. Facts: `xfs_format.h`, `struct xfs_bmbt_rec`, `xfs_bmdr_block`, `xfs_btree_block`.
 
-use super::layout::{Layout, Proof};
+use super::layout::{At, Layout, Proof};
 use crate::bytes::{be16, be32, be64};
 use crate::reader::EXTENTS_MAX;
 use crate::{Error, Result};
@@ -120,8 +120,8 @@ impl Fork {
             let Some(offset) = layout.block_offset(address, 1) else {
                 return Err(self.damaged("has a tree that leads outside the filesystem", None));
             };
-            layout.read(&mut block, offset, "read extent tree")?;
-            let header = self.check_block(layout, &block, offset, level)?;
+            let at = layout.read(&mut block, offset, "read extent tree")?;
+            let header = self.check_block(layout, &block, at, level)?;
             if level > 0 {
                 todo.extend(self.children(&block, header, level, Some(offset))?);
             } else {
@@ -137,13 +137,13 @@ impl Fork {
     }
 
     /// Checks a block of the tree; where its records begin.
-    fn check_block(&self, layout: &Layout, block: &[u8], offset: u64, level: u16) -> Result<usize> {
+    fn check_block(&self, layout: &Layout, block: &[u8], at: At, level: u16) -> Result<usize> {
         let (magic, header) =
             if layout.shape.self_describing { (b"BMA3", 72) } else { (b"BMAP", 24) };
         if block[..4] != *magic || be16(block, 4) != level {
-            return Err(self.damaged("has a tree with a wrong block", Some(offset)));
+            return Err(self.damaged("has a tree with a wrong block", Some(at.offset)));
         }
-        layout.check(block, Proof::TREE, offset, self.owner, "a block of an extent tree")?;
+        layout.check(block, Proof::TREE, at, self.owner, "a block of an extent tree")?;
         Ok(header)
     }
 
@@ -198,9 +198,9 @@ impl Fork {
     }
 
     /// Fills `out` from a block of the fork on, all of which has to be there, and returns where
-    /// on the volume the first byte is.
-    pub(super) fn read_at(&self, layout: &Layout, logical: u64, out: &mut [u8]) -> Result<u64> {
-        let mut first = None;
+    /// that was.
+    pub(super) fn read_at(&self, layout: &Layout, logical: u64, out: &mut [u8]) -> Result<At> {
+        let mut all: Option<At> = None;
         let (mut done, mut at) = (0, logical);
         while done < out.len() {
             let run = self.run_at(at).filter(|run| !run.is_unwritten);
@@ -210,11 +210,12 @@ impl Fork {
             let physical = run.physical + (at - run.logical) * layout.block_size();
             let room = (run.end() - at) * layout.block_size();
             let len = usize::try_from(room).unwrap_or(usize::MAX).min(out.len() - done);
-            layout.read(&mut out[done..done + len], physical, "read records of a file")?;
-            first.get_or_insert(physical);
+            let part = &mut out[done..done + len];
+            let part = layout.read(part, physical, "read records of a file")?;
+            all.get_or_insert(part).is_replayed |= part.is_replayed;
             done += len;
             at = run.end();
         }
-        first.ok_or_else(|| self.damaged("was asked for nothing", None))
+        all.ok_or_else(|| self.damaged("was asked for nothing", None))
     }
 }

@@ -9,7 +9,7 @@
 
 use super::folder::Folder;
 use super::fork::Fork;
-use super::layout::{INDEX_AT, Layout, Proof};
+use super::layout::{At, INDEX_AT, Layout, Proof};
 use super::names::{HASH_LEN, Name, NameBlock};
 use crate::bytes::{be16, be32};
 use crate::reader::Entry;
@@ -17,6 +17,9 @@ use crate::{Error, Result};
 
 /// `XFS_DA_NODE_MAXDEPTH`.
 pub(super) const LEVELS_MAX: u16 = 5;
+/// Names of one hash that are looked at, and leaves they are in; else all names are searched.
+const CANDIDATES_MAX: usize = 256;
+const LEAVES_MAX: usize = 16;
 /// Magics of nodes, versions 4 and 5.
 pub(super) const NODE: [u16; 2] = [0xfebe, 0x3ebe];
 const LEAF_ONLY: [u16; 2] = [0xd2f1, 0x3df1];
@@ -75,7 +78,7 @@ impl Search<'_> {
         self.folder.inode.damaged("its index is damaged")
     }
 
-    fn block(&self, logical: u64) -> Result<(Vec<u8>, u64)> {
+    fn block(&self, logical: u64) -> Result<(Vec<u8>, At)> {
         let mut block = vec![0; self.layout().folder_block_size()];
         let offset = self.fork.read_at(self.layout(), logical, &mut block)?;
         Ok((block, offset))
@@ -107,11 +110,16 @@ impl Search<'_> {
         }
         let mut leaf = self.leaf(wanted)?;
         // Names of one hash may go on in the next leaves.
-        for _ in 0..self.fork.runs.iter().map(|run| u64::from(run.blocks)).sum() {
+        let mut candidates = 0;
+        for _ in 0..LEAVES_MAX {
             let entries = entries_of(self.layout(), &leaf, &[LEAF_ONLY, LEAF]);
             let hashes = entries.and_then(|entries| pairs(&leaf, entries));
             let hashes = hashes.ok_or_else(|| self.damaged())?;
             for place in with_hash(&hashes, wanted) {
+                candidates += 1;
+                if candidates > CANDIDATES_MAX {
+                    return Err(self.damaged());
+                }
                 if let Some(entry) = self.name_at(place)? {
                     return Ok(Some(entry));
                 }

@@ -4,7 +4,7 @@
 
 use super::super::checksum;
 use super::fork::Place;
-use super::layout::Layout;
+use super::layout::{At, Layout};
 use crate::bytes::{array, be16, be32, be64};
 use crate::reader::{Device, FileFlags, FileType, Metadata, Owner, Timestamp};
 use crate::{Error, Result};
@@ -51,20 +51,20 @@ impl Inode {
             Error::damaged(format!("there can be no inode of the number {number}"), None)
         })?;
         let mut bytes = vec![0; layout.shape.inode_size];
-        layout.read(&mut bytes, offset, "read inode")?;
+        let at = layout.read(&mut bytes, offset, "read inode")?;
         let inode = Self { number, offset, bytes };
-        inode.check(layout)?;
+        inode.check(layout, at)?;
         Ok(inode)
     }
 
-    fn check(&self, layout: &Layout) -> Result<()> {
+    fn check(&self, layout: &Layout, at: At) -> Result<()> {
         let shape = &layout.shape;
         let bytes = &self.bytes;
         if bytes[..2] != *b"IN" {
             return Err(self.damaged("its magic is wrong"));
         }
         if shape.self_describing {
-            if !checksum::is_right(bytes, CRC_AT) {
+            if !at.is_replayed && !checksum::is_right(bytes, CRC_AT) {
                 return Err(self.damaged("its checksum is wrong"));
             }
             if be64(bytes, 152) != self.number || array(bytes, 160) != shape.meta_uuid {

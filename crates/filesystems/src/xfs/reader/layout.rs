@@ -1,9 +1,12 @@
 //! Where things lie, and whether a record is the one that has to be there.
 
+use std::sync::Arc;
+
 use aiv_volume_io::ReadAt;
 
 use super::super::checksum;
 use super::super::superblock::Geometry;
+use super::replay::Overlay;
 use crate::bytes::{array, be64};
 use crate::reader::Volume;
 use crate::{Error, Result};
@@ -12,7 +15,7 @@ use crate::{Error, Result};
 pub(super) const INDEX_AT: u64 = 1 << 35;
 
 /// What the superblock says of the files.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Shape {
     pub(super) geometry: Geometry,
     /// Version 5.
@@ -51,10 +54,21 @@ impl Proof {
     pub(super) const REMOTE: Self = Self { sum: 12, place: 40, uuid: 16, owner: 32 };
 }
 
+/// Where a record was read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct At {
+    /// Byte offset on the volume, of its first byte.
+    pub(super) offset: u64,
+    /// Some of it comes from the log: its checksum, made when it is written, is an older one.
+    pub(super) is_replayed: bool,
+}
+
 /// A volume and what is known of it.
 pub(super) struct Layout {
     pub(super) volume: Volume,
     pub(super) shape: Shape,
+    /// What of the volume comes from the log.
+    pub(super) overlay: Option<Arc<Overlay>>,
 }
 
 impl Layout {
@@ -84,12 +98,17 @@ impl Layout {
     }
 
     /// Reads a record into all of `out`.
-    pub(super) fn read(&self, out: &mut [u8], offset: u64, op: &'static str) -> Result<()> {
+    pub(super) fn read(&self, out: &mut [u8], offset: u64, op: &'static str) -> Result<At> {
         let end = offset.checked_add(out.len() as u64);
         if end.is_none_or(|end| end > self.volume.len()) {
             return Err(Error::damaged("a record lies behind the end of the volume", Some(offset)));
         }
-        self.volume.read_exact_at(out, offset).map_err(Error::io(op, offset))
+        self.volume.read_exact_at(out, offset).map_err(Error::io(op, offset))?;
+        let overlay = self.overlay.as_ref();
+        Ok(At {
+            offset,
+            is_replayed: overlay.is_some_and(|overlay| overlay.has(offset, out.len())),
+        })
     }
 
     /// Whether a record of version 5 is whole, and was written for this place and this owner.
@@ -97,16 +116,16 @@ impl Layout {
         &self,
         record: &[u8],
         proof: Proof,
-        offset: u64,
+        at: At,
         owner: u64,
         name: &str,
     ) -> Result<()> {
         if !self.shape.self_describing {
             return Ok(());
         }
-        let fault = if !checksum::is_right(record, proof.sum) {
+        let fault = if !at.is_replayed && !checksum::is_right(record, proof.sum) {
             "has a wrong checksum"
-        } else if be64(record, proof.place) != offset / 512 {
+        } else if be64(record, proof.place) != at.offset / 512 {
             "was written for another place"
         } else if array(record, proof.uuid) != self.shape.meta_uuid {
             "belongs to another filesystem"
@@ -115,6 +134,6 @@ impl Layout {
         } else {
             return Ok(());
         };
-        Err(Error::damaged(format!("{name} {fault}"), Some(offset)))
+        Err(Error::damaged(format!("{name} {fault}"), Some(at.offset)))
     }
 }

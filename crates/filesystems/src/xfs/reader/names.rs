@@ -3,7 +3,7 @@
 //! Facts: `xfs_da_format.h`, `struct xfs_dir2_sf_hdr`, `xfs_dir2_data_entry`,
 //! `xfs_dir2_data_unused`, `xfs_dir2_block_tail`.
 
-use super::layout::{Layout, Proof};
+use super::layout::{At, Layout, Proof};
 use crate::bytes::{be16, be32, be64};
 use crate::reader::{Entry, FileId, FileType};
 use crate::{Error, Result};
@@ -109,8 +109,9 @@ pub(super) struct NameBlock<'a> {
 }
 
 impl<'a> NameBlock<'a> {
-    /// Checks the block of `folder` that begins at byte `offset` of the volume.
-    pub(super) fn new(layout: &Layout, folder: u64, bytes: &'a [u8], offset: u64) -> Result<Self> {
+    /// Checks a block of `folder` that was read at a place.
+    pub(super) fn new(layout: &Layout, folder: u64, bytes: &'a [u8], at: At) -> Result<Self> {
+        let offset = at.offset;
         let (is_single, start) = match &bytes[..4] {
             b"XD2D" => (false, 16),
             b"XD2B" => (true, 16),
@@ -121,7 +122,7 @@ impl<'a> NameBlock<'a> {
         if (start == 64) != layout.shape.self_describing {
             return Err(fault(folder, offset, "its magic is wrong"));
         }
-        layout.check(bytes, Proof::NAMES, offset, folder, "a block of names")?;
+        layout.check(bytes, Proof::NAMES, at, folder, "a block of names")?;
         let mut block =
             Self { bytes, start, end: bytes.len(), has_types: layout.shape.has_types, offset };
         if is_single {

@@ -17,10 +17,11 @@ use super::super::log;
 use super::super::reason::XfsReason;
 use super::super::superblock::{CRC_AT, MAGIC, SECTOR_SIZE_MAX, log_place, root_inode, sizes};
 use super::layout::{Layout, Shape};
+use super::replay::{self, Overlay};
 use crate::bytes::{array, be16, be32, be64};
 use crate::reader::{ReaderNote, Volume};
 use crate::stop::Stop;
-use crate::{Error, Result, WholeReason};
+use crate::{Error, Result};
 
 /// Names without case.
 const VERSION_CASELESS: u16 = 0x4000;
@@ -37,10 +38,10 @@ const COPIES_MAX: u32 = 64;
 /// The filesystem on a volume, and what is to be said of its state.
 pub(super) fn read(volume: Volume, job: Job<'_>) -> Result<(Layout, Vec<ReaderNote>)> {
     let first = sector(&volume, 0);
-    let found = first.and_then(|sector| Ok((shape(&sector, false)?, sector)));
+    let found = first.and_then(|sector| Ok((shape(&sector, Source::First)?, sector)));
     let mut notes = Vec::new();
     let (layout, sector) = match found {
-        Ok((shape, sector)) => (Layout { volume, shape }, sector),
+        Ok((shape, sector)) => (Layout { volume, shape, overlay: None }, sector),
         Err(error @ (Error::Unsupported { .. } | Error::Canceled(_))) => return Err(error),
         Err(error) => {
             let (layout, sector) = from_copy(volume, job)?.ok_or(error)?;
@@ -55,31 +56,59 @@ pub(super) fn read(volume: Volume, job: Job<'_>) -> Result<(Layout, Vec<ReaderNo
     if let Some(missing) = len.checked_sub(layout.volume.len()).filter(|&missing| missing > 0) {
         notes.push(ReaderNote::CutOff { missing });
     }
-    if let Some(why) = log_state(&layout, &sector)? {
-        notes.push(ReaderNote::NotReplayed { why });
-    }
+    let layout = match log_state(&layout, &sector, job)? {
+        LogState::Empty => layout,
+        LogState::Waiting(overlay) => {
+            notes.push(ReaderNote::Replayed);
+            replay::laid_over(layout, overlay)
+        }
+        LogState::Unknown(why) => {
+            notes.push(ReaderNote::NotReplayed { why });
+            layout
+        }
+    };
     Ok((layout, notes))
 }
 
-/// What waits in the log, in words; nothing when it is empty.
-fn log_state(layout: &Layout, sector: &[u8]) -> Result<Option<String>> {
+/// Where a superblock comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    First,
+    /// Copies are never marked as finished.
+    Copy,
+    /// In the log it has an older checksum.
+    Log,
+}
+
+enum LogState {
+    Empty,
+    /// Changes that are not in their places.
+    Waiting(Overlay),
+    /// Why it is not known whether there are any.
+    Unknown(String),
+}
+
+/// What waits in the log.
+fn log_state(layout: &Layout, sector: &[u8], job: Job<'_>) -> Result<LogState> {
     let mut geometry = layout.shape.geometry.clone();
-    let place = log_place(sector, &geometry);
-    geometry.log = match place {
+    geometry.log = match log_place(sector, &geometry) {
         Ok(place) => place,
-        Err(reason) => return Ok(Some(reason.to_string())),
+        Err(reason) => return Ok(LogState::Unknown(reason.to_string())),
     };
-    if geometry.offset_of(geometry.log.group, geometry.log.block + geometry.log.blocks)
-        > layout.volume.len()
-    {
-        return Ok(Some("the log lies behind the end of the volume".to_owned()));
+    let end = geometry.offset_of(geometry.log.group, geometry.log.block + geometry.log.blocks);
+    if end > layout.volume.len() {
+        return Ok(LogState::Unknown("the log lies behind the end of the volume".to_owned()));
     }
     match log::check_is_empty(&layout.volume, &geometry, &array(sector, 32)) {
-        Ok(_) => Ok(None),
-        Err(Stop::Whole(WholeReason::Xfs(reason))) => Ok(Some(reason.to_string())),
-        Err(Stop::Whole(reason)) => Ok(Some(reason.to_string())),
-        Err(Stop::Failed(Error::Io { .. })) => Ok(Some("it cannot be read".to_owned())),
-        Err(Stop::Failed(error)) => Err(error),
+        Ok(_) => return Ok(LogState::Empty),
+        Err(Stop::Failed(error @ Error::Canceled(_))) => return Err(error),
+        Err(_) => {}
+    }
+    match replay::overlay(layout, &geometry, sector, job) {
+        Ok(overlay) => Ok(LogState::Waiting(overlay)),
+        Err(error @ Error::Canceled(_)) => Err(error),
+        Err(Error::Damaged { what, .. }) => Ok(LogState::Unknown(what)),
+        Err(error) => Ok(LogState::Unknown(error.to_string())),
     }
 }
 
@@ -106,7 +135,8 @@ fn sector(volume: &Volume, offset: u64) -> Result<Vec<u8>> {
     Ok(sector)
 }
 
-fn shape(sector: &[u8], is_copy: bool) -> Result<Shape> {
+/// What a superblock says of the files.
+pub(super) fn shape(sector: &[u8], source: Source) -> Result<Shape> {
     let damaged = |what: String| Error::damaged(format!("superblock: {what}"), Some(0));
     let unsupported = |what: String| Error::Unsupported { what };
     let version = be16(sector, 100);
@@ -115,7 +145,7 @@ fn shape(sector: &[u8], is_copy: bool) -> Result<Shape> {
         5 => true,
         found => return Err(damaged(XfsReason::Version { found }.to_string())),
     };
-    if self_describing && !checksum::is_right(sector, CRC_AT) {
+    if self_describing && source != Source::Log && !checksum::is_right(sector, CRC_AT) {
         return Err(damaged("its checksum is wrong".to_owned()));
     }
     let features2_known = FEATURES2_KNOWN | if self_describing { FEATURES2_CRC } else { 0 };
@@ -133,7 +163,7 @@ fn shape(sector: &[u8], is_copy: bool) -> Result<Shape> {
     if !self_describing && version & VERSION_FOLDERS_2 == 0 {
         return Err(unsupported("folders of version 1 of XFS are not read".to_owned()));
     }
-    if sector[126] != 0 && !is_copy {
+    if sector[126] != 0 && source != Source::Copy {
         return Err(unsupported(XfsReason::InProgress.to_string()));
     }
     let wrong = |reason: XfsReason| damaged(reason.to_string());
@@ -172,12 +202,12 @@ fn from_copy(mut volume: Volume, job: Job<'_>) -> Result<Option<(Layout, Vec<u8>
         for group in [groups.wrapping_sub(1), groups / 2].into_iter().chain(others) {
             let Some(at) = group_len.checked_mul(group.into()) else { continue };
             let Ok(sector) = sector(&volume, at) else { continue };
-            let Ok(shape) = shape(&sector, true) else { continue };
+            let Ok(shape) = shape(&sector, Source::Copy) else { continue };
             let geometry = &shape.geometry;
             if group == 0 || group >= geometry.groups || geometry.offset_of(group, 0) != at {
                 continue;
             }
-            let layout = Layout { volume, shape };
+            let layout = Layout { volume, shape, overlay: None };
             if super::inode::Inode::read(&layout, layout.shape.root)
                 .is_ok_and(|root| root.is_folder())
             {
