@@ -178,7 +178,7 @@ fn security_descriptors_are_those_the_driver_returns() {
         for n in 0..300_u32 {
             let path = root.join(format!("{n}"));
             fs::write(&path, []).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(n * 3 & 0o777)).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode((n * 3) & 0o777)).unwrap();
             if n % 2 == 0 {
                 std::os::unix::fs::chown(&path, Some(1000 + n), Some(2000 + n / 3)).unwrap();
             }
