@@ -48,12 +48,27 @@ pub(super) fn read(volume: &dyn ReadAt, job: Job<'_>) -> Result<UsedMap, Stop> {
 }
 
 pub(super) fn geometry(volume: &dyn ReadAt) -> Result<Geometry, Stop> {
+    Ok(Geometry::parse(&boot_sector(volume)?, volume.len())?)
+}
+
+/// The same of a volume that may have been cut off, and how many bytes of it are missing.
+pub(super) fn geometry_of_rest(volume: &dyn ReadAt) -> Result<(Geometry, u64), Stop> {
+    let boot = boot_sector(volume)?;
+    match Geometry::parse(&boot, volume.len()) {
+        Err(NtfsReason::LargerThanVolume { filesystem, volume }) => {
+            Ok((Geometry::parse(&boot, filesystem)?, filesystem - volume))
+        }
+        geometry => Ok((geometry?, 0)),
+    }
+}
+
+fn boot_sector(volume: &dyn ReadAt) -> Result<[u8; BOOT_SECTOR_SIZE], Stop> {
     let mut boot = [0; BOOT_SECTOR_SIZE];
     if volume.len() < boot.len() as u64 {
         return Err(NtfsReason::NoBootSector.into());
     }
     volume.read_exact_at(&mut boot, 0).map_err(Error::io("read boot sector", 0))?;
-    Ok(Geometry::parse(&boot, volume.len())?)
+    Ok(boot)
 }
 
 /// `$Volume` names a version that is known, and says that nothing has to be repaired.

@@ -6,12 +6,12 @@ use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
 
-use aiv_filesystems::{Error, FileId, FileType, Stream, Timestamp};
-use aiv_volume_io::{Job, ReadAt};
+use aiv_filesystems::{Error, FileFlags, FileId, FileType, Owner, Stream, Timestamp};
+use aiv_volume_io::{Extent, Job, ReadAt};
 
 use crate::ext_tools::MIB;
 use crate::ntfs_reader::{assert_as_driver, filled, reader, tree_of_driver, without_permissions};
-use crate::ntfs_tools::mount;
+use crate::ntfs_tools::{attribute, edit_table, mount, put};
 use crate::reader_tools::{assert_same, names, opened, tree_of};
 use crate::tools::{noise, run, try_run};
 
@@ -178,7 +178,7 @@ fn security_descriptors_are_those_the_driver_returns() {
         for n in 0..300_u32 {
             let path = root.join(format!("{n}"));
             fs::write(&path, []).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(n * 3 & 0o777)).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode((n * 3) & 0o777)).unwrap();
             if n % 2 == 0 {
                 std::os::unix::fs::chown(&path, Some(1000 + n), Some(2000 + n / 3)).unwrap();
             }
@@ -269,4 +269,130 @@ fn links_of_windows_say_where_they_lead() {
     let unknown = reader.metadata(find("unknown")).unwrap().file_type;
     assert_eq!(unknown, FileType::Reparse { tag: 0x8000_7777 });
     assert_eq!(names(&*reader, reader.root()).len(), 8);
+}
+
+#[test]
+fn a_short_name_is_not_told_and_found_all_the_same() {
+    let volume = filled(16 * MIB, "-c 4096", "noatime", |root| {
+        let path = root.join("a name that is long");
+        fs::write(&path, "bytes").unwrap();
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::lsetxattr(&path, "system.ntfs_dos_name", b"ANAME~1.TXT", flags).unwrap();
+    });
+    let reader = reader(&volume);
+    let told = names(&*reader, reader.root());
+    assert_eq!(told.keys().collect::<Vec<_>>(), [b"a name that is long"]);
+    let id = told[&b"a name that is long"[..]];
+    assert_eq!(reader.lookup(reader.root(), b"aname~1.txt", Job::silent()).unwrap(), Some(id));
+    assert_eq!(reader.metadata(id).unwrap().links, 1);
+}
+
+#[test]
+fn a_folder_may_tell_upper_from_lower_case() {
+    let volume = filled(16 * MIB, "-c 4096", "noatime", |root| {
+        fs::create_dir(root.join("folder")).unwrap();
+        fs::write(root.join("folder/Name"), "bytes").unwrap();
+    });
+    let check = |is_folded: bool| {
+        let reader = reader(&volume);
+        let folder = reader.lookup(reader.root(), b"FOLDER", Job::silent()).unwrap().unwrap();
+        let flags = reader.metadata(folder).unwrap().flags;
+        assert_eq!(flags.contains(FileFlags::CASE_FOLDED), is_folded);
+        let find = |name: &[u8]| reader.lookup(folder, name, Job::silent()).unwrap();
+        assert!(find(b"Name").is_some());
+        assert_eq!(find(b"name").is_some(), is_folded);
+        folder.number & 0xffff_ffff_ffff
+    };
+    let number = check(true);
+    edit_table(&volume, number, |record| {
+        let at = attribute(record, 0x10, false) + 24;
+        put(record, at + 36, &[0, 0, 0, 0, 1, 0, 0, 0]);
+    });
+    check(false);
+}
+
+#[test]
+fn modes_and_owners_of_wsl_are_told_and_nobody_is_where_there_are_none() {
+    let mut list = Vec::new();
+    for (name, value) in [("$LXUID", 1001_u32), ("$LXGID", 1002), ("$LXMOD", 0o100_4751)] {
+        list.extend([20, 0, 0, 0, 0, 6, 4, 0]);
+        list.extend(name.bytes().chain([0]).chain(value.to_le_bytes()));
+        list.push(0);
+    }
+    let volume = filled(16 * MIB, "-c 4096", "noatime", |root| {
+        for name in ["with", "without"] {
+            fs::write(root.join(name), "bytes").unwrap();
+        }
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::lsetxattr(root.join("with"), "system.ntfs_ea", &list, flags).unwrap();
+    });
+    let reader = reader(&volume);
+    let metadata = |name: &[u8]| {
+        let id = reader.lookup(reader.root(), name, Job::silent()).unwrap().unwrap();
+        reader.metadata(id).unwrap()
+    };
+    let with = metadata(b"with");
+    assert_eq!((with.mode, with.owner), (Some(0o4751), Some(Owner { user: 1001, group: 1002 })));
+    let without = metadata(b"without");
+    assert_eq!((without.mode, without.owner), (None, None));
+}
+
+#[test]
+fn an_encrypted_file_is_told_and_not_read_and_what_was_never_written_is_zeros() {
+    let volume = filled(16 * MIB, "-c 4096", "noatime", |root| {
+        fs::write(root.join("file"), noise(1, 20_000)).unwrap();
+    });
+    let edited = |edit: &dyn Fn(&mut Vec<u8>, usize)| {
+        let copy = volume.duplicate();
+        let id = reader(&copy).lookup(reader(&copy).root(), b"file", Job::silent());
+        let id = id.unwrap().unwrap();
+        edit_table(&copy, id.number & 0xffff_ffff_ffff, |record| {
+            let at = attribute(record, 0x80, true);
+            edit(record, at);
+        });
+        (reader(&copy), id)
+    };
+    let (reader, id) = edited(&|record, at| record[at + 13] |= 0x40);
+    let metadata = reader.metadata(id).unwrap();
+    assert!(metadata.flags.contains(FileFlags::ENCRYPTED) && metadata.len == 20_000);
+    assert!(matches!(reader.open(id), Err(Error::Unsupported { .. })));
+
+    let (reader, id) = edited(&|record, at| put(record, at + 56, &5000_u64.to_le_bytes()));
+    let data = reader.open(id).unwrap();
+    let mut bytes = vec![1; 20_000];
+    data.read_exact_at(&mut bytes, 0).unwrap();
+    assert!(bytes[..5000] == noise(1, 20_000)[..5000]);
+    assert!(bytes[5000..].iter().all(|&byte| byte == 0));
+    let holes = data.holes(Extent::new(0, 20_000)).unwrap();
+    assert_eq!(holes, [Extent::between(5000, 20_000)]);
+}
+
+/// Run by hand: making the folder takes a minute.
+#[test]
+#[ignore = "minutes"]
+#[expect(clippy::disallowed_methods, reason = "how long it takes is what is tested")]
+fn a_folder_of_100_000_names_is_told_and_searched_at_once() {
+    let volume = filled(256 * MIB, "-c 4096", "noatime", |root| {
+        for n in 0..100_000 {
+            fs::write(root.join(format!("a file with number {n}")), []).unwrap();
+        }
+    });
+    let counted = Arc::new(volume.open());
+    let reader = opened(counted.clone()).unwrap();
+    let before = counted.bytes_read();
+    let found = reader.lookup(reader.root(), b"A FILE with number 77777", Job::silent()).unwrap();
+    assert!(found.is_some());
+    let cost = counted.bytes_read() - before;
+    assert!(cost < MIB, "{cost} bytes to find a name");
+    let start = std::time::Instant::now();
+    let mut count = 0;
+    reader
+        .entries(reader.root(), Job::silent(), &mut |_| {
+            count += 1;
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(count, 100_000);
+    let took = start.elapsed();
+    assert!(took.as_secs() < 3, "{took:?}");
 }

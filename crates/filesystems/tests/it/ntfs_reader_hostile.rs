@@ -188,6 +188,18 @@ fn a_volume_that_was_not_unmounted_is_read_with_a_note() {
 }
 
 #[test]
+fn what_lies_in_front_of_the_end_of_a_volume_that_was_cut_off_is_read() {
+    let volume = filled(64 * MIB, "-c 4096", "noatime,streams_interface=windows", fill);
+    let whole = names(&*reader(&volume), reader(&volume).root());
+    volume.set_len(32 * MIB - 100);
+    let reader = reader(&volume);
+    assert!(matches!(reader.notes(), [ReaderNote::CutOff { missing }] if *missing > 31 * MIB));
+    assert_eq!(told(&*reader, reader.root()).0, whole.len());
+    let small = find(&*reader, "file 8");
+    assert_eq!(reader.open(small).unwrap().len(), 700);
+}
+
+#[test]
 fn one_bad_record_hides_no_other() {
     let volume = filled(16 * MIB, "-c 4096", "noatime,streams_interface=windows", fill);
     let number = record_of(&volume, "file7");
@@ -307,6 +319,7 @@ impl ReadAt for Mutant {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "how long it takes is what is tested")]
 /// Volumes with changes in what a reader reads: boot sector, records, blocks of folders, and the
 /// beginnings of files.
 fn attack(volume: &Volume, seeds: Range<u64>) -> (Duration, u64) {

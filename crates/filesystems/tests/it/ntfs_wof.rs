@@ -29,7 +29,8 @@ fn contents() -> Vec<(String, Vec<u8>)> {
         files.push((format!("text {len}"), text[..len].to_vec()));
         files.push((format!("program {len}"), program[100_000..100_000 + len].to_vec()));
         files.push((format!("zeros {len}"), vec![0; len]));
-        files.push((format!("period {len}"), (0..len).map(|n| (n % 4099 % 251) as u8).collect()));
+        files
+            .push((format!("period {len}"), noise(5, 4099).repeat(len / 4099 + 1)[..len].to_vec()));
         // Chunks that do not compress among those that do.
         let mixed = [noise(len as u64, len), text[..len].to_vec(), noise(3, len / 2)].concat();
         files.push((format!("mixed {len}"), mixed));

@@ -231,15 +231,14 @@ impl Ntfs {
     }
 
     fn found(&self, file: &File, place: &Place) -> Result<Attr> {
-        let attributes = match number_of(place.record) == file.number {
-            true => file.own.clone(),
-            false => self.continued(file, place.record)?,
-        };
-        let mut all = attributes.into_iter();
-        let is_it = |attr: &Attr| {
+        let is_it = |attr: &&Attr| {
             attr.kind == place.kind && attr.name == place.name && attr.begins_at(place.vcn)
         };
-        all.find(is_it).ok_or_else(|| {
+        let found = match number_of(place.record) == file.number {
+            true => file.own.iter().find(is_it).cloned(),
+            false => self.continued(file, place.record)?.iter().find(is_it).cloned(),
+        };
+        found.ok_or_else(|| {
             let what = "has an attribute list that does not agree with the records";
             damaged(&NtfsReason::Record { record: file.number, what })
         })

@@ -12,13 +12,12 @@ use super::index::{Index, IndexEntry};
 use super::names::{FolderName, units_of};
 use crate::bytes::array;
 use crate::ntfs::reason::NtfsReason;
-use crate::reader::wtf8;
 use crate::{Entry, Error, FileId, Result};
 
 /// The index of a folder by names.
 const BY_NAME: &[u8] = b"$\0I\x003\x000\0";
 /// Names that are remembered so that none is told twice: of 16 bytes each.
-const REMEMBERED_MAX: usize = 4 << 20;
+const REMEMBERED_MAX: usize = 1 << 20;
 
 impl Ntfs {
     fn index_of(&self, folder: &File) -> Result<Index<'_>> {
@@ -79,7 +78,9 @@ impl Ntfs {
         job: Job<'_>,
     ) -> Result<Option<FileId>> {
         let index = self.index_of(folder)?;
-        let Some(units) = units_of(name) else { return Ok(None) };
+        // The root has an entry for itself.
+        let units = units_of(name).filter(|_| name != b".");
+        let Some(units) = units else { return Ok(None) };
         let is_folded = !self.is_case_sensitive(folder);
         match self.by_tree(&index, &units, is_folded) {
             Ok(found) => Ok(found),
@@ -109,7 +110,7 @@ impl Ntfs {
                 break;
             }
         }
-        Ok(found.filter(|_| wtf8(units.iter().copied()) != b"."))
+        Ok(found)
     }
 
     fn by_scan(

@@ -21,6 +21,8 @@ const BITMAP: u32 = 0xb0;
 
 /// Bytes of a block: Windows makes 4 KiB, or a cluster.
 const BLOCK_MAX: usize = 64 << 10;
+/// Bytes of a bitmap: half a tebibyte of names.
+const BITMAP_MAX: u64 = 16 << 20;
 /// Blocks from the root to the bottom; each but the last has two below it at least.
 const DEPTH_MAX: usize = 40;
 
@@ -146,10 +148,8 @@ impl<'a> Index<'a> {
         }
         let blocks = Contents::of(&self.ntfs.geometry, file.number, &pieces)?;
         blocks.check_once(&self.ntfs.geometry)?;
-        // A bit for each block; no more of them than the volume has room for.
-        let max = (self.ntfs.geometry.end() / self.block_size as u64).div_ceil(8) + 8;
         self.blocks = Some(blocks);
-        self.bitmap = self.ntfs.value(file, BITMAP, name, max)?;
+        self.bitmap = self.ntfs.value(file, BITMAP, name, BITMAP_MAX)?;
         if self.bitmap.is_none() {
             return Err(wrong(self.record, "has an index without a bitmap"));
         }

@@ -12,7 +12,7 @@ use crate::ntfs::mft::{MFT, gather};
 use crate::ntfs::reason::NtfsReason;
 use crate::ntfs::record::{DATA, Record, VOLUME_INFORMATION};
 use crate::ntfs::stream::{Disk, Stream};
-use crate::ntfs::used::{LOG, VOLUME, check_information, geometry};
+use crate::ntfs::used::{LOG, VOLUME, check_information, geometry_of_rest};
 use crate::reader::Volume;
 use crate::stop::Stop;
 use crate::{Error, FileId, Filesystem, ReaderNote, Result, WholeReason};
@@ -31,8 +31,11 @@ fn error_of(stop: Stop) -> Error {
 
 /// Opens the files of an NTFS volume.
 pub(crate) fn open(volume: Volume, job: Job<'_>) -> Result<Box<dyn Filesystem>> {
-    let geometry = geometry(&volume).map_err(error_of)?;
+    let (geometry, missing) = geometry_of_rest(&volume).map_err(error_of)?;
     let mut notes = Vec::new();
+    if missing > 0 {
+        notes.push(ReaderNote::CutOff { missing });
+    }
     let table = {
         let disk = Disk { volume: &volume, geometry: geometry.clone() };
         table_at(&disk, geometry.mft_lcn, job).or_else(|first| {
