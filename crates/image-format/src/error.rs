@@ -74,11 +74,11 @@ pub enum Error {
         /// Stands for the key that is needed.
         commitment: Digest,
     },
-    /// The key is the right one, and the trailer was not written with it: somebody forged it, or
-    /// damaged it in a way no checksum shows.
+    /// The key is the right one, and superblock and trailer were not written with it: somebody
+    /// forged one of them, or damaged it in a way no checksum shows.
     #[error(
-        "the trailer at byte {offset} is forged or damaged: its authentication code does not fit \
-         the key of the image"
+        "the superblock, or the trailer at byte {offset}, is forged or damaged: the authentication \
+         code does not fit the key of the image"
     )]
     Forged {
         /// Where the trailer is.

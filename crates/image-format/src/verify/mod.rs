@@ -160,8 +160,8 @@ impl Image {
     fn verify_tail(&self, report: &mut VerifyReport) -> Result<()> {
         let len = self.trailer().file_len;
         let offset = len - 2 * PAGE_SIZE as u64;
-        let copy = read_page(&*self.file, offset)?;
-        let copy = Superblock::from_bytes(&copy, Section::SuperblockCopy, offset);
+        let page = read_page(&*self.file, offset)?;
+        let copy = Superblock::from_bytes(&page, Section::SuperblockCopy, offset);
         let copy = copy.map_err(|error| match error {
             Error::Foreign(_) => Fault::Magic.at(Section::SuperblockCopy, offset),
             Error::Unsupported(_) => {
@@ -170,9 +170,8 @@ impl Image {
             }
             other => other,
         });
-        if let Some(copy) = report.keep(copy)?
-            && copy != *self.superblock()
-        {
+        // Also where they only differ in what means nothing.
+        if report.keep(copy)?.is_some() && page != *self.superblock_page {
             let (field, other) = ("content", "superblock");
             let fault = Fault::Differs { field, other };
             report.note(Corrupt { section: Section::SuperblockCopy, offset, fault });
@@ -205,7 +204,7 @@ impl Image {
             let page = read_page(&*self.file, offset)?;
             // One that is damaged was noted when the image was opened.
             let Ok(trailer) = Trailer::from_bytes(&page, copy, offset) else { continue };
-            if trailer.mac_of(key) != trailer.mac {
+            if trailer.mac_of(key, &self.superblock_page) != trailer.mac {
                 let fault = Fault::Sealed;
                 report.note(Corrupt { section: Section::Trailer, offset, fault });
             }
