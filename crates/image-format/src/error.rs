@@ -145,6 +145,22 @@ pub enum Unsalvageable {
     /// Nothing tells how large blocks are.
     #[error("nothing in the file tells the size of its blocks")]
     BlockSize,
+    /// The image is sealed, and salvaging takes no key.
+    #[error(
+        "the image is sealed, and salvaging cannot open sealed images: which block a frame holds \
+         stands inside of it, encrypted"
+    )]
+    Sealed,
+    /// Nothing is left but frames of a sealed image.
+    #[error(
+        "the {count} frames that are left are those of a sealed image, without superblock; \
+         salvaging cannot open sealed images: which block a frame holds stands inside of it, \
+         encrypted"
+    )]
+    SealedFrames {
+        /// Sound ones of the session that made most of the file.
+        count: u64,
+    },
     /// More than can be remembered.
     #[error("more than 67,108,864 frames are left without index and checkpoints")]
     TooMuch,

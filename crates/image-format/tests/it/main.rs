@@ -6,6 +6,7 @@ mod areas;
 mod change;
 mod checkpoints;
 mod copying;
+mod counted;
 mod cut_off;
 mod damage;
 mod deltas;
