@@ -43,3 +43,4 @@ mod sealed_damage;
 mod sealed_parents;
 mod segment_damage;
 mod segments;
+mod verify_reads;
