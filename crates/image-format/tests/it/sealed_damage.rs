@@ -323,6 +323,8 @@ fn every_changed_byte_of_the_key_slots_is_found_with_and_without_the_key() {
             let image = Image::open_with(Arc::new(Patched::new(&bytes).flipped(at, 3)), &keys);
             let report = image.unwrap().verify(Depth::Quick, Job::silent()).unwrap();
             assert_eq!(report.damage_count, 1, "byte {at}");
+            let text = report.damage[0].to_string();
+            assert_eq!(text.matches("is damaged").count(), 1, "{text}");
         }
     }
 }
