@@ -65,7 +65,7 @@ const SALT: [u8; 8] = *b"aiv.trlr";
 /// Counts over the whole image, known when it is complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Totals {
-    /// Frames of every kind before the index.
+    /// Frames of every kind, those of META and PAD included; for display.
     pub frames: u64,
     /// Blocks with a DATA frame of their own.
     pub blocks_data: u64,

@@ -35,6 +35,7 @@ mod resuming;
 mod resuming_forged;
 mod round_trip;
 mod rows;
+mod rules;
 mod salvage;
 mod salvage_hostile;
 mod salvage_identity;
