@@ -207,7 +207,7 @@ def trailer(data, copy, sb, length, at):
     need(t.clean and (t.major, t.minor, t.copy) == (0, 3, copy), f"{name}: a bad value", at)
     need(t.file_len == length, f"{name}: the file has {length} bytes, not {t.file_len}", at)
     need(sb is None or any(t.mac) == bool(sb.keyed), f"{name}: authentication code and key", at)
-    t.covered = data[:12] + b"\0" + data[13:512] + data[544:4060]  # by the mac, which both copies share
+    t.covered = data[:12] + b"\0" + data[13:512] + data[544:4060]  # by the mac, with the superblock
     for part in ("image_uuid", "set_uuid", "recovery_point", "parent_point", "parent_state_root"):
         need(sb is None or getattr(t, part) == getattr(sb, part), f"{name}: {part} of another image", at)
     return t

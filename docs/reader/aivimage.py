@@ -28,7 +28,8 @@ class Image:
         key = (ring or Ring()).key_for(s, [copy for copy in self.slots if not isinstance(copy, Damage)])
         self.seal, self.locked = Seal(s, key, t.session_tag), s.sealed and key is None
         for copy in self.counting if key else ():
-            need(copy.mac == derive(key, "trailer mac", copy.covered), f"trailer {copy.copy}: forged or damaged")
+            need(copy.mac == derive(key, "trailer mac", copy.covered + self.stream.read(self.first, PAGE)),
+                 f"superblock or trailer {copy.copy}: forged or damaged")
         need(s.sealed or t.state_root == state_root(s, t.content_root, t.map_root),
              "trailer: state_root is not of its parts", self.stream.length - PAGE)
         self.meta = None if self.locked else attempt(self.open_meta)
@@ -41,7 +42,7 @@ class Image:
     # ---- opening, steps 1 to 7
 
     def open_superblock(self):
-        n, read = self.stream.length, self.stream.read
+        n, read, self.first = self.stream.length, self.stream.read, 0  # where the superblock is that counts
         if n < PAGE:
             raise Refused(f"not an image: {n} bytes")
         first = attempt(lambda: superblock(read(0, PAGE), 0))
@@ -49,7 +50,7 @@ class Image:
             self.found.append(first)
             copy = attempt(superblock, read(n - 2 * PAGE, PAGE), n - 2 * PAGE)
             if not isinstance(copy, Damage):
-                first = copy
+                first, self.first = copy, n - 2 * PAGE
             elif MAGIC not in (read(0, 8), read(n - 2 * PAGE, 8)) and not self.some_trailer():
                 raise Refused("not an image: no superblock")
         elif isinstance(first, Damage) and read(0, 8) != MAGIC:

@@ -181,6 +181,25 @@ class Keyed(unittest.TestCase):
         with self.assertRaisesRegex(Damage, "forged"):
             image("authenticated.aiv", bad)
 
+    def test_a_superblock_that_was_made_anew_is_forged_in_whichever_copy_counts(self):
+        for name in KEYED:
+            good = (GOLDEN / name).read_bytes()
+            for lost in (None, 0, len(good) - 8192):
+                bad = bytearray(good)
+                for at in (0, len(good) - 8192):
+                    bad[at + 160:at + 168] = (5 << 14).to_bytes(8, "little")
+                    bad[at + 4092:at + 4096] = crc(b"aiv.supr", bad[at:at + 4092]).to_bytes(4, "little")
+                    if at == lost:
+                        bad[at:at + 4096] = bytes(4096)
+                with self.subTest(f"{name}, {lost}"), self.assertRaisesRegex(Damage, "superblock .* forged"):
+                    image(name, bytes(bad))
+
+    def test_a_lost_superblock_of_a_keyed_image_leaves_the_copy(self):
+        for name in KEYED:
+            bad = bytearray((GOLDEN / name).read_bytes())
+            bad[:4096] = bytes(4096)
+            self.assertRegex(str(image(name, bytes(bad)).found), "superblock")
+
     def test_slots_are_opened_as_the_vectors_say(self):
         secret_key = "aiv-secret-exvqexvqexvqexvqexvqexvqexvqexvqexvqexvqexvqexvqexvmyqvmh4"
         for kind, secret, wrapped, mac, costs in (

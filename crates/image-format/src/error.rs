@@ -74,11 +74,11 @@ pub enum Error {
         /// Stands for the key that is needed.
         commitment: Digest,
     },
-    /// The key is the right one, and the trailer was not written with it: somebody forged it, or
-    /// damaged it in a way no checksum shows.
+    /// The key is the right one, and superblock and trailer were not written with it: somebody
+    /// forged one of them, or damaged it in a way no checksum shows.
     #[error(
-        "the trailer at byte {offset} is forged or damaged: its authentication code does not fit \
-         the key of the image"
+        "the superblock, or the trailer at byte {offset}, is forged or damaged: the authentication \
+         code does not fit the key of the image"
     )]
     Forged {
         /// Where the trailer is.
@@ -145,6 +145,22 @@ pub enum Unsalvageable {
     /// Nothing tells how large blocks are.
     #[error("nothing in the file tells the size of its blocks")]
     BlockSize,
+    /// The image is sealed, and salvaging takes no key.
+    #[error(
+        "the image is sealed, and salvaging cannot open sealed images: which block a frame holds \
+         stands inside of it, encrypted"
+    )]
+    Sealed,
+    /// Nothing is left but frames of a sealed image.
+    #[error(
+        "the {count} frames that are left are those of a sealed image, without superblock; \
+         salvaging cannot open sealed images: which block a frame holds stands inside of it, \
+         encrypted"
+    )]
+    SealedFrames {
+        /// Sound ones of the session that made most of the file.
+        count: u64,
+    },
     /// More than can be remembered.
     #[error("more than 67,108,864 frames are left without index and checkpoints")]
     TooMuch,

@@ -45,6 +45,8 @@ pub(crate) fn slot_places(features: Features, trailer: &Trailer) -> [u64; 2] {
 /// stop it and is listed by [`Image::damage`].
 pub struct Image {
     pub(crate) file: Arc<dyn ReadAt>,
+    /// The bytes of the superblock that was taken, which both copies have to be.
+    pub(crate) superblock_page: Box<[u8; PAGE_SIZE]>,
     superblock: Superblock,
     trailer: Trailer,
     meta: Meta,
@@ -76,15 +78,15 @@ impl Image {
     ///
     /// # Errors
     /// As [`Image::open`]; [`Error::WrongKey`] when there are keys and none is that of the image,
-    /// [`Error::Forged`] when its trailer was not written with its key, [`Error::NotKeyed`] when
+    /// [`Error::Forged`] when superblock and trailer were not written with its key, [`Error::NotKeyed`] when
     /// the keys are required and the image has none.
     pub fn open_with(file: Arc<dyn ReadAt>, keys: &Keys) -> Result<Self> {
         let mut damage = Vec::new();
-        let superblock = read_superblock(&*file, &mut damage)?;
+        let (page, superblock) = read_superblock_page(&*file, &mut damage)?;
         let (copy, trailer) = read_trailer(&*file, &superblock, &mut damage)?;
         let key = find_key(&superblock, keys)?;
         if let Some(key) = &key
-            && trailer.mac_of(key) != trailer.mac
+            && trailer.mac_of(key, &page) != trailer.mac
         {
             let back = if copy == 2 { PAGE_SIZE as u64 } else { tail_len(superblock.features) };
             return Err(Error::Forged { offset: trailer.file_len - back });
@@ -98,6 +100,7 @@ impl Image {
         let mut image = Self {
             index: Index::new(file.clone(), &superblock, &trailer, access.clone())?,
             file,
+            superblock_page: Box::new(page),
             superblock,
             trailer,
             meta: Meta::default(),
@@ -259,14 +262,22 @@ pub fn peek_set(file: &dyn ReadAt) -> Option<SetId> {
 
 /// Reads the superblock, or its copy when the first is damaged.
 pub(crate) fn read_superblock(file: &dyn ReadAt, damage: &mut Vec<Corrupt>) -> Result<Superblock> {
+    read_superblock_page(file, damage).map(|(_, superblock)| superblock)
+}
+
+/// As [`read_superblock`], with the bytes it stands in.
+fn read_superblock_page(
+    file: &dyn ReadAt,
+    damage: &mut Vec<Corrupt>,
+) -> Result<([u8; PAGE_SIZE], Superblock)> {
     let len = file.len();
     if len < PAGE_SIZE as u64 {
         return Err(Error::Foreign(Foreign::TooShort { len }));
     }
     let first = read_copy(file, Section::Superblock, 0)
-        .and_then(|page| Superblock::from_bytes(&page, Section::Superblock, 0));
+        .and_then(|page| Ok((page, Superblock::from_bytes(&page, Section::Superblock, 0)?)));
     let first_error = match first {
-        Ok(superblock) => return Ok(superblock),
+        Ok(found) => return Ok(found),
         Err(error @ (Error::Corrupt(_) | Error::Foreign(_))) => error,
         Err(error) => return Err(error),
     };
@@ -274,7 +285,8 @@ pub(crate) fn read_superblock(file: &dyn ReadAt, damage: &mut Vec<Corrupt>) -> R
         return Err(first_error);
     }
     let offset = len - 2 * PAGE_SIZE as u64;
-    let copy = Superblock::from_bytes(&read_page(file, offset)?, Section::SuperblockCopy, offset);
+    let page = read_page(file, offset)?;
+    let copy = Superblock::from_bytes(&page, Section::SuperblockCopy, offset);
     // Without a magic number here, one at the end still tells a damaged image from a foreign file.
     let ours = match &copy {
         Err(Error::Foreign(_)) => has_trailer(file)?,
@@ -287,7 +299,7 @@ pub(crate) fn read_superblock(file: &dyn ReadAt, damage: &mut Vec<Corrupt>) -> R
     match (copy, first_error) {
         (Ok(superblock), Error::Corrupt(first)) => {
             damage.push(first);
-            Ok(superblock)
+            Ok((page, superblock))
         }
         (Err(error @ Error::Unsupported(_)), _) => Err(error),
         (_, first_error) => Err(first_error),

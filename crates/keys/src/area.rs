@@ -1,6 +1,6 @@
 //! The key-slot area: all ways to the chain key, and what may be done with them.
 
-use crate::error::{Damage, Fault};
+use crate::error::Fault;
 use crate::layout::{KeyAreaHead, KeySlot};
 use crate::{
     ChainKey, Credential, Error, KEY_SIZE, NewSlot, Purpose, Result, Slot, SlotKind, Work,
@@ -173,7 +173,7 @@ impl KeyArea {
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
-        Err(failed.unwrap_or_else(|| Damage(Fault::NoSlot).into()))
+        Err(failed.unwrap_or_else(|| Fault::NoSlot.into()))
     }
 
     /// Proves that somebody with the chain key made this area as it is.

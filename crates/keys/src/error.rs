@@ -10,7 +10,7 @@ pub enum Error {
     /// A copy of the key-slot area is damaged: use the other one, or another image of the chain,
     /// which carries the same slots.
     #[error("the key-slot area is damaged: {0}")]
-    Damaged(#[from] Damage),
+    Damaged(Damage),
     /// The slots were changed by somebody who does not have the chain key.
     #[error("the key-slot area was changed by somebody without the key of the chain")]
     Forged,
@@ -75,6 +75,11 @@ pub enum Error {
 }
 
 fn wrong_key(kind: SlotKind, slots: usize) -> String {
+    // What people have of a recipient is his secret key.
+    let kind = match kind {
+        SlotKind::Recipient => "recipient's secret key".to_owned(),
+        kind => kind.to_string(),
+    };
     match slots {
         0 => format!("no slot of this chain is opened by a {kind}"),
         1 => format!("the {kind} does not open its slot: it is not the right one"),
@@ -113,12 +118,8 @@ pub(crate) enum Fault {
     Fields(u8),
     #[error("the label of slot {0} is no text")]
     Label(u8),
-    #[error("slot {slot}: {source}")]
-    Cost {
-        slot: u8,
-        #[source]
-        source: Box<Error>,
-    },
+    #[error("slot {slot}: {cost}")]
+    Cost { slot: u8, cost: Box<Error> },
 }
 
 impl From<Fault> for Error {

@@ -37,13 +37,14 @@ impl SlotKind {
     }
 }
 
+/// The words of `docs/format.md`, of lists and of JSON.
 impl fmt::Display for SlotKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Passphrase => "passphrase",
             Self::KeyFile => "key file",
             Self::RecoveryCode => "recovery code",
-            Self::Recipient => "secret key",
+            Self::Recipient => "recipient",
         })
     }
 }
@@ -276,7 +277,7 @@ impl Slot {
         let cost = match (kind, raw.memory_kib, raw.passes, raw.lanes) {
             (SlotKind::Passphrase, memory, passes, lanes) => Some(
                 Cost::new(memory, passes, lanes)
-                    .map_err(|source| Fault::Cost { slot: number, source: source.into() })?,
+                    .map_err(|cost| Fault::Cost { slot: number, cost: cost.into() })?,
             ),
             (_, 0, 0, 0) => None,
             _ => return Err(Fault::Fields(number)),

@@ -409,8 +409,9 @@ pub struct Restore {
 
 /// Get out what is left of damaged, cut-off or unfinished images, and list what is lost
 ///
-/// The files are only read, and nothing is overwritten. Exit code 0: everything came back; 3:
-/// something is lost.
+/// The files are only read, and nothing is overwritten. Sealed images cannot be salvaged: `aiv
+/// verify --repair` needs no key. Exit code 0: everything came back; 3: something is lost; 6: it
+/// is sealed.
 #[derive(clap::Args)]
 #[command(group(clap::ArgGroup::new("out").required(true)), after_help = "\
 Examples:

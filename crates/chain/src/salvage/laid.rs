@@ -95,10 +95,7 @@ impl Salvaged {
         let shared = self.shared(layer).clamp(stretch.first, end);
         let mut at = stretch.first;
         if let Some(below) = self.layers.get(layer + 1) {
-            for part in below.salvage.walk(at) {
-                if at >= shared {
-                    break;
-                }
+            for part in below.salvage.walk_to(at, shared) {
                 let run = part.end().min(shared) - at;
                 self.lay(layer + 1, &Stretch { first: at, run, fate: part.fate }, pieces);
                 at += run;

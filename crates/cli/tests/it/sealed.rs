@@ -478,3 +478,17 @@ fn no_secret_gets_into_the_words_of_a_process_its_environment_or_its_output() {
     assert!(group.len() == 23 && !seen.contains(group), "{seen}");
     assert!(!seen.contains(PASS), "{seen}");
 }
+
+#[test]
+fn a_damaged_sealed_image_is_not_salvaged_and_is_called_sealed_also_without_its_head() {
+    let sealed = Sealed::new("pass");
+    let image = &sealed.contents()[0];
+    for head in [0, 4096] {
+        let mut bytes = image[..image.len() - 100_000].to_vec();
+        bytes[..head].fill(0);
+        let broken = sealed.scratch.write("broken.aiv", &bytes);
+        let message = aiv_json(&["salvage", &broken, "--list"]).failed(6, "sealed");
+        let words = if head == 0 { "the image is sealed" } else { "frames that are left" };
+        assert!(message.contains(words) && message.contains("encrypted"), "{message}");
+    }
+}

@@ -65,7 +65,7 @@ const SALT: [u8; 8] = *b"aiv.trlr";
 /// Counts over the whole image, known when it is complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Totals {
-    /// Frames of every kind before the index.
+    /// Frames of every kind, those of META and PAD included; for display.
     pub frames: u64,
     /// Blocks with a DATA frame of their own.
     pub blocks_data: u64,
@@ -160,16 +160,17 @@ pub struct Trailer {
     pub session: SessionTag,
 }
 
-/// What the authentication code covers: all but itself, hash and crc.
+/// What the authentication code covers of a trailer: all but itself, hash and crc.
 const MAC_COVERS: [std::ops::Range<usize>; 2] = [0..512, 544..4060];
 
 impl Trailer {
     /// The code that either copy must have under `key`: of the trailer as copy 0, so that one copy
-    /// leads to the other.
-    pub(crate) fn mac_of(&self, key: &ChainKey) -> Digest {
+    /// leads to the other, and of the superblock, so that nothing of an image is believed that
+    /// somebody without the key wrote.
+    pub(crate) fn mac_of(&self, key: &ChainKey, superblock: &[u8; PAGE_SIZE]) -> Digest {
         let bytes = Self { mac: Digest::default(), ..*self }.to_bytes(0);
         let [head, rest] = MAC_COVERS.map(|range| &bytes[range]);
-        Digest(*key.derive(Purpose::TrailerMac, &[head, rest]).expose())
+        Digest(*key.derive(Purpose::TrailerMac, &[head, rest, superblock]).expose())
     }
 
     /// Checks one copy (1 or 2) read at `offset`.

@@ -64,34 +64,86 @@ impl Stripes {
     }
 
     /// Addresses where the PARITY frame of `stripe` may be, best first: the last one has its
-    /// place, the others come soon behind their stripe. Places that cannot be read count as
-    /// places without a header.
+    /// place, the others come soon behind their stripe. `file` is read as far as they are asked
+    /// for, which is seldom beyond the first.
     ///
     /// # Errors
-    /// Whatever `file` reports, unreadable places excepted.
-    pub(crate) fn candidates(&self, file: &dyn ReadAt, stripe: u64) -> io::Result<Vec<u64>> {
-        if stripe + 1 >= self.count() {
-            return Ok(vec![self.end]);
+    /// Whatever `file` reports; the search is over then.
+    pub(crate) fn search<'f>(&self, file: &'f dyn ReadAt, stripe: u64) -> Search<'f> {
+        let is_last = stripe + 1 >= self.count();
+        Search {
+            file,
+            stripe,
+            end: self.end,
+            place: is_last.then_some(self.end),
+            at: self.end_of(stripe),
+            limit: self.reach_of(stripe),
+            chunk: Vec::new(),
+            looked_at: 0,
+            left: if is_last { 0 } else { CANDIDATES_MAX },
         }
-        let (start, limit) = (self.end_of(stripe), self.reach_of(stripe));
-        let mut found = Vec::new();
-        let mut at = start;
-        let mut chunk = Vec::new();
-        while at < limit {
-            // Bounded by the chunk.
-            chunk.resize(usize::try_from((limit - at).min(CHUNK)).unwrap_or(0), 0);
-            file.read_exact_at(&mut chunk, at)?;
-            for bytes in chunk.as_chunks::<FRAME_HEADER_SIZE>().0 {
-                if is_parity_of(bytes, stripe, PARITY_LEN) && at + PARITY_FRAME <= self.end {
-                    found.push(at);
-                    if found.len() == CANDIDATES_MAX {
-                        return Ok(found);
-                    }
-                }
-                at += FRAME_ALIGN;
+    }
+
+    /// All that [`Stripes::search`] finds.
+    pub(crate) fn candidates(&self, file: &dyn ReadAt, stripe: u64) -> io::Result<Vec<u64>> {
+        self.search(file, stripe).collect()
+    }
+}
+
+/// A search for the PARITY frame of a stripe: see [`Stripes::search`].
+pub(crate) struct Search<'f> {
+    file: &'f dyn ReadAt,
+    stripe: u64,
+    /// End of the frame area's last piece.
+    end: u64,
+    /// The address that needs no search.
+    place: Option<u64>,
+    /// Where the next header is looked for, and where none is any more.
+    at: u64,
+    limit: u64,
+    /// The bytes up to `at` and behind it, of which so many were looked at.
+    chunk: Vec<u8>,
+    looked_at: usize,
+    /// Addresses that may still be told.
+    left: usize,
+}
+
+impl Search<'_> {
+    fn find(&mut self) -> io::Result<Option<u64>> {
+        while self.at < self.limit {
+            if self.looked_at == self.chunk.len() {
+                // Bounded by the chunk.
+                let len = usize::try_from((self.limit - self.at).min(CHUNK)).unwrap_or(0);
+                self.chunk.resize(len, 0);
+                self.file.read_exact_at(&mut self.chunk, self.at)?;
+                self.looked_at = 0;
+            }
+            let ahead = self.chunk[self.looked_at..].first_chunk();
+            let found = ahead.is_some_and(|bytes| is_parity_of(bytes, self.stripe, PARITY_LEN))
+                && self.at + PARITY_FRAME <= self.end;
+            self.looked_at = (self.looked_at + FRAME_HEADER_SIZE).min(self.chunk.len());
+            self.at += FRAME_ALIGN;
+            if found {
+                return Ok(Some(self.at - FRAME_ALIGN));
             }
         }
-        Ok(found)
+        Ok(None)
+    }
+}
+
+impl Iterator for Search<'_> {
+    type Item = io::Result<u64>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(place) = self.place.take() {
+            return Some(Ok(place));
+        }
+        self.left = self.left.checked_sub(1)?;
+        let found = self.find().transpose();
+        if !matches!(found, Some(Ok(_))) {
+            self.left = 0;
+        }
+        found
     }
 }
 

@@ -105,7 +105,9 @@ pub(super) fn of_checkpoints(
         }
         let from = match before {
             _ if checkpoint.number == 0 => 0,
-            Some(before) if before.number + 1 == checkpoint.number => before.next_block,
+            Some(before) if before.number.checked_add(1) == Some(checkpoint.number) => {
+                before.next_block
+            }
             _ => checkpoint.first,
         };
         let (to, at) = (checkpoint.next_block, checkpoint.at);

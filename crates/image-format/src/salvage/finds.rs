@@ -80,9 +80,12 @@ pub(super) struct MetaFrame {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Session {
     pub tag: SessionTag,
-    /// Frames with blocks, and the bytes they take.
+    /// Frames with blocks, and the bytes they take; of sealed ones, which do not say whether they
+    /// hold a block, all.
     pub frames: u64,
     pub bytes: u64,
+    /// How many of the frames are sealed.
+    pub sealed: u64,
     /// Whether checkpoints were made in it: then it wrote this very image, and its frames are
     /// where they were made.
     pub wrote: bool,
@@ -164,6 +167,15 @@ impl Finds {
             is_damaged: frame.is_damaged,
         });
         Ok(())
+    }
+
+    /// Takes note of a sealed frame of `size` bytes.
+    pub(super) fn sealed(&mut self, tag: SessionTag, size: u64) {
+        let Some(session) = self.session(tag) else { return };
+        let about = &mut self.sessions[usize::from(session)];
+        about.frames += 1;
+        about.bytes += size;
+        about.sealed += 1;
     }
 
     /// Takes a checkpoint with its origins and entries. Frames that its entries name need not be

@@ -10,6 +10,7 @@
 //! The file is only read. Memory: 32 bytes for each frame of which no checkpoint tells, 64 for
 //! each page of an index, and some chunks of the file.
 
+mod checks;
 mod covers;
 mod feed;
 mod finds;
@@ -29,7 +30,7 @@ use aiv_volume_io::{Extent, Job, ReadAt};
 pub use read::SalvageReader;
 pub use walk::Walk;
 
-use crate::error::Result;
+use crate::error::{Error, Result, Unsalvageable};
 use crate::ids::{BlockIndex, BlockSize, Geometry, ImageId, PointId, SessionTag, SetId};
 use crate::layout::{IndexEntry, ParentLink, Superblock, Trailer};
 use crate::meta::Meta;
@@ -217,8 +218,8 @@ pub struct Salvage {
     wrote: Sessions,
     frames_seen: u64,
     unreadable: Vec<Extent>,
-    /// The page or checkpoint read last.
-    recent: Mutex<Option<(u64, Arc<Vec<IndexEntry>>)>>,
+    /// The pages and checkpoints read last, the newest last.
+    recent: Mutex<Vec<(u64, Arc<Vec<IndexEntry>>)>>,
 }
 
 /// A set of session numbers.
@@ -234,16 +235,18 @@ impl Salvage {
     /// Reads all of `file`, and finds out what is left of the image in it.
     ///
     /// # Errors
-    /// [`Error::Unsalvageable`](crate::Error::Unsalvageable) when there is nothing of an image,
-    /// or nothing tells the size of the disk and `hints` do not either;
-    /// [`Error::Unsupported`](crate::Error::Unsupported) when a sound superblock asks for a newer
-    /// program; [`Error::Canceled`](crate::Error::Canceled).
+    /// [`Error::Unsalvageable`] when there is nothing of an image, or it is sealed, or nothing
+    /// tells the size of the disk and `hints` do not either; [`Error::Unsupported`] when a sound
+    /// superblock asks for a newer program; [`Error::Canceled`].
     pub fn scan(file: Arc<dyn ReadAt>, hints: &Hints, job: Job<'_>) -> Result<Self> {
         let known = whose::superblock(&*file)?;
+        if known.as_ref().is_some_and(|known| known.superblock.is_sealed()) {
+            return Err(Error::Unsalvageable(Unsalvageable::Sealed));
+        }
         let mut finds = Finds::new(known.as_ref().map(|known| known.superblock.session));
         let unreadable = scan::scan(&*file, &mut finds, job)?;
-        let (identity, ours) = whose::identify(&*file, &mut finds, known)?;
-        Self::of(file, identity, finds, &ours, hints, unreadable)
+        let (identity, ours) = whose::identify(&*file, &mut finds, known, job)?;
+        Self::of(file, identity, finds, &ours, hints, unreadable, job)
     }
 
     /// What `finds` are worth, of which the sessions of `ours` count.
@@ -254,15 +257,17 @@ impl Salvage {
         ours: &Sessions,
         hints: &Hints,
         unreadable: Vec<Extent>,
+        job: Job<'_>,
     ) -> Result<Self> {
-        let (meta, has_manifest) = read_meta(&*file, &finds, ours);
+        let (meta, has_manifest) = read_meta(&*file, &finds, ours, job)?;
         let geometry = whose::geometry(&identity, &meta, &finds, ours, hints)?;
         let pages = covers::of_pages(&finds, &identity, &geometry);
         let checkpoints = covers::of_checkpoints(&finds, &identity, ours, &geometry);
         let Finds { mut frames, sessions, frames_seen, .. } = finds;
         frames.retain(|frame| ours.has(frame.session) && frame.block < geometry.blocks());
-        frames.sort_unstable_by_key(|frame| (frame.block, frame.at));
         let wrote = Sessions(sessions.iter().map(|session| session.wrote).collect());
+        frames.sort_unstable_by_key(|frame| (frame.block, frame.at));
+        walk::leave_few_of_each(&mut frames, &geometry, &wrote);
         Ok(Self {
             inherits: identity.parent().is_some(),
             meta: checked(meta, &geometry),
@@ -276,7 +281,7 @@ impl Salvage {
             wrote,
             frames_seen,
             unreadable,
-            recent: Mutex::new(None),
+            recent: Mutex::default(),
         })
     }
 
@@ -319,18 +324,23 @@ impl Salvage {
 
 /// The sections that are sound, each by itself; the last of each type, since a file is written
 /// front to back. Says whether the manifest is among them.
-fn read_meta(file: &dyn ReadAt, finds: &Finds, ours: &Sessions) -> (Meta, bool) {
+fn read_meta(
+    file: &dyn ReadAt,
+    finds: &Finds,
+    ours: &Sessions,
+    job: Job<'_>,
+) -> Result<(Meta, bool)> {
     use crate::meta::SectionType;
     let mut meta = Meta::default();
-    let mut has_manifest = false;
-    for frame in finds.meta.iter().filter(|frame| ours.has(frame.session)) {
-        let mut read = meta.clone();
-        if whose::read_section(file, frame, &mut read).is_some() {
-            has_manifest |= frame.section == SectionType::Manifest.code();
-            meta = read;
+    let mut found: Vec<u64> = Vec::new();
+    for frame in finds.meta.iter().rev().filter(|frame| ours.has(frame.session)) {
+        job.check()?;
+        if !found.contains(&frame.section) && whose::read_section(file, frame, &mut meta).is_some()
+        {
+            found.push(frame.section);
         }
     }
-    (meta, has_manifest)
+    Ok((meta, found.contains(&SectionType::Manifest.code())))
 }
 
 /// META without what contradicts the geometry.

@@ -166,9 +166,11 @@ fn planted_frames_of_any_session_are_made_up_blocks() {
         let known = whose::superblock(&*file).unwrap();
         let mut finds = Finds::new(known.as_ref().map(|known| known.superblock.session));
         let unreadable = scan::scan(&*file, &mut finds, Job::silent()).unwrap();
-        let (identity, _) = whose::identify(&*file, &mut finds, known).unwrap();
+        let (identity, _) = whose::identify(&*file, &mut finds, known, Job::silent()).unwrap();
         let any = Sessions(vec![true; finds.sessions.len()]);
-        let salvage = Salvage::of(file, identity, finds, &any, &hints(&disk), unreadable);
+        let hints = hints(&disk);
+        let job = Job::silent();
+        let salvage = Salvage::of(file, identity, finds, &any, &hints, unreadable, job);
         let Ok(salvage) = salvage else { continue };
         noticed += usize::from(made_up(&salvage, &disk).0 > 0);
     }

@@ -3,7 +3,7 @@
 use crate::block::frame_header;
 use crate::error::{Fault, Result, Section};
 use crate::ids::SessionTag;
-use crate::layout::{FRAME_HEADER_SIZE, FrameKind};
+use crate::layout::{FRAME_HEADER_SIZE, FrameHeader, FrameKind};
 
 /// What a sound frame says and holds.
 #[derive(Debug, Clone, Copy)]
@@ -35,16 +35,23 @@ pub(super) fn open_frame(bytes: &[u8], at: u64) -> Result<Opened<'_>> {
     let end = FRAME_HEADER_SIZE + header.stored_len as usize;
     let content = bytes.get(FRAME_HEADER_SIZE..end).ok_or(Fault::Bounds.at(Section::Frame, at))?;
     header.check_payload(content, at)?;
-    Ok(Opened {
-        kind: header.kind,
-        session: header.session,
-        codec: header.codec,
-        is_damaged: header.is_damaged,
-        subject: header.subject,
-        plain_len: header.plain_len,
-        leaf_prefix: header.leaf_prefix,
-        payload_crc: header.payload_crc,
-        content,
-        size: header.frame_size(),
-    })
+    Ok(Opened::of(&header, content))
+}
+
+impl<'f> Opened<'f> {
+    /// What a frame says and holds whose header and payload were checked, and that is not sealed.
+    pub(super) fn of(header: &FrameHeader, content: &'f [u8]) -> Self {
+        Self {
+            kind: header.kind,
+            session: header.session,
+            codec: header.codec,
+            is_damaged: header.is_damaged,
+            subject: header.subject,
+            plain_len: header.plain_len,
+            leaf_prefix: header.leaf_prefix,
+            payload_crc: header.payload_crc,
+            content,
+            size: header.frame_size(),
+        }
+    }
 }

@@ -4,19 +4,22 @@
 //! A frame counts only when header and payload are sound. Then it lies here in one piece, so
 //! nothing else of the image is inside of it, and what looks like a frame in there belongs to an
 //! image on the disk that was backed up. A frame whose payload is damaged is not stepped over:
-//! its length may have been made up, or reach over frames that are sound.
+//! its length may have been made up, or reach over frames that are sound. What such a look costs
+//! is bounded all the same: see [`Checks`].
 
 use std::thread;
 
 use aiv_volume_io::{Extent, Job, ReadAt, Step};
 
+use super::checks::Checks;
 use super::finds::{CheckpointFrame, Finds, LeafPage};
-use super::open::{Opened, open_frame};
+use super::open::Opened;
 use crate::block::frame_header;
 use crate::error::{Result, Section};
 use crate::ids::ImageId;
 use crate::layout::{
-    Checkpoint, FRAME_HEADER_SIZE, FrameKind, IndexEntry, PageHeader, PageKind, Superblock, Trailer,
+    Checkpoint, FRAME_HEADER_SIZE, FrameHeader, FrameKind, IndexEntry, PageHeader, PageKind,
+    Superblock, Trailer,
 };
 use crate::limits::{FRAME_ALIGN, PAGE_SIZE};
 use crate::salvage::feed::Feed;
@@ -39,6 +42,7 @@ pub(super) fn scan(file: &dyn ReadAt, finds: &mut Finds, job: Job<'_>) -> Result
     job.progress.begin(Step::SalvageImage, len);
     let unreadable = thread::scope(|scope| {
         let mut feed = Feed::new(scope, file, job.cancel);
+        let mut checks = Checks::default();
         let (mut at, mut told) = (0, 0);
         while at < len {
             if at - told >= STRIDE {
@@ -46,7 +50,7 @@ pub(super) fn scan(file: &dyn ReadAt, finds: &mut Finds, job: Job<'_>) -> Result
                 job.progress.advance(Step::SalvageImage, at - told);
                 told = at;
             }
-            at += step(&mut feed, at, finds)?;
+            at += step(&mut feed, &mut checks, at, finds, job)?;
         }
         job.check()?;
         job.progress.advance(Step::SalvageImage, len - told);
@@ -57,7 +61,13 @@ pub(super) fn scan(file: &dyn ReadAt, finds: &mut Finds, job: Job<'_>) -> Result
 }
 
 /// Looks at what is at `at`, and returns the bytes up to where the next part may begin.
-fn step(feed: &mut Feed, at: u64, finds: &mut Finds) -> Result<u64> {
+fn step(
+    feed: &mut Feed,
+    checks: &mut Checks,
+    at: u64,
+    finds: &mut Finds,
+    job: Job<'_>,
+) -> Result<u64> {
     let here = feed.at(at, FRAME_HEADER_SIZE);
     let Some(nothing) = here.chunks_exact(ALIGN).position(begins_something) else {
         // The rest of the window holds nothing.
@@ -70,10 +80,11 @@ fn step(feed: &mut Feed, at: u64, finds: &mut Finds) -> Result<u64> {
     if magic == FRAME {
         if let Ok(header) = frame_header(here, at) {
             let whole = feed.at(at, FRAME_HEADER_SIZE + header.stored_len as usize);
-            if let Ok(frame) = open_frame(whole, at) {
-                take_frame(&frame, at, finds)?;
-                return Ok(frame.size);
+            if let Some(content) = checks.payload(&header, whole, at) {
+                take_frame(&header, content, at, finds)?;
+                return Ok(header.frame_size());
             }
+            job.check()?;
         }
     } else if let Some(page) = feed.at(at, PAGE_SIZE).first_chunk::<PAGE_SIZE>()
         && take_page(page, at, magic, finds)
@@ -88,16 +99,22 @@ fn begins_something(bytes: &[u8]) -> bool {
     magic == FRAME || magic == PAGE || magic == SUPERBLOCK || magic == TRAILER
 }
 
-fn take_frame(frame: &Opened<'_>, at: u64, finds: &mut Finds) -> Result<()> {
+fn take_frame(header: &FrameHeader, content: &[u8], at: u64, finds: &mut Finds) -> Result<()> {
     finds.frames_seen += 1;
+    if header.seal.is_some() {
+        // What it is about is inside.
+        finds.sealed(header.session, header.frame_size());
+        return Ok(());
+    }
+    let frame = Opened::of(header, content);
     match frame.kind {
-        FrameKind::Data | FrameKind::Delta => finds.block(frame, at, frame.size),
+        FrameKind::Data | FrameKind::Delta => finds.block(&frame, at, frame.size),
         FrameKind::Checkpoint => {
-            take_checkpoint(frame, at, finds);
+            take_checkpoint(&frame, at, finds);
             Ok(())
         }
         FrameKind::Meta => {
-            finds.meta(frame, at);
+            finds.meta(&frame, at);
             Ok(())
         }
         FrameKind::Parity | FrameKind::Pad => Ok(()),

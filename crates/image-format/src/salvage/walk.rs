@@ -1,21 +1,32 @@
 //! Block by block what is known, by the best evidence there is.
 
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 
 use super::covers::{Cover, cover_of, entries};
 use super::finds::BlockFrame;
-use super::{Evidence, Fate, Loss, Salvage, Stretch};
-use crate::ids::{BlockIndex, Digest};
+use super::{Evidence, Fate, Loss, Salvage, Sessions, Stretch};
+use crate::ids::{BlockIndex, Digest, Geometry};
 use crate::layout::{IndexEntry, Kind};
 use crate::limits::FRAME_ALIGN;
 
 /// Blocks that are looked at in one go where only frames are left.
 const FRAMES_ONLY: u64 = 1 << 16;
 
+/// Frames of one block that are remembered: an image has one, and a merged one a few.
+const FRAMES_OF_BLOCK_MAX: usize = 64;
+/// Those of them that are alike.
+const FRAMES_ALIKE_MAX: u8 = 16;
+
+/// Pages and checkpoints whose entries are kept: those that take turns where a walk goes from
+/// one to the other, and some for blocks that are asked for out of order.
+const RECENT_MAX: usize = 4;
+
 /// Stretches in block order, without gaps; see [`Salvage::walk`].
 pub struct Walk<'s> {
     salvage: &'s Salvage,
     at: BlockIndex,
+    limit: BlockIndex,
     queue: std::vec::IntoIter<Stretch>,
 }
 
@@ -28,10 +39,10 @@ impl Iterator for Walk<'_> {
                 self.at = stretch.end();
                 return Some(stretch);
             }
-            if self.at >= self.salvage.geometry.blocks() {
+            if self.at >= self.salvage.geometry.blocks().min(self.limit) {
                 return None;
             }
-            self.queue = self.salvage.segment(self.at, BlockIndex::MAX).into_iter();
+            self.queue = self.salvage.segment(self.at, self.limit).into_iter();
         }
     }
 }
@@ -40,13 +51,20 @@ impl Salvage {
     /// What is known about every block from `first` on.
     #[must_use]
     pub fn walk(&self, first: BlockIndex) -> Walk<'_> {
-        Walk { salvage: self, at: first, queue: Vec::new().into_iter() }
+        self.walk_to(first, BlockIndex::MAX)
+    }
+
+    /// What is known about the blocks from `first` on, up to but without `limit`. It costs no more
+    /// than these blocks, however many one page or checkpoint decides.
+    #[must_use]
+    pub fn walk_to(&self, first: BlockIndex, limit: BlockIndex) -> Walk<'_> {
+        Walk { salvage: self, at: first, limit, queue: Vec::new().into_iter() }
     }
 
     /// What is known about `block`; of one beyond the end, nothing.
     #[must_use]
     pub fn fate(&self, block: BlockIndex) -> Fate {
-        let found = self.segment(block, block.saturating_add(1)).into_iter().next();
+        let found = self.walk_to(block, block.saturating_add(1)).next();
         found.map_or(Fate::Lost(Loss::Unknown), |stretch| stretch.fate)
     }
 
@@ -124,7 +142,11 @@ impl Salvage {
                 let (run, fate) = (first.block - at, Fate::Lost(Loss::Unknown));
                 stretches.push(Stretch { first: at, run, fate });
             }
-            stretches.push(Stretch { first: first.block, run: 1, fate: self.of_these(same) });
+            stretches.push(Stretch {
+                first: first.block,
+                run: 1,
+                fate: of_these(same, &self.geometry, &self.wrote),
+            });
             at = first.block + 1;
             rest = later;
         }
@@ -132,30 +154,6 @@ impl Salvage {
             stretches.push(Stretch { first: at, run: to - at, fate: Fate::Lost(Loss::Unknown) });
         }
         stretches
-    }
-
-    /// Which of several frames with one block is the block. Those of a session that wrote this
-    /// image are where they were made; others came by merging, and may stand for another block
-    /// that is equal to what this one was once. Frames that differ are decided by that, and else
-    /// by nothing.
-    fn of_these(&self, frames: &[BlockFrame]) -> Fate {
-        let len = |frame: &&BlockFrame| frame.plain_len == self.geometry.block_len(frame.block);
-        let wrote = |frame: &&BlockFrame| self.wrote.has(frame.session);
-        let fitting: Vec<&BlockFrame> = frames.iter().filter(len).collect();
-        let own: Vec<&BlockFrame> = fitting.iter().copied().filter(wrote).collect();
-        let (by, candidates) = match own.is_empty() {
-            true => (Evidence::MovedFrame, fitting),
-            false => (Evidence::Frame, own),
-        };
-        let Some(first) = candidates.first() else { return Fate::Lost(Loss::Unknown) };
-        let alike = |frame: &&BlockFrame| {
-            (frame.leaf_prefix, frame.is_delta, frame.is_damaged)
-                == (first.leaf_prefix, first.is_delta, first.is_damaged)
-        };
-        if !candidates.iter().all(alike) {
-            return Fate::Lost(Loss::Conflict);
-        }
-        Fate::Decided(by, entry_of(first))
     }
 
     /// Frames, wherever they lie, whose block and leaf may be those of `entry`.
@@ -173,15 +171,76 @@ impl Salvage {
 
     fn entries_of(&self, cover: &Cover) -> Option<Arc<Vec<IndexEntry>>> {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, entries)) = &*recent
-            && *at == cover.at
-        {
-            return Some(Arc::clone(entries));
+        let known = recent.iter().position(|(at, _)| *at == cover.at);
+        let found = match known {
+            Some(place) => recent.remove(place),
+            None => (cover.at, Arc::new(entries(&*self.file, cover)?)),
+        };
+        if recent.len() == RECENT_MAX {
+            recent.remove(0);
         }
-        let entries = Arc::new(entries(&*self.file, cover)?);
-        *recent = Some((cover.at, Arc::clone(&entries)));
-        Some(entries)
+        recent.push(found.clone());
+        Some(found.1)
     }
+}
+
+/// Which of several frames with one block is the block. Those of a session that wrote this
+/// image are where they were made; others came by merging, and may stand for another block
+/// that is equal to what this one was once. Frames that differ are decided by that, and else
+/// by nothing.
+fn of_these(frames: &[BlockFrame], geometry: &Geometry, wrote: &Sessions) -> Fate {
+    let len = |frame: &&BlockFrame| frame.plain_len == geometry.block_len(frame.block);
+    let own = |frame: &&BlockFrame| wrote.has(frame.session);
+    let fitting: Vec<&BlockFrame> = frames.iter().filter(len).collect();
+    let own: Vec<&BlockFrame> = fitting.iter().copied().filter(own).collect();
+    let (by, candidates) = match own.is_empty() {
+        true => (Evidence::MovedFrame, fitting),
+        false => (Evidence::Frame, own),
+    };
+    let Some(first) = candidates.first() else { return Fate::Lost(Loss::Unknown) };
+    let alike = |frame: &&BlockFrame| {
+        (frame.leaf_prefix, frame.is_delta, frame.is_damaged)
+            == (first.leaf_prefix, first.is_delta, first.is_damaged)
+    };
+    if !candidates.iter().all(alike) {
+        return Fate::Lost(Loss::Conflict);
+    }
+    Fate::Decided(by, entry_of(first))
+}
+
+/// Leaves few frames of a block that has many, so that asking for it again and again is cheap:
+/// what [`Salvage::fate`] says of it stays the same. `frames` are in order of block and address.
+pub(super) fn leave_few_of_each(
+    frames: &mut Vec<BlockFrame>,
+    geometry: &Geometry,
+    wrote: &Sessions,
+) {
+    let class = |frame: &BlockFrame| match wrote.has(frame.session) {
+        _ if frame.plain_len != geometry.block_len(frame.block) => 2,
+        true => 0,
+        false => 1,
+    };
+    let is_many = |group: &[BlockFrame]| group.len() > FRAMES_OF_BLOCK_MAX;
+    if !frames.chunk_by(|a, b| a.block == b.block).any(is_many) {
+        return;
+    }
+    let mut left = Vec::new();
+    for group in frames.chunk_by_mut(|a, b| a.block == b.block) {
+        if !is_many(group) {
+            left.extend_from_slice(group);
+            continue;
+        }
+        group.sort_by_key(class);
+        let mut alike: HashMap<_, u8> = HashMap::new();
+        let few = group.iter().filter(|frame| {
+            let about = (frame.leaf_prefix, frame.is_delta, frame.is_damaged, class(frame));
+            let count = alike.entry(about).or_default();
+            *count = count.saturating_add(1);
+            *count <= FRAMES_ALIKE_MAX
+        });
+        left.extend(few.take(FRAMES_OF_BLOCK_MAX));
+    }
+    *frames = left;
 }
 
 /// The entry an index may have had for a frame, with as much of the leaf as its header has.
@@ -194,4 +253,54 @@ fn entry_of(frame: &BlockFrame) -> IndexEntry {
     let mut leaf = Digest::default();
     leaf.0[..8].copy_from_slice(&frame.leaf_prefix);
     IndexEntry { address: frame.at, leaf, ..IndexEntry::run(frame.block, 1, kind) }
+}
+
+#[cfg(test)]
+mod tests {
+    use aiv_testkit::Random;
+
+    use super::*;
+    use crate::ids::BlockSize;
+
+    #[test]
+    fn leaving_few_frames_of_a_block_changes_nothing_that_is_said_of_it() {
+        let size = BlockSize::new(16384).unwrap();
+        let geometry = Geometry::new(10 << 14, size, 512).unwrap();
+        let wrote = Sessions(vec![true, false]);
+        let (mut conflicts, mut cut) = (0, 0);
+        for seed in 0..400 {
+            let mut random = Random::new(&[seed]);
+            // Of many frames that are alike, sometimes one is not.
+            let odd = [2, 50, 100_000][random.below(3)];
+            let mut frames = Vec::new();
+            for block in 0..10 {
+                for at in 0..random.below(300) as u64 {
+                    let mut one_in = |n: usize| random.below(n) == 0;
+                    frames.push(BlockFrame {
+                        block,
+                        at: at * 64,
+                        leaf_prefix: [u8::from(one_in(odd)); 8],
+                        plain_len: if one_in(3) { 100 } else { 16384 },
+                        session: u16::from(!one_in(2 + odd)),
+                        is_delta: one_in(odd * 2),
+                        is_damaged: false,
+                    });
+                }
+            }
+            let mut few = frames.clone();
+            leave_few_of_each(&mut few, &geometry, &wrote);
+            for block in 0..10 {
+                let of = |all: &[BlockFrame]| -> Vec<BlockFrame> {
+                    all.iter().copied().filter(|frame| frame.block == block).collect()
+                };
+                let (all, left) = (of(&frames), of(&few));
+                assert!(left.len() <= FRAMES_OF_BLOCK_MAX);
+                assert_eq!(of_these(&left, &geometry, &wrote), of_these(&all, &geometry, &wrote));
+                conflicts +=
+                    usize::from(of_these(&all, &geometry, &wrote) == Fate::Lost(Loss::Conflict));
+                cut += usize::from(left.len() < all.len());
+            }
+        }
+        assert!(conflicts > 500 && cut > 2000, "{conflicts} {cut}");
+    }
 }

@@ -1,8 +1,8 @@
 //! Which image a file holds, and which sessions made its frames.
 
-use aiv_volume_io::ReadAt;
+use aiv_volume_io::{Job, ReadAt};
 
-use super::finds::{Finds, MetaFrame};
+use super::finds::{Finds, MetaFrame, Session};
 use super::open::open_frame;
 use super::{Hints, Identity, KnownBy, Sessions};
 use crate::codec::Decoder;
@@ -10,8 +10,13 @@ use crate::error::{Error, Result, Section, Unsalvageable};
 use crate::ids::{Geometry, ImageId, SessionTag};
 use crate::image::read_page;
 use crate::layout::{FRAME_HEADER_SIZE, Superblock};
-use crate::limits::{META_SECTION_MAX, PAGE_SIZE};
+use crate::limits::{META_SECTION_MAX, ORIGINS_MAX, PAGE_SIZE};
 use crate::meta::{Meta, SectionType};
+
+/// Bytes of the longest section of origins: each of them is an item with a head of 8 bytes. Of
+/// these sections all are read, of the others the last.
+const ORIGINS_LEN_MAX: u32 = 16_384 * (8 + 12);
+const _: () = assert!(ORIGINS_LEN_MAX as usize == ORIGINS_MAX * (8 + size_of::<SessionTag>()));
 
 /// What a superblock in its place says.
 pub(super) struct Known {
@@ -47,6 +52,7 @@ pub(super) fn identify(
     file: &dyn ReadAt,
     finds: &mut Finds,
     known: Option<Known>,
+    job: Job<'_>,
 ) -> Result<(Identity, Sessions)> {
     let (superblock, mut by, in_front) = match known {
         Some(Known { superblock, by, shift }) => (Some(superblock), by, shift),
@@ -59,7 +65,15 @@ pub(super) fn identify(
     let Some(first) = first else {
         return Err(Error::Unsalvageable(Unsalvageable::Nothing));
     };
-    let ours = sessions(file, finds, first, superblock.is_some());
+    let Session { frames, sealed, .. } = finds.sessions[usize::from(first)];
+    if superblock.as_ref().is_some_and(Superblock::is_sealed) {
+        return Err(Error::Unsalvageable(Unsalvageable::Sealed));
+    }
+    // Nothing makes sealed frames and others in one session.
+    if superblock.is_none() && sealed > frames / 2 {
+        return Err(Error::Unsalvageable(Unsalvageable::SealedFrames { count: sealed }));
+    }
+    let ours = sessions(file, finds, first, superblock.is_some(), job)?;
     let image = match &superblock {
         Some(superblock) => Some(superblock.image),
         None => most(finds.trailers.iter().map(|(_, trailer)| trailer.image))
@@ -124,7 +138,13 @@ fn most(ids: impl Iterator<Item = ImageId>) -> Option<ImageId> {
 
 /// The session that began the image, and every one that its checkpoints and META list. Only
 /// what lists the first one is asked: an image inside the disk may share others.
-fn sessions(file: &dyn ReadAt, finds: &mut Finds, first: u16, certain: bool) -> Sessions {
+fn sessions(
+    file: &dyn ReadAt,
+    finds: &mut Finds,
+    first: u16,
+    certain: bool,
+    job: Job<'_>,
+) -> Result<Sessions> {
     let tag = finds.sessions[usize::from(first)].tag;
     let mut tags = vec![tag];
     if certain {
@@ -137,6 +157,7 @@ fn sessions(file: &dyn ReadAt, finds: &mut Finds, first: u16, certain: bool) -> 
         let meta = finds.meta.iter().filter(|m| m.section == SectionType::Origins.code());
         let meta: Vec<MetaFrame> = meta.copied().collect();
         for section in read_sections(file, &meta) {
+            job.check()?;
             if section.origins.contains(&tag) {
                 tags.extend(section.origins);
             }
@@ -164,7 +185,7 @@ fn sessions(file: &dyn ReadAt, finds: &mut Finds, first: u16, certain: bool) -> 
     if certain {
         finds.sessions[usize::from(first)].wrote = true;
     }
-    Sessions(sessions)
+    Ok(Sessions(sessions))
 }
 
 fn origins_at(file: &dyn ReadAt, at: u64) -> Option<Vec<SessionTag>> {
@@ -188,7 +209,8 @@ pub(super) fn read_section(file: &dyn ReadAt, frame: &MetaFrame, meta: &mut Meta
     let section = SectionType::from_code(frame.section)?;
     let bytes = read_frame(file, frame.at)?;
     let opened = open_frame(&bytes, frame.at).ok()?;
-    if opened.plain_len > META_SECTION_MAX || opened.subject != frame.section {
+    let most = if section == SectionType::Origins { ORIGINS_LEN_MAX } else { META_SECTION_MAX };
+    if opened.plain_len > most || opened.subject != frame.section {
         return None;
     }
     let mut plain = vec![0; opened.plain_len as usize];
@@ -223,7 +245,8 @@ pub(super) fn geometry(
         0 => (hints.len, 512),
         len => (Some(len), meta.disk.logical_sector),
     };
-    let frames = finds.frames.iter().filter(|f| ours.has(f.session)).map(|f| f.block + 1);
+    let frames =
+        finds.frames.iter().filter(|f| ours.has(f.session)).map(|f| f.block.saturating_add(1));
     let checkpoints = finds.checkpoints.iter().filter(|c| ours.has(c.session));
     let blocks = frames.chain(checkpoints.map(|c| c.next_block)).max().unwrap_or(0);
     let at_least = blocks.saturating_mul(block_size.get().into());

@@ -54,9 +54,7 @@ impl Image {
             seal.mode = Mode::Authenticated;
         }
         if let Some([first, second]) = self.slot_copies()? {
-            let damaged = |error: aiv_keys::Error| {
-                Fault::Slots(error.to_string()).at(Section::KeySlots, self.slot_places()[0])
-            };
+            let damaged = |error| fault(error).at(Section::KeySlots, self.slot_places()[0]);
             let areas = KeyArea::sound([&first, &second]).map_err(damaged)?;
             let ours = areas.iter().find(|area| area.prove(key).is_ok());
             let ours = ours.ok_or_else(|| damaged(aiv_keys::Error::Forged))?;
@@ -77,9 +75,17 @@ impl Image {
                 None => Err(aiv_keys::Error::Forged),
             });
             if let Err(error) = checked {
-                found.push(Fault::Slots(error.to_string()).at(Section::KeySlots, offset));
+                found.push(fault(error).at(Section::KeySlots, offset));
             }
         }
         Ok(found)
     }
+}
+
+/// What is wrong with the key slots, without saying once more that they are damaged.
+fn fault(error: aiv_keys::Error) -> Fault {
+    Fault::Slots(match error {
+        aiv_keys::Error::Damaged(damage) => damage.to_string(),
+        other => other.to_string(),
+    })
 }

@@ -2,6 +2,7 @@
 //! to the bytes its hash names.
 
 mod checkpoints;
+mod frames;
 mod parity;
 mod tree_check;
 mod windows;
@@ -137,6 +138,7 @@ impl Image {
         let total = if depth == Depth::Quick { 0 } else { self.trailer().stored_offset };
         job.progress.begin(Step::VerifyImage, total);
         self.verify_tail(&mut report)?;
+        self.verify_meta(&mut report);
         self.verify_segments(&mut report)?;
         let index_sound = match (locked, without_parent) {
             (true, _) => false,
@@ -146,9 +148,19 @@ impl Image {
         self.verify_stored_list(&mut report)?;
         self.verify_page_parity(&mut report, job)?;
         if depth != Depth::Quick {
-            self.verify_bytes_and_blocks(&mut report, depth, parent, index_sound, job)?;
+            let in_row =
+                self.verify_bytes_and_blocks(&mut report, depth, parent, index_sound, job)?;
             if index_sound {
                 self.verify_checkpoints(&mut report, job)?;
+            }
+            // Where bytes are not what was written, frames are not either: that is told already.
+            let explains = |told: &Corrupt, found: &Corrupt| {
+                told.section == Section::StoredPiece || told.offset == found.offset
+            };
+            if let Some(found) = in_row
+                && !report.damage.iter().any(|told| explains(told, &found))
+            {
+                report.note(found);
             }
         }
         job.progress.end(Step::VerifyImage);
@@ -160,8 +172,8 @@ impl Image {
     fn verify_tail(&self, report: &mut VerifyReport) -> Result<()> {
         let len = self.trailer().file_len;
         let offset = len - 2 * PAGE_SIZE as u64;
-        let copy = read_page(&*self.file, offset)?;
-        let copy = Superblock::from_bytes(&copy, Section::SuperblockCopy, offset);
+        let page = read_page(&*self.file, offset)?;
+        let copy = Superblock::from_bytes(&page, Section::SuperblockCopy, offset);
         let copy = copy.map_err(|error| match error {
             Error::Foreign(_) => Fault::Magic.at(Section::SuperblockCopy, offset),
             Error::Unsupported(_) => {
@@ -170,9 +182,8 @@ impl Image {
             }
             other => other,
         });
-        if let Some(copy) = report.keep(copy)?
-            && copy != *self.superblock()
-        {
+        // Also where they only differ in what means nothing.
+        if report.keep(copy)?.is_some() && page != *self.superblock_page {
             let (field, other) = ("content", "superblock");
             let fault = Fault::Differs { field, other };
             report.note(Corrupt { section: Section::SuperblockCopy, offset, fault });
@@ -195,6 +206,22 @@ impl Image {
         Ok(())
     }
 
+    /// What META says and no reader needs, so that opening does not refuse it.
+    fn verify_meta(&self, report: &mut VerifyReport) {
+        if !self.has_meta() {
+            return;
+        }
+        let offset = self.trailer().meta_offset;
+        let mut note = |fault| report.note(Corrupt { section: Section::Meta, offset, fault });
+        if self.meta().manifest.full_number == 0 {
+            let (field, found) = ("number of the full image", 0);
+            note(Fault::Value { field, found, allowed: "1 and more" });
+        }
+        if !self.meta().origins.contains(&self.superblock().session) {
+            note(Fault::Differs { field: "origins", other: "session of the superblock" });
+        }
+    }
+
     /// Both trailers were written with the key; opening has looked at one of them.
     fn verify_trailer_codes(&self, report: &mut VerifyReport) -> Result<()> {
         let Some(key) = &self.key else { return Ok(()) };
@@ -205,7 +232,7 @@ impl Image {
             let page = read_page(&*self.file, offset)?;
             // One that is damaged was noted when the image was opened.
             let Ok(trailer) = Trailer::from_bytes(&page, copy, offset) else { continue };
-            if trailer.mac_of(key) != trailer.mac {
+            if trailer.mac_of(key, &self.superblock_page) != trailer.mac {
                 let fault = Fault::Sealed;
                 report.note(Corrupt { section: Section::Trailer, offset, fault });
             }
@@ -325,7 +352,7 @@ impl Image {
     }
 
     /// One pass over the file in windows: each piece against the list, each frame that begins
-    /// in the window against the index.
+    /// in the window against the index. Returns what is wrong with the row of all frames.
     fn verify_bytes_and_blocks(
         &self,
         report: &mut VerifyReport,
@@ -333,13 +360,14 @@ impl Image {
         parent: Option<&dyn ParentState>,
         index_sound: bool,
         job: Job<'_>,
-    ) -> Result<()> {
+    ) -> Result<Option<Corrupt>> {
         let shared = Mutex::new(std::mem::take(report));
         let entries = index_sound.then(|| self.entries(0));
         let windows = Windows::new(self, entries);
         let stripes = parity::StripeCheck::new(self);
-        let outcome = windows.par_bridge().try_for_each_init(
-            || WindowChecker::new(self, depth, parent, stripes.as_ref()),
+        let frames = frames::FrameWalk::new(self);
+        let outcome: Result<()> = windows.par_bridge().try_for_each_init(
+            || WindowChecker::new(self, depth, parent, stripes.as_ref(), &frames),
             |checker, window| {
                 job.check()?;
                 let window = window?;
@@ -351,7 +379,8 @@ impl Image {
             },
         );
         *report = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
-        outcome
+        outcome?;
+        frames.finish()
     }
 }
 

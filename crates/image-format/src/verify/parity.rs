@@ -108,10 +108,10 @@ impl<'a> StripeCheck<'a> {
         let payload_len = if is_last { LAST_PAYLOAD } else { PARITY_LEN };
         parity.resize(payload_len, 0);
         let file = &*self.image.file;
-        let candidates = self.stripes.candidates(file, stripe);
         let mut fault = Fault::Differs { field: "place", other: "stripe before it" };
         let mut place = end;
-        for address in candidates.map_err(Error::io("read image", end))? {
+        for address in self.stripes.search(file, stripe) {
+            let address = address.map_err(Error::io("read image", end))?;
             let mut frame = vec![0; FRAME_HEADER_SIZE + payload_len];
             file.read_exact_at(&mut frame, address).map_err(Error::io("read frame", address))?;
             let (header, payload) = frame.split_at(FRAME_HEADER_SIZE);

@@ -2,6 +2,7 @@
 
 use aiv_volume_io::ReadAt;
 
+use super::frames::FrameWalk;
 use super::parity::StripeCheck;
 use super::{Depth, VerifyReport, read_pieces};
 use crate::block::{BaseBlock, Buffer, Scratch, Working, check_frame, decode_frame, no_parent};
@@ -93,6 +94,7 @@ pub(super) struct WindowChecker<'a> {
     depth: Depth,
     parent: Option<&'a dyn ParentState>,
     stripes: Option<&'a StripeCheck<'a>>,
+    frames: &'a FrameWalk<'a>,
     scratch: Scratch,
     window: Buffer,
     block: Buffer,
@@ -104,9 +106,10 @@ impl<'a> WindowChecker<'a> {
         depth: Depth,
         parent: Option<&'a dyn ParentState>,
         stripes: Option<&'a StripeCheck<'a>>,
+        frames: &'a FrameWalk<'a>,
     ) -> Self {
         let (window, block) = (Buffer::default(), Buffer::default());
-        Self { image, depth, parent, stripes, scratch: Scratch::default(), window, block }
+        Self { image, depth, parent, stripes, frames, scratch: Scratch::default(), window, block }
     }
 
     /// Compares every byte of the window with the stored list and every frame with the index.
@@ -127,6 +130,7 @@ impl<'a> WindowChecker<'a> {
         if let Some(stripes) = self.stripes {
             stripes.take(window.start, &bytes[..in_memory(window.len())], &mut report)?;
         }
+        self.frames.take(window.start, in_memory(window.len()), bytes)?;
         for entry in &window.entries {
             let len = self.image.geometry().block_len(entry.block) as usize;
             let block = self.block.of_len(len);

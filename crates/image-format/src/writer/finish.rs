@@ -92,15 +92,16 @@ impl ImageWriter<'_> {
             mac: Digest::default(),
             session: self.session,
         };
+        let superblock = self.superblock.to_bytes();
         let trailer = match &self.seal {
             None => trailer,
-            Some(seal) => Trailer { mac: trailer.mac_of(&seal.key), ..trailer },
+            Some(seal) => Trailer { mac: trailer.mac_of(&seal.key, &superblock), ..trailer },
         };
         let slots = self.seal.as_ref().and_then(|seal| seal.slots.as_deref()).unwrap_or_default();
         self.file.append(&trailer.to_bytes(1))?;
         self.file.append(slots)?;
         self.file.append_zeros(in_memory(trailer_gap(features)) - slots.len())?;
-        self.file.append(&self.superblock.to_bytes())?;
+        self.file.append(&superblock)?;
         self.file.append(&trailer.to_bytes(2))?;
         self.file.sync()?;
         Ok(ImageSummary { trailer, roots: tree.roots })

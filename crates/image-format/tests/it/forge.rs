@@ -95,6 +95,12 @@ impl Forgery {
         Arc::new(self.bytes)
     }
 
+    /// Makes only the superblocks fit themselves again.
+    pub(crate) fn seal_superblocks_only(mut self) -> Arc<Vec<u8>> {
+        self.seal_superblocks();
+        Arc::new(self.bytes)
+    }
+
     /// Makes only the trailers fit themselves again.
     pub(crate) fn seal_trailers_only(mut self) -> Arc<Vec<u8>> {
         self.seal_trailers();

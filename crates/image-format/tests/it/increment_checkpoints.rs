@@ -160,6 +160,8 @@ fn checkpoints_that_leave_out_the_last_entry_are_found() {
     let len = u32::try_from(HEAD + ORIGIN).unwrap().to_le_bytes();
     let header = last - 64;
     let mut forgery = forgery.at(last + 36, &[0]).at(header + 40, &len).at(header + 44, &len);
+    let gone = last + HEAD + ORIGIN..last + HEAD + ORIGIN + 48;
+    forgery.bytes[gone].fill(0);
     let frame = forgery.areas.frames.iter_mut().find(|f| f.payload.start == last).unwrap();
     frame.payload.end = last + HEAD + ORIGIN;
     let image = open(&forgery.seal()).unwrap();

@@ -2,18 +2,20 @@
 
 use std::sync::Arc;
 
-use aiv_image_format::salvage::Hints;
+use aiv_image_format::salvage::{Fate, Hints, Loss};
 use aiv_image_format::{BlockSize, Compression};
 use aiv_testkit::Random;
 use aiv_volume_io::MemDisk;
 use proptest::prelude::*;
 
+use crate::areas::{Areas, DATA, PAGE};
+use crate::counted::Counted;
 use crate::damage::for_each;
 use crate::forge::{Forgery, crc};
 use crate::memory::peak_of;
 use crate::mutants::{Dice, base, mutate};
 use crate::patched::Patched;
-use crate::recipe::noise;
+use crate::recipe::{Block, Fill, Recipe, noise};
 use crate::salvage::{hints, no_base, read, recipe, scan};
 
 /// Blocks of a forged disk that are read.
@@ -158,4 +160,87 @@ fn frames_without_end_and_sessions_without_end_cost_no_more_than_their_file() {
         // Vectors double, and their old half exists while they do.
         assert!(peak < 3 * len + MEMORY_MAX, "{peak} bytes for a file of {len}");
     }
+}
+
+/// A header that says it has a payload of `len` bytes.
+fn forged_header(kind: u8, session: [u8; 12], len: u32) -> Vec<u8> {
+    let mut header = tiny(kind, 0, 0, &[])[..60].to_vec();
+    header[8..20].copy_from_slice(&session);
+    header[40..48].copy_from_slice(&[len.to_le_bytes(), len.to_le_bytes()].concat());
+    let own = crc(b"aiv.fram", &[&header]);
+    [header, own.to_le_bytes().to_vec()].concat()
+}
+
+/// What follows is summed again for every header, unless something remembers it.
+#[test]
+fn a_file_full_of_forged_headers_is_read_once_and_hides_no_frame() {
+    let blocks: Vec<_> = (0..40).map(|seed| (Block::Data(Fill::Noise(seed)), 1)).collect();
+    let recipe = Recipe { compression: Compression::None, ..Recipe::new(&blocks) };
+    let image = recipe.build();
+    // Sound frames among forged headers, and at their end what all of them may reach.
+    let mut bytes = image[..PAGE].to_vec();
+    let header = forged_header(1, recipe.superblock().session.0, 2 << 20);
+    for frame in Areas::of(&image).frames.iter().filter(|frame| frame.kind == DATA) {
+        (0..2000).for_each(|_| bytes.extend_from_slice(&header));
+        bytes.extend_from_slice(&image[frame.header.start..frame.padding.end]);
+    }
+    bytes.resize(bytes.len() + (2 << 20), 0);
+    let bytes = Arc::new(bytes);
+    let file = Counted::new(&bytes);
+    let salvage = scan(file.clone(), &hints(&recipe)).unwrap();
+    assert!(file.take() < bytes.len() as u64 + 16 * PAGE as u64);
+    let found: Vec<_> = read(&salvage).into_iter().map(|read| read.unwrap().1).collect();
+    assert!(found.into_iter().eq(recipe.expected().into_iter().map(|e| e.bytes)));
+}
+
+#[test]
+fn frames_of_one_block_without_end_are_asked_for_at_no_cost() {
+    let recipe = Recipe::new(&[(Block::Data(Fill::Words(1)), 4)]);
+    let image = recipe.build();
+    let session = recipe.superblock().session.0;
+    let mut bytes = image[..PAGE].to_vec();
+    for n in 0..100_000u64 {
+        let mut frame = tiny(1, 0, 3, &n.to_le_bytes());
+        frame[8..20].copy_from_slice(&session);
+        let own = crc(b"aiv.fram", &[&frame[..60]]);
+        frame[60..64].copy_from_slice(&own.to_le_bytes());
+        bytes.extend(frame);
+    }
+    let salvage = scan(Arc::new(MemDisk::from_bytes(bytes)), &hints(&recipe)).unwrap();
+    assert_eq!(salvage.frames_seen(), 100_000);
+    // Ten thousand million looks, if each were at all of them.
+    assert!((0..100_000).all(|_| salvage.fate(3) == Fate::Lost(Loss::Unknown)));
+}
+
+/// Half of the pages of an index are left, and between them the checkpoints: entries of both are
+/// read once.
+#[test]
+fn pages_and_checkpoints_that_take_turns_are_read_once() {
+    let blocks: Vec<_> = (0..4000).flat_map(|_| [(Block::Zero, 1), (Block::Unused, 1)]).collect();
+    let recipe = Recipe { checkpoint_every: 8000, small_meta: true, ..Recipe::new(&blocks) };
+    let mut bytes = recipe.build().to_vec();
+    let areas = Areas::of(&bytes);
+    assert!(areas.leaf_pages > 90);
+    for page in (1..areas.leaf_pages).step_by(2) {
+        bytes[areas.index.start + page * PAGE..][..PAGE].fill(0);
+    }
+    let bytes = Arc::new(bytes);
+    let file = Counted::new(&bytes);
+    let salvage = scan(file.clone(), &hints(&recipe)).unwrap();
+    file.take();
+    let mut by = std::collections::BTreeMap::new();
+    for stretch in salvage.walk(0) {
+        let Fate::Decided(evidence, _) = stretch.fate else { panic!("{stretch:?}") };
+        *by.entry(evidence).or_insert(0) += stretch.run;
+    }
+    assert!(by.values().all(|blocks| *blocks > 3000) && by.len() == 2, "{by:?}");
+    let read = file.take();
+    assert!(read < 2 * bytes.len() as u64, "{read} bytes of {}", bytes.len());
+    // One block at a time, too, as somebody asks who lays files over each other.
+    for block in 0..8000 {
+        let walked: Vec<_> = salvage.walk_to(block, block + 1).collect();
+        assert_eq!((walked.len(), walked[0].run), (1, 1));
+    }
+    let read = file.take();
+    assert!(read < 2 * bytes.len() as u64, "{read} bytes of {}", bytes.len());
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use aiv_image_format::salvage::{Evidence, Fate, Hints, KnownBy, Loss};
-use aiv_image_format::{Compression, Kind};
+use aiv_image_format::{Compression, Error, Kind, Unsalvageable};
 use aiv_volume_io::MemDisk;
 
 use crate::areas::{Areas, DATA, PAGE};
@@ -115,4 +115,44 @@ fn an_image_that_needs_a_newer_program_is_refused_by_name() {
     let forged = crate::forge::Forgery::of(&recipe.build()).superblock(16, &[1 << 5]).seal();
     let refused = scan(Arc::new(Patched::new(&forged)), &hints(&recipe)).err().unwrap();
     assert!(refused.to_string().contains("dedup-store"), "{refused}");
+}
+
+#[test]
+fn a_sealed_image_is_refused_as_sealed_with_and_without_its_heads() {
+    let recipe = crate::sealed::sealed();
+    let bytes = recipe.build();
+    let copy = bytes.len() - 2 * PAGE;
+    for gone in [vec![], vec![0]] {
+        let file = gone.iter().fold(Patched::new(&bytes), |f, &at| f.with(at, &[0; PAGE]));
+        let error = scan(Arc::new(file), &hints(&recipe)).err().unwrap();
+        assert!(matches!(error, Error::Unsalvageable(Unsalvageable::Sealed)), "{error}");
+    }
+    let sealed = Areas::of(&bytes).frames.iter().filter(|f| [1, 3].contains(&f.kind)).count();
+    let headless = Patched::new(&bytes).with(0, &[0; PAGE]).with(copy, &[0; PAGE]);
+    for cut in [bytes.len(), bytes.len() - (90 << 10)] {
+        let error = scan(Arc::new(headless.clone().cut(cut)), &hints(&recipe)).err().unwrap();
+        let Error::Unsalvageable(Unsalvageable::SealedFrames { count }) = error else {
+            panic!("{error}");
+        };
+        assert!(count >= sealed as u64 - 1, "{count} of {sealed}");
+    }
+    // A superblock that lies anywhere else.
+    let stray = [vec![0; 8 * PAGE], bytes[..bytes.len() - (90 << 10)].to_vec()].concat();
+    let error = scan(Arc::new(MemDisk::from_bytes(stray)), &hints(&recipe)).err().unwrap();
+    assert!(matches!(error, Error::Unsalvageable(Unsalvageable::Sealed)), "{error}");
+}
+
+#[test]
+fn an_authenticated_image_is_salvaged_as_one_without_a_key() {
+    use aiv_image_format::{Mode, Seal};
+    let recipe = crate::sealed::sealed();
+    let seal = recipe.seal.clone().map(|seal| Seal { mode: Mode::Authenticated, ..seal });
+    let recipe = Recipe { seal, ..recipe };
+    let bytes = recipe.build();
+    let headless = Patched::new(&bytes).with(0, &[0; PAGE]).cut(bytes.len() - (90 << 10));
+    for file in [Patched::new(&bytes), headless] {
+        let salvage = scan(Arc::new(file), &hints(&recipe)).unwrap();
+        let found = read(&salvage).into_iter().map(|read| read.unwrap().1);
+        assert!(found.eq(recipe.expected().into_iter().map(|e| e.bytes)));
+    }
 }

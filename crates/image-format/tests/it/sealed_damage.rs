@@ -97,6 +97,57 @@ fn a_forged_trailer_is_refused_with_the_key_and_cannot_be_told_without() {
     }
 }
 
+/// What nobody but META compares with the superblock is not left to META, which may be damaged.
+#[test]
+fn a_superblock_forged_to_a_shorter_disk_beside_damaged_meta_is_refused_with_the_key() {
+    let blocks: Vec<_> = (0..50).flat_map(|_| [(Block::Zero, 1), (Block::Unused, 1)]).collect();
+    for mode in [Mode::Sealed, Mode::Authenticated] {
+        let seal = small().seal.map(|seal| Seal { mode, ..seal });
+        let bytes = Recipe { small_meta: true, seal, ..Recipe::new(&blocks) }.build();
+        let areas = Areas::of(&bytes);
+        assert_eq!(areas.leaf_pages, 2, "a border between pages to cut at");
+        let meta = areas.meta.start + 100;
+        let cut = Forgery::of(&bytes)
+            .superblock(160, &(84u64 * (16 << 10)).to_le_bytes())
+            .at(meta, &[bytes[meta] ^ 1])
+            .seal_superblocks_only();
+        let error = open_with(&cut, &Keys::of(key())).err().unwrap();
+        assert!(matches!(error, Error::Forged { .. }), "{mode:?}: {error}");
+        // Of one forged copy, too, as soon as it is the one that counts.
+        let first = areas.superblock.start + 192;
+        let other = Forgery::of(&bytes).at(first, b"another").seal_superblocks_only();
+        let error = open_with(&other, &Keys::of(key())).err().unwrap();
+        assert!(matches!(error, Error::Forged { .. }), "{mode:?}: {error}");
+        let mut other = other.to_vec();
+        other.copy_within(areas.superblock.clone(), areas.superblock_copy.start);
+        other[areas.superblock].fill(0);
+        let error = open_with(&Arc::new(other), &Keys::of(key())).err().unwrap();
+        assert!(matches!(error, Error::Forged { .. }), "{mode:?}: {error}");
+    }
+}
+
+#[test]
+fn a_damaged_superblock_beside_a_sound_copy_opens_with_the_key() {
+    let recipe = small();
+    let mut bytes = recipe.build().to_vec();
+    bytes[170] ^= 1;
+    let image = open_with(&Arc::new(bytes), &Keys::of(key())).unwrap();
+    assert_eq!(image.damage().len(), 1);
+    assert!(image.has_meta());
+}
+
+/// Rows of features are for messages only; both copies hold the same ones all the same.
+#[test]
+fn a_superblock_copy_with_other_bytes_of_no_meaning_is_found() {
+    let bytes = small().build();
+    let row = Areas::of(&bytes).superblock_copy.start + 224 + 31 * 48;
+    let changed = Forgery::of(&bytes).at(row, &[3, 60, 0, 0, b'x']).seal_superblocks_only();
+    let image = open_with(&changed, &Keys::of(key())).unwrap();
+    let report = image.verify(Depth::Quick, Job::silent()).unwrap();
+    assert_eq!(report.damage.len(), 1, "{:?}", report.damage);
+    assert!(report.damage[0].to_string().contains("superblock"), "{:?}", report.damage);
+}
+
 #[test]
 fn one_trailer_forged_beside_a_true_one_is_found() {
     let recipe = small();
@@ -272,6 +323,8 @@ fn every_changed_byte_of_the_key_slots_is_found_with_and_without_the_key() {
             let image = Image::open_with(Arc::new(Patched::new(&bytes).flipped(at, 3)), &keys);
             let report = image.unwrap().verify(Depth::Quick, Job::silent()).unwrap();
             assert_eq!(report.damage_count, 1, "byte {at}");
+            let text = report.damage[0].to_string();
+            assert_eq!(text.matches("is damaged").count(), 1, "{text}");
         }
     }
 }

@@ -230,3 +230,15 @@ fn a_retired_key_stays_retired_and_opens_as_before() {
     assert!(more.is_retired());
     assert_eq!(area.retire(&ChainKey::new([1; 32])), Err(Error::Forged));
 }
+
+/// `docs/format.md`, section 15.3, and what people are told who have the wrong thing of it.
+#[test]
+fn slots_are_called_what_the_document_calls_them() {
+    use SlotKind::{KeyFile, Passphrase, Recipient, RecoveryCode};
+    let document = include_str!("../../../../docs/format.md");
+    for (code, kind) in [(1, Passphrase), (2, KeyFile), (3, RecoveryCode), (4, Recipient)] {
+        assert!(document.contains(&format!("| {code} {kind} |")), "{kind}");
+    }
+    let wrong = Error::WrongKey { kind: Recipient, slots: 1 };
+    assert!(wrong.to_string().starts_with("the recipient's secret key does not"), "{wrong}");
+}

@@ -229,3 +229,10 @@ proptest! {
         let _ = Credential::from_key_file(text.as_bytes());
     }
 }
+
+#[test]
+fn what_is_wrong_is_said_once_by_an_error_and_what_it_comes_from() {
+    let error = KeyArea::parse(&[0; 7]).unwrap_err();
+    assert_eq!(error.to_string(), "the key-slot area is damaged: 7 bytes long, a copy has 32768");
+    assert!(std::error::Error::source(&error).is_none());
+}

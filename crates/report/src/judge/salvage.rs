@@ -20,7 +20,29 @@ pub(super) fn judge_salvage(error: &Unsalvageable) -> Option<Verdict> {
         Unsalvageable::BlockSize => {
             failed("size_needed", "give the size of a block with --block-size; 64K is usual")
         }
+        Unsalvageable::Sealed | Unsalvageable::SealedFrames { .. } => Some(Verdict {
+            code: "sealed",
+            exit: Exit::Locked,
+            hint: "`aiv verify --repair --to DIR` makes a sealed image whole again without its key, \
+                   where its parity or another copy (`--from DIR`) has what is lost; else use an \
+                   older point",
+        }),
         Unsalvageable::Nothing => failed("nothing_left", "look for another copy of the file"),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sealed_image_ends_as_everything_that_lacks_a_key_and_with_a_way_on() {
+        for error in [Unsalvageable::Sealed, Unsalvageable::SealedFrames { count: 3 }] {
+            let verdict = judge_salvage(&error).unwrap();
+            assert_eq!((verdict.code, verdict.exit.status()), ("sealed", 6));
+            assert!(verdict.hint.contains("--repair"));
+        }
+        assert_eq!(judge_salvage(&Unsalvageable::Nothing).unwrap().exit.status(), 1);
     }
 }
