@@ -128,7 +128,8 @@ mod tests {
     fn block(first: u8, is_short: bool) -> (Vec<u8>, Vec<u8>) {
         let count = if is_short { 61 } else { 64 };
         let mut plain: Vec<u8> = (first..).take(count).collect();
-        let mut stored = [&[17 + plain.len() as u8], &plain[..]].concat();
+        let first = 17 + u8::try_from(plain.len()).unwrap();
+        let mut stored = [&[first], &plain[..]].concat();
         if is_short {
             stored.extend([0x40, 0]);
             plain.extend([plain[60]; 3]);
