@@ -19,6 +19,7 @@ mod excluded;
 mod files;
 mod frozen;
 mod help;
+mod inside;
 mod many_disks;
 mod output;
 mod real_disk;

@@ -53,6 +53,7 @@ mod ntfs_records;
 mod ntfs_refusals;
 mod ntfs_tools;
 mod ntfs_wof;
+mod reader_cost;
 mod reader_tools;
 mod recognition;
 mod swap;
