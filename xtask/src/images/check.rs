@@ -302,6 +302,7 @@ mod tests {
             verdict.remarks,
             [
                 "map of ext4: read",
+                "files of ext4: read, no tool lists them",
                 "sound: compared with what independent tools say",
                 "all sectors: came back bit for bit",
                 "used sectors: e2fsck agrees after a restore over noise",
