@@ -171,10 +171,13 @@ fn contents(filesystem: &dyn Filesystem, id: FileId) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// What can be read of changed volumes is what it was.
+/// What can be read of changed volumes is what it was. Of an inode whose second half says that it is
+/// empty only 16 bits of its checksum count: among very many changes one will pass.
 fn check_never_wrong(volume: &Arc<MemDisk>, seeds: Range<u64>) {
     let sound = said(&*opened(volume.clone()).unwrap());
-    let is_whole = |said: &Option<Said>| matches!(said, Some((_, contents, Some(_))) if !matches!(contents, Some(Err(()))));
+    let is_whole = |said: &Option<Said>| {
+        said.as_ref().is_some_and(|said| said.1 != Some(Err(())) && said.2.is_some())
+    };
     assert!(sound.len() > 150 && sound.values().all(is_whole));
     let records = records(volume);
     let (cases, mut less) = (seeds.end - seeds.start, 0);
