@@ -319,10 +319,10 @@ impl ReadAt for Mutant {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "how long it takes is what is tested")]
 /// Volumes with changes in what a reader reads: boot sector, records, blocks of folders, and the
 /// beginnings of files.
-fn attack(volume: &Volume, seeds: Range<u64>) -> (Duration, u64) {
+#[expect(clippy::disallowed_methods, reason = "how long it takes is what is tested")]
+fn attack(volume: &Volume, seeds: Range<u64>) {
     let reader = reader(volume);
     let mut places = vec![Extent::new(0, 84)];
     for name in ["file7", "text 200000", "mixed 200000", "sparse"] {
@@ -359,7 +359,6 @@ fn attack(volume: &Volume, seeds: Range<u64>) -> (Duration, u64) {
     let cases = seeds.end - seeds.start;
     assert!(whole > cases / 20, "{whole} of {cases} with all files");
     assert!(slowest.0.as_secs() < 10, "{slowest:?}");
-    slowest
 }
 
 fn plain_seed() -> Volume {
@@ -382,14 +381,4 @@ fn compressed_seed() -> Volume {
 fn mutated_volumes_do_no_harm() {
     attack(&plain_seed(), 0..600);
     attack(&compressed_seed(), 0..150);
-}
-
-/// Run by hand after changes of the reader.
-#[test]
-#[ignore = "minutes"]
-fn very_many_mutated_volumes_do_no_harm() {
-    for (volume, cases) in [(plain_seed(), 150_000), (compressed_seed(), 50_000)] {
-        let slowest = attack(&volume, 1_000_000..1_000_000 + cases);
-        assert!(slowest.0.as_millis() < 3000, "{slowest:?}");
-    }
 }
