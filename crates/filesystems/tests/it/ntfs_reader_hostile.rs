@@ -191,12 +191,19 @@ fn a_volume_that_was_not_unmounted_is_read_with_a_note() {
 fn what_lies_in_front_of_the_end_of_a_volume_that_was_cut_off_is_read() {
     let volume = filled(64 * MIB, "-c 4096", "noatime,streams_interface=windows", fill);
     let whole = names(&*reader(&volume), reader(&volume).root());
-    volume.set_len(32 * MIB - 100);
-    let reader = reader(&volume);
-    assert!(matches!(reader.notes(), [ReaderNote::CutOff { missing }] if *missing > 31 * MIB));
-    assert_eq!(told(&*reader, reader.root()).0, whole.len());
-    let small = find(&*reader, "file 8");
-    assert_eq!(reader.open(small).unwrap().len(), 700);
+    // Contents begin behind the middle.
+    for (len, is_there) in [(48 * MIB, true), (32 * MIB - 100, false)] {
+        volume.set_len(len);
+        let reader = reader(&volume);
+        let missing = 64 * MIB - 512 - len;
+        assert_eq!(reader.notes()[0], ReaderNote::CutOff { missing });
+        assert_eq!(told(&*reader, reader.root()).0, whole.len());
+        let small = reader.open(find(&*reader, "file 8"));
+        match is_there {
+            true => assert_eq!(small.unwrap().len(), 700),
+            false => assert!(is_damaged(small)),
+        }
+    }
 }
 
 #[test]
