@@ -9,11 +9,10 @@ use aiv_volume_io::{Extent, ExtentSet, Job};
 use crate::error::{Error, Result};
 use crate::path::Path;
 use crate::resolve::File;
+use crate::walk::{DEPTH_MAX, FOLDERS_MAX, TOO_DEEP, TOO_MANY};
 
 /// Differences that are listed; all are counted.
 pub(crate) const LISTED_MAX: usize = 1 << 20;
-/// Folders in folders.
-const DEPTH_MAX: usize = 2048;
 /// Bytes compared at once.
 const STRIDE: u64 = 1 << 20;
 
@@ -157,12 +156,20 @@ impl Compare<'_> {
         while let Some(task) = todo.pop() {
             self.job.check()?;
             // A folder within itself, or with many names, is entered once.
-            let key = match &task {
-                Task::Both(a, b, ..) => (Some(*a), Some(*b)),
-                Task::Old(a, ..) => (Some(*a), None),
-                Task::New(b, ..) => (None, Some(*b)),
+            let (key, path, depth) = match &task {
+                Task::Both(a, b, path, depth) => ((Some(*a), Some(*b)), path, *depth),
+                Task::Old(a, path, depth) => ((Some(*a), None), path, *depth),
+                Task::New(b, path, depth) => ((None, Some(*b)), path, *depth),
             };
-            if !entered.insert(key) || entered.len() > crate::walk::FOLDERS_MAX {
+            let why_not = match entered.len() >= FOLDERS_MAX {
+                _ if depth > DEPTH_MAX => Some(TOO_DEEP),
+                true => Some(TOO_MANY),
+                false if entered.insert(key) => None,
+                false => Some("the folder has another name, too, by which it was compared"),
+            };
+            if let Some(why) = why_not {
+                let source = aiv_filesystems::Error::Damaged { what: why.to_owned(), offset: None };
+                self.trouble(path, &Error::of(path, source));
                 continue;
             }
             let first = todo.len();
@@ -269,7 +276,7 @@ impl Compare<'_> {
             return self.new_one(b, path, depth, todo);
         }
         self.file(a.id, b.id, &was, &is, &path)?;
-        if is.file_type == FileType::Folder && depth < DEPTH_MAX {
+        if is.file_type == FileType::Folder {
             todo.push(Task::Both(a.id, b.id, path, depth + 1));
         }
         Ok(())
@@ -419,7 +426,7 @@ impl Compare<'_> {
     ) -> Result<()> {
         let old = self.old;
         let Some(metadata) = self.facts(old, entry.id, &path)? else { return Ok(()) };
-        if metadata.file_type == FileType::Folder && depth < DEPTH_MAX {
+        if metadata.file_type == FileType::Folder {
             todo.push(Task::Old(entry.id, path.clone(), depth + 1));
         }
         let (file_type, len) = (metadata.file_type, metadata.len);
@@ -439,7 +446,7 @@ impl Compare<'_> {
     ) -> Result<()> {
         let new = self.new;
         let Some(metadata) = self.facts(new, entry.id, &path)? else { return Ok(()) };
-        if metadata.file_type == FileType::Folder && depth < DEPTH_MAX {
+        if metadata.file_type == FileType::Folder {
             todo.push(Task::New(entry.id, path.clone(), depth + 1));
         }
         let changed_bytes = self.touched(entry.id, &metadata);
