@@ -245,7 +245,9 @@ fn judge_refusal(refusal: &Refusal) -> Option<Verdict> {
             refused("table_unfit", "choose a target like the source disk, or restore partitions")
         }
         Refusal::SameName { .. } => refused("same_name", "recover them one after the other"),
-        Refusal::TooManyFiles { .. } => refused("too_many_files", "recover some folders at a time"),
+        Refusal::TooManyFiles { .. } | Refusal::PathsTooLong { .. } => {
+            refused("too_many_files", "recover some folders at a time")
+        }
         Refusal::Exists { .. } => refused(
             "exists",
             "nothing was written: choose another place; in a folder, --existing skip goes on with \

@@ -198,3 +198,77 @@ fn an_archive_holds_long_names_negative_times_and_large_numbers() {
     assert_eq!((found.mtime(), found.mtime_nsec()), (-2, 500_000_000));
     assert_eq!((found.uid(), found.gid()), (3_000_000_000, 5));
 }
+
+fn skipped(tree: &Tree, dir: &OsPath) -> RecoverReport {
+    to_folder(tree.clone(), dir, Existing::Skip).unwrap()
+}
+
+#[test]
+fn a_file_of_the_same_length_and_time_is_skipped_only_with_the_same_bytes() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut tree = Tree::new();
+    tree.add(1, b"file", Node::file(&[7; 3_000_000]));
+    to_folder(tree.clone(), scratch.path(), Existing::Refuse).unwrap();
+    let report = skipped(&tree, scratch.path());
+    assert!(report.is_complete() && report.skipped == 1 && report.files == 0);
+    // As a power failure leaves it: the name, the length, the time, and no bytes.
+    let path = scratch.path().join("p0/file");
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    let time = file.metadata().unwrap().modified().unwrap();
+    file.set_len(0).unwrap();
+    file.set_len(3_000_000).unwrap();
+    file.set_modified(time).unwrap();
+    let report = skipped(&tree, scratch.path());
+    assert_eq!((report.skipped, report.not_done_count), (0, 1));
+    assert!(report.not_done[0].why.contains("other bytes"), "{:?}", report.not_done);
+    assert_eq!(fs::read(&path).unwrap(), vec![0; 3_000_000], "nobody asked to replace it");
+}
+
+#[test]
+fn a_damaged_file_that_is_there_is_still_called_damaged() {
+    let scratch = tempfile::tempdir().unwrap();
+    let first = to_folder(damaged(), scratch.path(), Existing::Refuse).unwrap();
+    let again = skipped(&damaged(), scratch.path());
+    assert_eq!((&again.damaged, again.not_done_count), (&first.damaged, 0));
+    assert_eq!((again.files, again.skipped), (0, 3));
+}
+
+#[test]
+fn a_damaged_file_with_the_longest_name_comes_under_a_shorter_one() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut tree = Tree::new();
+    let bad = vec![Extent::new(0, 1)];
+    tree.add(1, "\u{f6}".repeat(127).as_bytes(), Node { bad, ..Node::file(&[7; 10_000]) });
+    let report = to_folder(tree, scratch.path(), Existing::Refuse).unwrap();
+    let name = format!("p0/{}.damaged", "\u{f6}".repeat(123));
+    assert_eq!(paths(scratch.path()), ["p0", &name]);
+    assert_eq!((report.damaged_count, report.not_done_count), (1, 0));
+}
+
+#[test]
+fn reading_back_leaves_the_times_of_access() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut tree = Tree::new();
+    let mut node = Node::file(b"x");
+    node.metadata.accessed = Some(aiv_browse::Timestamp::utc(1_600_000_000, 77));
+    tree.add(1, b"file", node);
+    let report = to_folder(tree.clone(), scratch.path(), Existing::Refuse).unwrap();
+    assert!(report.verified);
+    skipped(&tree, scratch.path());
+    let found = fs::metadata(scratch.path().join("p0/file")).unwrap();
+    assert_eq!((found.atime(), found.atime_nsec()), (1_600_000_000, 77));
+}
+
+#[test]
+fn a_refused_job_leaves_no_folder_behind() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("new");
+    let mut tree = Tree::new();
+    // More than any medium here: bytes that are in the map of the file only.
+    let mut node = Node::file(b"");
+    node.len = Some(1 << 60);
+    tree.add(1, b"file", node);
+    let refused = to_folder(tree, &dir, Existing::Refuse);
+    assert!(matches!(refused, Err(Error::Refused(Refusal::NoRoom { .. }))));
+    assert!(!dir.exists());
+}
