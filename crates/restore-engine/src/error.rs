@@ -330,7 +330,9 @@ pub enum Refusal {
         allowed: usize,
     },
     /// Paths longer in all than one job holds: files in very deep folders.
-    #[error("the paths of the files take more than {allowed} bytes: recover some folders at a time")]
+    #[error(
+        "the paths of the files take more than {allowed} bytes: recover some folders at a time"
+    )]
     PathsTooLong {
         /// How many one job holds.
         allowed: usize,

@@ -51,7 +51,7 @@ struct OtherBytes;
 /// A stream whose name is none.
 #[derive(Debug, thiserror::Error)]
 #[error("its name cannot be one of a file")]
-struct NoName;
+pub(super) struct NoName;
 
 impl Sink<'_> {
     pub(super) fn file(&mut self, at: usize) -> Result<()> {
