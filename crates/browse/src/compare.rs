@@ -483,13 +483,40 @@ impl Compare<'_> {
     }
 }
 
-/// Whether two files of one length have other bytes; the inner error is one of reading.
+/// Whether two files of one length have other bytes; the inner error is one of reading. Where both
+/// have holes, nothing is read.
 fn differ(a: &dyn FileData, b: &dyn FileData, job: Job<'_>) -> Result<std::io::Result<bool>> {
-    let (mut left, mut right) = (Vec::new(), Vec::new());
+    let all = Extent::new(0, a.len().min(b.len()));
+    let parts = a.holes(all).and_then(|left| {
+        let right: ExtentSet = b.holes(all)?.into_iter().collect();
+        let both: ExtentSet = left.into_iter().flat_map(|hole| right.within(hole)).collect();
+        Ok(both)
+    });
+    let holes = match parts {
+        Ok(holes) => holes,
+        Err(error) => return Ok(Err(error)),
+    };
     let mut at = 0;
-    while at < a.len().min(b.len()) {
+    for hole in holes.runs().iter().copied().chain([Extent::new(all.end(), 0)]) {
+        match differ_within(a, b, Extent::between(at, hole.start), job)? {
+            Ok(false) => at = hole.end(),
+            other => return Ok(other),
+        }
+    }
+    Ok(Ok(a.len() != b.len()))
+}
+
+fn differ_within(
+    a: &dyn FileData,
+    b: &dyn FileData,
+    range: Extent,
+    job: Job<'_>,
+) -> Result<std::io::Result<bool>> {
+    let (mut left, mut right) = (Vec::new(), Vec::new());
+    let mut at = range.start;
+    while at < range.end() {
         job.check()?;
-        let count = STRIDE.min(a.len() - at).min(b.len() - at);
+        let count = STRIDE.min(range.end() - at);
         let Ok(count) = usize::try_from(count) else { return Ok(Ok(true)) };
         left.resize(count, 0);
         right.resize(count, 0);
@@ -500,5 +527,5 @@ fn differ(a: &dyn FileData, b: &dyn FileData, job: Job<'_>) -> Result<std::io::R
             Ok(()) => at += count as u64,
         }
     }
-    Ok(Ok(a.len() != b.len()))
+    Ok(Ok(false))
 }

@@ -1,7 +1,7 @@
 //! The zip archive.
 
 use std::collections::HashSet;
-use std::io::Write;
+use std::io::{self, Write};
 
 use aiv_browse::{Metadata, Timestamp};
 use aiv_volume_io::Extent;
@@ -21,13 +21,35 @@ const NAME_MAX: usize = u16::MAX as usize - 1;
 
 /// A zip archive that is being written, from its first byte to its last.
 pub(super) struct Zip<'a> {
-    writer: ZipWriter<StreamWriter<&'a mut dyn Write>>,
+    writer: ZipWriter<StreamWriter<Out<'a>>>,
     names: HashSet<String>,
 }
 
 impl<'a> Zip<'a> {
     pub(super) fn new(out: &'a mut dyn Write) -> Self {
-        Self { writer: ZipWriter::new_stream(out), names: HashSet::new() }
+        Self { writer: ZipWriter::new_stream(Out { out, is_broken: false }), names: HashSet::new() }
+    }
+}
+
+/// Takes what it is given after the first error: an archive that is given up is finished when it is
+/// dropped, and what fails then would be printed.
+struct Out<'a> {
+    out: &'a mut dyn Write,
+    is_broken: bool,
+}
+
+impl Write for Out<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.is_broken {
+            return Ok(bytes.len());
+        }
+        let written = self.out.write(bytes);
+        self.is_broken = matches!(&written, Err(e) if e.kind() != io::ErrorKind::Interrupted);
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.is_broken { Ok(()) } else { self.out.flush() }
     }
 }
 
