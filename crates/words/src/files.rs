@@ -186,15 +186,15 @@ pub struct Extract {
     pub zip: Option<PathBuf>,
     /// What to do where a name is taken: nothing at all; leave out files that are there with the
     /// same size and time, as after an interruption; or overwrite files
-    #[arg(long, value_name = "WHAT", default_value = "refuse", requires = "to")]
+    #[arg(long, value_name = "WHAT", default_value = "refuse", conflicts_with_all = ["tar", "zip"])]
     #[arg(value_parser = choice(&[("refuse", Existing::Refuse), ("skip", Existing::Skip),
         ("replace", Existing::Replace)]))]
     pub existing: Existing,
     /// Give files to the one who extracts them, also as root
-    #[arg(long, requires = "to")]
+    #[arg(long, conflicts_with_all = ["tar", "zip"])]
     pub no_owners: bool,
     /// Read everything that was written back from the medium, and compare
-    #[arg(long, requires = "to")]
+    #[arg(long, conflicts_with_all = ["tar", "zip"])]
     pub verify: bool,
     #[command(flatten)]
     pub filter: FilterArgs,

@@ -97,3 +97,17 @@ fn a_file_that_nobody_but_root_may_read_back_does_not_end_the_job() {
     assert!(why.contains("reading back") && why.contains("Permission denied"), "{why}");
     assert_eq!(fs::metadata(scratch.path("out/files/secret")).unwrap().mode() & 0o777, 0);
 }
+
+#[test]
+fn what_is_for_folders_only_is_refused_for_archives() {
+    let scratch = Scratch::new();
+    let image = volume(&scratch);
+    for kind in ["--tar", "--zip"] {
+        for more in [&["--verify"][..], &["--no-owners"], &["--existing", "skip"]] {
+            let archive = scratch.arg("archive");
+            let args = ["extract", &image, "/p0/files", kind, &archive];
+            aiv_json(&[&args[..], more].concat()).failed(2, "usage");
+            assert!(!scratch.path("archive").exists());
+        }
+    }
+}
