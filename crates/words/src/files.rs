@@ -63,7 +63,7 @@ pub struct Cat {
 Examples:
   aiv find /mnt/backup@latest --match '*.docx' --newer 2026-09-01
   aiv find disk.aiv /p2/home --type file --larger 100M
-  aiv find disk.aiv /p2/etc --sha256 > sums; sha256sum --check sums\n\n{PATHS}"))]
+  aiv find disk.aiv /p2/etc --sha256 > sums; sha256sum -c sums\n\n{PATHS}"))]
 pub struct Find {
     /// What to look into
     pub image: PathBuf,
