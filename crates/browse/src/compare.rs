@@ -7,6 +7,7 @@ use aiv_filesystems::{Entry, FileData, FileId, FileType, Filesystem, Metadata};
 use aiv_volume_io::{Extent, ExtentSet, Job};
 
 use crate::error::{Error, Result};
+use crate::inspect::causes;
 use crate::path::Path;
 use crate::resolve::File;
 use crate::walk::{DEPTH_MAX, FOLDERS_MAX, TOO_DEEP, TOO_MANY};
@@ -214,7 +215,7 @@ impl Compare<'_> {
     fn trouble(&mut self, path: &Path, why: &Error) {
         if self.answer.troubles.len() < LISTED_MAX {
             let source = std::error::Error::source(why);
-            let text = source.map_or_else(|| why.to_string(), ToString::to_string);
+            let text = source.map_or_else(|| why.to_string(), causes);
             self.answer.troubles.push((path.clone(), text));
         }
     }

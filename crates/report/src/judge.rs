@@ -384,7 +384,10 @@ fn judge_io(error: &io::Error) -> Verdict {
     let inner = error.get_ref().map(|inner| inner as &(dyn Error + 'static));
     let known = inner.and_then(|inner| {
         let disk = inner.downcast_ref().and_then(sources::judge_virtual_disk);
-        disk.or_else(|| inner.downcast_ref().and_then(sources::judge_server))
+        let disk = disk.or_else(|| inner.downcast_ref().and_then(sources::judge_server));
+        // And so does what they found out about an image, under a filesystem that is read in it.
+        let is_image = inner.is::<aiv_chain::Error>() || inner.is::<ImageError>();
+        disk.or_else(|| is_image.then(|| judge(inner)))
     });
     if let Some(verdict) = known {
         return verdict;
@@ -435,6 +438,17 @@ mod tests {
             Err(ImageError::Corrupt(corrupt)) => corrupt,
             other => panic!("a superblock of zeros is {:?}", other.err()),
         }
+    }
+
+    #[test]
+    fn damage_of_an_image_is_damage_when_a_filesystem_in_it_is_read() {
+        let image = ImageError::Corrupt(corrupt());
+        let source = io::Error::new(ErrorKind::InvalidData, image);
+        let source = aiv_filesystems::Error::Io { op: "read inode", offset: 7, source };
+        assert_eq!(of(source), ("damaged", 4));
+        let file = "a.aiv".to_owned();
+        let image = aiv_chain::Error::Image { file, source: ImageError::Corrupt(corrupt()) };
+        assert_eq!(of(io::Error::new(ErrorKind::InvalidData, image)), ("damaged", 4));
     }
 
     #[test]
