@@ -1,7 +1,6 @@
 //! What an error means: the table of codes, exit statuses and next steps.
 
 use std::error::Error;
-use std::io::{self, ErrorKind};
 
 use aiv_image_format::{Error as ImageError, Unsupported};
 use aiv_restore_engine::Refusal;
@@ -13,6 +12,9 @@ mod keys;
 mod salvage;
 mod sources;
 mod still;
+mod system;
+
+use system::judge_io;
 
 const CANCELED: Verdict = Verdict {
     code: "canceled",
@@ -83,6 +85,10 @@ fn judge_job(error: &aiv_jobs::Error) -> Option<Verdict> {
             ..DAMAGED
         }),
         Error::TooLarge { .. } => failed("too_large", "leave out --json"),
+        Error::TooManyListed { .. } => failed(
+            "too_many_files",
+            "list one folder after the other, or let `aiv find` look for some of them",
+        ),
         Error::Written(error) => Some(judge_io(error)),
         Error::Refused(Refusal::DestinationOnSource) => {
             refused("destination_on_source", "choose a folder on another disk")
@@ -379,40 +385,10 @@ fn judge_volume(error: &aiv_volume_io::Error) -> Option<Verdict> {
     }
 }
 
-fn judge_io(error: &io::Error) -> Verdict {
-    // What reads found out about a virtual disk or a server travels inside.
-    let inner = error.get_ref().map(|inner| inner as &(dyn Error + 'static));
-    let known = inner.and_then(|inner| {
-        let disk = inner.downcast_ref().and_then(sources::judge_virtual_disk);
-        let disk = disk.or_else(|| inner.downcast_ref().and_then(sources::judge_server));
-        // And so does what they found out about an image, under a filesystem that is read in it.
-        let is_image = inner.is::<aiv_chain::Error>() || inner.is::<ImageError>();
-        disk.or_else(|| is_image.then(|| judge(inner)))
-    });
-    if let Some(verdict) = known {
-        return verdict;
-    }
-    let (code, hint) = match error.kind() {
-        ErrorKind::NotFound => ("not_found", "check the path; `aiv devices` lists disks"),
-        ErrorKind::PermissionDenied => {
-            ("permission_denied", "run it as root, or as a user who may do that")
-        }
-        ErrorKind::ResourceBusy | ErrorKind::WouldBlock => {
-            ("busy", "another program uses it; wait until it is done, or stop it")
-        }
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
-            (DISK_FULL, "make room, or choose another place")
-        }
-        ErrorKind::ReadOnlyFilesystem => ("read_only", "choose a place that can be written"),
-        ErrorKind::NotADirectory => ("not_a_folder", "name a folder"),
-        ErrorKind::AlreadyExists => ("exists", "choose another name; nothing is ever replaced"),
-        _ => ("io", "the kernel log (dmesg) tells more; try again, or use another medium"),
-    };
-    Verdict { code, exit: Exit::Failed, hint }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::{self, ErrorKind};
+
     use super::*;
     use crate::Failure;
     use aiv_backup_engine as backup;

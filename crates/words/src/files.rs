@@ -187,7 +187,7 @@ pub struct Extract {
     #[arg(long, value_name = "FILE", group = "out")]
     pub zip: Option<PathBuf>,
     /// What to do where a name is taken: nothing at all; leave out files that are there with the
-    /// same size and time, as after an interruption; or overwrite files
+    /// same size, time and bytes, as after an interruption; or overwrite files
     #[arg(long, value_name = "WHAT", default_value = "refuse", conflicts_with_all = ["tar", "zip"])]
     #[arg(value_parser = choice(&[("refuse", Existing::Refuse), ("skip", Existing::Skip),
         ("replace", Existing::Replace)]))]

@@ -17,7 +17,7 @@ fn volume(scratch: &Scratch) -> String {
     fs::write(at("files/large"), noise(3 * MIB, 1)).unwrap();
     fs::write(at("files/folder/small"), "small").unwrap();
     fs::write(at("files/secret"), "secret").unwrap();
-    fs::set_permissions(at("files/secret"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(at("files/secret"), fs::Permissions::from_mode(0o0)).unwrap();
     fs::hard_link(at("files/large"), at("files/folder/again")).unwrap();
     volume
 }

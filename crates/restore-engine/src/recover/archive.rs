@@ -53,7 +53,7 @@ impl Body<'_> {
 
 /// A hole may be of any length, and whoever waits for it must be able to stop.
 fn zeros(out: &mut dyn Write, count: u64, job: Job<'_>) -> Result<()> {
-    const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
     let mut left = count;
     while left > 0 {
         job.check()?;

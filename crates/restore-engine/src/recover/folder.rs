@@ -25,7 +25,7 @@ pub enum Existing {
     /// Nothing is begun when one of the names asked for is taken.
     #[default]
     Refuse,
-    /// A file of the same length and time is taken for the one that would be written: an
+    /// A file of the same length, time and bytes is taken for the one that would be written: an
     /// interrupted job is gone on with. Folders are filled up; all else stays and is reported.
     Skip,
     /// Files take the place of others. Folders are filled up.
@@ -112,7 +112,7 @@ impl RecoverPlan {
         sink.others()?;
         sink.finish_folders()?;
         for folder in sink.beneath.filesystems() {
-            syncfs(&*folder).map_err(|e| failed("syncing")(e.into()))?;
+            syncfs(folder).map_err(|e| failed("syncing")(e.into()))?;
         }
         job.progress.end(Step::RecoverFiles);
         if options.verify {
