@@ -15,6 +15,8 @@ use crate::resolve::{File, Links, Place};
 const TEXT_MAX: u64 = 1 << 20;
 /// Entries of a table of mounts that are looked at.
 const MOUNTS_MAX: usize = 1000;
+/// Programs of an EFI system partition that are named.
+const LOADERS_MAX: usize = 300;
 /// Type GUIDs of the partitions firmware and boot loaders look for, in lower case.
 const ESP: &str = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b";
 const BIOS_BOOT: &str = "21686148-6449-6e6f-744e-656564454649";
@@ -209,7 +211,7 @@ impl Look<'_> {
                 let Some(folder) = self.at(volume, &format!("EFI/{name}"))? else { continue };
                 for (program, _) in self.names(&folder)? {
                     let lower = program.to_ascii_lowercase();
-                    if lower.ends_with(b".efi") {
+                    if lower.ends_with(b".efi") && loaders.len() < LOADERS_MAX {
                         let is_default = name.eq_ignore_ascii_case("boot");
                         fallback |= is_default && lower.starts_with(b"boot");
                         loaders.push(folder.path.join(&program));

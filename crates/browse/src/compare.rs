@@ -7,13 +7,13 @@ use aiv_filesystems::{Entry, FileData, FileId, FileType, Filesystem, Metadata};
 use aiv_volume_io::{Extent, ExtentSet, Job};
 
 use crate::error::{Error, Result};
+use crate::inspect::causes;
 use crate::path::Path;
 use crate::resolve::File;
+use crate::walk::{DEPTH_MAX, FOLDERS_MAX, TOO_DEEP, TOO_MANY};
 
 /// Differences that are listed; all are counted.
 pub(crate) const LISTED_MAX: usize = 1 << 20;
-/// Folders in folders.
-const DEPTH_MAX: usize = 2048;
 /// Bytes compared at once.
 const STRIDE: u64 = 1 << 20;
 
@@ -157,12 +157,20 @@ impl Compare<'_> {
         while let Some(task) = todo.pop() {
             self.job.check()?;
             // A folder within itself, or with many names, is entered once.
-            let key = match &task {
-                Task::Both(a, b, ..) => (Some(*a), Some(*b)),
-                Task::Old(a, ..) => (Some(*a), None),
-                Task::New(b, ..) => (None, Some(*b)),
+            let (key, path, depth) = match &task {
+                Task::Both(a, b, path, depth) => ((Some(*a), Some(*b)), path, *depth),
+                Task::Old(a, path, depth) => ((Some(*a), None), path, *depth),
+                Task::New(b, path, depth) => ((None, Some(*b)), path, *depth),
             };
-            if !entered.insert(key) || entered.len() > crate::walk::FOLDERS_MAX {
+            let why_not = match entered.len() >= FOLDERS_MAX {
+                _ if depth > DEPTH_MAX => Some(TOO_DEEP),
+                true => Some(TOO_MANY),
+                false if entered.insert(key) => None,
+                false => Some("the folder has another name, too, by which it was compared"),
+            };
+            if let Some(why) = why_not {
+                let source = aiv_filesystems::Error::Damaged { what: why.to_owned(), offset: None };
+                self.trouble(path, &Error::of(path, source));
                 continue;
             }
             let first = todo.len();
@@ -207,7 +215,7 @@ impl Compare<'_> {
     fn trouble(&mut self, path: &Path, why: &Error) {
         if self.answer.troubles.len() < LISTED_MAX {
             let source = std::error::Error::source(why);
-            let text = source.map_or_else(|| why.to_string(), ToString::to_string);
+            let text = source.map_or_else(|| why.to_string(), causes);
             self.answer.troubles.push((path.clone(), text));
         }
     }
@@ -269,7 +277,7 @@ impl Compare<'_> {
             return self.new_one(b, path, depth, todo);
         }
         self.file(a.id, b.id, &was, &is, &path)?;
-        if is.file_type == FileType::Folder && depth < DEPTH_MAX {
+        if is.file_type == FileType::Folder {
             todo.push(Task::Both(a.id, b.id, path, depth + 1));
         }
         Ok(())
@@ -419,7 +427,7 @@ impl Compare<'_> {
     ) -> Result<()> {
         let old = self.old;
         let Some(metadata) = self.facts(old, entry.id, &path)? else { return Ok(()) };
-        if metadata.file_type == FileType::Folder && depth < DEPTH_MAX {
+        if metadata.file_type == FileType::Folder {
             todo.push(Task::Old(entry.id, path.clone(), depth + 1));
         }
         let (file_type, len) = (metadata.file_type, metadata.len);
@@ -439,7 +447,7 @@ impl Compare<'_> {
     ) -> Result<()> {
         let new = self.new;
         let Some(metadata) = self.facts(new, entry.id, &path)? else { return Ok(()) };
-        if metadata.file_type == FileType::Folder && depth < DEPTH_MAX {
+        if metadata.file_type == FileType::Folder {
             todo.push(Task::New(entry.id, path.clone(), depth + 1));
         }
         let changed_bytes = self.touched(entry.id, &metadata);
@@ -476,13 +484,40 @@ impl Compare<'_> {
     }
 }
 
-/// Whether two files of one length have other bytes; the inner error is one of reading.
+/// Whether two files of one length have other bytes; the inner error is one of reading. Where both
+/// have holes, nothing is read.
 fn differ(a: &dyn FileData, b: &dyn FileData, job: Job<'_>) -> Result<std::io::Result<bool>> {
-    let (mut left, mut right) = (Vec::new(), Vec::new());
+    let all = Extent::new(0, a.len().min(b.len()));
+    let parts = a.holes(all).and_then(|left| {
+        let right: ExtentSet = b.holes(all)?.into_iter().collect();
+        let both: ExtentSet = left.into_iter().flat_map(|hole| right.within(hole)).collect();
+        Ok(both)
+    });
+    let holes = match parts {
+        Ok(holes) => holes,
+        Err(error) => return Ok(Err(error)),
+    };
     let mut at = 0;
-    while at < a.len().min(b.len()) {
+    for hole in holes.runs().iter().copied().chain([Extent::new(all.end(), 0)]) {
+        match differ_within(a, b, Extent::between(at, hole.start), job)? {
+            Ok(false) => at = hole.end(),
+            other => return Ok(other),
+        }
+    }
+    Ok(Ok(a.len() != b.len()))
+}
+
+fn differ_within(
+    a: &dyn FileData,
+    b: &dyn FileData,
+    range: Extent,
+    job: Job<'_>,
+) -> Result<std::io::Result<bool>> {
+    let (mut left, mut right) = (Vec::new(), Vec::new());
+    let mut at = range.start;
+    while at < range.end() {
         job.check()?;
-        let count = STRIDE.min(a.len() - at).min(b.len() - at);
+        let count = STRIDE.min(range.end() - at);
         let Ok(count) = usize::try_from(count) else { return Ok(Ok(true)) };
         left.resize(count, 0);
         right.resize(count, 0);
@@ -493,5 +528,5 @@ fn differ(a: &dyn FileData, b: &dyn FileData, job: Job<'_>) -> Result<std::io::R
             Ok(()) => at += count as u64,
         }
     }
-    Ok(Ok(a.len() != b.len()))
+    Ok(Ok(false))
 }

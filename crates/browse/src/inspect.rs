@@ -95,7 +95,7 @@ fn inspect_volume(disk: &Disk, volume: &Volume, job: Job<'_>) -> Result<Inspecte
 
 fn walk(root: &File, found: &mut Inspected, job: Job<'_>) -> Result<()> {
     let filesystem = &*root.filesystem;
-    let mut unread = Vec::new();
+    let (mut unread, mut unread_count) = (Vec::new(), 0);
     Walk::default().run(
         root,
         job,
@@ -116,10 +116,14 @@ fn walk(root: &File, found: &mut Inspected, job: Job<'_>) -> Result<()> {
         },
         &mut |trouble: &Trouble<'_>| {
             let why = std::error::Error::source(&trouble.why);
-            let why = why.map_or_else(|| trouble.why.to_string(), ToString::to_string);
-            unread.push((trouble.path.clone(), why));
+            let why = why.map_or_else(|| trouble.why.to_string(), causes);
+            unread_count += 1;
+            if unread.len() < LISTED_MAX {
+                unread.push((trouble.path.clone(), why));
+            }
         },
     )?;
+    found.trouble_count += unread_count - unread.len() as u64;
     for (path, why) in unread {
         found.trouble(&path, why);
     }
@@ -138,7 +142,7 @@ fn faults(
         if let Err(error) = result
             && !matches!(error, aiv_filesystems::Error::Unsupported { .. })
         {
-            faults.push(error.to_string());
+            faults.push(causes(&error));
         }
     };
     match file_type {

@@ -99,6 +99,9 @@ impl Disk {
     }
 }
 
+/// Names on the way from the root, not the root itself; a path is made of them when it is needed.
+type Trail = Vec<(Vec<u8>, FileId)>;
+
 /// A walk from the root of a volume to one file.
 struct Way<'a> {
     volume: &'a Volume,
@@ -111,58 +114,56 @@ impl Way<'_> {
         let mut todo: VecDeque<Vec<u8>> = parts.iter().cloned().collect();
         let mut followed = 0;
         // From the root to where we are; `..` in a link leads back.
-        let mut trail = vec![(self.volume.path(), self.filesystem.root())];
+        let mut trail: Trail = Vec::new();
         loop {
             self.job.check()?;
-            let Some((path, id)) = trail.last().cloned() else {
-                return Err(Error::LinkNowhere { path: self.volume.path() });
-            };
-            let metadata = self.filesystem.metadata(id).map_err(|e| Error::of(&path, e))?;
+            let id = trail.last().map_or_else(|| self.filesystem.root(), |(_, id)| *id);
+            let here = || self.path_of(&trail);
+            let metadata = self.filesystem.metadata(id).map_err(|e| Error::of(&here(), e))?;
             let is_last = todo.is_empty();
             if metadata.file_type == FileType::Link && (!is_last || links == Links::Follow) {
                 followed += 1;
                 if followed > LINKS_MAX {
-                    return Err(Error::LinkNowhere { path });
+                    return Err(Error::LinkNowhere { path: here() });
                 }
-                self.follow(&mut trail, &mut todo, &path, id)?;
+                self.follow(&mut trail, &mut todo, id)?;
                 continue;
             }
-            let Some(name) = todo.pop_front() else { return Ok((path, id, metadata)) };
+            let Some(name) = todo.pop_front() else { return Ok((here(), id, metadata)) };
             if metadata.file_type != FileType::Folder {
-                return Err(Error::NotAFolder { path });
+                return Err(Error::NotAFolder { path: here() });
             }
             match name.as_slice() {
                 b"." => continue,
                 b".." => {
-                    if trail.len() > 1 {
-                        trail.pop();
-                    }
+                    trail.pop();
                     continue;
                 }
                 _ => {}
             }
-            let below = path.join(&name);
             let found = self.filesystem.lookup(id, &name, self.job);
-            let found = found.map_err(|e| Error::of(&path, e))?;
-            let id = found.ok_or_else(|| Error::NotFound { path: below.clone() })?;
-            trail.push((below, id));
+            let found = found.map_err(|e| Error::of(&here(), e))?;
+            let id = found.ok_or_else(|| Error::NotFound { path: here().join(&name) })?;
+            trail.push((name, id));
         }
     }
 
+    fn path_of(&self, trail: &Trail) -> Path {
+        let mut path = self.volume.path();
+        trail.iter().for_each(|(name, _)| path.push(name.clone()));
+        path
+    }
+
     /// Puts what a link says in front of what is still to go.
-    fn follow(
-        &self,
-        trail: &mut Vec<(Path, FileId)>,
-        todo: &mut VecDeque<Vec<u8>>,
-        path: &Path,
-        id: FileId,
-    ) -> Result<()> {
-        let target = self.filesystem.link_target(id).map_err(|e| Error::of(path, e))?;
+    fn follow(&self, trail: &mut Trail, todo: &mut VecDeque<Vec<u8>>, id: FileId) -> Result<()> {
+        let target = self.filesystem.link_target(id);
+        let target = target.map_err(|e| Error::of(&self.path_of(trail), e))?;
         match target.first() {
-            None => return Err(Error::LinkNowhere { path: path.clone() }),
-            Some(b'/') => trail.truncate(1),
-            // The root of a volume is a folder.
-            Some(_) => trail.truncate((trail.len() - 1).max(1)),
+            None => return Err(Error::LinkNowhere { path: self.path_of(trail) }),
+            Some(b'/') => trail.clear(),
+            Some(_) => {
+                trail.pop();
+            }
         }
         let parts: Vec<&[u8]> = target.split(|&byte| byte == b'/').collect();
         for part in parts.into_iter().rev().filter(|part| !part.is_empty()) {

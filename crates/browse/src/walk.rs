@@ -12,8 +12,14 @@ use crate::resolve::File;
 
 /// Folders one walk enters: bounds its memory.
 pub const FOLDERS_MAX: usize = 1 << 21;
-/// Folders in folders: no system call takes a longer path.
-const DEPTH_MAX: usize = 2048;
+/// Folders in folders. Programs that work with open folders make trees of thousands; a loop that
+/// is not seen as one ends here.
+pub(crate) const DEPTH_MAX: usize = 4096;
+/// Why a folder below those is not entered.
+pub(crate) const TOO_DEEP: &str = "it is too deep in folders to be entered";
+
+/// Why a folder after too many others is not.
+pub(crate) const TOO_MANY: &str = "there are more folders than can be listed at once";
 
 /// A file or folder a walk came to.
 #[derive(Debug)]
@@ -57,7 +63,7 @@ pub struct Walk {
 
 impl Default for Walk {
     fn default() -> Self {
-        Self { depth: DEPTH_MAX }
+        Self { depth: usize::MAX }
     }
 }
 
@@ -117,18 +123,19 @@ impl Walk {
                 return Ok(());
             }
             let depth = levels.len();
-            let is_entered = step == Step::On
-                && metadata.file_type == FileType::Folder
-                && depth <= self.depth.min(DEPTH_MAX);
+            let is_entered =
+                step == Step::On && metadata.file_type == FileType::Folder && depth <= self.depth;
             if !is_entered {
                 path.pop();
                 continue;
             }
-            let is_new = entered.len() < FOLDERS_MAX && entered.insert(entry.id);
+            let is_full = entered.len() >= FOLDERS_MAX;
+            let is_new = depth <= DEPTH_MAX && !is_full && entered.insert(entry.id);
             if !is_new {
-                let what = match entered.len() < FOLDERS_MAX {
-                    true => "the folder has another name, too, by which it was listed",
-                    false => "there are more folders than can be listed at once",
+                let what = match (depth <= DEPTH_MAX, is_full) {
+                    (false, _) => TOO_DEEP,
+                    (_, true) => TOO_MANY,
+                    _ => "the folder has another name, too, by which it was listed",
                 };
                 let source =
                     aiv_filesystems::Error::Damaged { what: what.to_owned(), offset: None };

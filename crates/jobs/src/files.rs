@@ -1,8 +1,10 @@
 //! Files of a recovery point, or of a disk that has none yet: from words to a disk whose volumes
 //! were looked at, and files out of it.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +12,7 @@ use aiv_browse::{Disk, Filter, Path as FilePath};
 use aiv_chain::{Folder, Keys, Trust, View, find_set, locate_view_keyed};
 use aiv_disk_formats::{Follow, OpenOptions};
 use aiv_image_format::Error as ImageError;
-use aiv_restore_engine::recover::{RecoverOptions, RecoverPlan, RecoverReport};
+use aiv_restore_engine::recover::{RecoverOptions, RecoverPlan, RecoverReport, give_name};
 use aiv_volume_io::partition::{SectorSize, detect_sector_size};
 use aiv_volume_io::{DirStorage, Job, ReadAt};
 
@@ -148,30 +150,46 @@ fn archive(
     path: &Path,
     fill: impl FnOnce(&mut dyn Write) -> aiv_restore_engine::Result<RecoverReport>,
 ) -> Result<RecoverReport> {
-    let failed = |op: &'static str| {
-        move |source: io::Error| {
-            Error::from(aiv_restore_engine::Error::Output { op, path: path.to_owned(), source })
-        }
+    let failed_at = |op: &'static str, path: &Path| {
+        let path = path.to_owned();
+        move |source: io::Error| Error::from(aiv_restore_engine::Error::Output { op, path, source })
     };
+    let failed = |op: &'static str| failed_at(op, path);
     if fs::symlink_metadata(path).is_ok() {
         let path = path.to_owned();
         return Err(
             aiv_restore_engine::Error::from(aiv_restore_engine::Refusal::Exists { path }).into()
         );
     }
-    let mut part = path.as_os_str().to_owned();
-    part.push(".part");
-    let part = PathBuf::from(part);
+    let (Some(name), around) = (path.file_name(), folder_of(path)) else {
+        return Err(failed("creating")(io::ErrorKind::IsADirectory.into()));
+    };
+    let folder = File::open(around).map_err(failed("creating"))?;
+    let part_name = [name.as_bytes(), b".part"].concat();
+    let part = around.join(OsStr::from_bytes(&part_name));
     let file = File::options().write(true).create_new(true).open(&part);
-    let mut out = BufWriter::with_capacity(1 << 20, file.map_err(failed("creating"))?);
-    let filled = fill(&mut out).map_err(Error::from).and_then(|report| {
+    let mut out = BufWriter::with_capacity(1 << 20, file.map_err(failed_at("creating", &part))?);
+    let filled = fill(&mut out).map_err(|error| match error {
+        // The one who filled it does not know its name.
+        aiv_restore_engine::Error::Output { op, source, .. } => failed(op)(source),
+        error => error.into(),
+    });
+    let filled = filled.and_then(|report| {
         let file = out.into_inner().map_err(|e| failed("writing")(e.into_error()))?;
         file.sync_all().map_err(failed("syncing"))?;
         // A name that was taken meanwhile stays whose it is.
-        fs::hard_link(&part, path).map_err(failed("naming"))?;
+        give_name(&folder, &part_name, name.as_bytes()).map_err(failed("naming"))?;
+        folder.sync_all().map_err(failed("syncing"))?;
         Ok(report)
     });
-    // Best effort: under its own name, it is no archive to anybody.
-    let _ = fs::remove_file(&part);
+    if filled.is_err() {
+        // Best effort: under its own name, it is no archive to anybody.
+        let _ = fs::remove_file(&part);
+    }
     filled
+}
+
+fn folder_of(path: &Path) -> &Path {
+    let around = path.parent().filter(|around| !around.as_os_str().is_empty());
+    around.unwrap_or(Path::new("."))
 }

@@ -15,6 +15,10 @@ use crate::error::{Error, Result};
 const STRIDE: u64 = 1 << 20;
 /// Bytes of a file that are held in memory.
 const IN_MEMORY_MAX: u64 = 16 << 20;
+/// Files one listing tells of: about a kilobyte each.
+const LISTED_MAX: usize = 1 << 21;
+/// Troubles that are named.
+const TROUBLES_MAX: usize = 10_000;
 
 /// Which files are looked at, and how closely.
 #[derive(Debug, Clone)]
@@ -25,11 +29,13 @@ pub struct Look {
     pub filter: Option<Filter>,
     /// Read regular files, and tell nothing of anything else.
     pub sha256: bool,
+    /// Files that are told of; more of them are refused, because all are held in memory.
+    pub most: usize,
 }
 
 impl Default for Look {
     fn default() -> Self {
-        Self { depth: usize::MAX, filter: None, sha256: false }
+        Self { depth: usize::MAX, filter: None, sha256: false, most: LISTED_MAX }
     }
 }
 
@@ -65,8 +71,8 @@ impl Look {
     /// that have files.
     ///
     /// # Errors
-    /// [`Error::Recover`] when nothing can be looked at; what concerns single files is in the
-    /// answer.
+    /// [`Error::Recover`] when nothing can be looked at, [`Error::TooManyListed`] when there are
+    /// more files than are told of; what concerns single files is in the answer.
     pub fn at(&self, disk: &Disk, place: &Place, job: Job<'_>) -> Result<Seen> {
         let mut seen = Seen::default();
         match place {
@@ -96,8 +102,10 @@ impl Look {
             seen.notes.push((name.to_owned(), note.to_string()));
         }
         let Seen { files, troubles, .. } = seen;
+        let known = troubles.len();
         let mut failed = None;
         let mut unlisted = Vec::new();
+        let (mut more, mut more_unlisted) = (0_u64, 0_u64);
         let is_folder = from.metadata.file_type == FileType::Folder;
         Walk { depth: self.depth }.run(
             from,
@@ -107,21 +115,33 @@ impl Look {
                     return Step::On;
                 }
                 match self.listed(&*from.filesystem, found, job) {
-                    Ok(listed) => files.extend(listed),
-                    Err(Error::Canceled(canceled)) => {
-                        failed = Some(canceled);
+                    Ok(Some(_)) if files.len() >= self.most => {
+                        failed = Some(Error::TooManyListed { allowed: self.most });
                         return Step::End;
                     }
-                    Err(why) => troubles.push((found.path.to_string(), causes(&why))),
+                    Ok(listed) => files.extend(listed),
+                    Err(Error::Canceled(canceled)) => {
+                        failed = Some(canceled.into());
+                        return Step::End;
+                    }
+                    Err(why) if troubles.len() < known + TROUBLES_MAX => {
+                        troubles.push((found.path.to_string(), causes(&why)));
+                    }
+                    Err(_) => more += 1,
                 }
                 Step::On
             },
-            &mut |trouble: &Trouble<'_>| {
-                unlisted.push((trouble.path.to_string(), causes(&trouble.why)));
+            &mut |trouble: &Trouble<'_>| match unlisted.len() < TROUBLES_MAX {
+                true => unlisted.push((trouble.path.to_string(), causes(&trouble.why))),
+                false => more_unlisted += 1,
             },
         )?;
         seen.troubles.extend(unlisted);
-        failed.map_or(Ok(()), |canceled| Err(canceled.into()))
+        if more + more_unlisted > 0 {
+            let why = format!("{} more could not be looked at", more + more_unlisted);
+            seen.troubles.push((from.path.to_string(), why));
+        }
+        failed.map_or(Ok(()), Err)
     }
 
     fn listed(

@@ -56,9 +56,21 @@ pub fn volumes(disk: &Disk) -> Outcome {
     Outcome::answer(json!({"entries": disk.volumes().iter().map(entry).collect::<Value>()}), text)
 }
 
+/// For whom an answer is. There may be millions of files: only what is shown is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// People: text.
+    Person,
+    /// Scripts: JSON.
+    Script,
+}
+
 /// Files, as a listing.
 #[must_use]
-pub fn seen(seen: &Seen, whole_paths: bool) -> Outcome {
+pub fn seen(seen: &Seen, whole_paths: bool, reader: Reader) -> Outcome {
+    if reader == Reader::Script {
+        return answer(seen, String::new(), reader);
+    }
     let files = &seen.files;
     let shown = |file: &Listed| {
         if whole_paths {
@@ -80,10 +92,10 @@ pub fn seen(seen: &Seen, whole_paths: bool) -> Outcome {
         true => String::new(),
         false => crate::text::table(["MODE", "SIZE", "MODIFIED", "NAME"], &rows),
     };
-    answer(seen, text)
+    answer(seen, text, reader)
 }
 
-fn answer(seen: &Seen, text: String) -> Outcome {
+fn answer(seen: &Seen, text: String, reader: Reader) -> Outcome {
     let mut remarks = Remarks::default();
     for (volume, note) in &seen.notes {
         remarks.notes.push(format!("{volume}: {note}"));
@@ -96,8 +108,9 @@ fn answer(seen: &Seen, text: String) -> Outcome {
         remarks.warnings.push(format!("{more} more files or folders could not be looked at"));
     }
     let trouble = |(path, why): &(String, String)| json!({"path": path, "why": why});
+    let files: &[Listed] = if reader == Reader::Script { &seen.files } else { &[] };
     let json = json!({
-        "entries": seen.files.iter().map(entry).collect::<Value>(),
+        "entries": files.iter().map(entry).collect::<Value>(),
         "troubles": seen.troubles.iter().map(trouble).collect::<Value>(),
         "notes": remarks.notes,
     });
@@ -106,7 +119,7 @@ fn answer(seen: &Seen, text: String) -> Outcome {
 
 /// Checksums as `sha256sum` writes and checks them, by the paths that recovered files have.
 #[must_use]
-pub fn checksums(seen: &Seen) -> Outcome {
+pub fn checksums(seen: &Seen, reader: Reader) -> Outcome {
     let line = |file: &Listed| {
         let sha = file.sha256.as_ref()?;
         sum_line(sha, file.path.parts().get(seen.above..).unwrap_or_default())
@@ -114,7 +127,7 @@ pub fn checksums(seen: &Seen) -> Outcome {
     let lines: Vec<Option<String>> = seen.files.iter().map(line).collect();
     let left_out = lines.iter().filter(|line| line.is_none()).count();
     // Notes have no place among sums.
-    let mut outcome = Outcome { text: String::new(), ..answer(seen, String::new()) };
+    let mut outcome = Outcome { text: String::new(), ..answer(seen, String::new(), reader) };
     outcome.text = lines.into_iter().flatten().collect();
     if left_out > 0 {
         let why = "have names that no line can hold; --json has them";

@@ -1,7 +1,6 @@
 //! What an error means: the table of codes, exit statuses and next steps.
 
 use std::error::Error;
-use std::io::{self, ErrorKind};
 
 use aiv_image_format::{Error as ImageError, Unsupported};
 use aiv_restore_engine::Refusal;
@@ -13,6 +12,9 @@ mod keys;
 mod salvage;
 mod sources;
 mod still;
+mod system;
+
+use system::judge_io;
 
 const CANCELED: Verdict = Verdict {
     code: "canceled",
@@ -83,6 +85,10 @@ fn judge_job(error: &aiv_jobs::Error) -> Option<Verdict> {
             ..DAMAGED
         }),
         Error::TooLarge { .. } => failed("too_large", "leave out --json"),
+        Error::TooManyListed { .. } => failed(
+            "too_many_files",
+            "list one folder after the other, or let `aiv find` look for some of them",
+        ),
         Error::Written(error) => Some(judge_io(error)),
         Error::Refused(Refusal::DestinationOnSource) => {
             refused("destination_on_source", "choose a folder on another disk")
@@ -245,7 +251,9 @@ fn judge_refusal(refusal: &Refusal) -> Option<Verdict> {
             refused("table_unfit", "choose a target like the source disk, or restore partitions")
         }
         Refusal::SameName { .. } => refused("same_name", "recover them one after the other"),
-        Refusal::TooManyFiles { .. } => refused("too_many_files", "recover some folders at a time"),
+        Refusal::TooManyFiles { .. } | Refusal::PathsTooLong { .. } => {
+            refused("too_many_files", "recover some folders at a time")
+        }
         Refusal::Exists { .. } => refused(
             "exists",
             "nothing was written: choose another place; in a folder, --existing skip goes on with \
@@ -377,37 +385,10 @@ fn judge_volume(error: &aiv_volume_io::Error) -> Option<Verdict> {
     }
 }
 
-fn judge_io(error: &io::Error) -> Verdict {
-    // What reads found out about a virtual disk or a server travels inside.
-    let inner = error.get_ref().map(|inner| inner as &(dyn Error + 'static));
-    let known = inner.and_then(|inner| {
-        let disk = inner.downcast_ref().and_then(sources::judge_virtual_disk);
-        disk.or_else(|| inner.downcast_ref().and_then(sources::judge_server))
-    });
-    if let Some(verdict) = known {
-        return verdict;
-    }
-    let (code, hint) = match error.kind() {
-        ErrorKind::NotFound => ("not_found", "check the path; `aiv devices` lists disks"),
-        ErrorKind::PermissionDenied => {
-            ("permission_denied", "run it as root, or as a user who may do that")
-        }
-        ErrorKind::ResourceBusy | ErrorKind::WouldBlock => {
-            ("busy", "another program uses it; wait until it is done, or stop it")
-        }
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
-            (DISK_FULL, "make room, or choose another place")
-        }
-        ErrorKind::ReadOnlyFilesystem => ("read_only", "choose a place that can be written"),
-        ErrorKind::NotADirectory => ("not_a_folder", "name a folder"),
-        ErrorKind::AlreadyExists => ("exists", "choose another name; nothing is ever replaced"),
-        _ => ("io", "the kernel log (dmesg) tells more; try again, or use another medium"),
-    };
-    Verdict { code, exit: Exit::Failed, hint }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::{self, ErrorKind};
+
     use super::*;
     use crate::Failure;
     use aiv_backup_engine as backup;
@@ -433,6 +414,17 @@ mod tests {
             Err(ImageError::Corrupt(corrupt)) => corrupt,
             other => panic!("a superblock of zeros is {:?}", other.err()),
         }
+    }
+
+    #[test]
+    fn damage_of_an_image_is_damage_when_a_filesystem_in_it_is_read() {
+        let image = ImageError::Corrupt(corrupt());
+        let source = io::Error::new(ErrorKind::InvalidData, image);
+        let source = aiv_filesystems::Error::Io { op: "read inode", offset: 7, source };
+        assert_eq!(of(source), ("damaged", 4));
+        let file = "a.aiv".to_owned();
+        let image = aiv_chain::Error::Image { file, source: ImageError::Corrupt(corrupt()) };
+        assert_eq!(of(io::Error::new(ErrorKind::InvalidData, image)), ("damaged", 4));
     }
 
     #[test]

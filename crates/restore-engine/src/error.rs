@@ -329,6 +329,14 @@ pub enum Refusal {
         /// How many one job recovers.
         allowed: usize,
     },
+    /// Paths longer in all than one job holds: files in very deep folders.
+    #[error(
+        "the paths of the files take more than {allowed} bytes: recover some folders at a time"
+    )]
+    PathsTooLong {
+        /// How many one job holds.
+        allowed: usize,
+    },
     /// A name that files would get is taken.
     #[error("{} exists", path.display())]
     Exists {

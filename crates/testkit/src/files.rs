@@ -27,6 +27,10 @@ pub struct Node {
     pub bad: Vec<Extent>,
     /// Where its bytes lie on the volume.
     pub place: u64,
+    /// Another length of a file than its bytes have; what lies behind them cannot be read.
+    pub len: Option<u64>,
+    /// Parts of a file that are holes.
+    pub holes: Vec<Extent>,
 }
 
 /// Files by number; 1 is the root.
@@ -94,6 +98,8 @@ impl Node {
             streams: Vec::new(),
             bad: Vec::new(),
             place: 0,
+            len: None,
+            holes: Vec::new(),
         }
     }
 
@@ -106,6 +112,12 @@ impl Node {
         node
     }
 
+    fn data(&self) -> Data<'_> {
+        let len = self.len.unwrap_or(self.bytes.len() as u64);
+        let (bytes, bad, holes) = (&self.bytes, &self.bad, &self.holes);
+        Data { bytes, bad, holes, place: self.place, len }
+    }
+
     /// A symbolic link.
     #[must_use]
     pub fn link(target: &[u8]) -> Self {
@@ -113,20 +125,34 @@ impl Node {
     }
 }
 
-struct Data<'a>(&'a [u8], &'a [Extent], u64);
+struct Data<'a> {
+    bytes: &'a [u8],
+    bad: &'a [Extent],
+    holes: &'a [Extent],
+    place: u64,
+    len: u64,
+}
 
 impl ReadAt for Data<'_> {
     fn len(&self) -> u64 {
-        self.0.len() as u64
+        self.len
+    }
+
+    fn holes(&self, range: Extent) -> io::Result<Vec<Extent>> {
+        Ok(self.holes.iter().filter_map(|hole| hole.intersect(range)).collect())
     }
 
     fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
         let asked = Extent::new(offset, out.len() as u64);
-        if self.1.iter().any(|bad| bad.intersect(asked).is_some()) {
+        if self.holes.iter().any(|hole| hole.intersect(asked) == Some(asked)) {
+            out.fill(0);
+            return Ok(());
+        }
+        if self.bad.iter().any(|bad| bad.intersect(asked).is_some()) {
             return Err(io::Error::other("bad sector"));
         }
         let start = usize::try_from(offset).map_err(io::Error::other)?;
-        let bytes = self.0.get(start..).and_then(|rest| rest.get(..out.len()));
+        let bytes = self.bytes.get(start..).and_then(|rest| rest.get(..out.len()));
         out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }
@@ -134,7 +160,7 @@ impl ReadAt for Data<'_> {
 
 impl FileData for Data<'_> {
     fn extents(&self) -> Result<Vec<Extent>> {
-        Ok(vec![Extent::new(self.2, self.len())])
+        Ok(vec![Extent::new(self.place, self.bytes.len() as u64)])
     }
 }
 
@@ -178,7 +204,7 @@ impl Filesystem for Tree {
     fn open(&self, file: FileId) -> Result<Box<dyn FileData + '_>> {
         let node = self.get(file)?;
         match node.metadata.file_type {
-            FileType::File => Ok(Box::new(Data(&node.bytes, &node.bad, node.place))),
+            FileType::File => Ok(Box::new(node.data())),
             _ => Err(Error::WrongType { wanted: "file" }),
         }
     }
@@ -207,6 +233,8 @@ impl Filesystem for Tree {
     fn open_stream(&self, file: FileId, name: &[u8]) -> Result<Box<dyn FileData + '_>> {
         let found = self.get(file)?.streams.iter().find(|(other, _)| other == name);
         let missing = || Error::Damaged { what: "no such stream".to_owned(), offset: None };
-        found.map(|(_, bytes)| Box::new(Data(bytes, &[], 0)) as _).ok_or_else(missing)
+        let (_, bytes) = found.ok_or_else(missing)?;
+        let len = bytes.len() as u64;
+        Ok(Box::new(Data { bytes, bad: &[], holes: &[], place: 0, len }))
     }
 }

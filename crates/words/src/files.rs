@@ -63,7 +63,7 @@ pub struct Cat {
 Examples:
   aiv find /mnt/backup@latest --match '*.docx' --newer 2026-09-01
   aiv find disk.aiv /p2/home --type file --larger 100M
-  aiv find disk.aiv /p2/etc --sha256 > sums; sha256sum --check sums\n\n{PATHS}"))]
+  aiv find disk.aiv /p2/etc --sha256 > sums; sha256sum -c sums\n\n{PATHS}"))]
 pub struct Find {
     /// What to look into
     pub image: PathBuf,
@@ -187,16 +187,16 @@ pub struct Extract {
     #[arg(long, value_name = "FILE", group = "out")]
     pub zip: Option<PathBuf>,
     /// What to do where a name is taken: nothing at all; leave out files that are there with the
-    /// same size and time, as after an interruption; or overwrite files
-    #[arg(long, value_name = "WHAT", default_value = "refuse", requires = "to")]
+    /// same size, time and bytes, as after an interruption; or overwrite files
+    #[arg(long, value_name = "WHAT", default_value = "refuse", conflicts_with_all = ["tar", "zip"])]
     #[arg(value_parser = choice(&[("refuse", Existing::Refuse), ("skip", Existing::Skip),
         ("replace", Existing::Replace)]))]
     pub existing: Existing,
     /// Give files to the one who extracts them, also as root
-    #[arg(long, requires = "to")]
+    #[arg(long, conflicts_with_all = ["tar", "zip"])]
     pub no_owners: bool,
     /// Read everything that was written back from the medium, and compare
-    #[arg(long, requires = "to")]
+    #[arg(long, conflicts_with_all = ["tar", "zip"])]
     pub verify: bool,
     #[command(flatten)]
     pub filter: FilterArgs,

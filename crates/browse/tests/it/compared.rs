@@ -94,3 +94,21 @@ fn a_file_that_became_a_folder_is_gone_and_new() {
     let what = comparison.differences.iter().map(|one| one.file_type).collect::<Vec<_>>();
     assert_eq!(what, [FileType::Folder, FileType::File]);
 }
+
+#[test]
+fn holes_without_end_are_compared_without_being_read() {
+    let tree = |last: u8, time| {
+        let mut tree = Tree::new();
+        let len = 1_u64 << 60;
+        let holes = vec![Extent::new(100, len - 100)];
+        let mut bytes = vec![7; 100];
+        bytes[99] = last;
+        let mut node = Node { len: Some(len), holes, ..Node::file(&bytes) };
+        node.metadata.len = len;
+        node.metadata.modified = Some(Timestamp::utc(time, 0));
+        tree.add(1, b"file", node);
+        tree
+    };
+    assert_eq!(words(&compared(tree(1, 1), tree(1, 2), None)), ["/p0/file [Modified]"]);
+    assert_eq!(words(&compared(tree(1, 1), tree(2, 2), None)), ["/p0/file [Content, Modified]"]);
+}

@@ -17,6 +17,10 @@ fn path(text: &Path) -> Result<FilePath, Failure> {
     Ok(parsed.map_err(aiv_browse::Error::Path)?)
 }
 
+const fn reader(session: &Session) -> files::Reader {
+    if session.json { files::Reader::Script } else { files::Reader::Person }
+}
+
 fn with_disk<T>(
     image: &Path,
     unlock: &SecretFiles,
@@ -36,7 +40,7 @@ pub(crate) fn ls(args: &Ls, session: &Session) -> Result<Outcome, Failure> {
                 let depth = if args.recursive { usize::MAX } else { 0 };
                 let look = Look { depth, ..Look::default() };
                 let seen = look.at(disk, &place, session.job())?;
-                Ok(files::seen(&seen, args.recursive))
+                Ok(files::seen(&seen, args.recursive, reader(session)))
             }
         }
     })
@@ -61,7 +65,12 @@ pub(crate) fn find(args: &Find, session: &Session) -> Result<Outcome, Failure> {
         let place = disk.resolve(&path, Links::Keep, session.job())?;
         let look = Look { filter: args.filter.filter(), sha256: args.sha256, ..Look::default() };
         let seen = look.at(disk, &place, session.job())?;
-        Ok(if args.sha256 { files::checksums(&seen) } else { files::seen(&seen, true) })
+        let reader = reader(session);
+        Ok(if args.sha256 {
+            files::checksums(&seen, reader)
+        } else {
+            files::seen(&seen, true, reader)
+        })
     })
 }
 

@@ -22,6 +22,7 @@ mod help;
 mod inside;
 mod many_disks;
 mod output;
+mod places;
 mod real_disk;
 mod repairs;
 mod resumed;

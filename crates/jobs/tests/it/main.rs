@@ -5,5 +5,6 @@
 
 mod backup;
 mod keys;
+mod look;
 mod outside;
 mod salvage;

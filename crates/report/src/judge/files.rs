@@ -58,7 +58,8 @@ pub(super) fn judge_output(error: &io::Error) -> Verdict {
         Verdict { code: DISK_FULL, .. } => Verdict {
             code: DISK_FULL,
             exit: Exit::Failed,
-            hint: "make room, and run it again with --existing skip: files that are complete stay",
+            hint: "make room, and run it again; in a folder, files that are complete stay, and \
+                   --existing skip goes on with the others",
         },
         verdict => verdict,
     }

@@ -1,5 +1,6 @@
 //! Files into an archive: what all kinds of archives have in common.
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -7,6 +8,7 @@ use aiv_browse::{Attribute, FileData, FileType, Metadata};
 use aiv_volume_io::{Extent, Job, Step};
 
 use super::copy::{copy, ranges};
+use super::file::NoName;
 use super::items::{Item, RecoverPlan};
 use super::report::{NotKept, RecoverReport};
 use super::{metadata, tar::Tar, zip::Zip};
@@ -34,22 +36,33 @@ impl Body<'_> {
     /// tells which bytes are lost.
     pub(super) fn write(self, holes: bool, out: &mut dyn Write) -> Result<Vec<Extent>> {
         let mut at = 0;
-        let lost = copy(self.data, self.ranges, self.buffer, self.job, &mut |offset, bytes| {
+        let job = self.job;
+        let lost = copy(self.data, self.ranges, self.buffer, job, &mut |offset, bytes| {
             if holes {
-                zeros(out, offset - at).map_err(output("writing"))?;
+                zeros(out, offset - at, job)?;
             }
             at = offset + bytes.len() as u64;
             out.write_all(bytes).map_err(output("writing"))
         })?;
         if holes {
-            zeros(out, self.data.len() - at).map_err(output("writing"))?;
+            zeros(out, self.data.len() - at, job)?;
         }
         Ok(lost)
     }
 }
 
-fn zeros(out: &mut dyn Write, count: u64) -> io::Result<()> {
-    io::copy(&mut io::Read::take(io::repeat(0), count), out).map(|_| ())
+/// A hole may be of any length, and whoever waits for it must be able to stop.
+fn zeros(out: &mut dyn Write, count: u64, job: Job<'_>) -> Result<()> {
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    let mut left = count;
+    while left > 0 {
+        job.check()?;
+        let len = left.min(ZEROS.len() as u64);
+        let some = &ZEROS[..crate::zeros::in_memory(len)];
+        out.write_all(some).map_err(output("writing"))?;
+        left -= len;
+    }
+    Ok(())
 }
 
 /// An error of the archive itself.
@@ -67,10 +80,16 @@ pub(super) trait Archive {
     /// A device, pipe or socket.
     fn special(&mut self, entry: &Entry<'_>) -> Result<Kept>;
     fn finish(self: Box<Self>) -> Result<()>;
+    /// Why nothing can have this name in the archive, as the rest of a sentence.
+    fn refuses(&self, _path: &[u8]) -> Option<&'static str> {
+        None
+    }
     /// Whether owners are kept.
     fn has_owners(&self) -> bool;
-    /// Whether attributes are.
-    fn has_attributes(&self) -> bool;
+    /// Whether an attribute is, by its name.
+    fn has_attribute(&self, name: &[u8]) -> bool;
+    /// Whether names are bytes, and not text.
+    fn has_any_name(&self) -> bool;
 }
 
 /// Whether an archive can hold something.
@@ -101,12 +120,18 @@ impl RecoverPlan {
     }
 
     fn to_archive(&self, archive: Box<dyn Archive + '_>, job: Job<'_>) -> Result<RecoverReport> {
-        let mut packing =
-            Packing { plan: self, archive, job, report: self.troubles.clone(), buffer: Vec::new() };
+        let mut packing = Packing {
+            plan: self,
+            archive,
+            job,
+            report: self.troubles.clone(),
+            buffer: Vec::new(),
+            missing: HashSet::new(),
+        };
         job.progress.begin(Step::RecoverFiles, self.bytes());
         for at in self.in_image_order() {
             job.check()?;
-            packing.item(&self.items[at])?;
+            packing.item(at)?;
         }
         // Whoever unpacks gives folders their times when they come, and what comes into one later
         // changes those again. Links in turn must follow their folder: GNU tar makes those that
@@ -114,10 +139,10 @@ impl RecoverPlan {
         let is_read = |item: &Item| item.file_type == FileType::File && item.same_as.is_none();
         let is_late = |item: &Item| matches!(item.file_type, FileType::Folder | FileType::Link);
         for late in [false, true] {
-            let now = |item: &&Item| !is_read(item) && is_late(item) == late;
-            for item in self.items.iter().filter(now) {
+            let now = |item: &Item| !is_read(item) && is_late(item) == late;
+            for at in (0..self.items.len()).filter(|&at| now(&self.items[at])) {
                 job.check()?;
-                packing.item(item)?;
+                packing.item(at)?;
             }
         }
         packing.archive.finish()?;
@@ -132,14 +157,18 @@ struct Packing<'a> {
     job: Job<'a>,
     report: RecoverReport,
     buffer: Vec<u8>,
+    /// Positions of files that are not in the archive: none can be another name of them.
+    missing: HashSet<usize>,
 }
 
 impl Packing<'_> {
-    fn item(&mut self, item: &Item) -> Result<()> {
+    fn item(&mut self, at: usize) -> Result<()> {
+        let item = &self.plan.items[at];
         let filesystem = self.plan.filesystem(item);
         let known = match filesystem.metadata(item.id) {
             Ok(known) => known,
             Err(error) => {
+                self.missing.insert(at);
                 self.report.not_written(&item.path, &error);
                 return Ok(());
             }
@@ -152,21 +181,30 @@ impl Packing<'_> {
         if !self.archive.has_owners() && known.owner.is_some() {
             self.report.not_kept(NotKept::Owner);
         }
-        if !self.archive.has_attributes() {
-            for attribute in &attributes {
+        for attribute in &attributes {
+            if !self.archive.has_attribute(&attribute.name) {
                 let name = super::report::shown(&attribute.name);
                 self.report.not_kept(NotKept::Attribute(name));
             }
         }
-        if std::str::from_utf8(&item.path).is_err() && !self.archive.has_attributes() {
+        if std::str::from_utf8(&item.path).is_err() && !self.archive.has_any_name() {
             self.report.not_kept(NotKept::Name);
         }
         let entry = Entry { path: &item.path, metadata: &known, attributes: &attributes };
+        if self.is_refused(&entry) {
+            self.missing.insert(at);
+            return Ok(());
+        }
         match (item.file_type, item.same_as) {
             (FileType::Folder, _) => {
                 self.archive.folder(&entry)?;
                 self.report.folders += 1;
                 self.streams(item, &known)
+            }
+            (FileType::File, Some(first)) if self.missing.contains(&first) => {
+                let why = io::Error::other("the file itself was not written");
+                self.report.not_written(&item.path, &why);
+                Ok(())
             }
             (FileType::File, Some(first)) => {
                 match self.archive.hard_link(&entry, &self.plan.items[first].path)? {
@@ -176,16 +214,22 @@ impl Packing<'_> {
                     }
                     Kept::No => {
                         self.report.not_kept(NotKept::HardLink);
-                        self.bytes(item, &entry)
+                        self.bytes(item, &entry).map(|_| ())
                     }
                 }
             }
             (FileType::File, None) => {
-                self.bytes(item, &entry)?;
-                self.streams(item, &known)
+                if self.bytes(item, &entry)? {
+                    return self.streams(item, &known);
+                }
+                self.missing.insert(at);
+                Ok(())
             }
             (FileType::Link, _) => match filesystem.link_target(item.id) {
                 Ok(target) => {
+                    if std::str::from_utf8(&target).is_err() && !self.archive.has_any_name() {
+                        self.report.not_kept(NotKept::Name);
+                    }
                     self.archive.link(&entry, &target)?;
                     self.report.links += 1;
                     Ok(())
@@ -205,25 +249,37 @@ impl Packing<'_> {
         }
     }
 
-    fn bytes(&mut self, item: &Item, entry: &Entry<'_>) -> Result<()> {
+    /// Writes a file, and tells whether it is in the archive.
+    fn bytes(&mut self, item: &Item, entry: &Entry<'_>) -> Result<bool> {
         let data = match self.plan.filesystem(item).open(item.id) {
             Ok(data) => data,
             Err(error) => {
                 self.report.not_written(&item.path, &error);
-                return Ok(());
+                return Ok(false);
             }
         };
-        self.body(entry, &*data)?;
-        self.report.files += 1;
-        Ok(())
+        let is_in = self.body(entry, &*data)?;
+        self.report.files += u64::from(is_in);
+        Ok(is_in)
     }
 
-    fn body(&mut self, entry: &Entry<'_>, data: &dyn FileData) -> Result<()> {
+    fn is_refused(&mut self, entry: &Entry<'_>) -> bool {
+        let why = self.archive.refuses(entry.path);
+        if let Some(why) = why {
+            self.report.not_written(entry.path, &io::Error::other(why));
+        }
+        why.is_some()
+    }
+
+    fn body(&mut self, entry: &Entry<'_>, data: &dyn FileData) -> Result<bool> {
+        if self.is_refused(entry) {
+            return Ok(false);
+        }
         let ranges = match ranges(data) {
             Ok(ranges) => ranges,
             Err(error) => {
                 self.report.not_written(entry.path, &error);
-                return Ok(());
+                return Ok(false);
             }
         };
         self.report.bytes += ranges.iter().map(|range| range.len).sum::<u64>();
@@ -233,7 +289,7 @@ impl Packing<'_> {
             self.say_damaged(entry, &lost)?;
             self.report.damaged(entry.path, lost);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The name of a damaged file was written before its damage was known: a file beside it tells.
@@ -244,6 +300,10 @@ impl Packing<'_> {
         let text = Text(lines.collect::<String>().into_bytes());
         let whole = [Extent::new(0, text.0.len() as u64)];
         let beside = Entry { path: &path, metadata: entry.metadata, attributes: &[] };
+        // Its name is taken: the report tells all the same.
+        if self.archive.refuses(&path).is_some() {
+            return Ok(());
+        }
         let body = Body { data: &text, ranges: &whole, buffer: &mut self.buffer, job: self.job };
         self.archive.file(&beside, body).map(|_| ())
     }
@@ -260,10 +320,12 @@ impl Packing<'_> {
         for stream in streams {
             let path = [&*item.path, b":", &*stream.name].concat();
             match filesystem.open_stream(item.id, &stream.name) {
+                _ if stream.name.contains(&b'/') || stream.name.contains(&0) => {
+                    self.report.not_written(&path, &NoName);
+                }
                 Ok(data) => {
                     let entry = Entry { path: &path, metadata: known, attributes: &[] };
-                    self.body(&entry, &*data)?;
-                    self.report.streams += 1;
+                    self.report.streams += u64::from(self.body(&entry, &*data)?);
                 }
                 Err(error) => self.report.not_written(&path, &error),
             }

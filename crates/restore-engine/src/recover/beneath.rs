@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 
 /// Folders kept open.
 const OPEN_MAX: usize = 128;
@@ -18,13 +18,21 @@ const PATH_MAX: usize = 4000;
 pub(super) struct Beneath {
     root: Rc<OwnedFd>,
     open: HashMap<Vec<u8>, Rc<OwnedFd>>,
+    /// A folder on each filesystem that was come to: others may be mounted below.
+    filesystems: HashMap<u64, Rc<OwnedFd>>,
 }
 
 impl Beneath {
     pub(super) fn open(dir: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = openat(CWD, dir, flags, Mode::empty())?;
-        Ok(Self { root: Rc::new(root), open: HashMap::new() })
+        let root = Rc::new(openat(CWD, dir, flags, Mode::empty())?);
+        let filesystems = HashMap::from([(fstat(&*root)?.st_dev, Rc::clone(&root))]);
+        Ok(Self { root, open: HashMap::new(), filesystems })
+    }
+
+    /// A folder on each filesystem in which one was opened.
+    pub(super) fn filesystems(&self) -> impl Iterator<Item = &Rc<OwnedFd>> {
+        self.filesystems.values()
     }
 
     /// The folder itself.
@@ -51,6 +59,10 @@ impl Beneath {
             let (now, later) = cut(rest);
             at = Rc::new(step(&*at, now)?);
             rest = later;
+        }
+        if self.filesystems.len() < OPEN_MAX {
+            let device = fstat(&*at)?.st_dev;
+            self.filesystems.entry(device).or_insert_with(|| Rc::clone(&at));
         }
         if self.open.len() == OPEN_MAX {
             self.open.clear();

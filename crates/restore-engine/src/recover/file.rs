@@ -2,22 +2,24 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use aiv_browse::{Attribute, FileData, Metadata};
-use aiv_volume_io::Extent;
+use aiv_volume_io::{Extent, ExtentSet, ReadAt, Step};
 use rustix::fs::{
-    AtFlags, FileType as MadeType, Mode, OFlags, RenameFlags, Stat, openat, renameat,
-    renameat_with, statat, unlinkat,
+    AtFlags, FileType as MadeType, Mode, OFlags, Stat, openat, renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
 
-use super::copy::{copy, ranges};
+use super::copy::{STRIDE, copy, ranges};
 use super::folder::{Existing, Sink};
 use super::items::Item;
 use super::metadata::apply;
+use super::naming::give_name;
 use super::report::NotKept;
+use super::verify::Written;
 use crate::error::{Error, Result};
 
 /// What became of one file.
@@ -27,10 +29,29 @@ pub(super) enum Made {
     No,
 }
 
+/// Bytes of a name that most filesystems take.
+const NAME_MAX: usize = 255;
+
+/// The name of a file of which bytes are lost: as much of its own as there is room for.
+fn damaged_name(name: &[u8]) -> Vec<u8> {
+    const SAID: &[u8] = b".damaged";
+    let room = NAME_MAX - SAID.len();
+    let kept = match std::str::from_utf8(name) {
+        Ok(text) => text.floor_char_boundary(room),
+        Err(_) => room.min(name.len()),
+    };
+    [&name[..kept], SAID].concat()
+}
+
+/// A file that is there has the length and time of the one that would be written, and is another.
+#[derive(Debug, thiserror::Error)]
+#[error("it is there with the same size and time, and other bytes: remove it, or replace it")]
+struct OtherBytes;
+
 /// A stream whose name is none.
 #[derive(Debug, thiserror::Error)]
 #[error("its name cannot be one of a file")]
-struct NoName;
+pub(super) struct NoName;
 
 impl Sink<'_> {
     pub(super) fn file(&mut self, at: usize) -> Result<()> {
@@ -70,11 +91,18 @@ impl Sink<'_> {
         if self.options.existing == Existing::Skip
             && let Ok(found) = statat(&*parent, name, AtFlags::SYMLINK_NOFOLLOW)
         {
-            if is_same(&found, metadata, data.len()) {
-                self.report.skipped += 1;
-                return Ok(Made::Skipped);
+            if !is_same(&found, metadata, data.len()) {
+                return self.not_made(at, path, "writing", Errno::EXIST.into());
             }
-            return self.not_made(at, path, "writing", Errno::EXIST.into());
+            // After a power failure a file may have its name, length and time, and not its bytes.
+            return match self.has_bytes(&*parent, name, data)? {
+                Ok(true) => {
+                    self.report.skipped += 1;
+                    Ok(Made::Skipped)
+                }
+                Ok(false) => self.not_made(at, path, "comparing", io::Error::other(OtherBytes)),
+                Err(error) => self.not_made(at, path, "comparing", error),
+            };
         }
         self.parts += 1;
         let part = format!(".aiv-{:016x}-{}.part", self.options.seed, self.parts);
@@ -98,17 +126,28 @@ impl Sink<'_> {
             }
         };
         let is_whole = lost.is_empty();
-        let mut last = name.to_vec();
-        if !is_whole {
-            last.extend_from_slice(b".damaged");
-        }
+        let last = if is_whole { name.to_vec() } else { damaged_name(name) };
         let named = match self.options.existing {
-            Existing::Replace => renameat(&*parent, part.as_str(), &*parent, &*last),
-            _ => renameat_with(&*parent, part.as_str(), &*parent, &*last, RenameFlags::NOREPLACE),
+            Existing::Replace => {
+                renameat(&*parent, part.as_str(), &*parent, &*last).map_err(io::Error::from)
+            }
+            _ => give_name(&*parent, part.as_bytes(), &last),
         };
         if let Err(error) = named {
             let _ = remove();
-            return self.not_made(at, path, "naming", error.into());
+            let found = statat(&*parent, &*last, AtFlags::SYMLINK_NOFOLLOW);
+            let is_there = !is_whole
+                && self.options.existing == Existing::Skip
+                && found.is_ok_and(|found| is_same(&found, metadata, data.len()));
+            if !is_there {
+                return self.not_made(at, path, "naming", error);
+            }
+            // It came damaged before, and does again.
+            self.report.skipped += 1;
+            let is = [&path[..path.len() - name.len()], &last].concat();
+            self.report.damaged(&is, lost);
+            at.map(|at| self.renamed.insert(at, Some(is)));
+            return Ok(Made::Skipped);
         }
         if !is_whole {
             let is = [&path[..path.len() - name.len()], &last].concat();
@@ -143,7 +182,9 @@ impl Sink<'_> {
         data: &dyn FileData,
     ) -> Result<Vec<Extent>> {
         let output = |op| move |source| Error::Output { op, path: PathBuf::new(), source };
-        let ranges = ranges(data).map_err(output("reading"))?;
+        // Trouble of the image: as `EIO`, it would be taken for one of the target.
+        let unread = |source: io::Error| output("reading")(io::Error::other(source));
+        let ranges = ranges(data).map_err(unread)?;
         let mut hasher = blake3::Hasher::new();
         let verified = at.filter(|_| self.options.verify);
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -169,6 +210,47 @@ impl Sink<'_> {
             self.written.push((at, hasher.finalize()));
         }
         Ok(lost)
+    }
+
+    /// Whether a file that is there has the bytes of `data`. The inner error is one of the file.
+    fn has_bytes(
+        &mut self,
+        folder: impl AsFd,
+        name: &[u8],
+        data: &dyn FileData,
+    ) -> Result<io::Result<bool>> {
+        let found = match Written::open(folder, name) {
+            Ok(found) => found,
+            Err(error) => return Ok(Err(error)),
+        };
+        // Where both have holes, nothing is read.
+        let parts = ranges(data).and_then(|parts| {
+            let theirs = found.ranges()?;
+            Ok(parts.into_iter().chain(theirs).collect::<ExtentSet>())
+        });
+        let parts = match parts {
+            Ok(parts) => parts,
+            Err(error) => return Ok(Err(error)),
+        };
+        let (mut theirs, mut ours) = (Vec::new(), Vec::new());
+        for range in parts.runs() {
+            let mut at = range.start;
+            while at < range.end() {
+                self.job.check()?;
+                let len = (STRIDE - at % STRIDE).min(range.end() - at);
+                ours.resize(crate::zeros::in_memory(len), 0);
+                theirs.resize(ours.len(), 0);
+                let read = data.read_exact_at(&mut ours, at);
+                match read.and_then(|()| found.read_exact_at(&mut theirs, at)) {
+                    Ok(()) if ours == theirs => {}
+                    Ok(()) => return Ok(Ok(false)),
+                    Err(error) => return Ok(Err(io::Error::other(error))),
+                }
+                self.job.progress.advance(Step::RecoverFiles, len);
+                at += len;
+            }
+        }
+        Ok(Ok(true))
     }
 
     /// The attributes of an item, as far as they can be read.

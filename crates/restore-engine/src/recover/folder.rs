@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use super::beneath::Beneath;
 use super::items::{Item, RecoverPlan};
-use super::metadata::{apply, apply_at, mode_of};
+use super::metadata::{apply, apply_at, mode_of, set_mode_at};
 use super::report::{NotKept, RecoverReport};
 use crate::error::{Error, Refusal, Result};
 
@@ -25,7 +25,7 @@ pub enum Existing {
     /// Nothing is begun when one of the names asked for is taken.
     #[default]
     Refuse,
-    /// A file of the same length and time is taken for the one that would be written: an
+    /// A file of the same length, time and bytes is taken for the one that would be written: an
     /// interrupted job is gone on with. Folders are filled up; all else stays and is reported.
     Skip,
     /// Files take the place of others. Folders are filled up.
@@ -53,7 +53,7 @@ pub(super) struct Sink<'a> {
     pub(super) options: RecoverOptions,
     pub(super) job: Job<'a>,
     pub(super) report: RecoverReport,
-    /// Names files got instead of the ones of their items; none when there is no file.
+    /// Names files got instead of the ones of their items; none when there is no file or folder.
     pub(super) renamed: HashMap<usize, Option<Vec<u8>>>,
     /// Files written, with the hash of what was, in the order of writing.
     pub(super) written: Vec<(usize, blake3::Hash)>,
@@ -78,12 +78,11 @@ impl RecoverPlan {
         let failed = |op: &'static str| {
             move |source: io::Error| Error::Output { op, path: dir.to_owned(), source }
         };
-        match std::fs::create_dir(dir) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(failed("creating")(error));
-            }
-            _ => {}
-        }
+        let is_made = match std::fs::create_dir(dir) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+            Err(error) => return Err(failed("creating")(error)),
+        };
         let beneath = Beneath::open(dir).map_err(failed("opening"))?;
         let mut sink = Sink {
             plan: self,
@@ -97,7 +96,13 @@ impl RecoverPlan {
             buffer: Vec::new(),
             parts: 0,
         };
-        sink.check()?;
+        if let Err(refused) = sink.check() {
+            if is_made {
+                // Nothing is in it.
+                let _ = std::fs::remove_dir(dir);
+            }
+            return Err(refused);
+        }
         job.progress.begin(Step::RecoverFiles, self.bytes());
         sink.folders()?;
         for at in self.in_image_order() {
@@ -106,8 +111,9 @@ impl RecoverPlan {
         }
         sink.others()?;
         sink.finish_folders()?;
-        let root = sink.beneath.root();
-        syncfs(&*root).map_err(|e| failed("syncing")(e.into()))?;
+        for folder in sink.beneath.filesystems() {
+            syncfs(folder).map_err(|e| failed("syncing")(e.into()))?;
+        }
         job.progress.end(Step::RecoverFiles);
         if options.verify {
             sink.verify()?;
@@ -171,9 +177,11 @@ impl Sink<'_> {
 
     fn folders(&mut self) -> Result<()> {
         let plan = self.plan;
-        for item in plan.items.iter().filter(|item| item.file_type == FileType::Folder) {
+        let is_folder = |(_, item): &(usize, &Item)| item.file_type == FileType::Folder;
+        for (at, item) in plan.items.iter().enumerate().filter(is_folder) {
             self.job.check()?;
             if let Err(error) = self.make_folder(&item.path) {
+                self.renamed.insert(at, None);
                 self.unless_lost(&item.path, "creating folder", error)?;
             } else {
                 self.report.folders += 1;
@@ -240,7 +248,11 @@ impl Sink<'_> {
                             return Ok(Err(io::Error::other(error)));
                         }
                     };
+                // What became of the first name holds for the names that follow.
+                let was = self.renamed.remove(&first);
                 self.write_file(Some(first), item, &item.path, &metadata, &*data)?;
+                self.renamed.remove(&first);
+                was.and_then(|was| self.renamed.insert(first, was));
                 Ok(Ok(()))
             }
             Ok(()) => {
@@ -296,7 +308,7 @@ impl Sink<'_> {
             self.report.links += 1;
         } else {
             let mode = Mode::from_raw_mode(mode_of(&metadata, owners).into());
-            if rustix::fs::chmodat(&*parent, name, mode, AtFlags::empty()).is_err() {
+            if set_mode_at(&*parent, name, mode).is_err() {
                 self.report.not_kept(NotKept::Mode);
             }
             self.report.others += 1;
@@ -307,10 +319,20 @@ impl Sink<'_> {
     /// Folders get their metadata when nothing in them changes any more.
     fn finish_folders(&mut self) -> Result<()> {
         let plan = self.plan;
-        for item in plan.items.iter().rev().filter(|item| item.file_type == FileType::Folder) {
+        let is_folder = |(_, item): &(usize, &Item)| item.file_type == FileType::Folder;
+        for (at, item) in plan.items.iter().enumerate().rev().filter(is_folder) {
             self.job.check()?;
+            if self.renamed.contains_key(&at) {
+                continue;
+            }
             let filesystem = plan.filesystem(item);
-            let Ok(folder) = self.beneath.folder(&item.path) else { continue };
+            let folder = match self.beneath.folder(&item.path) {
+                Ok(folder) => folder,
+                Err(error) => {
+                    self.unless_lost(&item.path, "opening folder", error)?;
+                    continue;
+                }
+            };
             self.streams(item)?;
             match filesystem.metadata(item.id) {
                 Ok(metadata) => {

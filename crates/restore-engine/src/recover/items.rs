@@ -12,8 +12,16 @@ use aiv_volume_io::{Extent, Job};
 use super::report::RecoverReport;
 use crate::error::{Error, Refusal, Result};
 
-/// Files and folders of one job: bounds its memory to about 1 GiB.
-const ITEMS_MAX: usize = 1 << 23;
+/// What one job takes on: bounds its memory to about 2 GiB.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// Files and folders.
+    items: usize,
+    /// Bytes of all their paths. In a tree of thousands of levels, each is long.
+    path_bytes: usize,
+}
+
+const LIMITS: Limits = Limits { items: 1 << 23, path_bytes: 1 << 30 };
 
 /// Something to recover.
 pub(super) struct Item {
@@ -38,6 +46,8 @@ pub struct RecoverPlan {
     pub(super) troubles: RecoverReport,
     bytes: u64,
     files: u64,
+    limits: Limits,
+    path_bytes: usize,
 }
 
 impl std::fmt::Debug for RecoverPlan {
@@ -55,7 +65,19 @@ impl RecoverPlan {
     /// [`Error::Browse`] when a path leads nowhere, [`Error::Refused`] when two of them have the
     /// same last name or there are too many files, [`Error::Canceled`].
     pub fn new(disk: &Disk, paths: &[Path], filter: Option<&Filter>, job: Job<'_>) -> Result<Self> {
+        Self::within(LIMITS, disk, paths, filter, job)
+    }
+
+    fn within(
+        limits: Limits,
+        disk: &Disk,
+        paths: &[Path],
+        filter: Option<&Filter>,
+        job: Job<'_>,
+    ) -> Result<Self> {
         let mut plan = Self {
+            limits,
+            path_bytes: 0,
             filesystems: Vec::new(),
             items: Vec::new(),
             troubles: RecoverReport::default(),
@@ -115,8 +137,8 @@ impl RecoverPlan {
         let reader = Arc::clone(&from.filesystem);
         let root = from.path.name().to_vec();
         let mut seen: HashMap<FileId, usize> = HashMap::new();
-        let Self { items, troubles, bytes, files, .. } = self;
-        let mut too_many = false;
+        let Self { items, troubles, bytes, files, limits, path_bytes, .. } = self;
+        let mut refused = None;
         let mut read = |path: &Path, id| match data_of(&*reader, id) {
             Ok(found) => Some(found),
             Err(why) => {
@@ -124,13 +146,13 @@ impl RecoverPlan {
                 None
             }
         };
-        let mut unlisted = Vec::new();
+        let mut unlisted = Unlisted::default();
         Walk::default().run(
             from,
             job,
             &mut |found| {
-                if items.len() == ITEMS_MAX {
-                    too_many = true;
+                if items.len() == limits.items {
+                    refused = Some(Refusal::TooManyFiles { allowed: limits.items });
                     return Step::End;
                 }
                 let file_type = found.metadata.file_type;
@@ -142,6 +164,11 @@ impl RecoverPlan {
                 for part in found.below {
                     path.push(b'/');
                     path.extend_from_slice(part);
+                }
+                *path_bytes += path.len();
+                if *path_bytes > limits.path_bytes {
+                    refused = Some(Refusal::PathsTooLong { allowed: limits.path_bytes });
+                    return Step::End;
                 }
                 let mut item =
                     Item { filesystem, path, id: found.id, file_type, place: 0, same_as: None };
@@ -163,14 +190,12 @@ impl RecoverPlan {
                 Step::On
             },
             &mut |trouble: &Trouble<'_>| {
-                unlisted.push((trouble.path.clone(), trouble.why.to_string()));
+                unlisted.push(trouble.path, &super::report::causes(&trouble.why));
             },
         )?;
-        for (path, why) in unlisted {
-            self.troubles.not_done_because(&path, why);
-        }
-        if too_many {
-            return Err(Refusal::TooManyFiles { allowed: ITEMS_MAX }.into());
+        unlisted.tell(&mut self.troubles);
+        if let Some(refused) = refused {
+            return Err(refused.into());
         }
         if filter.is_some() {
             self.drop_empty_folders();
@@ -213,6 +238,29 @@ impl RecoverPlan {
     }
 }
 
+/// What a walk could not list: all of it is counted, as much named as a report names.
+#[derive(Default)]
+struct Unlisted {
+    named: Vec<(Path, String)>,
+    count: u64,
+}
+
+impl Unlisted {
+    fn push(&mut self, path: &Path, why: &str) {
+        self.count += 1;
+        if self.named.len() < super::report::LISTED_MAX {
+            self.named.push((path.clone(), why.to_owned()));
+        }
+    }
+
+    fn tell(self, report: &mut RecoverReport) {
+        report.not_done_count += self.count - self.named.len() as u64;
+        for (path, why) in self.named {
+            report.not_done_because(&path, why);
+        }
+    }
+}
+
 fn read_failed(troubles: &mut RecoverReport, path: &Path, why: &Error) {
     troubles.not_done_because(path, super::report::causes(why));
 }
@@ -223,4 +271,35 @@ fn data_of(filesystem: &dyn Filesystem, id: FileId) -> Result<(u64, u64)> {
     let first = data.extents().map_err(Error::File)?.first().map_or(0, |extent| extent.start);
     let ranges = super::copy::ranges(&*data).map_err(Error::FileBytes)?;
     Ok((first, ranges.iter().fold(0, |sum, range: &Extent| sum.saturating_add(range.len))))
+}
+
+#[cfg(test)]
+mod tests {
+    use aiv_testkit::files::{Node, Tree};
+    use aiv_volume_io::MemDisk;
+
+    use super::*;
+
+    #[test]
+    fn a_plan_is_refused_before_it_takes_more_memory_than_allowed() {
+        let mut tree = Tree::new();
+        let mut at = 1;
+        for _ in 0..30 {
+            at = tree.add(at, &[b'd'; 200], Node::of(FileType::Folder));
+        }
+        (0..1000_u32).for_each(|n| {
+            tree.add(at, &n.to_le_bytes().map(|byte| byte % 200 + 48), Node::file(b""));
+        });
+        let disk = Disk::of_filesystem(Arc::new(tree), Arc::new(MemDisk::from_bytes(vec![0; 512])));
+        let paths = [Path::parse(b"/p0").unwrap()];
+        let within = |items, path_bytes| {
+            let limits = Limits { items, path_bytes };
+            RecoverPlan::within(limits, &disk, &paths, None, Job::silent())
+        };
+        assert!(within(2000, 10_000_000).is_ok());
+        let refused = within(1000, 10_000_000);
+        assert!(matches!(refused, Err(Error::Refused(Refusal::TooManyFiles { allowed: 1000 }))));
+        let refused = within(2000, 1_000_000);
+        assert!(matches!(refused, Err(Error::Refused(Refusal::PathsTooLong { .. }))));
+    }
 }

@@ -1,15 +1,18 @@
 //! What is known about a file, put onto one.
 
 use std::ffi::OsStr;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use aiv_browse::{Attribute, FileFlags, FileType, Metadata, Timestamp};
 use rustix::fs::{
-    AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chownat, fchmod, fchown,
-    fsetxattr, futimens, lsetxattr, utimensat,
+    AtFlags, FileType as MadeType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid,
+    XattrFlags, chmod, chownat, fchmod, fchown, fsetxattr, fstat, futimens, lsetxattr, openat,
+    utimensat,
 };
+use rustix::io::Errno;
 
 use super::report::{NotKept, RecoverReport, shown};
 
@@ -120,6 +123,17 @@ pub(super) fn apply_at(
     {
         report.not_kept(NotKept::Times);
     }
+}
+
+/// Sets permissions of something that is not opened for that, and never through a link somebody
+/// put in its place.
+pub(super) fn set_mode_at(folder: impl AsFd, name: &[u8], mode: Mode) -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let found = openat(folder, name, flags, Mode::empty())?;
+    if MadeType::from_raw_mode(fstat(&found)?.st_mode) == MadeType::Symlink {
+        return Err(Errno::LOOP.into());
+    }
+    Ok(chmod(format!("/proc/self/fd/{}", found.as_raw_fd()), mode)?)
 }
 
 fn times(metadata: &Metadata) -> Option<Timestamps> {

@@ -17,6 +17,7 @@ mod file;
 mod folder;
 mod items;
 mod metadata;
+mod naming;
 mod report;
 mod tar;
 mod verify;
@@ -24,4 +25,5 @@ mod zip;
 
 pub use folder::{Existing, RecoverOptions};
 pub use items::RecoverPlan;
+pub use naming::give_name;
 pub use report::{Damaged, NotDone, NotKept, RecoverReport};

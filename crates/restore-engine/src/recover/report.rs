@@ -7,7 +7,7 @@ use aiv_browse::Path;
 use aiv_volume_io::Extent;
 
 /// Damaged and failed files that are named; all are counted.
-const LISTED_MAX: usize = 10_000;
+pub(super) const LISTED_MAX: usize = 10_000;
 /// Ranges named of one file.
 const RANGES_MAX: usize = 1000;
 

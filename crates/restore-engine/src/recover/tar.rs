@@ -36,8 +36,10 @@ impl<'a> Tar<'a> {
         if kind == EntryType::Directory {
             path.push(b'/');
         }
-        if !more.extra.iter().any(|(key, _)| key == "GNU.sparse.name") {
+        if more.extra.is_empty() {
             records.text("path", &path, 100);
+        } else {
+            records.text("GNU.sparse.name", &path, 0);
         }
         if let Some(target) = more.target {
             records.text("linkpath", target, 100);
@@ -60,12 +62,8 @@ impl<'a> Tar<'a> {
             records.push("size", len.to_string().as_bytes());
         }
         for attribute in entry.attributes {
-            // Keys are text that ends at the first equals sign.
-            match std::str::from_utf8(&attribute.name) {
-                Ok(name) if !name.contains('=') => {
-                    records.push(&format!("SCHILY.xattr.{name}"), &attribute.value);
-                }
-                _ => {}
+            if let Some(name) = key_of(&attribute.name) {
+                records.push(&format!("SCHILY.xattr.{name}"), &attribute.value);
             }
         }
         more.extra.iter().for_each(|(key, value)| records.push(key, value.as_bytes()));
@@ -111,7 +109,13 @@ impl<'a> Tar<'a> {
 #[derive(Default)]
 struct Head<'a> {
     target: Option<&'a [u8]>,
+    /// Of a file with holes, their records; its name is one of them.
     extra: Vec<(String, String)>,
+}
+
+/// The name of an attribute as a key: text that ends at the first equals sign.
+fn key_of(name: &[u8]) -> Option<&str> {
+    std::str::from_utf8(name).ok().filter(|name| !name.contains('='))
 }
 
 /// Records of the extended header.
@@ -174,11 +178,9 @@ impl Archive for Tar<'_> {
         map.iter().for_each(|range| text += &format!("{}\n{}\n", range.start, range.len));
         let mut text = text.into_bytes();
         text.resize(text.len().next_multiple_of(BLOCK), 0);
-        let name = String::from_utf8_lossy(entry.path).into_owned();
         let extra = [
             ("GNU.sparse.major", "1".to_owned()),
             ("GNU.sparse.minor", "0".to_owned()),
-            ("GNU.sparse.name", name),
             ("GNU.sparse.realsize", len.to_string()),
         ];
         let extra = extra.map(|(key, value)| (key.to_owned(), value)).to_vec();
@@ -222,7 +224,11 @@ impl Archive for Tar<'_> {
         true
     }
 
-    fn has_attributes(&self) -> bool {
+    fn has_attribute(&self, name: &[u8]) -> bool {
+        key_of(name).is_some()
+    }
+
+    fn has_any_name(&self) -> bool {
         true
     }
 }

@@ -198,3 +198,150 @@ fn an_archive_holds_long_names_negative_times_and_large_numbers() {
     assert_eq!((found.mtime(), found.mtime_nsec()), (-2, 500_000_000));
     assert_eq!((found.uid(), found.gid()), (3_000_000_000, 5));
 }
+
+fn skipped(tree: &Tree, dir: &OsPath) -> RecoverReport {
+    to_folder(tree.clone(), dir, Existing::Skip).unwrap()
+}
+
+#[test]
+fn a_file_of_the_same_length_and_time_is_skipped_only_with_the_same_bytes() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut tree = Tree::new();
+    tree.add(1, b"file", Node::file(&[7; 3_000_000]));
+    to_folder(tree.clone(), scratch.path(), Existing::Refuse).unwrap();
+    let report = skipped(&tree, scratch.path());
+    assert!(report.is_complete() && report.skipped == 1 && report.files == 0);
+    // As a power failure leaves it: the name, the length, the time, and no bytes.
+    let path = scratch.path().join("p0/file");
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    let time = file.metadata().unwrap().modified().unwrap();
+    file.set_len(0).unwrap();
+    file.set_len(3_000_000).unwrap();
+    file.set_modified(time).unwrap();
+    let report = skipped(&tree, scratch.path());
+    assert_eq!((report.skipped, report.not_done_count), (0, 1));
+    assert!(report.not_done[0].why.contains("other bytes"), "{:?}", report.not_done);
+    assert_eq!(fs::read(&path).unwrap(), vec![0; 3_000_000], "nobody asked to replace it");
+}
+
+#[test]
+fn a_damaged_file_that_is_there_is_still_called_damaged() {
+    let scratch = tempfile::tempdir().unwrap();
+    let first = to_folder(damaged(), scratch.path(), Existing::Refuse).unwrap();
+    let again = skipped(&damaged(), scratch.path());
+    assert_eq!((&again.damaged, again.not_done_count), (&first.damaged, 0));
+    assert_eq!((again.files, again.skipped), (0, 3));
+}
+
+#[test]
+fn a_damaged_file_with_the_longest_name_comes_under_a_shorter_one() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut tree = Tree::new();
+    let bad = vec![Extent::new(0, 1)];
+    tree.add(1, "\u{f6}".repeat(127).as_bytes(), Node { bad, ..Node::file(&[7; 10_000]) });
+    let report = to_folder(tree, scratch.path(), Existing::Refuse).unwrap();
+    let name = format!("p0/{}.damaged", "\u{f6}".repeat(123));
+    assert_eq!(paths(scratch.path()), ["p0", &name]);
+    assert_eq!((report.damaged_count, report.not_done_count), (1, 0));
+}
+
+#[test]
+fn reading_back_leaves_the_times_of_access() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut tree = Tree::new();
+    let mut node = Node::file(b"x");
+    node.metadata.accessed = Some(aiv_browse::Timestamp::utc(1_600_000_000, 77));
+    tree.add(1, b"file", node);
+    let report = to_folder(tree.clone(), scratch.path(), Existing::Refuse).unwrap();
+    assert!(report.verified);
+    skipped(&tree, scratch.path());
+    let found = fs::metadata(scratch.path().join("p0/file")).unwrap();
+    assert_eq!((found.atime(), found.atime_nsec()), (1_600_000_000, 77));
+}
+
+#[test]
+fn a_refused_job_leaves_no_folder_behind() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("new");
+    let mut tree = Tree::new();
+    // More than any medium here: bytes that are in the map of the file only.
+    let mut node = Node::file(b"");
+    node.len = Some(1 << 60);
+    tree.add(1, b"file", node);
+    let refused = to_folder(tree, &dir, Existing::Refuse);
+    assert!(matches!(refused, Err(Error::Refused(Refusal::NoRoom { .. }))));
+    assert!(!dir.exists());
+}
+
+/// Stops a job after some time.
+fn stopped_soon(work: impl FnOnce(Job<'_>) -> Result<RecoverReport, Error>) {
+    struct Nobody;
+    impl aiv_volume_io::Progress for Nobody {}
+    let cancel = aiv_volume_io::Cancel::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            cancel.cancel();
+        });
+        assert!(matches!(work(Job::new(&Nobody, &cancel)), Err(Error::Canceled(_))));
+    });
+}
+
+#[test]
+fn a_hole_without_end_can_be_stopped_in_a_zip_archive_and_takes_nothing_of_a_tar_archive() {
+    let mut tree = Tree::new();
+    let len = 1_u64 << 60;
+    let holes = vec![Extent::new(4, len - 4)];
+    tree.add(1, b"file", Node { len: Some(len), holes, ..Node::file(b"x\0\0\0") });
+    stopped_soon(|job| plan(tree.clone()).to_zip(&mut std::io::sink(), job));
+    let mut archive = Vec::new();
+    let report = plan(tree).to_tar(&mut archive, Job::silent()).unwrap();
+    assert!(report.is_complete() && archive.len() < 10_000);
+}
+
+#[test]
+fn names_that_are_no_text_do_not_end_a_zip_archive_and_what_it_cannot_hold_is_told() {
+    let mut tree = Tree::new();
+    for name in [&b"a\xff"[..], b"a\xfe", b"a%FF", b"..\\..\\evil"] {
+        tree.add(1, name, Node::file(b"x"));
+    }
+    let mut archive = Vec::new();
+    let report = plan(tree).to_zip(&mut archive, Job::silent()).unwrap();
+    assert_eq!((report.files, report.not_done_count), (3, 1), "{report:?}");
+    assert!(report.not_done[0].why.contains("of that name"));
+    assert_eq!(report.not_kept[&NotKept::Name], 2);
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("a.zip");
+    fs::write(&file, archive).unwrap();
+    let listed = std::process::Command::new("unzip").arg("-Z1").arg(&file).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let mut listed: Vec<&str> = listed.lines().collect();
+    listed.sort_unstable();
+    assert_eq!(listed, ["p0/", "p0/..%5C..%5Cevil", "p0/a%FE", "p0/a%FF"]);
+}
+
+#[test]
+fn an_archive_names_no_file_that_is_not_in_it_and_no_stream_that_leads_elsewhere() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut tree = Tree::new();
+    let streams = vec![(b"x/../../../evil".to_vec(), b"x".to_vec())];
+    let attributes = vec![Attribute { name: b"user.a=b".to_vec(), value: vec![1] }];
+    tree.add(1, b"file", Node { streams, attributes, ..Node::file(b"x") });
+    let len = 1 << 30;
+    let holes = vec![Extent::new(1, len - 1)];
+    tree.add(1, b"sparse\xff", Node { len: Some(len), holes, ..Node::file(b"y") });
+    let mut archive = Vec::new();
+    let report = plan(tree).to_tar(&mut archive, Job::silent()).unwrap();
+    assert_eq!(report.not_done[0].why, "its name cannot be one of a file");
+    assert_eq!(report.not_kept[&NotKept::Attribute("user.a=b".to_owned())], 1);
+    let file = scratch.path().join("a.tar");
+    fs::write(&file, archive).unwrap();
+    let unpack = ["-x", "-f", file.to_str().unwrap(), "-C", scratch.path().to_str().unwrap()];
+    assert!(std::process::Command::new("tar").args(unpack).status().unwrap().success());
+    let mut names: Vec<_> = fs::read_dir(scratch.path().join("p0"))
+        .unwrap()
+        .map(|entry| std::os::unix::ffi::OsStringExt::into_vec(entry.unwrap().file_name()))
+        .collect();
+    names.sort();
+    assert_eq!(names, [&b"file"[..], b"sparse\xff"]);
+}
