@@ -107,7 +107,7 @@ mod tests {
 
     fn logical(name: &str) -> Volume {
         let bytes: Arc<dyn ReadAt> = Arc::new(MemDisk::from_bytes(vec![0; 512]));
-        Volume::of_bytes(format!("p1/{name}"), bytes).named_logical(name.to_owned())
+        Volume::of_bytes(format!("p1/{name}"), bytes).logical_volume(name.to_owned(), None)
     }
 
     #[test]

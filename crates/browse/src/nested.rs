@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use aiv_filesystems::{FilesystemKind, logical_volumes};
-use aiv_volume_io::Job;
+use aiv_filesystems::{FilesystemKind, Span, logical_volumes};
 use aiv_volume_io::partition::{SectorSize, TableKind, read_table};
+use aiv_volume_io::{Extent, Job};
 
 use crate::error::Result;
 use crate::volume::{Inside, Volume};
@@ -105,6 +105,7 @@ impl Search<'_> {
                 _ => Inside::Opened("there are no files beside its logical volumes".to_owned()),
             });
         }
+        let extents: Vec<Option<Extent>> = places.iter().map(|at| volumes[*at].extent()).collect();
         for logical in found.volumes {
             let Some(&at) = places.get(logical.member) else { continue };
             if !self.take(&mut volumes[at]) {
@@ -118,7 +119,8 @@ impl Search<'_> {
                 Err(why) => Volume::closed(name, logical.len, why),
             };
             let volume = volume.below(outer, Some(FilesystemKind::Lvm2Member));
-            inner[at].push(volume.named_logical(logical.name));
+            let spans = logical.spans.and_then(|spans| on_disk(spans, &extents));
+            inner[at].push(volume.logical_volume(logical.name, spans));
         }
         Ok(())
     }
@@ -165,6 +167,17 @@ impl Search<'_> {
         self.left = self.left.saturating_sub(1);
         !is_closed(outer)
     }
+}
+
+/// Spans of physical volumes as bytes of the disk, where those lie there in one run.
+fn on_disk(spans: Vec<Span>, members: &[Option<Extent>]) -> Option<Vec<Span>> {
+    let moved = |span: Span| {
+        let member = (*members.get(span.member)?)?;
+        let start = member.start.checked_add(span.extent.start)?;
+        // Whose they are is no part of where they lie.
+        Some(Span { member: 0, extent: Extent::new(start, span.extent.len), ..span })
+    };
+    spans.into_iter().map(moved).collect()
 }
 
 fn is_closed(volume: &Volume) -> bool {

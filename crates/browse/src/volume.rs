@@ -4,20 +4,25 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aiv_filesystems::{
-    Error as FilesystemError, Filesystem, FilesystemKind, Recognised, open_filesystem,
+    Error as FilesystemError, Filesystem, FilesystemKind, Recognised, Span, open_filesystem,
     raid_contents, recognise,
 };
 use aiv_volume_io::partition::Partition;
-use aiv_volume_io::{Extent, Job, ReadAt, Slice};
+use aiv_volume_io::{Extent, ExtentSet, Job, ReadAt, Slice};
 
 use crate::error::{Error, Result};
 use crate::path::Path;
+
+/// Pieces of a set of bytes in one volume: bounds its memory.
+const PIECES_MAX: u64 = 1 << 22;
 
 /// A part of a disk that can hold a filesystem, or other volumes.
 pub struct Volume {
     name: String,
     len: u64,
     extent: Option<Extent>,
+    /// Of a logical volume, in bytes of the disk.
+    spans: Option<Vec<Span>>,
     recognised: Recognised,
     within: Vec<FilesystemKind>,
     partition: Option<Partition>,
@@ -56,6 +61,7 @@ impl Volume {
             name,
             len: bytes.len(),
             extent: None,
+            spans: None,
             recognised: look(&*bytes),
             within: Vec::new(),
             partition: None,
@@ -73,6 +79,7 @@ impl Volume {
             name,
             len,
             extent: None,
+            spans: None,
             recognised: Recognised::new(FilesystemKind::Unknown),
             within: Vec::new(),
             partition: None,
@@ -111,8 +118,10 @@ impl Volume {
         self
     }
 
-    pub(crate) fn named_logical(mut self, name: String) -> Self {
+    /// The same as a logical volume, of which the bytes lie on the disk where `spans` say.
+    pub(crate) fn logical_volume(mut self, name: String, spans: Option<Vec<Span>>) -> Self {
         self.logical = Some(name);
+        self.spans = spans;
         self
     }
 
@@ -157,6 +166,36 @@ impl Volume {
     #[must_use]
     pub fn extent(&self) -> Option<Extent> {
         self.extent
+    }
+
+    /// Whether its bytes lie on its disk where those of `other` lie on another one, as far as that
+    /// is known.
+    #[must_use]
+    pub fn lies_like(&self, other: &Self) -> bool {
+        match (self.extent, &self.spans) {
+            (None, None) => false,
+            (extent, spans) => (extent, spans) == (other.extent, &other.spans),
+        }
+    }
+
+    /// The bytes of the volume that lie in `set` on its disk; `None` when that is not known, or
+    /// they are in very many pieces.
+    #[must_use]
+    pub fn within_disk(&self, set: &ExtentSet) -> Option<ExtentSet> {
+        if let Some(extent) = self.extent {
+            let moved = |run: Extent| Extent::new(run.start - extent.start, run.len);
+            return Some(set.within(extent).map(moved).collect());
+        }
+        let mut found = Vec::new();
+        for span in self.spans.as_ref()? {
+            let pieces = |run: Extent| (run.len / span.stripe.max(1)).saturating_add(2);
+            let more = set.within(span.extent).map(pieces).fold(0, u64::saturating_add);
+            if more.saturating_add(found.len() as u64) > PIECES_MAX {
+                return None;
+            }
+            found.extend(span.in_volume(set.within(span.extent)));
+        }
+        Some(found.into_iter().collect())
     }
 
     /// Its length in bytes.

@@ -33,6 +33,46 @@ pub struct LogicalVolume {
     pub len: u64,
     /// Its bytes, or why they cannot be read, as the rest of a sentence.
     pub bytes: std::result::Result<Arc<dyn ReadAt>, String>,
+    /// Where they lie, in their order; `None` when that is not told.
+    pub spans: Option<Vec<Span>>,
+}
+
+/// Bytes of a logical volume of which all, or one stripe of each round, lie in one run of a physical
+/// volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// Bytes of the logical volume that lie here or on the other legs.
+    pub volume: Extent,
+    /// Position of the physical volume among those that were given.
+    pub member: usize,
+    /// Bytes of the physical volume.
+    pub extent: Extent,
+    /// Bytes of a stripe, not zero; all of them when there are none.
+    pub stripe: u64,
+    /// Which stripe of each round lies here, from 0.
+    pub number: u64,
+    /// Stripes of a round.
+    pub every: u64,
+}
+
+impl Span {
+    /// The same bytes in the logical volume, of `runs` inside its extent: a run of them for each
+    /// stripe.
+    pub fn in_volume(&self, runs: impl Iterator<Item = Extent>) -> Vec<Extent> {
+        let mut found = Vec::new();
+        for run in runs.filter_map(|run| run.intersect(self.extent)) {
+            let (mut at, end) = (run.start - self.extent.start, run.end() - self.extent.start);
+            while at < end && self.stripe > 0 {
+                let (row, within) = (at / self.stripe, at % self.stripe);
+                let len = (self.stripe - within).min(end - at);
+                let stripe = row.saturating_mul(self.every).saturating_add(self.number);
+                let start = stripe.saturating_mul(self.stripe).saturating_add(within);
+                found.push(Extent::new(self.volume.start.saturating_add(start), len));
+                at += len;
+            }
+        }
+        found
+    }
 }
 
 /// What a member of a Linux software RAID holds by itself.

@@ -57,7 +57,7 @@ mod xfs;
 
 pub use btrfs::BtrfsReason;
 pub use contained::{
-    LogicalVolume, LogicalVolumes, MEMBERS_MAX, RaidContents, logical_volumes, raid_contents,
+    LogicalVolume, LogicalVolumes, MEMBERS_MAX, RaidContents, Span, logical_volumes, raid_contents,
 };
 pub use error::{Error, Result};
 pub use exfat::ExFatReason;

@@ -4,7 +4,7 @@ use aiv_browse::{
     Closely, Comparison, Error as BrowseError, File, Links, Path, Place, compare as compare_files,
 };
 use aiv_chain::changed_bytes;
-use aiv_volume_io::{Extent, ExtentSet, Job};
+use aiv_volume_io::{ExtentSet, Job};
 
 use crate::error::Result;
 use crate::files::Opened;
@@ -100,13 +100,9 @@ fn one(
     job: Job<'_>,
 ) -> Result<VolumeCompared> {
     let volume = &new.disk.volumes()[after.volume];
-    // Changed blocks tell of the files of a volume only where it lies where it did, in one run.
-    let was = old.disk.volumes()[before.volume].extent();
-    let place = volume.extent().filter(|place| was == Some(*place));
-    let here: Option<ExtentSet> = changed.zip(place).map(|(changed, place)| {
-        let within = changed.within(place);
-        within.map(|run| Extent::new(run.start - place.start, run.len)).collect()
-    });
+    // Changed blocks tell of the files of a volume only where it lies where it did.
+    let stayed = volume.lies_like(&old.disk.volumes()[before.volume]);
+    let here = changed.filter(|_| stayed).and_then(|changed| volume.within_disk(changed));
     let files = compare_files(before, after, Closely { changed: here.as_ref() }, job)?;
     let changed = here.map(|here| here.total_len());
     Ok(VolumeCompared { name: volume.name().to_owned(), changed, files })

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use aiv_volume_io::{Extent, Job, ReadAt};
 
 use super::group::{self, is_called, number, section, sectors, words};
-use super::joined::{Joined, Leg, Part};
+use super::joined::{Joined, Leg, On, Part};
 use super::raid::{self, Image};
 use super::text::{Section, Value};
 use super::volume::{FIELDS, SEGMENT_FIELDS, areas, is_segment, segments};
@@ -26,6 +26,8 @@ pub(super) struct Disk {
     /// First byte of the first extent, by its label.
     pub(super) data_start: u64,
     pub(super) bytes: Arc<dyn ReadAt>,
+    /// Its position among those that are at hand.
+    pub(super) member: usize,
 }
 
 /// An answer, or why there is none.
@@ -36,7 +38,7 @@ struct Layout<'a> {
     extent_len: u64,
     disks: HashMap<&'a str, Told<Known<'a>>>,
     volumes: HashMap<&'a str, Told<Logical<'a>>>,
-    done: HashMap<&'a str, Told<Arc<dyn ReadAt>>>,
+    done: HashMap<&'a str, Told<Arc<Joined>>>,
 }
 
 /// A physical volume of the metadata that is at hand.
@@ -118,7 +120,10 @@ pub(super) fn read(
         let is_known = |segment: &Section<'_>| number("", segment, "extent_count").ok();
         let extents = segments(section).filter_map(|(_, segment)| is_known(segment));
         let len = extents.fold(0, u64::saturating_add).saturating_mul(layout.extent_len);
-        found.push(LogicalVolume { member: 0, name: format!("{name}/{volume}"), len, bytes });
+        let spans = bytes.as_ref().ok().and_then(|joined: &Arc<Joined>| joined.spans());
+        let bytes = bytes.map(|joined| joined as Arc<dyn ReadAt>);
+        let name = format!("{name}/{volume}");
+        found.push(LogicalVolume { member: 0, name, len, bytes, spans });
     }
     Ok(Ok(found))
 }
@@ -299,7 +304,7 @@ impl<'a> Layout<'a> {
     }
 
     /// The bytes of a volume inside `depth` others. Each is put together once.
-    fn bytes_of(&mut self, name: &'a str, depth: usize) -> Told<Arc<dyn ReadAt>> {
+    fn bytes_of(&mut self, name: &'a str, depth: usize) -> Told<Arc<Joined>> {
         if let Some(done) = self.done.get(name) {
             return done.clone();
         }
@@ -311,7 +316,7 @@ impl<'a> Layout<'a> {
         bytes
     }
 
-    fn join(&mut self, name: &'a str, depth: usize) -> Told<Arc<dyn ReadAt>> {
+    fn join(&mut self, name: &'a str, depth: usize) -> Told<Arc<Joined>> {
         let logical = match self.volumes.get(name) {
             Some(Ok(logical)) => logical,
             Some(Err(why)) => return Err(why.clone()),
@@ -358,7 +363,10 @@ impl<'a> Layout<'a> {
                         _ => self.leg((image, 0), len, depth),
                     };
                     let described = self.bytes_of(described, depth + 1).ok();
-                    images.push(Image::new(described, bytes));
+                    images.push(Image::new(
+                        described.as_deref().map(|volume| volume as &dyn ReadAt),
+                        bytes,
+                    ));
                 }
                 raid::good(images).map(whole)
             }
@@ -369,24 +377,24 @@ impl<'a> Layout<'a> {
     fn leg(&mut self, (name, extent): (&'a str, u64), len: u64, depth: usize) -> Told<Leg> {
         let offset = extent.checked_mul(self.extent_len);
         let offset = offset.ok_or("its extents reach further than any disk")?;
-        let (bytes, place, end) = match self.disks.get(name) {
+        let (on, place, end) = match self.disks.get(name) {
             Some(Ok(known)) => {
                 let start = known.data.start.checked_add(offset);
                 let start = start.ok_or("its extents reach further than any disk")?;
                 let end = known.data.end().min(known.disk.bytes.len());
-                (Arc::clone(&known.disk.bytes), start, end)
+                (On::Disk(known.disk.member, Arc::clone(&known.disk.bytes)), start, end)
             }
             Some(Err(why)) => return Err(why.clone()),
             None => {
-                let bytes = self.bytes_of(name, depth + 1)?;
-                let end = bytes.len();
-                (bytes, offset, end)
+                let volume = self.bytes_of(name, depth + 1)?;
+                let end = volume.len();
+                (On::Volume(volume), offset, end)
             }
         };
         if place.checked_add(len).is_none_or(|last| last > end) {
             return Err("its extents reach past the end of a disk".to_owned());
         }
-        Ok(Leg { bytes, start: place })
+        Ok(Leg { on, start: place })
     }
 }
 

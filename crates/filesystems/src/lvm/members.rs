@@ -64,6 +64,7 @@ pub(crate) fn read(members: &[Arc<dyn ReadAt>], job: Job<'_>) -> Result<LogicalV
                 id: label.id,
                 data_start: label.data_start,
                 bytes: Arc::clone(&members[*n]),
+                member: *n,
             })
             .collect();
         let read = match group.differs {

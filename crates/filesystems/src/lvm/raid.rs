@@ -1,7 +1,5 @@
 //! Which image of a RAID1 of LVM is right.
 
-use std::sync::Arc;
-
 use aiv_volume_io::ReadAt;
 
 use super::joined::Leg;
@@ -60,7 +58,7 @@ pub(super) fn images<'a>(segment: &'a Section<'_>) -> Option<Vec<(&'a str, &'a s
 }
 
 impl Image {
-    pub(super) fn new(described: Option<Arc<dyn ReadAt>>, leg: Result<Leg, String>) -> Self {
+    pub(super) fn new(described: Option<&dyn ReadAt>, leg: Result<Leg, String>) -> Self {
         let superblock = described.and_then(|bytes| {
             let mut record = [0; SUPERBLOCK];
             bytes.read_exact_at(&mut record, 0).ok()?;

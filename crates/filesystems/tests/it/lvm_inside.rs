@@ -26,12 +26,10 @@ fn all(lvm: &Lvm) -> LogicalVolumes {
 fn bytes(found: &LogicalVolumes, name: &str) -> Result<Vec<u8>, String> {
     let name = format!("vg/{name}");
     let volume = found.volumes.iter().find(|volume| volume.name == name).unwrap();
-    volume.bytes.clone().map(|bytes| {
-        assert_eq!(bytes.len(), volume.len);
-        let mut out = vec![0; usize::try_from(bytes.len()).unwrap()];
-        bytes.read_exact_at(&mut out, 0).unwrap();
-        out
-    })
+    let bytes = volume.bytes.clone()?;
+    let mut out = vec![0; usize::try_from(volume.len).unwrap()];
+    bytes.read_exact_at(&mut out, 0).unwrap();
+    Ok(out)
 }
 
 fn why(found: &LogicalVolumes, name: &str) -> String {
