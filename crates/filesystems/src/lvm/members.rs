@@ -25,6 +25,13 @@ struct Group {
     differs: bool,
 }
 
+/// What a physical volume says of itself.
+struct Own {
+    label: Label,
+    /// Identity of the group that its metadata is of, if it has any.
+    group: Option<String>,
+}
+
 impl Group {
     fn has(&self, label: &Label) -> bool {
         std::str::from_utf8(&label.id).is_ok_and(|id| self.disks.contains(id))
@@ -37,13 +44,14 @@ type Told<T> = std::result::Result<T, String>;
 /// Opens the logical volumes of all groups of which physical volumes are among `members`.
 pub(crate) fn read(members: &[Arc<dyn ReadAt>], job: Job<'_>) -> Result<LogicalVolumes> {
     let mut groups: Vec<Group> = Vec::new();
-    let mut labels: Vec<Told<Label>> = Vec::new();
+    let mut labels: Vec<Told<Own>> = Vec::new();
     for member in members {
         job.check()?;
         labels.push(one(&**member, &mut groups)?);
     }
     let unknown = "its metadata is kept on other disks only";
-    let why = |label: &Told<Label>| match label {
+    let why = |label: &Told<Own>| match label {
+        Ok(Own { group: Some(_), .. }) => Err("it is no part of its group any more".to_owned()),
         Ok(_) => Err(unknown.to_owned()),
         Err(why) => Err(why.clone()),
     };
@@ -51,12 +59,19 @@ pub(crate) fn read(members: &[Arc<dyn ReadAt>], job: Job<'_>) -> Result<LogicalV
         LogicalVolumes { volumes: Vec::new(), members: labels.iter().map(why).collect() };
     for group in &groups {
         job.check()?;
-        let of_group = |label: &Told<Label>| match label {
-            Ok(label) => group.has(label).then(|| label.clone()),
+        let is_of_group = |own: &Own| match &own.group {
+            Some(id) => *id == group.id && group.has(&own.label),
+            // Without metadata of its own it is of the one group that knows it.
+            None => {
+                let mut claims = groups.iter().filter(|group| group.has(&own.label));
+                claims.next().is_some_and(|first| first.id == group.id) && claims.next().is_none()
+            }
+        };
+        let of_group = |(n, own): (usize, &Told<Own>)| match own {
+            Ok(own) => is_of_group(own).then(|| (n, own.label.clone())),
             Err(_) => None,
         };
-        let here: Vec<(usize, Label)> =
-            labels.iter().map(of_group).enumerate().filter_map(|(n, l)| Some((n, l?))).collect();
+        let here: Vec<(usize, Label)> = labels.iter().enumerate().filter_map(of_group).collect();
         let Some(first) = here.first().map(|first| first.0) else { continue };
         let disks: Vec<Disk> = here
             .iter()
@@ -84,7 +99,7 @@ pub(crate) fn read(members: &[Arc<dyn ReadAt>], job: Job<'_>) -> Result<LogicalV
 }
 
 /// Reads the label of one physical volume, and what its metadata says of its group.
-fn one(member: &dyn ReadAt, groups: &mut Vec<Group>) -> Result<Told<Label>> {
+fn one(member: &dyn ReadAt, groups: &mut Vec<Group>) -> Result<Told<Own>> {
     let read = || -> std::result::Result<_, Stop> {
         let label = label::read(member)?;
         let texts = used::read_texts(member, &label)?;
@@ -96,16 +111,21 @@ fn one(member: &dyn ReadAt, groups: &mut Vec<Group>) -> Result<Told<Label>> {
         Err(Stop::Failed(Error::Canceled(canceled))) => return Err(canceled.into()),
         Err(Stop::Failed(error)) => return Ok(Err(error.to_string())),
     };
+    let mut own = Own { label, group: None };
     for text in texts {
-        if let Err(why) = take(text, groups) {
-            return Ok(Err(why));
+        match take(text, groups) {
+            Ok(id) if own.group.as_ref().is_some_and(|other| *other != id) => {
+                return Ok(Err("the copies of its metadata are of two groups".to_owned()));
+            }
+            Ok(id) => own.group = Some(id),
+            Err(why) => return Ok(Err(why)),
         }
     }
-    Ok(Ok(label))
+    Ok(Ok(own))
 }
 
-/// Keeps the newest metadata of each group, as LVM does.
-fn take(text: String, groups: &mut Vec<Group>) -> Told<()> {
+/// Keeps the newest metadata of each group, as LVM does, and tells which it is of.
+fn take(text: String, groups: &mut Vec<Group>) -> Told<String> {
     let (seqno, id, disks) = {
         let tree = parsed(&text)?;
         let (name, section) = group::of_text(&tree).map_err(|reason| reason.to_string())?;
@@ -120,6 +140,7 @@ fn take(text: String, groups: &mut Vec<Group>) -> Told<()> {
     if kept.saturating_add(text.len()) > TEXTS_MAX {
         return Err("there is more metadata of volume groups than can be read".to_owned());
     }
+    let of = id.clone();
     match known {
         None => groups.push(Group { id, seqno, text, disks, differs: false }),
         Some(group) if group.seqno < seqno => {
@@ -130,7 +151,7 @@ fn take(text: String, groups: &mut Vec<Group>) -> Told<()> {
         }
         Some(_) => {}
     }
-    Ok(())
+    Ok(of)
 }
 
 fn parsed(text: &str) -> Told<text::Section<'_>> {

@@ -286,6 +286,29 @@ fn the_newest_metadata_of_a_group_counts_and_doubles_are_refused() {
     assert_eq!((found.volumes.len(), found.members), (0, vec![reason.clone(), reason]));
 }
 
+/// The metadata of a group that missed it does not give back what went into another one.
+#[test]
+fn a_disk_that_went_to_another_group_is_read_as_a_part_of_that_one() {
+    let lvm = Lvm::new(&[10 * MIB, 10 * MIB, 10 * MIB], "");
+    lvm.create("both", 2, "@0");
+    lvm.call("lvextend -l +2 vg/both @1");
+    let missed = lvm.disks[0].duplicate();
+    lvm.call("lvremove -y vg/both");
+    lvm.call("vgreduce vg @1");
+    lvm.call("vgcreate -s 1m other @1");
+    lvm.call("lvcreate -an -Zn -Wn -y -n new -l 3 other");
+    let found = opened(&[&missed, &lvm.disks[1]]);
+    assert_eq!(found.members, [Ok(0), Ok(1)]);
+    assert_eq!(why(&found, "both"), "parts of it are on other disks");
+    let new = found.volumes.iter().find(|volume| volume.name == "other/new").unwrap();
+    assert!(new.member == 1 && new.bytes.is_ok());
+    // And one that was taken out of a group, with old metadata of its own.
+    let out = lvm.disks[2].duplicate();
+    lvm.call("vgreduce vg @2");
+    let found = opened(&[&lvm.disks[0], &out]);
+    assert_eq!(found.members[1], Err("it is no part of its group any more".to_owned()));
+}
+
 /// Loops, extents that are nowhere, counts that no disk has: each is a reason, none costs more.
 #[test]
 fn metadata_of_an_attacker_is_refused_for_the_volumes_it_concerns() {
