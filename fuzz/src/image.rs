@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use aiv_chain::{Folder, StrayKind, View};
 use aiv_image_format::salvage::{Hints, Salvage};
-use aiv_image_format::{Depth, Image, Unfinished, dump, peek, peek_segment, verify_segment};
+use aiv_image_format::{
+    Depth, Error, Image, Unfinished, Unsalvageable, dump, peek, peek_segment, verify_segment,
+};
 use aiv_keys::{Credential, KeyArea, KeyFile, Work};
 use aiv_testkit::{MemStorage, mutants};
 use aiv_volume_io::{CATALOGUE_NAME, Job, MemDisk, ReadAt};
@@ -65,7 +67,14 @@ pub fn segment(data: &[u8]) -> bool {
 /// What is left of an image: damaged, headless, cut off, or never one.
 pub fn salvaged(data: &[u8]) -> bool {
     let file: Arc<dyn ReadAt> = Arc::new(MemDisk::from_bytes(data.to_vec()));
-    let Ok(salvage) = Salvage::scan(file, &Hints::default(), Job::silent()) else { return false };
+    let salvage = match Salvage::scan(file, &Hints::default(), Job::silent()) {
+        Ok(salvage) => salvage,
+        // It says what it is, and that is all that can be got out without its key.
+        Err(Error::Unsalvageable(Unsalvageable::Sealed | Unsalvageable::SealedFrames { .. })) => {
+            return true;
+        }
+        Err(_) => return false,
+    };
     let mut end = 0;
     for stretch in salvage.walk(0).take(BLOCKS_MAX) {
         assert!(stretch.first == end && stretch.run > 0);

@@ -97,7 +97,10 @@ fn boot_json(boot: &BootReport) -> Value {
             json!({"kind": "bios", "active": active, "bios_boot": bios_boot})
         }
         BootFact::Linux { volume, kernels, loader, mounts_found, mounts_missing } => {
-            let kernel = |(kernel, ram_disk): &(Path, Option<Path>)| json!({"kernel": text_of(kernel), "initrd": path(ram_disk)});
+            let kernel = |(kernel, ram_disk): &(Path, Option<Path>)| {
+                let ram_disk = path(ram_disk);
+                json!({"kernel": text_of(kernel), "initrd": ram_disk})
+            };
             json!({
                 "kind": "linux",
                 "volume": volume,

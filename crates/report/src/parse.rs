@@ -77,7 +77,9 @@ pub fn moment(text: &str) -> Result<i64, Wrong> {
     if let Ok(time) = text.parse::<jiff::Timestamp>() {
         return Ok(time.as_second());
     }
-    let day: jiff::civil::Date = text.parse().map_err(|_| WRONG)?;
+    // A time without its zone would be a day to the parser.
+    let day = Some(text).filter(|text| text.len() == "2026-09-21".len()).ok_or(WRONG)?;
+    let day: jiff::civil::Date = day.parse().map_err(|_| WRONG)?;
     let start = day.to_zoned(jiff::tz::TimeZone::UTC).map_err(|_| WRONG)?;
     Ok(start.timestamp().as_second())
 }

@@ -55,7 +55,9 @@ pub struct Cat {
     pub unlock: SecretFiles,
 }
 
-/// Find files of a recovery point by name, size, time and type, and list them or their checksums
+/// Find files of a recovery point by name, size and time
+///
+/// They are listed, or their checksums are.
 #[derive(clap::Args)]
 #[command(after_help = format!("\
 Examples:

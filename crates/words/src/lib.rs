@@ -317,7 +317,6 @@ Examples:
   aiv verify /mnt/backup
   aiv verify /mnt/backup --skip-verified 30
   aiv verify /mnt/backup@latest
-  aiv verify disk.aiv --depth quick
   aiv verify /mnt/backup@latest --depth filesystem
   aiv verify /mnt/backup --repair --to /mnt/repaired --from /mnt/second")]
 pub struct Verify {

@@ -6,6 +6,7 @@
 
 mod build;
 mod disk;
+mod files;
 mod increments;
 mod limits;
 mod looped;
@@ -101,6 +102,7 @@ impl Bench<'_> {
                 Study::Merge => increments::measure_merge(self),
                 Study::Volumes => volumes::measure(self),
                 Study::Protection => protection::measure(self),
+                Study::Files => files::measure(self),
             };
             let Findings { text, json, problems: found } =
                 findings.map_err(|failure| format!("{study}: {failure}"))?;

@@ -21,10 +21,12 @@ pub(super) enum Study {
     Volumes,
     /// Images with keys or parity, against plain ones.
     Protection,
+    /// Files out of an image, against `cp -a`.
+    Files,
 }
 
 impl Study {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Increments,
         Self::Scattered,
         Self::Depth,
@@ -32,6 +34,7 @@ impl Study {
         Self::Merge,
         Self::Volumes,
         Self::Protection,
+        Self::Files,
     ];
 }
 
@@ -45,6 +48,7 @@ impl fmt::Display for Study {
             Self::Merge => "merge",
             Self::Volumes => "volumes",
             Self::Protection => "protection",
+            Self::Files => "files",
         })
     }
 }

@@ -1,6 +1,7 @@
 //! What every image goes through, and what is compared with the facts of the manifest.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use aiv_filesystems::{FilesystemKind, Recognised, UsedMap, WholeReason, recognise, used_map};
 use aiv_volume_io::partition::{self, DiskId, PartitionTable, RegionKind, SectorSize, TableKind};
@@ -8,10 +9,10 @@ use aiv_volume_io::{Extent, ExtentSet, Job, ReadAt, Slice};
 use serde_json::Value;
 
 use super::manifest::{ImageFact, Trust};
-use super::{Problem, Verdict, containers, round_trip};
+use super::{Problem, Verdict, containers, files, round_trip};
 
 /// Sector size in which the manifest counts partitions.
-const FACT_SECTOR: u64 = 512;
+pub(super) const FACT_SECTOR: u64 = 512;
 /// What `blkid` calls things the library does not know.
 const KINDS_NOT_KNOWN: [&str; 1] = ["ddf_raid_member"];
 /// Sound images about which the library and the tools differ for a known reason.
@@ -48,19 +49,24 @@ fn check_round_trip(fact: &ImageFact, raw: &Path, verdict: &mut Verdict) -> Resu
 
 fn check_disk(fact: &ImageFact, raw: &Path, verdict: &mut Verdict) -> Result<(), Problem> {
     let Some(disk) = containers::open(fact, raw, verdict)? else { return Ok(()) };
+    let disk: Arc<dyn ReadAt> = disk.into();
     let sector_size = partition::detect_sector_size(&disk).unwrap_or(SectorSize::B512);
     let table = partition::read_table(&disk, sector_size).map_err(|e| e.to_string())?;
     check_regions(&table, disk.len())?;
 
     // The disk as a whole is looked at even when it has a table: other programs do as well.
     let whole = check_volume(&disk, "disk", fact.trust, verdict)?;
+    files::check(fact, None, disk.clone(), &whole, verdict);
     let mut volumes = Vec::new();
     for partition in &table.partitions {
         let on_disk = partition.extent.intersect(Extent::between(0, disk.len()));
         let Some(extent) = on_disk else { continue };
-        let slice = Slice::new(&disk, extent).map_err(|e| e.to_string())?;
+        let slice = Slice::new(disk.clone(), extent).map_err(|e| e.to_string())?;
         let name = format!("partition {}", partition.number);
-        volumes.push((partition.extent.start, check_volume(&slice, &name, fact.trust, verdict)?));
+        let start = partition.extent.start;
+        let volume = check_volume(&slice, &name, fact.trust, verdict)?;
+        files::check(fact, Some(start), Arc::new(slice), &volume, verdict);
+        volumes.push((start, volume));
     }
 
     let remark = if fact.trust != Trust::Valid {
@@ -282,6 +288,7 @@ mod tests {
             kind: "test".into(),
             trust,
             expected,
+            listings: Vec::new(),
         };
         check_image(&fact, image)
     }
@@ -295,6 +302,7 @@ mod tests {
             verdict.remarks,
             [
                 "map of ext4: read",
+                "files of ext4: read, no tool lists them",
                 "sound: compared with what independent tools say",
                 "all sectors: came back bit for bit",
                 "used sectors: e2fsck agrees after a restore over noise",

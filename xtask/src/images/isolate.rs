@@ -23,6 +23,7 @@ const MEMORY_MAX: u64 = 2 << 30;
 
 const PROBLEM: &str = "problem: ";
 const REMARK: &str = "remark: ";
+const FILES: &str = "files: ";
 /// Ends a complete answer: without it the process died on the way.
 const DONE: &str = "done";
 
@@ -61,7 +62,7 @@ fn answer(verdict: &Verdict) -> String {
     for remark in &verdict.remarks {
         text.push_str(&format!("{REMARK}{}\n", one_line(remark)));
     }
-    text.push_str(&format!("{DONE}\n"));
+    text.push_str(&format!("{FILES}{}\n{DONE}\n", verdict.files));
     text
 }
 
@@ -72,6 +73,8 @@ fn read_answer(out: &str, err: &str, status: ExitStatus) -> Verdict {
             verdict.problems.push(problem.to_owned());
         } else if let Some(remark) = line.strip_prefix(REMARK) {
             verdict.remarks.push(remark.to_owned());
+        } else if let Some(files) = line.strip_prefix(FILES) {
+            verdict.files = files.parse().unwrap_or(0);
         }
     }
     if !status.success() || out.lines().next_back() != Some(DONE) {
@@ -138,10 +141,11 @@ mod tests {
         let verdict = Verdict {
             problems: vec!["two\nlines".into(), "other".into()],
             remarks: vec!["remark".into()],
+            files: 7,
         };
         let read = read_answer(&answer(&verdict), "", ExitStatus::default());
         assert_eq!(read.problems, ["two lines", "other"]);
-        assert_eq!(read.remarks, verdict.remarks);
+        assert_eq!((read.remarks, read.files), (verdict.remarks, 7));
     }
 
     #[test]

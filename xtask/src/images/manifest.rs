@@ -1,7 +1,7 @@
 //! The facts about each image: `manifest.tsv`, TAB separated, without quoting. Columns are
 //! found by the names in the first line; those not named here are not read.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -24,6 +24,8 @@ pub(super) struct ImageFact {
     pub(super) trust: Trust,
     /// Facts found by independent tools; `Null` where there are none.
     pub(super) expected: Value,
+    /// Files with what independent tools listed of its filesystems.
+    pub(super) listings: Vec<PathBuf>,
 }
 
 /// How much the content of an image can be relied on.
@@ -40,7 +42,11 @@ pub(super) fn load(folder: &Path) -> Result<Vec<ImageFact>, String> {
     let path = folder.join("manifest.tsv");
     let text = std::fs::read_to_string(&path)
         .map_err(|e| format!("cannot read {}: {e}", path.display()))?;
-    parse(&text).map_err(|what| format!("{}: {what}", path.display()))
+    let mut facts = parse(&text).map_err(|what| format!("{}: {what}", path.display()))?;
+    for listing in facts.iter_mut().flat_map(|fact| &mut fact.listings) {
+        *listing = folder.join("listings").join(&*listing);
+    }
+    Ok(facts)
 }
 
 fn parse(text: &str) -> Result<Vec<ImageFact>, String> {
@@ -89,6 +95,11 @@ impl Row<'_> {
             kind: self.cell("kind")?.to_owned(),
             trust: if self.cell("trust")? == "valid" { Trust::Valid } else { Trust::Other },
             expected,
+            // Not every collection has listings.
+            listings: match self.cell("listing_file").unwrap_or_default() {
+                "" => Vec::new(),
+                names => names.split(';').map(PathBuf::from).collect(),
+            },
         })
     }
 }

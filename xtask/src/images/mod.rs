@@ -6,6 +6,7 @@
 
 mod check;
 mod containers;
+mod files;
 mod isolate;
 mod manifest;
 mod round_trip;
@@ -33,6 +34,8 @@ struct Verdict {
     problems: Vec<Problem>,
     /// Things worth counting, such as why a fact was not compared.
     remarks: Vec<String>,
+    /// Files that were listed and read.
+    files: u64,
 }
 
 /// Something an image proved wrong, as one line.
@@ -106,7 +109,7 @@ fn one_image(folder: &Path, fact: &ImageFact) -> Fate {
 
 impl Verdict {
     fn problem(what: String) -> Self {
-        Self { problems: vec![what], remarks: Vec::new() }
+        Self { problems: vec![what], ..Self::default() }
     }
 }
 
@@ -115,6 +118,7 @@ struct Summary {
     checked: usize,
     failed: usize,
     skipped: usize,
+    files: u64,
     /// How often each remark was made.
     remarks: BTreeMap<String, usize>,
 }
@@ -129,6 +133,7 @@ impl Summary {
             }
             Fate::Checked(verdict) => {
                 self.checked += 1;
+                self.files += verdict.files;
                 self.failed += usize::from(!verdict.problems.is_empty());
                 for problem in &verdict.problems {
                     println!("images: FAILED {} ({}): {problem}", fact.id, fact.kind);
@@ -145,8 +150,9 @@ impl Summary {
             println!("images: {count:>4} {remark}");
         }
         println!(
-            "images: {} checked, {} failed, {} skipped, {:.0} s",
+            "images: {} checked with {} files, {} failed, {} skipped, {:.0} s",
             self.checked,
+            self.files,
             self.failed,
             self.skipped,
             time.as_secs_f64()

@@ -179,6 +179,7 @@ mod tests {
             kind: "test".into(),
             trust: Trust::Other,
             expected: serde_json::Value::Null,
+            listings: Vec::new(),
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::support::{Scratch, aiv, aiv_json, names_in, run};
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 21] = [
     "devices",
     "backup",
     "list",
@@ -12,6 +12,11 @@ const COMMANDS: [&str; 16] = [
     "verify",
     "restore",
     "salvage",
+    "ls",
+    "cat",
+    "find",
+    "diff",
+    "extract",
     "consolidate",
     "archive",
     "copy",
@@ -111,7 +116,11 @@ fn a_wrong_command_line_is_2_in_words_and_in_json() {
         vec!["backup", "a", "--to", "b", "--changes", "bitmap:b", "--no-hints"],
         vec!["restore", "a"],
         vec!["restore", "a", "--to", "b", "--unused", "burn"],
-        vec!["verify", "a", "--depth", "filesystem"],
+        vec!["verify", "a", "--depth", "bottom"],
+        vec!["extract", "a", "/p1"],
+        vec!["extract", "a", "/p1", "--to", "b", "--tar", "c"],
+        vec!["extract", "a", "/p1", "--tar", "c", "--verify"],
+        vec!["find", "a", "--newer", "yesterday"],
     ] {
         let run = aiv(&args).ended(2);
         assert!(!run.stderr.is_empty() && run.stdout.is_empty(), "{args:?}");

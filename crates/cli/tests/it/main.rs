@@ -20,6 +20,7 @@ mod files;
 mod files_inside;
 mod frozen;
 mod help;
+mod inside;
 mod layers;
 mod many_disks;
 mod output;

@@ -1,4 +1,4 @@
-//! XFS, versions 4 and 5: which blocks are used.
+//! XFS, versions 4 and 5: which blocks are used; its files are read by `reader`.
 //!
 //! A volume is cut into allocation groups. Each keeps its free extents in two B+trees, one
 //! sorted by block and one by size. Both are read completely and must name the same extents;
@@ -16,8 +16,8 @@
 //! time later. The trees in place are the whole truth only after the log was written empty,
 //! which unmounting does: it ends with an unmount record. [`log`] finds the end of the log as
 //! the kernel does and asks for that record; without it the whole volume is kept. A frozen
-//! filesystem, and a snapshot of a mounted one, have no such record. Replaying a log in memory
-//! would need all of the kernel's recovery and is not done.
+//! filesystem, and a snapshot of a mounted one, have no such record. A map is not
+//! read through a log, as files are.
 //!
 //! Tools that rewrite the log, `xfs_admin -U` among them, may leave a stretch of
 //! zeros behind its head, which looks like missing writes; such a filesystem has a map again

@@ -366,33 +366,3 @@ fn an_encrypted_file_is_told_and_not_read_and_what_was_never_written_is_zeros() 
     let holes = data.holes(Extent::new(0, 20_000)).unwrap();
     assert_eq!(holes, [Extent::between(5000, 20_000)]);
 }
-
-/// Run by hand: making the folder takes a minute.
-#[test]
-#[ignore = "minutes"]
-#[expect(clippy::disallowed_methods, reason = "how long it takes is what is tested")]
-fn a_folder_of_100_000_names_is_told_and_searched_at_once() {
-    let volume = filled(256 * MIB, "-c 4096", "noatime", |root| {
-        for n in 0..100_000 {
-            fs::write(root.join(format!("a file with number {n}")), []).unwrap();
-        }
-    });
-    let counted = Arc::new(volume.open());
-    let reader = opened(counted.clone()).unwrap();
-    let before = counted.bytes_read();
-    let found = reader.lookup(reader.root(), b"A FILE with number 77777", Job::silent()).unwrap();
-    assert!(found.is_some());
-    let cost = counted.bytes_read() - before;
-    assert!(cost < MIB, "{cost} bytes to find a name");
-    let start = std::time::Instant::now();
-    let mut count = 0;
-    reader
-        .entries(reader.root(), Job::silent(), &mut |_| {
-            count += 1;
-            std::ops::ControlFlow::Continue(())
-        })
-        .unwrap();
-    assert_eq!(count, 100_000);
-    let took = start.elapsed();
-    assert!(took.as_secs() < 3, "{took:?}");
-}

@@ -191,12 +191,19 @@ fn a_volume_that_was_not_unmounted_is_read_with_a_note() {
 fn what_lies_in_front_of_the_end_of_a_volume_that_was_cut_off_is_read() {
     let volume = filled(64 * MIB, "-c 4096", "noatime,streams_interface=windows", fill);
     let whole = names(&*reader(&volume), reader(&volume).root());
-    volume.set_len(32 * MIB - 100);
-    let reader = reader(&volume);
-    assert!(matches!(reader.notes(), [ReaderNote::CutOff { missing }] if *missing > 31 * MIB));
-    assert_eq!(told(&*reader, reader.root()).0, whole.len());
-    let small = find(&*reader, "file 8");
-    assert_eq!(reader.open(small).unwrap().len(), 700);
+    // Contents begin behind the middle.
+    for (len, is_there) in [(48 * MIB, true), (32 * MIB - 100, false)] {
+        volume.set_len(len);
+        let reader = reader(&volume);
+        let missing = 64 * MIB - 512 - len;
+        assert_eq!(reader.notes()[0], ReaderNote::CutOff { missing });
+        assert_eq!(told(&*reader, reader.root()).0, whole.len());
+        let small = reader.open(find(&*reader, "file 8"));
+        match is_there {
+            true => assert_eq!(small.unwrap().len(), 700),
+            false => assert!(is_damaged(small)),
+        }
+    }
 }
 
 #[test]
@@ -319,10 +326,10 @@ impl ReadAt for Mutant {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "how long it takes is what is tested")]
 /// Volumes with changes in what a reader reads: boot sector, records, blocks of folders, and the
 /// beginnings of files.
-fn attack(volume: &Volume, seeds: Range<u64>) -> (Duration, u64) {
+#[expect(clippy::disallowed_methods, reason = "how long it takes is what is tested")]
+fn attack(volume: &Volume, seeds: Range<u64>) {
     let reader = reader(volume);
     let mut places = vec![Extent::new(0, 84)];
     for name in ["file7", "text 200000", "mixed 200000", "sparse"] {
@@ -359,7 +366,6 @@ fn attack(volume: &Volume, seeds: Range<u64>) -> (Duration, u64) {
     let cases = seeds.end - seeds.start;
     assert!(whole > cases / 20, "{whole} of {cases} with all files");
     assert!(slowest.0.as_secs() < 10, "{slowest:?}");
-    slowest
 }
 
 fn plain_seed() -> Volume {
@@ -382,14 +388,4 @@ fn compressed_seed() -> Volume {
 fn mutated_volumes_do_no_harm() {
     attack(&plain_seed(), 0..600);
     attack(&compressed_seed(), 0..150);
-}
-
-/// Run by hand after changes of the reader.
-#[test]
-#[ignore = "minutes"]
-fn very_many_mutated_volumes_do_no_harm() {
-    for (volume, cases) in [(plain_seed(), 150_000), (compressed_seed(), 50_000)] {
-        let slowest = attack(&volume, 1_000_000..1_000_000 + cases);
-        assert!(slowest.0.as_millis() < 3000, "{slowest:?}");
-    }
 }

@@ -126,10 +126,9 @@ mod tests {
 
     /// Sixty-four bytes in 68, or the last three of them as a copy in 67.
     fn block(first: u8, is_short: bool) -> (Vec<u8>, Vec<u8>) {
-        let count = if is_short { 61 } else { 64 };
-        let mut plain: Vec<u8> = (first..).take(count).collect();
-        let first = 17 + u8::try_from(plain.len()).unwrap();
-        let mut stored = [&[first], &plain[..]].concat();
+        let count: u8 = if is_short { 61 } else { 64 };
+        let mut plain: Vec<u8> = (first..).take(count.into()).collect();
+        let mut stored = [&[17 + count], &plain[..]].concat();
         if is_short {
             stored.extend([0x40, 0]);
             plain.extend([plain[60]; 3]);

@@ -9,13 +9,14 @@
 //! Folders are told from their blocks of names alone. One name is looked up by the index of
 //! hashes, and among all names where the index is damaged.
 //!
-//! What waits in the log is read as it will be after a replay, see [`replay`]; where that cannot be
+//! What waits in the log is read as it will be after a replay, see `replay`; where that cannot be
 //! told, records are read as they lie, and a [`ReaderNote::NotReplayed`] says so.
 //!
 //! # What is not read
 //! Files on a realtime device. Filesystems with a tree of metadata folders (`metadir`), which
-//! came with realtime groups, and zoned ones. Quota and project numbers. Lists of access are told as `system.posix_acl_*` alone, not as `trusted.SGI_ACL_*`,
-//! which is what Linux calls the same bytes.
+//! came with realtime groups, and zoned ones. Quota and project numbers. Lists of access are told
+//! as `system.posix_acl_*` alone, not as `trusted.SGI_ACL_*`, which is what Linux calls the same
+//! bytes.
 //!
 //! Facts: "XFS Algorithms & Data Structures", 3rd edition; the kernel's `xfs_format.h`,
 //! `xfs_da_format.h`, `xfs_acl.c` and `xfs_sysmacros.h` of IRIX for the numbers of devices.

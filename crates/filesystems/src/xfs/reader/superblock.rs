@@ -99,7 +99,7 @@ fn log_state(layout: &Layout, sector: &[u8], job: Job<'_>) -> Result<LogState> {
     if end > layout.volume.len() {
         return Ok(LogState::Unknown("the log lies behind the end of the volume".to_owned()));
     }
-    match log::check_is_empty(&layout.volume, &geometry, &array(sector, 32)) {
+    match log::check_is_empty(layout.volume.data(), &geometry, &array(sector, 32)) {
         Ok(_) => return Ok(LogState::Empty),
         Err(Stop::Failed(error @ Error::Canceled(_))) => return Err(error),
         Err(_) => {}

@@ -1,0 +1,164 @@
+//! What is inside an image: every record of its filesystems, what there is to boot from, and what
+//! became of files between two points.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::support::{Loop, MIB, Mount, Scratch, aiv, aiv_json, noise, run};
+
+const ROOT: (u64, u64) = (66 * MIB, 80 * MIB);
+
+/// A GPT disk with an EFI system partition and a Linux system, as far as looks go.
+fn system(scratch: &Scratch) -> String {
+    let disk = scratch.arg("disk.raw");
+    let script = "truncate -s 160M \"$1\" && printf '%s\\n' 'label: gpt' \
+                  'start=2048,size=131072,type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B' \
+                  'start=135168,size=163840' | sfdisk -q \"$1\"";
+    run("sh", &["-c", script, "sh", &disk]);
+    let esp = Loop::part(Path::new(&disk), (MIB, 64 * MIB), false);
+    run("mkfs.fat", &["-F", "32", "-n", "ESP", "-i", "1234abcd", esp.arg()]);
+    let loader = scratch.write("loader", b"MZ");
+    let copy = |to: &str| run("mcopy", &["-i", esp.arg(), &loader, to]);
+    for folder in ["::/EFI", "::/EFI/BOOT", "::/EFI/debian"] {
+        run("mmd", &["-i", esp.arg(), folder]);
+    }
+    copy("::/EFI/BOOT/BOOTX64.EFI");
+    copy("::/EFI/debian/grubx64.efi");
+    drop(esp);
+    let root = Loop::part(Path::new(&disk), ROOT, false);
+    let uuid = "11111111-2222-3333-4444-555555555555";
+    run("mkfs.ext4", &["-q", "-U", uuid, root.arg()]);
+    change(&disk, root, |root| {
+        for folder in ["etc", "boot/grub", "srv"] {
+            fs::create_dir_all(root.join(folder)).unwrap();
+        }
+        let fstab = format!(
+            "# what is mounted\nUUID={uuid} / ext4 defaults 0 1\nUUID=1234-ABCD /boot/efi vfat \
+             umask=0077 0 1\nLABEL=elsewhere /data xfs defaults 0 2\nLABEL=usb /usb ext4 nofail 0 0\n"
+        );
+        fs::write(root.join("etc/fstab"), fstab).unwrap();
+        fs::write(root.join("boot/vmlinuz-6.1.0-1"), "kernel").unwrap();
+        fs::write(root.join("boot/initrd.img-6.1.0-1"), "ram disk").unwrap();
+        fs::write(root.join("boot/grub/grub.cfg"), "set timeout=0").unwrap();
+        fs::write(root.join("srv/big"), noise(6 * MIB, 1)).unwrap();
+        fs::write(root.join("srv/old"), "old").unwrap();
+    });
+    disk
+}
+
+/// Mounts the root of the system, and does something to it.
+fn change(disk: &str, root: Loop, work: impl FnOnce(&Path)) {
+    let mounted = Mount::new(root.arg(), "defaults");
+    work(mounted.path());
+    drop(mounted);
+    drop(root);
+    assert!(Path::new(disk).exists());
+}
+
+#[test]
+fn every_record_inside_is_read_and_what_there_is_to_boot_is_told() {
+    let scratch = Scratch::new();
+    let disk = system(&scratch);
+    scratch.back_up(&disk);
+    let images = scratch.arg("images");
+    let json = aiv_json(&["verify", &images, "--depth", "filesystem"]).ended(0).json();
+    let inside = &json["filesystems"][0];
+    let volumes = inside["volumes"].as_array().unwrap();
+    let of = |volume: &Value| {
+        ["volume", "filesystem"].map(|key| volume[key].as_str().unwrap().to_owned())
+    };
+    assert_eq!(of(&volumes[0]), ["p1", "vfat"]);
+    assert_eq!(of(&volumes[1]), ["p2", "ext4"]);
+    assert_eq!((&volumes[1]["files"], &volumes[1]["trouble_count"]), (&6.into(), &0.into()));
+    let facts = inside["boot"]["facts"].as_array().unwrap();
+    let efi = facts.iter().find(|fact| fact["kind"] == "efi").unwrap();
+    assert_eq!((efi["loaders"].as_array().unwrap().len(), &efi["fallback"]), (2, &true.into()));
+    let linux = facts.iter().find(|fact| fact["kind"] == "linux").unwrap();
+    assert_eq!(linux["kernels"][0]["initrd"], "/p2/boot/initrd.img-6.1.0-1");
+    assert_eq!(linux["loader"], "/p2/boot/grub/grub.cfg");
+    assert_eq!(
+        (&linux["mounts_found"], &linux["mounts_missing"][0]),
+        (&2.into(), &"LABEL=elsewhere".into())
+    );
+    let faults = inside["boot"]["faults"].as_array().unwrap();
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    let text =
+        aiv(&["verify", &format!("{images}@latest"), "--depth", "filesystem"]).ended(0).stdout;
+    assert!(text.contains("p2, ext4: 6 files"), "{text}");
+    assert!(text.contains("note: boot: /etc/fstab on p2 names LABEL=elsewhere"), "{text}");
+}
+
+#[test]
+fn a_damaged_filesystem_in_a_sound_image_is_a_warning_that_names_the_file() {
+    let scratch = Scratch::new();
+    let disk = system(&scratch);
+    let root = Loop::part(Path::new(&disk), ROOT, false);
+    // The record of one file, and nothing else.
+    run("debugfs", &["-w", "-R", "set_inode_field srv/old block[0] 0xffffffff", root.arg()]);
+    run("debugfs", &["-w", "-R", "set_inode_field srv/old checksum 0x1234", root.arg()]);
+    drop(root);
+    scratch.back_up(&disk);
+    let image = format!("{}@latest", scratch.arg("images"));
+    let json = aiv_json(&["verify", &image, "--depth", "filesystem"]).ended(3).json();
+    assert_eq!(json["ok"], true);
+    let volume = &json["filesystems"][0]["volumes"][1];
+    let troubles = volume["troubles"].as_array().unwrap();
+    assert!(troubles.iter().all(|one| one["path"] == "/p2/srv/old"), "{troubles:?}");
+    assert!(!troubles.is_empty());
+    // All others come back.
+    let out = scratch.arg("out");
+    let json = aiv_json(&["extract", &image, "/p2/srv", "--to", &out]).ended(3).json();
+    assert_eq!(json["not_recovered"][0]["path"], "/p2/srv/old");
+    assert!(fs::read(scratch.path("out/srv/big")).unwrap() == noise(6 * MIB, 1));
+}
+
+#[test]
+fn what_became_of_files_between_two_points_is_told_and_where_the_changes_are() {
+    let scratch = Scratch::new();
+    let disk = system(&scratch);
+    scratch.back_up(&disk);
+    change(&disk, Loop::part(Path::new(&disk), ROOT, false), |root| {
+        fs::rename(root.join("srv/old"), root.join("srv/renamed")).unwrap();
+        fs::remove_file(root.join("boot/grub/grub.cfg")).unwrap();
+        fs::write(root.join("srv/new"), noise(300_000, 9)).unwrap();
+        // In the middle of a file, and its time set back: nothing in its record tells.
+        let big = root.join("srv/big");
+        let time = fs::metadata(&big).unwrap().modified().unwrap();
+        let file = fs::File::options().write(true).open(&big).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &noise(100_000, 8), 2 * MIB).unwrap();
+        file.set_modified(time).unwrap();
+        run("chmod", &["600", root.join("etc/fstab").to_str().unwrap()]);
+    });
+    scratch.back_up(&disk);
+    let images = scratch.arg("images");
+    let (old, new) = (format!("{images}@latest~1"), format!("{images}@latest"));
+    let json = aiv_json(&["diff", &old, &new]).ended(0).json();
+    let volumes = json["volumes"].as_array().unwrap();
+    assert_eq!((&volumes[0]["volume"], &volumes[0]["different"]), (&"p1".into(), &0.into()));
+    let p2 = &volumes[1];
+    let files = p2["files"].as_array().unwrap();
+    let of = |path: &str| {
+        files.iter().find(|one| one["path"] == path).unwrap_or_else(|| panic!("{path}: {files:?}"))
+    };
+    assert_eq!(of("/p2/srv/big")["what"], serde_json::json!(["content"]));
+    assert_eq!(of("/p2/srv/new")["change"], "added");
+    assert_eq!(of("/p2/boot/grub/grub.cfg")["change"], "removed");
+    assert_eq!(
+        (&of("/p2/srv/renamed")["change"], &of("/p2/srv/renamed")["from"]),
+        (&"renamed".into(), &"/p2/srv/old".into())
+    );
+    assert_eq!(of("/p2/etc/fstab")["what"], serde_json::json!(["mode"]));
+    assert_eq!(files.len(), 5, "{files:?}");
+    let largest: Vec<&str> =
+        p2["largest"].as_array().unwrap().iter().map(|one| one["path"].as_str().unwrap()).collect();
+    assert_eq!(largest[..2], ["/p2/srv/new", "/p2/srv/big"]);
+    assert!(json["bytes_changed"].as_u64().unwrap() >= 400_000);
+    // The same point twice.
+    let json = aiv_json(&["diff", &new, &new]).ended(0).json();
+    assert_eq!((&json["bytes_changed"], &json["volumes"][1]["different"]), (&0.into(), &0.into()));
+    // A part of it, and a disk that is no image.
+    let text = aiv(&["diff", &old, &disk, "/p2/etc"]).ended(0).stdout;
+    assert!(text.contains("~ /p2/etc/fstab (mode)"), "{text}");
+}
