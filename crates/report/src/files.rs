@@ -63,7 +63,8 @@ pub fn volumes(disk: &Disk, which: &[usize]) -> Outcome {
             remarks.notes.push(format!("{}: {note}", volume.name()));
         }
     }
-    Outcome::answer(json!({"entries": all.iter().map(entry).collect::<Value>()}), text).with(remarks)
+    Outcome::answer(json!({"entries": all.iter().map(entry).collect::<Value>()}), text)
+        .with(remarks)
 }
 
 /// Files, as a listing.
