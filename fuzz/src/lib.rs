@@ -6,6 +6,7 @@
 //! [seeds](Target::seeds), and the tests with some of those.
 
 mod image;
+mod layers;
 mod seeds;
 mod sparse;
 mod volume;
@@ -14,6 +15,7 @@ mod wire;
 use std::time::Duration;
 
 pub use image::{catalogue, folder, image, image_mended, key_slots, salvaged, segment};
+pub use layers::layers;
 pub use sparse::SparseDisk;
 pub use volume::{files, partitions, virtual_disk, volume};
 pub use wire::nbd;
@@ -47,6 +49,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "partitions", run: partitions, seeds: seeds::disks },
     Target { name: "volume", run: volume, seeds: seeds::volumes },
     Target { name: "files", run: files, seeds: seeds::trees },
+    Target { name: "layers", run: layers, seeds: layers::seeds },
     Target { name: "virtual_disk", run: virtual_disk, seeds: seeds::virtual_disks },
     Target { name: "nbd", run: nbd, seeds: seeds::conversations },
 ];

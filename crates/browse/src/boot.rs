@@ -6,15 +6,15 @@ use aiv_filesystems::FileType;
 use aiv_volume_io::Job;
 use aiv_volume_io::partition::{PartitionKind, TableKind};
 
-use crate::disk::{Disk, Volume};
+use crate::disk::Disk;
 use crate::error::{Error, Result};
+use crate::mounts::mounts;
 use crate::path::Path;
 use crate::resolve::{File, Links, Place};
+use crate::volume::Volume;
 
 /// Bytes of a text that is read.
 const TEXT_MAX: u64 = 1 << 20;
-/// Entries of a table of mounts that are looked at.
-const MOUNTS_MAX: usize = 1000;
 /// Programs of an EFI system partition that are named.
 const LOADERS_MAX: usize = 300;
 /// Type GUIDs of the partitions firmware and boot loaders look for, in lower case.
@@ -159,7 +159,7 @@ impl Look<'_> {
         match self.disk.resolve(&full, Links::Follow, self.job) {
             Ok(Place::File(file)) => Ok(Some(file)),
             Err(Error::Canceled(canceled)) => Err(canceled.into()),
-            Ok(Place::Top) | Err(_) => Ok(None),
+            Ok(Place::Top | Place::Volumes(_)) | Err(_) => Ok(None),
         }
     }
 
@@ -268,7 +268,7 @@ impl Look<'_> {
                 }
             }
         }
-        let (mounts_found, mounts_missing) = self.mounts(&text);
+        let (mounts_found, mounts_missing) = mounts(self.disk, &text);
         let volume = volume.name().to_owned();
         Ok(Some(BootFact::Linux { volume, kernels, loader, mounts_found, mounts_missing }))
     }
@@ -302,46 +302,6 @@ impl Look<'_> {
             kernels.push((root.path.join(name), found.map(|(other, _)| root.path.join(other))));
         }
         Ok(kernels)
-    }
-
-    /// Which entries of a table of mounts are volumes of this disk, and which are nowhere.
-    fn mounts(&self, text: &str) -> (u64, Vec<String>) {
-        let (mut found, mut missing) = (0, Vec::new());
-        for line in text.lines().take(MOUNTS_MAX) {
-            let line = line.trim();
-            let Some(what) = line.split_whitespace().next().filter(|what| !what.starts_with('#'))
-            else {
-                continue;
-            };
-            // A mount that may fail is missed by nobody.
-            let options = line.split_whitespace().nth(3).unwrap_or_default();
-            let Some((tag, value)) = what.split_once('=') else { continue };
-            let value = value.trim_matches('"');
-            let has = |volume: &Volume| {
-                let found = volume.recognised();
-                let partition = volume.partition();
-                match tag {
-                    "UUID" => found.uuid.eq_ignore_ascii_case(value),
-                    "LABEL" => found.label == value,
-                    "PARTUUID" => partition
-                        .and_then(|p| p.unique_id)
-                        .is_some_and(|id| id.to_string().eq_ignore_ascii_case(value)),
-                    "PARTLABEL" => partition.is_some_and(|p| p.name == value),
-                    _ => true,
-                }
-            };
-            // Volumes within others are not looked at: they may be the one.
-            let has_containers =
-                self.disk.volumes().iter().any(|volume| volume.recognised().kind.is_container());
-            if self.disk.volumes().iter().any(has) {
-                found += 1;
-            } else if !has_containers
-                && !options.split(',').any(|one| one == "nofail" || one == "noauto")
-            {
-                missing.push(what.to_owned());
-            }
-        }
-        (found, missing)
     }
 
     fn windows(&self, volume: &Volume) -> Result<Option<BootFact>> {

@@ -29,7 +29,17 @@ pub enum Error {
         /// What is on it.
         kind: FilesystemKind,
         /// Why its files cannot be read, as the rest of a sentence.
-        why: &'static str,
+        why: String,
+    },
+    /// There may be files on the volume, and nobody here can read them.
+    #[error("volume {volume} ({kind}) is not opened: {why}")]
+    NotOpened {
+        /// Name of the volume.
+        volume: String,
+        /// What is on it.
+        kind: FilesystemKind,
+        /// Why it is not opened, as the rest of a sentence.
+        why: String,
     },
     /// The path does not say what was meant.
     #[error(transparent)]

@@ -3,10 +3,11 @@
 use aiv_filesystems::{FileType, Filesystem, FilesystemKind};
 use aiv_volume_io::Job;
 
-use crate::disk::{Disk, Volume};
+use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::path::Path;
 use crate::resolve::{File, Links, Place};
+use crate::volume::Volume;
 use crate::walk::{Step, Trouble, Walk};
 
 /// Troubles that are named; all are counted.
@@ -78,9 +79,15 @@ fn inspect_volume(disk: &Disk, volume: &Volume, job: Job<'_>) -> Result<Inspecte
     let root = match disk.resolve(&volume.path(), Links::Keep, job) {
         Ok(Place::File(root)) => root,
         Ok(Place::Top) => return Ok(found),
+        Ok(Place::Volumes(which)) => {
+            let count = which.len();
+            let volumes = if count == 1 { "volume" } else { "volumes" };
+            found.not_read = Some(format!("it holds {count} {volumes}"));
+            return Ok(found);
+        }
         Err(Error::Canceled(canceled)) => return Err(canceled.into()),
-        Err(Error::NoFiles { why, .. }) => {
-            found.not_read = Some(why.to_owned());
+        Err(Error::NoFiles { why, .. } | Error::NotOpened { why, .. }) => {
+            found.not_read = Some(why);
             return Ok(found);
         }
         Err(why) => {
@@ -88,7 +95,8 @@ fn inspect_volume(disk: &Disk, volume: &Volume, job: Job<'_>) -> Result<Inspecte
             return Ok(found);
         }
     };
-    found.notes = root.filesystem.notes().iter().map(ToString::to_string).collect();
+    found.notes = volume.notes().to_vec();
+    found.notes.extend(root.filesystem.notes().iter().map(ToString::to_string));
     walk(&root, &mut found, job)?;
     Ok(found)
 }

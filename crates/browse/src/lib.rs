@@ -4,7 +4,8 @@
 //! partitions are looked at once; the filesystem of a volume is opened when somebody asks for it.
 //! A path names the volume and then the file: `/p2/etc/fstab` is `etc/fstab` on partition 2,
 //! `/p0/...` is on a disk without a partition table, and the label of a volume may stand for its
-//! number where only one has it.
+//! number where only one has it. Volumes inside of others have longer names: `/p2/GROUP/NAME/etc/fstab`
+//! is in a logical volume. A RAID member that holds the whole array is the array.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -33,18 +34,22 @@ mod disk;
 mod error;
 mod filter;
 mod inspect;
+mod mounts;
+mod nested;
 mod path;
 mod resolve;
+mod volume;
 mod walk;
 
 pub use boot::{BootFact, BootReport, boot_report};
 pub use compare::{Change, Closely, Comparison, Difference, What, compare};
-pub use disk::{Disk, Volume};
+pub use disk::Disk;
 pub use error::{Error, Result};
 pub use filter::Filter;
 pub use inspect::{Inspected, inspect};
 pub use path::{Path, PathError};
 pub use resolve::{File, Links, Place};
+pub use volume::Volume;
 pub use walk::{FOLDERS_MAX, Found, Step, Trouble, Walk};
 
 pub use aiv_filesystems::{

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use aiv_filesystems::{FileId, FileType, Filesystem, Metadata};
 use aiv_volume_io::Job;
 
-use crate::disk::{Disk, Volume};
+use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::path::Path;
+use crate::volume::Volume;
 
 /// Symbolic links on the way to one file: as many as the kernel follows.
 const LINKS_MAX: usize = 40;
@@ -28,6 +29,9 @@ pub enum Links {
 pub enum Place {
     /// The disk: its entries are the volumes.
     Top,
+    /// A volume that holds others, or a part of their names: positions in [`Disk::volumes`] of
+    /// those below.
+    Volumes(Vec<usize>),
     /// A file or folder on a volume.
     File(File),
 }
@@ -64,37 +68,80 @@ impl Disk {
     /// [`Error::LinkNowhere`] when there is no such thing; [`Error::NoFiles`] and
     /// [`Error::Filesystem`] when it cannot be read; [`Error::Canceled`].
     pub fn resolve(&self, path: &Path, links: Links, job: Job<'_>) -> Result<Place> {
-        let Some((first, rest)) = path.parts().split_first() else { return Ok(Place::Top) };
-        let at = self.volume_named(first)?;
+        if path.parts().is_empty() {
+            return Ok(Place::Top);
+        }
+        let (at, parts) = self.volume_of(path.parts())?;
         let volume = &self.volumes()[at];
+        let rest = parts.get(volume.path().parts().len()..).unwrap_or_default();
+        if volume.is_opened() {
+            let below = self.below(&parts);
+            if !below.is_empty() {
+                return Ok(Place::Volumes(below));
+            }
+            if !rest.is_empty() {
+                let inner = self.below(volume.path().parts());
+                return Err(self.no_volume(&parts, inner));
+            }
+        }
         let filesystem = volume.filesystem(job)?;
         let way = Way { volume, filesystem: &*filesystem, job };
         let (path, id, metadata) = way.go(rest, links)?;
         Ok(Place::File(File { volume: at, filesystem, path, id, metadata }))
     }
 
-    /// Position of the volume that `name` names, or is the label of.
-    fn volume_named(&self, name: &[u8]) -> Result<usize> {
-        let volumes = self.volumes();
-        if let Some(at) = volumes.iter().position(|volume| volume.name().as_bytes() == name) {
-            return Ok(at);
+    /// Positions of the volumes that `place` stands for; none for a file.
+    #[must_use]
+    pub fn volumes_at(&self, place: &Place) -> Vec<usize> {
+        match place {
+            Place::Top => (0..self.volumes().len()).collect(),
+            Place::Volumes(which) => which.clone(),
+            Place::File(_) => Vec::new(),
         }
-        let wanted = String::from_utf8_lossy(name).into_owned();
+    }
+
+    /// Positions of the volumes of which the names go on behind `parts`.
+    fn below(&self, parts: &[Vec<u8>]) -> Vec<usize> {
+        let is_below = |volume: &Volume| {
+            let path = volume.path();
+            path.parts().len() > parts.len() && path.parts().starts_with(parts)
+        };
+        let all = self.volumes().iter().enumerate();
+        all.filter(|(_, volume)| is_below(volume)).map(|(at, _)| at).collect()
+    }
+
+    fn no_volume(&self, parts: &[Vec<u8>], existing: Vec<usize>) -> Error {
+        let name = |at: usize| self.volumes()[at].name().to_owned();
+        let wanted = String::from_utf8_lossy(&parts.join(&b'/')).into_owned();
+        Error::NoVolume { wanted, existing: existing.into_iter().map(name).collect() }
+    }
+
+    /// Position of the volume with the longest name that `parts` begin with, or whose label the
+    /// first of them is; and the parts with its name in front.
+    fn volume_of(&self, parts: &[Vec<u8>]) -> Result<(usize, Vec<Vec<u8>>)> {
+        let volumes = self.volumes();
+        let names = volumes.iter().map(|volume| volume.path()).enumerate();
+        let named = names.filter(|(_, name)| parts.starts_with(name.parts()));
+        if let Some((at, _)) = named.max_by_key(|(_, name)| name.parts().len()) {
+            return Ok((at, parts.to_vec()));
+        }
+        let Some((first, rest)) = parts.split_first() else {
+            return Err(self.no_volume(parts, Vec::new()));
+        };
         let labelled: Vec<usize> = volumes
             .iter()
             .enumerate()
-            .filter(|(_, volume)| volume.recognised().label.as_bytes() == name)
+            .filter(|(_, volume)| volume.recognised().label.as_bytes() == first.as_slice())
             .map(|(at, _)| at)
             .collect();
-        let names =
-            |which: &[usize]| which.iter().map(|&at| volumes[at].name().to_owned()).collect();
         match labelled.as_slice() {
-            [at] => Ok(*at),
-            [] => {
-                let existing = volumes.iter().map(|volume| volume.name().to_owned()).collect();
-                Err(Error::NoVolume { wanted, existing })
+            [at] => Ok((*at, [volumes[*at].path().parts(), rest].concat())),
+            [] => Err(self.no_volume(&parts[..1], (0..volumes.len()).collect())),
+            several => {
+                let label = String::from_utf8_lossy(first).into_owned();
+                let names = several.iter().map(|&at| volumes[at].name().to_owned()).collect();
+                Err(Error::Ambiguous { label, volumes: names })
             }
-            several => Err(Error::Ambiguous { label: wanted, volumes: names(several) }),
         }
     }
 }

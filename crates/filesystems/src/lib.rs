@@ -4,7 +4,8 @@
 //! [`used_map`] reads the filesystem's own allocation records and answers which bytes a backup
 //! has to keep. It fails closed: whatever is not understood, or contradicts itself, is answered
 //! with [`UsedMap::Whole`] and a [`WholeReason`], never with a smaller map.
-//! [`open_filesystem`] reads its files.
+//! [`open_filesystem`] reads its files; [`logical_volumes`] and [`raid_contents`] give the volumes
+//! inside of others.
 //!
 //! ```
 //! use aiv_filesystems::{FilesystemKind, UsedMap, WholeReason, recognise, used_map};
@@ -32,6 +33,7 @@ mod bitmap;
 mod btrfs;
 mod bytes;
 mod clusters;
+mod contained;
 mod crc32;
 mod error;
 mod exfat;
@@ -42,6 +44,7 @@ mod files;
 mod iso9660;
 mod kind;
 mod lvm;
+mod md;
 mod ntfs;
 mod reader;
 mod recognise;
@@ -53,6 +56,9 @@ mod wrapped;
 mod xfs;
 
 pub use btrfs::BtrfsReason;
+pub use contained::{
+    LogicalVolume, LogicalVolumes, MEMBERS_MAX, RaidContents, Span, logical_volumes, raid_contents,
+};
 pub use error::{Error, Result};
 pub use exfat::ExFatReason;
 pub use ext::{ExtReason, FeatureClass, JournalReason};

@@ -1,10 +1,10 @@
 //! Two recovery points, or disks, and what became of their files and blocks.
 
 use aiv_browse::{
-    Closely, Comparison, Error as BrowseError, Links, Path, Place, compare as compare_files,
+    Closely, Comparison, Error as BrowseError, File, Links, Path, Place, compare as compare_files,
 };
 use aiv_chain::changed_bytes;
-use aiv_volume_io::{Extent, ExtentSet, Job};
+use aiv_volume_io::{ExtentSet, Job};
 
 use crate::error::Result;
 use crate::files::Opened;
@@ -43,62 +43,67 @@ pub fn compare_disks(old: &Opened, new: &Opened, path: &Path, job: Job<'_>) -> R
     if let (Some(a), Some(b)) = (&old.point, &new.point) {
         compared.changed = changed_bytes(a, b, job)?;
     }
-    if !path.parts().is_empty() {
-        let volume = one(old, new, path, compared.changed.as_ref(), job)?;
-        compared.volumes.push(volume);
-        return Ok(compared);
-    }
-    let names = |opened: &Opened| -> Vec<String> {
-        opened.disk.volumes().iter().map(|volume| volume.name().to_owned()).collect()
+    let find = |opened: &Opened| opened.disk.resolve(path, Links::Keep, job);
+    let (before, after) = match (find(old)?, find(new)?) {
+        (Place::File(before), Place::File(after)) => {
+            compared.volumes.push(one(old, new, &before, &after, compared.changed.as_ref(), job)?);
+            return Ok(compared);
+        }
+        (before, after) => (names(old, &before), names(new, &after)),
     };
-    let (before, after) = (names(old), names(new));
     for name in &before {
         if !after.contains(name) {
             compared.not_compared.push((name.clone(), "it is gone".to_owned()));
         }
     }
-    for (at, name) in after.iter().enumerate() {
+    for name in &after {
         if !before.contains(name) {
             compared.not_compared.push((name.clone(), "it is new".to_owned()));
             continue;
         }
-        let path = new.disk.volumes()[at].path();
-        match one(old, new, &path, compared.changed.as_ref(), job) {
-            Ok(volume) => compared.volumes.push(volume),
-            Err(crate::Error::Recover(aiv_restore_engine::Error::Browse(why))) => {
-                // Swap space has no files to be missed.
-                if !matches!(why, BrowseError::NoFiles { .. }) {
-                    compared.not_compared.push((name.clone(), why.to_string()));
-                }
+        let path = Path::parse(name.as_bytes()).map_err(BrowseError::Path)?;
+        let find = |opened: &Opened| opened.disk.resolve(&path, Links::Keep, job);
+        let both = find(old).and_then(|before| Ok((before, find(new)?)));
+        match both {
+            Ok((Place::File(before), Place::File(after))) => {
+                let changed = compared.changed.as_ref();
+                compared.volumes.push(one(old, new, &before, &after, changed, job)?);
             }
-            Err(error) => return Err(error),
+            Err(BrowseError::Canceled(canceled)) => return Err(canceled.into()),
+            // What is inside of a volume is compared by itself; swap space has no files to be missed.
+            Ok((Place::Volumes(_), Place::Volumes(_))) | Err(BrowseError::NoFiles { .. }) => {}
+            Ok(_) => {
+                let why = "it holds files in one of them, and volumes in the other".to_owned();
+                compared.not_compared.push((name.clone(), why));
+            }
+            Err(why) => compared.not_compared.push((name.clone(), why.to_string())),
         }
     }
     Ok(compared)
 }
 
+/// Names of the volumes at a place, or of the one a file is on.
+fn names(opened: &Opened, place: &Place) -> Vec<String> {
+    let volumes = match place {
+        Place::File(file) => vec![file.volume],
+        place => opened.disk.volumes_at(place),
+    };
+    volumes.into_iter().map(|at| opened.disk.volumes()[at].name().to_owned()).collect()
+}
+
 fn one(
     old: &Opened,
     new: &Opened,
-    path: &Path,
+    before: &File,
+    after: &File,
     changed: Option<&ExtentSet>,
     job: Job<'_>,
 ) -> Result<VolumeCompared> {
-    let find = |opened: &Opened| match opened.disk.resolve(path, Links::Keep, job)? {
-        Place::File(file) => Ok::<_, BrowseError>(file),
-        Place::Top => Err(BrowseError::NotFound { path: path.clone() }),
-    };
-    let (before, after) = (find(old)?, find(new)?);
     let volume = &new.disk.volumes()[after.volume];
     // Changed blocks tell of the files of a volume only where it lies where it did.
-    let was = old.disk.volumes()[before.volume].extent();
-    let here = changed.filter(|_| was == volume.extent());
-    let here: Option<ExtentSet> = here.map(|changed| {
-        let start = volume.extent().start;
-        let within = changed.within(volume.extent());
-        within.map(|run| Extent::new(run.start - start, run.len)).collect()
-    });
-    let files = compare_files(&before, &after, Closely { changed: here.as_ref() }, job)?;
+    let stayed = volume.lies_like(&old.disk.volumes()[before.volume]);
+    let here = changed.filter(|_| stayed).and_then(|changed| volume.within_disk(changed));
+    let files = compare_files(before, after, Closely { changed: here.as_ref() }, job)?;
     let changed = here.map(|here| here.total_len());
     Ok(VolumeCompared { name: volume.name().to_owned(), changed, files })
 }

@@ -67,8 +67,8 @@ pub struct Seen {
 }
 
 impl Look {
-    /// Looks at what is in the folder at `place`, or at the file there. At the top, at all volumes
-    /// that have files.
+    /// Looks at what is in the folder at `place`, or at the file there. At the top, or at a volume
+    /// that holds others, at all volumes that have files.
     ///
     /// # Errors
     /// [`Error::Recover`] when nothing can be looked at, [`Error::TooManyListed`] when there are
@@ -80,11 +80,12 @@ impl Look {
                 seen.above = file.path.parts().len().saturating_sub(1);
                 self.below(disk, file, &mut seen, job)?;
             }
-            Place::Top => {
-                for volume in disk.volumes() {
+            Place::Top | Place::Volumes(_) => {
+                for at in disk.volumes_at(place) {
+                    let volume = &disk.volumes()[at];
                     match disk.resolve(&volume.path(), Links::Keep, job) {
                         Ok(Place::File(file)) => self.below(disk, &file, &mut seen, job)?,
-                        Ok(Place::Top) | Err(BrowseError::NoFiles { .. }) => {}
+                        Ok(_) | Err(BrowseError::NoFiles { .. }) => {}
                         Err(BrowseError::Canceled(canceled)) => return Err(canceled.into()),
                         Err(why) => {
                             seen.troubles.push((volume.path().to_string(), causes(&why)));
@@ -97,7 +98,11 @@ impl Look {
     }
 
     fn below(&self, disk: &Disk, from: &File, seen: &mut Seen, job: Job<'_>) -> Result<()> {
-        let name = disk.volumes().get(from.volume).map_or("", |volume| volume.name());
+        let volume = disk.volumes().get(from.volume);
+        let name = volume.map_or("", |volume| volume.name());
+        for note in volume.map_or(&[][..], |volume| volume.notes()) {
+            seen.notes.push((name.to_owned(), note.clone()));
+        }
         for note in from.filesystem.notes() {
             seen.notes.push((name.to_owned(), note.to_string()));
         }
@@ -195,7 +200,7 @@ impl Bytes {
                 Err(wrong(&file.path).into())
             }
             Place::File(file) => Ok(Self(file)),
-            Place::Top => Err(wrong(path).into()),
+            Place::Top | Place::Volumes(_) => Err(wrong(path).into()),
         }
     }
 

@@ -30,30 +30,41 @@ pub const fn type_name(file_type: FileType) -> &'static str {
     }
 }
 
-/// The volumes of a disk, as its topmost folder.
+/// The volumes of a disk at these positions, as a folder.
 #[must_use]
-pub fn volumes(disk: &Disk) -> Outcome {
-    let entry = |volume: &Volume| {
+pub fn volumes(disk: &Disk, which: &[usize]) -> Outcome {
+    let all: Vec<&Volume> = which.iter().filter_map(|&at| disk.volumes().get(at)).collect();
+    let entry = |volume: &&Volume| {
         let found = volume.recognised();
         json!({
             "name": volume.name(),
             "path": format!("/{}", volume.name()),
             "type": "volume",
-            "size": volume.extent().len,
-            "start": volume.extent().start,
+            "size": volume.len(),
+            "start": volume.extent().map(|extent| extent.start),
             "filesystem": found.kind.name(),
             "label": found.label,
             "uuid": found.uuid,
+            "within": volume.within().iter().map(|kind| kind.name()).collect::<Value>(),
+            "not_opened": volume.why_closed(),
         })
     };
-    let row = |volume: &Volume| {
+    let row = |volume: &&Volume| {
         let found = volume.recognised();
-        let size = size(volume.extent().len);
+        let size = size(volume.len());
         [volume.name().to_owned(), size, found.kind.name().to_owned(), found.label.clone()]
     };
-    let rows: Vec<_> = disk.volumes().iter().map(row).collect();
+    let rows: Vec<_> = all.iter().map(row).collect();
     let text = crate::text::table(["VOLUME", "SIZE", "HOLDS", "LABEL"], &rows);
-    Outcome::answer(json!({"entries": disk.volumes().iter().map(entry).collect::<Value>()}), text)
+    let mut remarks = Remarks::default();
+    for volume in &all {
+        let closed = volume.why_closed().map(|why| format!("not opened: {why}"));
+        for note in volume.notes().iter().cloned().chain(closed) {
+            remarks.notes.push(format!("{}: {note}", volume.name()));
+        }
+    }
+    Outcome::answer(json!({"entries": all.iter().map(entry).collect::<Value>()}), text)
+        .with(remarks)
 }
 
 /// For whom an answer is. There may be millions of files: only what is shown is made.

@@ -13,7 +13,8 @@ use crate::choice;
 const PATHS: &str = "\
 IMAGE is a file, DIR@latest, DIR@ID or DIR@NAME:latest; or a raw or virtual disk, or a device, that
 is no image yet. PATH begins with a volume: /p2/etc is the folder etc on partition 2, /p0 the whole
-disk where it has no partition table; a label may stand for its volume where only one has it.";
+disk where it has no partition table, /p2/GROUP/NAME/etc is in a logical volume; a label may stand
+for its volume where only one has it.";
 
 /// List volumes, folders and files of a recovery point
 ///

@@ -35,7 +35,9 @@ pub(crate) fn ls(args: &Ls, session: &Session) -> Result<Outcome, Failure> {
     let path = path(&args.path)?;
     with_disk(&args.image, &args.unlock, session, |disk| {
         match disk.resolve(&path, Links::Keep, session.job())? {
-            Place::Top if !args.recursive => Ok(files::volumes(disk)),
+            place @ (Place::Top | Place::Volumes(_)) if !args.recursive => {
+                Ok(files::volumes(disk, &disk.volumes_at(&place)))
+            }
             place => {
                 let depth = if args.recursive { usize::MAX } else { 0 };
                 let look = Look { depth, ..Look::default() };

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::support::{MIB, Mount, Scratch, aiv, aiv_json, noise, run};
 
 /// Everything the kernel says of a tree: types, modes, owners, sizes, times, links, attributes.
-fn said_of(root: &Path) -> (String, String) {
+pub(crate) fn said_of(root: &Path) -> (String, String) {
     let root = root.to_str().unwrap();
     let listing = "cd \"$1\" && find . -mindepth 1 \\( -type d -printf '%P %y %m %U %G %T@\\n' -o \
                    -printf '%P %y %m %U %G %s %T@ %n %l\\n' \\) | sort";
@@ -19,12 +19,12 @@ fn said_of(root: &Path) -> (String, String) {
 }
 
 /// SHA-256 of every file of a tree.
-fn sums_of(root: &Path) -> String {
+pub(crate) fn sums_of(root: &Path) -> String {
     let sums = "cd \"$1\" && find . -type f -print0 | sort -z | xargs -0 sha256sum";
     run("sh", &["-c", sums, "sh", root.to_str().unwrap()])
 }
 
-fn fill(root: &Path) {
+pub(crate) fn fill(root: &Path) {
     let at = |name: &str| root.join(name);
     fs::create_dir_all(at("deep/er/and/deeper")).unwrap();
     fs::write(at("deep/er/and/deeper/file"), noise(100_000, 1)).unwrap();

@@ -143,20 +143,24 @@ fn this_disk<'a, 'text>(
     disks: &'a Section<'text>,
     id: &[u8; 32],
 ) -> Checked<(&'text str, &'a Section<'text>)> {
-    let is_this = |disk: &Section<'_>| match disk.get("id") {
-        Some(Value::Text(text)) => text.bytes().filter(|&byte| byte != b'-').eq(id.iter().copied()),
-        _ => false,
-    };
     let mut found = None;
     for (name, disk) in &disks.0 {
         let Value::Section(disk) = disk else {
             return Err(wrong(at, format!("{name} is not a physical volume")));
         };
-        if is_this(disk) && found.replace((*name, disk)).is_some() {
+        if is_called(disk, id) && found.replace((*name, disk)).is_some() {
             return Err(wrong(at, "two physical volumes have one identity"));
         }
     }
     found.ok_or_else(|| wrong(at, "this disk is none of its physical volumes"))
+}
+
+/// Whether a physical volume of the metadata has the identity of a label.
+pub(super) fn is_called(disk: &Section<'_>, id: &[u8; 32]) -> bool {
+    match disk.get("id") {
+        Some(Value::Text(text)) => text.bytes().filter(|&byte| byte != b'-').eq(id.iter().copied()),
+        _ => false,
+    }
 }
 
 fn logical_volumes(
@@ -215,7 +219,7 @@ pub(super) fn number(at: &str, parent: &Section<'_>, name: &str) -> Checked<u64>
 }
 
 /// A number of sectors, as bytes.
-fn sectors(at: &str, parent: &Section<'_>, name: &str) -> Checked<u64> {
+pub(super) fn sectors(at: &str, parent: &Section<'_>, name: &str) -> Checked<u64> {
     let bytes = number(at, parent, name)?.checked_mul(SECTOR);
     bytes.ok_or_else(|| wrong(at, format!("{name} is too large")))
 }

@@ -17,6 +17,9 @@
 //! names this disk, two owners of one extent, a change that was not finished, any doubt about the
 //! text, and the whole volume is kept.
 //!
+//! To read files, logical volumes are also put together from several disks, from stripes and from
+//! an image of a mirror that is right; nothing about maps depends on that.
+//!
 //! # What one disk cannot know
 //! In a volume group of several disks each has its copy of the metadata. When the last change
 //! reached the others and not this disk (it was unplugged), its copy is sound and old, and so is
@@ -27,13 +30,17 @@
 //! Memory is about ten times the text, and one map at a time.
 //!
 //! Facts: `lib/format_text/layout.h`, `lib/label/label.c`, `lib/format_text/import_vsn1.c` and
-//! `lib/format_text/flags.c` of LVM2, and `pvck --dump`.
+//! `lib/format_text/flags.c` of LVM2, and `pvck --dump`; `dm-raid.c` of Linux.
 
 mod area;
 mod files;
 mod group;
+mod joined;
 mod label;
+mod layout;
+mod members;
 mod pieces;
+mod raid;
 mod reason;
 mod text;
 mod used;
@@ -44,6 +51,7 @@ use aiv_volume_io::{Job, ReadAt};
 use crate::stop::Stop;
 use crate::{Result, UsedMap};
 pub(crate) use files::find as find_files;
+pub(crate) use members::read as logical_volumes;
 pub use reason::{LogicalVolumeReason, LvmReason};
 
 /// Reads the used-block map of a physical volume that lies inside `depth` others.

@@ -54,10 +54,7 @@ fn coarse(mut runs: Vec<Extent>) -> ExtentSet {
 
 /// Reads every copy of the metadata that is kept up to date; they must say the same.
 pub(super) fn read_group(volume: &dyn ReadAt, label: &Label) -> Result<Group, Stop> {
-    let mut texts = Vec::new();
-    for &area in &label.areas {
-        texts.extend(area::read(volume, area)?);
-    }
+    let texts = read_texts(volume, label)?;
     let mut trees = Vec::new();
     for text in &texts {
         let tree = text::parse(text);
@@ -73,6 +70,15 @@ pub(super) fn read_group(volume: &dyn ReadAt, label: &Label) -> Result<Group, St
         }
     }
     Ok(group::read(name, section, &label.id)?)
+}
+
+/// The valid text of every copy on the volume that is kept up to date.
+pub(super) fn read_texts(volume: &dyn ReadAt, label: &Label) -> Result<Vec<String>, Stop> {
+    let mut texts = Vec::new();
+    for &area in &label.areas {
+        texts.extend(area::read(volume, area)?);
+    }
+    Ok(texts)
 }
 
 /// Whether label, metadata and volume agree about what is where.

@@ -6,7 +6,8 @@ use super::group::{Here, number, words, wrong};
 use super::reason::{LogicalVolumeReason, LvmReason};
 use super::text::{Section, Value};
 
-const FIELDS: &[&str] = &[
+/// Properties of a volume that change nothing about its bytes.
+pub(super) const FIELDS: &[&str] = &[
     "id",
     "status",
     "flags",
@@ -20,7 +21,7 @@ const FIELDS: &[&str] = &[
     "minor",
     "segment_count",
 ];
-const SEGMENT_FIELDS: &[&str] =
+pub(super) const SEGMENT_FIELDS: &[&str] =
     &["start_extent", "extent_count", "tags", "type", "stripe_count", "stripes"];
 
 /// A logical volume with data on this physical volume.
@@ -46,7 +47,7 @@ pub(super) struct Piece {
 type Checked<T> = std::result::Result<T, LvmReason>;
 
 /// The segments among the entries of a volume.
-fn segments<'a, 'text>(
+pub(super) fn segments<'a, 'text>(
     volume: &'a Section<'text>,
 ) -> impl Iterator<Item = (&'text str, &'a Section<'text>)> {
     volume.0.iter().filter_map(|(name, value)| match value {
@@ -55,7 +56,7 @@ fn segments<'a, 'text>(
     })
 }
 
-fn is_segment(name: &str) -> bool {
+pub(super) fn is_segment(name: &str) -> bool {
     let digits = name.strip_prefix("segment").unwrap_or_default();
     !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
@@ -215,7 +216,11 @@ fn read_segment(at: &str, segment: &Section<'_>, here: &Here<'_>) -> Checked<Seg
 }
 
 /// Pairs of a disk or volume and its first extent.
-fn areas<'a>(at: &str, segment: &'a Section<'_>, list: &str) -> Checked<Vec<(&'a str, u64)>> {
+pub(super) fn areas<'a>(
+    at: &str,
+    segment: &'a Section<'_>,
+    list: &str,
+) -> Checked<Vec<(&'a str, u64)>> {
     let pair = |pair: &'a [Value<'_>]| match pair {
         [Value::Text(name), Value::Number(start)] => {
             Some((name.as_ref(), u64::try_from(*start).ok()?))

@@ -16,6 +16,10 @@ pub(super) fn judge_browse(error: &BrowseError) -> Option<Verdict> {
         BrowseError::NoFiles { .. } => {
             failed("no_files", "`aiv ls IMAGE` shows what each volume holds")
         }
+        BrowseError::NotOpened { .. } => failed(
+            "not_opened",
+            "restore the disk and read it with the system it was made by, or back up the volume inside",
+        ),
         BrowseError::Path(_) => {
             Some(Verdict { code: "usage", exit: Exit::Usage, hint: "write /p2/folder/file" })
         }

@@ -1,6 +1,6 @@
 //! What is going to be recovered.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use aiv_browse::{
@@ -58,7 +58,8 @@ impl std::fmt::Debug for RecoverPlan {
 
 impl RecoverPlan {
     /// Walks `paths` on `disk`: each with everything below it, under its last name. The disk
-    /// itself stands for all volumes whose files can be read. Of files and folders below, those
+    /// itself, and a volume that holds others, stand for all volumes in them whose files can be
+    /// read, each under its whole name from there. Of files and folders below, those
     /// that `filter` does not mean are left out, and folders that stay empty by that.
     ///
     /// # Errors
@@ -84,17 +85,23 @@ impl RecoverPlan {
             bytes: 0,
             files: 0,
         };
-        let mut names: Vec<Vec<u8>> = Vec::new();
+        let mut names: HashSet<Vec<u8>> = HashSet::new();
         for path in paths {
-            for file in plan.meant(disk, path, job)? {
-                let name = file.path.name().to_vec();
-                if names.contains(&name) {
-                    let name = String::from_utf8_lossy(&name).into_owned();
-                    return Err(Refusal::SameName { name }.into());
-                }
-                names.push(name);
-                plan.add(&file, filter, job)?;
+            let mut of_path = HashSet::new();
+            let mut between = HashSet::new();
+            for (file, to) in plan.meant(disk, path, job)? {
+                of_path.extend(to.first().cloned());
+                plan.folders_above(&file, &to, &mut between);
+                plan.add(&file, to.join(&b'/'), filter, job)?;
             }
+            if let Some(name) = of_path.intersection(&names).next() {
+                let name = String::from_utf8_lossy(name).into_owned();
+                return Err(Refusal::SameName { name }.into());
+            }
+            names.extend(of_path);
+        }
+        if filter.is_some() {
+            plan.drop_empty_folders();
         }
         Ok(plan)
     }
@@ -111,31 +118,63 @@ impl RecoverPlan {
         self.files
     }
 
-    fn meant(&mut self, disk: &Disk, path: &Path, job: Job<'_>) -> Result<Vec<File>> {
-        match disk.resolve(path, Links::Keep, job)? {
-            Place::File(file) => Ok(vec![file]),
-            Place::Top => {
-                let mut roots = Vec::new();
-                for volume in disk.volumes() {
-                    match disk.resolve(&volume.path(), Links::Keep, job) {
-                        Ok(Place::File(file)) => roots.push(file),
-                        Ok(Place::Top) => {}
-                        Err(BrowseError::Canceled(canceled)) => return Err(canceled.into()),
-                        // Swap space is nothing that is missing.
-                        Err(BrowseError::NoFiles { .. }) => {}
-                        Err(why) => self.troubles.not_done(&volume.path(), &why),
-                    }
+    /// What a path stands for, and where each of it goes.
+    fn meant(
+        &mut self,
+        disk: &Disk,
+        path: &Path,
+        job: Job<'_>,
+    ) -> Result<Vec<(File, Vec<Vec<u8>>)>> {
+        let place = disk.resolve(path, Links::Keep, job)?;
+        if let Place::File(file) = place {
+            let name = file.path.name().to_vec();
+            return Ok(vec![(file, vec![name])]);
+        }
+        let mut roots = Vec::new();
+        for at in disk.volumes_at(&place) {
+            let volume = &disk.volumes()[at];
+            match disk.resolve(&volume.path(), Links::Keep, job) {
+                Ok(Place::File(file)) => {
+                    // Of what is inside a volume, all from the last name that was given.
+                    let above = path.parts().len().saturating_sub(1);
+                    let to = file.path.parts().get(above..).unwrap_or_default().to_vec();
+                    roots.push((file, to));
                 }
-                Ok(roots)
+                // It holds volumes, which come by themselves.
+                Ok(_) => {}
+                Err(BrowseError::Canceled(canceled)) => return Err(canceled.into()),
+                // Swap space is nothing that is missing.
+                Err(BrowseError::NoFiles { .. }) => {}
+                Err(why) => self.troubles.not_done(&volume.path(), &why),
+            }
+        }
+        Ok(roots)
+    }
+
+    /// The folders above the root of a volume inside of others, each once: they are like the root
+    /// of the first volume in them.
+    fn folders_above(&mut self, root: &File, to: &[Vec<u8>], known: &mut HashSet<Vec<u8>>) {
+        for parts in 1..to.len() {
+            let path = to[..parts].join(&b'/');
+            if known.insert(path.clone()) {
+                let filesystem = self.filesystems.len();
+                let (id, file_type) = (root.id, FileType::Folder);
+                self.items.push(Item { filesystem, path, id, file_type, place: 0, same_as: None });
             }
         }
     }
 
-    fn add(&mut self, from: &File, filter: Option<&Filter>, job: Job<'_>) -> Result<()> {
+    /// Adds a file or folder with everything below it, called `root`.
+    fn add(
+        &mut self,
+        from: &File,
+        root: Vec<u8>,
+        filter: Option<&Filter>,
+        job: Job<'_>,
+    ) -> Result<()> {
         let filesystem = self.filesystems.len();
         self.filesystems.push(Arc::clone(&from.filesystem));
         let reader = Arc::clone(&from.filesystem);
-        let root = from.path.name().to_vec();
         let mut seen: HashMap<FileId, usize> = HashMap::new();
         let Self { items, troubles, bytes, files, limits, path_bytes, .. } = self;
         let mut refused = None;
@@ -197,15 +236,12 @@ impl RecoverPlan {
         if let Some(refused) = refused {
             return Err(refused.into());
         }
-        if filter.is_some() {
-            self.drop_empty_folders();
-        }
         Ok(())
     }
 
     /// Keeps only folders something is in.
     fn drop_empty_folders(&mut self) {
-        let mut needed = std::collections::HashSet::new();
+        let mut needed = HashSet::new();
         for item in self.items.iter().filter(|item| item.file_type != FileType::Folder) {
             let slashes = item.path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
             needed.extend(slashes.map(|(at, _)| item.path[..at].to_vec()));

@@ -1,0 +1,189 @@
+//! Volumes inside of volumes: RAID members, physical volumes, disks of virtual machines.
+
+use std::sync::Arc;
+
+use aiv_filesystems::{FilesystemKind, Span, logical_volumes};
+use aiv_volume_io::partition::{SectorSize, TableKind, read_table};
+use aiv_volume_io::{Extent, Job};
+
+use crate::error::Result;
+use crate::volume::{Inside, Volume};
+
+/// Levels of volumes below the partitions of a disk: a virtual machine that keeps its own group on
+/// a logical volume has three.
+const DEPTH_MAX: usize = 4;
+/// RAIDs of RAIDs.
+const RAIDS_MAX: usize = 3;
+/// Volumes of a disk. A quarter of a mebibyte of each may be read to name it.
+const VOLUMES_MAX: usize = 2048;
+
+/// What is still allowed to be looked at.
+struct Search<'a> {
+    sector_size: SectorSize,
+    left: usize,
+    job: Job<'a>,
+}
+
+/// `volumes` with those inside of each behind it.
+pub(crate) fn with_inner(
+    volumes: Vec<Volume>,
+    sector_size: SectorSize,
+    job: Job<'_>,
+) -> Result<Vec<Volume>> {
+    Search { sector_size, left: VOLUMES_MAX, job }.level(volumes, 0)
+}
+
+impl Search<'_> {
+    fn level(&mut self, mut volumes: Vec<Volume>, depth: usize) -> Result<Vec<Volume>> {
+        for volume in &mut volumes {
+            self.job.check()?;
+            for _ in 0..RAIDS_MAX {
+                if volume.recognised().kind == FilesystemKind::MdRaidMember && !is_closed(volume) {
+                    volume.leave_raid();
+                }
+            }
+            if volume.recognised().kind == FilesystemKind::MdRaidMember && !is_closed(volume) {
+                volume.set_inside(too_deep());
+            }
+        }
+        let mut inner: Vec<Vec<Volume>> = volumes.iter().map(|_| Vec::new()).collect();
+        self.logical_volumes(&mut volumes, &mut inner, depth)?;
+        for (volume, inner) in volumes.iter_mut().zip(&mut inner) {
+            self.partitions(volume, inner, depth)?;
+        }
+        let mut all = Vec::new();
+        for (volume, inner) in volumes.into_iter().zip(inner) {
+            all.push(volume);
+            if !inner.is_empty() {
+                all.extend(self.level(inner, depth + 1)?);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Those of all physical volumes of this level, since a group may lie on several of them.
+    fn logical_volumes(
+        &mut self,
+        volumes: &mut [Volume],
+        inner: &mut [Vec<Volume>],
+        depth: usize,
+    ) -> Result<()> {
+        let mut members = Vec::new();
+        let mut places = Vec::new();
+        for (at, volume) in volumes.iter_mut().enumerate() {
+            if volume.recognised().kind != FilesystemKind::Lvm2Member {
+                continue;
+            }
+            if depth == DEPTH_MAX {
+                volume.set_inside(too_deep());
+            } else if let Some(bytes) = volume.bytes() {
+                members.push(Arc::clone(bytes));
+                places.push(at);
+            }
+        }
+        if members.is_empty() {
+            return Ok(());
+        }
+        let found = match logical_volumes(&members, self.job) {
+            Ok(found) => found,
+            Err(aiv_filesystems::Error::Canceled(canceled)) => return Err(canceled.into()),
+            Err(error) => {
+                for at in places {
+                    volumes[at].set_inside(Inside::Closed(error.to_string()));
+                }
+                return Ok(());
+            }
+        };
+        for (member, first) in found.members.into_iter().enumerate() {
+            let home = first.as_ref().ok().map(|first| volumes[places[*first]].name().to_owned());
+            let volume = &mut volumes[places[member]];
+            volume.set_inside(match (first, home) {
+                (Err(why), _) => Inside::Closed(why),
+                (Ok(first), Some(home)) if first != member => {
+                    Inside::Opened(format!("its logical volumes are those of {home}"))
+                }
+                _ => Inside::Opened("there are no files beside its logical volumes".to_owned()),
+            });
+        }
+        let extents: Vec<Option<Extent>> = places.iter().map(|at| volumes[*at].extent()).collect();
+        for logical in found.volumes {
+            let Some(&at) = places.get(logical.member) else { continue };
+            if !self.take(&mut volumes[at]) {
+                inner[at].clear();
+                continue;
+            }
+            let outer = &volumes[at];
+            let name = format!("{}/{}", outer.name(), logical.name);
+            let volume = match logical.bytes {
+                Ok(bytes) => Volume::of_bytes(name, bytes),
+                Err(why) => Volume::closed(name, logical.len, why),
+            };
+            let volume = volume.below(outer, Some(FilesystemKind::Lvm2Member));
+            let spans = logical.spans.and_then(|spans| on_disk(spans, &extents));
+            inner[at].push(volume.logical_volume(logical.name, spans));
+        }
+        Ok(())
+    }
+
+    /// Those of a partition table in a volume that itself is not a partition.
+    fn partitions(
+        &mut self,
+        outer: &mut Volume,
+        inner: &mut Vec<Volume>,
+        depth: usize,
+    ) -> Result<()> {
+        let is_disk = outer.recognised().kind == FilesystemKind::Unknown
+            && !outer.within().is_empty()
+            && !is_closed(outer)
+            && depth < DEPTH_MAX;
+        let Some(bytes) = outer.bytes().filter(|_| is_disk).map(Arc::clone) else {
+            return Ok(());
+        };
+        self.job.check()?;
+        let Ok(table) = read_table(&bytes, self.sector_size) else { return Ok(()) };
+        if table.kind == TableKind::None || table.partitions.is_empty() {
+            return Ok(());
+        }
+        let why = "there are no files beside its partitions".to_owned();
+        outer.set_inside(Inside::Opened(why));
+        for partition in &table.partitions {
+            if !self.take(outer) {
+                inner.clear();
+                return Ok(());
+            }
+            let before = format!("{}/", outer.name());
+            let volume = Volume::of_partition(before, &bytes, partition);
+            inner.extend(volume.map(|volume| volume.below(outer, None)));
+        }
+        Ok(())
+    }
+
+    /// Takes one of the volumes that are left; when there is none, `outer` stays closed.
+    fn take(&mut self, outer: &mut Volume) -> bool {
+        if self.left == 0 {
+            let why = format!("the disk has more than {VOLUMES_MAX} volumes inside of others");
+            outer.set_inside(Inside::Closed(why));
+        }
+        self.left = self.left.saturating_sub(1);
+        !is_closed(outer)
+    }
+}
+
+/// Spans of physical volumes as bytes of the disk, where those lie there in one run.
+fn on_disk(spans: Vec<Span>, members: &[Option<Extent>]) -> Option<Vec<Span>> {
+    let moved = |span: Span| {
+        let member = (*members.get(span.member)?)?;
+        let start = member.start.checked_add(span.extent.start)?;
+        // Whose they are is no part of where they lie.
+        Some(Span { member: 0, extent: Extent::new(start, span.extent.len), ..span })
+    };
+    spans.into_iter().map(moved).collect()
+}
+
+fn is_closed(volume: &Volume) -> bool {
+    volume.why_closed().is_some()
+}
+
+fn too_deep() -> Inside {
+    Inside::Closed("volumes are nested too deeply".to_owned())
+}

@@ -1,0 +1,110 @@
+//! Linux software RAID (md): where the array lies on a member that holds all of it.
+//!
+//! A superblock describes the array and the member: near the front (formats 1.1 and 1.2) or the
+//! end (1.0, and 0.90 in the byte order of its machine). A member of a RAID1 holds the whole array,
+//! and so does the only member of a linear array or a RAID0. A member that is spare, failed, being
+//! filled, or has blocks it cannot read is not taken for the array; neither is one of an array
+//! that is being changed.
+//!
+//! # What one member cannot know
+//! A member that was left out of a mirror while others went on is sound, and old. One that was in
+//! use when it was copied, or whose mirror was never made the same, may lack what the first member
+//! has: a note says so.
+//!
+//! Facts: `drivers/md/md.c` and `include/uapi/linux/raid/md_p.h` of Linux, `mdadm --examine`.
+
+mod version0;
+mod version1;
+
+use aiv_volume_io::{Extent, ReadAt};
+
+use crate::{Error, RaidContents, Result};
+
+const MAGIC: u32 = 0xa92b_4efc;
+const SECTOR: u64 = 512;
+const RAID1: i32 = 1;
+const RAID0: i32 = 0;
+const LINEAR: i32 = -1;
+
+/// What a superblock says, of either format.
+struct Superblock {
+    level: i32,
+    /// Members of the array.
+    members: u32,
+    /// Position of this one, if it is one that has its part of the data.
+    role: Role,
+    /// Bytes of the member that may hold data.
+    data: Extent,
+    /// Bytes of them that the array uses, for levels that say so.
+    used: u64,
+    /// Bytes of a chunk, 0 when there are none.
+    chunk: u64,
+    /// Why the data of this member is not that of the array, as a sentence.
+    doubt: Option<String>,
+    /// All members are known to be the same.
+    is_in_sync: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Data(u32),
+    Spare,
+    Failed,
+    Journal,
+}
+
+pub(crate) fn contents(member: &dyn ReadAt) -> Result<RaidContents> {
+    let found = match version1::read(member)? {
+        Some(found) => Some(found),
+        None => version0::read(member)?,
+    };
+    let found = found.ok_or_else(|| Error::damaged("there is no superblock of md", None))?;
+    let unsupported = |what: String| Err(Error::Unsupported { what });
+    if let Some(what) = found.doubt {
+        return unsupported(what);
+    }
+    let role = match found.role {
+        Role::Data(role) if role < found.members => role,
+        Role::Data(_) => return Err(Error::damaged("its place in the RAID is none", None)),
+        Role::Spare => return unsupported("it is a spare of a RAID".to_owned()),
+        Role::Failed => {
+            return unsupported("it failed, and its RAID went on without it".to_owned());
+        }
+        Role::Journal => return unsupported("it is the journal of a RAID".to_owned()),
+    };
+    let used = match (found.level, found.members) {
+        (RAID1, _) => found.used,
+        (LINEAR, 1) => found.data.len,
+        (RAID0, 1) => found.data.len - found.data.len.checked_rem(found.chunk).unwrap_or(0),
+        (level, members) => {
+            return unsupported(format!(
+                "it is one of {members} members of a {}: the others are needed, too",
+                name_of(level)
+            ));
+        }
+    };
+    let fits = found.data.start.checked_add(found.data.len).is_some_and(|end| end <= member.len());
+    if used == 0 || used > found.data.len || !fits {
+        return Err(Error::damaged("the data of the RAID does not fit into its member", None));
+    }
+    let is_sure = found.level != RAID1 || role == 0 || found.is_in_sync;
+    let note = "it is a mirror that was in use or not yet the same on all members: what was written \
+                last may be missing here";
+    let extent = Extent::new(found.data.start, used);
+    Ok(RaidContents { extent, note: (!is_sure).then(|| note.to_owned()) })
+}
+
+fn name_of(level: i32) -> String {
+    match level {
+        LINEAR => "linear array".to_owned(),
+        -4 => "multipath device".to_owned(),
+        level => format!("RAID{level}"),
+    }
+}
+
+/// The sum of little- or big-endian words, what is carried out of it added once more.
+fn folded(words: impl Iterator<Item = u32>) -> u32 {
+    let sum = words.fold(0_u64, |sum, word| sum.wrapping_add(u64::from(word)));
+    let [low, high] = [sum & 0xffff_ffff, sum >> 32];
+    u32::try_from((low + high) & 0xffff_ffff).unwrap_or(0)
+}
