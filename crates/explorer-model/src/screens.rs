@@ -19,6 +19,9 @@ const PICTURE: usize = 2;
 /// Columns of the offsets beside a map.
 const OFFSET_WIDTH: usize = 12;
 
+/// Kinds of blocks that are explained in one line.
+const LEGEND: usize = 3;
+
 /// A column of a list. The last one takes what is left.
 struct Column {
     head: &'static str,
@@ -198,15 +201,10 @@ impl State {
     }
 
     fn map_lines(&self, map: &BlockMap) -> Vec<Line> {
-        let mut legend = Line::default();
-        for kind in BLOCK_KINDS.into_iter().filter(|&kind| map.bytes(kind) > 0) {
-            let text = format!(" {} {}  ", kind.name(), size(map.bytes(kind)));
-            legend = legend.and(kind.sign(), map_tone(kind)).and(text, Tone::Plain);
-        }
+        let mut lines: Vec<Line> = legend(map).to_vec();
         let columns = self.width.saturating_sub(OFFSET_WIDTH).max(1);
         let room = self.room().saturating_sub(1);
         let cells = map.cells(columns.saturating_mul(room));
-        let mut lines = vec![legend, Line::default()];
         for (row, cells_of_row) in cells.chunks(columns).enumerate() {
             let offset = size(map.offset(row * columns, cells.len()));
             let mut line = Line::of(format!("{offset:>10}  "), Tone::Dim);
@@ -271,6 +269,18 @@ impl State {
             Screen::Map { .. } => Line::of("each sign is blocks in a row", Tone::Dim),
         }
     }
+}
+
+/// What the signs of a map mean, in two lines, and how much there is of each.
+fn legend(map: &BlockMap) -> [Line; 2] {
+    let there = BLOCK_KINDS.into_iter().rev().filter(|&kind| map.bytes(kind) > 0);
+    let mut lines = [Line::default(), Line::default()];
+    for (at, kind) in there.enumerate() {
+        let text = format!(" {} {}  ", kind.name(), size(map.bytes(kind)));
+        let line = &mut lines[usize::from(at >= LEGEND)];
+        *line = std::mem::take(line).and(kind.sign(), map_tone(kind)).and(text, Tone::Plain);
+    }
+    lines
 }
 
 fn map_tone(kind: BlockKind) -> Tone {

@@ -1,16 +1,17 @@
 //! The command `aiv-explorer`.
 
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aiv_chain::{Keys, locate_chains};
 use aiv_explorer_model::{Answer, Command, Event, Problem, Start, State, Work};
-use aiv_image_explorer::{Screen, Worker, key_of};
+use aiv_explorer_work::Worker;
+use aiv_image_explorer::{Screen, key_of};
 use aiv_report::{Exit, Failure, Verdict};
-use aiv_terminal::{SecretFiles, Session};
+use aiv_terminal::{SecretFiles, Session, is_root};
 use clap::Parser;
 use crossterm::event;
 
@@ -56,7 +57,7 @@ fn run(what: PathBuf, unlock: &SecretFiles, session: &Arc<Session>) -> Result<Ex
     let mut keys = session.keys(&what, unlock)?;
     let lost = || Failure::io("cannot draw on the terminal");
     let mut screen = Screen::take().map_err(lost())?;
-    let mut worker = Worker::start(Arc::clone(session));
+    let mut worker = Worker::start(Arc::clone(session) as _, is_root());
     let (width, height) = screen.size().map_err(lost())?;
     let start = if what.is_dir() { Start::Folder(what) } else { Start::Disk(what) };
     let (mut state, mut commands) = State::new(start, width, height);
@@ -102,7 +103,7 @@ fn run(what: PathBuf, unlock: &SecretFiles, session: &Arc<Session>) -> Result<Ex
 }
 
 /// Asks for what opens the images in `what`, and adds it to the keys.
-fn ask(session: &Session, what: &std::path::Path, keys: &mut Keys) -> Result<(), Failure> {
+fn ask(session: &Session, what: &Path, keys: &mut Keys) -> Result<(), Failure> {
     let chains = locate_chains(what, session.job())?.1.chains;
     if chains.is_empty() {
         let hint = "there is nothing to unlock";

@@ -3,12 +3,13 @@
 use std::io::{self, Stdout};
 use std::panic;
 use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use aiv_explorer_model::Page;
 use crossterm::cursor::Show;
 use crossterm::execute;
 use crossterm::terminal::{
-    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+    Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
@@ -39,12 +40,16 @@ impl Screen {
         Ok(Self { terminal: terminal.inspect_err(|_| give_back())? })
     }
 
-    /// Draws a page.
+    /// Draws a page, while the terminal is ours.
     ///
     /// # Errors
     /// When the terminal is gone.
     pub fn draw(&mut self, page: &Page) -> io::Result<()> {
-        self.terminal.draw(|frame| draw(frame, page)).map(drop)
+        match TAKEN.load(Ordering::SeqCst) {
+            true => self.terminal.draw(|frame| draw(frame, page)).map(drop),
+            // Another thread panicked, and what it said stays to be read.
+            false => Ok(()),
+        }
     }
 
     /// Columns and lines.
@@ -63,7 +68,9 @@ impl Screen {
         give_back();
         let answer = ask();
         enter()?;
-        self.terminal.clear()?;
+        // Nothing is left of what was drawn. (`Terminal::clear` waits for the terminal to tell
+        // where its cursor is, which not all do.)
+        self.terminal = Terminal::new(CrosstermBackend::new(io::stdout()))?;
         Ok(answer)
     }
 }
@@ -74,13 +81,20 @@ impl Drop for Screen {
     }
 }
 
+/// Whether the terminal is ours. Given back twice, some put their cursor where it was before, and
+/// what a panic says is written over.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
 fn enter() -> io::Result<()> {
+    TAKEN.store(true, Ordering::SeqCst);
     enable_raw_mode()?;
-    execute!(io::stdout(), EnterAlternateScreen)
+    execute!(io::stdout(), EnterAlternateScreen, Clear(ClearType::All))
 }
 
 /// As it was, as far as it goes: nothing is left to be done about it where this fails.
 fn give_back() {
-    let _ = disable_raw_mode();
-    let _ = execute!(io::stdout(), LeaveAlternateScreen, Show);
+    if TAKEN.swap(false, Ordering::SeqCst) {
+        let _ = disable_raw_mode();
+        let _ = execute!(io::stdout(), LeaveAlternateScreen, Show);
+    }
 }

@@ -15,11 +15,10 @@ use aiv_explorer_model::{
     Answer, BlockKind, BlockMap, Differences, DiskFacts, FILES_MAX, FileRow, Files,
     PREVIEW_BYTES_MAX, Preview, ProvenNow, Work, file_facts, sets_of,
 };
-use aiv_jobs::{Opened, RecoverJob, RecoverTo, compare_disks, open_disk};
+use aiv_jobs::{Opened, RecoverJob, RecoverTo, World, compare_disks, open_disk};
 use aiv_report::{Exit, Failure, Outcome, Remarks, Verdict, files, text};
 use aiv_restore_engine::recover::RecoverOptions;
-use aiv_terminal::{Session, is_root, now_unix_ms, open_folder, random};
-use aiv_volume_io::Job;
+use aiv_volume_io::{DirStorage, Job};
 use serde_json::Value;
 
 /// Notes about what could not be read that are kept.
@@ -28,18 +27,26 @@ const NOTES_MAX: usize = 20;
 const NAMES_MAX: usize = 64;
 
 /// Whoever answers, with the disk that is open.
-pub(crate) struct Outside {
-    session: Arc<Session>,
+pub struct Outside {
+    world: Arc<dyn World + Send + Sync>,
+    /// Whether whoever runs this may give files to others.
+    owners: bool,
     opened: Option<Opened>,
 }
 
 impl Outside {
-    pub(crate) fn new(session: Arc<Session>) -> Self {
-        Self { session, opened: None }
+    /// With no disk open. Files that are recovered get their owners where `owners` says so: only
+    /// root can.
+    #[must_use]
+    pub fn new(world: Arc<dyn World + Send + Sync>, owners: bool) -> Self {
+        Self { world, owners, opened: None }
     }
 
     /// Does something. `looked` is told how many files were looked at.
-    pub(crate) fn answer(
+    ///
+    /// # Errors
+    /// Whatever the libraries say, with the next step; nothing was open for what needs a disk.
+    pub fn answer(
         &mut self,
         work: Work,
         keys: &Keys,
@@ -57,7 +64,7 @@ impl Outside {
             Work::Open { what } => {
                 // What was open makes room first.
                 self.opened = None;
-                let opened = open_disk(&*self.session, &what, keys, job)?;
+                let opened = open_disk(&*self.world, &what, keys, job)?;
                 let facts = DiskFacts::of(&opened.disk, opened.point.is_some());
                 self.opened = Some(opened);
                 Ok(Answer::Disk(facts))
@@ -79,10 +86,13 @@ impl Outside {
             }
             Work::Read { path, .. } => self.read(&path, job).map(Answer::Preview),
             Work::Map => self.map(job).map(Answer::Map),
-            Work::Verify { what, set } => verify(&what, set.as_deref(), keys, job),
+            Work::Verify { what, set } => {
+                let now_unix_ms = self.world.now_unix_ms();
+                verify(&what, set.as_deref(), now_unix_ms, keys, job)
+            }
             Work::Extract { path, to } => self.extract(path, &to, job),
             Work::Compare { old, new } => {
-                let open = |what: &Path| open_disk(&*self.session, what, keys, job);
+                let open = |what: &Path| open_disk(&*self.world, what, keys, job);
                 let compared =
                     compare_disks(&open(&old)?, &open(&new)?, &FilePath::default(), job)?;
                 Ok(Answer::Differences(Differences::of(&compared, FILES_MAX)))
@@ -203,8 +213,13 @@ impl Outside {
             Some("zip") => RecoverTo::Zip(to.to_owned()),
             _ => RecoverTo::Folder(to.to_owned()),
         };
-        let seed = u64::from_le_bytes(random()?);
-        let options = RecoverOptions { owners: is_root(), seed, ..RecoverOptions::default() };
+        let mut seed = [0; 8];
+        self.world.fill_random(&mut seed).map_err(Failure::io("no random numbers"))?;
+        let options = RecoverOptions {
+            owners: self.owners,
+            seed: u64::from_le_bytes(seed),
+            ..RecoverOptions::default()
+        };
         let recover = RecoverJob { paths: vec![path], filter: None, to, options };
         let report = recover.run(self.disk()?, job)?;
         Ok(report_of(files::recovered(&report, recover.to.path()), Vec::new()))
@@ -231,8 +246,14 @@ fn filter_of(text: &str) -> Result<Filter, Failure> {
     Ok(Filter { patterns, ignore_case: true, ..Filter::default() })
 }
 
-fn verify(what: &Path, set: Option<&str>, keys: &Keys, job: Job<'_>) -> Result<Answer, Failure> {
-    let (depth, now_unix_ms) = (Depth::Data, now_unix_ms());
+fn verify(
+    what: &Path,
+    set: Option<&str>,
+    now_unix_ms: u64,
+    keys: &Keys,
+    job: Job<'_>,
+) -> Result<Answer, Failure> {
+    let depth = Depth::Data;
     let (images, strays) = match set {
         Some(id) => {
             let storage = open_folder(what)?;
@@ -266,6 +287,11 @@ fn report_of(outcome: Outcome, proven: Vec<ProvenNow>) -> Answer {
     let warnings = outcome.warnings.iter().map(|warning| format!("warning: {warning}\n"));
     let text = outcome.text + &warnings.collect::<String>();
     Answer::Report { text, bad: outcome.exit != Exit::Done, proven }
+}
+
+fn open_folder(folder: &Path) -> Result<DirStorage, Failure> {
+    let about = format!("cannot open the folder {}", folder.display());
+    DirStorage::open(folder).map_err(Failure::io(about))
 }
 
 /// What was asked for does not fit to what is open.

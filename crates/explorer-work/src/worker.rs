@@ -7,8 +7,8 @@ use std::thread::{self, JoinHandle};
 
 use aiv_chain::Keys;
 use aiv_explorer_model::{Amount, Event, Problem, Work};
+use aiv_jobs::World;
 use aiv_report::words;
-use aiv_terminal::Session;
 use aiv_volume_io::{Cancel, Job, Progress, Step};
 
 use crate::answers::Outside;
@@ -34,15 +34,15 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts the thread.
+    /// Starts the thread; as [`Outside::new`].
     #[must_use]
-    pub fn start(session: Arc<Session>) -> Self {
+    pub fn start(world: Arc<dyn World + Send + Sync>, owners: bool) -> Self {
         let (tasks, todo) = channel::<Task>();
         let (done, answers) = channel();
         let latest = Latest::default();
         let told = Arc::clone(&latest);
         let thread = thread::spawn(move || {
-            let mut outside = Outside::new(session);
+            let mut outside = Outside::new(world, owners);
             for Task { ticket, work, keys, cancel } in todo {
                 let tell =
                     Tell { ticket, latest: Arc::clone(&told), done: 0.into(), total: 0.into() };
