@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use aiv_browse::Path;
-use aiv_report::{Exit, Failure, LOCKED, words};
+use aiv_report::{Exit, Failure, LOCKED, Verdict, words};
 
 use crate::map::BlockMap;
 use crate::preview::Preview;
@@ -231,9 +231,19 @@ impl Problem {
     pub fn of(failure: &Failure) -> Self {
         Self {
             line: words::clean(&words::without_secret_keys(&failure.message)),
-            hint: failure.verdict.hint.to_owned(),
+            hint: hint_of(failure.verdict).to_owned(),
             locked: failure.verdict.code == LOCKED,
             canceled: failure.verdict.exit == Exit::Canceled,
         }
+    }
+}
+
+/// The next step for somebody who has keys, and no options of a command.
+fn hint_of(verdict: Verdict) -> &'static str {
+    match verdict.code {
+        "exists" => "nothing was written: choose another folder, or a new archive",
+        "no_files" => "other partitions may hold files",
+        "no_such_file" | "no_such_volume" => "r lists what is there",
+        _ => verdict.hint,
     }
 }

@@ -158,22 +158,25 @@ impl State {
         self.about_selected()
     }
 
+    /// The keys that fit, and no half ones; the help has all.
     fn key_line(&self) -> Line {
-        let mut line = Line::default();
-        let said: &[(&str, &str)] = match (&self.busy, &self.over) {
-            (Some(_), _) => &[("Esc", "stop"), ("q", "quit")],
-            (None, Some(Over::Prompt(_))) => &[("Enter", "go"), ("Esc", "back")],
-            (None, Some(_)) => &[("Esc", "close"), ("arrows", "scroll"), ("q", "quit")],
+        let said: Vec<(&str, &str)> = match (&self.busy, &self.over) {
+            (Some(_), _) => vec![("Esc", "stop"), ("q", "quit")],
+            (None, Some(Over::Prompt(_))) => vec![("Enter", "go"), ("Esc", "back")],
+            (None, Some(_)) => vec![("Esc", "close"), ("arrows", "scroll"), ("q", "quit")],
             (None, None) => {
-                for binding in bindings(self.top().kind()) {
-                    line = line.and(binding.called, Tone::Strong);
-                    line = line.and(format!(" {}  ", binding.short), Tone::Plain);
-                }
-                &[]
+                let bound = bindings(self.top().kind());
+                bound.map(|binding| (binding.called, binding.short)).collect()
             }
         };
+        let (mut line, mut len) = (Line::default(), 0);
         for (key, what) in said {
-            line = line.and(*key, Tone::Strong).and(format!(" {what}  "), Tone::Plain);
+            len += key.len() + 1 + what.len();
+            if len > self.width {
+                break;
+            }
+            line = line.and(key, Tone::Strong).and(format!(" {what}  "), Tone::Plain);
+            len += 2;
         }
         line
     }

@@ -41,6 +41,9 @@ struct Args {
 /// How long nothing is looked at while no key is pressed.
 const TICK: Duration = Duration::from_millis(30);
 
+/// Events between two pages: of keys that are held down, not each is drawn.
+const NEWS_MAX: usize = 64;
+
 fn main() -> ExitCode {
     let Args { what, unlock } = Args::parse();
     let session = Arc::new(Session::new(false, true));
@@ -56,8 +59,9 @@ fn run(what: PathBuf, unlock: &SecretFiles, session: &Arc<Session>) -> Result<Ex
     }
     let mut keys = session.keys(&what, unlock)?;
     let lost = || Failure::io("cannot draw on the terminal");
-    let mut screen = Screen::take().map_err(lost())?;
+    // Dropped last: what takes a while to stop is waited for when the terminal is given back.
     let mut worker = Worker::start(Arc::clone(session) as _, is_root());
+    let mut screen = Screen::take().map_err(lost())?;
     let (width, height) = screen.size().map_err(lost())?;
     let start = if what.is_dir() { Start::Folder(what) } else { Start::Disk(what) };
     let (mut state, mut commands) = State::new(start, width, height);
@@ -86,12 +90,14 @@ fn run(what: PathBuf, unlock: &SecretFiles, session: &Arc<Session>) -> Result<Ex
             screen.draw(&state.page()).map_err(lost())?;
         }
         let mut news = worker.news().ok_or_else(gone)?;
-        if event::poll(TICK).map_err(lost())? {
+        let mut patience = TICK;
+        while news.len() < NEWS_MAX && event::poll(patience).map_err(lost())? {
             match event::read().map_err(lost())? {
                 event::Event::Key(key) => news.extend(key_of(key).map(Event::Key)),
                 event::Event::Resize(width, height) => news.push(Event::Resize { width, height }),
                 _ => {}
             }
+            patience = Duration::ZERO;
         }
         changed |= !news.is_empty();
         commands.extend(news.into_iter().flat_map(|event| state.update(event)));

@@ -33,6 +33,7 @@ pub(crate) fn sets() -> Vec<SetRow> {
         .to_vec();
     points[0].verified = Some(Proof { time_unix_ms: 1_790_500_000_000, sound: true });
     points[1].verified = Some(Proof { time_unix_ms: 1_790_500_000_000, sound: false });
+    points[1].truth = Truth::Flawed("damage was found in sda-001.aii".into());
     points[2].truth = Truth::Lost("point 00000001 that it builds on is missing".into());
     points[4].truth = Truth::Flawed("read by its second copy: index".into());
     points[5].truth = Truth::Locked;

@@ -155,6 +155,18 @@ fn every_screen_is_drawn_as_it_is_stored_in_three_sizes() {
 }
 
 #[test]
+fn the_picture_in_the_readme_is_what_is_drawn() {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md");
+    let readme = fs::read_to_string(readme).unwrap();
+    let (_, steps) = screens().into_iter().find(|(name, _)| *name == "points").unwrap();
+    let (width, height) = (80, 14);
+    let page = drawn(&play(steps, width, height).page(), width, height);
+    let picture: String =
+        page.lines().map(|line| line.get(2..).unwrap_or("").to_owned() + "\n").collect();
+    assert!(readme.contains(&picture), "not in the README:\n{picture}");
+}
+
+#[test]
 fn every_size_down_to_nothing_is_drawn_without_a_panic() {
     for (width, height) in [(1, 1), (1, 60), (200, 1), (2, 2), (3, 3), (12, 4), (19, 5), (300, 7)] {
         for (_, steps) in screens() {
