@@ -325,3 +325,25 @@ fn a_disk_that_cannot_be_opened_can_be_tried_again() {
     somebody.keys(&[Key::Char('r')]);
     assert_eq!(somebody.work(), Work::Open { what: "/dev/sdx".into() });
 }
+
+#[test]
+fn what_is_selected_stays_selected_and_in_sight_whatever_becomes_of_size_and_list() {
+    let mut somebody = Somebody::at_files();
+    somebody.keys(&[Key::End]);
+    assert!(somebody.selected().contains("größe"));
+    for height in [5, 60, 5, 4, 6] {
+        somebody.state.update(Event::Resize { width: 40, height });
+        // On four lines there is no room but for the head of the list.
+        assert_eq!(somebody.selected().contains("größe"), height > 4, "{height}");
+    }
+    somebody.keys(&[Key::Char('r')]);
+    let mut fewer = samples::files();
+    fewer.rows.truncate(2);
+    somebody.answer(Answer::Files(fewer));
+    assert!(somebody.selected().contains("home/"), "the last there is");
+    somebody.keys(&[Key::Char('r')]);
+    somebody.answer(Answer::Files(Files::default()));
+    assert!(somebody.sees().contains("nothing is in this folder"));
+    somebody.keys(&[Key::Enter, Key::Char('e'), Key::Char('i'), Key::Down]);
+    assert!(somebody.asked.is_empty() && somebody.state.is_at_rest());
+}
