@@ -67,6 +67,7 @@ const NEEDS: &[Need] = &[
     need("cryptsetup", "cryptsetup-bin", "LUKS volumes"),
     need("strace", "strace", "proof that sources are only read"),
     need("script", "bsdutils", "a terminal for the question before a restore"),
+    need("setsid", "util-linux", "a terminal of its own for the explorer"),
     // Debian 12 itself and its backports both carry this one; whichever apt prefers will do.
     need("qemu-img", "qemu-utils", "the second opinion on raw and qcow2 disks"),
     need("busybox", "busybox-static", "unpacking what guests boot from, and their programs"),

@@ -41,7 +41,9 @@ pub fn compared(compared: &Compared, top: usize) -> Outcome {
     Outcome::answer(json, text).with(remarks)
 }
 
-const fn what_name(what: What) -> &'static str {
+/// A word for what is different about a file.
+#[must_use]
+pub const fn what_name(what: What) -> &'static str {
     match what {
         What::Content => "content",
         What::Len => "size",

@@ -209,14 +209,17 @@ fn rfc3339(time: Timestamp) -> String {
     if time.is_local { text.trim_end_matches('Z').to_owned() } else { text }
 }
 
-fn moment(time: Option<Timestamp>) -> String {
+/// A time to the second, for a column: of an unknown one nothing.
+#[must_use]
+pub fn moment(time: Option<Timestamp>) -> String {
     let Some(time) = time else { return String::new() };
     let text = rfc3339(Timestamp { nanoseconds: 0, ..time });
     text.trim_end_matches('Z').replace('T', " ")
 }
 
 /// As `ls -l` shows it; of filesystems without permissions, marks of Windows.
-fn mode(metadata: &Metadata) -> String {
+#[must_use]
+pub fn mode(metadata: &Metadata) -> String {
     let kind = match metadata.file_type {
         FileType::File => '-',
         FileType::Folder => 'd',

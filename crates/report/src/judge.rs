@@ -54,6 +54,7 @@ pub(crate) fn judge(error: &(dyn Error + 'static)) -> Verdict {
         .or_else(|| error.downcast_ref().and_then(sources::judge_server))
         .or_else(|| error.downcast_ref().and_then(judge_volume))
         .or_else(|| error.downcast_ref().map(judge_io))
+        .or_else(|| error.downcast_ref().map(|aiv_volume_io::Canceled| CANCELED))
         .unwrap_or_else(|| judge_source(error))
 }
 
@@ -436,6 +437,7 @@ mod tests {
         assert_eq!(of(aiv_chain::Error::Canceled(Canceled)), ("canceled", 130));
         assert_eq!(of(ImageError::Canceled(Canceled)), ("canceled", 130));
         assert_eq!(of(aiv_volume_io::Error::Canceled(Canceled)), ("canceled", 130));
+        assert_eq!(of(Canceled), ("canceled", 130));
     }
 
     #[test]

@@ -1,0 +1,414 @@
+//! Where somebody is, and what an event makes of it.
+
+use std::path::PathBuf;
+
+use aiv_report::words::clean;
+
+use crate::event::{Amount, Answer, Command, Event, Key, Problem, ProvenNow, Work};
+use crate::keys::{Action, action};
+use crate::preview::Tab;
+use crate::prompt::{Prompt, Purpose};
+use crate::rows::{Proof, SetRow};
+use crate::screen::{Cursor, Move, Screen};
+
+/// Files of a folder, or of a search, that are held.
+pub const FILES_MAX: usize = 100_000;
+/// Files that are held for all screens: those below give up theirs, and list them again.
+const FILES_HELD_MAX: usize = 2 * FILES_MAX;
+/// Screens on top of each other: below that, folders in folders are not entered.
+const SCREENS_MAX: usize = 2048;
+
+/// What the explorer was started with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// A folder of images.
+    Folder(PathBuf),
+    /// A recovery point, a raw or virtual disk, or a device.
+    Disk(PathBuf),
+}
+
+impl Start {
+    pub(crate) fn path(&self) -> &PathBuf {
+        match self {
+            Self::Folder(path) | Self::Disk(path) => path,
+        }
+    }
+}
+
+/// Something the outside is doing.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Busy {
+    ticket: u64,
+    pub(crate) work: Work,
+    pub(crate) amount: Option<Amount>,
+    /// The user was asked for a passphrase for it already.
+    asked: bool,
+}
+
+/// What lies over a screen.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Over {
+    Help(Cursor),
+    Problem(Problem, Cursor),
+    Prompt(Prompt),
+}
+
+/// What somebody sees, and where they are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct State {
+    pub(crate) start: Start,
+    pub(crate) width: usize,
+    pub(crate) height: usize,
+    pub(crate) sets: Vec<SetRow>,
+    /// What people should know about the folder.
+    pub(crate) notes: Vec<String>,
+    /// Never empty.
+    pub(crate) screens: Vec<Screen>,
+    pub(crate) over: Option<Over>,
+    pub(crate) busy: Option<Busy>,
+    /// What is done when something was unlocked.
+    pub(crate) after: Option<Work>,
+    /// File of the point that is marked.
+    pub(crate) marked: Option<String>,
+    /// One line for the moment.
+    pub(crate) said: String,
+    /// What verifications found meanwhile, of which the folder may know nothing.
+    proven: Vec<ProvenNow>,
+    /// Something was unlocked since the folder was looked into.
+    pub(crate) outdated: bool,
+    ticket: u64,
+    ended: bool,
+}
+
+impl State {
+    /// The beginning, on so many columns and lines, and what has to be done first.
+    #[must_use]
+    pub fn new(start: Start, width: u16, height: u16) -> (Self, Vec<Command>) {
+        let name = start.path().display().to_string();
+        let first = match start {
+            Start::Folder(_) => Screen::Sets { cursor: Cursor::default() },
+            Start::Disk(_) => Screen::Disk { name, facts: None, cursor: Cursor::default() },
+        };
+        let mut state = Self {
+            start,
+            width: width.into(),
+            height: height.into(),
+            sets: Vec::new(),
+            notes: Vec::new(),
+            screens: vec![first],
+            over: None,
+            busy: None,
+            after: None,
+            marked: None,
+            said: String::new(),
+            proven: Vec::new(),
+            outdated: false,
+            ticket: 0,
+            ended: false,
+        };
+        let mut out = Vec::new();
+        state.refresh(&mut out);
+        (state, out)
+    }
+
+    /// Whether the user has left.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Screens on top of each other, at least one.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.screens.len()
+    }
+
+    /// Columns and lines.
+    #[must_use]
+    pub fn size(&self) -> (usize, usize) {
+        (self.width, self.height)
+    }
+
+    /// Whether nothing is going on, and nothing lies over the screen.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.busy.is_none() && self.over.is_none()
+    }
+
+    /// Takes an event, and says what has to be done.
+    pub fn update(&mut self, event: Event) -> Vec<Command> {
+        let mut out = Vec::new();
+        match event {
+            _ if self.ended => {}
+            Event::Resize { width, height } => {
+                (self.width, self.height) = (width.into(), height.into());
+            }
+            Event::Progress { ticket, amount } => {
+                if let Some(busy) = self.busy.as_mut().filter(|busy| busy.ticket == ticket) {
+                    busy.amount = Some(amount);
+                }
+            }
+            Event::Answer { ticket, answer } => {
+                if let Some(busy) = self.busy.take_if(|busy| busy.ticket == ticket) {
+                    self.answered(busy, answer, &mut out);
+                }
+            }
+            Event::Key(key) => self.pressed(key, &mut out),
+        }
+        self.settle();
+        out
+    }
+
+    pub(crate) fn start_work(&mut self, work: Work, out: &mut Vec<Command>) {
+        self.begin(work, false, out);
+    }
+
+    fn begin(&mut self, work: Work, asked: bool, out: &mut Vec<Command>) {
+        self.ticket += 1;
+        let ticket = self.ticket;
+        out.push(Command::Start { ticket, work: work.clone() });
+        self.busy = Some(Busy { ticket, work, amount: None, asked });
+    }
+
+    fn stop(&mut self, out: &mut Vec<Command>) {
+        out.push(Command::Stop);
+        self.busy = None;
+        self.after = None;
+        "stopped".clone_into(&mut self.said);
+    }
+
+    pub(crate) fn quit(&mut self, out: &mut Vec<Command>) {
+        out.extend([Command::Stop, Command::Quit]);
+        self.busy = None;
+        self.ended = true;
+    }
+
+    fn pressed(&mut self, key: Key, out: &mut Vec<Command>) {
+        self.said.clear();
+        if self.busy.is_some() {
+            return match key {
+                Key::Escape | Key::Stop => self.stop(out),
+                Key::Char('q') => self.quit(out),
+                _ => {}
+            };
+        }
+        let kind = self.top().kind();
+        match (self.over.take(), action(kind, key)) {
+            (_, Some(Action::Stop)) => self.quit(out),
+            (Some(Over::Prompt(prompt)), _) => self.typed(prompt, key, out),
+            (Some(_), Some(Action::Quit)) => self.quit(out),
+            (Some(over), Some(Action::Go(by))) => self.over = Some(self.scrolled(over, by)),
+            // Any other key puts it away.
+            (Some(_), _) => {}
+            (None, Some(action)) => self.act(action, out),
+            (None, None) => {}
+        }
+    }
+
+    fn scrolled(&self, over: Over, by: Move) -> Over {
+        let (len, room) = self.panel_size(&over);
+        match over {
+            Over::Help(mut cursor) => {
+                cursor.scroll(by, room, len);
+                Over::Help(cursor)
+            }
+            Over::Problem(problem, mut cursor) => {
+                cursor.scroll(by, room, len);
+                Over::Problem(problem, cursor)
+            }
+            prompt @ Over::Prompt(_) => prompt,
+        }
+    }
+
+    fn typed(&mut self, mut prompt: Prompt, key: Key, out: &mut Vec<Command>) {
+        match key {
+            Key::Escape => return,
+            Key::Enter => return self.entered(prompt, out),
+            Key::Char(c) => prompt.type_char(c),
+            Key::Backspace => prompt.backspace(),
+            Key::Left => prompt.left(),
+            Key::Right => prompt.right(),
+            Key::Home => prompt.home(),
+            Key::End => prompt.end(),
+            _ => {}
+        }
+        self.over = Some(Over::Prompt(prompt));
+    }
+
+    fn entered(&mut self, prompt: Prompt, out: &mut Vec<Command>) {
+        let text = prompt.text();
+        if text.trim().is_empty() {
+            return;
+        }
+        let work = match prompt.purpose {
+            Purpose::Search => {
+                self.folder_here().map(|below| Work::Search { below, pattern: text })
+            }
+            Purpose::Extract => {
+                self.file_here().map(|path| Work::Extract { path, to: PathBuf::from(text) })
+            }
+        };
+        if let Some(work) = work {
+            self.start_work(work, out);
+        }
+    }
+
+    /// What came of something that was asked for.
+    fn answered(&mut self, busy: Busy, answer: Result<Answer, Problem>, out: &mut Vec<Command>) {
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(problem) if problem.canceled => {
+                self.after = None;
+                return "stopped".clone_into(&mut self.said);
+            }
+            Err(problem) if problem.locked && !busy.asked && !is_unlock(&busy.work) => {
+                let what = self.start.path().clone();
+                self.after = Some(busy.work);
+                return self.begin(Work::Unlock { what }, true, out);
+            }
+            Err(problem) => {
+                self.after = None;
+                self.over = Some(Over::Problem(problem, Cursor::default()));
+                return;
+            }
+        };
+        match (busy.work, answer) {
+            (Work::Unlock { .. }, Answer::Unlocked) => match self.after.take() {
+                Some(work) => {
+                    self.outdated = true;
+                    self.begin(work, true, out);
+                }
+                None => self.refresh(out),
+            },
+            (Work::Scan { .. }, Answer::Sets(sets, notes)) => self.found_sets(sets, notes),
+            (Work::Open { what }, Answer::Disk(facts)) => {
+                let name = what.file_name().unwrap_or(what.as_os_str()).to_string_lossy();
+                let new = Screen::Disk {
+                    name: clean(&name),
+                    facts: Some(facts),
+                    cursor: Cursor::default(),
+                };
+                match self.screens.last_mut() {
+                    Some(top @ Screen::Disk { .. }) => *top = new,
+                    _ => self.push(new),
+                }
+            }
+            (Work::List { path }, Answer::Files(files)) => match self.screens.last_mut() {
+                // Listed again.
+                Some(Screen::Folder { path: here, files: held, .. }) if *here == path => {
+                    *held = Some(files);
+                }
+                _ => self.push(Screen::Folder {
+                    path,
+                    files: Some(files),
+                    cursor: Cursor::default(),
+                }),
+            },
+            (Work::Search { below, pattern }, Answer::Files(files)) => {
+                self.push(Screen::Found { below, pattern, files, cursor: Cursor::default() });
+            }
+            (Work::Read { facts, .. }, Answer::Preview(preview)) => {
+                let tab = if facts { Tab::Facts } else { preview.first_tab() };
+                let lines = preview.lines(tab);
+                self.push(Screen::Preview { preview, tab, lines, cursor: Cursor::default() });
+            }
+            (Work::Map, Answer::Map(map)) => self.push(Screen::Map { map }),
+            (Work::Compare { old, new }, Answer::Differences(found)) => {
+                let name =
+                    |path: &PathBuf| path.file_name().map(|n| n.to_string_lossy().into_owned());
+                let title = [&old, &new].map(|path| name(path).unwrap_or_default()).join(" -> ");
+                let title = clean(&title);
+                self.push(Screen::Differences { title, found, cursor: Cursor::default() });
+            }
+            (work, Answer::Report { text, bad, proven }) => {
+                self.proven.retain(|old| proven.iter().all(|new| new.file != old.file));
+                self.proven.extend(proven);
+                self.prove();
+                let title = title_of(&work).to_owned();
+                let lines = text.lines().map(clean).collect();
+                self.push(Screen::Report { title, lines, bad, cursor: Cursor::default() });
+            }
+            // Another answer than the one to this question: nothing is to be made of it.
+            _ => {}
+        }
+    }
+
+    /// The sets, where somebody goes on looking at the one and the point they were at.
+    fn found_sets(&mut self, sets: Vec<SetRow>, notes: Vec<String>) {
+        let place = |screens: &[Screen], old: &[SetRow]| {
+            let Some(Screen::Points { set, cursor }) = screens.get(1) else { return None };
+            let set = old.get(*set)?;
+            Some((set.id.clone(), set.points.get(cursor.at).map(|point| point.file.clone())))
+        };
+        let place = place(&self.screens, &self.sets);
+        (self.sets, self.notes, self.outdated) = (sets, notes, false);
+        self.prove();
+        let Some((id, file)) = place else { return };
+        let found = self.sets.iter().position(|set| set.id == id);
+        match (found, self.screens.get_mut(1)) {
+            (Some(at), Some(Screen::Points { set, cursor })) => {
+                *set = at;
+                let points = &self.sets[at].points;
+                let is_it = |file: &String| points.iter().position(|point| point.file == *file);
+                cursor.at = file.as_ref().and_then(is_it).unwrap_or(cursor.at);
+            }
+            // The set is gone.
+            _ => self.screens.truncate(1),
+        }
+    }
+
+    fn prove(&mut self) {
+        for point in self.sets.iter_mut().flat_map(|set| &mut set.points) {
+            let found = self.proven.iter().find(|proven| proven.file == point.file);
+            let found = found.map(|p| Proof { time_unix_ms: p.time_unix_ms, sound: p.sound });
+            point.verified = found.or(point.verified);
+        }
+    }
+
+    pub(crate) fn push(&mut self, screen: Screen) {
+        if self.screens.len() < SCREENS_MAX {
+            self.screens.push(screen);
+        } else {
+            "too many folders in folders to go on".clone_into(&mut self.said);
+        }
+        let mut held: usize = self.screens.iter().map(Screen::files_held).sum();
+        for screen in &mut self.screens {
+            if held <= FILES_HELD_MAX {
+                break;
+            }
+            held -= match screen {
+                Screen::Folder { files, .. } => files.take().map_or(0, |files| files.rows.len()),
+                _ => 0,
+            };
+        }
+    }
+
+    pub(crate) fn top(&self) -> &Screen {
+        self.screens.last().expect("the first screen is never taken away")
+    }
+
+    fn settle(&mut self) {
+        let (len, room) = (self.line_count(), self.room());
+        let Some(screen) = self.screens.last_mut() else { return };
+        let is_text = screen.is_text();
+        match screen.cursor_mut() {
+            Some(cursor) if is_text => cursor.settle_text(room, len),
+            Some(cursor) => cursor.settle(room, len),
+            None => {}
+        }
+    }
+}
+
+fn is_unlock(work: &Work) -> bool {
+    matches!(work, Work::Unlock { .. })
+}
+
+/// What a report is about.
+const fn title_of(work: &Work) -> &'static str {
+    match work {
+        Work::Verify { .. } => "verified",
+        Work::Extract { .. } => "extracted",
+        Work::Describe { .. } => "image",
+        _ => "report",
+    }
+}

@@ -1,0 +1,6 @@
+//! The state machine, without a terminal.
+
+mod journeys;
+mod player;
+mod random;
+mod samples;

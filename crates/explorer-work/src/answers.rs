@@ -1,0 +1,301 @@
+//! What is asked of the outside, and the libraries that answer.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use aiv_browse::{
+    Disk, File, FileData, FileType, Filter, Found, Links, Path as FilePath, Pattern, Place, Step,
+    Trouble, Walk,
+};
+use aiv_chain::{
+    Checked, Depth, Folder, Keys, Trust, VerifyOptions, find_set, locate_image_keyed,
+    verify_file_keyed, verify_folder_keyed,
+};
+use aiv_explorer_model::{
+    Answer, BlockKind, BlockMap, Differences, DiskFacts, FILES_MAX, FileRow, Files,
+    PREVIEW_BYTES_MAX, Preview, ProvenNow, Work, file_facts, sets_of,
+};
+use aiv_jobs::{Opened, RecoverJob, RecoverTo, World, compare_disks, open_disk};
+use aiv_report::{Exit, Failure, Outcome, Remarks, Verdict, files, text};
+use aiv_restore_engine::recover::RecoverOptions;
+use aiv_volume_io::{DirStorage, Job};
+use serde_json::Value;
+
+/// Notes about what could not be read that are kept.
+const NOTES_MAX: usize = 20;
+/// Names of attributes and streams that are shown of a file.
+const NAMES_MAX: usize = 64;
+
+/// Whoever answers, with the disk that is open.
+pub struct Outside {
+    world: Arc<dyn World + Send + Sync>,
+    /// Whether whoever runs this may give files to others.
+    owners: bool,
+    opened: Option<Opened>,
+}
+
+impl Outside {
+    /// With no disk open. Files that are recovered get their owners where `owners` says so: only
+    /// root can.
+    #[must_use]
+    pub fn new(world: Arc<dyn World + Send + Sync>, owners: bool) -> Self {
+        Self { world, owners, opened: None }
+    }
+
+    /// Does something. `looked` is told how many files were looked at.
+    ///
+    /// # Errors
+    /// Whatever the libraries say, with the next step; nothing was open for what needs a disk.
+    pub fn answer(
+        &mut self,
+        work: Work,
+        keys: &Keys,
+        job: Job<'_>,
+        looked: &dyn Fn(u64),
+    ) -> Result<Answer, Failure> {
+        job.check()?;
+        match work {
+            Work::Scan { folder } => {
+                let storage = open_folder(&folder)?;
+                let (folder, _) = Folder::scan_keyed(&storage, keys, Trust::Catalogue, job)?;
+                let (sets, notes) = sets_of(&folder);
+                Ok(Answer::Sets(sets, notes))
+            }
+            Work::Open { what } => {
+                // What was open makes room first.
+                self.opened = None;
+                let opened = open_disk(&*self.world, &what, keys, job)?;
+                let facts = DiskFacts::of(&opened.disk, opened.point.is_some());
+                self.opened = Some(opened);
+                Ok(Answer::Disk(facts))
+            }
+            Work::Describe { image } => {
+                let (path, image) = locate_image_keyed(&image, keys, job)?;
+                let text = text::image(&path, &image);
+                Ok(Answer::Report { text, bad: false, proven: Vec::new() })
+            }
+            Work::List { path } => {
+                let mut files = self.walk(&path, Walk { depth: 0 }, None, job, looked)?;
+                files.rows.sort_by_key(|file| !file.is_folder());
+                Ok(Answer::Files(files))
+            }
+            Work::Search { below, pattern } => {
+                let filter = filter_of(&pattern)?;
+                let files = self.walk(&below, Walk::default(), Some(&filter), job, looked)?;
+                Ok(Answer::Files(files))
+            }
+            Work::Read { path, .. } => self.read(&path, job).map(Answer::Preview),
+            Work::Map => self.map(job).map(Answer::Map),
+            Work::Verify { what, set } => {
+                let now_unix_ms = self.world.now_unix_ms();
+                verify(&what, set.as_deref(), now_unix_ms, keys, job)
+            }
+            Work::Extract { path, to } => self.extract(path, &to, job),
+            Work::Compare { old, new } => {
+                let open = |what: &Path| open_disk(&*self.world, what, keys, job);
+                let compared =
+                    compare_disks(&open(&old)?, &open(&new)?, &FilePath::default(), job)?;
+                Ok(Answer::Differences(Differences::of(&compared, FILES_MAX)))
+            }
+            // Asked where there is a terminal.
+            Work::Unlock { .. } => Err(nothing("nobody can be asked here")),
+        }
+    }
+
+    fn disk(&self) -> Result<&Disk, Failure> {
+        self.opened.as_ref().map(|opened| &opened.disk).ok_or_else(|| nothing("no disk is open"))
+    }
+
+    fn file(&self, path: &FilePath, job: Job<'_>) -> Result<File, Failure> {
+        match self.disk()?.resolve(path, Links::Keep, job)? {
+            Place::File(file) => Ok(file),
+            Place::Top => Err(nothing("a disk is no folder")),
+        }
+    }
+
+    fn walk(
+        &self,
+        below: &FilePath,
+        walk: Walk,
+        filter: Option<&Filter>,
+        job: Job<'_>,
+        looked: &dyn Fn(u64),
+    ) -> Result<Files, Failure> {
+        let from = self.file(below, job)?;
+        let mut files = Files::default();
+        files.notes.extend(from.filesystem.notes().iter().map(ToString::to_string));
+        let (mut notes, mut troubles, mut count) = (Vec::new(), 0_usize, 0);
+        let mut visit = |found: &Found<'_>| {
+            count += 1;
+            if count % 1000 == 0 {
+                looked(count);
+            }
+            if found.below.is_empty() || filter.is_some_and(|filter| !filter.matches(found)) {
+                return Step::On;
+            }
+            if files.rows.len() >= FILES_MAX {
+                files.more += 1;
+                return Step::On;
+            }
+            let is_link = found.metadata.file_type == FileType::Link;
+            let target = is_link.then(|| from.filesystem.link_target(found.id).ok()).flatten();
+            files.rows.push(FileRow {
+                below: found.below.to_vec(),
+                metadata: found.metadata.clone(),
+                target,
+            });
+            Step::On
+        };
+        let mut trouble = |trouble: &Trouble<'_>| {
+            troubles += 1;
+            if notes.len() < NOTES_MAX {
+                notes.push(Failure::of(&trouble.why).message);
+            }
+        };
+        walk.run(&from, job, &mut visit, &mut trouble)?;
+        let more = troubles - notes.len();
+        files.notes.append(&mut notes);
+        if more > 0 {
+            files.notes.push(format!("{more} more could not be read"));
+        }
+        Ok(files)
+    }
+
+    fn read(&self, path: &FilePath, job: Job<'_>) -> Result<Preview, Failure> {
+        let File { filesystem, path, id, metadata, .. } = self.file(path, job)?;
+        let mut preview = Preview {
+            path,
+            bytes: Vec::new(),
+            len: metadata.len,
+            facts: file_facts(&metadata),
+            trouble: String::new(),
+        };
+        let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let mut fact = |name: &str, value: String| preview.facts.push((name.to_owned(), value));
+        if metadata.file_type == FileType::Link {
+            fact("leads to", lossy(&filesystem.link_target(id)?));
+        }
+        for attribute in filesystem.attributes(id).unwrap_or_default().iter().take(NAMES_MAX) {
+            let len = attribute.value.len();
+            fact("attribute", format!("{} ({len} bytes)", lossy(&attribute.name)));
+        }
+        for stream in filesystem.streams(id).unwrap_or_default().iter().take(NAMES_MAX) {
+            fact("stream", format!("{} ({} bytes)", lossy(&stream.name), stream.len));
+        }
+        if metadata.file_type == FileType::File {
+            match filesystem.open(id) {
+                Ok(data) => first_bytes(&*data, &mut preview),
+                Err(why) => preview.trouble = Failure::of(&why).message,
+            }
+        }
+        Ok(preview)
+    }
+
+    fn map(&self, job: Job<'_>) -> Result<BlockMap, Failure> {
+        let view = self.opened.as_ref().and_then(|opened| opened.point.as_ref());
+        let view = view.ok_or_else(|| nothing("this is no recovery point"))?;
+        let geometry = view.geometry();
+        let has_parent = view.images().len() > 1;
+        let mut map = BlockMap::new(geometry.blocks(), geometry.block_size().get());
+        for (at, stretch) in view.stretches(0).enumerate() {
+            if at % 1024 == 0 {
+                job.check()?;
+            }
+            let stretch = stretch?;
+            map.add(stretch.block(), stretch.run(), BlockKind::of(&stretch, has_parent));
+        }
+        Ok(map)
+    }
+
+    fn extract(&self, path: FilePath, to: &Path, job: Job<'_>) -> Result<Answer, Failure> {
+        let to = match to.extension().and_then(|ext| ext.to_str()) {
+            Some("tar") => RecoverTo::Tar(to.to_owned()),
+            Some("zip") => RecoverTo::Zip(to.to_owned()),
+            _ => RecoverTo::Folder(to.to_owned()),
+        };
+        let mut seed = [0; 8];
+        self.world.fill_random(&mut seed).map_err(Failure::io("no random numbers"))?;
+        let options = RecoverOptions {
+            owners: self.owners,
+            seed: u64::from_le_bytes(seed),
+            ..RecoverOptions::default()
+        };
+        let recover = RecoverJob { paths: vec![path], filter: None, to, options };
+        let report = recover.run(self.disk()?, job)?;
+        Ok(report_of(files::recovered(&report, recover.to.path()), Vec::new()))
+    }
+}
+
+/// The beginning of a file, as far as it can be read.
+fn first_bytes(data: &dyn FileData, preview: &mut Preview) {
+    let wanted = usize::try_from(data.len()).unwrap_or(usize::MAX).min(PREVIEW_BYTES_MAX);
+    preview.len = data.len();
+    preview.bytes = vec![0; wanted];
+    if let Err(why) = data.read_exact_at(&mut preview.bytes, 0) {
+        preview.bytes.clear();
+        preview.trouble = Failure::of(&why).about("it cannot be read").message;
+    }
+}
+
+/// Words without the signs of a pattern are looked for anywhere in a name, in any case.
+fn filter_of(text: &str) -> Result<Filter, Failure> {
+    let is_pattern = text.contains(['*', '?', '[', '/', '\\']);
+    let text = if is_pattern { text.to_owned() } else { format!("*{text}*") };
+    let pattern: Pattern = text.parse()?;
+    let patterns = vec![pattern.without_case()];
+    Ok(Filter { patterns, ignore_case: true, ..Filter::default() })
+}
+
+fn verify(
+    what: &Path,
+    set: Option<&str>,
+    now_unix_ms: u64,
+    keys: &Keys,
+    job: Job<'_>,
+) -> Result<Answer, Failure> {
+    let depth = Depth::Data;
+    let (images, strays) = match set {
+        Some(id) => {
+            let storage = open_folder(what)?;
+            let (folder, _) = Folder::scan_keyed(&storage, keys, Trust::Catalogue, job)?;
+            let set = Some(find_set(&folder, id)?.id);
+            let options = VerifyOptions { depth, not_verified_since: None, now_unix_ms, set };
+            let verified = verify_folder_keyed(&storage, &options, keys, job)?;
+            // On a medium that cannot be written, it is known until the explorer ends.
+            let _ = verified.record(&storage, job);
+            (verified.images, verified.strays)
+        }
+        None => (vec![verify_file_keyed(what, depth, keys, job)?], Vec::new()),
+    };
+    let exit = if images.iter().all(Checked::is_sound) { Exit::Done } else { Exit::Damage };
+    let mut outcome = Outcome::answer(Value::Null, text::verification(&images));
+    outcome.exit = exit;
+    let mut outcome = outcome.with(Remarks::on_unverified(&images, &strays, depth, keys));
+    outcome.add(Remarks::on_damaged(&images));
+    // What is sound as far as it can be seen is not proven.
+    let known = images.iter().filter(|image| image.is_proven() || !image.is_sound());
+    let proven = known.map(|image| {
+        let file = Path::new(&image.file).file_name().unwrap_or_default();
+        let file = file.to_string_lossy().into_owned();
+        ProvenNow { file, sound: image.is_sound(), time_unix_ms: now_unix_ms }
+    });
+    let proven = proven.collect();
+    Ok(report_of(outcome, proven))
+}
+
+fn report_of(outcome: Outcome, proven: Vec<ProvenNow>) -> Answer {
+    let warnings = outcome.warnings.iter().map(|warning| format!("warning: {warning}\n"));
+    let text = outcome.text + &warnings.collect::<String>();
+    Answer::Report { text, bad: outcome.exit != Exit::Done, proven }
+}
+
+fn open_folder(folder: &Path) -> Result<DirStorage, Failure> {
+    let about = format!("cannot open the folder {}", folder.display());
+    DirStorage::open(folder).map_err(Failure::io(about))
+}
+
+/// What was asked for does not fit to what is open.
+fn nothing(message: &str) -> Failure {
+    let hint = "go back, and open it again";
+    Failure::new(Verdict { code: "not_open", exit: Exit::Failed, hint }, message)
+}

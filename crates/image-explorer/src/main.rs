@@ -1,0 +1,128 @@
+//! The command `aiv-explorer`.
+
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aiv_chain::{Keys, locate_chains};
+use aiv_explorer_model::{Answer, Command, Event, Problem, Start, State, Work};
+use aiv_explorer_work::Worker;
+use aiv_image_explorer::{Screen, key_of};
+use aiv_report::{Exit, Failure, Verdict};
+use aiv_terminal::{SecretFiles, Session, is_root};
+use clap::Parser;
+use crossterm::event;
+
+/// Look into folders of images, recovery points and disks, on a terminal
+///
+/// Shows sets, points on a timeline, partitions, folders and files, without mounting anything and
+/// without root; previews and finds files, gets them out, compares and verifies points. Sources
+/// are only read. `?` explains the keys of every screen.
+#[derive(Parser)]
+#[command(
+    name = "aiv-explorer",
+    version,
+    after_help = "\
+Examples:
+  aiv-explorer /mnt/backup
+  aiv-explorer /mnt/backup@latest
+  aiv-explorer disk.qcow2"
+)]
+struct Args {
+    /// A folder of images, an image, a raw or virtual disk, or a block device
+    #[arg(value_name = "DIR|IMAGE|DISK", default_value = ".")]
+    what: PathBuf,
+    #[command(flatten)]
+    unlock: SecretFiles,
+}
+
+/// How long nothing is looked at while no key is pressed.
+const TICK: Duration = Duration::from_millis(30);
+
+/// Events between two pages: of keys that are held down, not each is drawn.
+const NEWS_MAX: usize = 64;
+
+fn main() -> ExitCode {
+    let Args { what, unlock } = Args::parse();
+    let session = Arc::new(Session::new(false, true));
+    let exit = run(what, &unlock, &session).unwrap_or_else(|failure| session.complain(&failure));
+    ExitCode::from(exit.status())
+}
+
+fn run(what: PathBuf, unlock: &SecretFiles, session: &Arc<Session>) -> Result<Exit, Failure> {
+    if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
+        let hint = "start it on a terminal; `aiv list` and `aiv ls` write to files and pipes";
+        let verdict = Verdict { code: "no_terminal", exit: Exit::Usage, hint };
+        return Err(Failure::new(verdict, "the explorer needs a terminal"));
+    }
+    let mut keys = session.keys(&what, unlock)?;
+    let lost = || Failure::io("cannot draw on the terminal");
+    // Dropped last: what takes a while to stop is waited for when the terminal is given back.
+    let mut worker = Worker::start(Arc::clone(session) as _, is_root());
+    let mut screen = Screen::take().map_err(lost())?;
+    let (width, height) = screen.size().map_err(lost())?;
+    let start = if what.is_dir() { Start::Folder(what) } else { Start::Disk(what) };
+    let (mut state, mut commands) = State::new(start, width, height);
+    let mut changed = true;
+    loop {
+        // What is done may ask for more.
+        while !commands.is_empty() {
+            let mut news = Vec::new();
+            changed = true;
+            for command in commands.drain(..) {
+                match command {
+                    Command::Start { ticket, work: Work::Unlock { what } } => {
+                        let asked = screen.without(|| ask(session, &what, &mut keys));
+                        let answer = asked.map_err(lost())?.map(|()| Answer::Unlocked);
+                        let answer = answer.map_err(|failure| Problem::of(&failure));
+                        news.push(Event::Answer { ticket, answer });
+                    }
+                    Command::Start { ticket, work } => worker.begin(ticket, work, keys.clone()),
+                    Command::Stop => worker.stop(),
+                    Command::Quit => return Ok(Exit::Done),
+                }
+            }
+            commands.extend(news.into_iter().flat_map(|event| state.update(event)));
+        }
+        if std::mem::take(&mut changed) {
+            screen.draw(&state.page()).map_err(lost())?;
+        }
+        let mut news = worker.news().ok_or_else(gone)?;
+        let mut patience = TICK;
+        while news.len() < NEWS_MAX && event::poll(patience).map_err(lost())? {
+            match event::read().map_err(lost())? {
+                event::Event::Key(key) => news.extend(key_of(key).map(Event::Key)),
+                event::Event::Resize(width, height) => news.push(Event::Resize { width, height }),
+                _ => {}
+            }
+            patience = Duration::ZERO;
+        }
+        changed |= !news.is_empty();
+        commands.extend(news.into_iter().flat_map(|event| state.update(event)));
+        // A signal of another program; keys are none here.
+        if session.job().check().is_err() {
+            return Ok(Exit::Canceled);
+        }
+    }
+}
+
+/// Asks for what opens the images in `what`, and adds it to the keys.
+fn ask(session: &Session, what: &Path, keys: &mut Keys) -> Result<(), Failure> {
+    let chains = locate_chains(what, session.job())?.1.chains;
+    if chains.is_empty() {
+        let hint = "there is nothing to unlock";
+        let verdict = Verdict { code: "not_sealed", exit: Exit::Failed, hint };
+        return Err(Failure::new(verdict, "no image here has a key"));
+    }
+    let unlocked = session.unlock(&chains, &SecretFiles::default())?;
+    unlocked.opened.iter().for_each(|opened| keys.add(opened.key.clone()));
+    Ok(())
+}
+
+fn gone() -> Failure {
+    let hint = "this is a bug; what was being written has not got its name";
+    let verdict = Verdict { code: "failed", exit: Exit::Failed, hint };
+    Failure::new(verdict, "the explorer lost its worker")
+}
