@@ -149,10 +149,10 @@ pub struct DiskFacts {
 /// A partition, or a disk without partitions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VolumeRow {
-    /// `p` and its number.
+    /// `p` and its number, and in a volume group its name.
     pub name: String,
-    /// First byte.
-    pub start: u64,
+    /// First byte, where it lies in one piece on the disk.
+    pub start: Option<u64>,
     /// Bytes.
     pub len: u64,
     /// What is on it.
@@ -169,8 +169,8 @@ impl DiskFacts {
     pub fn of(disk: &Disk, is_point: bool) -> Self {
         let row = |volume: &Volume| VolumeRow {
             name: volume.name().to_owned(),
-            start: volume.extent().start,
-            len: volume.extent().len,
+            start: volume.extent().map(|extent| extent.start),
+            len: volume.len(),
             holds: volume.recognised().kind.name(),
             label: volume.recognised().label.clone(),
             path: volume.path(),

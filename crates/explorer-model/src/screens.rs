@@ -355,7 +355,7 @@ fn point_cells(point: &PointRow) -> (Vec<String>, Tone) {
 fn volume_cells(volume: &VolumeRow) -> (Vec<String>, Tone) {
     let cells = [
         volume.name.clone(),
-        size(volume.start),
+        volume.start.map_or_else(String::new, size),
         size(volume.len),
         volume.holds.to_owned(),
         clean(&volume.label),
@@ -411,8 +411,10 @@ fn disk_picture(facts: &DiskFacts, selected: usize, width: usize) -> Line {
         usize::try_from(at).unwrap_or(width).min(width)
     };
     for (at, volume) in facts.volumes.iter().enumerate() {
-        let start = column(volume.start).min(width.saturating_sub(1));
-        let end = column(volume.start.saturating_add(volume.len)).max(start + 1).min(width);
+        // A volume in pieces lies within one that is drawn.
+        let Some(first) = volume.start else { continue };
+        let start = column(first).min(width.saturating_sub(1));
+        let end = column(first.saturating_add(volume.len)).max(start + 1).min(width);
         let tone = if at == selected { Tone::Strong } else { Tone::Plain };
         let fill = if at == selected { '#' } else { '=' };
         let name = std::iter::once('|').chain(volume.name.chars());

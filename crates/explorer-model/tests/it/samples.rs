@@ -55,7 +55,7 @@ pub(crate) fn sets() -> Vec<SetRow> {
 pub(crate) fn disk() -> DiskFacts {
     let volume = |name: &str, start: u64, len: u64, holds, label: &str| VolumeRow {
         name: name.into(),
-        start,
+        start: Some(start),
         len,
         holds,
         label: label.into(),
