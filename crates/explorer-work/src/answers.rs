@@ -110,6 +110,7 @@ impl Outside {
         match self.disk()?.resolve(path, Links::Keep, job)? {
             Place::File(file) => Ok(file),
             Place::Top => Err(nothing("a disk is no folder")),
+            Place::Volumes(_) => Err(nothing("it holds volumes, which are rows of their own")),
         }
     }
 

@@ -89,7 +89,7 @@ fn answer(random: &mut Random) -> Answer {
             disk.is_point = random.below(2) == 0;
             if random.below(4) == 0 {
                 disk.len = number(random);
-                disk.volumes.iter_mut().for_each(|volume| volume.start = number(random));
+                disk.volumes.iter_mut().for_each(|volume| volume.start = Some(number(random)));
             }
             Answer::Disk(disk)
         }

@@ -93,7 +93,7 @@ fn a_point_is_found_opened_listed_searched_read_and_its_files_extracted() {
     assert!(facts.is_point);
     let volume = &facts.volumes[0];
     assert_eq!((facts.table, facts.volumes.len(), volume.holds), ("mbr", 1, "ext4"));
-    assert_eq!((volume.start, volume.label.as_str()), (1 << 20, "files"));
+    assert_eq!((volume.start, volume.label.as_str()), (Some(1 << 20), "files"));
 
     let listed = asker.files(Work::List { path: path("/p1") });
     let shown = names(&listed);
