@@ -5,9 +5,11 @@
 //! read ([`key_of`]), and the terminal is given back as it was ([`Screen`]).
 
 mod draw;
+mod hangup;
 mod input;
 mod screen;
 
 pub use draw::draw;
+pub use hangup::end_with_the_terminal;
 pub use input::key_of;
 pub use screen::Screen;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use aiv_chain::{Keys, locate_chains};
 use aiv_explorer_model::{Answer, Command, Event, Problem, Start, State, Work};
 use aiv_explorer_work::Worker;
-use aiv_image_explorer::{Screen, key_of};
+use aiv_image_explorer::{Screen, end_with_the_terminal, key_of};
 use aiv_report::{Exit, Failure, Verdict};
 use aiv_terminal::{SecretFiles, Session, is_root};
 use clap::Parser;
@@ -57,6 +57,7 @@ fn run(what: PathBuf, unlock: &SecretFiles, session: &Arc<Session>) -> Result<Ex
         let verdict = Verdict { code: "no_terminal", exit: Exit::Usage, hint };
         return Err(Failure::new(verdict, "the explorer needs a terminal"));
     }
+    end_with_the_terminal();
     let mut keys = session.keys(&what, unlock)?;
     let lost = || Failure::io("cannot draw on the terminal");
     // Dropped last: what takes a while to stop is waited for when the terminal is given back.

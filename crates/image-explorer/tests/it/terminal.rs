@@ -247,6 +247,35 @@ fn ctrl_c_and_a_signal_leave_the_terminal_as_it_was() {
 }
 
 #[test]
+fn a_window_that_is_closed_ends_the_program_and_leaves_no_busy_one_behind() {
+    let made = Made::new();
+    made.back_up(None);
+    let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+    let pty = openpty(Some(&size), None).unwrap();
+    let (mut keyboard, line) = (File::from(pty.master), pty.slave);
+    // A program that has the other end of its own terminal keeps it open.
+    rustix::io::fcntl_setfd(&keyboard, rustix::io::FdFlags::CLOEXEC).unwrap();
+    let end = || Stdio::from(line.try_clone().unwrap());
+    let mut command = Command::new("setsid");
+    command.args(["--ctty", "--wait", env!("CARGO_BIN_EXE_aiv-explorer"), &made.arg("images")]);
+    command.env("TERM", "xterm").stdin(end()).stdout(end()).stderr(end());
+    let mut child = command.spawn().unwrap();
+    // Closed in the middle of its life.
+    let mut seen = Vec::new();
+    while !String::from_utf8_lossy(&seen).contains("restorable") {
+        let mut bytes = [0; 4096];
+        let count = keyboard.read(&mut bytes).unwrap();
+        seen.extend_from_slice(&bytes[..count]);
+    }
+    drop((keyboard, line, command));
+    let began = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        assert!(began.elapsed() < PATIENCE, "it goes on without a terminal");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
 fn a_panic_on_any_thread_gives_the_terminal_back_and_tells_what_happened() {
     let folder = tempfile::tempdir().unwrap();
     let programs = Path::new(env!("CARGO_BIN_EXE_aiv-explorer")).parent().unwrap();
