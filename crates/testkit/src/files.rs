@@ -31,6 +31,8 @@ pub struct Node {
     pub len: Option<u64>,
     /// Parts of a file that are holes.
     pub holes: Vec<Extent>,
+    /// Nothing tells where its bytes are: a file that cannot be opened.
+    pub is_broken: bool,
 }
 
 /// Files by number; 1 is the root.
@@ -100,6 +102,7 @@ impl Node {
             place: 0,
             len: None,
             holes: Vec::new(),
+            is_broken: false,
         }
     }
 
@@ -204,6 +207,9 @@ impl Filesystem for Tree {
     fn open(&self, file: FileId) -> Result<Box<dyn FileData + '_>> {
         let node = self.get(file)?;
         match node.metadata.file_type {
+            FileType::File if node.is_broken => {
+                Err(Error::Damaged { what: "no map".to_owned(), offset: None })
+            }
             FileType::File => Ok(Box::new(node.data())),
             _ => Err(Error::WrongType { wanted: "file" }),
         }

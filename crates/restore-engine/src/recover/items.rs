@@ -212,16 +212,17 @@ impl RecoverPlan {
                 let mut item =
                     Item { filesystem, path, id: found.id, file_type, place: 0, same_as: None };
                 if file_type == FileType::File {
-                    if found.metadata.links > 1 {
-                        item.same_as = seen.get(&found.id).copied();
-                        seen.entry(found.id).or_insert(items.len());
-                    }
+                    item.same_as = seen.get(&found.id).copied();
                     if item.same_as.is_none() {
                         let Some((place, len)) = read(found.path, found.id) else {
                             return Step::On;
                         };
                         item.place = place;
                         *bytes = bytes.saturating_add(len);
+                        // Only what has an item can be another name of it.
+                        if found.metadata.links > 1 {
+                            seen.insert(found.id, items.len());
+                        }
                     }
                     *files += 1;
                 }

@@ -345,3 +345,26 @@ fn an_archive_names_no_file_that_is_not_in_it_and_no_stream_that_leads_elsewhere
     names.sort();
     assert_eq!(names, [&b"file"[..], b"sparse\xff"]);
 }
+
+/// A file of two names whose bytes nobody finds, and others around it.
+fn broken_among_others() -> Tree {
+    let mut tree = Tree::new();
+    let mut node = Node { is_broken: true, ..Node::file(b"lost") };
+    node.metadata.links = 2;
+    let broken = tree.add(1, b"a", node);
+    tree.add(1, b"b", Node::file(b"of somebody else"));
+    tree.add(1, b"c", Node::file(b"of nobody"));
+    tree.name(1, b"d", broken);
+    tree
+}
+
+#[test]
+fn a_name_of_a_file_that_cannot_be_read_never_becomes_one_of_another_file() {
+    let scratch = tempfile::tempdir().unwrap();
+    let report = to_folder(broken_among_others(), scratch.path(), Existing::Refuse).unwrap();
+    assert_eq!(paths(scratch.path()), ["p0", "p0/b", "p0/c"]);
+    assert_eq!((report.hard_links, report.not_done_count), (0, 2), "{:?}", report.not_done);
+    let mut archive = Vec::new();
+    let report = plan(broken_among_others()).to_tar(&mut archive, Job::silent()).unwrap();
+    assert_eq!((report.files, report.hard_links, report.not_done_count), (2, 0, 2));
+}
