@@ -48,14 +48,15 @@ pub(crate) fn run(args: &Verify, session: &Session) -> Result<Outcome, Failure> 
     };
     let remarks = Remarks::on_unverified(&images, &strays, depth, &keys);
     let mut outcome = Outcome::report(json, text).with(remarks);
+    if !images.iter().all(Checked::is_sound) {
+        outcome = Outcome { exit: Exit::Damage, is_report: false, ..outcome };
+        repair_all(args, &images, &keys, &mut outcome, session)?;
+    }
     if args.depth == VerifyDepth::Filesystem {
-        inside(args, &keys, &mut outcome, session)?;
+        // What was proven and repaired is told, also when nobody can look inside.
+        let looked = inside(args, &keys, &mut outcome, session);
+        return outcome.ended(looked);
     }
-    if images.iter().all(Checked::is_sound) {
-        return Ok(outcome);
-    }
-    let mut outcome = Outcome { exit: Exit::Damage, is_report: false, ..outcome };
-    repair_all(args, &images, &keys, &mut outcome, session)?;
     Ok(outcome)
 }
 

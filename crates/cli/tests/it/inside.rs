@@ -115,6 +115,24 @@ fn a_damaged_filesystem_in_a_sound_image_is_a_warning_that_names_the_file() {
 }
 
 #[test]
+fn what_was_proven_is_told_also_when_nobody_can_look_inside() {
+    let scratch = Scratch::new();
+    let disk = scratch.disk("disk.raw", 4 * MIB);
+    scratch.back_up(&disk);
+    let mut bytes = fs::read(&disk).unwrap();
+    bytes[70_000] ^= 1;
+    fs::write(&disk, &bytes).unwrap();
+    let second = scratch.back_up(&disk);
+    let first = fs::read_dir(scratch.path("images")).unwrap().map(|entry| entry.unwrap().path());
+    let first = first.into_iter().find(|path| path.extension().is_some_and(|ext| ext == "aiv"));
+    fs::remove_file(first.unwrap()).unwrap();
+    let run = aiv_json(&["verify", second.to_str().unwrap(), "--depth", "filesystem"]);
+    let json = run.json();
+    assert!(json["error"].is_object(), "{json}");
+    assert_eq!(json["images"].as_array().unwrap().len(), 1, "{json}");
+}
+
+#[test]
 fn what_became_of_files_between_two_points_is_told_and_where_the_changes_are() {
     let scratch = Scratch::new();
     let disk = system(&scratch);

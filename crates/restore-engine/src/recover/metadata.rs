@@ -21,6 +21,8 @@ const FILE_MODE: u16 = 0o644;
 const FOLDER_MODE: u16 = 0o755;
 /// Run as somebody else: means harm when the owner is not kept.
 const SET_ID: u16 = 0o6000;
+/// Rights of root for whoever runs a file: the same.
+const CAPABILITIES: &[u8] = b"security.capability";
 
 /// Permissions a file gets.
 pub(super) fn mode_of(metadata: &Metadata, owners: bool) -> u16 {
@@ -81,7 +83,8 @@ pub(super) fn apply(
     for attribute in attributes {
         // Access lists say again what the permissions say, and more.
         let name = OsStr::from_bytes(&attribute.name);
-        if fsetxattr(file, name, &attribute.value, XattrFlags::empty()).is_err() {
+        let is_left_out = !owned && attribute.name == CAPABILITIES;
+        if is_left_out || fsetxattr(file, name, &attribute.value, XattrFlags::empty()).is_err() {
             report.not_kept(NotKept::Attribute(shown(&attribute.name)));
         }
     }

@@ -151,11 +151,15 @@ fn two_paths_of_one_name_a_taken_name_and_a_full_target_are_refused_before_the_f
 }
 
 #[test]
-fn set_id_bits_go_when_owners_do() {
+fn set_id_bits_and_capabilities_go_when_owners_do() {
     let scratch = tempfile::tempdir().unwrap();
     let mut tree = Tree::new();
     let mut node = Node::file(b"x");
     node.metadata.mode = Some(0o6755);
+    // cap_setuid, permitted and effective.
+    let mut value = vec![1, 0, 0, 2, 0x80];
+    value.resize(20, 0);
+    node.attributes = vec![Attribute { name: b"security.capability".to_vec(), value }];
     tree.add(1, b"su", node);
     let options = RecoverOptions { seed: 1, ..RecoverOptions::default() };
     let report = plan(tree).to_folder(scratch.path(), options, Job::silent()).unwrap();
@@ -163,6 +167,8 @@ fn set_id_bits_go_when_owners_do() {
     assert_eq!(mode & 0o7777, 0o755);
     assert!(report.not_kept.contains_key(&NotKept::Mode));
     assert!(report.not_kept.contains_key(&NotKept::Owner));
+    let capability = NotKept::Attribute("security.capability".to_owned());
+    assert!(report.not_kept.contains_key(&capability), "{:?}", report.not_kept);
 }
 
 #[test]
