@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use aiv_filesystems::{Entry, FileData, FileId, FileType, Filesystem, Metadata};
 use aiv_volume_io::{Extent, ExtentSet, Job};
 
+use crate::differ::differ;
 use crate::error::{Error, Result};
 use crate::inspect::causes;
 use crate::path::Path;
@@ -14,9 +15,6 @@ use crate::walk::{DEPTH_MAX, FOLDERS_MAX, TOO_DEEP, TOO_MANY};
 
 /// Differences that are listed; all are counted.
 pub(crate) const LISTED_MAX: usize = 1 << 20;
-/// Bytes compared at once.
-const STRIDE: u64 = 1 << 20;
-
 /// What is different about a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -35,6 +33,8 @@ pub enum What {
     Flags,
     /// Extended attributes.
     Attributes,
+    /// Named streams.
+    Streams,
 }
 
 /// What became of a file.
@@ -314,18 +314,15 @@ impl Compare<'_> {
         let new = Side { filesystem: self.new, id: b };
         let content = match is.file_type {
             FileType::Link => {
-                old.filesystem.link_target(a).ok() != new.filesystem.link_target(b).ok()
+                Some(old.filesystem.link_target(a).ok() != new.filesystem.link_target(b).ok())
             }
-            FileType::File if was.len != is.len => true,
+            FileType::File if was.len != is.len => Some(true),
             FileType::File if self.may_differ(&old, &new, touched, was, is) => {
-                match self.bytes_differ(&old, &new, path)? {
-                    Some(differ) => differ,
-                    None => return Ok(()),
-                }
+                self.bytes_differ(&old, &new, path)?
             }
-            _ => false,
+            _ => Some(false),
         };
-        if content {
+        if content == Some(true) {
             what.insert(0, What::Content);
         }
         // Records that did not change have the attributes they had.
@@ -338,13 +335,38 @@ impl Compare<'_> {
             if attributes(&old) != attributes(&new) {
                 what.push(What::Attributes);
             }
+            if self.streams_differ(&old, &new, path)? {
+                what.push(What::Streams);
+            }
         }
-        if what.is_empty() {
-            self.answer.same += 1;
-        } else {
+        if !what.is_empty() {
             self.push(path.clone(), Change::Changed { what }, is, touched);
+        } else if content.is_some() {
+            self.answer.same += 1;
         }
         Ok(())
+    }
+
+    /// Whether two files have other streams, or the same ones with other bytes.
+    fn streams_differ(&mut self, old: &Side<'_>, new: &Side<'_>, path: &Path) -> Result<bool> {
+        let streams = |side: &Side<'_>| {
+            let mut all = side.filesystem.streams(side.id).ok()?;
+            all.sort();
+            Some(all)
+        };
+        let (before, after) = (streams(old), streams(new));
+        if before != after {
+            return Ok(true);
+        }
+        for stream in after.unwrap_or_default() {
+            let was = old.filesystem.open_stream(old.id, &stream.name);
+            let opened =
+                was.and_then(|a| Ok((a, new.filesystem.open_stream(new.id, &stream.name)?)));
+            if self.opened_differ(opened, path)? == Some(true) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether the bytes have to be read to know whether they are the same.
@@ -374,10 +396,19 @@ impl Compare<'_> {
         new: &Side<'_>,
         path: &Path,
     ) -> Result<Option<bool>> {
-        let opened = (old.filesystem.open(old.id), new.filesystem.open(new.id));
+        let was = old.filesystem.open(old.id);
+        self.opened_differ(was.and_then(|a| Ok((a, new.filesystem.open(new.id)?))), path)
+    }
+
+    /// The same of what was opened.
+    fn opened_differ(
+        &mut self,
+        opened: aiv_filesystems::Result<(Box<dyn FileData + '_>, Box<dyn FileData + '_>)>,
+        path: &Path,
+    ) -> Result<Option<bool>> {
         let (a, b) = match opened {
-            (Ok(a), Ok(b)) => (a, b),
-            (Err(error), _) | (_, Err(error)) => {
+            Ok(both) => both,
+            Err(error) => {
                 self.trouble(path, &Error::of(path, error));
                 return Ok(None);
             }
@@ -482,51 +513,4 @@ impl Compare<'_> {
         }
         self.answer
     }
-}
-
-/// Whether two files of one length have other bytes; the inner error is one of reading. Where both
-/// have holes, nothing is read.
-fn differ(a: &dyn FileData, b: &dyn FileData, job: Job<'_>) -> Result<std::io::Result<bool>> {
-    let all = Extent::new(0, a.len().min(b.len()));
-    let parts = a.holes(all).and_then(|left| {
-        let right: ExtentSet = b.holes(all)?.into_iter().collect();
-        let both: ExtentSet = left.into_iter().flat_map(|hole| right.within(hole)).collect();
-        Ok(both)
-    });
-    let holes = match parts {
-        Ok(holes) => holes,
-        Err(error) => return Ok(Err(error)),
-    };
-    let mut at = 0;
-    for hole in holes.runs().iter().copied().chain([Extent::new(all.end(), 0)]) {
-        match differ_within(a, b, Extent::between(at, hole.start), job)? {
-            Ok(false) => at = hole.end(),
-            other => return Ok(other),
-        }
-    }
-    Ok(Ok(a.len() != b.len()))
-}
-
-fn differ_within(
-    a: &dyn FileData,
-    b: &dyn FileData,
-    range: Extent,
-    job: Job<'_>,
-) -> Result<std::io::Result<bool>> {
-    let (mut left, mut right) = (Vec::new(), Vec::new());
-    let mut at = range.start;
-    while at < range.end() {
-        job.check()?;
-        let count = STRIDE.min(range.end() - at);
-        let Ok(count) = usize::try_from(count) else { return Ok(Ok(true)) };
-        left.resize(count, 0);
-        right.resize(count, 0);
-        let read = a.read_exact_at(&mut left, at).and_then(|()| b.read_exact_at(&mut right, at));
-        match read {
-            Err(error) => return Ok(Err(error)),
-            Ok(()) if left != right => return Ok(Ok(true)),
-            Ok(()) => at += count as u64,
-        }
-    }
-    Ok(Ok(false))
 }

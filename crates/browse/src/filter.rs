@@ -22,9 +22,15 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Whether a file is meant.
+    /// Whether a file is meant by itself.
     #[must_use]
     pub fn matches(&self, found: &Found<'_>) -> bool {
+        self.fits(found) && self.names(found)
+    }
+
+    /// Whether everything but its name is as wanted.
+    #[must_use]
+    pub fn fits(&self, found: &Found<'_>) -> bool {
         let metadata = found.metadata;
         if self.file_type.is_some_and(|wanted| wanted != metadata.file_type) {
             return false;
@@ -35,9 +41,12 @@ impl Filter {
         }
         let seconds = metadata.modified.map(|time| time.seconds);
         let is_within = |range: &RangeInclusive<i64>| seconds.is_some_and(|at| range.contains(&at));
-        if self.modified.as_ref().is_some_and(|range| !is_within(range)) {
-            return false;
-        }
+        self.modified.as_ref().is_none_or(is_within)
+    }
+
+    /// Whether one of the patterns names it; whatever it is when there is none.
+    #[must_use]
+    pub fn names(&self, found: &Found<'_>) -> bool {
         if self.patterns.is_empty() {
             return true;
         }
@@ -49,7 +58,7 @@ impl Filter {
         };
         let names: Vec<String> = parts.iter().map(name).collect();
         let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
-        let is_folder = metadata.file_type == FileType::Folder;
+        let is_folder = found.metadata.file_type == FileType::Folder;
         self.patterns.iter().any(|pattern| pattern.matches(&names, is_folder))
     }
 }

@@ -30,6 +30,7 @@
 
 mod boot;
 mod compare;
+mod differ;
 mod disk;
 mod error;
 mod filter;

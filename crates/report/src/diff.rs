@@ -52,6 +52,7 @@ pub const fn what_name(what: What) -> &'static str {
         What::Owner => "owner",
         What::Flags => "flags",
         What::Attributes => "attributes",
+        What::Streams => "streams",
         _ => "other",
     }
 }

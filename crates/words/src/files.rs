@@ -83,7 +83,8 @@ pub struct Find {
 /// Which files are meant.
 #[derive(clap::Args)]
 pub struct FilterArgs {
-    /// Only what matches, as `*.iso` or `/home/*/.ssh`, from the root of its volume; repeatable
+    /// Only what matches, as `*.iso` or `/home/*/.ssh`, from the root of its volume; when files are
+    /// extracted, a folder takes everything below it along; repeatable
     #[arg(long = "match", value_name = "PATTERN", value_parser = parse::pattern)]
     pub patterns: Vec<Pattern>,
     /// Upper and lower case of patterns are the same

@@ -112,3 +112,33 @@ fn holes_without_end_are_compared_without_being_read() {
     assert_eq!(words(&compared(tree(1, 1), tree(1, 2), None)), ["/p0/file [Modified]"]);
     assert_eq!(words(&compared(tree(1, 1), tree(2, 2), None)), ["/p0/file [Content, Modified]"]);
 }
+
+#[test]
+fn what_cannot_be_read_costs_no_other_difference_and_is_not_called_the_same() {
+    let bad = vec![Extent::new(10, 1)];
+    let mut new = tree();
+    new.node(3).bad.clone_from(&bad);
+    new.node(3).metadata.mode = Some(0o600);
+    new.node(4).bad.clone_from(&bad);
+    for number in [3, 4] {
+        new.node(number).metadata.changed = Some(Timestamp::utc(1_700_000_001, 0));
+    }
+    let comparison = compared(tree(), new, None);
+    assert_eq!(words(&comparison), ["/p0/folder/a [Mode]"]);
+    assert_eq!((comparison.troubles.len(), comparison.same), (2, 3));
+}
+
+#[test]
+fn streams_with_other_names_or_bytes_are_a_difference() {
+    let with = |name: &[u8], bytes: &[u8], changed| {
+        let mut tree = tree();
+        tree.node(3).streams = vec![(name.to_vec(), bytes.to_vec())];
+        tree.node(3).metadata.changed = Some(Timestamp::utc(changed, 0));
+        tree
+    };
+    let old = with(b"a", b"one", 1);
+    for new in [with(b"b", b"one", 2), with(b"a", b"two", 2)] {
+        assert_eq!(words(&compared(old.clone(), new, None)), ["/p0/folder/a [Streams]"]);
+    }
+    assert_eq!(compared(old, with(b"a", b"one", 2), None).count, 0);
+}

@@ -178,6 +178,8 @@ impl RecoverPlan {
         let mut seen: HashMap<FileId, usize> = HashMap::new();
         let Self { items, troubles, bytes, files, limits, path_bytes, .. } = self;
         let mut refused = None;
+        // Parts of the path of the folder that was named, while the walk is in it.
+        let mut taken: Option<usize> = None;
         let mut read = |path: &Path, id| match data_of(&*reader, id) {
             Ok(found) => Some(found),
             Err(why) => {
@@ -196,8 +198,17 @@ impl RecoverPlan {
                 }
                 let file_type = found.metadata.file_type;
                 let is_folder = file_type == FileType::Folder;
-                if !is_folder && filter.is_some_and(|filter| !filter.matches(found)) {
-                    return Step::On;
+                taken = taken.filter(|&parts| found.below.len() > parts);
+                if let Some(filter) = filter {
+                    let is_named = taken.is_some() || filter.names(found);
+                    // As everywhere with patterns, a folder takes everything below it along.
+                    if is_folder && is_named && !filter.patterns.is_empty() {
+                        taken.get_or_insert(found.below.len());
+                    }
+                    let is_meant = is_folder || is_named && filter.fits(found);
+                    if !is_meant {
+                        return Step::On;
+                    }
                 }
                 let mut path = root.clone();
                 for part in found.below {

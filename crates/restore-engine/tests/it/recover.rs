@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path as OsPath;
 use std::sync::Arc;
 
-use aiv_browse::{Attribute, Disk, FileType, Path};
+use aiv_browse::{Attribute, Disk, FileType, Filter, Path};
 use aiv_restore_engine::recover::{Existing, NotKept, RecoverOptions, RecoverPlan, RecoverReport};
 use aiv_restore_engine::{Error, Refusal};
 use aiv_testkit::files::{Node, Tree};
@@ -373,4 +373,28 @@ fn a_name_of_a_file_that_cannot_be_read_never_becomes_one_of_another_file() {
     let mut archive = Vec::new();
     let report = plan(broken_among_others()).to_tar(&mut archive, Job::silent()).unwrap();
     assert_eq!((report.files, report.hard_links, report.not_done_count), (2, 0, 2));
+}
+
+#[test]
+fn a_folder_that_is_named_takes_everything_below_it_along() {
+    let mut tree = Tree::new();
+    let home = tree.add(1, b"home", Node::of(FileType::Folder));
+    for user in [b"anna", b"bert"] {
+        let user = tree.add(home, user, Node::of(FileType::Folder));
+        let keys = tree.add(user, b".ssh", Node::of(FileType::Folder));
+        let deep = tree.add(keys, b"deep", Node::of(FileType::Folder));
+        tree.add(deep, b"id", Node::file(b"key"));
+        tree.add(deep, b"large", Node::file(&[1; 5000]));
+        tree.add(user, b"notes", Node::file(b"x"));
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let patterns = vec!["/home/*/.ssh".parse().unwrap()];
+    let filter = Filter { patterns, len: Some(0..=100), ..Filter::default() };
+    let of = [Path::parse(b"/p0").unwrap()];
+    let plan = RecoverPlan::new(&disk(tree), &of, Some(&filter), Job::silent()).unwrap();
+    plan.to_folder(scratch.path(), RecoverOptions::default(), Job::silent()).unwrap();
+    let found = paths(scratch.path());
+    let files: Vec<&str> = found.iter().map(String::as_str).filter(|p| p.ends_with("id")).collect();
+    assert_eq!(files, ["p0/home/anna/.ssh/deep/id", "p0/home/bert/.ssh/deep/id"]);
+    assert!(!found.iter().any(|path| path.ends_with("notes") || path.ends_with("large")));
 }
