@@ -33,7 +33,7 @@ pub(super) enum Made {
 const NAME_MAX: usize = 255;
 
 /// The name of a file of which bytes are lost: as much of its own as there is room for.
-fn damaged_name(name: &[u8]) -> Vec<u8> {
+pub(super) fn damaged_name(name: &[u8]) -> Vec<u8> {
     const SAID: &[u8] = b".damaged";
     let room = NAME_MAX - SAID.len();
     let kept = match std::str::from_utf8(name) {
@@ -104,8 +104,7 @@ impl Sink<'_> {
                 Err(error) => self.not_made(at, path, "comparing", error),
             };
         }
-        self.parts += 1;
-        let part = format!(".aiv-{:016x}-{}.part", self.options.seed, self.parts);
+        let part = self.part();
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = openat(&*parent, part.as_str(), flags, Mode::RUSR | Mode::WUSR);
@@ -127,13 +126,7 @@ impl Sink<'_> {
         };
         let is_whole = lost.is_empty();
         let last = if is_whole { name.to_vec() } else { damaged_name(name) };
-        let named = match self.options.existing {
-            Existing::Replace => {
-                renameat(&*parent, part.as_str(), &*parent, &*last).map_err(io::Error::from)
-            }
-            _ => give_name(&*parent, part.as_bytes(), &last),
-        };
-        if let Err(error) = named {
+        if let Err(error) = self.name(&*parent, &part, &last) {
             let _ = remove();
             let found = statat(&*parent, &*last, AtFlags::SYMLINK_NOFOLLOW);
             let is_there = !is_whole
@@ -159,6 +152,28 @@ impl Sink<'_> {
             None => self.report.streams += 1,
         }
         Ok(Made::New)
+    }
+
+    /// A name for something that is not complete.
+    pub(super) fn part(&mut self) -> String {
+        self.parts += 1;
+        format!(".aiv-{:016x}-{}.part", self.options.seed, self.parts)
+    }
+
+    /// Gives what is complete its name, in place of what has it where that was asked for.
+    pub(super) fn name(&self, folder: impl AsFd, part: &str, name: &[u8]) -> io::Result<()> {
+        let folder = folder.as_fd();
+        match self.options.existing {
+            Existing::Replace => {
+                renameat(folder, part, folder, name)?;
+                // Of two names of one file, a rename leaves both.
+                match unlinkat(folder, part, AtFlags::empty()) {
+                    Ok(()) | Err(Errno::NOENT) => Ok(()),
+                    Err(error) => Err(error.into()),
+                }
+            }
+            _ => give_name(folder, part.as_bytes(), name),
+        }
     }
 
     fn not_made(

@@ -14,6 +14,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::beneath::Beneath;
+use super::file::damaged_name;
 use super::items::{Item, RecoverPlan};
 use super::metadata::{apply, apply_at, mode_of, set_mode_at};
 use super::report::{NotKept, RecoverReport};
@@ -226,7 +227,9 @@ impl Sink<'_> {
         };
         let mut path = item.path.clone();
         if self.renamed.contains_key(&first) {
-            path.extend_from_slice(b".damaged");
+            let name =
+                path.split_off(path.iter().rposition(|&byte| byte == b'/').map_or(0, |at| at + 1));
+            path.extend_from_slice(&damaged_name(&name));
         }
         let linked = self.link(&target, &path);
         match linked {
@@ -275,43 +278,46 @@ impl Sink<'_> {
     fn link(&mut self, target: &[u8], path: &[u8]) -> io::Result<()> {
         let (from, name) = self.beneath.parent(target)?;
         let (to, new) = self.beneath.parent(path)?;
-        if self.options.existing == Existing::Replace {
-            remove_file(&to, new)?;
+        if self.options.existing != Existing::Replace {
+            return Ok(linkat(&*from, name, &*to, new, AtFlags::empty())?);
         }
-        Ok(linkat(&*from, name, &*to, new, AtFlags::empty())?)
+        let part = self.part();
+        linkat(&*from, name, &*to, part.as_str(), AtFlags::empty())?;
+        self.name(&*to, &part, new).inspect_err(|_| remove(&*to, &part))
     }
 
     fn special(&mut self, item: &Item) -> io::Result<()> {
         let filesystem = self.plan.filesystem(item);
         let metadata = filesystem.metadata(item.id).map_err(io::Error::other)?;
         let (parent, name) = self.beneath.parent(&item.path)?;
-        match self.options.existing {
-            Existing::Replace => remove_file(&parent, name)?,
-            Existing::Skip if is_there(&parent, name, filesystem, item, &metadata) => {
-                self.report.skipped += 1;
-                return Ok(());
-            }
-            _ => {}
+        let is_skipped = self.options.existing == Existing::Skip
+            && is_there(&parent, name, filesystem, item, &metadata);
+        if is_skipped {
+            self.report.skipped += 1;
+            return Ok(());
         }
+        let part = self.part();
         if item.file_type == FileType::Link {
             let target = filesystem.link_target(item.id).map_err(io::Error::other)?;
-            symlinkat(&*target, &*parent, name)?;
+            symlinkat(&*target, &*parent, part.as_str())?;
         } else {
             let (kind, device) = made_type(item.file_type, &metadata)
                 .ok_or_else(|| io::Error::other("nothing of its kind can be made here"))?;
-            mknodat(&*parent, name, kind, Mode::RUSR | Mode::WUSR, device)?;
+            mknodat(&*parent, part.as_str(), kind, Mode::RUSR | Mode::WUSR, device)?;
         }
         let attributes = self.attributes(item);
         let owners = self.options.owners;
-        apply_at(&*parent, name, &metadata, &attributes, owners, &mut self.report);
-        if item.file_type == FileType::Link {
-            self.report.links += 1;
-        } else {
+        apply_at(&*parent, part.as_bytes(), &metadata, &attributes, owners, &mut self.report);
+        if item.file_type != FileType::Link {
             let mode = Mode::from_raw_mode(mode_of(&metadata, owners).into());
-            if set_mode_at(&*parent, name, mode).is_err() {
+            if set_mode_at(&*parent, part.as_bytes(), mode).is_err() {
                 self.report.not_kept(NotKept::Mode);
             }
-            self.report.others += 1;
+        }
+        self.name(&*parent, &part, name).inspect_err(|_| remove(&*parent, &part))?;
+        match item.file_type {
+            FileType::Link => self.report.links += 1,
+            _ => self.report.others += 1,
         }
         Ok(())
     }
@@ -347,11 +353,9 @@ impl Sink<'_> {
     }
 }
 
-fn remove_file(folder: impl AsFd, name: &[u8]) -> io::Result<()> {
-    match unlinkat(folder, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
+/// Removes what did not get its name. Best effort: what led here says more.
+fn remove(folder: impl AsFd, part: &str) {
+    let _ = unlinkat(folder, part, AtFlags::empty());
 }
 
 /// Whether a link, device, pipe or socket is there already.

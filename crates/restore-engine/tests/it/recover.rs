@@ -398,3 +398,46 @@ fn a_folder_that_is_named_takes_everything_below_it_along() {
     assert_eq!(files, ["p0/home/anna/.ssh/deep/id", "p0/home/bert/.ssh/deep/id"]);
     assert!(!found.iter().any(|path| path.ends_with("notes") || path.ends_with("large")));
 }
+
+#[test]
+fn what_cannot_take_the_place_of_something_leaves_it_there_and_nothing_beside_it() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut tree = Tree::new();
+    let mut node = Node::file(b"bytes");
+    node.metadata.links = 2;
+    let file = tree.add(1, b"file", node);
+    tree.name(1, b"other", file);
+    tree.add(1, b"link", Node::link(b"file"));
+    tree.add(1, b"pipe", Node::of(FileType::Pipe));
+    for _ in 0..2 {
+        // Twice: the second time each takes the place of itself.
+        let report = to_folder(tree.clone(), scratch.path(), Existing::Replace).unwrap();
+        assert!(report.is_complete(), "{:?}", report.not_done);
+        let expected = ["p0", "p0/file", "p0/link", "p0/other", "p0/pipe"];
+        assert_eq!(paths(scratch.path()), expected);
+        let ino = |name: &str| fs::metadata(scratch.path().join(name)).unwrap().ino();
+        assert_eq!(ino("p0/file"), ino("p0/other"));
+    }
+    // A folder cannot be replaced by any of them.
+    for name in ["other", "link", "pipe"] {
+        fs::remove_file(scratch.path().join("p0").join(name)).unwrap();
+        fs::create_dir(scratch.path().join("p0").join(name)).unwrap();
+        fs::write(scratch.path().join("p0").join(name).join("mine"), "mine").unwrap();
+    }
+    let report = to_folder(tree, scratch.path(), Existing::Replace).unwrap();
+    assert_eq!(report.not_done_count, 3, "{:?}", report.not_done);
+    let mine = paths(scratch.path()).into_iter().filter(|path| path.ends_with("mine")).count();
+    assert_eq!((mine, paths(scratch.path()).len()), (3, 8));
+}
+
+#[test]
+fn what_cannot_be_made_does_not_cost_the_file_it_would_have_replaced() {
+    let scratch = tempfile::tempdir().unwrap();
+    fs::create_dir(scratch.path().join("p0")).unwrap();
+    fs::write(scratch.path().join("p0/cloud"), "mine").unwrap();
+    let mut tree = Tree::new();
+    tree.add(1, b"cloud", Node::of(FileType::Reparse { tag: 7 }));
+    let report = to_folder(tree, scratch.path(), Existing::Replace).unwrap();
+    assert_eq!(report.not_done_count, 1);
+    assert_eq!(fs::read(scratch.path().join("p0/cloud")).unwrap(), b"mine");
+}
