@@ -8,10 +8,9 @@ use aiv_image_format::{
     Depth, Digest, Error as ImageError, Features, Geometry, ImageKind, ImageSummary, ImageWriter,
     Keys, ParentState, SPECIFICATION, Segments, Superblock, Unfinished,
 };
-use aiv_volume_io::{Job, Lease, Storage};
+use aiv_volume_io::{Job, Lease, Storage, causes};
 
 use crate::apply::{BackupIds, BackupReport};
-use crate::base::causes;
 use crate::error::{Error, Result};
 use crate::facts::Sectors;
 use crate::hints::{Hint, HintReport};

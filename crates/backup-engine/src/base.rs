@@ -2,7 +2,7 @@
 
 use aiv_chain::{Depth, Folder, Point, PointState, Set, StrayKind, View};
 use aiv_image_format::{BlockSize, Error as ImageError, ImageKind, PointId, SetId, peek};
-use aiv_volume_io::{Job, Storage};
+use aiv_volume_io::{Job, Storage, causes};
 
 use crate::error::Result;
 use crate::facts::Basis;
@@ -177,16 +177,4 @@ fn unusable_files(folder: &Folder, storage: &dyn Storage, set: SetId) -> Vec<Los
 
 fn lost_point(point: &Point, why: String) -> LostPoint {
     LostPoint { id: Some(point.id), file: point.file.clone(), why }
-}
-
-/// An error with everything behind it, in one line.
-pub(crate) fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

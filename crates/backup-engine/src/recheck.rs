@@ -7,9 +7,8 @@
 use aiv_chain::Stretch;
 use aiv_image_format::hash::{self, ConstantLeaves};
 use aiv_image_format::{BlockIndex, Digest, IndexEntry, Kind, Unfinished};
-use aiv_volume_io::{Extent, Step};
+use aiv_volume_io::{Extent, Step, causes};
 
-use crate::base::causes;
 use crate::error::{Error, Result};
 use crate::pace::Pacer;
 use crate::parent::{Parent, as_parent};

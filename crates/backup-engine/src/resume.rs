@@ -7,7 +7,7 @@ use aiv_image_format::{
     Digest, Error as ImageError, Geometry, ImageWriter, Kind, ParentLink, SessionTag, SetId,
     Superblock, Unfinished, peek,
 };
-use aiv_volume_io::{Job, Lease, PART_EXTENSION, Storage};
+use aiv_volume_io::{Job, Lease, PART_EXTENSION, Storage, causes};
 
 use crate::error::{Error, Result};
 use crate::plan::BackupPlan;
@@ -172,7 +172,7 @@ impl Candidate {
             Ok(Some(unfinished)) => Ok(Ok(unfinished)),
             Ok(None) => Ok(Err("it has no whole checkpoint".to_owned())),
             Err(ImageError::Canceled(canceled)) => Err(canceled.into()),
-            Err(error) => Ok(Err(crate::base::causes(&error))),
+            Err(error) => Ok(Err(causes(&error))),
         }
     }
 
@@ -187,7 +187,7 @@ impl Candidate {
         let file = storage
             .reopen(&self.name, unfinished.len())
             .map_err(|error| format!("it cannot be gone on with: {error}"))?;
-        ImageWriter::resume(file, unfinished, session).map_err(|error| crate::base::causes(&error))
+        ImageWriter::resume(file, unfinished, session).map_err(|error| causes(&error))
     }
 
     /// Removes it, if it still is ours to remove.

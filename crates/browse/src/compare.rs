@@ -4,11 +4,10 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use aiv_filesystems::{Entry, FileData, FileId, FileType, Filesystem, Metadata};
-use aiv_volume_io::{Extent, ExtentSet, Job};
+use aiv_volume_io::{Extent, ExtentSet, Job, causes};
 
 use crate::differ::differ;
 use crate::error::{Error, Result};
-use crate::inspect::causes;
 use crate::path::Path;
 use crate::resolve::File;
 use crate::walk::{DEPTH_MAX, FOLDERS_MAX, TOO_DEEP, TOO_MANY};

@@ -1,7 +1,7 @@
 //! Every record of a filesystem, read once.
 
 use aiv_filesystems::{FileType, Filesystem, FilesystemKind};
-use aiv_volume_io::Job;
+use aiv_volume_io::{Job, causes};
 
 use crate::disk::Disk;
 use crate::error::{Error, Result};
@@ -171,14 +171,4 @@ fn faults(
         Err(error) => note(Err(error)),
     }
     faults
-}
-
-pub(crate) fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use aiv_image_format::{
     BlockSize, Corrupt, Digest, ImageId, ImageKind, Keys, ParentLink, PointId, SetId, peek_set,
 };
-use aiv_volume_io::{FileEntry, Storage};
+use aiv_volume_io::{FileEntry, Storage, causes};
 
 use crate::ancestry::{Ancestry, CHAIN_MAX, Node, node};
 use crate::catalogue::{Vanished, Verified};
@@ -355,17 +355,6 @@ pub(crate) fn check_key(point: PointId, protection: Protection, keys: &Keys) -> 
 /// What is wrong with a file, without its name.
 pub(crate) fn why(error: &Error) -> String {
     std::error::Error::source(error).map(causes).unwrap_or_default()
-}
-
-/// An error with what caused it.
-pub(crate) fn causes(error: &dyn std::error::Error) -> String {
-    let mut causes = vec![error.to_string()];
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        causes.push(error.to_string());
-        cause = error.source();
-    }
-    causes.join(": ")
 }
 
 /// Sorts the points of a set from the oldest to the newest. Whoever wrote `numbered` points had

@@ -143,17 +143,6 @@ impl Error {
         }
     }
 
-    /// The message, and those of all causes.
-    pub(crate) fn in_one_line(&self) -> String {
-        let mut line = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(error) = source {
-            line = format!("{line}: {error}");
-            source = error.source();
-        }
-        line
-    }
-
     /// Whether the caller's stop button ended it.
     #[must_use]
     pub fn is_canceled(&self) -> bool {

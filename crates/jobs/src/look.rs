@@ -6,7 +6,7 @@ use aiv_browse::{
     Disk, Error as BrowseError, File, FileData, FileId, FileType, Filesystem, Filter, Found, Links,
     Metadata, Path, Place, Step, Trouble, Walk,
 };
-use aiv_volume_io::Job;
+use aiv_volume_io::{Job, causes};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
@@ -259,15 +259,4 @@ fn copy(
         at += count;
     }
     Ok(())
-}
-
-/// An error with what caused it.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use aiv_backup_engine::{Clock, HeldSource, Hold, SourceFacts};
-use aiv_volume_io::{FileDisk, device};
+use aiv_volume_io::{FileDisk, causes, device};
 
 use crate::backup::{BackupDone, Run, random};
 use crate::error::{Error, FreezeError, Result, SnapshotError};
@@ -125,7 +125,7 @@ impl Run<'_> {
         };
         let result = self.while_it_holds(&snapshot, facts);
         let removed = snapshot.remove();
-        let left_behind = removed.err().map(|error| Error::from(error).in_one_line());
+        let left_behind = removed.err().map(|error| causes(&Error::from(error)));
         let report = StillReport {
             frozen: Vec::new(),
             snapshot: Some(lvm.title(&name)),

@@ -2,6 +2,7 @@ use std::error::Error;
 use std::io;
 
 use aiv_restore_engine::{self as restore, Failed};
+use aiv_volume_io::causes;
 use serde_json::{Value, json};
 
 use crate::Outcome;
@@ -78,13 +79,7 @@ impl Failure {
     /// The failure an error of any library, or of the system, is.
     #[must_use]
     pub fn of(error: &(dyn Error + 'static)) -> Self {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(inner) = source {
-            message = format!("{message}: {inner}");
-            source = inner.source();
-        }
-        Self::new(judge(error), message)
+        Self::new(judge(error), causes(error))
     }
 
     /// A restore that failed, with what it left.

@@ -92,3 +92,15 @@ pub struct Corrupt {
     /// Found value and allowed range, in words.
     pub what: String,
 }
+
+/// An error and everything that led to it, in one line: for reports, which keep no errors.
+#[must_use]
+pub fn causes(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        line = format!("{line}: {inner}");
+        source = inner.source();
+    }
+    line
+}

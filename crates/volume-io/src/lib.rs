@@ -40,7 +40,7 @@ mod tail;
 
 pub use changes::{CHANGED_RUNS_MAX, ChangeTracker, TrackerFacts};
 pub use dir_storage::DirStorage;
-pub use error::{Corrupt, Error, Result};
+pub use error::{Corrupt, Error, Result, causes};
 pub use extent::{Extent, ExtentSet};
 pub use file_disk::{FileDisk, FileKind};
 pub use job::{Cancel, Canceled, Job, Notice, Progress, Step};

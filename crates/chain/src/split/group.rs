@@ -6,11 +6,11 @@ use aiv_image_format::{
     Error as ImageError, ImageId, Keys, SegmentError, SegmentFile, SegmentHead, peek_segment,
     segment_name,
 };
-use aiv_volume_io::{FileEntry, Storage};
+use aiv_volume_io::{FileEntry, Storage, causes};
 
 use super::find::open_joined;
 use crate::facts::Facts;
-use crate::folder::{PART_EXTENSION, Stray, StrayKind, causes};
+use crate::folder::{PART_EXTENSION, Stray, StrayKind};
 use crate::look::Found;
 use crate::open::Head;
 

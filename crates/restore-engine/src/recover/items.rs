@@ -7,7 +7,7 @@ use aiv_browse::{
     Disk, Error as BrowseError, File, FileId, FileType, Filesystem, Filter, Links, Path, Place,
     Step, Trouble, Walk,
 };
-use aiv_volume_io::{Extent, Job};
+use aiv_volume_io::{Extent, Job, causes};
 
 use super::report::RecoverReport;
 use crate::error::{Error, Refusal, Result};
@@ -241,7 +241,7 @@ impl RecoverPlan {
                 Step::On
             },
             &mut |trouble: &Trouble<'_>| {
-                unlisted.push(trouble.path, &super::report::causes(&trouble.why));
+                unlisted.push(trouble.path, &causes(&trouble.why));
             },
         )?;
         unlisted.tell(&mut self.troubles);
@@ -310,7 +310,7 @@ impl Unlisted {
 }
 
 fn read_failed(troubles: &mut RecoverReport, path: &Path, why: &Error) {
-    troubles.not_done_because(path, super::report::causes(why));
+    troubles.not_done_because(path, causes(why));
 }
 
 /// Where the bytes of a file begin in its volume, and how many there are.

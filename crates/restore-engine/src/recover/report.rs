@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 
 use aiv_browse::Path;
-use aiv_volume_io::Extent;
+use aiv_volume_io::{Extent, causes};
 
 /// Damaged and failed files that are named; all are counted.
 pub(super) const LISTED_MAX: usize = 10_000;
@@ -142,15 +142,4 @@ pub(super) fn shown(path: &[u8]) -> String {
         |_| String::from_utf8_lossy(path).escape_debug().to_string(),
         |path| path.to_string().trim_start_matches('/').to_owned(),
     )
-}
-
-/// An error with what caused it.
-pub(super) fn causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
 }
