@@ -1,15 +1,13 @@
 //! Disks and volumes: partition tables, used-block maps, files, virtual disks.
 
-use std::collections::HashSet;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aiv_disk_formats::{DiskImage, Format};
 use aiv_filesystems::{
-    FileData, FileType, Filesystem, NAME_BYTES_MAX, Pattern, UsedMap, find_files, open_filesystem,
-    recognise, used_map,
+    Filesystem, Pattern, UsedMap, find_files, open_filesystem, recognise, used_map,
 };
+use aiv_testkit::files::read_all;
 use aiv_testkit::mutants::{Changes, Mutated};
 use aiv_volume_io::partition::{SectorSize, detect_sector_size, read_table, regions};
 use aiv_volume_io::{Extent, Job, ReadAt};
@@ -60,54 +58,9 @@ pub fn files(data: &[u8]) -> bool {
     read_tree(&*filesystem) > 0
 }
 
-/// Reads files, folders, and all that is known of them, and tells how many there were.
+/// As much of a filesystem as a target reads.
 pub(crate) fn read_tree(filesystem: &dyn Filesystem) -> usize {
-    const FILES_MAX: usize = 500;
-    const BYTES_MAX: u64 = 256 << 10;
-    let mut found = HashSet::new();
-    let mut todo = vec![filesystem.root()];
-    while let Some(id) = todo.pop() {
-        if found.len() == FILES_MAX || !found.insert(id) {
-            continue;
-        }
-        let _ = filesystem.attributes(id);
-        let _ = filesystem.link_target(id);
-        for stream in filesystem.streams(id).unwrap_or_default().into_iter().take(8) {
-            if let Ok(data) = filesystem.open_stream(id, &stream.name) {
-                read_some(&*data, BYTES_MAX);
-            }
-        }
-        let Ok(metadata) = filesystem.metadata(id) else { continue };
-        if metadata.file_type == FileType::Folder {
-            let _ = filesystem.entries(id, Job::silent(), &mut |entry| {
-                let name = &entry.name;
-                assert!(!name.is_empty() && name.len() <= NAME_BYTES_MAX && name != b"..");
-                assert!(!name.contains(&b'/') && !name.contains(&0));
-                todo.push(entry.id);
-                match todo.len() < 4 * FILES_MAX {
-                    true => ControlFlow::Continue(()),
-                    false => ControlFlow::Break(()),
-                }
-            });
-            let _ = filesystem.lookup(id, b"file7", Job::silent());
-        }
-        if let Ok(data) = filesystem.open(id) {
-            read_some(&*data, BYTES_MAX);
-        }
-    }
-    found.len()
-}
-
-fn read_some(data: &dyn FileData, bytes_max: u64) {
-    let _ = data.extents();
-    let len = usize::try_from(data.len().min(bytes_max)).expect("a small number");
-    let mut buffer = vec![0; len];
-    let _ = data.read_exact_at(&mut buffer, 0);
-    for hole in data.holes(Extent::new(0, data.len())).unwrap_or_default() {
-        assert!(hole.end() <= data.len() && !hole.is_empty());
-    }
-    let end = &mut buffer[..len.min(100)];
-    let _ = data.read_exact_at(end, data.len() - end.len() as u64);
+    read_all(filesystem, 500, 256 << 10)
 }
 
 /// A volume that gives no more once so many bytes were read.

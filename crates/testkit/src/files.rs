@@ -1,12 +1,13 @@
-//! A filesystem in memory, with whatever names and loops a test needs.
+//! A filesystem in memory, with whatever names and loops a test needs, and somebody who reads all
+//! of any filesystem.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::ops::ControlFlow;
 
 use aiv_filesystems::{
     Attribute, Entry, Error, FileData, FileFlags, FileId, FileType, Filesystem, FilesystemKind,
-    Metadata, Owner, ReaderNote, Result, Stream, Timestamp,
+    Metadata, NAME_BYTES_MAX, Owner, ReaderNote, Result, Stream, Timestamp,
 };
 use aiv_volume_io::{Extent, Job, ReadAt};
 
@@ -243,4 +244,59 @@ impl Filesystem for Tree {
         let len = bytes.len() as u64;
         Ok(Box::new(Data { bytes, bad: &[], holes: &[], place: 0, len }))
     }
+}
+
+/// Reads folders, records, attributes, links, streams and the beginnings and ends of files of a
+/// filesystem that nobody vouches for, at most `files_max` of them and `bytes_max` bytes of each,
+/// and tells how many there were.
+///
+/// # Panics
+/// When an answer is not what [`Filesystem`] promises, whatever is on the volume: a name that is
+/// none, a hole behind the end.
+pub fn read_all(filesystem: &dyn Filesystem, files_max: usize, bytes_max: u64) -> usize {
+    let mut found = HashSet::new();
+    let mut todo = vec![filesystem.root()];
+    while let Some(id) = todo.pop() {
+        if found.len() == files_max || !found.insert(id) {
+            continue;
+        }
+        let _ = filesystem.attributes(id);
+        let _ = filesystem.link_target(id);
+        for stream in filesystem.streams(id).unwrap_or_default().into_iter().take(8) {
+            if let Ok(data) = filesystem.open_stream(id, &stream.name) {
+                read_ends(&*data, bytes_max);
+            }
+        }
+        let Ok(metadata) = filesystem.metadata(id) else { continue };
+        if metadata.file_type == FileType::Folder {
+            let _ = filesystem.entries(id, Job::silent(), &mut |entry| {
+                let name = &entry.name;
+                assert!(!name.is_empty() && name.len() <= NAME_BYTES_MAX, "{entry:?}");
+                assert!(name != b"." && name != b"..", "{entry:?}");
+                assert!(!name.contains(&b'/') && !name.contains(&0), "{entry:?}");
+                todo.push(entry.id);
+                match todo.len() < 4 * files_max {
+                    true => ControlFlow::Continue(()),
+                    false => ControlFlow::Break(()),
+                }
+            });
+            let _ = filesystem.lookup(id, b"file7", Job::silent());
+        }
+        if let Ok(data) = filesystem.open(id) {
+            read_ends(&*data, bytes_max);
+        }
+    }
+    found.len()
+}
+
+fn read_ends(data: &dyn FileData, bytes_max: u64) {
+    let _ = data.extents();
+    let len = usize::try_from(data.len().min(bytes_max)).expect("memory for it");
+    let mut buffer = vec![0; len];
+    let _ = data.read_exact_at(&mut buffer, 0);
+    for hole in data.holes(Extent::new(0, data.len())).unwrap_or_default() {
+        assert!(hole.end() <= data.len() && !hole.is_empty(), "{hole:?} of {}", data.len());
+    }
+    let end = &mut buffer[..len.min(100)];
+    let _ = data.read_exact_at(end, data.len() - end.len() as u64);
 }

@@ -1,6 +1,6 @@
 //! Everything a reader says about the files of a volume, and everything the kernel says.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use aiv_filesystems::{
     Error, FileData, FileId, FileType, Filesystem, Timestamp, open_filesystem, recognise,
 };
+use aiv_testkit::files::read_all;
 use aiv_volume_io::{Extent, Job, ReadAt};
 use sha2::{Digest, Sha256};
 
@@ -250,49 +251,7 @@ pub(crate) fn assert_same(ours: &Tree, theirs: &Tree) {
 /// Reads all that can be read of a volume nobody vouches for, as far as a budget goes, and tells
 /// how many files there were. No content may make this panic, or last.
 pub(crate) fn exhaust(volume: Arc<dyn ReadAt>) -> usize {
-    const FILES_MAX: usize = 2000;
-    const BYTES_MAX: u64 = 1 << 20;
-    let Ok(filesystem) = opened(volume) else { return 0 };
-    let mut found = HashMap::new();
-    let mut todo = vec![filesystem.root()];
-    while let Some(id) = todo.pop() {
-        if found.len() == FILES_MAX || found.insert(id, ()).is_some() {
-            continue;
-        }
-        let _ = filesystem.attributes(id);
-        let _ = filesystem.link_target(id);
-        for stream in filesystem.streams(id).unwrap_or_default().into_iter().take(8) {
-            if let Ok(data) = filesystem.open_stream(id, &stream.name) {
-                read_some(&*data, BYTES_MAX);
-            }
-        }
-        let Ok(metadata) = filesystem.metadata(id) else { continue };
-        if metadata.file_type == FileType::Folder {
-            let _ = filesystem.entries(id, Job::silent(), &mut |entry| {
-                todo.push(entry.id);
-                match todo.len() < 4 * FILES_MAX {
-                    true => ControlFlow::Continue(()),
-                    false => ControlFlow::Break(()),
-                }
-            });
-            let _ = filesystem.lookup(id, b"file7", Job::silent());
-        }
-        if let Ok(data) = filesystem.open(id) {
-            read_some(&*data, BYTES_MAX);
-        }
-    }
-    found.len()
-}
-
-fn read_some(data: &dyn FileData, bytes_max: u64) {
-    let _ = data.extents();
-    let len = data.len().min(bytes_max);
-    let mut buffer = vec![0; usize::try_from(len).unwrap()];
-    let _ = data.read_exact_at(&mut buffer, 0);
-    let _ = data.holes(Extent::new(0, data.len()));
-    let from = data.len().saturating_sub(100);
-    let end = &mut buffer[..usize::try_from(data.len().min(100).min(len)).unwrap()];
-    let _ = data.read_exact_at(end, from);
+    opened(volume).map_or(0, |filesystem| read_all(&*filesystem, 2000, 1 << 20))
 }
 
 /// The names in a folder that can be read, whatever cannot.
