@@ -89,24 +89,11 @@ impl<'b> Iterator for Entries<'b> {
             if name.is_empty() || !(self.any_bytes || is_plain) {
                 return Some(Err(BAD_NAME));
             }
-            let kind = if self.has_kinds { kind_of(kind) } else { None };
+            let kind = if self.has_kinds { FileType::of_entry(kind) } else { None };
             return Some(Ok(Entry { inode, kind, name }));
         }
         None
     }
-}
-
-fn kind_of(kind: u8) -> Option<FileType> {
-    Some(match kind {
-        1 => FileType::File,
-        2 => FileType::Folder,
-        3 => FileType::CharDevice,
-        4 => FileType::BlockDevice,
-        5 => FileType::Pipe,
-        6 => FileType::Socket,
-        7 => FileType::Link,
-        _ => return None,
-    })
 }
 
 /// What the last entry of a block says its checksum is, if it is one that does. Blocks of an index

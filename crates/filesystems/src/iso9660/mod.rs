@@ -230,14 +230,11 @@ impl Found {
         if self.record.is_folder {
             return FileType::Folder;
         }
-        match self.posix.mode.map(|mode| mode & 0o170_000) {
-            None | Some(0o100_000) => FileType::File,
-            Some(0o120_000) => FileType::Link,
-            Some(0o020_000) => FileType::CharDevice,
-            Some(0o060_000) => FileType::BlockDevice,
-            Some(0o010_000) => FileType::Pipe,
-            Some(0o140_000) => FileType::Socket,
-            Some(_) => FileType::Unknown,
+        // A record that is no folder is none, whatever its mode says.
+        match self.posix.mode.map(FileType::of_mode) {
+            None => FileType::File,
+            Some(FileType::Folder) => FileType::Unknown,
+            Some(file_type) => file_type,
         }
     }
 

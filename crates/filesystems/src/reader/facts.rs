@@ -39,6 +39,37 @@ pub enum FileType {
     Unknown,
 }
 
+impl FileType {
+    /// What the upper bits of a mode of POSIX say.
+    pub(crate) const fn of_mode(mode: u32) -> Self {
+        match mode & 0o170_000 {
+            0o010_000 => Self::Pipe,
+            0o020_000 => Self::CharDevice,
+            0o040_000 => Self::Folder,
+            0o060_000 => Self::BlockDevice,
+            0o100_000 => Self::File,
+            0o120_000 => Self::Link,
+            0o140_000 => Self::Socket,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// What the number beside a name says, where filesystems of Linux keep one; all of them count
+    /// alike.
+    pub(crate) const fn of_entry(number: u8) -> Option<Self> {
+        Some(match number {
+            1 => Self::File,
+            2 => Self::Folder,
+            3 => Self::CharDevice,
+            4 => Self::BlockDevice,
+            5 => Self::Pipe,
+            6 => Self::Socket,
+            7 => Self::Link,
+            _ => return None,
+        })
+    }
+}
+
 /// A point in time as a filesystem keeps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp {

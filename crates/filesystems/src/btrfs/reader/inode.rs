@@ -30,7 +30,7 @@ impl Inode {
             return None;
         }
         let (mode, flags) = (le32(item, 52), le64(item, 64));
-        let file_type = type_of(mode);
+        let file_type = FileType::of_mode(mode);
         let mut metadata = Metadata::of(file_type);
         metadata.len = le64(item, 16);
         metadata.allocated = Some(le64(item, 24));
@@ -52,19 +52,6 @@ impl Inode {
         // Older kernels left it zero.
         metadata.created = Some(time(item, 148)).filter(|time| time.seconds != 0);
         Some(Self { root, metadata, is_unchecked: flags & NO_CHECKSUMS != 0 })
-    }
-}
-
-fn type_of(mode: u32) -> FileType {
-    match mode >> 12 {
-        0o01 => FileType::Pipe,
-        0o02 => FileType::CharDevice,
-        0o04 => FileType::Folder,
-        0o06 => FileType::BlockDevice,
-        0o10 => FileType::File,
-        0o12 => FileType::Link,
-        0o14 => FileType::Socket,
-        _ => FileType::Unknown,
     }
 }
 

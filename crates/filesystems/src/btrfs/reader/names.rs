@@ -67,20 +67,11 @@ impl Record<'_> {
         let is_sound =
             self.target.kind == kind::INODE_ITEM && self.value.is_empty() && is_name(self.name);
         let id = FileId { space, number: self.target.object };
-        is_sound.then(|| Entry { name: self.name.to_vec(), id, file_type: self.file_type() })
-    }
-
-    fn file_type(&self) -> Option<FileType> {
-        match self.kind {
-            1 => Some(FileType::File),
-            2 => Some(FileType::Folder),
-            3 => Some(FileType::CharDevice),
-            4 => Some(FileType::BlockDevice),
-            5 => Some(FileType::Pipe),
-            6 => Some(FileType::Socket),
-            7 => Some(FileType::Link),
-            _ => None,
-        }
+        is_sound.then(|| Entry {
+            name: self.name.to_vec(),
+            id,
+            file_type: FileType::of_entry(self.kind),
+        })
     }
 }
 

@@ -17,16 +17,7 @@ pub(super) fn extra_len(raw: &[u8]) -> usize {
 pub(super) fn of(node: &Node, superblock: &Superblock) -> Metadata {
     let (inode, raw) = (&node.inode, node.raw.as_slice());
     let mode = le16(raw, 0x0);
-    let file_type = match mode >> 12 {
-        0x1 => FileType::Pipe,
-        0x2 => FileType::CharDevice,
-        0x4 => FileType::Folder,
-        0x6 => FileType::BlockDevice,
-        0x8 => FileType::File,
-        0xa => FileType::Link,
-        0xc => FileType::Socket,
-        _ => FileType::Unknown,
-    };
+    let file_type = FileType::of_mode(mode.into());
     let number =
         |low: usize, high: usize| u32::from(le16(raw, high)) << 16 | u32::from(le16(raw, low));
     let is_device = matches!(file_type, FileType::CharDevice | FileType::BlockDevice);

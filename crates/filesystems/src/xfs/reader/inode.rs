@@ -14,8 +14,6 @@ const CORE_LEN: usize = 100;
 const CORE_LEN_3: usize = 176;
 const CRC_AT: usize = 100;
 
-const TYPE: u16 = 0o170_000;
-
 const FLAG_REALTIME: u16 = 1 << 0;
 const FLAG_IMMUTABLE: u16 = 1 << 3;
 const FLAG_APPEND: u16 = 1 << 4;
@@ -116,16 +114,7 @@ impl Inode {
     }
 
     pub(super) fn file_type(&self) -> FileType {
-        match be16(&self.bytes, 2) & TYPE {
-            0o100_000 => FileType::File,
-            0o040_000 => FileType::Folder,
-            0o120_000 => FileType::Link,
-            0o020_000 => FileType::CharDevice,
-            0o060_000 => FileType::BlockDevice,
-            0o010_000 => FileType::Pipe,
-            0o140_000 => FileType::Socket,
-            _ => FileType::Unknown,
-        }
+        FileType::of_mode(be16(&self.bytes, 2).into())
     }
 
     /// Where a fork keeps what it has; `None` where a file has no attributes.

@@ -39,20 +39,6 @@ impl Name<'_> {
     }
 }
 
-/// `XFS_DIR3_FT_*`.
-fn type_of(number: u8) -> Option<FileType> {
-    Some(match number {
-        1 => FileType::File,
-        2 => FileType::Folder,
-        3 => FileType::CharDevice,
-        4 => FileType::BlockDevice,
-        5 => FileType::Pipe,
-        6 => FileType::Socket,
-        7 => FileType::Link,
-        _ => return None,
-    })
-}
-
 /// The names of a folder in its inode: count, count of long numbers, the folder it is in; then
 /// for each length, two bytes, name, type, number.
 pub(super) struct ShortNames<'a> {
@@ -93,7 +79,7 @@ impl<'a> ShortNames<'a> {
             8 => be64(number, 0),
             _ => be32(number, 0).into(),
         };
-        Some(Name { name, inode, file_type: kind.first().copied().and_then(type_of) })
+        Some(Name { name, inode, file_type: kind.first().copied().and_then(FileType::of_entry) })
     }
 }
 
@@ -157,7 +143,7 @@ impl<'a> NameBlock<'a> {
         if usize::from(be16(entry, len - 2)) != at {
             return None;
         }
-        let kind = if self.has_types { type_of(entry[9 + name_len]) } else { None };
+        let kind = if self.has_types { FileType::of_entry(entry[9 + name_len]) } else { None };
         let name = &entry[9..9 + name_len];
         Some((Some(Name { name, inode: be64(entry, 0), file_type: kind }), at + len))
     }
