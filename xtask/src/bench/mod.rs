@@ -4,7 +4,7 @@
 //! Tools take turns, so that a slow minute of the machine hits all of them, and medians of the
 //! rounds are compared. What a tool restores is compared with the disk each time.
 
-mod build;
+pub(crate) mod build;
 mod disk;
 mod files;
 mod increments;
