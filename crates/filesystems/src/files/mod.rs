@@ -5,11 +5,18 @@
 //! ([`Matching::Nothing`]), and a file of which anything is shared, special or not understood is
 //! kept ([`KeptFile`]).
 
+mod names;
+mod owners;
 mod patterns;
 
 use aiv_volume_io::{Extent, Job, ReadAt};
 
-use crate::{FilesystemKind, MapNote, Recognised, Result, UsedMap, ext, lvm, ntfs};
+use crate::stop::Stop;
+use crate::{
+    Error, FilesystemKind, MapNote, Recognised, Result, UsedMap, exfat, ext, fat, lvm, ntfs,
+};
+pub(crate) use names::Walk;
+pub(crate) use owners::{Owners, is_swap_signature};
 pub(crate) use patterns::any_matches;
 pub use patterns::{BadPattern, Pattern, fold};
 
@@ -202,8 +209,28 @@ pub(crate) fn find_files_in(
             ext::find_files(volume, used, patterns, job)
         }
         FilesystemKind::Ntfs => ntfs::find_files(volume, used, patterns, job),
+        kind @ (FilesystemKind::Fat12 | FilesystemKind::Fat16 | FilesystemKind::Fat32) => {
+            fat::find_files(volume, kind, used, patterns, job)
+        }
+        FilesystemKind::ExFat => exfat::find_files(volume, used, patterns, job),
         FilesystemKind::Lvm2Member => lvm::find_files(volume, patterns, depth, job),
         kind => nothing(NothingReason::NoFiles { kind }),
+    }
+}
+
+impl Matching {
+    /// What the caller of the crate gets to see.
+    pub(crate) fn answer(read: std::result::Result<MatchingFiles, Stop>) -> Result<Self> {
+        match read {
+            Ok(files) => Ok(Self::Files(files)),
+            Err(Stop::Whole(reason)) => {
+                Ok(Self::Nothing { reason: NothingReason::Damaged { what: reason.to_string() } })
+            }
+            Err(Stop::Failed(Error::Damaged { what, .. } | Error::Unsupported { what })) => {
+                Ok(Self::Nothing { reason: NothingReason::Damaged { what } })
+            }
+            Err(Stop::Failed(error)) => Err(error),
+        }
     }
 }
 
