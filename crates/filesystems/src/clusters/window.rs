@@ -35,7 +35,11 @@ impl Window {
     ///
     /// # Errors
     /// [`Error::Damaged`] behind the end of the table, [`Error::Io`] when the medium fails.
-    pub(crate) fn get<const N: usize>(&mut self, volume: &VolumeOf<'_>, offset: u64) -> Result<[u8; N]> {
+    pub(crate) fn get<const N: usize>(
+        &mut self,
+        volume: &VolumeOf<'_>,
+        offset: u64,
+    ) -> Result<[u8; N]> {
         if offset.saturating_add(N as u64) > self.table.len {
             return Err(Error::damaged("a cluster has no entry in the table", None));
         }

@@ -13,9 +13,9 @@ use aiv_volume_io::{Extent, Job, ReadAt};
 
 use crate::stop::Stop;
 use crate::{
-    Error, FilesystemKind, MapNote, Recognised, Result, UsedMap, exfat, ext, fat, lvm, ntfs,
+    Error, FilesystemKind, MapNote, Recognised, Result, UsedMap, exfat, ext, fat, lvm, ntfs, xfs,
 };
-pub(crate) use names::Walk;
+pub(crate) use names::{Candidate, Walk};
 pub(crate) use owners::{Owners, is_swap_signature};
 pub(crate) use patterns::any_matches;
 pub use patterns::{BadPattern, Pattern, fold};
@@ -212,6 +212,7 @@ pub(crate) fn find_files_in(
         kind @ (FilesystemKind::Fat12 | FilesystemKind::Fat16 | FilesystemKind::Fat32) => {
             fat::find_files(volume, kind, used, patterns, job)
         }
+        FilesystemKind::Xfs => xfs::find_files(volume, used, patterns, job),
         FilesystemKind::ExFat => exfat::find_files(volume, used, patterns, job),
         FilesystemKind::Lvm2Member => lvm::find_files(volume, patterns, depth, job),
         kind => nothing(NothingReason::NoFiles { kind }),

@@ -5,9 +5,7 @@ use std::ops::ControlFlow;
 
 use aiv_volume_io::Job;
 
-use super::{
-    FILES_MAX, KeptReason, MatchingFiles, PATH_BYTES_MAX, Pattern, any_matches, fold,
-};
+use super::{FILES_MAX, KeptReason, MatchingFiles, PATH_BYTES_MAX, Pattern, any_matches, fold};
 use crate::{Entry, Error, FileId, FileType, Filesystem, Result};
 
 /// Folders in folders: what is deeper is kept. No system call takes such a path.
@@ -172,8 +170,7 @@ impl<'a> Walk<'a> {
         }
         let path = folder.shown.iter().map(String::as_str).chain([name]);
         let path = path.collect::<Vec<_>>().join("/");
-        if self.names.candidates.len() == FILES_MAX
-            || self.path_bytes + path.len() > PATH_BYTES_MAX
+        if self.names.candidates.len() == FILES_MAX || self.path_bytes + path.len() > PATH_BYTES_MAX
         {
             self.answer.keep(path, KeptReason::TooMany);
             return;

@@ -16,8 +16,8 @@ use super::stream::Disk;
 use super::used::geometry;
 use crate::Result;
 use crate::files::{
-    FILES_MAX, FileExtents, KeptReason, Matching, MatchingFiles, PATH_BYTES_MAX,
-    PIECES_MAX, Pattern, fold,
+    FILES_MAX, FileExtents, KeptReason, Matching, MatchingFiles, PATH_BYTES_MAX, PIECES_MAX,
+    Pattern, fold,
 };
 use crate::stop::Stop;
 

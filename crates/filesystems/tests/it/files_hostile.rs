@@ -15,6 +15,7 @@ use crate::fat_tools::{fill_fat, mkfs_fat};
 use crate::lvm_tools::Lvm;
 use crate::ntfs_tools::{mkntfs, mount};
 use crate::tools::{Mounted, Volume, noise};
+use crate::xfs_tools;
 
 fn fill(root: &Path) {
     fs::create_dir_all(root.join("a/b/c")).unwrap();
@@ -148,6 +149,13 @@ fn changed_exfat_gives_nothing_away() {
         fill_exfat(&volume, MIB);
         attack(&volume, Sums::ExFat, 1000);
     }
+}
+
+#[test]
+fn changed_xfs_gives_nothing_away() {
+    let volume = xfs_tools::mkfs(32 * MIB, "-m rmapbt=1 -b size=1024 -d agcount=2");
+    fill(Mounted::new(&volume, xfs_tools::MOUNT).path());
+    attack(&volume, Sums::Xfs, 700);
 }
 
 #[test]

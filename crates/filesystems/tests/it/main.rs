@@ -64,6 +64,7 @@ mod reader_tools;
 mod recognition;
 mod swap;
 mod tools;
+mod xfs_files;
 mod xfs_forge;
 mod xfs_frozen;
 mod xfs_hostile;

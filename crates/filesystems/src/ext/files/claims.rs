@@ -10,9 +10,7 @@ use super::super::superblock::{SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE};
 use super::walk::Names;
 use super::{Filesystem, NoFiles};
 use crate::Error;
-use crate::files::{
-    FileExtents, KeptReason, MatchingFiles, PIECES_MAX, is_swap_signature,
-};
+use crate::files::{FileExtents, KeptReason, MatchingFiles, PIECES_MAX, is_swap_signature};
 
 /// A candidate, and what was found against it.
 struct Owner {

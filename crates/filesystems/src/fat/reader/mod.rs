@@ -109,7 +109,10 @@ impl<'v> Fat<'v> {
     }
 
     /// Where a chain lies on the volume.
-    pub(in crate::fat) fn extents<'c>(&self, chain: &'c Chain) -> impl Iterator<Item = Extent> + use<'c, '_> {
+    pub(in crate::fat) fn extents<'c>(
+        &self,
+        chain: &'c Chain,
+    ) -> impl Iterator<Item = Extent> + use<'c, '_> {
         let cluster_size = u64::from(self.geometry.cluster_size);
         chain.runs.iter().map(move |run| {
             Extent::new(self.geometry.offset_of(run.first), u64::from(run.count) * cluster_size)

@@ -83,7 +83,12 @@ pub(super) fn has(geometry: &Geometry, cluster: u32) -> bool {
     cluster >= FIRST_CLUSTER && cluster - FIRST_CLUSTER < geometry.clusters
 }
 
-fn step(window: &mut Window, volume: &VolumeOf<'_>, geometry: &Geometry, cluster: u32) -> Result<Step> {
+fn step(
+    window: &mut Window,
+    volume: &VolumeOf<'_>,
+    geometry: &Geometry,
+    cluster: u32,
+) -> Result<Step> {
     let marks = Marks::of(geometry.width);
     let value = entry(window, volume, geometry, cluster)? & marks.mask;
     Ok(match value {
@@ -93,7 +98,12 @@ fn step(window: &mut Window, volume: &VolumeOf<'_>, geometry: &Geometry, cluster
     })
 }
 
-fn entry(window: &mut Window, volume: &VolumeOf<'_>, geometry: &Geometry, cluster: u32) -> Result<u32> {
+fn entry(
+    window: &mut Window,
+    volume: &VolumeOf<'_>,
+    geometry: &Geometry,
+    cluster: u32,
+) -> Result<u32> {
     let index = u64::from(cluster);
     match geometry.width {
         Width::Fat12 => {

@@ -60,12 +60,14 @@ pub(super) struct Fork {
     pub(super) owner: u64,
     /// Ascending and disjoint, inside groups.
     pub(super) runs: Vec<Run>,
+    /// Byte offsets of the blocks of their tree, where they have one.
+    pub(super) tree_blocks: Vec<u64>,
 }
 
 impl Fork {
     /// Reads the extents of a fork that has any.
     pub(super) fn read(layout: &Layout<'_>, place: Place<'_>, owner: u64) -> Result<Self> {
-        let mut fork = Self { owner, runs: Vec::new() };
+        let mut fork = Self { owner, runs: Vec::new(), tree_blocks: Vec::new() };
         let (Place::Extents { extents, .. } | Place::Tree { extents, .. }) = place else {
             return Err(fork.damaged("has no extents", None));
         };
@@ -122,6 +124,7 @@ impl Fork {
             };
             let at = layout.read(&mut block, offset, "read extent tree")?;
             let header = self.check_block(layout, &block, at, level)?;
+            self.tree_blocks.push(offset);
             if level > 0 {
                 todo.extend(self.children(&block, header, level, Some(offset))?);
             } else {

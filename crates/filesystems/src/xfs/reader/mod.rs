@@ -31,6 +31,7 @@ mod inode_item;
 mod layout;
 mod link;
 mod names;
+mod owned;
 mod replay;
 mod superblock;
 
@@ -48,6 +49,7 @@ use fork::{Fork, Place};
 use index::Search;
 use inode::{Inode, Which};
 use layout::Layout;
+pub(crate) use owned::find as find_files;
 
 /// Opens the filesystem on a volume.
 pub(crate) fn open<'v>(volume: VolumeOf<'v>, job: Job<'_>) -> Result<Box<dyn Filesystem + 'v>> {

@@ -103,7 +103,8 @@ impl ReadAt for Overlaid<'_> {
 /// The same filesystem after its log is replayed.
 pub(super) fn laid_over(layout: Layout<'_>, overlay: Overlay) -> Layout<'_> {
     let overlay = Arc::new(overlay);
-    let volume = VolumeOf::new(Arc::new(Overlaid { below: layout.volume, overlay: overlay.clone() }));
+    let volume =
+        VolumeOf::new(Arc::new(Overlaid { below: layout.volume, overlay: overlay.clone() }));
     Layout { volume, shape: layout.shape, overlay: Some(overlay) }
 }
 

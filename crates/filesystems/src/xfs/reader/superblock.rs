@@ -194,10 +194,7 @@ pub(super) fn shape(sector: &[u8], source: Source) -> Result<Shape> {
 }
 
 /// The filesystem by the first copy of the superblock that leads to a root folder.
-fn from_copy<'v>(
-    mut volume: VolumeOf<'v>,
-    job: Job<'_>,
-) -> Result<Option<(Layout<'v>, Vec<u8>)>> {
+fn from_copy<'v>(mut volume: VolumeOf<'v>, job: Job<'_>) -> Result<Option<(Layout<'v>, Vec<u8>)>> {
     for start in group_starts(&volume) {
         job.check()?;
         let Ok(found) = sector(&volume, start) else { continue };
