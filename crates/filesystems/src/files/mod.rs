@@ -13,10 +13,11 @@ use aiv_volume_io::{Extent, Job, ReadAt};
 
 use crate::stop::Stop;
 use crate::{
-    Error, FilesystemKind, MapNote, Recognised, Result, UsedMap, exfat, ext, fat, lvm, ntfs, xfs,
+    Error, FilesystemKind, MapNote, Recognised, Result, UsedMap, btrfs, exfat, ext, fat, lvm, ntfs,
+    xfs,
 };
-pub(crate) use names::{Candidate, Walk};
-pub(crate) use owners::{Owners, is_swap_signature};
+pub(crate) use names::{Candidate, Names, Walk};
+pub(crate) use owners::{Owners, PAGE, is_swap_signature};
 pub(crate) use patterns::any_matches;
 pub use patterns::{BadPattern, Pattern, fold};
 
@@ -117,6 +118,9 @@ pub enum KeptReason {
     /// Something else uses the same blocks.
     #[error("it shares blocks with something else: check the filesystem")]
     Shared,
+    /// Other files, or snapshots, have all of its blocks as well.
+    #[error("other files or snapshots share all of its data")]
+    Common,
     /// Its record contradicts itself.
     #[error("its record is not understood: {0}")]
     NotUnderstood(&'static str),
@@ -212,6 +216,7 @@ pub(crate) fn find_files_in(
         kind @ (FilesystemKind::Fat12 | FilesystemKind::Fat16 | FilesystemKind::Fat32) => {
             fat::find_files(volume, kind, used, patterns, job)
         }
+        FilesystemKind::Btrfs => btrfs::find_files(volume, used, patterns, job),
         FilesystemKind::Xfs => xfs::find_files(volume, used, patterns, job),
         FilesystemKind::ExFat => exfat::find_files(volume, used, patterns, job),
         FilesystemKind::Lvm2Member => lvm::find_files(volume, patterns, depth, job),

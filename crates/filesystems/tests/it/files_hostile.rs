@@ -9,6 +9,7 @@ use aiv_testkit::Random;
 use aiv_testkit::mutants::{Changes, Mutated, Sums, changes, total_len};
 use aiv_volume_io::{Extent, ExtentSet, Job, MemDisk, ReadAt};
 
+use crate::btrfs_tools;
 use crate::exfat_tools::{fill_exfat, mkfs_exfat};
 use crate::ext_tools::{MIB, mke2fs};
 use crate::fat_tools::{fill_fat, mkfs_fat};
@@ -156,6 +157,15 @@ fn changed_xfs_gives_nothing_away() {
     let volume = xfs_tools::mkfs(32 * MIB, "-m rmapbt=1 -b size=1024 -d agcount=2");
     fill(Mounted::new(&volume, xfs_tools::MOUNT).path());
     attack(&volume, Sums::Xfs, 700);
+}
+
+#[test]
+fn changed_btrfs_gives_nothing_away() {
+    for options in ["-M -n 4096", "-m single -n 4096 -O ^skinny-metadata"] {
+        let volume = btrfs_tools::mkfs(48 * MIB, options);
+        fill(Mounted::new(&volume, btrfs_tools::MOUNT).path());
+        attack(&volume, Sums::Btrfs, 500);
+    }
 }
 
 #[test]

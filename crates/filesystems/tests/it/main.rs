@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod btrfs_extents;
+mod btrfs_files;
 mod btrfs_forge;
 mod btrfs_histories;
 mod btrfs_hostile;

@@ -87,10 +87,16 @@ fn read(
     let mut all = Owners::new(superblock.geometry.block_size);
     for owner in claims.owners {
         all.begin(owner.path, owner.len).fault = owner.fault;
+        let mut is_common = !owner.pieces.is_empty();
         for piece in owner.pieces {
             all.front(piece);
-            let place = Extent::new(piece.physical, piece.len);
-            trees.shared.gaps_within(place).into_iter().for_each(|own| all.extent(own));
+            for own in trees.shared.gaps_within(Extent::new(piece.physical, piece.len)) {
+                is_common = false;
+                all.extent(own);
+            }
+        }
+        if is_common {
+            all.fault(KeptReason::Common);
         }
     }
     all.tell(volume, used, &mut answer, job)?;
