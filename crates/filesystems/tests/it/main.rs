@@ -40,6 +40,7 @@ mod files_hostile;
 mod hostile;
 mod hostile_fat;
 mod iso_reader;
+mod luks;
 mod lvm_hostile;
 mod lvm_inside;
 mod lvm_maps;
