@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aiv_browse::{
-    Disk, File, FileData, FileType, Filter, Found, Links, Path as FilePath, Pattern, Place, Step,
-    Trouble, Walk,
+    Disk, File, FileData, FileType, Filter, Found, Links, LuksKeys, Path as FilePath, Pattern,
+    Place, Step, Trouble, Walk,
 };
 use aiv_chain::{
     Checked, Depth, Folder, Keys, Trust, VerifyOptions, find_set, locate_image_keyed,
@@ -64,7 +64,8 @@ impl Outside {
             Work::Open { what } => {
                 // What was open makes room first.
                 self.opened = None;
-                let opened = open_disk(&*self.world, &what, keys, job)?;
+                let luks = LuksKeys::none();
+                let opened = open_disk(&*self.world, &what, keys, &luks, job)?;
                 let facts = DiskFacts::of(&opened.disk, opened.point.is_some());
                 self.opened = Some(opened);
                 Ok(Answer::Disk(facts))
@@ -92,7 +93,8 @@ impl Outside {
             }
             Work::Extract { path, to } => self.extract(path, &to, job),
             Work::Compare { old, new } => {
-                let open = |what: &Path| open_disk(&*self.world, what, keys, job);
+                let luks = LuksKeys::none();
+                let open = |what: &Path| open_disk(&*self.world, what, keys, &luks, job);
                 let compared =
                     compare_disks(&open(&old)?, &open(&new)?, &FilePath::default(), job)?;
                 Ok(Answer::Differences(Differences::of(&compared, FILES_MAX)))

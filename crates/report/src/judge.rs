@@ -30,6 +30,10 @@ const DAMAGED: Verdict = Verdict {
 };
 /// The code of what a key would open.
 pub const LOCKED: &str = "locked";
+/// The code of an encrypted volume inside of a disk, for which nothing was given.
+pub const VOLUME_LOCKED: &str = "volume_locked";
+/// The code of one that what was given does not open.
+pub const VOLUME_WRONG_KEY: &str = "volume_wrong_key";
 const DISK_FULL: &str = "disk_full";
 
 const fn failed(code: &'static str, hint: &'static str) -> Option<Verdict> {

@@ -11,7 +11,7 @@ use crate::secrets::SecretFiles;
 use crate::session::Session;
 
 /// How often somebody may mistype a passphrase.
-const TRIES: u32 = 3;
+pub(crate) const TRIES: u32 = 3;
 
 /// Chains that were opened, and what opened them.
 #[derive(Debug)]

@@ -43,6 +43,7 @@ mod hostile;
 mod hostile_fat;
 mod iso_reader;
 mod left_out;
+mod luks;
 mod lvm_hostile;
 mod lvm_inside;
 mod lvm_maps;
