@@ -104,7 +104,7 @@ impl BackupPlan {
         if options.sectors == Sectors::All && !options.exclude.is_empty() {
             return Err(Refusal::ExcludeFromAll.into());
         }
-        if options.seal.is_some() && (options.split.is_some() || options.parity) {
+        if options.seal.is_some() && options.split.is_some() {
             return Err(Refusal::KeyedInParts.into());
         }
         let mut notes = Vec::new();

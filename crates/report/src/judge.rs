@@ -166,7 +166,7 @@ fn judge_backup(error: &aiv_backup_engine::Error) -> Option<Verdict> {
             refused("split_size", "nothing was written: give a larger size with --split")
         }
         Error::Refused(Refusal::KeyedInParts) => {
-            refused("sealed_parts", "leave out --split and --parity, or --seal and --authenticate")
+            refused("sealed_parts", "leave out --split, or --seal and --authenticate")
         }
         Error::Refused(Refusal::WithoutKey) => refused(
             "set_has_key",

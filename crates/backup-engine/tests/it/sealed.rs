@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use aiv_backup_engine::{BackupOptions, Basis, Error, Hedge, Mode, Refusal, SealOptions};
 use aiv_chain::{Folder, Keys, Protection, Trust, View, change_slots};
-use aiv_image_format::{ChainKey, Digest, Image};
+use aiv_image_format::{ChainKey, Depth, Digest, Image};
 use aiv_keys::{KeyArea, KeyFile, NewSlot, Way};
 use aiv_testkit::MemStorage;
 use aiv_testkit::disks::Content;
@@ -262,5 +262,23 @@ fn a_new_image_gets_the_newest_slots_that_any_image_of_the_chain_has() {
         let [a, b] = image.slot_copies().unwrap().unwrap();
         let newest = changed.area.to_bytes();
         assert!(*a == *newest && *b == *newest, "{basis:?}: not those of {first}");
+    }
+}
+
+#[test]
+fn images_with_a_key_have_parity_where_it_is_asked_for_and_are_proven_with_and_without_the_key() {
+    for mode in [Mode::Sealed, Mode::Authenticated] {
+        let storage = MemStorage::new();
+        for (n, opened) in [(1, &[][..]), (2, &[1])] {
+            let mut options = BackupOptions { parity: true, verify: true, ..sealed(1, opened) };
+            seal(&mut options).mode = Some(mode);
+            let report = try_backup(&disk(n), &storage, options, n.try_into().unwrap()).unwrap();
+            for keys in [Keys::none(), Keys::of(key(1))] {
+                let image = Image::open_with(storage.open(&report.image).unwrap(), &keys).unwrap();
+                assert!(image.superblock().features.has_data_parity());
+                let found = image.verify(Depth::Data, Job::silent()).unwrap();
+                assert!(found.is_sound(), "{mode:?}: {:?}", found.damage);
+            }
+        }
     }
 }

@@ -91,7 +91,7 @@ impl ConsolidationPlan {
     /// be restored before still can be, and another consolidation goes on from there.
     ///
     /// # Errors
-    /// Before anything is written: [`Error::KeyedInParts`] for parity or segments of images with
+    /// Before anything is written: [`Error::KeyedInParts`] for segments of images with
     /// a key, [`Error::NotRestorable`] when that key was not given, also for images that are only
     /// authenticated. [`Error::Busy`] when somebody else merges or copies images of the set, [`Error::NoSpace`],
     /// [`Error::Changed`] when the folder is no longer what was planned for, [`Error::InDoubt`]

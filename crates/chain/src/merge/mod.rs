@@ -313,7 +313,7 @@ impl Merge<'_> {
 /// Refuses what no image with a key can be.
 pub(crate) fn check_parts(protection: Protection, options: &MergeOptions) -> Result<()> {
     match protection.key() {
-        Some(_) if options.parity || options.split.is_some() => Err(Error::KeyedInParts),
+        Some(_) if options.split.is_some() => Err(Error::KeyedInParts),
         _ => Ok(()),
     }
 }

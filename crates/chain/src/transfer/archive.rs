@@ -38,7 +38,7 @@ pub struct ArchiveReport {
 /// the same point with the same state; nothing is removed.
 ///
 /// # Errors
-/// [`Error::KeyedInParts`] for parity or segments of an image with a key, [`Error::NotRestorable`]
+/// [`Error::KeyedInParts`] for segments of an image with a key, [`Error::NotRestorable`]
 /// when that key was not given, also for one that is only authenticated.
 /// [`Error::Busy`], [`Error::NoSpace`], [`Error::NotRestorable`] and [`Error::Image`] when the
 /// chain of the point cannot be read, [`Error::ReadBack`], [`Error::Io`], [`Error::Canceled`].

@@ -126,8 +126,7 @@ impl<'f> ImageWriter<'f> {
     /// [`SessionTag::hedged`].
     ///
     /// # Errors
-    /// As [`ImageWriter::create`]; [`Error::Misuse`] for key slots of a wrong size, and for a key
-    /// together with segments or parity over the pieces.
+    /// As [`ImageWriter::create`]; [`Error::Misuse`] for key slots of a wrong size.
     pub fn create_with(
         file: Box<dyn AppendFile + 'f>,
         mut superblock: Superblock,

@@ -19,6 +19,7 @@ mod increment_checkpoints;
 mod increment_damage;
 mod increments;
 mod index_shapes;
+mod keyed_parity;
 mod lying_parents;
 mod memory;
 mod meta;

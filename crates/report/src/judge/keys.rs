@@ -25,7 +25,7 @@ const AGE_UNKNOWN: Verdict = Verdict {
 const MERGED_IN_PARTS: Verdict = Verdict {
     code: "sealed_parts",
     exit: Exit::Refused,
-    hint: "nothing was written: leave out --split and --parity",
+    hint: "nothing was written: leave out --split",
 };
 
 /// For a move that would have to tell two locked files apart.
