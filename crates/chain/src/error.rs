@@ -91,9 +91,6 @@ pub enum Error {
         /// Bytes that would do.
         needed: u64,
     },
-    /// A key, and segments: the format has no such images yet.
-    #[error("an image with a key is not split")]
-    KeyedInParts,
     /// What is to be moved is there already, locked and as another file: only the key tells whether
     /// it is the same. Nothing was removed.
     #[error(

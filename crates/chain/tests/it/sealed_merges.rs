@@ -6,6 +6,7 @@ use aiv_chain::{
     ConsolidateOptions, ConsolidationPlan, Error, Keep, MergeOptions, PointState, Set,
     VerifyOptions, View, archive, archive_as, change_slots, verify_folder_keyed,
 };
+use aiv_image_format::limits::SEGMENT_BYTES_MIN;
 use aiv_image_format::{
     ChainKey, Compression, Depth, Digest, Error as ImageError, Features, Image, Keys, Mode,
 };
@@ -98,18 +99,6 @@ fn refusals(storage: &MemStorage, set: &Set, how: MergeOptions) -> Vec<Error> {
     errors
 }
 
-#[test]
-fn images_with_a_key_are_not_merged_into_segments_and_nothing_is_written() {
-    for mode in [Mode::Sealed, Mode::Authenticated] {
-        let storage = chain(mode);
-        let set = set_of(&storage, &keys());
-        let how = MergeOptions { split: Some(64 << 20), ..plainly() };
-        for error in refusals(&storage, &set, how) {
-            assert!(matches!(error, Error::KeyedInParts), "{error}");
-        }
-    }
-}
-
 /// A merged image has these features, reads as the point, and is proven with and without its key.
 #[track_caller]
 fn is_sound(storage: &MemStorage, file: &str, features: u64, number: u8) {
@@ -131,26 +120,31 @@ fn is_sound(storage: &MemStorage, file: &str, features: u64, number: u8) {
 }
 
 #[test]
-fn images_with_a_key_are_merged_with_parity_where_it_is_asked_for_or_was_there() {
-    for mode in [Mode::Sealed, Mode::Authenticated] {
+fn images_with_a_key_are_merged_with_parity_and_into_segments_where_it_is_asked_for_or_was_there() {
+    let split = Some(SEGMENT_BYTES_MIN);
+    for (mode, parity, split, features) in [
+        (Mode::Sealed, true, None, Features::PARITY),
+        (Mode::Sealed, false, split, Features::SPLIT),
+        (Mode::Authenticated, true, split, Features::PARITY | Features::SPLIT),
+    ] {
         let (storage, to) = (chain(mode), MemStorage::new());
         let set = set_of(&storage, &keys());
-        let how = MergeOptions { parity: true, ..plainly() };
+        let how = MergeOptions { parity, split, ..plainly() };
         let newest = set.point(point(4)).unwrap();
         let made = archive(&storage, &set, newest, &to, how, &mut ids(0xb0), Job::silent());
-        is_sound(&to, &made.unwrap().file, Features::PARITY, 4);
+        is_sound(&to, &made.unwrap().file, features, 4);
         let keep = Keep { newest: 2, ..Keep::default() };
         let plan = ConsolidationPlan::new(&storage, &set, &keep, Job::silent()).unwrap();
         let report = plan.apply(&storage, &consolidating(how), &mut ids(0xa0), Job::silent());
         let merged = report.unwrap().merged.remove(0);
-        is_sound(&storage, &merged.file, Features::PARITY, 3);
+        is_sound(&storage, &merged.file, features, 3);
         // What has it keeps it.
         let set = set_of(&storage, &keys());
         let plan =
             ConsolidationPlan::new(&storage, &set, &Keep { newest: 1, ..keep }, Job::silent());
         let options = consolidating(plainly());
         let report = plan.unwrap().apply(&storage, &options, &mut ids(0xa1), Job::silent());
-        is_sound(&storage, &report.unwrap().merged[0].file, Features::PARITY, 4);
+        is_sound(&storage, &report.unwrap().merged[0].file, features, 4);
     }
 }
 
