@@ -169,9 +169,6 @@ fn judge_backup(error: &aiv_backup_engine::Error) -> Option<Verdict> {
         Error::Refused(Refusal::SplitSize { .. }) => {
             refused("split_size", "nothing was written: give a larger size with --split")
         }
-        Error::Refused(Refusal::KeyedInParts) => {
-            refused("sealed_parts", "leave out --split and --parity, or --seal and --authenticate")
-        }
         Error::Refused(Refusal::WithoutKey) => refused(
             "set_has_key",
             "add --seal and what opens the images, or use another folder for images without a key",
