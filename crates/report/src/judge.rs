@@ -90,10 +90,6 @@ fn judge_job(error: &aiv_jobs::Error) -> Option<Verdict> {
             ..DAMAGED
         }),
         Error::TooLarge { .. } => failed("too_large", "leave out --json"),
-        Error::TooManyListed { .. } => failed(
-            "too_many_files",
-            "list one folder after the other, or let `aiv find` look for some of them",
-        ),
         Error::Written(error) => Some(judge_io(error)),
         Error::Refused(Refusal::DestinationOnSource) => {
             refused("destination_on_source", "choose a folder on another disk")

@@ -104,12 +104,16 @@ impl Session {
 
     fn unlock_at(&self, what: &[&Path], files: &SecretFiles) -> Result<Keys, Failure> {
         let mut chains: Vec<KeyedChain> = Vec::new();
+        let mut failed = None;
         for what in what {
-            let found = locate_chains(what, self.job())?.1.chains;
-            chains.extend(found);
+            match locate_chains(what, self.job()) {
+                Ok((_, found)) => chains.extend(found.chains),
+                // One of several may be a disk that is no image: whoever opens it says more.
+                Err(error) => failed = failed.or(Some(error)),
+            }
         }
         if chains.is_empty() {
-            return Err(ImageError::NotKeyed.into());
+            return Err(failed.map_or_else(|| ImageError::NotKeyed.into(), Failure::from));
         }
         let keys = self.unlock(&chains, files)?.keys();
         // Whoever gives a key for an image expects one that has it. A folder may hold others, too.
