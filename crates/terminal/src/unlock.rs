@@ -55,6 +55,18 @@ impl Session {
         }
     }
 
+    /// As [`Session::unlock`], with what the user gave elsewhere than on the terminal.
+    ///
+    /// # Errors
+    /// When it opens none of them; nothing was changed.
+    pub fn unlock_with(
+        &self,
+        chains: &[KeyedChain],
+        credential: Credential,
+    ) -> Result<Unlocked, Failure> {
+        Ok(self.try_all(chains, credential)??)
+    }
+
     /// As [`Session::unlock`], for a backup: what a file holds may also be for a new chain, and
     /// open none. Whether it may is settled where the chain of the source is known.
     pub(crate) fn unlock_or_new(
