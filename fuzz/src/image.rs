@@ -5,7 +5,7 @@ use std::sync::Arc;
 use aiv_chain::{Folder, StrayKind, View};
 use aiv_image_format::salvage::{Hints, Salvage};
 use aiv_image_format::{
-    Depth, Error, Image, Unfinished, Unsalvageable, dump, peek, peek_segment, verify_segment,
+    Depth, Error, Image, Keys, Unfinished, Unsalvageable, dump, peek, peek_segment, verify_segment,
 };
 use aiv_keys::{Credential, KeyArea, KeyFile, Work};
 use aiv_testkit::{MemStorage, mutants};
@@ -67,11 +67,13 @@ pub fn segment(data: &[u8]) -> bool {
 /// What is left of an image: damaged, headless, cut off, or never one.
 pub fn salvaged(data: &[u8]) -> bool {
     let file: Arc<dyn ReadAt> = Arc::new(MemDisk::from_bytes(data.to_vec()));
-    let salvage = match Salvage::scan(file, &Hints::default(), Job::silent()) {
+    let scan = |keys| Salvage::scan(Arc::clone(&file), keys, &Hints::default(), Job::silent());
+    let salvage = match scan(&Keys::none()) {
         Ok(salvage) => salvage,
         // It says what it is, and that is all that can be got out without its key.
         Err(Error::Unsalvageable(Unsalvageable::Sealed | Unsalvageable::SealedFrames { .. })) => {
-            return true;
+            let Ok(salvage) = scan(&seeds::keys()) else { return true };
+            salvage
         }
         Err(_) => return false,
     };
