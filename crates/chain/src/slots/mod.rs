@@ -47,6 +47,14 @@ pub struct KeyedFile {
     places: Option<[(u64, Box<[u8]>); 2]>,
 }
 
+impl KeyedFile {
+    /// A damaged file of which these slots are left.
+    pub(crate) fn damaged(file: &str, areas: Vec<KeyArea>) -> Self {
+        let (set, file) = (SetId::default(), file.to_owned());
+        Self { file, set, sealed: true, areas, damage: None, places: None }
+    }
+}
+
 /// What looking for keyed images in a folder gave.
 #[derive(Debug, Clone, Default)]
 pub struct KeyedChains {

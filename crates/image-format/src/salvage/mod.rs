@@ -21,6 +21,7 @@ mod pages;
 mod parts;
 mod read;
 mod scan;
+mod slots;
 mod walk;
 mod whose;
 
@@ -31,6 +32,7 @@ use aiv_keys::{ChainKey, Keys};
 use aiv_volume_io::{Extent, Job, ReadAt};
 
 pub use read::SalvageReader;
+pub use slots::{FoundSlots, slot_areas};
 pub use walk::Walk;
 
 use crate::error::Result;
