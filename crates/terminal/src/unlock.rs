@@ -219,6 +219,7 @@ mod tests {
             mode: None,
             padding: false,
             opened: Vec::new(),
+            begun: Vec::new(),
             new: NewKey::Credential(credential.clone()),
             recovery_code: None,
         };
