@@ -34,6 +34,9 @@ pub const LOCKED: &str = "locked";
 pub const VOLUME_LOCKED: &str = "volume_locked";
 /// The code of one that what was given does not open.
 pub const VOLUME_WRONG_KEY: &str = "volume_wrong_key";
+
+/// The code of every failure to salvage that the key of an image would help.
+pub const SEALED: &str = "sealed";
 const DISK_FULL: &str = "disk_full";
 
 const fn failed(code: &'static str, hint: &'static str) -> Option<Verdict> {
@@ -301,6 +304,9 @@ fn judge_chain(error: &aiv_chain::Error) -> Option<Verdict> {
             "nothing was published; the destination returns other bytes than it was given",
         ),
         Error::NoChain { .. } => Some(salvage::NO_CHAIN),
+        Error::PlainBesideKeyed { .. } => {
+            refused("without_key", "nothing was written: leave out --plain, or name another folder")
+        }
         Error::Changed { .. } => failed("changed", "run it again"),
         Error::InDoubt { .. } => {
             failed("in_doubt", "nothing was removed: mend or move that file away, then try again")
