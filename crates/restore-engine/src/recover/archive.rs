@@ -164,6 +164,11 @@ struct Packing<'a> {
 impl Packing<'_> {
     fn item(&mut self, at: usize) -> Result<()> {
         let item = &self.plan.items[at];
+        if item.file_type == FileType::Socket {
+            // No archive holds one, and nobody misses it.
+            self.report.not_kept(NotKept::Socket);
+            return Ok(());
+        }
         let filesystem = self.plan.filesystem(item);
         let known = match filesystem.metadata(item.id) {
             Ok(known) => known,

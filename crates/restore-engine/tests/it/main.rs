@@ -18,6 +18,7 @@ mod refusals;
 mod round_trip;
 mod sectors;
 mod shrink;
+mod spellings;
 mod tables;
 mod targets;
 mod undo;
