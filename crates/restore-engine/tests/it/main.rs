@@ -4,6 +4,7 @@
 
 mod build;
 mod cancel;
+mod corpus;
 mod delta;
 mod devices;
 mod failures;
