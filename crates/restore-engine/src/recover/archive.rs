@@ -136,7 +136,7 @@ impl RecoverPlan {
         // Whoever unpacks gives folders their times when they come, and what comes into one later
         // changes those again. Links in turn must follow their folder: GNU tar makes those that
         // lead up or to the root at the very end, and remembers folders only for what follows.
-        let is_read = |item: &Item| item.file_type == FileType::File && item.same_as.is_none();
+        let is_read = |item: &Item| item.file_type == FileType::File && item.same_as().is_none();
         let is_late = |item: &Item| matches!(item.file_type, FileType::Folder | FileType::Link);
         for late in [false, true] {
             let now = |item: &Item| !is_read(item) && is_late(item) == late;
@@ -200,7 +200,7 @@ impl Packing<'_> {
             self.missing.insert(at);
             return Ok(());
         }
-        match (item.file_type, item.same_as) {
+        match (item.file_type, item.same_as()) {
             (FileType::Folder, _) => {
                 self.archive.folder(&entry)?;
                 self.report.folders += 1;

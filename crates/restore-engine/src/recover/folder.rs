@@ -212,7 +212,7 @@ impl Sink<'_> {
         let plan = self.plan;
         for (at, item) in plan.items.iter().enumerate() {
             self.job.check()?;
-            let made = match (item.file_type, item.same_as) {
+            let made = match (item.file_type, item.same_as()) {
                 (FileType::Folder, _) | (FileType::File, None) => continue,
                 _ if let Err(error) = self.check_name(at, item) => Err(error),
                 (FileType::File, Some(first)) => self.hard_link(item, first)?,
@@ -229,9 +229,9 @@ impl Sink<'_> {
         let target = match self.renamed.get(&first) {
             Some(None) => return Ok(Err(io::Error::other("the file itself was not written"))),
             Some(Some(renamed)) => renamed.clone(),
-            None => self.plan.items[first].path.clone(),
+            None => self.plan.items[first].path.to_vec(),
         };
-        let mut path = item.path.clone();
+        let mut path = item.path.to_vec();
         if self.renamed.contains_key(&first) {
             let name =
                 path.split_off(path.iter().rposition(|&byte| byte == b'/').map_or(0, |at| at + 1));
