@@ -69,6 +69,8 @@ const NEEDS: &[Need] = &[
     need("strace", "strace", "proof that sources are only read"),
     need("script", "bsdutils", "a terminal for the question before a restore"),
     need("setsid", "util-linux", "a terminal of its own for the explorer"),
+    need("/usr/bin/chromium", "chromium", "the explorer in a browser"),
+    need("chromedriver", "chromium-driver", "keys and clicks in a browser"),
     // Debian 12 itself and its backports both carry this one; whichever apt prefers will do.
     need("qemu-img", "qemu-utils", "the second opinion on raw and qcow2 disks"),
     need("busybox", "busybox-static", "unpacking what guests boot from, and their programs"),
@@ -88,6 +90,7 @@ const NEEDS: &[Need] = &[
         "the second reader's packages",
     ),
     need("nbdkit", "nbdkit", "NBD servers with every manner of reply"),
+    need("valgrind", "valgrind", "counting instructions"),
     need("xz", "xz-utils", "stored test images"),
     need("zstd", "zstd", "stored test images"),
     need("bzip2", "bzip2", "stored test images"),

@@ -56,6 +56,6 @@ pub use volume::Volume;
 pub use walk::{FOLDERS_MAX, Found, Step, Trouble, Walk};
 
 pub use aiv_filesystems::{
-    Attribute, Entry, FileData, FileFlags, FileId, FileType, Filesystem, FilesystemKind, Metadata,
-    Pattern, ReaderNote, Recognised, Stream, Timestamp,
+    Attribute, Entry, FileData, FileFlags, FileId, FileType, Filesystem, FilesystemKind, LuksKey,
+    LuksKeys, Metadata, Pattern, ReaderNote, Recognised, Stream, Timestamp,
 };

@@ -11,7 +11,7 @@ use crate::secrets::SecretFiles;
 use crate::session::Session;
 
 /// How often somebody may mistype a passphrase.
-const TRIES: u32 = 3;
+pub(crate) const TRIES: u32 = 3;
 
 /// Chains that were opened, and what opened them.
 #[derive(Debug)]
@@ -53,6 +53,18 @@ impl Session {
                 tried => return Ok(tried?),
             }
         }
+    }
+
+    /// As [`Session::unlock`], with what the user gave elsewhere than on the terminal.
+    ///
+    /// # Errors
+    /// When it opens none of them; nothing was changed.
+    pub fn unlock_with(
+        &self,
+        chains: &[KeyedChain],
+        credential: Credential,
+    ) -> Result<Unlocked, Failure> {
+        Ok(self.try_all(chains, credential)??)
     }
 
     /// As [`Session::unlock`], for a backup: what a file holds may also be for a new chain, and

@@ -8,7 +8,7 @@ use aiv_browse::{Disk, Links, Path as FilePath, Place};
 use aiv_jobs::{Bytes, Look, Opened, RecoverJob, RecoverTo, compare_disks, open_disk};
 use aiv_report::{Failure, Outcome, diff, files};
 use aiv_restore_engine::recover::RecoverOptions;
-use aiv_terminal::{SecretFiles, Session, is_root, print_bytes, random};
+use aiv_terminal::{LuksFiles, SecretFiles, Session, is_root, print_bytes, random};
 use aiv_words::{Cat, Diff, Extract, Find, Ls};
 use serde_json::json;
 
@@ -23,17 +23,20 @@ const fn reader(session: &Session) -> files::Reader {
 
 fn with_disk<T>(
     image: &Path,
-    unlock: &SecretFiles,
+    (unlock, luks): (&SecretFiles, &LuksFiles),
     session: &Session,
-    work: impl FnOnce(&Disk) -> Result<T, Failure>,
+    work: impl Fn(&Disk) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let open = |keys: &_| Ok(open_disk(session, image, keys, session.job())?);
-    work(&session.with_keys(&[image], unlock, open)?.disk)
+    session.with_keys(&[image], unlock, |keys| {
+        session.with_luks(luks, |luks| {
+            work(&open_disk(session, image, keys, luks, session.job())?.disk)
+        })
+    })
 }
 
 pub(crate) fn ls(args: &Ls, session: &Session) -> Result<Outcome, Failure> {
     let path = path(&args.path)?;
-    with_disk(&args.image, &args.unlock, session, |disk| {
+    with_disk(&args.image, (&args.unlock, &args.luks), session, |disk| {
         match disk.resolve(&path, Links::Keep, session.job())? {
             place @ (Place::Top | Place::Volumes(_)) if !args.recursive => {
                 Ok(files::volumes(disk, &disk.volumes_at(&place)))
@@ -49,7 +52,7 @@ pub(crate) fn ls(args: &Ls, session: &Session) -> Result<Outcome, Failure> {
 
 pub(crate) fn cat(args: &Cat, session: &Session) -> Result<Outcome, Failure> {
     let path = path(&args.path)?;
-    with_disk(&args.image, &args.unlock, session, |disk| {
+    with_disk(&args.image, (&args.unlock, &args.luks), session, |disk| {
         let bytes = Bytes::open(disk, &path, session.job())?;
         if session.json {
             let (text, hex) = bytes.in_memory(session.job())?;
@@ -62,7 +65,7 @@ pub(crate) fn cat(args: &Cat, session: &Session) -> Result<Outcome, Failure> {
 
 pub(crate) fn find(args: &Find, session: &Session) -> Result<Outcome, Failure> {
     let path = path(&args.path)?;
-    with_disk(&args.image, &args.unlock, session, |disk| {
+    with_disk(&args.image, (&args.unlock, &args.luks), session, |disk| {
         let place = disk.resolve(&path, Links::Keep, session.job())?;
         let look = Look { filter: args.filter.filter(), sha256: args.sha256, ..Look::default() };
         if !args.sha256 {
@@ -111,7 +114,7 @@ pub(crate) fn extract(args: &Extract, session: &Session) -> Result<Outcome, Fail
         seed: u64::from_le_bytes(random()?),
     };
     let job = RecoverJob { paths, filter: args.filter.filter(), to, options };
-    with_disk(&args.image, &args.unlock, session, |disk| {
+    with_disk(&args.image, (&args.unlock, &args.luks), session, |disk| {
         let report = job.run(disk, session.job())?;
         Ok(files::recovered(&report, job.to.path()))
     })
@@ -123,8 +126,10 @@ pub(crate) fn diff(args: &Diff, session: &Session) -> Result<Outcome, Failure> {
     let (old, new, unkeyed) = session.with_keys(&images, &args.unlock, |keys| {
         // The key may be that of one of them only; what has none is told.
         let keys = keys.clone().not_required();
-        let open = |image: &Path| open_disk(session, image, &keys, session.job());
-        let (old, new) = (open(&args.old)?, open(&args.new)?);
+        let (old, new) = session.with_luks(&args.luks, |luks| {
+            let open = |image: &Path| open_disk(session, image, &keys, luks, session.job());
+            Ok((open(&args.old)?, open(&args.new)?))
+        })?;
         let has_none = |opened: &Opened| !keys.is_empty() && opened.is_unkeyed_point();
         let both = images.into_iter().zip([&old, &new]);
         let unkeyed: Vec<&Path> = both.filter(|(_, one)| has_none(one)).map(|(it, _)| it).collect();
