@@ -41,6 +41,7 @@ const NEEDS: &[Need] = &[
     need("mcopy", "mtools", "files on FAT volumes without a mount"),
     need("mkfs.ntfs", "ntfs-3g", "NTFS volumes"),
     need("ntfsresize", "ntfs-3g", "NTFS volumes that grow with their partition"),
+    need("lowntfs-3g", "ntfs-3g", "a target that does not tell upper from lower case"),
     need("ntfscat", "ntfs-3g", "files on NTFS volumes without a mount"),
     need("ntfsclone", "ntfs-3g", "the second opinion on NTFS maps"),
     need("wimlib-imagex", "wimtools", "files as Windows compresses them"),
