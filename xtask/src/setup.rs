@@ -58,6 +58,7 @@ const NEEDS: &[Need] = &[
     need("mkfs.exfat", "exfatprogs", "exFAT volumes, and the second opinion on their maps"),
     need("mount.exfat-fuse", "exfat-fuse", "files on exFAT volumes, whatever the kernel knows"),
     need("mksquashfs", "squashfs-tools", "SquashFS volumes"),
+    need("unsquashfs", "squashfs-tools", "the second opinion on files of SquashFS"),
     need("genisoimage", "genisoimage", "volumes of ISO 9660"),
     need("xorriso", "xorriso", "volumes of ISO 9660 of another writer"),
     need("bsdtar", "libarchive-tools", "the second opinion on files of ISO 9660"),

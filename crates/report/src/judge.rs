@@ -34,7 +34,6 @@ pub const LOCKED: &str = "locked";
 pub const VOLUME_LOCKED: &str = "volume_locked";
 /// The code of one that what was given does not open.
 pub const VOLUME_WRONG_KEY: &str = "volume_wrong_key";
-
 /// The code of every failure to salvage that the key of an image would help.
 pub const SEALED: &str = "sealed";
 const DISK_FULL: &str = "disk_full";
