@@ -248,6 +248,12 @@ fn judge_refusal(refusal: &Refusal) -> Option<Verdict> {
         }
         Refusal::NoNewIdentity(_) => refused("no_new_identity", "leave the option away"),
         Refusal::NothingToGrow(_) => refused("nothing_to_grow", "leave the option away"),
+        Refusal::Table { unfit: aiv_restore_engine::Unfit::TooFar { .. }, .. } => {
+            refused("table_unfit", "--table gpt makes the MBR a GPT, which has no such limit")
+        }
+        Refusal::SameIdentity { .. } => {
+            refused("same_identity", "remove the other disk, or give this one --identity new")
+        }
         Refusal::Table { .. } => {
             refused("table_unfit", "choose a target like the source disk, or restore partitions")
         }
@@ -537,6 +543,11 @@ mod tests {
             Refusal::NothingToGrow("a single partition"),
             Refusal::OtherCopy { target: target() },
             Refusal::SameTarget { target: target() },
+            Refusal::SameIdentity {
+                target: target(),
+                other: "/dev/sdc".to_owned(),
+                id: "a".to_owned(),
+            },
             Refusal::CannotShrink {
                 target: target(),
                 number: 1,

@@ -210,6 +210,16 @@ impl Remarks {
                 "the partition table was made for the target; `--table keep` keeps its bytes"
                     .to_owned(),
             ),
+            Note::MadeGpt => self.warnings.push(
+                "the MBR becomes a GPT: partitions have the same bytes and numbers, and other \
+                 identities; a BIOS cannot start the disk until its boot loader is installed again"
+                    .to_owned(),
+            ),
+            Note::BehindMbr { rest } => self.warnings.push(format!(
+                "the {} bytes of the target from byte {} on are of no use under an MBR; \
+                 `--table gpt` makes it a GPT",
+                rest.len, rest.start
+            )),
             Note::TableKept(unfit) => self
                 .warnings
                 .push(format!("the partition table was not made for the target: {unfit}")),

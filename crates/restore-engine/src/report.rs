@@ -54,6 +54,13 @@ pub enum Note {
     BackupHeaderNotAtEnd,
     /// The partition table was made for the target, as its length or its sectors asked for.
     TableFitted,
+    /// The MBR of the source disk became a GPT.
+    MadeGpt,
+    /// The table is an MBR, which cannot describe the end of the target.
+    BehindMbr {
+        /// Bytes of the target that no partition can have.
+        rest: Extent,
+    },
     /// The partition table was kept although it does not match the target.
     TableKept(
         /// Why it could not be made for the target.

@@ -1,5 +1,6 @@
 //! A partition table in memory, being changed for another disk. Nothing here writes.
 
+mod convert;
 mod gpt;
 mod mbr;
 mod unfit;
@@ -99,6 +100,15 @@ impl Draft {
     #[must_use]
     pub fn disk_id(&self) -> Option<DiskId> {
         self.disk_id
+    }
+
+    /// Which kind of table it is.
+    #[must_use]
+    pub fn kind(&self) -> TableKind {
+        match self.raw {
+            Raw::Gpt(_) => TableKind::Gpt,
+            Raw::Mbr(_) => TableKind::Mbr,
+        }
     }
 
     /// Makes the draft one for a disk of `disk_len` bytes in sectors of `sector_size`.
@@ -227,7 +237,8 @@ impl Draft {
                 let (end, max) = (extent.end(), usable.end());
                 return Err(Unfit::PastEnd { number, end, max });
             }
-            if self.changes_sectors() && extent.start < usable.start {
+            let is_anew = self.changes_sectors() || self.kind() != self.before.kind;
+            if is_anew && extent.start < usable.start {
                 let (start, min) = (extent.start, usable.start);
                 return Err(Unfit::BeforeUsable { number, start, min });
             }
