@@ -239,7 +239,7 @@ fn judge_refusal(refusal: &Refusal) -> Option<Verdict> {
         }
         Refusal::PartitionTooFar { .. } => refused(
             "target_too_small",
-            "choose a target of that size; --shrink DIR makes the last filesystem smaller if it can",
+            "choose a target of that size; --shrink DIR makes a filesystem smaller if it can",
         ),
         Refusal::SameTarget { .. } => refused("same_target", "give each restore its own target"),
         Refusal::OtherCopy { .. } => refused("plan_changed", "start again"),

@@ -91,7 +91,8 @@ impl RestorePlan {
         Self::with(view, facts, options, None, job)
     }
 
-    /// The same, with one partition taken from where it was made smaller for this target.
+    /// The same, with one partition taken from where it was made smaller for this target, and
+    /// those that move with it.
     ///
     /// # Errors
     /// As [`RestorePlan::new`].
@@ -130,7 +131,7 @@ impl RestorePlan {
         let mut amounts = Amounts::default();
         let listed: ExtentSet = image.meta().source_errors.iter().copied().collect();
         let mut unlisted = Vec::new();
-        let replaced = shrunk.map(|shrunk| shrunk.what().after);
+        let replaced = shrunk.map(|shrunk| shrunk.what().replaced());
         let patched = layout.patches.iter().map(Patch::extent).chain(replaced);
         let patched: ExtentSet = patched.collect();
         let kept = patched.gaps_within(region).into_iter();

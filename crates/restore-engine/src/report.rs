@@ -93,6 +93,15 @@ pub enum Note {
         /// Its bytes on the target.
         to: u64,
     },
+    /// A partition begins elsewhere on the target, as the one in front of it is smaller.
+    Moved {
+        /// Its number.
+        number: u32,
+        /// Its first byte on the source disk.
+        from: u64,
+        /// Its first byte on the target.
+        to: u64,
+    },
     /// Another disk of this machine has the identity the target will have. Systems take the one
     /// for the other.
     SameIdentity {

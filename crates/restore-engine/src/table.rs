@@ -230,16 +230,26 @@ impl<'a> Request<'a> {
         if let Some(shrunk) = shrunk {
             draft
                 .set_end(shrunk.number, shrunk.after.end())
+                .and_then(|()| {
+                    let mut moved = shrunk.moved.iter();
+                    moved.try_for_each(|moved| draft.move_to(moved.number, moved.after.start))
+                })
                 .map_err(|unfit| Refusal::Table { target: target(), unfit })?;
         }
         self.check_filesystems()?;
         let is_shrunk = shrunk.is_some();
+        let moved = shrunk.map_or(&[][..], |shrunk| &shrunk.moved);
         let shrunk = shrunk.map(|what| Note::Shrunk {
             number: what.number,
             from: what.before.len,
             to: what.after.len,
         });
         let mut notes = Vec::from_iter(shrunk);
+        notes.extend(moved.iter().map(|moved| Note::Moved {
+            number: moved.number,
+            from: moved.before.start,
+            to: moved.after.start,
+        }));
         grow::grow(&mut draft, self.grow, &mut notes)
             .and_then(|()| identity::change(&mut draft, self.identity, &self.seed, &mut notes))
             .map_err(|unfit| Refusal::Table { target: target(), unfit })?;

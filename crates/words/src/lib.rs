@@ -388,7 +388,7 @@ pub struct Restore {
     /// Partitions that grow, with their filesystems: none, last, or numbers like 2,5
     #[arg(long, value_name = "WHICH", default_value = "none")]
     pub grow: Grow,
-    /// Make the last filesystem smaller for a smaller target, in a copy here; so does a dry run
+    /// Make a filesystem smaller for a smaller target, in a copy here; so does a dry run
     #[arg(long, value_name = "DIR")]
     pub shrink: Option<PathBuf>,
     /// GUID or signature of the disk: keep, unique (no other disk may have it), new, or new-all

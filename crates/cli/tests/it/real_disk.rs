@@ -244,11 +244,13 @@ fn a_disk_with_an_mbr_becomes_a_gpt_disk_beyond_two_tebibytes() {
     let plain = aiv(&to(&["--dry-run"])).ended(0);
     let said = format!("{}{}", plain.stdout, plain.stderr);
     assert!(said.contains("are of no use under an MBR; `--table gpt` makes it a GPT"), "{said}");
-    let made = aiv_json(&to(&["--dry-run", "--grow", "last", "--table", "gpt"])).ended(0).json();
+    let made = aiv_json(&to(&["--dry-run", "--grow", "last", "--table", "gpt"])).ended(3).json();
     let table = &made["table"];
     assert_eq!((&table["kind"], &table["changed"]), (&"gpt".into(), &true.into()));
     assert_eq!(table["partitions"][0]["start"], MIB);
-    aiv(&to(&["--yes", "--grow", "last", "--table", "gpt"])).ended(0);
+    // A BIOS has to be told.
+    let text = aiv(&to(&["--yes", "--grow", "last", "--table", "gpt"])).ended(3).stderr;
+    assert!(text.contains("until its boot loader is installed again"), "{text}");
     let verdict = run("sgdisk", &["--verify", &target]);
     assert!(verdict.contains("No problems found"), "{verdict}");
     let part = (MIB, 14 * MIB);

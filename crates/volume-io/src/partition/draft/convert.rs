@@ -8,8 +8,8 @@ use crate::partition::{Guid, TableKind};
 
 /// Entries of a GPT, and bytes of each, as every tool makes them.
 const ENTRIES: u32 = 128;
-const ENTRY_SIZE: usize = 128;
-const HEADER_LEN: usize = 92;
+const ENTRY_SIZE: u8 = 128;
+const HEADER_LEN: u8 = 92;
 /// "Legacy BIOS bootable".
 const BOOTABLE: u64 = 1 << 2;
 
@@ -43,7 +43,8 @@ impl Draft {
         let is_kept = |partition: &Partition| !partition.kind.is_extended();
         self.before.partitions.retain(is_kept);
         self.partitions.retain(is_kept);
-        let mut entries = vec![0; ENTRIES as usize * ENTRY_SIZE];
+        let entry_size = usize::from(ENTRY_SIZE);
+        let mut entries = vec![0; ENTRIES as usize * entry_size];
         for partition in &mut self.partitions {
             let number = partition.number;
             let index = number.checked_sub(1).filter(|&index| index < ENTRIES);
@@ -53,14 +54,14 @@ impl Draft {
             partition.kind = PartitionKind::Gpt(kind);
             partition.unique_id = Some(new_id(number));
             partition.attributes = if partition.bootable { BOOTABLE } else { 0 };
-            let entry = &mut entries[index * ENTRY_SIZE..][..ENTRY_SIZE];
+            let entry = &mut entries[index * entry_size..][..entry_size];
             entry[..16].copy_from_slice(&kind.to_bytes());
             entry[48..56].copy_from_slice(&partition.attributes.to_le_bytes());
         }
         self.disk_id = Some(DiskId::Gpt(new_id(0)));
         let mut boot = [0; RECORD_SIZE];
         put_protective(&mut boot);
-        let gpt = Gpt::new(boot, header(), entries, ENTRY_SIZE, self.before.sector_size);
+        let gpt = Gpt::new(boot, header(), entries, entry_size, self.before.sector_size);
         self.raw = Raw::Gpt(Box::new(gpt));
         Ok(())
     }
@@ -68,13 +69,13 @@ impl Draft {
 
 /// What does not depend on the disk.
 fn header() -> Vec<u8> {
-    let mut header = vec![0; HEADER_LEN];
+    let mut header = vec![0; usize::from(HEADER_LEN)];
     for (at, bytes) in [
         (0, &b"EFI PART"[..]),
         (8, &[0, 0, 1, 0]),
-        (12, &[HEADER_LEN as u8, 0, 0, 0]),
+        (12, &[HEADER_LEN, 0, 0, 0]),
         (80, &ENTRIES.to_le_bytes()),
-        (84, &[ENTRY_SIZE as u8, 0, 0, 0]),
+        (84, &[ENTRY_SIZE, 0, 0, 0]),
     ] {
         header[at..at + bytes.len()].copy_from_slice(bytes);
     }

@@ -31,7 +31,8 @@ impl Patch {
 }
 
 /// A sound table that can be placed on a disk of another length, or with other sectors, with
-/// other partition ends or another identity. Partitions never move: their first byte stays.
+/// other partition places or another identity. Partitions do not move by themselves: their first
+/// byte stays unless [`Draft::move_to`] says otherwise.
 ///
 /// Setters only record what is wanted; [`Draft::patches`] judges it and gives the bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,6 +156,18 @@ impl Draft {
             return Err(Unfit::Logical { number });
         }
         partition.extent = Extent::between(partition.extent.start, end);
+        Ok(())
+    }
+
+    /// Lets a partition begin at byte `start`, with as many bytes as it has. What it holds has to
+    /// go there as well.
+    ///
+    /// # Errors
+    /// As [`Draft::set_end`].
+    pub fn move_to(&mut self, number: u32, start: u64) -> std::result::Result<(), Unfit> {
+        let before = self.partition_mut(number)?.extent;
+        self.set_end(number, before.end())?;
+        self.partition_mut(number)?.extent = Extent::new(start, before.len);
         Ok(())
     }
 
