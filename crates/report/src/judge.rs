@@ -238,7 +238,7 @@ fn judge_refusal(refusal: &Refusal) -> Option<Verdict> {
         }
         Refusal::PartitionTooFar { .. } => refused(
             "target_too_small",
-            "choose a target of that size; --shrink DIR makes the last filesystem smaller if it can",
+            "choose a target of that size; --shrink DIR makes a filesystem smaller if it can",
         ),
         Refusal::SameTarget { .. } => refused("same_target", "give each restore its own target"),
         Refusal::OtherCopy { .. } => refused("plan_changed", "start again"),
@@ -247,6 +247,12 @@ fn judge_refusal(refusal: &Refusal) -> Option<Verdict> {
         }
         Refusal::NoNewIdentity(_) => refused("no_new_identity", "leave the option away"),
         Refusal::NothingToGrow(_) => refused("nothing_to_grow", "leave the option away"),
+        Refusal::Table { unfit: aiv_restore_engine::Unfit::TooFar { .. }, .. } => {
+            refused("table_unfit", "--table gpt makes the MBR a GPT, which has no such limit")
+        }
+        Refusal::SameIdentity { .. } => {
+            refused("same_identity", "remove the other disk, or give this one --identity new")
+        }
         Refusal::Table { .. } => {
             refused("table_unfit", "choose a target like the source disk, or restore partitions")
         }
@@ -539,6 +545,11 @@ mod tests {
             Refusal::NothingToGrow("a single partition"),
             Refusal::OtherCopy { target: target() },
             Refusal::SameTarget { target: target() },
+            Refusal::SameIdentity {
+                target: target(),
+                other: "/dev/sdc".to_owned(),
+                id: "a".to_owned(),
+            },
             Refusal::CannotShrink {
                 target: target(),
                 number: 1,
