@@ -157,7 +157,7 @@ fn points_disks_and_blocks_are_pictures_too() {
     page.open(0);
     let Some(Picture::Time(marks)) = page.state.picture() else { panic!() };
     let signs: String = marks.iter().map(|mark| mark.sign).collect();
-    assert_eq!(signs, "F!xi!?");
+    assert_eq!(signs, "F!xF!?");
     page.open(0);
     page.answer(Answer::Disk(samples::disk()));
     let Some(Picture::Disk(len, parts)) = page.state.picture() else { panic!() };

@@ -20,6 +20,7 @@ pub(crate) const ENTER: &str = "\u{e007}";
 pub(crate) const ESCAPE: &str = "\u{e00c}";
 pub(crate) const TAB: &str = "\u{e004}";
 pub(crate) const DOWN: &str = "\u{e015}";
+pub(crate) const HOME: &str = "\u{e011}";
 pub(crate) const END: &str = "\u{e010}";
 pub(crate) const BACKSPACE: &str = "\u{e003}";
 
@@ -194,7 +195,8 @@ impl Browser {
         let path = self.folder.path().join("downloads").join(name);
         let began = Instant::now();
         loop {
-            if let Ok(bytes) = std::fs::read(&path) {
+            // It has its name before its bytes.
+            if let Some(bytes) = std::fs::read(&path).ok().filter(|bytes| !bytes.is_empty()) {
                 return bytes;
             }
             let there: Vec<_> = std::fs::read_dir(path.parent().unwrap())
