@@ -7,7 +7,6 @@ mod drawn;
 mod terminal;
 mod web;
 
-#[expect(dead_code, reason = "its tests change disks, too")]
 #[path = "../../../explorer-work/tests/it/made.rs"]
 mod made;
 #[path = "../../../explorer-model/tests/it/samples.rs"]
