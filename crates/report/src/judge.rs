@@ -315,7 +315,7 @@ mod tests {
     use crate::Failure;
     use aiv_backup_engine as backup;
     use aiv_image_format::{Corrupt, Foreign};
-    use aiv_restore_engine as restore;
+    use aiv_restore_engine::{self as restore, Refusal};
     use aiv_volume_io::Canceled;
 
     fn io(kind: ErrorKind) -> io::Error {
