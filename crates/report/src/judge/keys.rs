@@ -67,7 +67,7 @@ pub(super) fn judge_image(error: &ImageError) -> Option<Verdict> {
     }
 }
 
-const fn locked(code: &'static str, hint: &'static str) -> Option<Verdict> {
+pub(super) const fn locked(code: &'static str, hint: &'static str) -> Option<Verdict> {
     Some(Verdict { code, exit: Exit::Locked, hint })
 }
 
