@@ -201,10 +201,12 @@ fn every_stored_image_reads_as_its_recipe_says() {
 /// Images in segments: plain, sealed with key slots in the first and the last one, and
 /// authenticated with parity over their pieces.
 fn splits() -> [(&'static str, Recipe); 3] {
-    let parity = Recipe { features: Features::PARITY, ..keyed_three(Mode::Authenticated) };
+    let sealed = Recipe { id: 10, ..keyed_three(Mode::Sealed) };
+    let features = Features::PARITY;
+    let parity = Recipe { id: 11, features, ..keyed_three(Mode::Authenticated) };
     [
         ("split.aiv", three()),
-        ("sealed-split.aiv", keyed_three(Mode::Sealed)),
+        ("sealed-split.aiv", sealed),
         ("authenticated-split-parity.aiv", parity),
     ]
 }
