@@ -48,8 +48,7 @@ impl SealJob {
         let mut work = Work::new();
         let areas = chains.iter().flat_map(KeyedChain::areas);
         let areas = areas.filter(|area| area.slots().count() == 1 && !area.is_retired());
-        let open =
-            |area: KeyArea| area.open(credential, &mut work).ok().map(|it| (it.key, area));
+        let open = |area: KeyArea| area.open(credential, &mut work).ok().map(|it| (it.key, area));
         areas.filter_map(open).collect()
     }
 

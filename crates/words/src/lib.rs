@@ -15,7 +15,7 @@ use aiv_chain::Depth;
 use aiv_jobs::{Follow, Format};
 use aiv_report::parse;
 use aiv_restore_engine::{Grow, Identity, TableMode, Unused};
-use aiv_terminal::{GUARD, KeyCommand, SealArgs, SecretFiles};
+use aiv_terminal::{GUARD, KeyCommand, LuksFiles, SealArgs, SecretFiles};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
@@ -347,6 +347,8 @@ pub struct Verify {
     pub from: Vec<PathBuf>,
     #[command(flatten)]
     pub unlock: SecretFiles,
+    #[command(flatten)]
+    pub luks: LuksFiles,
 }
 
 /// Put a recovery point back onto a device or into a raw file
@@ -380,17 +382,18 @@ pub struct Restore {
     #[arg(value_parser = choice(&[
         ("leave", Unused::Leave), ("zero", Unused::Zero), ("discard", Unused::Discard)]))]
     pub unused: Unused,
-    /// On a target of another size: fit the partition table to it, or keep its bytes
+    /// The partition table: fit it to the target, make an MBR a GPT as well, or keep its bytes
     #[arg(long, default_value = "fit")]
-    #[arg(value_parser = choice(&[("fit", TableMode::Fit), ("keep", TableMode::Keep)]))]
+    #[arg(value_parser = choice(&[
+        ("fit", TableMode::Fit), ("gpt", TableMode::Gpt), ("keep", TableMode::Keep)]))]
     pub table: TableMode,
     /// Partitions that grow, with their filesystems: none, last, or numbers like 2,5
     #[arg(long, value_name = "WHICH", default_value = "none")]
     pub grow: Grow,
-    /// Make the last filesystem smaller for a smaller target, in a copy here; so does a dry run
+    /// Make a filesystem smaller for a smaller target, in a copy here; so does a dry run
     #[arg(long, value_name = "DIR")]
     pub shrink: Option<PathBuf>,
-    /// The GUID or signature of the disk: keep, new, or new-all for new partition GUIDs as well
+    /// GUID or signature of the disk: keep, unique (no other disk may have it), new, or new-all
     #[arg(long, value_name = "WHICH", default_value = "keep")]
     pub identity: Identity,
     /// Keep both ends of the target in this new file first; restore the file to put them back
