@@ -28,6 +28,14 @@ pub struct Opened {
     pub point: Option<Arc<View>>,
 }
 
+impl Opened {
+    /// Whether it is a recovery point that is neither sealed nor authenticated.
+    #[must_use]
+    pub fn is_unkeyed_point(&self) -> bool {
+        self.point.as_ref().is_some_and(|view| !view.image().superblock().is_keyed())
+    }
+}
+
 /// What `word` names, to read its files: a recovery point, or else a block device, a raw file or
 /// a virtual disk. A virtual disk may name its own pieces only. LUKS volumes are opened by `luks`; when
 /// there are both, one must open.

@@ -34,6 +34,8 @@ pub const LOCKED: &str = "locked";
 pub const VOLUME_LOCKED: &str = "volume_locked";
 /// The code of one that what was given does not open.
 pub const VOLUME_WRONG_KEY: &str = "volume_wrong_key";
+/// The code of every failure to salvage that the key of an image would help.
+pub const SEALED: &str = "sealed";
 const DISK_FULL: &str = "disk_full";
 
 const fn failed(code: &'static str, hint: &'static str) -> Option<Verdict> {
@@ -90,10 +92,6 @@ fn judge_job(error: &aiv_jobs::Error) -> Option<Verdict> {
             ..DAMAGED
         }),
         Error::TooLarge { .. } => failed("too_large", "leave out --json"),
-        Error::TooManyListed { .. } => failed(
-            "too_many_files",
-            "list one folder after the other, or let `aiv find` look for some of them",
-        ),
         Error::Written(error) => Some(judge_io(error)),
         Error::Refused(Refusal::DestinationOnSource) => {
             refused("destination_on_source", "choose a folder on another disk")
@@ -169,9 +167,6 @@ fn judge_backup(error: &aiv_backup_engine::Error) -> Option<Verdict> {
         Error::Refused(Refusal::SplitSize { .. }) => {
             refused("split_size", "nothing was written: give a larger size with --split")
         }
-        Error::Refused(Refusal::KeyedInParts) => {
-            refused("sealed_parts", "leave out --split and --parity, or --seal and --authenticate")
-        }
         Error::Refused(Refusal::WithoutKey) => refused(
             "set_has_key",
             "add --seal and what opens the images, or use another folder for images without a key",
@@ -243,7 +238,7 @@ fn judge_refusal(refusal: &Refusal) -> Option<Verdict> {
         }
         Refusal::PartitionTooFar { .. } => refused(
             "target_too_small",
-            "choose a target of that size; --shrink DIR makes the last filesystem smaller if it can",
+            "choose a target of that size; --shrink DIR makes a filesystem smaller if it can",
         ),
         Refusal::SameTarget { .. } => refused("same_target", "give each restore its own target"),
         Refusal::OtherCopy { .. } => refused("plan_changed", "start again"),
@@ -252,6 +247,12 @@ fn judge_refusal(refusal: &Refusal) -> Option<Verdict> {
         }
         Refusal::NoNewIdentity(_) => refused("no_new_identity", "leave the option away"),
         Refusal::NothingToGrow(_) => refused("nothing_to_grow", "leave the option away"),
+        Refusal::Table { unfit: aiv_restore_engine::Unfit::TooFar { .. }, .. } => {
+            refused("table_unfit", "--table gpt makes the MBR a GPT, which has no such limit")
+        }
+        Refusal::SameIdentity { .. } => {
+            refused("same_identity", "remove the other disk, or give this one --identity new")
+        }
         Refusal::Table { .. } => {
             refused("table_unfit", "choose a target like the source disk, or restore partitions")
         }
@@ -308,6 +309,9 @@ fn judge_chain(error: &aiv_chain::Error) -> Option<Verdict> {
             "nothing was published; the destination returns other bytes than it was given",
         ),
         Error::NoChain { .. } => Some(salvage::NO_CHAIN),
+        Error::PlainBesideKeyed { .. } => {
+            refused("without_key", "nothing was written: leave out --plain, or name another folder")
+        }
         Error::Changed { .. } => failed("changed", "run it again"),
         Error::InDoubt { .. } => {
             failed("in_doubt", "nothing was removed: mend or move that file away, then try again")
@@ -541,6 +545,11 @@ mod tests {
             Refusal::NothingToGrow("a single partition"),
             Refusal::OtherCopy { target: target() },
             Refusal::SameTarget { target: target() },
+            Refusal::SameIdentity {
+                target: target(),
+                other: "/dev/sdc".to_owned(),
+                id: "a".to_owned(),
+            },
             Refusal::CannotShrink {
                 target: target(),
                 number: 1,

@@ -15,7 +15,7 @@ mod session;
 mod tty;
 mod unlock;
 
-pub use answer::{print, print_bytes, print_stream};
+pub use answer::{List, print, print_bytes, print_stream};
 pub use folders::{merge_ids, open_folder, open_or_create_folder, remember};
 pub use key::{ChainArgs, KeyCommand};
 pub use luks::LuksFiles;
