@@ -23,6 +23,7 @@ mod help;
 mod inside;
 mod layers;
 mod many_disks;
+mod marks;
 mod output;
 mod places;
 mod real_disk;
