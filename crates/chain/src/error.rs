@@ -91,9 +91,6 @@ pub enum Error {
         /// Bytes that would do.
         needed: u64,
     },
-    /// A key, and segments or parity over the pieces: the format has no such images yet.
-    #[error("an image with a key is neither split nor has parity over all its bytes")]
-    KeyedInParts,
     /// What is to be moved is there already, locked and as another file: only the key tells whether
     /// it is the same. Nothing was removed.
     #[error(
@@ -112,6 +109,13 @@ pub enum Error {
     SlotsBehind {
         /// Stands for the key.
         key: Digest,
+    },
+    /// A salvaged image without a key would lie beside images of its set that have one: salvage it
+    /// into another folder, or keep the key.
+    #[error("an image without a key would lie beside {file}, which is of the same set and has one")]
+    PlainBesideKeyed {
+        /// An image with a key in the folder.
+        file: String,
     },
     /// A file does not read back as it was written: it was given up.
     #[error("{file} does not read back as it was written: {what}")]

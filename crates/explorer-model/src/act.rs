@@ -7,6 +7,7 @@ use aiv_report::words::clean;
 
 use crate::event::{Command, Work};
 use crate::keys::Action;
+use crate::preview::Tab;
 use crate::prompt::{Prompt, Purpose};
 use crate::rows::{FileRow, PointRow, SetRow};
 use crate::screen::{Cursor, Screen};
@@ -52,15 +53,37 @@ impl State {
                     self.over = Some(Over::Prompt(Prompt::new(Purpose::Extract, EXTRACT_TO)));
                 }
             }
-            Action::NextTab => {
-                if let Some(Screen::Preview { preview, tab, lines, cursor }) =
-                    self.screens.last_mut()
-                {
-                    *tab = tab.next();
-                    *lines = preview.lines(*tab);
-                    *cursor = Cursor::default();
-                }
+            Action::Download => {
+                out.extend(self.file_here().map(|path| Command::Download { path }));
             }
+            Action::NextTab => {
+                let next = match self.top() {
+                    Screen::Preview { tab, .. } => Some(tab.next()),
+                    _ => None,
+                };
+                self.show_tab(next);
+            }
+        }
+    }
+
+    /// Shows one of the views of a file, where one is looked into.
+    pub(crate) fn show_tab(&mut self, shown: Option<Tab>) {
+        if let (Some(Screen::Preview { preview, tab, lines, cursor }), Some(shown)) =
+            (self.screens.last_mut(), shown)
+        {
+            *tab = shown;
+            *lines = preview.lines(shown);
+            *cursor = Cursor::default();
+        }
+    }
+
+    /// Selects a row, where rows are selected.
+    pub(crate) fn select(&mut self, at: usize) {
+        let Some(screen) = self.screens.last_mut().filter(|screen| !screen.is_text()) else {
+            return;
+        };
+        if let Some(cursor) = screen.cursor_mut() {
+            cursor.at = at;
         }
     }
 
@@ -112,11 +135,19 @@ impl State {
     }
 
     fn back(&mut self, out: &mut Vec<Command>) {
-        if self.screens.len() == 1 {
-            "this is the first screen; q leaves".clone_into(&mut self.said);
+        match self.screens.len() - 1 {
+            0 => "this is the first screen; q leaves".clone_into(&mut self.said),
+            depth => self.back_to(depth, out),
+        }
+    }
+
+    /// Back, until only so many screens are left; where there are no more, nothing happens.
+    pub(crate) fn back_to(&mut self, depth: usize, out: &mut Vec<Command>) {
+        let depth = depth.max(1);
+        if depth >= self.screens.len() {
             return;
         }
-        self.screens.pop();
+        self.screens.truncate(depth);
         let needs_files = matches!(self.top(), Screen::Folder { files: None, .. });
         let needs_sets =
             self.outdated && matches!(self.top(), Screen::Sets { .. } | Screen::Points { .. });

@@ -54,6 +54,14 @@ pub enum Event {
         /// Lines.
         height: u16,
     },
+    /// A row was chosen; where there is nothing to choose, nothing happens.
+    Select(usize),
+    /// One of the views of a file was chosen: text, bytes, what is known.
+    Tab(usize),
+    /// Back, until only so many screens are on top of each other.
+    BackTo(usize),
+    /// A whole line was typed where one was asked for.
+    Typed(String),
     /// Something that was asked for came to its end. Answers to what nobody waits for any more
     /// are passed over.
     Answer {
@@ -99,6 +107,13 @@ pub enum Command {
     },
     /// Stop whatever was started; its answer is not waited for.
     Stop,
+    /// Hand over a file, or a folder with all in it. Only where [`State::for_downloads`] is shown.
+    ///
+    /// [`State::for_downloads`]: crate::State::for_downloads
+    Download {
+        /// What.
+        path: Path,
+    },
     /// The user wants to leave.
     Quit,
 }

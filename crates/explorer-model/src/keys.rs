@@ -21,6 +21,7 @@ pub(crate) enum Action {
     Map,
     Search,
     Extract,
+    Download,
     NextTab,
 }
 
@@ -71,6 +72,7 @@ const DISK: &[Binding] = &[
     enter("the files of the partition"),
     key('b', "b", Action::Map, "blocks", "the blocks of the point as a picture"),
     key('e', "e", Action::Extract, "extract", "recover all files of the partition"),
+    key('d', "d", Action::Download, "download", "all files of the partition, as a zip archive"),
     key('/', "/", Action::Search, "search", "find files of the partition by their names"),
     key('r', "r", Action::Refresh, "refresh", "open it again"),
 ];
@@ -79,6 +81,7 @@ const FOLDER: &[Binding] = &[
     enter("the folder, or the beginning of the file"),
     key('i', "i", Action::Describe, "info", "all that is known about the file or folder"),
     key('e', "e", Action::Extract, "extract", "recover the file, or the folder with all in it"),
+    key('d', "d", Action::Download, "download", "the file, or the folder as a zip archive"),
     key('/', "/", Action::Search, "search", "find files below this folder by their names"),
     key('r', "r", Action::Refresh, "refresh", "list the folder again"),
 ];
@@ -87,6 +90,7 @@ const FOUND: &[Binding] = &[
     enter("the folder, or the beginning of the file"),
     key('i', "i", Action::Describe, "info", "all that is known about the file or folder"),
     key('e', "e", Action::Extract, "extract", "recover the file, or the folder with all in it"),
+    key('d', "d", Action::Download, "download", "the file, or the folder as a zip archive"),
 ];
 
 const PREVIEW: &[Binding] = &[
@@ -97,7 +101,15 @@ const PREVIEW: &[Binding] = &[
         short: "text/hex/facts",
         long: "the file as text, as bytes, or what is known about it",
     },
+    key(
+        't',
+        "t",
+        Action::NextTab,
+        "text/hex/facts",
+        "the file as text, as bytes, or what is known",
+    ),
     key('e', "e", Action::Extract, "extract", "recover the file"),
+    key('d', "d", Action::Download, "download", "the file"),
 ];
 
 const EVERYWHERE: &[Binding] = &[
@@ -139,8 +151,8 @@ pub(crate) const MOVES: &[(&str, &str)] = &[
     ("Ctrl-C", "stops what is going on, else leaves the explorer"),
 ];
 
-/// The keys of a screen.
-pub(crate) fn bindings(kind: Kind) -> impl Iterator<Item = &'static Binding> {
+/// The keys of a screen, where files can be downloaded or else extracted.
+pub(crate) fn bindings(kind: Kind, downloads: bool) -> impl Iterator<Item = &'static Binding> {
     let own = match kind {
         Kind::Sets => SETS,
         Kind::Points => POINTS,
@@ -150,19 +162,45 @@ pub(crate) fn bindings(kind: Kind) -> impl Iterator<Item = &'static Binding> {
         Kind::Preview => PREVIEW,
         Kind::Map | Kind::Differences | Kind::Report => &[],
     };
-    EVERYWHERE.iter().chain(own)
+    EVERYWHERE.iter().chain(own).filter(move |binding| binding.is_for(downloads))
+}
+
+impl Binding {
+    /// Whether it is one where files are downloaded, or else one where they are extracted.
+    fn is_for(&self, downloads: bool) -> bool {
+        match (self.action, self.key) {
+            (Action::Extract, _) => !downloads,
+            (Action::Download, _) => downloads,
+            // In a browser, Tab goes to what can be used next.
+            (Action::NextTab, Key::Tab) => !downloads,
+            (Action::NextTab, _) => downloads,
+            _ => true,
+        }
+    }
 }
 
 /// What a key does on a screen.
-pub(crate) fn action(kind: Kind, key: Key) -> Option<Action> {
-    let bound = bindings(kind).find(|binding| binding.key == key).map(|binding| binding.action);
+pub(crate) fn action(kind: Kind, key: Key, downloads: bool) -> Option<Action> {
+    let mut own = bindings(kind, downloads);
+    let bound = own.find(|binding| binding.key == key).map(|binding| binding.action);
     let quiet = || QUIET.iter().find(|(quiet, _)| *quiet == key).map(|(_, action)| *action);
     bound.or_else(quiet)
 }
 
 /// What a screen is about, for the top of its help.
-pub(crate) const fn about(kind: Kind) -> &'static [&'static str] {
+pub(crate) const fn about(kind: Kind, downloads: bool) -> &'static [&'static str] {
     match kind {
+        Kind::Points if downloads => &[
+            "The recovery points of a set, oldest first. In the picture, where a bar stands is",
+            "when its point was made, and its height is how many bytes were stored for it.",
+            "VERIFIED tells when the file was last read and proven.",
+        ],
+        Kind::Map if downloads => &[
+            "Every cell stands for blocks in a row, from the first of the disk to the last.",
+            "Of several kinds the one is shown that is most worth seeing: unreadable, delta,",
+            "changed, used, zero, free. Changed and delta: stored in the image of this point,",
+            "not in those it builds on.",
+        ],
         Kind::Sets => &["The sets of the folder: all recovery points of one source are one set."],
         Kind::Points => &[
             "The recovery points of a set, oldest first, and where they lie in time:",
@@ -205,8 +243,8 @@ mod tests {
 
     #[test]
     fn no_key_has_two_meanings_on_one_screen() {
-        for kind in KINDS {
-            let bound = bindings(kind).map(|binding| binding.key);
+        for (kind, downloads) in KINDS.into_iter().flat_map(|kind| [(kind, false), (kind, true)]) {
+            let bound = bindings(kind, downloads).map(|binding| binding.key);
             let keys: Vec<Key> = bound.chain(QUIET.iter().map(|(key, _)| *key)).collect();
             for (at, key) in keys.iter().enumerate() {
                 assert!(!keys[..at].contains(key), "{kind:?} {key:?}");
@@ -216,11 +254,21 @@ mod tests {
 
     #[test]
     fn every_screen_can_be_left_and_has_help_and_an_end() {
-        for kind in KINDS {
-            assert_eq!(action(kind, Key::Escape), Some(Action::Back));
-            assert_eq!(action(kind, Key::Char('q')), Some(Action::Quit));
-            assert_eq!(action(kind, Key::Char('?')), Some(Action::Help));
-            assert!(!about(kind).is_empty());
+        for (kind, downloads) in KINDS.into_iter().flat_map(|kind| [(kind, false), (kind, true)]) {
+            assert_eq!(action(kind, Key::Escape, downloads), Some(Action::Back));
+            assert_eq!(action(kind, Key::Char('q'), downloads), Some(Action::Quit));
+            assert_eq!(action(kind, Key::Char('?'), downloads), Some(Action::Help));
+            assert!(!about(kind, downloads).is_empty());
+        }
+    }
+
+    #[test]
+    fn what_is_downloaded_is_not_extracted_and_the_other_way_round() {
+        for kind in [Kind::Disk, Kind::Folder, Kind::Found, Kind::Preview] {
+            assert_eq!(action(kind, Key::Char('e'), false), Some(Action::Extract));
+            assert_eq!(action(kind, Key::Char('d'), false), None);
+            assert_eq!(action(kind, Key::Char('e'), true), None);
+            assert_eq!(action(kind, Key::Char('d'), true), Some(Action::Download));
         }
     }
 }

@@ -4,7 +4,8 @@
 //! size, the answer to something that was asked for) and says which [`Command`]s the outside has
 //! to carry out: scan a folder, open a point, list, read, verify, extract, compare, ask for a
 //! passphrase. [`State::page`] is what to draw, as lines of text with a [`Tone`] each; how that
-//! looks is up to the face that draws it.
+//! looks is up to the face that draws it. [`State::scene`] and [`State::rows`] are the same for a
+//! face that has other means than characters.
 //!
 //! ```
 //! use aiv_explorer_model::{Command, Event, Key, Start, State, Work};
@@ -28,6 +29,7 @@ mod page;
 mod preview;
 mod prompt;
 mod rows;
+mod scene;
 mod screen;
 mod screens;
 mod state;
@@ -42,4 +44,6 @@ pub use rows::{
     DifferenceRow, Differences, DiskFacts, FileRow, Files, PointRow, Proof, SetRow, Truth,
     VolumeRow, sets_of,
 };
+pub use scene::{Help, Overlay, Part, Picture, PointMark, Row, Scene, Working};
+pub use screens::Column;
 pub use state::{FILES_MAX, Start, State};

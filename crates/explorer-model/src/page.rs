@@ -2,7 +2,6 @@
 
 use crate::event::{Amount, Work};
 use crate::keys::{MOVES, about, bindings};
-use crate::prompt::Purpose;
 use crate::state::{Busy, Over, Start, State};
 use aiv_report::words::{clean, size};
 
@@ -55,6 +54,13 @@ impl Line {
     #[must_use]
     pub fn and(mut self, text: impl Into<String>, tone: Tone) -> Self {
         self.spans.push(Span { text: text.into(), tone });
+        self
+    }
+
+    /// The same with all parts of another line.
+    #[must_use]
+    pub(crate) fn and_all(mut self, other: Self) -> Self {
+        self.spans.extend(other.spans);
         self
     }
 
@@ -165,7 +171,7 @@ impl State {
             (None, Some(Over::Prompt(_))) => vec![("Enter", "go"), ("Esc", "back")],
             (None, Some(_)) => vec![("Esc", "close"), ("arrows", "scroll"), ("q", "quit")],
             (None, None) => {
-                let bound = bindings(self.top().kind());
+                let bound = bindings(self.top().kind(), self.downloads);
                 bound.map(|binding| (binding.called, binding.short)).collect()
             }
         };
@@ -200,10 +206,7 @@ impl State {
         let (title, tone, top) = match over {
             Over::Help(cursor) => ("help", Tone::Strong, cursor.top),
             Over::Problem(_, cursor) => ("that did not work", Tone::Bad, cursor.top),
-            Over::Prompt(prompt) => match prompt.purpose {
-                Purpose::Search => ("find files", Tone::Strong, 0),
-                Purpose::Extract => ("extract", Tone::Strong, 0),
-            },
+            Over::Prompt(prompt) => (prompt.purpose.title(), Tone::Strong, 0),
         };
         let width = self.panel_width();
         let cursor = match over {
@@ -220,8 +223,10 @@ impl State {
         match over {
             Over::Help(_) => {
                 let kind = self.top().kind();
-                let about = about(kind).iter().flat_map(|line| text(line, Tone::Plain));
-                let keys = bindings(kind).map(|binding| (binding.called, binding.long));
+                let about =
+                    about(kind, self.downloads).iter().flat_map(|line| text(line, Tone::Plain));
+                let keys =
+                    bindings(kind, self.downloads).map(|binding| (binding.called, binding.long));
                 let keys = keys.chain(MOVES.iter().copied());
                 let keys = keys.flat_map(|(key, what)| help_lines(key, what, width));
                 about.chain([Line::default()]).chain(keys).collect()
@@ -232,12 +237,8 @@ impl State {
                 lines.chain(text(&next, Tone::Strong)).collect()
             }
             Over::Prompt(prompt) => {
-                let explained = match prompt.purpose {
-                    Purpose::Search => "a part of the name, or a pattern: *.txt  etc/*.conf",
-                    Purpose::Extract => "into a folder, or a new archive: NAME.tar, NAME.zip",
-                };
                 let typed = Line::of(clean(&prompt.shown(width).0), Tone::Strong);
-                [typed].into_iter().chain(text(explained, Tone::Dim)).collect()
+                [typed].into_iter().chain(text(prompt.purpose.explained(), Tone::Dim)).collect()
             }
         }
     }
@@ -255,7 +256,7 @@ fn help_lines(key: &str, what: &str, width: usize) -> Vec<Line> {
     lines.into_iter().enumerate().map(line).collect()
 }
 
-fn busy_text(busy: &Busy) -> String {
+pub(crate) fn busy_text(busy: &Busy) -> String {
     let what = match &busy.work {
         Work::Scan { .. } => "looking into the folder",
         Work::Open { .. } => "opening",

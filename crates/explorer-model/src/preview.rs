@@ -34,6 +34,8 @@ pub(crate) enum Tab {
 }
 
 impl Tab {
+    pub(crate) const ALL: [Self; 3] = [Self::Text, Self::Hex, Self::Facts];
+
     pub(crate) const fn next(self) -> Self {
         match self {
             Self::Text => Self::Hex,

@@ -12,6 +12,22 @@ pub(crate) enum Purpose {
     Extract,
 }
 
+impl Purpose {
+    pub(crate) const fn title(self) -> &'static str {
+        match self {
+            Self::Search => "find files",
+            Self::Extract => "extract",
+        }
+    }
+
+    pub(crate) const fn explained(self) -> &'static str {
+        match self {
+            Self::Search => "a part of the name, or a pattern: *.txt  etc/*.conf",
+            Self::Extract => "into a folder, or a new archive: NAME.tar, NAME.zip",
+        }
+    }
+}
+
 /// A line that is being typed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Prompt {
@@ -25,6 +41,13 @@ impl Prompt {
     pub(crate) fn new(purpose: Purpose, text: &str) -> Self {
         let chars: Vec<char> = text.chars().take(LEN_MAX).collect();
         Self { purpose, at: chars.len(), chars }
+    }
+
+    /// The same, as if all of the line had been typed.
+    pub(crate) fn typed(self, text: &str) -> Self {
+        let mut prompt = Self::new(self.purpose, "");
+        text.chars().for_each(|c| prompt.type_char(c));
+        prompt
     }
 
     pub(crate) fn text(&self) -> String {

@@ -129,6 +129,20 @@ impl Screen {
         }
     }
 
+    pub(crate) fn cursor(&self) -> Option<Cursor> {
+        match self {
+            Self::Map { .. } => None,
+            Self::Sets { cursor }
+            | Self::Points { cursor, .. }
+            | Self::Disk { cursor, .. }
+            | Self::Folder { cursor, .. }
+            | Self::Found { cursor, .. }
+            | Self::Preview { cursor, .. }
+            | Self::Differences { cursor, .. }
+            | Self::Report { cursor, .. } => Some(*cursor),
+        }
+    }
+
     pub(crate) fn cursor_mut(&mut self) -> Option<&mut Cursor> {
         match self {
             Self::Map { .. } => None,

@@ -22,13 +22,17 @@ const OFFSET_WIDTH: usize = 12;
 /// Kinds of blocks that are explained in one line.
 const LEGEND: usize = 3;
 
-/// A column of a list. The last one takes what is left.
-struct Column {
-    head: &'static str,
-    width: usize,
-    right: bool,
-    /// Columns the screen must have for it.
-    from: usize,
+/// A column of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Column {
+    /// What stands above it.
+    pub head: &'static str,
+    /// Characters it is wide; 0 for the last one, which takes what is left.
+    pub width: usize,
+    /// Whether its text ends on the right.
+    pub right: bool,
+    /// Characters the screen must be wide for it.
+    pub from: usize,
 }
 
 const fn left(head: &'static str, width: usize, from: usize) -> Column {
@@ -39,7 +43,7 @@ const fn right(head: &'static str, width: usize, from: usize) -> Column {
     Column { head, width, right: true, from }
 }
 
-const SETS: [Column; 6] = [
+pub(crate) const SETS: [Column; 6] = [
     right("POINTS", 6, 0),
     left("STATE", 12, 0),
     left("NEWEST", 19, 62),
@@ -47,7 +51,7 @@ const SETS: [Column; 6] = [
     left("HOST", 16, 100),
     left("SET", 0, 0),
 ];
-const POINTS: [Column; 8] = [
+pub(crate) const POINTS: [Column; 8] = [
     left("TIME", 19, 0),
     left("KIND", 4, 0),
     left("STATE", 10, 0),
@@ -57,16 +61,16 @@ const POINTS: [Column; 8] = [
     left("POINT", 8, 80),
     left("IMAGE", 0, 100),
 ];
-const DISK: [Column; 5] = [
+pub(crate) const DISK: [Column; 5] = [
     left("PART", 5, 0),
     right("START", 11, 60),
     right("SIZE", 11, 0),
     left("HOLDS", 10, 0),
     left("LABEL", 0, 0),
 ];
-const FILES: [Column; 4] =
+pub(crate) const FILES: [Column; 4] =
     [left("MODE", 10, 60), right("SIZE", 11, 0), left("MODIFIED", 19, 48), left("NAME", 0, 0)];
-const DIFFERENCES: [Column; 4] =
+pub(crate) const DIFFERENCES: [Column; 4] =
     [left("", 1, 0), right("SIZE", 11, 60), right("CHANGED", 11, 0), left("FILE", 0, 0)];
 
 impl State {
@@ -98,36 +102,27 @@ impl State {
     pub(crate) fn body(&self) -> Vec<Line> {
         match self.top() {
             Screen::Sets { cursor } => {
-                let empty = "no images in this folder";
-                self.list(&SETS, *cursor, &self.sets, set_cells, &self.notes, empty)
+                self.list(&SETS, *cursor, &self.sets, set_cells, &self.notes)
             }
             Screen::Points { cursor, .. } => {
                 let points = self.set().map_or(&[][..], |set| &set.points);
-                let mut lines = self.picture(|width| time_picture(points, cursor.at, width));
-                lines.extend(self.list(&POINTS, *cursor, points, point_cells, &[], "no points"));
+                let mut lines = self.picture_lines(|width| time_picture(points, cursor.at, width));
+                lines.extend(self.list(&POINTS, *cursor, points, point_cells, &[]));
                 lines
             }
-            Screen::Disk { facts: None, .. } => vec![Line::of("nothing is open", Tone::Dim)],
+            Screen::Disk { facts: None, .. } => vec![Line::of(self.empty(), Tone::Dim)],
             Screen::Disk { facts: Some(facts), cursor, .. } => {
-                let mut lines = self.picture(|width| disk_picture(facts, cursor.at, width));
-                let empty = "no partitions";
-                lines.extend(self.list(&DISK, *cursor, &facts.volumes, volume_cells, &[], empty));
+                let mut lines = self.picture_lines(|width| disk_picture(facts, cursor.at, width));
+                lines.extend(self.list(&DISK, *cursor, &facts.volumes, volume_cells, &[]));
                 lines
             }
-            Screen::Folder { files: None, .. } => {
-                vec![Line::of("not listed; r lists it", Tone::Dim)]
-            }
-            Screen::Folder { files: Some(files), cursor, .. } => {
-                let empty = "nothing is in this folder";
-                self.list(&FILES, *cursor, &files.rows, file_cells, &files.notes, empty)
-            }
-            Screen::Found { files, cursor, .. } => {
-                self.list(&FILES, *cursor, &files.rows, file_cells, &files.notes, "nothing found")
+            Screen::Folder { files: None, .. } => vec![Line::of(self.empty(), Tone::Dim)],
+            Screen::Folder { files: Some(files), cursor, .. }
+            | Screen::Found { files, cursor, .. } => {
+                self.list(&FILES, *cursor, &files.rows, file_cells, &files.notes)
             }
             Screen::Differences { found, cursor, .. } => {
-                let empty = "no file is different";
-                let (rows, notes) = (&found.rows, &found.notes);
-                self.list(&DIFFERENCES, *cursor, rows, difference_cells, notes, empty)
+                self.list(&DIFFERENCES, *cursor, &found.rows, difference_cells, &found.notes)
             }
             Screen::Preview { preview, tab, lines, cursor } => {
                 let mut page = vec![tab_line(preview, *tab)];
@@ -143,8 +138,23 @@ impl State {
         }
     }
 
+    /// What is said where there is nothing to list.
+    pub(crate) fn empty(&self) -> &'static str {
+        match self.top() {
+            Screen::Sets { .. } => "no images in this folder",
+            Screen::Points { .. } => "no points",
+            Screen::Disk { facts: None, .. } => "nothing is open",
+            Screen::Disk { .. } => "no partitions",
+            Screen::Folder { files: None, .. } => "not listed; r lists it",
+            Screen::Folder { .. } => "nothing is in this folder",
+            Screen::Found { .. } => "nothing found",
+            Screen::Differences { .. } => "no file is different",
+            Screen::Preview { .. } | Screen::Report { .. } | Screen::Map { .. } => "nothing",
+        }
+    }
+
     /// The lines of a picture, where there is room for it.
-    fn picture(&self, draw: impl Fn(usize) -> Line) -> Vec<Line> {
+    fn picture_lines(&self, draw: impl Fn(usize) -> Line) -> Vec<Line> {
         match self.body_height() >= PICTURE_MIN {
             true => vec![draw(self.width), Line::default()],
             false => Vec::new(),
@@ -164,7 +174,6 @@ impl State {
         rows: &[T],
         cells: impl Fn(&T) -> (Vec<String>, Tone),
         notes: &[String],
-        empty: &str,
     ) -> Vec<Line> {
         let heads = columns.iter().map(|column| column.head.to_owned()).collect();
         let mut lines = vec![self.row(columns, heads, Tone::Strong)];
@@ -175,7 +184,7 @@ impl State {
             lines.push(Line { selected: at == cursor.at, ..line });
         }
         if rows.is_empty() && self.busy.is_none() {
-            lines.push(Line::of(empty, Tone::Dim));
+            lines.push(Line::of(self.empty(), Tone::Dim));
         }
         let notes = notes.iter().map(|note| Line::of(clean(note), Tone::Warn));
         lines.push(Line::default());
@@ -293,11 +302,11 @@ fn map_tone(kind: BlockKind) -> Tone {
 }
 
 /// A time as it stands in a column.
-fn minute(unix_ms: u64) -> String {
+pub(crate) fn minute(unix_ms: u64) -> String {
     time(unix_ms).trim_end_matches('Z').replace('T', " ")
 }
 
-fn set_cells(set: &SetRow) -> (Vec<String>, Tone) {
+pub(crate) fn set_cells(set: &SetRow) -> (Vec<String>, Tone) {
     let count = |is: fn(&Truth) -> bool| set.points.iter().filter(|p| is(&p.truth)).count();
     let lost = count(|truth| matches!(truth, Truth::Lost(_)));
     let flawed = count(|truth| matches!(truth, Truth::Flawed(_)));
@@ -317,7 +326,7 @@ fn set_cells(set: &SetRow) -> (Vec<String>, Tone) {
     )
 }
 
-fn point_cells(point: &PointRow) -> (Vec<String>, Tone) {
+pub(crate) fn point_cells(point: &PointRow) -> (Vec<String>, Tone) {
     let kind = match point.kind {
         ImageKind::Full => "full",
         ImageKind::Incremental => "incr",
@@ -352,7 +361,7 @@ fn point_cells(point: &PointRow) -> (Vec<String>, Tone) {
     (cells.to_vec(), tone)
 }
 
-fn volume_cells(volume: &VolumeRow) -> (Vec<String>, Tone) {
+pub(crate) fn volume_cells(volume: &VolumeRow) -> (Vec<String>, Tone) {
     let cells = [
         volume.name.clone(),
         volume.start.map_or_else(String::new, size),
@@ -363,7 +372,7 @@ fn volume_cells(volume: &VolumeRow) -> (Vec<String>, Tone) {
     (cells.to_vec(), Tone::Plain)
 }
 
-fn file_cells(file: &FileRow) -> (Vec<String>, Tone) {
+pub(crate) fn file_cells(file: &FileRow) -> (Vec<String>, Tone) {
     let metadata = &file.metadata;
     let len = match metadata.file_type {
         aiv_browse::FileType::File => size(metadata.len),
@@ -373,7 +382,7 @@ fn file_cells(file: &FileRow) -> (Vec<String>, Tone) {
     (vec![mode(metadata), len, moment(metadata.modified), file.shown()], tone)
 }
 
-fn difference_cells(one: &DifferenceRow) -> (Vec<String>, Tone) {
+pub(crate) fn difference_cells(one: &DifferenceRow) -> (Vec<String>, Tone) {
     let tone = match one.sign {
         '+' => Tone::Good,
         '-' => Tone::Bad,
@@ -440,11 +449,18 @@ fn tab_line(preview: &Preview, shown: Tab) -> Line {
         };
         line = line.and(text, tone);
     }
+    let (text, tone) = shown_of(preview);
+    let blanks = if tone == Tone::Bad { "" } else { "  " };
+    line.and(format!("{blanks}{text}"), tone)
+}
+
+/// How much of a file is seen, or why nothing is.
+pub(crate) fn shown_of(preview: &Preview) -> (String, Tone) {
     let held = preview.bytes.len() as u64;
     let text = match (held < preview.len, preview.trouble.is_empty()) {
-        (_, false) => return line.and(clean(&preview.trouble), Tone::Bad),
-        (true, _) => format!("  the first {} of {}", size(held), size(preview.len)),
-        (false, _) => format!("  {}", size(preview.len)),
+        (_, false) => return (clean(&preview.trouble), Tone::Bad),
+        (true, _) => format!("the first {} of {}", size(held), size(preview.len)),
+        (false, _) => size(preview.len),
     };
-    line.and(text, Tone::Dim)
+    (text, Tone::Dim)
 }

@@ -15,6 +15,9 @@ use crate::screen::{Cursor, Move, Screen};
 pub const FILES_MAX: usize = 100_000;
 /// Files that are held for all screens: those below give up theirs, and list them again.
 const FILES_HELD_MAX: usize = 2 * FILES_MAX;
+/// Columns and lines where they mean nothing.
+const WIDTH: u16 = 80;
+const HEIGHT: u16 = 24;
 /// Screens on top of each other: below that, folders in folders are not entered.
 const SCREENS_MAX: usize = 2048;
 
@@ -78,6 +81,10 @@ pub struct State {
     pub(crate) outdated: bool,
     ticket: u64,
     ended: bool,
+    /// Files are handed over, not written somewhere.
+    pub(crate) downloads: bool,
+    /// Another one where something else is shown.
+    version: u64,
 }
 
 impl State {
@@ -105,10 +112,27 @@ impl State {
             outdated: false,
             ticket: 0,
             ended: false,
+            downloads: false,
+            version: 0,
         };
         let mut out = Vec::new();
         state.refresh(&mut out);
         (state, out)
+    }
+
+    /// The same for a face that is at another place than the files: it downloads them, and
+    /// nothing is extracted.
+    #[must_use]
+    pub fn for_downloads(start: Start) -> (Self, Vec<Command>) {
+        let (state, commands) = Self::new(start, WIDTH, HEIGHT);
+        (Self { downloads: true, ..state }, commands)
+    }
+
+    /// A number that is another one whenever something else is shown: not when another row is
+    /// selected, nor when what is going on goes on.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     /// Whether the user has left.
@@ -129,6 +153,12 @@ impl State {
         (self.width, self.height)
     }
 
+    /// Whether something is going on.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.busy.is_some()
+    }
+
     /// Whether nothing is going on, and nothing lies over the screen.
     #[must_use]
     pub fn is_at_rest(&self) -> bool {
@@ -138,6 +168,9 @@ impl State {
     /// Takes an event, and says what has to be done.
     pub fn update(&mut self, event: Event) -> Vec<Command> {
         let mut out = Vec::new();
+        if !matches!(event, Event::Progress { .. } | Event::Resize { .. } | Event::Select(_)) {
+            self.version += 1;
+        }
         match event {
             _ if self.ended => {}
             Event::Resize { width, height } => {
@@ -154,6 +187,14 @@ impl State {
                 }
             }
             Event::Key(key) => self.pressed(key, &mut out),
+            Event::Typed(line) => match self.over.take() {
+                Some(Over::Prompt(prompt)) => self.entered(prompt.typed(&line), &mut out),
+                over => self.over = over,
+            },
+            Event::Select(_) | Event::Tab(_) | Event::BackTo(_) if !self.is_at_rest() => {}
+            Event::Select(at) => self.select(at),
+            Event::Tab(at) => self.show_tab(Tab::ALL.get(at).copied()),
+            Event::BackTo(depth) => self.back_to(depth, &mut out),
         }
         self.settle();
         out
@@ -193,7 +234,7 @@ impl State {
             };
         }
         let kind = self.top().kind();
-        match (self.over.take(), action(kind, key)) {
+        match (self.over.take(), action(kind, key, self.downloads)) {
             (_, Some(Action::Stop)) => self.quit(out),
             (Some(Over::Prompt(prompt)), _) => self.typed(prompt, key, out),
             (Some(_), Some(Action::Quit)) => self.quit(out),

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aiv_browse::{
-    Disk, File, FileData, FileType, Filter, Found, Links, Path as FilePath, Pattern, Place, Step,
-    Trouble, Walk,
+    Disk, File, FileData, FileType, Filter, Found, Links, LuksKeys, Path as FilePath, Pattern,
+    Place, Step, Trouble, Walk,
 };
 use aiv_chain::{
     Checked, Depth, Folder, Keys, Trust, VerifyOptions, find_set, locate_image_keyed,
@@ -21,6 +21,8 @@ use aiv_restore_engine::recover::RecoverOptions;
 use aiv_volume_io::{DirStorage, Job};
 use serde_json::Value;
 
+use crate::handed::Shelf;
+
 /// Notes about what could not be read that are kept.
 const NOTES_MAX: usize = 20;
 /// Names of attributes and streams that are shown of a file.
@@ -31,7 +33,10 @@ pub struct Outside {
     world: Arc<dyn World + Send + Sync>,
     /// Whether whoever runs this may give files to others.
     owners: bool,
-    opened: Option<Opened>,
+    /// Nothing is written at all.
+    reads_only: bool,
+    opened: Option<Arc<Opened>>,
+    shelf: Shelf,
 }
 
 impl Outside {
@@ -39,7 +44,14 @@ impl Outside {
     /// root can.
     #[must_use]
     pub fn new(world: Arc<dyn World + Send + Sync>, owners: bool) -> Self {
-        Self { world, owners, opened: None }
+        Self { world, owners, reads_only: false, opened: None, shelf: Shelf::default() }
+    }
+
+    /// The same, which writes nothing: nothing is extracted, and what a verification found is not
+    /// remembered in the folder. The disk that is open lies on the `shelf`.
+    #[must_use]
+    pub fn reading_only(world: Arc<dyn World + Send + Sync>, shelf: Shelf) -> Self {
+        Self { reads_only: true, shelf, ..Self::new(world, false) }
     }
 
     /// Does something. `looked` is told how many files were looked at.
@@ -64,8 +76,11 @@ impl Outside {
             Work::Open { what } => {
                 // What was open makes room first.
                 self.opened = None;
-                let opened = open_disk(&*self.world, &what, keys, job)?;
+                self.shelf.clear();
+                let luks = LuksKeys::none();
+                let opened = Arc::new(open_disk(&*self.world, &what, keys, &luks, job)?);
                 let facts = DiskFacts::of(&opened.disk, opened.point.is_some());
+                self.shelf.put(Arc::clone(&opened));
                 self.opened = Some(opened);
                 Ok(Answer::Disk(facts))
             }
@@ -88,11 +103,13 @@ impl Outside {
             Work::Map => self.map(job).map(Answer::Map),
             Work::Verify { what, set } => {
                 let now_unix_ms = self.world.now_unix_ms();
-                verify(&what, set.as_deref(), now_unix_ms, keys, job)
+                verify(&what, set.as_deref(), !self.reads_only, now_unix_ms, keys, job)
             }
+            Work::Extract { .. } if self.reads_only => Err(nothing("nothing is written here")),
             Work::Extract { path, to } => self.extract(path, &to, job),
             Work::Compare { old, new } => {
-                let open = |what: &Path| open_disk(&*self.world, what, keys, job);
+                let luks = LuksKeys::none();
+                let open = |what: &Path| open_disk(&*self.world, what, keys, &luks, job);
                 let compared =
                     compare_disks(&open(&old)?, &open(&new)?, &FilePath::default(), job)?;
                 Ok(Answer::Differences(Differences::of(&compared, FILES_MAX)))
@@ -107,11 +124,7 @@ impl Outside {
     }
 
     fn file(&self, path: &FilePath, job: Job<'_>) -> Result<File, Failure> {
-        match self.disk()?.resolve(path, Links::Keep, job)? {
-            Place::File(file) => Ok(file),
-            Place::Top => Err(nothing("a disk is no folder")),
-            Place::Volumes(_) => Err(nothing("it holds volumes, which are rows of their own")),
-        }
+        file_of(self.disk()?, path, job)
     }
 
     fn walk(
@@ -227,6 +240,15 @@ impl Outside {
     }
 }
 
+/// The file, folder or partition at a path, whatever it leads to.
+pub(crate) fn file_of(disk: &Disk, path: &FilePath, job: Job<'_>) -> Result<File, Failure> {
+    match disk.resolve(path, Links::Keep, job)? {
+        Place::File(file) => Ok(file),
+        Place::Top => Err(nothing("a disk is no folder")),
+        Place::Volumes(_) => Err(nothing("it holds volumes, which are rows of their own")),
+    }
+}
+
 /// The beginning of a file, as far as it can be read.
 fn first_bytes(data: &dyn FileData, preview: &mut Preview) {
     let wanted = usize::try_from(data.len()).unwrap_or(usize::MAX).min(PREVIEW_BYTES_MAX);
@@ -250,6 +272,7 @@ fn filter_of(text: &str) -> Result<Filter, Failure> {
 fn verify(
     what: &Path,
     set: Option<&str>,
+    remember: bool,
     now_unix_ms: u64,
     keys: &Keys,
     job: Job<'_>,
@@ -262,8 +285,10 @@ fn verify(
             let set = Some(find_set(&folder, id)?.id);
             let options = VerifyOptions { depth, not_verified_since: None, now_unix_ms, set };
             let verified = verify_folder_keyed(&storage, &options, keys, job)?;
-            // On a medium that cannot be written, it is known until the explorer ends.
-            let _ = verified.record(&storage, job);
+            if remember {
+                // On a medium that cannot be written, it is known until the explorer ends.
+                let _ = verified.record(&storage, job);
+            }
             (verified.images, verified.strays)
         }
         None => (vec![verify_file_keyed(what, depth, keys, job)?], Vec::new()),
@@ -296,7 +321,7 @@ fn open_folder(folder: &Path) -> Result<DirStorage, Failure> {
 }
 
 /// What was asked for does not fit to what is open.
-fn nothing(message: &str) -> Failure {
+pub(crate) fn nothing(message: &str) -> Failure {
     let hint = "go back, and open it again";
     Failure::new(Verdict { code: "not_open", exit: Exit::Failed, hint }, message)
 }

@@ -6,10 +6,13 @@
 //! its own, with progress and a stop button, so that no face ever waits.
 //!
 //! Sources and images are only read. What is written are recovered files, where the user says, and
-//! what a verification found, in the catalogue of its folder.
+//! what a verification found, in the catalogue of its folder: by [`Outside::reading_only`] neither.
+//! What that one has open lies on a [`Shelf`], and its files are [`Handed`] over from there.
 
 mod answers;
+mod handed;
 mod worker;
 
 pub use answers::Outside;
+pub use handed::{Handed, Shelf, write_file, write_zip};
 pub use worker::Worker;

@@ -37,12 +37,17 @@ impl Worker {
     /// Starts the thread; as [`Outside::new`].
     #[must_use]
     pub fn start(world: Arc<dyn World + Send + Sync>, owners: bool) -> Self {
+        Self::with(Outside::new(world, owners))
+    }
+
+    /// Starts the thread with somebody who answers.
+    #[must_use]
+    pub fn with(mut outside: Outside) -> Self {
         let (tasks, todo) = channel::<Task>();
         let (done, answers) = channel();
         let latest = Latest::default();
         let told = Arc::clone(&latest);
         let thread = thread::spawn(move || {
-            let mut outside = Outside::new(world, owners);
             for Task { ticket, work, keys, cancel } in todo {
                 let tell =
                     Tell { ticket, latest: Arc::clone(&told), done: 0.into(), total: 0.into() };

@@ -1,4 +1,4 @@
-//! Floor 9 of Aivory: `aiv-explorer`, which looks into folders of images, points and disks.
+//! Floor 10 of Aivory: `aiv-explorer`, which looks into folders of images, points and disks.
 //!
 //! What there is to see, and what a key does, is decided by `aiv-explorer-model`; what takes the
 //! outside is done by `aiv-explorer-work`. Here is the face: a page is drawn ([`draw`]), keys are

@@ -5,13 +5,13 @@ use std::path::Path;
 use aiv_chain::{KeyedChain, locate_chains};
 use aiv_image_format::Error as ImageError;
 use aiv_keys::{Credential, Error, Keys, Opened, SlotKind, Work};
-use aiv_report::{Failure, LOCKED, words};
+use aiv_report::{Failure, LOCKED, SEALED, words};
 
 use crate::secrets::SecretFiles;
 use crate::session::Session;
 
 /// How often somebody may mistype a passphrase.
-const TRIES: u32 = 3;
+pub(crate) const TRIES: u32 = 3;
 
 /// Chains that were opened, and what opened them.
 #[derive(Debug)]
@@ -55,6 +55,18 @@ impl Session {
         }
     }
 
+    /// As [`Session::unlock`], with what the user gave elsewhere than on the terminal.
+    ///
+    /// # Errors
+    /// When it opens none of them; nothing was changed.
+    pub fn unlock_with(
+        &self,
+        chains: &[KeyedChain],
+        credential: Credential,
+    ) -> Result<Unlocked, Failure> {
+        Ok(self.try_all(chains, credential)??)
+    }
+
     /// As [`Session::unlock`], for a backup: what a file holds may also be for a new chain, and
     /// open none. Whether it may is settled where the chain of the source is known.
     pub(crate) fn unlock_or_new(
@@ -93,10 +105,38 @@ impl Session {
         files: &SecretFiles,
         work: impl Fn(&Keys) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let keys = if files.is_empty() { Keys::none() } else { self.unlock_at(what, files)? };
+        self.with_keys_of(files, || self.unlock_at(what, files), work)
+    }
+
+    /// As [`Session::with_keys`], for what is salvaged: `chains` finds the ways to the keys of
+    /// damaged files.
+    ///
+    /// # Errors
+    /// Those of `work`, `chains` and [`Session::unlock`].
+    pub fn with_salvage_keys<T>(
+        &self,
+        files: &SecretFiles,
+        chains: impl Fn() -> Result<Vec<KeyedChain>, Failure>,
+        work: impl Fn(&Keys) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let unlock = || match chains()? {
+            chains if chains.is_empty() => Err(ImageError::NotKeyed.into()),
+            // Whoever gives a key for files expects that they have it.
+            chains => Ok(self.unlock(&chains, files)?.keys().required()),
+        };
+        self.with_keys_of(files, unlock, work)
+    }
+
+    fn with_keys_of<T>(
+        &self,
+        files: &SecretFiles,
+        unlock: impl Fn() -> Result<Keys, Failure>,
+        work: impl Fn(&Keys) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let keys = if files.is_empty() { Keys::none() } else { unlock()? };
         match work(&keys) {
-            Err(failure) if failure.verdict.code == LOCKED && files.is_empty() && !self.json => {
-                work(&self.unlock_at(what, files)?)
+            Err(failure) if is_locked(&failure) && files.is_empty() && !self.json => {
+                work(&unlock()?)
             }
             done => done,
         }
@@ -104,12 +144,16 @@ impl Session {
 
     fn unlock_at(&self, what: &[&Path], files: &SecretFiles) -> Result<Keys, Failure> {
         let mut chains: Vec<KeyedChain> = Vec::new();
+        let mut failed = None;
         for what in what {
-            let found = locate_chains(what, self.job())?.1.chains;
-            chains.extend(found);
+            match locate_chains(what, self.job()) {
+                Ok((_, found)) => chains.extend(found.chains),
+                // One of several may be a disk that is no image: whoever opens it says more.
+                Err(error) => failed = failed.or(Some(error)),
+            }
         }
         if chains.is_empty() {
-            return Err(ImageError::NotKeyed.into());
+            return Err(failed.map_or_else(|| ImageError::NotKeyed.into(), Failure::from));
         }
         let keys = self.unlock(&chains, files)?.keys();
         // Whoever gives a key for an image expects one that has it. A folder may hold others, too.
@@ -145,6 +189,11 @@ impl Session {
         }
         Ok(Ok(Unlocked { credential, opened }))
     }
+}
+
+/// Whether a key would help.
+fn is_locked(failure: &Failure) -> bool {
+    [LOCKED, SEALED].contains(&failure.verdict.code)
 }
 
 /// The failure of what a file holds: other hints than where somebody types.
@@ -186,6 +235,7 @@ mod tests {
             mode: None,
             padding: false,
             opened: Vec::new(),
+            begun: Vec::new(),
             new: NewKey::Credential(credential.clone()),
             recovery_code: None,
         };

@@ -15,7 +15,7 @@ use aiv_chain::Depth;
 use aiv_jobs::{Follow, Format};
 use aiv_report::parse;
 use aiv_restore_engine::{Grow, Identity, TableMode, Unused};
-use aiv_terminal::{GUARD, KeyCommand, SealArgs, SecretFiles};
+use aiv_terminal::{GUARD, KeyCommand, LuksFiles, SealArgs, SecretFiles};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
@@ -350,6 +350,8 @@ pub struct Verify {
     pub from: Vec<PathBuf>,
     #[command(flatten)]
     pub unlock: SecretFiles,
+    #[command(flatten)]
+    pub luks: LuksFiles,
 }
 
 /// Put a recovery point back onto a device or into a raw file
@@ -412,14 +414,16 @@ pub struct Restore {
 
 /// Get out what is left of damaged, cut-off or unfinished images, and list what is lost
 ///
-/// The files are only read, and nothing is overwritten. Sealed images cannot be salvaged: `aiv
-/// verify --repair` needs no key. Exit code 0: everything came back; 3: something is lost; 6: it
-/// is sealed.
+/// The files are only read, and nothing is overwritten. Sealed images take their key, which any
+/// image of the chain leads to; the new image is sealed with it again. `aiv verify --repair` needs
+/// no key. Exit code 0: everything came back; 3: something is lost; 6: it is sealed, and nothing
+/// opened it.
 #[derive(clap::Args)]
 #[command(group(clap::ArgGroup::new("out").required(true)), after_help = "\
 Examples:
   aiv salvage broken.aiv --list
   aiv salvage broken.aiv --image /mnt/new
+  aiv salvage sealed.aiv --image /mnt/new --password-file /root/pass
   aiv salvage full.aiv one.aii two.aii --to disk.img")]
 pub struct Salvage {
     /// The files; several of one chain in any order
@@ -434,10 +438,14 @@ pub struct Salvage {
     /// Read everything and list what is lost; write nothing
     #[arg(long, group = "out")]
     pub list: bool,
+    /// Write the new image without a key, though the damaged one has one: whoever gets it reads it
+    #[arg(long, requires = "image")]
+    pub plain: bool,
     /// In the raw file, write !AIV-UNREADABLE! over and over where bytes are lost
     #[arg(long, requires = "to")]
     pub fill: bool,
-    /// Folder with the images they build on [default: that of the first file]
+    /// Folder with the images they build on, or the key slots of their chain [default: that of the
+    /// first file]
     #[arg(long, value_name = "DIR")]
     pub parent: Option<PathBuf>,
     /// Bytes of the disk, where nothing in the file tells
@@ -446,6 +454,8 @@ pub struct Salvage {
     /// Bytes per block, where nothing in the file tells
     #[arg(long, value_name = "SIZE", value_parser = parse::block_size)]
     pub block_size: Option<BlockSize>,
+    #[command(flatten)]
+    pub unlock: SecretFiles,
 }
 
 /// Merge older points into the ones that follow them

@@ -3,21 +3,25 @@
 use std::collections::HashSet;
 
 use aiv_backup_engine::{BackupOptions, Basis, Error, Hedge, Mode, Refusal, SealOptions};
-use aiv_chain::{Folder, Keys, Protection, Trust, View, change_slots};
-use aiv_image_format::{ChainKey, Digest, Image};
-use aiv_keys::{KeyArea, KeyFile, NewSlot, Way};
+use aiv_chain::{
+    Checked, Folder, Keys, Protection, Trust, VerifyOptions, View, change_slots,
+    verify_folder_keyed,
+};
+use aiv_image_format::limits::SEGMENT_BYTES_MIN;
+use aiv_image_format::{ChainKey, Depth, Digest, Image};
+use aiv_keys::{KeyArea, KeyFile, NewSlot, RecipientSecret, Way};
 use aiv_testkit::MemStorage;
 use aiv_testkit::disks::Content;
 use aiv_volume_io::{Job, MemDisk, ReadAt, Storage};
 
 use crate::common::{BLOCK, options, threads, try_backup};
 
-fn key(n: u8) -> ChainKey {
+pub(crate) fn key(n: u8) -> ChainKey {
     ChainKey::new([n; 32])
 }
 
 /// Slots that a key file opens.
-fn area(key: &ChainKey) -> KeyArea {
+pub(crate) fn area(key: &ChainKey) -> KeyArea {
     let file = KeyFile::new(&[9; 32]).unwrap();
     let way = Way::KeyFile(&file);
     let random = &[7; NewSlot::RANDOM];
@@ -25,17 +29,17 @@ fn area(key: &ChainKey) -> KeyArea {
 }
 
 /// A new chain gets key `fresh`; the chains of `opened` go on.
-fn sealed(fresh: u8, opened: &[u8]) -> BackupOptions {
+pub(crate) fn sealed(fresh: u8, opened: &[u8]) -> BackupOptions {
     let mut keys = Keys::none();
     opened.iter().for_each(|n| keys.add(key(*n)));
     let fresh = (key(fresh), area(&key(fresh)));
     let hedge = Hedge { time_ns: 1, ..Hedge::default() };
     let (retired, mode) = (Vec::new(), None);
-    let seal = SealOptions { mode, keys, retired, fresh, padding: false, hedge };
+    let seal = SealOptions { mode, keys, retired, fresh, begun: Vec::new(), padding: false, hedge };
     BackupOptions { seal: Some(seal), ..options() }
 }
 
-fn seal(options: &mut BackupOptions) -> &mut SealOptions {
+pub(crate) fn seal(options: &mut BackupOptions) -> &mut SealOptions {
     options.seal.as_mut().unwrap()
 }
 
@@ -45,7 +49,7 @@ fn disk(seed: u64) -> MemDisk {
     MemDisk::from_bytes(bytes)
 }
 
-fn folder(storage: &dyn Storage, keys: &Keys) -> Folder {
+pub(crate) fn folder(storage: &dyn Storage, keys: &Keys) -> Folder {
     Folder::scan_keyed(storage, keys, Trust::Files, Job::silent()).unwrap().0
 }
 
@@ -208,11 +212,34 @@ fn what_was_begun_in_clear_is_not_gone_on_with_where_a_key_is_asked_for() {
 
 #[test]
 fn an_image_with_a_key_carries_no_token_that_tells_of_its_source() {
-    let storage = MemStorage::new();
-    let base = BackupOptions { resume: true, ..sealed(1, &[]) };
-    let report = try_backup(&disk(1), &storage, base, 1).unwrap();
-    let image = Image::open(storage.open(&report.image).unwrap()).unwrap();
-    assert!(image.superblock().source_token.is_zero());
+    let token = |options: BackupOptions, n| {
+        let storage = MemStorage::new();
+        let report = try_backup(&disk(1), &storage, options, n).unwrap();
+        let image = Image::open(storage.open(&report.image).unwrap()).unwrap();
+        image.superblock().source_token
+    };
+    let keyed = || BackupOptions { resume: true, ..sealed(1, &[]) };
+    let clear = token(BackupOptions { resume: true, ..options() }, 1);
+    // The same source and plan give another one in each image, and none that can be guessed.
+    let tokens = [token(keyed(), 1), token(keyed(), 2), token(sealed(2, &[]), 1), clear];
+    let different: HashSet<Digest> = tokens.into_iter().collect();
+    assert_eq!(different.len(), 4);
+    assert!(!different.contains(&Digest::default()));
+    assert_eq!(token(keyed(), 1), tokens[0], "whoever has the key knows it again");
+    // What is made for others is recognised by nobody here.
+    let others = BackupOptions { resume: true, ..for_others() };
+    assert!(token(others, 1).is_zero());
+}
+
+/// Sealed to a recipient alone.
+pub(crate) fn for_others() -> BackupOptions {
+    let mut options = sealed(6, &[]);
+    let public = RecipientSecret::new([5; 32]).public();
+    let way = Way::Recipient(&public);
+    let random = &[7; NewSlot::RANDOM];
+    let new = NewSlot { way, label: "", created_unix_ms: 0, random };
+    seal(&mut options).fresh.1 = KeyArea::new(&key(6), &new).unwrap();
+    options
 }
 
 #[test]
@@ -262,5 +289,46 @@ fn a_new_image_gets_the_newest_slots_that_any_image_of_the_chain_has() {
         let [a, b] = image.slot_copies().unwrap().unwrap();
         let newest = changed.area.to_bytes();
         assert!(*a == *newest && *b == *newest, "{basis:?}: not those of {first}");
+    }
+}
+
+#[test]
+fn images_with_a_key_have_parity_and_segments_where_that_is_asked_for_and_are_proven() {
+    for (mode, parity, split) in [
+        (Mode::Sealed, true, None),
+        (Mode::Sealed, false, Some(SEGMENT_BYTES_MIN)),
+        (Mode::Authenticated, true, Some(SEGMENT_BYTES_MIN)),
+    ] {
+        let storage = MemStorage::new();
+        for (n, opened) in [(1, &[][..]), (2, &[1])] {
+            let base = sealed(1, opened);
+            let mut options = BackupOptions { parity, split, verify: true, ..base };
+            seal(&mut options).mode = Some(mode);
+            seal(&mut options).padding = true;
+            let report = try_backup(&disk(n), &storage, options, n.try_into().unwrap()).unwrap();
+            let is_split = report.segments > 1;
+            assert!(if split.is_none() { !is_split } else { is_split || n > 1 }, "{n}");
+        }
+        for keys in [Keys::none(), Keys::of(key(1))] {
+            let options = VerifyOptions {
+                depth: Depth::Data,
+                not_verified_since: None,
+                now_unix_ms: 1,
+                set: None,
+            };
+            let found = verify_folder_keyed(&storage, &options, &keys, Job::silent()).unwrap();
+            assert_eq!((found.images.len(), found.strays.len()), (2, 0));
+            assert!(found.images.iter().all(Checked::is_sound), "{:?}", found.images);
+        }
+        let keys = Keys::of(key(1));
+        let folder = folder(&storage, &keys);
+        for (n, point) in (1..).zip(&folder.sets[0].points) {
+            let view = View::of_point(&storage, &folder.sets[0], point).unwrap();
+            assert_eq!(view.image().superblock().features.has_data_parity(), parity);
+            let (mut back, mut expected) = (vec![0; 10 * BLOCK], vec![0; 10 * BLOCK]);
+            view.read_exact_at(&mut back, 0).unwrap();
+            disk(n).read_exact_at(&mut expected, 0).unwrap();
+            assert!(back == expected, "{mode:?}, point {n}");
+        }
     }
 }

@@ -4,3 +4,4 @@ mod journeys;
 mod player;
 mod random;
 mod samples;
+mod scenes;

@@ -152,7 +152,10 @@ pub(crate) fn play(seed: u64) -> usize {
     let mut random = Random::new(&[seed]);
     let what = "/mnt/backup".into();
     let start = if random.below(4) == 0 { Start::Disk(what) } else { Start::Folder(what) };
-    let (mut state, commands) = State::new(start, size(&mut random), size(&mut random));
+    let (mut state, commands) = match random.below(3) {
+        0 => State::for_downloads(start),
+        _ => State::new(start, size(&mut random), size(&mut random)),
+    };
     let mut asked = asked_by(commands);
     let mut deepest = 0;
     for _ in 0..EVENTS {
@@ -175,10 +178,12 @@ pub(crate) fn play(seed: u64) -> usize {
                 let amount = Amount::Bytes { step: "working", done, total };
                 Event::Progress { ticket: random.next() % 20, amount }
             }
+            7 if random.below(2) == 0 => chosen(&mut random),
             _ => Event::Key(key(&mut random)),
         };
         asked.extend(asked_by(state.update(event)));
         check_page(&state);
+        check_scene(&state, &mut random);
         deepest = deepest.max(state.depth());
     }
     leave(state.clone(), Key::Stop, 2);
@@ -189,9 +194,40 @@ pub(crate) fn play(seed: u64) -> usize {
 fn asked_by(commands: Vec<Command>) -> Vec<(u64, Work)> {
     let work = |command| match command {
         Command::Start { ticket, work } => Some((ticket, work)),
-        Command::Stop | Command::Quit => None,
+        Command::Stop | Command::Download { .. } | Command::Quit => None,
     };
     commands.into_iter().filter_map(work).collect()
+}
+
+/// What is done with a mouse, of things that are there or not.
+fn chosen(random: &mut Random) -> Event {
+    let at = usize::try_from(number(random)).unwrap_or(usize::MAX);
+    match random.below(4) {
+        0 => Event::Select(at),
+        1 => Event::Tab(at % 5),
+        2 => Event::BackTo(at % 9),
+        _ => Event::Typed("*\u{1b}\u{202e}\n.txt".repeat(random.below(3))),
+    }
+}
+
+/// What another face shows is all there, and holds nothing that acts on anything.
+fn check_scene(state: &State, random: &mut Random) {
+    let scene = state.scene();
+    assert_eq!(scene.trail.len(), state.depth());
+    assert!(scene.selected.is_none_or(|at| at == 0 || at < scene.len), "{scene:?}");
+    let first = random.below(scene.len + 2);
+    let rows = state.rows(first, 5);
+    let there = scene.len.saturating_sub(first).min(5);
+    assert_eq!(rows.len(), if scene.kind == "map" { 0 } else { there });
+    let cells = rows.iter().flat_map(|row| {
+        assert_eq!(row.cells.len(), scene.columns.len().max(1));
+        &row.cells
+    });
+    let status = scene.status.spans.iter().map(|span| &span.text);
+    for text in cells.chain(&scene.trail).chain(&scene.notes).chain(status).chain([&scene.said]) {
+        let steers = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}');
+        assert!(!text.contains(steers), "{text:?}");
+    }
 }
 
 /// What is drawn fits, and holds nothing that acts on a terminal.

@@ -117,10 +117,16 @@ impl Made {
 
     /// Makes a point, sealed with a passphrase or not, and returns its file.
     pub(crate) fn back_up(&self, passphrase: Option<&str>) -> PathBuf {
+        self.back_up_disk(&self.path("disk.raw"), passphrase)
+    }
+
+    /// The same of another disk.
+    pub(crate) fn back_up_disk(&self, disk: &Path, passphrase: Option<&str>) -> PathBuf {
         let seal = passphrase.map(|text| SealJob {
             mode: None,
             padding: false,
             opened: Vec::new(),
+            begun: Vec::new(),
             new: NewKey::Credential(Credential::Passphrase(Passphrase::new(text).unwrap())),
             recovery_code: None,
         });
@@ -135,7 +141,7 @@ impl Made {
             hooks: Hooks::default(),
             seal,
         };
-        let sources = [self.path("disk.raw")];
+        let sources = [disk.to_owned()];
         let done = job.run(&sources, &self.images(), &self.world, Job::silent()).unwrap();
         let one = done.results.into_iter().next().unwrap().unwrap();
         self.images().join(one.report.image)

@@ -4,5 +4,6 @@
 #![expect(clippy::disallowed_methods, reason = "tests stand for the outside world")]
 
 mod answers;
+mod handed;
 mod made;
 mod worker;

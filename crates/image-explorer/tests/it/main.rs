@@ -1,12 +1,12 @@
-//! The face: what is drawn, and the program on a real terminal.
+//! The faces: what is drawn, the program on a real terminal, and in a real browser.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![expect(clippy::disallowed_methods, reason = "tests stand for the outside world")]
 
 mod drawn;
 mod terminal;
+mod web;
 
-#[expect(dead_code, reason = "its tests change disks, too")]
 #[path = "../../../explorer-work/tests/it/made.rs"]
 mod made;
 #[path = "../../../explorer-model/tests/it/samples.rs"]

@@ -4,6 +4,7 @@
 
 mod build;
 mod cancel;
+mod corpus;
 mod delta;
 mod devices;
 mod failures;
@@ -19,6 +20,7 @@ mod refusals;
 mod round_trip;
 mod sectors;
 mod shrink;
+mod spellings;
 mod tables;
 mod targets;
 mod undo;
