@@ -458,11 +458,7 @@ mod tests {
             Refusal::NothingToGrow("a single partition"),
             Refusal::OtherCopy { target: target() },
             Refusal::SameTarget { target: target() },
-            Refusal::SameIdentity {
-                target: target(),
-                other: "/dev/sdc".to_owned(),
-                id: "a".to_owned(),
-            },
+            Refusal::SameIdentity { target: target(), other: String::new(), id: String::new() },
             Refusal::CannotShrink {
                 target: target(),
                 number: 1,

@@ -243,6 +243,7 @@ mod tests {
             name: None,
             source_id: None,
             open: OpenOptions::default(),
+            marks: Vec::new(),
             options: aiv_backup_engine::BackupOptions::default(),
             rate_limit: None,
             still: None,

@@ -134,6 +134,7 @@ impl Made {
             name: None,
             source_id: None,
             open: OpenOptions::default(),
+            marks: Vec::new(),
             options: BackupOptions::default(),
             rate_limit: None,
             still: None,
