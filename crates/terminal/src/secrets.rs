@@ -191,7 +191,7 @@ fn cannot_read(path: &Path) -> impl FnOnce(io::Error) -> Failure {
 
 /// Writes no memory of this process to a disk from now on: a core dump would hold the keys, and
 /// debuggers of other users may not look.
-fn keep_to_ourselves() {
+pub(crate) fn keep_to_ourselves() {
     let mut limit = getrlimit(Resource::Core);
     limit.current = Some(0);
     limit.maximum = Some(0);

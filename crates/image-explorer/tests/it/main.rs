@@ -6,6 +6,7 @@
 mod drawn;
 mod terminal;
 mod web;
+mod words;
 
 #[expect(dead_code, reason = "its tests change disks, too")]
 #[path = "../../../explorer-work/tests/it/made.rs"]

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use aiv_testkit::Random;
+
 use crate::made::Made;
 
 use super::browser::{BACKSPACE, Browser, DOWN, ENTER, ESCAPE};
@@ -34,12 +36,15 @@ fn look(browser: &Browser, name: &str) {
 #[test]
 fn every_screen_fits_a_phone_and_a_desk_in_light_and_dark() {
     let made = Made::new();
-    for _ in 0..3 {
+    let mut noise = vec![0; 1 << 20];
+    Random::new(&[7]).fill(&mut noise);
+    // Days on which much happened, or little.
+    for (day, kib) in [60, 300, 20, 900, 45, 130, 500, 15].into_iter().enumerate() {
         made.back_up(None);
-        made.change();
+        made.add(&format!("day-{day}"), &noise[day * 1000..][..kib << 10]);
     }
     made.back_up(None);
-    let served = Served::start(&made.images());
+    let served = Served::within(made.images().parent().unwrap(), "images");
     let browser = Browser::start();
     browser.go(&served.address);
     browser.shows("Sets in");

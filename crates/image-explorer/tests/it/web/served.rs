@@ -18,12 +18,18 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) fn start(what: &Path) -> Self {
-        Self::with(&[what.to_str().unwrap()])
+        Self::within(Path::new("/"), what.to_str().unwrap())
     }
 
-    pub(crate) fn with(args: &[&str]) -> Self {
+    /// In a folder, which is then no part of what is shown.
+    pub(crate) fn within(folder: &Path, what: &str) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_aiv-explorer"));
-        command.arg("--web").args(args).stdin(Stdio::null()).stdout(Stdio::piped());
+        command
+            .current_dir(folder)
+            .arg("--web")
+            .arg(what)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut lines = lines.map(|line| line.unwrap().trim().to_owned());
