@@ -187,8 +187,7 @@ def superblock(data, at):
     need(14 <= s.block_log2 <= 22 and s.align_log2 == 6 and 9 <= s.sector_log2 <= 12, "superblock: a bad size", at)
     s.sealed, s.keyed, s.split = s.incompat & SEALED, s.incompat & (SEALED | AUTHENTICATED), s.incompat & SPLIT
     need(s.keyed != SEALED | AUTHENTICATED and bool(s.keyed) == any(s.key_commitment), "superblock: a bad key", at)
-    need(not (s.incompat & (SPLIT | BIT_PARITY) if s.keyed else s.incompat & KEY_SLOTS),
-         "superblock: features that exclude each other", at)
+    need(s.keyed or not s.incompat & KEY_SLOTS, "superblock: key slots without a key", at)
     need(not (s.segment_count or s.autoclear) and s.slot_area_len == 32768 * bool(s.incompat & KEY_SLOTS),
          "superblock: a bad value", at)
     need((s.segment_start == 0) == (s.segment_no == 0) and (s.split or not s.segment_no) and s.segment_no < 1000

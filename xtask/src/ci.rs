@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{Outcome, process, reader, setup, test, tidy};
+use crate::{Outcome, count, process, reader, setup, test, tidy};
 
 struct Step {
     name: &'static str,
@@ -18,6 +18,7 @@ const STEPS: &[Step] = &[
     Step { name: "clippy", run: clippy },
     Step { name: "test", run: test::run_tests },
     Step { name: "reader", run: reader::judge },
+    Step { name: "count", run: || count::run(&[]) },
     Step { name: "doc", run: doc },
 ];
 

@@ -9,6 +9,7 @@
 
 mod bench;
 mod ci;
+mod count;
 mod demo;
 mod fuzz;
 mod guest;
@@ -78,6 +79,11 @@ const COMMANDS: &[Command] = &[
         name: "guest",
         run: guest::run,
         help: "what needs a kernel of its own, in a virtual machine: guest [SCENARIO]",
+    },
+    Command {
+        name: "count",
+        run: count::run,
+        help: "instructions of the hottest loops against those recorded: count [--record]",
     },
     Command { name: "ci", run: ci::run, help: "everything a change must pass, in order, timed" },
 ];

@@ -89,6 +89,7 @@ const NEEDS: &[Need] = &[
         "the second reader's packages",
     ),
     need("nbdkit", "nbdkit", "NBD servers with every manner of reply"),
+    need("valgrind", "valgrind", "counting instructions"),
     need("xz", "xz-utils", "stored test images"),
     need("zstd", "zstd", "stored test images"),
     need("bzip2", "bzip2", "stored test images"),

@@ -149,9 +149,6 @@ pub enum Refusal {
         /// Bytes that would do.
         needed: u64,
     },
-    /// A key, and segments or parity over the pieces: the format has no such images yet.
-    #[error("an image with a key is neither split nor has parity over all its bytes")]
-    KeyedInParts,
     /// The newest point of the source is sealed or authenticated, and the new one would not be.
     #[error("the newest point of the source has a key, and the new one would have none")]
     WithoutKey,

@@ -26,8 +26,7 @@ impl Parts {
     }
 
     /// Begins an image, with a key where `seal` is one, in files of `split` bytes at most for
-    /// [`Parts::Split`], which has none. On any error
-    /// nothing is left.
+    /// [`Parts::Split`]. On any error nothing is left.
     pub(crate) fn create<'a>(
         &self,
         storage: &'a dyn Storage,
@@ -45,7 +44,7 @@ impl Parts {
             None => ImageWriter::create_with(file, superblock, seal),
             Some(limit) => {
                 let files = Box::new(PartFiles::new(storage, image, PART_EXTENSION, file));
-                ImageWriter::create_split(files, superblock, limit)
+                ImageWriter::create_split_with(files, superblock, limit, seal)
             }
         };
         writer.map_err(|error| {

@@ -104,9 +104,6 @@ impl BackupPlan {
         if options.sectors == Sectors::All && !options.exclude.is_empty() {
             return Err(Refusal::ExcludeFromAll.into());
         }
-        if options.seal.is_some() && (options.split.is_some() || options.parity) {
-            return Err(Refusal::KeyedInParts.into());
-        }
         let mut notes = Vec::new();
         let consistency = match facts.writers.as_slice() {
             [] if facts.held.is_some() => {
@@ -147,7 +144,11 @@ impl BackupPlan {
         let geometry = Geometry::new(len, block_size, sector_size.bytes())
             .ok_or(Refusal::BlockSize { len, block_size: block_size.get() })?;
         let used_bytes = used.iter().map(|extent: &Extent| extent.len).fold(0, u64::saturating_add);
-        refuse_split(options.split, used_bytes.min(len))?;
+        let stored = used_bytes.min(len);
+        let is_padded = options.seal.as_ref().is_some_and(|seal| seal.padding);
+        // What is padded grows by an eighth at most.
+        let stored = if is_padded { stored.saturating_add(stored / 8) } else { stored };
+        refuse_split(options.split, stored)?;
         let disk = DiskInfo {
             len,
             logical_sector: sector_size.bytes(),

@@ -1,19 +1,21 @@
 //! Two states of one filesystem, file by file.
 
-use std::collections::HashMap;
-use std::ops::ControlFlow;
+use std::collections::HashSet;
 
-use aiv_filesystems::{Entry, FileData, FileId, FileType, Filesystem, Metadata};
+use aiv_filesystems::{FileData, FileId, FileType, Filesystem, Metadata};
 use aiv_volume_io::{Extent, ExtentSet, Job, causes};
 
 use crate::differ::differ;
 use crate::error::{Error, Result};
+use crate::gathered::{Gathered, ROOT};
+use crate::names::{NAMES_MAX, Names, TOO_MANY_NAMES};
 use crate::path::Path;
 use crate::resolve::File;
-use crate::walk::{DEPTH_MAX, FOLDERS_MAX, TOO_DEEP, TOO_MANY};
+use crate::walk::{DEPTH_MAX, FOLDERS_MAX, TOO_DEEP, TOO_MANY, left_out};
 
-/// Differences that are listed; all are counted.
-pub(crate) const LISTED_MAX: usize = 1 << 20;
+/// Troubles that are named; all are counted.
+const TROUBLES_MAX: usize = 10_000;
+
 /// What is different about a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -73,17 +75,30 @@ pub struct Difference {
 /// What is different.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Comparison {
-    /// Files that are not the same, in the order of their paths, those that are gone at the end.
-    pub differences: Vec<Difference>,
-    /// How many there are.
-    pub count: u64,
+    gathered: Gathered,
     /// Files and folders that are the same.
     pub same: u64,
     /// Bytes in blocks that changed which are no data of a file: records of the filesystem, and
     /// what is free by now. Only where changed blocks are known.
     pub elsewhere: u64,
-    /// What could not be compared, and why.
+    /// What could not be compared, and why; the first ten thousand.
     pub troubles: Vec<(Path, String)>,
+    /// How many there are.
+    pub trouble_count: u64,
+}
+
+impl Comparison {
+    /// Files that are not the same, in the order of their paths, those that are gone at the end:
+    /// two million of them, which are held in some sixty bytes each and their names.
+    pub fn differences(&self) -> impl Iterator<Item = Difference> + '_ {
+        self.gathered.iter()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.gathered.count()
+    }
 }
 
 /// How closely files are compared.
@@ -105,181 +120,192 @@ struct Compare<'a> {
     changed: Option<&'a ExtentSet>,
     job: Job<'a>,
     answer: Comparison,
-    /// Files that are gone, by id, to be found under another name.
-    gone: HashMap<FileId, Vec<Difference>>,
-    gone_facts: HashMap<FileId, Metadata>,
-    added: Vec<(FileId, Metadata, Difference)>,
+    /// Where the walk is.
+    path: Path,
+    levels: Vec<Level>,
+    /// Bytes their names take.
+    held: usize,
     /// Bytes of changed blocks that files own, in any order.
     owned: Vec<Extent>,
 }
 
-/// Folders that are compared: the same path in both, or in one only.
-enum Task {
-    Both(FileId, FileId, Path, usize),
-    Old(FileId, Path, usize),
-    New(FileId, Path, usize),
+/// A folder in both, or in one only.
+struct Level {
+    old: Names,
+    new: Names,
+    /// Bytes of both when they were read.
+    taken: usize,
+    /// Its own name, and its position among the folders in which something is not the same.
+    name: Vec<u8>,
+    position: Option<u32>,
 }
+
+/// A folder that is to be entered, in both or in one.
+type Inner = (Option<FileId>, Option<FileId>);
 
 /// Compares everything below `old` and `new`, two states of the same folder.
 ///
 /// Files are the same when their paths, metadata and bytes are. A file is taken for renamed when
 /// its record is the same, and is a file of the same type and time of creation.
 ///
-/// Holds the names of the folders on the way, and what is added or gone.
+/// Holds the names in the folders on the way, and what is not the same.
 ///
 /// # Errors
 /// [`Error::Canceled`]; what cannot be read is in the answer.
 pub fn compare(old: &File, new: &File, closely: Closely<'_>, job: Job<'_>) -> Result<Comparison> {
+    let gathered = Gathered::at(new.path.clone());
     let mut compare = Compare {
         old: &*old.filesystem,
         new: &*new.filesystem,
         changed: closely.changed,
         job,
-        answer: Comparison::default(),
-        gone: HashMap::new(),
-        gone_facts: HashMap::new(),
-        added: Vec::new(),
+        answer: Comparison { gathered, ..Comparison::default() },
+        path: new.path.clone(),
+        levels: Vec::new(),
+        held: 0,
         owned: Vec::new(),
     };
-    compare.file(old.id, new.id, &old.metadata, &new.metadata, &new.path)?;
+    compare.file(old.id, new.id, &old.metadata, &new.metadata, b"")?;
     let is_folder = |file: &File| file.metadata.file_type == FileType::Folder;
     if is_folder(old) && is_folder(new) {
-        compare.run(Task::Both(old.id, new.id, new.path.clone(), 0))?;
+        compare.run((Some(old.id), Some(new.id)))?;
     }
     Ok(compare.finish())
 }
 
 impl Compare<'_> {
-    fn run(&mut self, first: Task) -> Result<()> {
-        let mut todo = vec![first];
-        let mut entered = std::collections::HashSet::new();
-        while let Some(task) = todo.pop() {
+    /// Walks both folders side by side, each before what is in it, names in the order of bytes.
+    fn run(&mut self, first: Inner) -> Result<()> {
+        let mut entered: HashSet<Inner> = HashSet::new();
+        entered.insert(first);
+        self.enter(first, Vec::new())?;
+        while let Some(level) = self.levels.last_mut() {
             self.job.check()?;
-            // A folder within itself, or with many names, is entered once.
-            let (key, path, depth) = match &task {
-                Task::Both(a, b, path, depth) => ((Some(*a), Some(*b)), path, *depth),
-                Task::Old(a, path, depth) => ((Some(*a), None), path, *depth),
-                Task::New(b, path, depth) => ((None, Some(*b)), path, *depth),
+            let order = match (level.old.peek(), level.new.peek()) {
+                (None, None) => {
+                    self.leave();
+                    continue;
+                }
+                (Some(_), None) => std::cmp::Ordering::Less,
+                (None, Some(_)) => std::cmp::Ordering::Greater,
+                (Some(a), Some(b)) => a.cmp(b),
             };
+            let take = |(name, id): (&[u8], FileId)| (name.to_vec(), id);
+            let a = if order.is_le() { level.old.next().map(take) } else { None };
+            let b = if order.is_ge() { level.new.next().map(take) } else { None };
+            let Some(name) = a.as_ref().or(b.as_ref()).map(|(name, _)| name.clone()) else {
+                continue;
+            };
+            self.path.push(name.clone());
+            let inner = match (a.map(|(_, id)| id), b.map(|(_, id)| id)) {
+                (Some(a), Some(b)) => self.pair(a, b, &name)?,
+                (Some(a), None) => self.gone(a, &name)?,
+                (None, Some(b)) => self.new_one(b, &name)?,
+                (None, None) => None,
+            };
+            let Some(inner) = inner else {
+                self.path.pop();
+                continue;
+            };
+            // A folder within itself, or with many names, is entered once.
             let why_not = match entered.len() >= FOLDERS_MAX {
-                _ if depth > DEPTH_MAX => Some(TOO_DEEP),
+                _ if self.levels.len() > DEPTH_MAX => Some(TOO_DEEP),
                 true => Some(TOO_MANY),
-                false if entered.insert(key) => None,
+                false if entered.insert(inner) => None,
                 false => Some("the folder has another name, too, by which it was compared"),
             };
-            if let Some(why) = why_not {
-                let source = aiv_filesystems::Error::Damaged { what: why.to_owned(), offset: None };
-                self.trouble(path, &Error::of(path, source));
-                continue;
+            match why_not {
+                Some(why) => {
+                    self.trouble(&left_out(&self.path, why));
+                    self.path.pop();
+                }
+                None => self.enter(inner, name)?,
             }
-            let first = todo.len();
-            match task {
-                Task::Both(a, b, path, depth) => {
-                    let old = self.names(self.old, a, &path)?;
-                    let new = self.names(self.new, b, &path)?;
-                    self.both(old, new, &path, depth, &mut todo)?;
-                }
-                Task::Old(a, path, depth) => {
-                    for entry in self.names(self.old, a, &path)? {
-                        self.gone(&entry, path.join(&entry.name), depth, &mut todo)?;
-                    }
-                }
-                Task::New(b, path, depth) => {
-                    for entry in self.names(self.new, b, &path)? {
-                        self.new_one(&entry, path.join(&entry.name), depth, &mut todo)?;
-                    }
-                }
-            }
-            todo[first..].reverse();
         }
         Ok(())
     }
 
-    /// Names of a folder, in the order of their bytes.
-    fn names(&mut self, of: &dyn Filesystem, id: FileId, path: &Path) -> Result<Vec<Entry>> {
-        let mut entries = Vec::new();
-        let read = of.entries(id, self.job, &mut |entry| {
-            entries.push(entry);
-            ControlFlow::Continue(())
-        });
-        match read.map_err(|error| Error::of(path, error)) {
+    fn enter(&mut self, (old, new): Inner, name: Vec<u8>) -> Result<()> {
+        let old = old.map_or_else(|| Ok(Names::default()), |id| self.names(self.old, id, 0))?;
+        let taken = old.taken();
+        let new = new.map_or_else(|| Ok(Names::default()), |id| self.names(self.new, id, taken))?;
+        let taken = taken + new.taken();
+        self.held += taken;
+        let position = self.levels.is_empty().then_some(ROOT);
+        self.levels.push(Level { old, new, taken, name, position });
+        Ok(())
+    }
+
+    fn leave(&mut self) {
+        self.held -= self.levels.pop().map_or(0, |level| level.taken);
+        self.path.pop();
+    }
+
+    /// Names in a folder, where others take so many bytes already.
+    fn names(&mut self, of: &dyn Filesystem, id: FileId, taken: usize) -> Result<Names> {
+        let room = NAMES_MAX.saturating_sub(self.held + taken);
+        let (names, read) = Names::read(of, id, room, self.job);
+        match read.map_err(|error| Error::of(&self.path, error)) {
             Err(Error::Canceled(canceled)) => return Err(canceled.into()),
-            Err(why) => self.trouble(path, &why),
+            Err(why) => self.trouble(&why),
             Ok(()) => {}
         }
-        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        Ok(entries)
+        if names.is_cut() {
+            self.trouble(&left_out(&self.path, TOO_MANY_NAMES));
+        }
+        Ok(names)
     }
 
-    fn trouble(&mut self, path: &Path, why: &Error) {
-        if self.answer.troubles.len() < LISTED_MAX {
+    /// Position of the folder in which the walk is, for something that is not the same; nothing
+    /// when there is no room for one more.
+    fn folder(&mut self) -> Option<u32> {
+        let mut above = ROOT;
+        for level in &mut self.levels {
+            above = match level.position {
+                Some(position) => position,
+                None => {
+                    let position = self.answer.gathered.folder(above, &level.name)?;
+                    *level.position.insert(position)
+                }
+            };
+        }
+        Some(above)
+    }
+
+    fn trouble(&mut self, why: &Error) {
+        self.answer.trouble_count += 1;
+        if self.answer.troubles.len() < TROUBLES_MAX {
             let source = std::error::Error::source(why);
             let text = source.map_or_else(|| why.to_string(), causes);
-            self.answer.troubles.push((path.clone(), text));
-        }
-    }
-
-    fn both(
-        &mut self,
-        old: Vec<Entry>,
-        new: Vec<Entry>,
-        path: &Path,
-        depth: usize,
-        todo: &mut Vec<Task>,
-    ) -> Result<()> {
-        let (mut old, mut new) = (old.into_iter().peekable(), new.into_iter().peekable());
-        loop {
-            let order = match (old.peek(), new.peek()) {
-                (None, None) => return Ok(()),
-                (Some(_), None) => std::cmp::Ordering::Less,
-                (None, Some(_)) => std::cmp::Ordering::Greater,
-                (Some(a), Some(b)) => a.name.cmp(&b.name),
-            };
-            let a = if order.is_le() { old.next() } else { None };
-            let b = if order.is_ge() { new.next() } else { None };
-            match (a, b) {
-                (Some(a), Some(b)) => self.pair(&a, &b, path.join(&b.name), depth, todo)?,
-                (Some(a), None) => self.gone(&a, path.join(&a.name), depth, todo)?,
-                (None, Some(b)) => self.new_one(&b, path.join(&b.name), depth, todo)?,
-                (None, None) => {}
-            }
+            self.answer.troubles.push((self.path.clone(), text));
         }
     }
 
     /// What a record says, or that it cannot be read.
-    fn facts(&mut self, of: &dyn Filesystem, id: FileId, path: &Path) -> Result<Option<Metadata>> {
-        match of.metadata(id).map_err(|error| Error::of(path, error)) {
+    fn facts(&mut self, of: &dyn Filesystem, id: FileId) -> Result<Option<Metadata>> {
+        match of.metadata(id).map_err(|error| Error::of(&self.path, error)) {
             Ok(metadata) => Ok(Some(metadata)),
             Err(Error::Canceled(canceled)) => Err(canceled.into()),
             Err(why) => {
-                self.trouble(path, &why);
+                self.trouble(&why);
                 Ok(None)
             }
         }
     }
 
-    fn pair(
-        &mut self,
-        a: &Entry,
-        b: &Entry,
-        path: Path,
-        depth: usize,
-        todo: &mut Vec<Task>,
-    ) -> Result<()> {
+    fn pair(&mut self, a: FileId, b: FileId, name: &[u8]) -> Result<Option<Inner>> {
         let (old, new) = (self.old, self.new);
-        let (Some(was), Some(is)) = (self.facts(old, a.id, &path)?, self.facts(new, b.id, &path)?)
-        else {
-            return Ok(());
+        let (Some(was), Some(is)) = (self.facts(old, a)?, self.facts(new, b)?) else {
+            return Ok(None);
         };
         if was.file_type != is.file_type {
-            self.gone(a, path.clone(), depth, todo)?;
-            return self.new_one(b, path, depth, todo);
+            // One of them is a folder, at most.
+            let gone = self.gone(a, name)?;
+            return Ok(self.new_one(b, name)?.or(gone));
         }
-        self.file(a.id, b.id, &was, &is, &path)?;
-        if is.file_type == FileType::Folder {
-            todo.push(Task::Both(a.id, b.id, path, depth + 1));
-        }
-        Ok(())
+        self.file(a, b, &was, &is, name)?;
+        let is_folder = is.file_type == FileType::Folder;
+        Ok(is_folder.then_some((Some(a), Some(b))))
     }
 
     /// Compares two files of the same path and type.
@@ -289,7 +315,7 @@ impl Compare<'_> {
         b: FileId,
         was: &Metadata,
         is: &Metadata,
-        path: &Path,
+        name: &[u8],
     ) -> Result<()> {
         let touched = self.touched(b, is);
         let mut what = Vec::new();
@@ -317,7 +343,7 @@ impl Compare<'_> {
             }
             FileType::File if was.len != is.len => Some(true),
             FileType::File if self.may_differ(&old, &new, touched, was, is) => {
-                self.bytes_differ(&old, &new, path)?
+                self.bytes_differ(&old, &new)?
             }
             _ => Some(false),
         };
@@ -334,12 +360,13 @@ impl Compare<'_> {
             if attributes(&old) != attributes(&new) {
                 what.push(What::Attributes);
             }
-            if self.streams_differ(&old, &new, path)? {
+            if self.streams_differ(&old, &new)? {
                 what.push(What::Streams);
             }
         }
         if !what.is_empty() {
-            self.push(path.clone(), Change::Changed { what }, is, touched);
+            let folder = self.folder();
+            self.answer.gathered.changed(folder, name, &what, is, touched);
         } else if content.is_some() {
             self.answer.same += 1;
         }
@@ -347,7 +374,7 @@ impl Compare<'_> {
     }
 
     /// Whether two files have other streams, or the same ones with other bytes.
-    fn streams_differ(&mut self, old: &Side<'_>, new: &Side<'_>, path: &Path) -> Result<bool> {
+    fn streams_differ(&mut self, old: &Side<'_>, new: &Side<'_>) -> Result<bool> {
         let streams = |side: &Side<'_>| {
             let mut all = side.filesystem.streams(side.id).ok()?;
             all.sort();
@@ -361,7 +388,7 @@ impl Compare<'_> {
             let was = old.filesystem.open_stream(old.id, &stream.name);
             let opened =
                 was.and_then(|a| Ok((a, new.filesystem.open_stream(new.id, &stream.name)?)));
-            if self.opened_differ(opened, path)? == Some(true) {
+            if self.opened_differ(opened)? == Some(true) {
                 return Ok(true);
             }
         }
@@ -389,26 +416,20 @@ impl Compare<'_> {
     }
 
     /// Whether the bytes of two files of one length differ; nothing when they cannot be read.
-    fn bytes_differ(
-        &mut self,
-        old: &Side<'_>,
-        new: &Side<'_>,
-        path: &Path,
-    ) -> Result<Option<bool>> {
+    fn bytes_differ(&mut self, old: &Side<'_>, new: &Side<'_>) -> Result<Option<bool>> {
         let was = old.filesystem.open(old.id);
-        self.opened_differ(was.and_then(|a| Ok((a, new.filesystem.open(new.id)?))), path)
+        self.opened_differ(was.and_then(|a| Ok((a, new.filesystem.open(new.id)?))))
     }
 
     /// The same of what was opened.
     fn opened_differ(
         &mut self,
         opened: aiv_filesystems::Result<(Box<dyn FileData + '_>, Box<dyn FileData + '_>)>,
-        path: &Path,
     ) -> Result<Option<bool>> {
         let (a, b) = match opened {
             Ok(both) => both,
             Err(error) => {
-                self.trouble(path, &Error::of(path, error));
+                self.trouble(&Error::of(&self.path, error));
                 return Ok(None);
             }
         };
@@ -416,7 +437,7 @@ impl Compare<'_> {
             Ok(differ) => Ok(Some(differ)),
             Err(source) => {
                 let source = aiv_filesystems::Error::Io { op: "read file", offset: 0, source };
-                self.trouble(path, &Error::of(path, source));
+                self.trouble(&Error::of(&self.path, source));
                 Ok(None)
             }
         }
@@ -436,76 +457,27 @@ impl Compare<'_> {
         bytes
     }
 
-    fn push(&mut self, path: Path, change: Change, metadata: &Metadata, changed_bytes: u64) {
-        let (file_type, len) = (metadata.file_type, metadata.len);
-        self.list(Difference { path, change, file_type, len, changed_bytes });
-    }
-
-    fn list(&mut self, difference: Difference) {
-        self.answer.count += 1;
-        if self.answer.differences.len() < LISTED_MAX {
-            self.answer.differences.push(difference);
-        }
-    }
-
-    fn gone(
-        &mut self,
-        entry: &Entry,
-        path: Path,
-        depth: usize,
-        todo: &mut Vec<Task>,
-    ) -> Result<()> {
+    fn gone(&mut self, id: FileId, name: &[u8]) -> Result<Option<Inner>> {
         let old = self.old;
-        let Some(metadata) = self.facts(old, entry.id, &path)? else { return Ok(()) };
-        if metadata.file_type == FileType::Folder {
-            todo.push(Task::Old(entry.id, path.clone(), depth + 1));
-        }
-        let (file_type, len) = (metadata.file_type, metadata.len);
-        let difference =
-            Difference { path, change: Change::Removed, file_type, len, changed_bytes: 0 };
-        self.gone.entry(entry.id).or_default().push(difference);
-        self.gone_facts.insert(entry.id, metadata);
-        Ok(())
+        let Some(metadata) = self.facts(old, id)? else { return Ok(None) };
+        let folder = self.folder();
+        self.answer.gathered.removed(folder, name, id, &metadata);
+        let is_folder = metadata.file_type == FileType::Folder;
+        Ok(is_folder.then_some((Some(id), None)))
     }
 
-    fn new_one(
-        &mut self,
-        entry: &Entry,
-        path: Path,
-        depth: usize,
-        todo: &mut Vec<Task>,
-    ) -> Result<()> {
+    fn new_one(&mut self, id: FileId, name: &[u8]) -> Result<Option<Inner>> {
         let new = self.new;
-        let Some(metadata) = self.facts(new, entry.id, &path)? else { return Ok(()) };
-        if metadata.file_type == FileType::Folder {
-            todo.push(Task::New(entry.id, path.clone(), depth + 1));
-        }
-        let changed_bytes = self.touched(entry.id, &metadata);
-        let (file_type, len) = (metadata.file_type, metadata.len);
-        let difference = Difference { path, change: Change::Added, file_type, len, changed_bytes };
-        self.added.push((entry.id, metadata, difference));
-        Ok(())
+        let Some(metadata) = self.facts(new, id)? else { return Ok(None) };
+        let touched = self.touched(id, &metadata);
+        let folder = self.folder();
+        self.answer.gathered.added(folder, name, id, &metadata, touched);
+        let is_folder = metadata.file_type == FileType::Folder;
+        Ok(is_folder.then_some((None, Some(id))))
     }
 
-    /// Finds what was renamed, and puts everything in order.
     fn finish(mut self) -> Comparison {
-        for (id, is, mut difference) in std::mem::take(&mut self.added) {
-            let same = self.gone_facts.get(&id).is_some_and(|was| {
-                let both = was.created.zip(is.created);
-                // Records are used again: without a time of creation, the rest has to agree.
-                let is_it =
-                    both.map_or(was.modified == is.modified && was.len == is.len, |(a, b)| a == b);
-                was.file_type == is.file_type && is_it
-            });
-            if same && let Some(from) = self.gone.get_mut(&id).and_then(Vec::pop) {
-                difference.change = Change::Renamed { from: from.path };
-            }
-            self.list(difference);
-        }
-        self.answer.differences.sort_by(|a, b| a.path.cmp(&b.path));
-        let mut gone: Vec<Difference> = self.gone.drain().flat_map(|(_, all)| all).collect();
-        gone.sort_by(|a, b| a.path.cmp(&b.path));
-        gone.into_iter().for_each(|one| self.list(one));
+        self.answer.gathered.find_renamed();
         if let Some(changed) = self.changed {
             let owned: ExtentSet = self.owned.drain(..).collect();
             self.answer.elsewhere = changed.total_len().saturating_sub(owned.total_len());

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use aiv_filesystems::Filesystem;
+use aiv_filesystems::{Filesystem, FilesystemKind, LuksKeys};
 use aiv_volume_io::partition::{SectorSize, TableKind, read_table};
 use aiv_volume_io::{Extent, Job, ReadAt};
 
@@ -27,6 +27,20 @@ impl Disk {
     /// [`Error::Disk`] when the table cannot be read, [`Error::Canceled`]. A partition that cannot
     /// be read is one of unknown content.
     pub fn open(disk: Arc<dyn ReadAt>, sector_size: SectorSize, job: Job<'_>) -> Result<Self> {
+        Self::unlock(disk, sector_size, &LuksKeys::none(), job)
+    }
+
+    /// As [`open`](Self::open), with what opens LUKS volumes: those that are opened are what they
+    /// encrypt.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn unlock(
+        disk: Arc<dyn ReadAt>,
+        sector_size: SectorSize,
+        keys: &LuksKeys,
+        job: Job<'_>,
+    ) -> Result<Self> {
         let table = read_table(&disk, sector_size).map_err(Error::Disk)?;
         let mut volumes = Vec::new();
         for partition in &table.partitions {
@@ -37,8 +51,21 @@ impl Disk {
             let whole = Extent::new(0, disk.len());
             volumes.push(Volume::new("p0".to_owned(), &disk, whole));
         }
-        let volumes = nested::with_inner(volumes, sector_size, job)?;
+        let volumes = nested::with_inner(volumes, sector_size, keys, job)?;
         Ok(Self { volumes, table: table.kind, bytes: disk })
+    }
+
+    /// Whether what was given for LUKS volumes opened one of them, if there are any.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] and [`Error::NotOpened`] of the first when it opened none.
+    pub fn check_unlocked(&self) -> Result<()> {
+        const LUKS: FilesystemKind = FilesystemKind::LuksContainer;
+        if self.volumes.iter().any(|volume| volume.within().contains(&LUKS)) {
+            return Ok(());
+        }
+        let closed = self.volumes.iter().filter(|volume| volume.recognised().kind == LUKS);
+        closed.filter_map(Volume::closed_error).next().map_or(Ok(()), Err)
     }
 
     /// A disk with one volume, `p0`, that is a filesystem which is open already.

@@ -41,6 +41,18 @@ pub enum Error {
         /// Why it is not opened, as the rest of a sentence.
         why: String,
     },
+    /// The volume is encrypted, and nothing that was given opens it: give its passphrase or key file.
+    #[error("volume {volume} ({kind}) is not opened: {why}")]
+    Locked {
+        /// Name of the volume.
+        volume: String,
+        /// What is on it.
+        kind: FilesystemKind,
+        /// Whether anything was given.
+        tried: bool,
+        /// The same as the rest of a sentence.
+        why: String,
+    },
     /// The path does not say what was meant.
     #[error(transparent)]
     Path(#[from] PathError),

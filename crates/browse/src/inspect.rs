@@ -86,7 +86,9 @@ fn inspect_volume(disk: &Disk, volume: &Volume, job: Job<'_>) -> Result<Inspecte
             return Ok(found);
         }
         Err(Error::Canceled(canceled)) => return Err(canceled.into()),
-        Err(Error::NoFiles { why, .. } | Error::NotOpened { why, .. }) => {
+        Err(
+            Error::NoFiles { why, .. } | Error::NotOpened { why, .. } | Error::Locked { why, .. },
+        ) => {
             found.not_read = Some(why);
             return Ok(found);
         }

@@ -34,8 +34,10 @@ mod differ;
 mod disk;
 mod error;
 mod filter;
+mod gathered;
 mod inspect;
 mod mounts;
+mod names;
 mod nested;
 mod path;
 mod resolve;
@@ -54,6 +56,6 @@ pub use volume::Volume;
 pub use walk::{FOLDERS_MAX, Found, Step, Trouble, Walk};
 
 pub use aiv_filesystems::{
-    Attribute, Entry, FileData, FileFlags, FileId, FileType, Filesystem, FilesystemKind, Metadata,
-    Pattern, ReaderNote, Recognised, Stream, Timestamp,
+    Attribute, Entry, FileData, FileFlags, FileId, FileType, Filesystem, FilesystemKind, LuksKey,
+    LuksKeys, Metadata, Pattern, ReaderNote, Recognised, Stream, Timestamp,
 };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use aiv_filesystems::{FilesystemKind, Span, logical_volumes};
+use aiv_filesystems::{FilesystemKind, LuksKeys, Span, logical_volumes};
 use aiv_volume_io::partition::{SectorSize, TableKind, read_table};
 use aiv_volume_io::{Extent, Job};
 
@@ -12,8 +12,10 @@ use crate::volume::{Inside, Volume};
 /// Levels of volumes below the partitions of a disk: a virtual machine that keeps its own group on
 /// a logical volume has three.
 const DEPTH_MAX: usize = 4;
-/// RAIDs of RAIDs.
-const RAIDS_MAX: usize = 3;
+/// RAIDs of RAIDs, and what is encrypted in them.
+const LAYERS_MAX: usize = 4;
+/// Encrypted volumes of a disk that are tried: each may take half a minute.
+const LUKS_MAX: usize = 16;
 /// Volumes of a disk. A quarter of a mebibyte of each may be read to name it.
 const VOLUMES_MAX: usize = 2048;
 
@@ -21,6 +23,8 @@ const VOLUMES_MAX: usize = 2048;
 struct Search<'a> {
     sector_size: SectorSize,
     left: usize,
+    keys: &'a LuksKeys,
+    luks_left: usize,
     job: Job<'a>,
 }
 
@@ -28,23 +32,16 @@ struct Search<'a> {
 pub(crate) fn with_inner(
     volumes: Vec<Volume>,
     sector_size: SectorSize,
+    keys: &LuksKeys,
     job: Job<'_>,
 ) -> Result<Vec<Volume>> {
-    Search { sector_size, left: VOLUMES_MAX, job }.level(volumes, 0)
+    Search { sector_size, left: VOLUMES_MAX, keys, luks_left: LUKS_MAX, job }.level(volumes, 0)
 }
 
 impl Search<'_> {
     fn level(&mut self, mut volumes: Vec<Volume>, depth: usize) -> Result<Vec<Volume>> {
         for volume in &mut volumes {
-            self.job.check()?;
-            for _ in 0..RAIDS_MAX {
-                if volume.recognised().kind == FilesystemKind::MdRaidMember && !is_closed(volume) {
-                    volume.leave_raid();
-                }
-            }
-            if volume.recognised().kind == FilesystemKind::MdRaidMember && !is_closed(volume) {
-                volume.set_inside(too_deep());
-            }
+            self.layers(volume)?;
         }
         let mut inner: Vec<Vec<Volume>> = volumes.iter().map(|_| Vec::new()).collect();
         self.logical_volumes(&mut volumes, &mut inner, depth)?;
@@ -59,6 +56,32 @@ impl Search<'_> {
             }
         }
         Ok(all)
+    }
+
+    /// Becomes what is in a RAID of which this is a member, or what it encrypts.
+    fn layers(&mut self, volume: &mut Volume) -> Result<()> {
+        for left in (0..=LAYERS_MAX).rev() {
+            self.job.check()?;
+            let kind = volume.recognised().kind;
+            let is_layer =
+                matches!(kind, FilesystemKind::MdRaidMember | FilesystemKind::LuksContainer);
+            if !is_layer || is_closed(volume) {
+                break;
+            } else if left == 0 {
+                volume.set_inside(too_deep());
+            } else if kind == FilesystemKind::MdRaidMember {
+                volume.leave_raid();
+            } else if self.keys.is_empty() {
+                volume.set_inside(Inside::Locked { tried: false, why: LOCKED.to_owned() });
+            } else if self.luks_left == 0 {
+                let why = format!("more than {LUKS_MAX} encrypted volumes are not tried");
+                volume.set_inside(Inside::Closed(why));
+            } else {
+                self.luks_left -= 1;
+                volume.unlock(self.keys, self.job)?;
+            }
+        }
+        Ok(())
     }
 
     /// Those of all physical volumes of this level, since a group may lie on several of them.
@@ -183,6 +206,9 @@ fn on_disk(spans: Vec<Span>, members: &[Option<Extent>]) -> Option<Vec<Span>> {
 fn is_closed(volume: &Volume) -> bool {
     volume.why_closed().is_some()
 }
+
+/// What is said where nothing was given that may open it.
+const LOCKED: &str = "it is encrypted; its passphrase or key file opens it";
 
 fn too_deep() -> Inside {
     Inside::Closed("volumes are nested too deeply".to_owned())

@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aiv_filesystems::{
-    Error as FilesystemError, Filesystem, FilesystemKind, Recognised, Span, open_filesystem,
-    raid_contents, recognise,
+    Error as FilesystemError, Filesystem, FilesystemKind, LuksKeys, Recognised, Span,
+    open_filesystem, open_luks, raid_contents, recognise,
 };
 use aiv_volume_io::partition::Partition;
 use aiv_volume_io::{Extent, ExtentSet, Job, ReadAt, Slice};
@@ -42,6 +42,13 @@ pub(crate) enum Inside {
     Opened(String),
     /// Why it, or what is in it, cannot be read.
     Closed(String),
+    /// It is encrypted, and nothing that was given opens it.
+    Locked {
+        /// Whether anything was.
+        tried: bool,
+        /// The same as the rest of a sentence.
+        why: String,
+    },
 }
 
 impl Volume {
@@ -144,15 +151,32 @@ impl Volume {
                 return;
             }
         };
-        let bytes: Arc<dyn ReadAt> = Arc::new(slice);
+        self.become_inner(Arc::new(slice), contents.extent);
+        self.notes.extend(contents.note);
+    }
+
+    /// Becomes what it encrypts, when one of `keys` opens it.
+    pub(crate) fn unlock(&mut self, keys: &LuksKeys, job: Job<'_>) -> Result<()> {
+        let Some(bytes) = self.bytes.clone() else { return Ok(()) };
+        match open_luks(bytes, keys, job) {
+            Ok(contents) => self.become_inner(contents.bytes, contents.extent),
+            Err(FilesystemError::Canceled(canceled)) => return Err(canceled.into()),
+            Err(why @ FilesystemError::WrongKey { .. }) => {
+                self.inside = Inside::Locked { tried: true, why: why.to_string() };
+            }
+            Err(why) => self.inside = Inside::Closed(why.to_string()),
+        }
+        Ok(())
+    }
+
+    /// Becomes what lies at `extent` in it, read as `bytes`.
+    fn become_inner(&mut self, bytes: Arc<dyn ReadAt>, within: Extent) {
         self.within.push(self.recognised.kind);
         self.recognised = look(&*bytes);
         self.len = bytes.len();
-        self.extent = self.extent.map(|extent| {
-            Extent::new(extent.start.saturating_add(contents.extent.start), contents.extent.len)
-        });
+        let moved = |extent: Extent| extent.start.saturating_add(within.start);
+        self.extent = self.extent.map(|extent| Extent::new(moved(extent), within.len));
         self.bytes = Some(bytes);
-        self.notes.extend(contents.note);
     }
 
     /// `pN` with the number of its partition; 0 for a disk without a table. A volume inside of
@@ -251,10 +275,20 @@ impl Volume {
     #[must_use]
     pub fn why_closed(&self) -> Option<&str> {
         match &self.inside {
-            Inside::Closed(why) => Some(why),
+            Inside::Closed(why) | Inside::Locked { why, .. } => Some(why),
             Inside::Opened(_) => None,
             Inside::Nothing => why_closed(self.recognised.kind),
         }
+    }
+
+    /// The error of whoever wants its files, where they cannot be read.
+    pub(crate) fn closed_error(&self) -> Option<Error> {
+        let why = self.why_closed()?.to_owned();
+        let (volume, kind) = (self.name.clone(), self.recognised.kind);
+        Some(match self.inside {
+            Inside::Locked { tried, .. } => Error::Locked { volume, kind, tried, why },
+            _ => Error::NotOpened { volume, kind, why },
+        })
     }
 
     /// The path of its root.
@@ -267,17 +301,17 @@ impl Volume {
     /// Its filesystem, opened the first time somebody asks.
     ///
     /// # Errors
-    /// [`Error::NoFiles`] when there is none, [`Error::NotOpened`] and [`Error::Filesystem`] when
-    /// it cannot be opened, [`Error::Canceled`].
+    /// [`Error::NoFiles`] when there is none, [`Error::Locked`], [`Error::NotOpened`] and
+    /// [`Error::Filesystem`] when it cannot be opened, [`Error::Canceled`].
     pub fn filesystem(&self, job: Job<'_>) -> Result<Arc<dyn Filesystem>> {
         let mut opened = self.filesystem.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(filesystem) = &*opened {
             return Ok(Arc::clone(filesystem));
         }
-        let (volume, kind) = (self.name.clone(), self.recognised.kind);
-        if let Some(why) = self.why_closed() {
-            return Err(Error::NotOpened { volume, kind, why: why.to_owned() });
+        if let Some(error) = self.closed_error() {
+            return Err(error);
         }
+        let (volume, kind) = (self.name.clone(), self.recognised.kind);
         let none = match &self.inside {
             Inside::Opened(place) => Some(place.as_str()),
             _ => why_none(kind),
@@ -315,9 +349,6 @@ fn why_none(kind: FilesystemKind) -> Option<&'static str> {
 /// Why files are not read that may well be there.
 fn why_closed(kind: FilesystemKind) -> Option<&'static str> {
     Some(match kind {
-        FilesystemKind::LuksContainer => {
-            "it is encrypted; back up the unlocked volume to see its files"
-        }
         FilesystemKind::BitLocker => "it is encrypted; its files cannot be read",
         FilesystemKind::Zfs => "it belongs to a ZFS pool, which is not read",
         FilesystemKind::Apfs

@@ -1,12 +1,12 @@
 //! Everything below a folder.
 
 use std::collections::HashSet;
-use std::ops::ControlFlow;
 
-use aiv_filesystems::{Entry, FileId, FileType, Metadata};
+use aiv_filesystems::{FileId, FileType, Metadata};
 use aiv_volume_io::Job;
 
 use crate::error::{Error, Result};
+use crate::names::{NAMES_MAX, Names, TOO_MANY_NAMES};
 use crate::path::Path;
 use crate::resolve::File;
 
@@ -67,10 +67,27 @@ impl Default for Walk {
     }
 }
 
-/// A folder that is being walked.
-struct Level {
-    /// What is left of it, the next one last.
-    entries: Vec<Entry>,
+/// Folders that are being walked, each in the one before it.
+#[derive(Default)]
+struct Levels {
+    names: Vec<Names>,
+    /// Bytes each of them took when it was read, and all of them.
+    taken: Vec<usize>,
+    held: usize,
+}
+
+impl Levels {
+    fn push(&mut self, names: Names) {
+        let taken = names.taken();
+        self.held += taken;
+        self.taken.push(taken);
+        self.names.push(names);
+    }
+
+    fn pop(&mut self) {
+        self.names.pop();
+        self.held -= self.taken.pop().unwrap_or(0);
+    }
 }
 
 impl Walk {
@@ -78,8 +95,8 @@ impl Walk {
     /// in the order of their bytes. Symbolic links are not followed. `trouble` is told what could
     /// not be read; a folder that was entered before, by another name, is such trouble.
     ///
-    /// Holds the names of the folders on the way to where it is, and 16 bytes for each folder it
-    /// entered.
+    /// Holds the names in the folders on the way to where it is, 512 MiB of them at most (of what
+    /// does not fit, `trouble` is told), and 16 bytes for each folder it entered.
     ///
     /// # Errors
     /// [`Error::Canceled`] only.
@@ -95,20 +112,20 @@ impl Walk {
         let first = path.parts().len();
         let mut entered: HashSet<FileId> = HashSet::new();
         let found = Found { path: &path, below: &[], id: from.id, metadata: &from.metadata };
-        let mut levels = Vec::new();
+        let mut levels = Levels::default();
         if visit(&found) == Step::On && from.metadata.file_type == FileType::Folder {
             entered.insert(from.id);
-            levels.push(self.enter(from, from.id, &path, job, trouble)?);
+            enter(from, from.id, &path, job, &mut levels, trouble)?;
         }
-        while let Some(level) = levels.last_mut() {
+        while let Some(level) = levels.names.last_mut() {
             job.check()?;
-            let Some(entry) = level.entries.pop() else {
+            let Some((name, id)) = level.next() else {
                 levels.pop();
                 path.pop();
                 continue;
             };
-            path.push(entry.name);
-            let metadata = match filesystem.metadata(entry.id) {
+            path.push(name.to_vec());
+            let metadata = match filesystem.metadata(id) {
                 Ok(metadata) => metadata,
                 Err(error) => {
                     let why = Error::of(&path, error);
@@ -118,11 +135,11 @@ impl Walk {
                 }
             };
             let below = &path.parts()[first..];
-            let step = visit(&Found { path: &path, below, id: entry.id, metadata: &metadata });
+            let step = visit(&Found { path: &path, below, id, metadata: &metadata });
             if step == Step::End {
                 return Ok(());
             }
-            let depth = levels.len();
+            let depth = levels.names.len();
             let is_entered =
                 step == Step::On && metadata.file_type == FileType::Folder && depth <= self.depth;
             if !is_entered {
@@ -130,55 +147,46 @@ impl Walk {
                 continue;
             }
             let is_full = entered.len() >= FOLDERS_MAX;
-            let is_new = depth <= DEPTH_MAX && !is_full && entered.insert(entry.id);
+            let is_new = depth <= DEPTH_MAX && !is_full && entered.insert(id);
             if !is_new {
                 let what = match (depth <= DEPTH_MAX, is_full) {
                     (false, _) => TOO_DEEP,
                     (_, true) => TOO_MANY,
                     _ => "the folder has another name, too, by which it was listed",
                 };
-                let source =
-                    aiv_filesystems::Error::Damaged { what: what.to_owned(), offset: None };
-                let why = Error::Filesystem { path: path.clone(), source };
-                trouble(&Trouble { path: &path, why });
+                trouble(&Trouble { path: &path, why: left_out(&path, what) });
                 path.pop();
                 continue;
             }
-            levels.push(self.enter(from, entry.id, &path, job, trouble)?);
+            enter(from, id, &path, job, &mut levels, trouble)?;
         }
         Ok(())
     }
-
-    fn enter(
-        self,
-        from: &File,
-        id: FileId,
-        path: &Path,
-        job: Job<'_>,
-        trouble: &mut dyn FnMut(&Trouble<'_>),
-    ) -> Result<Level> {
-        let mut entries = Vec::new();
-        let read = from.filesystem.entries(id, job, &mut |entry| {
-            // Whatever the volume says: a name that leads elsewhere is none.
-            if is_name(&entry.name) {
-                entries.push(entry);
-            }
-            ControlFlow::Continue(())
-        });
-        match read.map_err(|error| Error::of(path, error)) {
-            Ok(()) => {}
-            Err(Error::Canceled(canceled)) => return Err(canceled.into()),
-            Err(why) => trouble(&Trouble { path, why }),
-        }
-        entries.sort_unstable_by(|a, b| b.name.cmp(&a.name));
-        Ok(Level { entries })
-    }
 }
 
-/// Whether a name is one, and leads nowhere else.
-fn is_name(name: &[u8]) -> bool {
-    !name.is_empty()
-        && name != b"."
-        && name != b".."
-        && !name.iter().any(|&byte| byte == b'/' || byte == 0)
+fn enter(
+    from: &File,
+    id: FileId,
+    path: &Path,
+    job: Job<'_>,
+    levels: &mut Levels,
+    trouble: &mut dyn FnMut(&Trouble<'_>),
+) -> Result<()> {
+    let (names, read) = Names::read(&*from.filesystem, id, NAMES_MAX - levels.held, job);
+    match read.map_err(|error| Error::of(path, error)) {
+        Ok(()) => {}
+        Err(Error::Canceled(canceled)) => return Err(canceled.into()),
+        Err(why) => trouble(&Trouble { path, why }),
+    }
+    if names.is_cut() {
+        trouble(&Trouble { path, why: left_out(path, TOO_MANY_NAMES) });
+    }
+    levels.push(names);
+    Ok(())
+}
+
+/// The error of what is not listed, although it may well be sound.
+pub(crate) fn left_out(path: &Path, why: &str) -> Error {
+    let source = aiv_filesystems::Error::Damaged { what: why.to_owned(), offset: None };
+    Error::Filesystem { path: path.clone(), source }
 }

@@ -91,9 +91,6 @@ pub enum Error {
         /// Bytes that would do.
         needed: u64,
     },
-    /// A key, and segments or parity over the pieces: the format has no such images yet.
-    #[error("an image with a key is neither split nor has parity over all its bytes")]
-    KeyedInParts,
     /// What is to be moved is there already, locked and as another file: only the key tells whether
     /// it is the same. Nothing was removed.
     #[error(

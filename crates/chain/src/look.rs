@@ -54,7 +54,7 @@ pub(crate) fn look_into(
             }
         });
     }
-    for (at, found) in group(storage, files, pieces, known) {
+    for (at, found) in group(storage, files, pieces, known, keys) {
         all[at] = found;
     }
     Ok(all)

@@ -187,9 +187,10 @@ impl View {
             Err(error) if is_worth_a_scan(&error) => {
                 let (keys, job) = (&set.keys, Job::silent());
                 let (folder, _) = Folder::scan_keyed(storage, keys, Trust::Files, job)?;
-                let set = folder.any_set(set.id).ok_or_else(|| gone(point))?;
-                let point = set.provider(point.link()).ok_or_else(|| gone(point))?;
-                open(set, point)
+                let found = folder.any_set(set.id);
+                let found = found.and_then(|set| Some((set, set.provider(point.link())?)));
+                // What is wrong with the file is known already.
+                found.map_or(Err(error), |(set, point)| open(set, point))
             }
             opened => opened,
         }

@@ -289,12 +289,12 @@ impl Differences {
         for volume in &compared.volumes {
             let files = &volume.files;
             let name = words::clean(&volume.name);
-            all.notes.push(format!("{name}: {} different, {} the same", files.count, files.same));
+            all.notes.push(format!("{name}: {} different, {} the same", files.count(), files.same));
             let room = rows_max.saturating_sub(all.rows.len());
-            all.rows.extend(files.differences.iter().take(room).map(DifferenceRow::of));
-            count += files.count;
+            all.rows.extend(files.differences().take(room).map(|one| DifferenceRow::of(&one)));
+            count += files.count();
             if let Some((path, why)) = files.troubles.first() {
-                let others = files.troubles.len() - 1;
+                let others = files.trouble_count - 1;
                 let text = format!("{name}: {path}: {why}; and {others} more not compared");
                 all.notes.push(words::clean(&text));
             }

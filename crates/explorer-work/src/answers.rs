@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aiv_browse::{
-    Disk, File, FileData, FileType, Filter, Found, Links, Path as FilePath, Pattern, Place, Step,
-    Trouble, Walk,
+    Disk, File, FileData, FileType, Filter, Found, Links, LuksKeys, Path as FilePath, Pattern,
+    Place, Step, Trouble, Walk,
 };
 use aiv_chain::{
     Checked, Depth, Folder, Keys, Trust, VerifyOptions, find_set, locate_image_keyed,
@@ -77,7 +77,8 @@ impl Outside {
                 // What was open makes room first.
                 self.opened = None;
                 self.shelf.clear();
-                let opened = Arc::new(open_disk(&*self.world, &what, keys, job)?);
+                let luks = LuksKeys::none();
+                let opened = Arc::new(open_disk(&*self.world, &what, keys, &luks, job)?);
                 let facts = DiskFacts::of(&opened.disk, opened.point.is_some());
                 self.shelf.put(Arc::clone(&opened));
                 self.opened = Some(opened);
@@ -107,7 +108,8 @@ impl Outside {
             Work::Extract { .. } if self.reads_only => Err(nothing("nothing is written here")),
             Work::Extract { path, to } => self.extract(path, &to, job),
             Work::Compare { old, new } => {
-                let open = |what: &Path| open_disk(&*self.world, what, keys, job);
+                let luks = LuksKeys::none();
+                let open = |what: &Path| open_disk(&*self.world, what, keys, &luks, job);
                 let compared =
                     compare_disks(&open(&old)?, &open(&new)?, &FilePath::default(), job)?;
                 Ok(Answer::Differences(Differences::of(&compared, FILES_MAX)))

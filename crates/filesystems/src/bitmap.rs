@@ -34,6 +34,11 @@ impl Bitmap {
         self.len - self.bytes.iter().map(|byte| byte.count_ones()).sum::<u32>()
     }
 
+    /// Whether there is such a bit.
+    pub(crate) fn has(&self, bit: u32) -> bool {
+        bit < self.len
+    }
+
     pub(crate) fn is_set(&self, bit: u32) -> bool {
         self.bytes[(bit / 8) as usize] & 1 << (bit % 8) != 0
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use aiv_volume_io::{Extent, Job, ReadAt};
 
+use crate::luks::{self, LuksKeys};
 use crate::{Result, lvm, md};
 
 /// Physical volumes that are looked at together; more belong to no machine.
@@ -84,6 +85,14 @@ pub struct RaidContents {
     pub note: Option<String>,
 }
 
+/// What a LUKS volume holds.
+pub struct LuksContents {
+    /// Its decrypted bytes.
+    pub bytes: Arc<dyn ReadAt>,
+    /// Where they lie, encrypted, in the volume: each byte at the place of the same number.
+    pub extent: Extent,
+}
+
 /// Opens the logical volumes of LVM2 physical volumes: all those that are at hand, since a group
 /// may lie on several. Read are linear and striped volumes of any segments, and mirrors of which
 /// an image that is right is here; of everything else there is the reason why not. Pools and what
@@ -107,6 +116,25 @@ pub fn logical_volumes(members: &[Arc<dyn ReadAt>], job: Job<'_>) -> Result<Logi
 /// [`Error::Damaged`](crate::Error::Damaged), [`Error::Io`](crate::Error::Io).
 pub fn raid_contents(member: &dyn ReadAt) -> Result<RaidContents> {
     md::contents(member)
+}
+
+/// Opens a LUKS volume, version 1 or 2, with the first of `keys` that opens one of its key slots.
+/// What a slot may cost is bounded: a gibibyte of memory and some fifteen seconds.
+///
+/// # Errors
+/// [`Error::WrongKey`](crate::Error::WrongKey) when none of them does,
+/// [`Error::Unsupported`](crate::Error::Unsupported) for ciphers and hashes that are not known, slots
+/// that ask for too much, detached headers and dm-integrity,
+/// [`Error::Damaged`](crate::Error::Damaged), [`Error::Io`](crate::Error::Io),
+/// [`Error::Canceled`](crate::Error::Canceled).
+pub fn open_luks(volume: Arc<dyn ReadAt>, keys: &LuksKeys, job: Job<'_>) -> Result<LuksContents> {
+    luks::open(volume, keys, job)
+}
+
+impl fmt::Debug for LuksContents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LuksContents").field("extent", &self.extent).finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for LogicalVolume {

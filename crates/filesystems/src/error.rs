@@ -35,12 +35,25 @@ pub enum Error {
         /// What, and that it is not: a whole sentence without its stop.
         what: String,
     },
+    /// It is encrypted, and what was given opens none of its key slots.
+    #[error("{}", opens_none(*slots))]
+    WrongKey {
+        /// How many there are, all of which were tried.
+        slots: usize,
+    },
     /// The file is of another type than what was asked for.
     #[error("it is no {wanted}")]
     WrongType {
         /// What was asked for.
         wanted: &'static str,
     },
+}
+
+fn opens_none(slots: usize) -> String {
+    match slots {
+        1 => "the passphrase or key file does not open its key slot".to_owned(),
+        slots => format!("the passphrase or key file opens none of its {slots} key slots"),
+    }
 }
 
 fn at(offset: Option<u64>) -> String {

@@ -4,8 +4,8 @@
 //! [`used_map`] reads the filesystem's own allocation records and answers which bytes a backup
 //! has to keep. It fails closed: whatever is not understood, or contradicts itself, is answered
 //! with [`UsedMap::Whole`] and a [`WholeReason`], never with a smaller map.
-//! [`open_filesystem`] reads its files; [`logical_volumes`] and [`raid_contents`] give the volumes
-//! inside of others.
+//! [`open_filesystem`] reads its files; [`logical_volumes`], [`raid_contents`] and [`open_luks`] give
+//! the volumes inside of others.
 //!
 //! ```
 //! use aiv_filesystems::{FilesystemKind, UsedMap, WholeReason, recognise, used_map};
@@ -43,6 +43,7 @@ mod fat;
 mod files;
 mod iso9660;
 mod kind;
+mod luks;
 mod lvm;
 mod md;
 mod ntfs;
@@ -57,7 +58,8 @@ mod xfs;
 
 pub use btrfs::BtrfsReason;
 pub use contained::{
-    LogicalVolume, LogicalVolumes, MEMBERS_MAX, RaidContents, Span, logical_volumes, raid_contents,
+    LogicalVolume, LogicalVolumes, LuksContents, MEMBERS_MAX, RaidContents, Span, logical_volumes,
+    open_luks, raid_contents,
 };
 pub use error::{Error, Result};
 pub use exfat::ExFatReason;
@@ -69,6 +71,7 @@ pub use files::{
     NothingReason, Pattern, find_files, fold,
 };
 pub use kind::FilesystemKind;
+pub use luks::{LuksKey, LuksKeys};
 pub use lvm::{LogicalVolumeReason, LvmReason};
 pub use ntfs::{NtfsLogReason, NtfsReason};
 pub use reader::{

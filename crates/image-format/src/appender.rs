@@ -230,10 +230,10 @@ impl<'f> Appender<'f> {
 
     fn take_piece(&mut self, bytes: &[u8]) {
         self.pieces.push(hash::piece(self.piece_count, bytes, self.slots));
-        self.piece_count += 1;
         if let Some(stripes) = &mut self.stripes {
-            stripes.add(bytes);
+            stripes.add(&hash::as_proven(self.piece_count, bytes, self.slots));
         }
+        self.piece_count += 1;
     }
 
     /// The parity of the oldest stripe of pieces that has no frame yet; with `last`, after which

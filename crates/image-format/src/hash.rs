@@ -3,6 +3,8 @@
 //! Each domain is keyed BLAKE3 under a 32-byte ASCII key, so that a hash from one place of the
 //! format never stands for one from another. `docs/format.md` section 6 is normative.
 
+use std::borrow::Cow;
+
 use crate::ids::{BlockIndex, Digest, Geometry};
 use crate::layout::Kind;
 use crate::limits::PAGE_SIZE;
@@ -34,13 +36,19 @@ pub fn leaf(block: &[u8]) -> Digest {
 /// Hash of the 64 KiB piece `number` of a file with a key-slot area of `slots` bytes behind the
 /// superblock. That area counts as zeros: it is the one part of a file that may be rewritten.
 pub(crate) fn piece(number: u64, bytes: &[u8], slots: u64) -> Digest {
+    keyed(KEY_PIECE, &as_proven(number, bytes, slots))
+}
+
+/// The bytes of the piece `number` as hashes and parity have them: with zeros in the place of the
+/// key slots.
+pub(crate) fn as_proven(number: u64, bytes: &[u8], slots: u64) -> Cow<'_, [u8]> {
     let end = usize::try_from(slots).unwrap_or(0).saturating_add(PAGE_SIZE).min(bytes.len());
     if number > 0 || end <= PAGE_SIZE {
-        return keyed(KEY_PIECE, bytes);
+        return Cow::Borrowed(bytes);
     }
     let mut masked = bytes.to_vec();
     masked[PAGE_SIZE..end].fill(0);
-    keyed(KEY_PIECE, &masked)
+    Cow::Owned(masked)
 }
 
 pub(crate) fn page(bytes: &[u8]) -> Digest {

@@ -344,10 +344,21 @@ pub(crate) fn read_trailer(
 ) -> Result<(u8, Trailer)> {
     let len = file.len();
     let tail = tail_len(superblock.features);
+    let is_split = superblock.features.incompat & Features::SPLIT != 0;
+    // A segment of a split image ends with a tail of another kind, which is shorter than
+    // that of an image with parity.
+    if is_split && len >= TAIL_LEN + PAGE_SIZE as u64 {
+        for (copy, offset) in [(2, len - PAGE_SIZE as u64), (1, len - TAIL_LEN)] {
+            let page = read_copy(file, Section::Trailer, offset);
+            let own = page.and_then(|page| SegmentTrailer::from_bytes(&page, copy, 0, offset));
+            if let Ok(own) = own {
+                return Err(SegmentError::part(own.image, own.place.no).into());
+            }
+        }
+    }
     if len < tail + PAGE_SIZE as u64 {
         return Err(Error::Incomplete { len });
     }
-    let is_split = superblock.features.incompat & Features::SPLIT != 0;
     let read = |copy: u8, offset: u64| {
         let page = read_copy(file, Section::Trailer, offset)?;
         let trailer = Trailer::from_bytes(&page, copy, offset)?;
@@ -368,16 +379,6 @@ pub(crate) fn read_trailer(
         };
         Err(fault.at(Section::Trailer, offset))
     };
-    // A segment of a split image ends with a tail of another kind.
-    if is_split {
-        for (copy, offset) in [(2, len - PAGE_SIZE as u64), (1, len - TAIL_LEN)] {
-            let page = read_copy(file, Section::Trailer, offset);
-            let own = page.and_then(|page| SegmentTrailer::from_bytes(&page, copy, 0, offset));
-            if let Ok(own) = own {
-                return Err(SegmentError::part(own.image, own.place.no).into());
-            }
-        }
-    }
     let mut note = |error| match error {
         Error::Corrupt(corrupt) => {
             damage.push(corrupt);

@@ -92,12 +92,6 @@ pub enum Error {
         /// How many fit.
         allowed: u64,
     },
-    /// More files than one listing tells of: name a folder, or look for fewer.
-    #[error("there are more than {allowed} files to list")]
-    TooManyListed {
-        /// How many one listing tells of.
-        allowed: usize,
-    },
     /// What was read cannot be written.
     #[error("cannot write what was read")]
     Written(#[source] io::Error),

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aiv_browse::{Disk, Filter, Path as FilePath};
+use aiv_browse::{Disk, Filter, LuksKeys, Path as FilePath};
 use aiv_chain::{Folder, Keys, Trust, View, find_set, locate_view_keyed};
 use aiv_disk_formats::{Follow, OpenOptions};
 use aiv_image_format::Error as ImageError;
@@ -28,13 +28,28 @@ pub struct Opened {
     pub point: Option<Arc<View>>,
 }
 
+impl Opened {
+    /// Whether it is a recovery point that is neither sealed nor authenticated.
+    #[must_use]
+    pub fn is_unkeyed_point(&self) -> bool {
+        self.point.as_ref().is_some_and(|view| !view.image().superblock().is_keyed())
+    }
+}
+
 /// What `word` names, to read its files: a recovery point, or else a block device, a raw file or
-/// a virtual disk. A virtual disk may name its own pieces only.
+/// a virtual disk. A virtual disk may name its own pieces only. LUKS volumes are opened by `luks`; when
+/// there are both, one must open.
 ///
 /// # Errors
 /// [`Error::Chain`] when an image cannot be read, those of [`Source::open`] for anything else,
-/// [`Error::Recover`] when its partition table cannot be read.
-pub fn open_disk(world: &dyn World, word: &Path, keys: &Keys, job: Job<'_>) -> Result<Opened> {
+/// [`Error::Recover`] when its partition table cannot be read, or `luks` opens nothing.
+pub fn open_disk(
+    world: &dyn World,
+    word: &Path,
+    keys: &Keys,
+    luks: &LuksKeys,
+    job: Job<'_>,
+) -> Result<Opened> {
     let mut point = None;
     let (bytes, sector_size) = match locate_view_keyed(word, keys, job) {
         Ok((_, view)) => {
@@ -52,7 +67,10 @@ pub fn open_disk(world: &dyn World, word: &Path, keys: &Keys, job: Job<'_>) -> R
         Err(error) => return Err(error.into()),
     };
     let sector_size = sector_size.or_else(|| detect_sector_size(&bytes));
-    let disk = Disk::open(bytes, sector_size.unwrap_or(SectorSize::B512), job)?;
+    let disk = Disk::unlock(bytes, sector_size.unwrap_or(SectorSize::B512), luks, job)?;
+    if !luks.is_empty() {
+        disk.check_unlocked()?;
+    }
     Ok(Opened { disk, point })
 }
 

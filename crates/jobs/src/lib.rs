@@ -38,7 +38,7 @@ pub use files::{Opened, RecoverJob, RecoverTo, newest_points, open_disk};
 pub use freeze::freeze_guard;
 pub use hooks::{Hook, HookReport, Hooks};
 pub use keys::{KeyChange, KeyChanges, NewKey, change_keys};
-pub use look::{Bytes, Listed, Look, Seen};
+pub use look::{Bytes, Listed, Look, Seen, Tell};
 pub use salvage::{LostFiles, LostPart, SalvageDone, SalvageJob, SalvageTo};
 pub use seal::SealJob;
 pub use source::{SeenAs, Source};

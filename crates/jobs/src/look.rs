@@ -15,8 +15,6 @@ use crate::error::{Error, Result};
 const STRIDE: u64 = 1 << 20;
 /// Bytes of a file that are held in memory.
 const IN_MEMORY_MAX: u64 = 16 << 20;
-/// Files one listing tells of: about a kilobyte each.
-const LISTED_MAX: usize = 1 << 21;
 /// Troubles that are named.
 const TROUBLES_MAX: usize = 10_000;
 
@@ -29,37 +27,36 @@ pub struct Look {
     pub filter: Option<Filter>,
     /// Read regular files, and tell nothing of anything else.
     pub sha256: bool,
-    /// Files that are told of; more of them are refused, because all are held in memory.
-    pub most: usize,
 }
 
 impl Default for Look {
     fn default() -> Self {
-        Self { depth: usize::MAX, filter: None, sha256: false, most: LISTED_MAX }
+        Self { depth: usize::MAX, filter: None, sha256: false }
     }
 }
 
 /// A file that was looked at.
 #[derive(Debug, Clone)]
-pub struct Listed {
+pub struct Listed<'a> {
     /// Where it is.
-    pub path: Path,
+    pub path: &'a Path,
+    /// Parts of the path that lead to the folder in which everything was that was named: without
+    /// them, it is that of a recovered file.
+    pub above: usize,
     /// What is known about it.
-    pub metadata: Metadata,
+    pub metadata: &'a Metadata,
     /// What a symbolic link says.
     pub target: Option<Vec<u8>>,
     /// SHA-256 of its bytes, in hexadecimal digits.
     pub sha256: Option<String>,
 }
 
-/// What was seen.
+/// Whoever is told of each file as it is found. What he says ends the listing.
+pub type Tell<'a> = dyn FnMut(&Listed<'_>) -> io::Result<()> + 'a;
+
+/// What was seen but files.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
-    /// The files, folders before what is in them.
-    pub files: Vec<Listed>,
-    /// Parts of each path that lead to the folder in which everything was that was named: without
-    /// them, paths are those of recovered files.
-    pub above: usize,
     /// What could not be looked at, and why.
     pub troubles: Vec<(String, String)>,
     /// What is to be known about the state of volumes: name, sentence.
@@ -68,23 +65,32 @@ pub struct Seen {
 
 impl Look {
     /// Looks at what is in the folder at `place`, or at the file there. At the top, or at a volume
-    /// that holds others, at all volumes that have files.
+    /// that holds others, at all volumes that have files. Tells `tell` of each, folders before what
+    /// is in them, names in the order of their bytes; none of them is held in memory.
     ///
     /// # Errors
-    /// [`Error::Recover`] when nothing can be looked at, [`Error::TooManyListed`] when there are
-    /// more files than are told of; what concerns single files is in the answer.
-    pub fn at(&self, disk: &Disk, place: &Place, job: Job<'_>) -> Result<Seen> {
+    /// [`Error::Recover`] when nothing can be looked at, [`Error::Written`] with what `tell` says;
+    /// what concerns single files is in the answer.
+    pub fn at(
+        &self,
+        disk: &Disk,
+        place: &Place,
+        job: Job<'_>,
+        tell: &mut Tell<'_>,
+    ) -> Result<Seen> {
         let mut seen = Seen::default();
         match place {
             Place::File(file) => {
-                seen.above = file.path.parts().len().saturating_sub(1);
-                self.below(disk, file, &mut seen, job)?;
+                let above = file.path.parts().len().saturating_sub(1);
+                self.below(disk, file, above, &mut seen, job, tell)?;
             }
             Place::Top | Place::Volumes(_) => {
                 for at in disk.volumes_at(place) {
                     let volume = &disk.volumes()[at];
                     match disk.resolve(&volume.path(), Links::Keep, job) {
-                        Ok(Place::File(file)) => self.below(disk, &file, &mut seen, job)?,
+                        Ok(Place::File(file)) => {
+                            self.below(disk, &file, 0, &mut seen, job, tell)?;
+                        }
                         Ok(_) | Err(BrowseError::NoFiles { .. }) => {}
                         Err(BrowseError::Canceled(canceled)) => return Err(canceled.into()),
                         Err(why) => {
@@ -97,7 +103,15 @@ impl Look {
         Ok(seen)
     }
 
-    fn below(&self, disk: &Disk, from: &File, seen: &mut Seen, job: Job<'_>) -> Result<()> {
+    fn below(
+        &self,
+        disk: &Disk,
+        from: &File,
+        above: usize,
+        seen: &mut Seen,
+        job: Job<'_>,
+        tell: &mut Tell<'_>,
+    ) -> Result<()> {
         let volume = disk.volumes().get(from.volume);
         let name = volume.map_or("", |volume| volume.name());
         for note in volume.map_or(&[][..], |volume| volume.notes()) {
@@ -106,7 +120,7 @@ impl Look {
         for note in from.filesystem.notes() {
             seen.notes.push((name.to_owned(), note.to_string()));
         }
-        let Seen { files, troubles, .. } = seen;
+        let Seen { troubles, .. } = seen;
         let known = troubles.len();
         let mut failed = None;
         let mut unlisted = Vec::new();
@@ -119,12 +133,14 @@ impl Look {
                 if found.below.is_empty() && is_folder {
                     return Step::On;
                 }
-                match self.listed(&*from.filesystem, found, job) {
-                    Ok(Some(_)) if files.len() >= self.most => {
-                        failed = Some(Error::TooManyListed { allowed: self.most });
-                        return Step::End;
+                match self.listed(&*from.filesystem, found, above, job) {
+                    Ok(None) => {}
+                    Ok(Some(listed)) => {
+                        if let Err(error) = tell(&listed) {
+                            failed = Some(Error::Written(error));
+                            return Step::End;
+                        }
                     }
-                    Ok(listed) => files.extend(listed),
                     Err(Error::Canceled(canceled)) => {
                         failed = Some(canceled.into());
                         return Step::End;
@@ -149,23 +165,20 @@ impl Look {
         failed.map_or(Ok(()), Err)
     }
 
-    fn listed(
+    fn listed<'f>(
         &self,
         filesystem: &dyn Filesystem,
-        found: &Found<'_>,
+        found: &Found<'f>,
+        above: usize,
         job: Job<'_>,
-    ) -> Result<Option<Listed>> {
+    ) -> Result<Option<Listed<'f>>> {
         let is_file = found.metadata.file_type == FileType::File;
         let is_meant = self.filter.as_ref().is_none_or(|filter| filter.matches(found));
         if !is_meant || (self.sha256 && !is_file) {
             return Ok(None);
         }
-        let mut listed = Listed {
-            path: found.path.clone(),
-            metadata: found.metadata.clone(),
-            target: None,
-            sha256: None,
-        };
+        let (path, metadata) = (found.path, found.metadata);
+        let mut listed = Listed { path, above, metadata, target: None, sha256: None };
         if found.metadata.file_type == FileType::Link {
             listed.target = filesystem.link_target(found.id).ok();
         }

@@ -4,6 +4,15 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::{Error, KEY_SIZE, Result};
 
+/// Which Argon2 it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Argon2 {
+    /// Argon2id.
+    Id,
+    /// Argon2i.
+    I,
+}
+
 /// How expensive it is to try one passphrase: the parameters of Argon2id (RFC 9106).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cost {
@@ -31,11 +40,19 @@ impl Cost {
     /// # Errors
     /// [`Error::Cost`] when that is outside of what the format allows.
     pub fn new(memory_kib: u32, passes: u32, lanes: u32) -> Result<Self> {
+        Self::foreign(memory_kib, passes, lanes, Self::KIB_PASSES_MAX)
+    }
+
+    /// The cost that a key slot of LUKS2 asks for: more passes than a slot of ours may.
+    ///
+    /// # Errors
+    /// [`Error::Cost`] when it is more than `kib_passes`, or than the memory and lanes of any slot.
+    pub fn foreign(memory_kib: u32, passes: u32, lanes: u32, kib_passes: u64) -> Result<Self> {
         let cost = Self { memory_kib, passes, lanes };
         let allowed = (1..=Self::LANES_MAX).contains(&lanes)
             && (lanes * Self::LANE_KIB_MIN..=Self::MEMORY_KIB_MAX).contains(&memory_kib)
             && passes >= 1
-            && cost.kib_passes() <= Self::KIB_PASSES_MAX;
+            && cost.kib_passes() <= kib_passes;
         if allowed { Ok(cost) } else { Err(Error::Cost { memory_kib, passes, lanes }) }
     }
 
@@ -73,20 +90,37 @@ impl Cost {
         passphrase: &[u8],
         salt: &[u8; 32],
     ) -> Result<Zeroizing<[u8; KEY_SIZE]>> {
+        let mut out = Zeroizing::new([0; KEY_SIZE]);
+        self.stretch_into(Argon2::Id, passphrase, salt, out.as_mut_slice())?;
+        Ok(out)
+    }
+
+    /// What Argon2 1.3 makes of a passphrase and a salt at this cost. What belongs to another
+    /// program may ask for more than [`Cost::new`] allows: see [`Cost::foreign`].
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`]; [`Error::Cost`] where Argon2 takes no such salt or length.
+    pub fn stretch_into(
+        self,
+        kind: Argon2,
+        passphrase: &[u8],
+        salt: &[u8],
+        out: &mut [u8],
+    ) -> Result<()> {
         let no_memory = Error::NoMemory { kib: self.memory_kib };
         let mut memory = Memory(Vec::new());
         let blocks = usize::try_from(self.memory_kib).map_err(|_| no_memory.clone())?;
         memory.0.try_reserve_exact(blocks).map_err(|_| no_memory)?;
         memory.0.resize(blocks, argon2::Block::new());
-        let params = argon2::Params::new(self.memory_kib, self.passes, self.lanes, Some(KEY_SIZE))
+        let params = argon2::Params::new(self.memory_kib, self.passes, self.lanes, Some(out.len()))
             .map_err(|_| self.refused())?;
-        let argon =
-            argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
-        let mut out = Zeroizing::new([0; KEY_SIZE]);
-        argon
-            .hash_password_into_with_memory(passphrase, salt, out.as_mut_slice(), &mut memory.0)
-            .map_err(|_| self.refused())?;
-        Ok(out)
+        let kind = match kind {
+            Argon2::Id => argon2::Algorithm::Argon2id,
+            Argon2::I => argon2::Algorithm::Argon2i,
+        };
+        argon2::Argon2::new(kind, argon2::Version::V0x13, params)
+            .hash_password_into_with_memory(passphrase, salt, out, &mut memory.0)
+            .map_err(|_| self.refused())
     }
 
     fn refused(self) -> Error {

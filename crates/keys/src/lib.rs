@@ -38,7 +38,7 @@ mod slot;
 
 pub use area::{KeyArea, Opened};
 pub use chain_key::{ChainKey, KEY_SIZE, Purpose, Secret};
-pub use cost::{Cost, Work};
+pub use cost::{Argon2, Cost, Work};
 pub use credential::{Credential, KeyFile, Passphrase};
 pub use error::{Damage, Error, Result, TextError};
 pub use recipient::{RecipientKey, RecipientSecret};

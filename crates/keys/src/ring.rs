@@ -39,6 +39,12 @@ impl Keys {
         Self { is_required: true, ..self }
     }
 
+    /// The same keys for a reader that meets other images, too, which it tells from keyed ones.
+    #[must_use]
+    pub fn not_required(self) -> Self {
+        Self { is_required: false, ..self }
+    }
+
     /// Whether images without a key are refused.
     #[must_use]
     pub const fn is_required(&self) -> bool {
@@ -75,7 +81,8 @@ mod tests {
         assert_eq!(keys.find(&other.commitment()), Some(&other));
         assert_eq!(keys.keys.len(), 2);
         assert!(Keys::none().is_empty() && !keys.is_empty());
-        assert!(!keys.is_required() && keys.required().is_required());
+        assert!(!keys.is_required() && keys.clone().required().is_required());
+        assert_eq!(keys.clone().required().not_required(), keys);
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub fn volumes(disk: &Disk, which: &[usize]) -> Outcome {
         .with(remarks)
 }
 
-/// For whom an answer is. There may be millions of files: only what is shown is made.
+/// For whom an answer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reader {
     /// People: text.
@@ -76,37 +76,40 @@ pub enum Reader {
     Script,
 }
 
-/// Files, as a listing.
+/// What is above the rows of [`listed`] for people.
 #[must_use]
-pub fn seen(seen: &Seen, whole_paths: bool, reader: Reader) -> Outcome {
-    if reader == Reader::Script {
-        return answer(seen, String::new(), reader);
-    }
-    let files = &seen.files;
-    let shown = |file: &Listed| {
-        if whole_paths {
-            return file.path.to_string();
-        }
-        let name = file.path.name();
-        aiv_browse::Path::default().join(name).to_string().trim_start_matches('/').to_owned()
-    };
-    let row = |file: &Listed| {
-        let metadata = &file.metadata;
-        let is_file = metadata.file_type == FileType::File;
-        let len = if is_file { size(metadata.len) } else { String::new() };
-        let target = file.target.as_deref().map(String::from_utf8_lossy);
-        let target = target.map_or_else(String::new, |target| format!(" -> {target}"));
-        [mode(metadata), len, moment(metadata.modified), shown(file) + &target]
-    };
-    let rows: Vec<_> = files.iter().map(row).collect();
-    let text = match rows.is_empty() {
-        true => String::new(),
-        false => crate::text::table(["MODE", "SIZE", "MODIFIED", "NAME"], &rows),
-    };
-    answer(seen, text, reader)
+pub fn listed_head() -> String {
+    row(["MODE", "SIZE", "MODIFIED", "NAME"])
 }
 
-fn answer(seen: &Seen, text: String, reader: Reader) -> Outcome {
+/// One file of a listing: an item of `entries`, or a row.
+#[must_use]
+pub fn listed(file: &Listed<'_>, whole_paths: bool, reader: Reader) -> String {
+    if reader == Reader::Script {
+        return entry(file).to_string();
+    }
+    let shown = if whole_paths {
+        file.path.to_string()
+    } else {
+        let name = aiv_browse::Path::default().join(file.path.name()).to_string();
+        name.trim_start_matches('/').to_owned()
+    };
+    let metadata = file.metadata;
+    let is_file = metadata.file_type == FileType::File;
+    let len = if is_file { size(metadata.len) } else { String::new() };
+    let target = file.target.as_deref().map(String::from_utf8_lossy);
+    let target = target.map_or_else(String::new, |target| format!(" -> {target}"));
+    row([&mode(metadata), &len, &moment(metadata.modified), &(shown + &target)])
+}
+
+/// Columns of a fixed width, because what comes later is not known yet.
+fn row([mode, size, modified, name]: [&str; 4]) -> String {
+    format!("{mode:<10}  {size:<11}  {modified:<19}  {}\n", clean(name))
+}
+
+/// What there is to say of a listing but its files.
+#[must_use]
+pub fn seen(seen: &Seen) -> Outcome {
     let mut remarks = Remarks::default();
     for (volume, note) in &seen.notes {
         remarks.notes.push(format!("{volume}: {note}"));
@@ -119,27 +122,31 @@ fn answer(seen: &Seen, text: String, reader: Reader) -> Outcome {
         remarks.warnings.push(format!("{more} more files or folders could not be looked at"));
     }
     let trouble = |(path, why): &(String, String)| json!({"path": path, "why": why});
-    let files: &[Listed] = if reader == Reader::Script { &seen.files } else { &[] };
     let json = json!({
-        "entries": files.iter().map(entry).collect::<Value>(),
         "troubles": seen.troubles.iter().map(trouble).collect::<Value>(),
         "notes": remarks.notes,
     });
-    Outcome::answer(json, text).with(remarks)
+    Outcome::answer(json, String::new()).with(remarks)
 }
 
-/// Checksums as `sha256sum` writes and checks them, by the paths that recovered files have.
+/// The checksum of a file as `sha256sum` writes and checks it, by the path that it has when it was
+/// recovered; an item of `entries` for scripts. Nothing for a name that no line can hold.
 #[must_use]
-pub fn checksums(seen: &Seen, reader: Reader) -> Outcome {
-    let line = |file: &Listed| {
-        let sha = file.sha256.as_ref()?;
-        sum_line(sha, file.path.parts().get(seen.above..).unwrap_or_default())
-    };
-    let lines: Vec<Option<String>> = seen.files.iter().map(line).collect();
-    let left_out = lines.iter().filter(|line| line.is_none()).count();
+pub fn checksum(file: &Listed<'_>, reader: Reader) -> Option<String> {
+    match reader {
+        Reader::Script => Some(entry(file).to_string()),
+        Reader::Person => {
+            let below = file.path.parts().get(file.above..).unwrap_or_default();
+            sum_line(file.sha256.as_ref()?, below)
+        }
+    }
+}
+
+/// What there is to say of checksums but them; `left_out` names no line could hold.
+#[must_use]
+pub fn checksums(seen: &Seen, left_out: u64) -> Outcome {
     // Notes have no place among sums.
-    let mut outcome = Outcome { text: String::new(), ..answer(seen, String::new(), reader) };
-    outcome.text = lines.into_iter().flatten().collect();
+    let mut outcome = Outcome { text: String::new(), ..self::seen(seen) };
     if left_out > 0 {
         let why = "have names that no line can hold; --json has them";
         let warnings = vec![format!("{left_out} files {why}")];
@@ -164,8 +171,8 @@ fn sum_line(sha: &str, path: &[Vec<u8>]) -> Option<String> {
 }
 
 /// One file for scripts.
-fn entry(file: &Listed) -> Value {
-    let metadata = &file.metadata;
+fn entry(file: &Listed<'_>) -> Value {
+    let metadata = file.metadata;
     let mut json = json!({
         "name": String::from_utf8_lossy(file.path.name()),
         "path": String::from_utf8_lossy(&file.path.to_bytes()),

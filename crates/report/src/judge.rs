@@ -30,6 +30,10 @@ const DAMAGED: Verdict = Verdict {
 };
 /// The code of what a key would open.
 pub const LOCKED: &str = "locked";
+/// The code of an encrypted volume inside of a disk, for which nothing was given.
+pub const VOLUME_LOCKED: &str = "volume_locked";
+/// The code of one that what was given does not open.
+pub const VOLUME_WRONG_KEY: &str = "volume_wrong_key";
 const DISK_FULL: &str = "disk_full";
 
 const fn failed(code: &'static str, hint: &'static str) -> Option<Verdict> {
@@ -86,10 +90,6 @@ fn judge_job(error: &aiv_jobs::Error) -> Option<Verdict> {
             ..DAMAGED
         }),
         Error::TooLarge { .. } => failed("too_large", "leave out --json"),
-        Error::TooManyListed { .. } => failed(
-            "too_many_files",
-            "list one folder after the other, or let `aiv find` look for some of them",
-        ),
         Error::Written(error) => Some(judge_io(error)),
         Error::Refused(Refusal::DestinationOnSource) => {
             refused("destination_on_source", "choose a folder on another disk")
@@ -164,9 +164,6 @@ fn judge_backup(error: &aiv_backup_engine::Error) -> Option<Verdict> {
         }
         Error::Refused(Refusal::SplitSize { .. }) => {
             refused("split_size", "nothing was written: give a larger size with --split")
-        }
-        Error::Refused(Refusal::KeyedInParts) => {
-            refused("sealed_parts", "leave out --split and --parity, or --seal and --authenticate")
         }
         Error::Refused(Refusal::WithoutKey) => refused(
             "set_has_key",

@@ -28,6 +28,12 @@ impl Outcome {
         Self { json, text, is_report: false, warnings: Vec::new(), exit: Exit::Done }
     }
 
+    /// Nothing to say.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self::answer(json!({}), String::new())
+    }
+
     /// An account of what was done.
     #[must_use]
     pub fn report(json: Value, text: String) -> Self {

@@ -1,7 +1,8 @@
 //! Answers on standard output, complaints on standard error.
 
 use std::fmt;
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::io::{self, BufWriter, ErrorKind, StdoutLock, Write};
+use std::sync::atomic::Ordering;
 
 use aiv_report::words::clean;
 use aiv_report::{Exit, Failure, Outcome};
@@ -15,7 +16,7 @@ impl Session {
     /// When standard output cannot be written.
     pub fn show(&self, outcome: &Outcome) -> Result<Exit, Failure> {
         if self.json {
-            print(&format!("{}\n", outcome.to_json()))?;
+            self.print_object(&outcome.to_json())?;
         } else if !(self.quiet && outcome.is_report) {
             print(&outcome.text)?;
         }
@@ -30,7 +31,7 @@ impl Session {
     pub fn complain(&self, failure: &Failure) -> Exit {
         if self.json {
             // When standard output is gone, the exit status still tells.
-            let _ = print(&format!("{}\n", failure.to_json()));
+            let _ = self.print_object(&failure.to_json());
         } else {
             // As above.
             let _ = failure.done.as_ref().map(|done| self.show(done));
@@ -38,6 +39,78 @@ impl Session {
             self.say(&format!("     {}", failure.verdict.hint));
         }
         failure.verdict.exit
+    }
+
+    /// Shows a list of any length while `tell` finds its items: as the list `name` of the one JSON
+    /// object, of which the answer has the rest, or as text below `head`. Whatever happens on the
+    /// way, it is one object. A reader that has seen enough is no error, and ends it.
+    ///
+    /// # Errors
+    /// Those of `tell`, and when standard output cannot be written.
+    pub fn show_list(
+        &self,
+        name: &str,
+        head: &str,
+        tell: impl FnOnce(&mut List<'_>) -> Result<Outcome, Failure>,
+    ) -> Result<Outcome, Failure> {
+        let begin = if self.json { format!("{{\"{name}\":[") } else { head.to_owned() };
+        let out = Stream { out: BufWriter::new(io::stdout().lock()), failed: None };
+        let mut list = List { out, session: self, begin: Some(begin) };
+        let told = tell(&mut list).and_then(|outcome| {
+            // A list of nothing is one.
+            if self.json {
+                list.begin().map_err(Failure::io("cannot write to standard output"))?;
+            }
+            Ok(outcome)
+        });
+        ended(list.out, told)?.unwrap_or_else(|| Ok(Outcome::nothing()))
+    }
+
+    /// One JSON object, or the rest of it behind a list.
+    fn print_object(&self, json: &impl fmt::Display) -> Result<(), Failure> {
+        let text = json.to_string();
+        match self.is_in_list.swap(false, Ordering::Relaxed) {
+            true => print(&format!("],{}\n", text.get(1..).unwrap_or_default())),
+            false => print(&format!("{text}\n")),
+        }
+    }
+}
+
+/// A list on standard output.
+pub struct List<'s> {
+    out: Stream<BufWriter<StdoutLock<'s>>>,
+    session: &'s Session,
+    /// What stands in front of the first item, before it comes.
+    begin: Option<String>,
+}
+
+impl List<'_> {
+    /// Adds an item: JSON, or lines of text.
+    ///
+    /// # Errors
+    /// When standard output cannot be written, or nobody reads it.
+    pub fn push(&mut self, item: &str) -> io::Result<()> {
+        let is_first = self.begin()?;
+        if !is_first && self.session.json {
+            self.out.write_all(b",")?;
+        }
+        self.more(item)
+    }
+
+    /// Goes on with the item that was added last.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn more(&mut self, text: &str) -> io::Result<()> {
+        self.out.write_all(text.as_bytes())
+    }
+
+    /// Writes what is in front of all items, unless that is there.
+    fn begin(&mut self) -> io::Result<bool> {
+        let Some(begin) = self.begin.take() else { return Ok(false) };
+        self.session.is_in_list.store(self.session.json, Ordering::Relaxed);
+        self.out.write_all(begin.as_bytes())?;
+        Ok(true)
     }
 }
 
@@ -63,7 +136,7 @@ pub fn print_stream<E>(
 ) -> Result<Result<(), E>, Failure> {
     let mut stream = Stream { out: BufWriter::new(io::stdout().lock()), failed: None };
     let told = tell(&mut stream);
-    ended(stream, told)
+    ended(stream, told).map(|told| told.unwrap_or(Ok(())))
 }
 
 /// Writes bytes to standard output while `tell` tells them. A reader that has seen enough is no
@@ -76,18 +149,19 @@ pub fn print_bytes<E>(
 ) -> Result<Result<(), E>, Failure> {
     let mut stream = Stream { out: BufWriter::new(io::stdout().lock()), failed: None };
     let told = tell(&mut stream);
-    ended(stream, told)
+    ended(stream, told).map(|told| told.unwrap_or(Ok(())))
 }
 
-fn ended<W: Write, E>(
+/// What was told, or nothing when nobody reads it any more.
+fn ended<W: Write, T, E>(
     mut stream: Stream<W>,
-    told: Result<(), E>,
-) -> Result<Result<(), E>, Failure> {
+    told: Result<T, E>,
+) -> Result<Option<Result<T, E>>, Failure> {
     match stream.failed.take().map_or_else(|| stream.out.flush(), Err) {
-        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(Ok(())),
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(None),
         written => {
             written.map_err(Failure::io("cannot write to standard output"))?;
-            Ok(told)
+            Ok(Some(told))
         }
     }
 }

@@ -7,6 +7,7 @@ mod answer;
 mod code;
 mod folders;
 mod key;
+mod luks;
 mod progress;
 mod sealing;
 mod secrets;
@@ -14,9 +15,10 @@ mod session;
 mod tty;
 mod unlock;
 
-pub use answer::{print, print_bytes, print_stream};
+pub use answer::{List, print, print_bytes, print_stream};
 pub use folders::{merge_ids, open_folder, open_or_create_folder, remember};
 pub use key::{ChainArgs, KeyCommand};
+pub use luks::LuksFiles;
 pub use sealing::{SealArgs, Sealing};
 pub use secrets::{NewSecretFiles, SecretFiles, recipient_in, write_secret};
 pub use session::{

@@ -106,13 +106,7 @@ impl SecretFiles {
     pub fn read(&self) -> Result<Option<Credential>, Failure> {
         keep_to_ourselves();
         if let Some(path) = &self.password_file {
-            let line = if path == Path::new("-") {
-                tty::read_line(&mut io::stdin().lock())
-            } else {
-                File::open(path).and_then(|mut file| tty::read_line(&mut file))
-            };
-            let line = line.map_err(cannot_read(path))?;
-            let passphrase = Passphrase::new(&line).map_err(in_file(path))?;
+            let passphrase = Passphrase::new(&read_first_line(path)?).map_err(in_file(path))?;
             return Ok(Some(Credential::Passphrase(passphrase)));
         }
         if let Some(path) = &self.key_file {
@@ -152,7 +146,11 @@ impl Session {
         Err(Failure::new(verdict, "the two passphrases are not the same"))
     }
 
-    fn ask_secret(&self, prompt: &str, hint: &'static str) -> Result<Zeroizing<String>, Failure> {
+    pub(crate) fn ask_secret(
+        &self,
+        prompt: &str,
+        hint: &'static str,
+    ) -> Result<Zeroizing<String>, Failure> {
         keep_to_ourselves();
         let nobody = || {
             let verdict = Verdict { code: "no_secret", exit: Exit::Locked, hint };
@@ -163,6 +161,17 @@ impl Session {
         }
         self.asking(|| tty::ask(prompt)).map_err(|_| nobody())
     }
+}
+
+/// The first line of a file; `-` is standard input.
+pub(crate) fn read_first_line(path: &Path) -> Result<Zeroizing<String>, Failure> {
+    keep_to_ourselves();
+    let line = if path == Path::new("-") {
+        tty::read_line(&mut io::stdin().lock())
+    } else {
+        File::open(path).and_then(|mut file| tty::read_line(&mut file))
+    };
+    line.map_err(cannot_read(path))
 }
 
 /// Reads a file that is no larger than a key file may be.
@@ -185,7 +194,7 @@ fn in_file(path: &Path) -> impl FnOnce(aiv_keys::Error) -> Failure {
     move |error| Failure::of(&error).about(path.display())
 }
 
-fn cannot_read(path: &Path) -> impl FnOnce(io::Error) -> Failure {
+pub(crate) fn cannot_read(path: &Path) -> impl FnOnce(io::Error) -> Failure {
     Failure::io(format!("cannot read a secret from {}", path.display()))
 }
 

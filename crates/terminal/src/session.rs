@@ -31,6 +31,8 @@ pub struct Session {
     /// Time since the start.
     pub clock: SystemClock,
     show: Show,
+    /// Whether standard output ends within a list of a JSON object.
+    pub(crate) is_in_list: AtomicBool,
 }
 
 impl Session {
@@ -39,7 +41,8 @@ impl Session {
     pub fn new(json: bool, quiet: bool) -> Self {
         raise_file_limit();
         let clock = SystemClock::start();
-        Self { json, quiet, clock, show: Show::new(quiet, clock) }
+        let show = Show::new(quiet, clock);
+        Self { json, quiet, clock, show, is_in_list: AtomicBool::new(false) }
     }
 
     /// A job that shows its progress and stops at Ctrl-C; the second one ends the program.

@@ -11,7 +11,7 @@ use crate::secrets::{SecretFiles, keep_to_ourselves};
 use crate::session::Session;
 
 /// How often somebody may mistype a passphrase.
-const TRIES: u32 = 3;
+pub(crate) const TRIES: u32 = 3;
 
 /// Chains that were opened, and what opened them.
 #[derive(Debug)]
@@ -117,12 +117,16 @@ impl Session {
 
     fn unlock_at(&self, what: &[&Path], files: &SecretFiles) -> Result<Keys, Failure> {
         let mut chains: Vec<KeyedChain> = Vec::new();
+        let mut failed = None;
         for what in what {
-            let found = locate_chains(what, self.job())?.1.chains;
-            chains.extend(found);
+            match locate_chains(what, self.job()) {
+                Ok((_, found)) => chains.extend(found.chains),
+                // One of several may be a disk that is no image: whoever opens it says more.
+                Err(error) => failed = failed.or(Some(error)),
+            }
         }
         if chains.is_empty() {
-            return Err(ImageError::NotKeyed.into());
+            return Err(failed.map_or_else(|| ImageError::NotKeyed.into(), Failure::from));
         }
         let keys = self.unlock(&chains, files)?.keys();
         // Whoever gives a key for an image expects one that has it. A folder may hold others, too.

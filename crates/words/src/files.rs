@@ -6,7 +6,7 @@ use aiv_backup_engine::Pattern;
 use aiv_browse::{FileType, Filter};
 use aiv_report::parse;
 use aiv_restore_engine::recover::Existing;
-use aiv_terminal::SecretFiles;
+use aiv_terminal::{LuksFiles, SecretFiles};
 
 use crate::choice;
 
@@ -37,6 +37,8 @@ pub struct Ls {
     pub recursive: bool,
     #[command(flatten)]
     pub unlock: SecretFiles,
+    #[command(flatten)]
+    pub luks: LuksFiles,
 }
 
 /// Write the bytes of one file of a recovery point to standard output
@@ -54,6 +56,8 @@ pub struct Cat {
     pub path: PathBuf,
     #[command(flatten)]
     pub unlock: SecretFiles,
+    #[command(flatten)]
+    pub luks: LuksFiles,
 }
 
 /// Find files of a recovery point by name, size and time
@@ -78,6 +82,8 @@ pub struct Find {
     pub sha256: bool,
     #[command(flatten)]
     pub unlock: SecretFiles,
+    #[command(flatten)]
+    pub luks: LuksFiles,
 }
 
 /// Which files are meant.
@@ -158,6 +164,8 @@ pub struct Diff {
     pub top: usize,
     #[command(flatten)]
     pub unlock: SecretFiles,
+    #[command(flatten)]
+    pub luks: LuksFiles,
 }
 
 /// Get files and folders out of a recovery point, into a folder, a tar or a zip archive
@@ -204,4 +212,6 @@ pub struct Extract {
     pub filter: FilterArgs,
     #[command(flatten)]
     pub unlock: SecretFiles,
+    #[command(flatten)]
+    pub luks: LuksFiles,
 }

@@ -15,7 +15,7 @@ use aiv_chain::Depth;
 use aiv_jobs::{Follow, Format};
 use aiv_report::parse;
 use aiv_restore_engine::{Grow, Identity, TableMode, Unused};
-use aiv_terminal::{GUARD, KeyCommand, SealArgs, SecretFiles};
+use aiv_terminal::{GUARD, KeyCommand, LuksFiles, SealArgs, SecretFiles};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
@@ -347,6 +347,8 @@ pub struct Verify {
     pub from: Vec<PathBuf>,
     #[command(flatten)]
     pub unlock: SecretFiles,
+    #[command(flatten)]
+    pub luks: LuksFiles,
 }
 
 /// Put a recovery point back onto a device or into a raw file

@@ -9,20 +9,25 @@ use crate::{Outcome, process};
 
 /// Builds `aiv` optimised and returns where it is.
 pub(super) fn aiv() -> Result<PathBuf, String> {
-    program("aiv-cli", "aiv")
+    built("aiv-cli", &[], "aiv")
 }
 
 /// Builds this program optimised and lets it do what was asked of this one: some studies use
 /// our libraries in their own process, and must not measure what a compiler left undone.
 pub(super) fn run_optimised(arguments: &[String]) -> Outcome {
-    let path = program("aiv-xtask", "aiv-xtask")?;
+    let path = built("aiv-xtask", &[], "aiv-xtask")?;
     process::run(process::command(&path.to_string_lossy()).arg("bench").args(arguments))
 }
 
-fn program(package: &str, name: &str) -> Result<PathBuf, String> {
-    println!("bench: building {name}");
+/// Builds an example optimised and returns where it is.
+pub(crate) fn example(package: &str, name: &str) -> Result<PathBuf, String> {
+    built(package, &["--example", name], name)
+}
+
+fn built(package: &str, what: &[&str], name: &str) -> Result<PathBuf, String> {
+    println!("building {name}");
     let mut build = process::cargo();
-    build.args(["build", "--release", "--package", package, "--message-format=json"]);
+    build.args(["build", "--release", "--message-format=json", "--package", package]).args(what);
     build.stderr(Stdio::inherit());
     let output = build.output().map_err(|e| format!("cannot start cargo: {e}"))?;
     process::expect_success(&process::describe(&build), output.status)?;

@@ -4,7 +4,7 @@
 //! Tools take turns, so that a slow minute of the machine hits all of them, and medians of the
 //! rounds are compared. What a tool restores is compared with the disk each time.
 
-mod build;
+pub(crate) mod build;
 mod disk;
 mod files;
 mod increments;
@@ -20,6 +20,7 @@ mod place;
 mod protection;
 mod report;
 mod round;
+mod scale;
 mod stats;
 mod study;
 mod table;
@@ -53,6 +54,11 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
         && first == measure::MEASURE
     {
         return measure::measure(rest);
+    }
+    if let [first, rest @ ..] = arguments
+        && first == scale::SIMULATE
+    {
+        return scale::simulate(rest);
     }
     let options = Options::parse(arguments)?;
     if cfg!(debug_assertions) {
@@ -103,6 +109,7 @@ impl Bench<'_> {
                 Study::Volumes => volumes::measure(self),
                 Study::Protection => protection::measure(self),
                 Study::Files => files::measure(self),
+                Study::Scale => scale::measure(self),
             };
             let Findings { text, json, problems: found } =
                 findings.map_err(|failure| format!("{study}: {failure}"))?;

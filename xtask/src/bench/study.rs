@@ -23,10 +23,12 @@ pub(super) enum Study {
     Protection,
     /// Files out of an image, against `cp -a`.
     Files,
+    /// Sources of many sizes with much or little on them.
+    Scale,
 }
 
 impl Study {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Increments,
         Self::Scattered,
         Self::Depth,
@@ -35,6 +37,7 @@ impl Study {
         Self::Volumes,
         Self::Protection,
         Self::Files,
+        Self::Scale,
     ];
 }
 
@@ -49,6 +52,7 @@ impl fmt::Display for Study {
             Self::Volumes => "volumes",
             Self::Protection => "protection",
             Self::Files => "files",
+            Self::Scale => "scale",
         })
     }
 }

@@ -3,8 +3,12 @@
 use std::collections::HashSet;
 
 use aiv_backup_engine::{BackupOptions, Basis, Error, Hedge, Mode, Refusal, SealOptions};
-use aiv_chain::{Folder, Keys, Protection, Trust, View, change_slots};
-use aiv_image_format::{ChainKey, Digest, Image};
+use aiv_chain::{
+    Checked, Folder, Keys, Protection, Trust, VerifyOptions, View, change_slots,
+    verify_folder_keyed,
+};
+use aiv_image_format::limits::SEGMENT_BYTES_MIN;
+use aiv_image_format::{ChainKey, Depth, Digest, Image};
 use aiv_keys::{KeyArea, KeyFile, NewSlot, Way};
 use aiv_testkit::MemStorage;
 use aiv_testkit::disks::Content;
@@ -12,7 +16,7 @@ use aiv_volume_io::{Job, MemDisk, ReadAt, Storage};
 
 use crate::common::{BLOCK, options, threads, try_backup};
 
-fn key(n: u8) -> ChainKey {
+pub(crate) fn key(n: u8) -> ChainKey {
     ChainKey::new([n; 32])
 }
 
@@ -25,7 +29,7 @@ fn area(key: &ChainKey) -> KeyArea {
 }
 
 /// A new chain gets key `fresh`; the chains of `opened` go on.
-fn sealed(fresh: u8, opened: &[u8]) -> BackupOptions {
+pub(crate) fn sealed(fresh: u8, opened: &[u8]) -> BackupOptions {
     let mut keys = Keys::none();
     opened.iter().for_each(|n| keys.add(key(*n)));
     let fresh = (key(fresh), area(&key(fresh)));
@@ -262,5 +266,46 @@ fn a_new_image_gets_the_newest_slots_that_any_image_of_the_chain_has() {
         let [a, b] = image.slot_copies().unwrap().unwrap();
         let newest = changed.area.to_bytes();
         assert!(*a == *newest && *b == *newest, "{basis:?}: not those of {first}");
+    }
+}
+
+#[test]
+fn images_with_a_key_have_parity_and_segments_where_that_is_asked_for_and_are_proven() {
+    for (mode, parity, split) in [
+        (Mode::Sealed, true, None),
+        (Mode::Sealed, false, Some(SEGMENT_BYTES_MIN)),
+        (Mode::Authenticated, true, Some(SEGMENT_BYTES_MIN)),
+    ] {
+        let storage = MemStorage::new();
+        for (n, opened) in [(1, &[][..]), (2, &[1])] {
+            let base = sealed(1, opened);
+            let mut options = BackupOptions { parity, split, verify: true, ..base };
+            seal(&mut options).mode = Some(mode);
+            seal(&mut options).padding = true;
+            let report = try_backup(&disk(n), &storage, options, n.try_into().unwrap()).unwrap();
+            let is_split = report.segments > 1;
+            assert!(if split.is_none() { !is_split } else { is_split || n > 1 }, "{n}");
+        }
+        for keys in [Keys::none(), Keys::of(key(1))] {
+            let options = VerifyOptions {
+                depth: Depth::Data,
+                not_verified_since: None,
+                now_unix_ms: 1,
+                set: None,
+            };
+            let found = verify_folder_keyed(&storage, &options, &keys, Job::silent()).unwrap();
+            assert_eq!((found.images.len(), found.strays.len()), (2, 0));
+            assert!(found.images.iter().all(Checked::is_sound), "{:?}", found.images);
+        }
+        let keys = Keys::of(key(1));
+        let folder = folder(&storage, &keys);
+        for (n, point) in (1..).zip(&folder.sets[0].points) {
+            let view = View::of_point(&storage, &folder.sets[0], point).unwrap();
+            assert_eq!(view.image().superblock().features.has_data_parity(), parity);
+            let (mut back, mut expected) = (vec![0; 10 * BLOCK], vec![0; 10 * BLOCK]);
+            view.read_exact_at(&mut back, 0).unwrap();
+            disk(n).read_exact_at(&mut expected, 0).unwrap();
+            assert!(back == expected, "{mode:?}, point {n}");
+        }
     }
 }

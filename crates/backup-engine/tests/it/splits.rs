@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use aiv_backup_engine::{BackupOptions, BackupReport, Basis, Error, Refusal};
-use aiv_chain::{Digest, Folder, StrayKind, View};
+use aiv_chain::{Digest, Folder, Keys, StrayKind, Trust, View};
 use aiv_image_format::limits::SEGMENT_BYTES_MIN;
 use aiv_testkit::disks::Content;
 use aiv_testkit::{CrashState, CrashStorage, Fault, FaultPlan, FaultStorage, MemStorage, Op};
@@ -13,6 +13,7 @@ use aiv_volume_io::{AppendFile, FileEntry, Job, Lease, ReadAt, Storage};
 
 use crate::common::{BLOCK, all_sectors, disk, read_all, try_backup, try_read_all};
 use crate::crashes::InSteps;
+use crate::sealed::{key, sealed};
 
 /// The smallest segments: a piece of 64 KiB each.
 fn split() -> BackupOptions {
@@ -156,18 +157,27 @@ fn no_fault_at_any_operation_leaves_half_a_split_image_or_gives_false_success() 
 }
 
 /// What must be true of a folder after a crash.
-#[derive(Default)]
 struct Oracle {
+    /// How backups are made, and what opens them.
+    options: BackupOptions,
+    keys: Keys,
     /// Bytes and state root of each point, by its id as text.
     points: BTreeMap<String, (Vec<u8>, Digest)>,
     /// Verdicts by the hash of all files: many states are alike.
     known: BTreeMap<[u8; 32], Result<Vec<String>, String>>,
 }
 
+impl Default for Oracle {
+    fn default() -> Self {
+        let (points, known) = (BTreeMap::new(), BTreeMap::new());
+        Self { options: split(), keys: Keys::none(), points, known }
+    }
+}
+
 impl Oracle {
     fn backup(&mut self, storage: &dyn Storage, n: u8) -> aiv_backup_engine::Result<String> {
         let bytes = disk_bytes(n);
-        let options = BackupOptions { basis: Basis::Nothing, ..split() };
+        let options = BackupOptions { basis: Basis::Nothing, ..self.options.clone() };
         let rehearsed = try_backup(&disk(&bytes), &MemStorage::new(), options.clone(), n)?;
         let id = rehearsed.recovery_point.to_string();
         self.points.insert(id.clone(), (bytes.clone(), rehearsed.state_root));
@@ -197,7 +207,8 @@ impl Oracle {
     /// The points that are there. Each is whole and right, and whatever else is there is said to
     /// be unfinished.
     fn judge(&self, folder: &MemStorage) -> Result<Vec<String>, String> {
-        let scanned = Folder::scan(folder, Job::silent()).map_err(|e| format!("scan: {e}"))?;
+        let scanned = Folder::scan_keyed(folder, &self.keys, Trust::Files, Job::silent());
+        let scanned = scanned.map_err(|e| format!("scan: {e}"))?.0;
         for stray in &scanned.strays {
             if !matches!(stray.kind, StrayKind::Unfinished | StrayKind::Duplicate(_)) {
                 return Err(format!("{stray:?}"));
@@ -209,11 +220,11 @@ impl Oracle {
             let Some((bytes, root)) = self.points.get(&id) else {
                 return Err(format!("a point nobody made: {id}"));
             };
-            let view = View::open(folder, &point.file, Job::silent());
+            let view = View::open_keyed(folder, &point.file, &self.keys, Job::silent());
             let view = view.map_err(|e| format!("{} does not open: {e}", point.file))?;
             match try_read_all(&view) {
                 Err(error) => return Err(format!("{}: {error}", point.file)),
-                Ok(read) if read != *bytes || point.state_root != *root => {
+                Ok(read) if read != *bytes || state_of(&view) != Some(*root) => {
                     return Err(format!("{} reads as something else", point.file));
                 }
                 Ok(_) => found.push(id),
@@ -235,6 +246,20 @@ impl Oracle {
         }
         Ok(count)
     }
+}
+
+fn state_of(view: &View) -> Option<Digest> {
+    view.image().roots().map(|roots| roots.state)
+}
+
+#[test]
+fn after_a_power_cut_at_any_moment_a_split_image_with_a_key_is_there_as_a_whole_or_not_at_all() {
+    let options = BackupOptions { split: split().split, ..sealed(1, &[1]) };
+    let (keys, crash) = (Keys::of(key(1)), CrashStorage::new());
+    let mut oracle = Oracle { options, keys, ..Oracle::default() };
+    two_backups(&mut oracle, &crash, &InSteps(crash.clone()));
+    let count = oracle.check_states(crash.crash_states(15, 20), &[]).unwrap();
+    assert!(count >= 1_000, "{count} states of {}", crash.history_text());
 }
 
 fn two_backups(oracle: &mut Oracle, crash: &CrashStorage, storage: &dyn Storage) {

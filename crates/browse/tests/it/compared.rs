@@ -18,7 +18,7 @@ fn words(comparison: &Comparison) -> Vec<String> {
         Change::Renamed { from } => format!("{from} > {}", one.path),
         Change::Changed { what } => format!("{} {what:?}", one.path),
     };
-    comparison.differences.iter().map(word).collect()
+    comparison.differences().map(|one| word(&one)).collect()
 }
 
 /// Root with a folder and three files; their places are 0, 1000 and 2000.
@@ -34,7 +34,7 @@ fn tree() -> Tree {
 #[test]
 fn the_same_is_the_same() {
     let comparison = compared(tree(), tree(), None);
-    assert_eq!((comparison.count, comparison.same), (0, 5));
+    assert_eq!((comparison.count(), comparison.same), (0, 5));
 }
 
 #[test]
@@ -76,13 +76,16 @@ fn a_record_that_was_used_again_is_no_renamed_file() {
 fn what_changed_without_a_trace_in_its_record_is_found_by_changed_blocks() {
     let mut new = tree();
     new.node(4).bytes[50] = 0;
-    assert_eq!(compared(tree(), new.clone(), None).count, 0, "nobody looked");
+    assert_eq!(compared(tree(), new.clone(), None).count(), 0, "nobody looked");
     let changed: ExtentSet = [Extent::new(990, 40), Extent::new(5000, 60)].into_iter().collect();
     let comparison = compared(tree(), new, Some(&changed));
     assert_eq!(words(&comparison), ["/p0/folder/b [Content]"]);
-    assert_eq!((comparison.differences[0].changed_bytes, comparison.elsewhere), (30, 70));
+    assert_eq!(
+        (comparison.differences().next().unwrap().changed_bytes, comparison.elsewhere),
+        (30, 70)
+    );
     // Changed blocks whose bytes of the file are the same are no change of it.
-    assert_eq!(compared(tree(), tree(), Some(&changed)).count, 0);
+    assert_eq!(compared(tree(), tree(), Some(&changed)).count(), 0);
 }
 
 #[test]
@@ -91,7 +94,7 @@ fn a_file_that_became_a_folder_is_gone_and_new() {
     new.node(4).metadata.file_type = FileType::Folder;
     let comparison = compared(tree(), new, None);
     assert_eq!(words(&comparison), ["+ /p0/folder/b", "- /p0/folder/b"]);
-    let what = comparison.differences.iter().map(|one| one.file_type).collect::<Vec<_>>();
+    let what = comparison.differences().map(|one| one.file_type).collect::<Vec<_>>();
     assert_eq!(what, [FileType::Folder, FileType::File]);
 }
 
@@ -140,5 +143,39 @@ fn streams_with_other_names_or_bytes_are_a_difference() {
     for new in [with(b"b", b"one", 2), with(b"a", b"two", 2)] {
         assert_eq!(words(&compared(old.clone(), new, None)), ["/p0/folder/a [Streams]"]);
     }
-    assert_eq!(compared(old, with(b"a", b"one", 2), None).count, 0);
+    assert_eq!(compared(old, with(b"a", b"one", 2), None).count(), 0);
+}
+
+#[test]
+fn a_folder_that_moved_is_as_many_renamed_files_and_of_several_names_each_is_one() {
+    let mut old = Tree::new();
+    let (a, z) = (
+        old.add(1, b"a", Node::of(FileType::Folder)),
+        old.add(1, b"z", Node::of(FileType::Folder)),
+    );
+    let mut inside = Vec::new();
+    for n in 0..50_u8 {
+        inside.push(old.add(a, &[b'f', n / 10 + 48, n % 10 + 48], Node::file(&[n])));
+    }
+    old.name(z, b"other", inside[7]);
+    let mut new = old.clone();
+    // Everything in `a` is in `b`, one level below, by now; and one file has two new names for two
+    // that are gone.
+    new.node(1).names.clear();
+    let b = new.add(1, b"b", Node::of(FileType::Folder));
+    new.name(b, b"was a", a);
+    new.name(b, b"one more", inside[7]);
+    let comparison = compared(old, new, None);
+    let words = words(&comparison);
+    assert_eq!(
+        words[..4],
+        [
+            "+ /p0/b",
+            "/p0/z/other > /p0/b/one more",
+            "/p0/a > /p0/b/was a",
+            "/p0/a/f00 > /p0/b/was a/f00",
+        ]
+    );
+    assert_eq!(words[words.len() - 2..], ["/p0/a/f49 > /p0/b/was a/f49", "- /p0/z"]);
+    assert_eq!((comparison.count(), words.len(), comparison.same), (54, 54, 1));
 }

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::facts::Facts;
 use crate::folder::{Folder, Set, check_key};
 use crate::merge::{
-    Merge, MergeOptions, NewIds, bytes_with_parity, check_parts, remove_stale, split_of, take_lease,
+    Merge, MergeOptions, NewIds, bytes_with_parity, remove_stale, split_of, take_lease,
 };
 use crate::removal::{LeftFile, LeftReason, Removal, Removed};
 use crate::scan::Trust;
@@ -91,9 +91,8 @@ impl ConsolidationPlan {
     /// be restored before still can be, and another consolidation goes on from there.
     ///
     /// # Errors
-    /// Before anything is written: [`Error::KeyedInParts`] for parity or segments of images with
-    /// a key, [`Error::NotRestorable`] when that key was not given, also for images that are only
-    /// authenticated. [`Error::Busy`] when somebody else merges or copies images of the set, [`Error::NoSpace`],
+    /// Before anything is written: [`Error::NotRestorable`] when the key of images that have one
+    /// was not given, also for images that are only authenticated. [`Error::Busy`] when somebody else merges or copies images of the set, [`Error::NoSpace`],
     /// [`Error::Changed`] when the folder is no longer what was planned for, [`Error::InDoubt`]
     /// when it holds a file that nobody can look into, [`Error::Image`] and
     /// [`Error::NotRestorable`] when an image is damaged, [`Error::ReadBack`], [`Error::Io`],
@@ -108,7 +107,6 @@ impl ConsolidationPlan {
         let ConsolidateOptions { compression, parity, split, patience } = *options;
         let merging = MergeOptions { compression, parity, split };
         for run in &self.runs {
-            check_parts(run.protection, &merging)?;
             check_key(run.result.link.point, run.protection, &self.keys)?;
         }
         let lease = take_lease(storage, self.set)?;

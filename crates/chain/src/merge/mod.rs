@@ -18,7 +18,6 @@ use aiv_image_format::{
 use aiv_volume_io::{Job, Lease, Step, Storage};
 
 use crate::error::{Error, Result};
-use crate::facts::Protection;
 use crate::folder::list;
 use crate::names::{ImageName, image_name, suffix};
 use crate::slots::newest_slots;
@@ -187,12 +186,11 @@ impl Merge<'_> {
             }
         }
         let keys = seal.as_ref().map_or(Keys::none(), |seal| Keys::of(seal.key.clone()));
-        let writer = match (self.options.split, seal) {
-            (None, seal) => ImageWriter::create_with(created, superblock, seal),
-            (Some(_), Some(_)) => Err(ImageError::Misuse("a sealed image in segments")),
-            (Some(limit), None) => {
+        let writer = match self.options.split {
+            None => ImageWriter::create_with(created, superblock, seal),
+            Some(limit) => {
                 let files = PartFiles::new(storage, file, MERGE_PART, created);
-                ImageWriter::create_split(Box::new(files), superblock, limit)
+                ImageWriter::create_split_with(Box::new(files), superblock, limit, seal)
             }
         };
         let mut writer = writer.map_err(wrap)?;
@@ -307,14 +305,6 @@ impl Merge<'_> {
             increment_number: (!is_full).then_some(manifest.increment_number),
         };
         image_name(&name, &self.ids.suffix())
-    }
-}
-
-/// Refuses what no image with a key can be.
-pub(crate) fn check_parts(protection: Protection, options: &MergeOptions) -> Result<()> {
-    match protection.key() {
-        Some(_) if options.parity || options.split.is_some() => Err(Error::KeyedInParts),
-        _ => Ok(()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Changes the slots of all images of a chain.
 //!
-//! Each image has two copies. The second one is written and synced, then the first: at every
+//! Each image has two copies, of which a split one has the first in its first segment and the other
+//! in its last. The second one is written and synced, then the first: at every
 //! moment one of them is whole. Images are changed one by one, so a crash leaves some with the
 //! old slots, which the next change brings up to date.
 
@@ -8,9 +9,9 @@ use std::io;
 
 use aiv_image_format::{Digest, SetId};
 use aiv_keys::{ChainKey, KeyArea};
-use aiv_volume_io::{Job, Lease, SlotCopy, Storage};
+use aiv_volume_io::{Job, Lease, SlotCopy, SlotFile, Storage};
 
-use super::{KeyedChain, KeyedFile, keyed_chains};
+use super::{KeyedChain, KeyedFile, SlotPlace, keyed_chains};
 use crate::error::{Error, Result};
 use crate::look::in_parallel;
 
@@ -93,26 +94,34 @@ fn keep_others_out(storage: &dyn Storage, set: SetId) -> Result<[Box<dyn Lease>;
     Ok([take(format!("merge-{set}"))?, take(format!("set-{set}"))?])
 }
 
-/// Writes both copies of one file, the second one first, and reads them back.
+/// Writes both copies of one image, the second one first, and reads them back. Of a split image
+/// they lie in two files, each of which is durable before the other is touched.
 fn write(storage: &dyn Storage, file: &KeyedFile, bytes: &[u8]) -> io::Result<()> {
     let Some([first, second]) = &file.places else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it has no key slots"));
     };
-    if [first, second].iter().all(|(_, before)| **before == *bytes) {
+    if [first, second].iter().all(|copy| *copy.bytes == *bytes) {
         return Ok(());
     }
-    let mut slots = storage.open_slots(&file.file)?;
+    // Before anything is written: a segment that may only be read keeps its image as it is.
+    let mut opened: Vec<(&str, Box<dyn SlotFile>)> = Vec::new();
+    for copy in [first, second] {
+        if opened.iter().all(|(file, _)| *file != copy.file) {
+            opened.push((&copy.file, storage.open_slots(&copy.file)?));
+        }
+    }
     // Of the two copies the older one goes first, and one that is not sound before any: what is
     // left when the power goes is never older than what was there.
-    for (place, _) in in_order(first, second) {
-        slots.write(SlotCopy::new(*place, bytes)?)?;
+    for copy in in_order(first, second) {
+        let file = opened.iter_mut().find(|(file, _)| *file == copy.file);
+        let (_, slots) = file.ok_or(io::ErrorKind::NotFound)?;
+        slots.write(SlotCopy::new(copy.offset, bytes)?)?;
         slots.sync()?;
     }
-    drop(slots);
-    let written = storage.open(&file.file)?;
-    for (place, _) in [first, second] {
+    drop(opened);
+    for copy in [first, second] {
         let mut back = vec![0; bytes.len()];
-        written.read_exact_at(&mut back, *place)?;
+        storage.open(&copy.file)?.read_exact_at(&mut back, copy.offset)?;
         if back != bytes {
             return Err(io::Error::other("its key slots do not read back as they were written"));
         }
@@ -120,9 +129,8 @@ fn write(storage: &dyn Storage, file: &KeyedFile, bytes: &[u8]) -> io::Result<()
     Ok(())
 }
 
-type Copy = (u64, Box<[u8]>);
-
-fn in_order<'c>(first: &'c Copy, second: &'c Copy) -> [&'c Copy; 2] {
-    let generation = |copy: &Copy| KeyArea::parse(&copy.1).map_or(0, |area| area.generation());
+fn in_order<'c>(first: &'c SlotPlace, second: &'c SlotPlace) -> [&'c SlotPlace; 2] {
+    let generation =
+        |copy: &SlotPlace| KeyArea::parse(&copy.bytes).map_or(0, |area| area.generation());
     if generation(first) < generation(second) { [first, second] } else { [second, first] }
 }

@@ -5,12 +5,12 @@ mod change;
 
 pub use change::{SlotReport, change_slots};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use aiv_image_format::{Digest, Image, Keys, SetId};
+use aiv_image_format::{Digest, Image, ImageId, Keys, SetId, peek, peek_segment};
 use aiv_keys::{ChainKey, Credential, KeyArea, Opened, Work};
 use aiv_volume_io::{DirStorage, Job, Storage};
 
@@ -44,7 +44,18 @@ pub struct KeyedFile {
     /// What is wrong with its slots, if none are sound.
     pub damage: Option<aiv_keys::Error>,
     /// Both copies as they are, where they are.
-    places: Option<[(u64, Box<[u8]>); 2]>,
+    places: Option<[SlotPlace; 2]>,
+}
+
+/// A copy of the key slots in a folder. Of a split image the first segment has one, and the last
+/// one has the other.
+#[derive(Debug, Clone)]
+struct SlotPlace {
+    /// Name of the file.
+    file: String,
+    /// Where in it the copy begins.
+    offset: u64,
+    bytes: Box<[u8]>,
 }
 
 /// What looking for keyed images in a folder gave.
@@ -109,7 +120,9 @@ pub fn newest_slots(
 }
 
 enum Look {
-    Keyed(Digest, Box<KeyedFile>),
+    Keyed(Digest, ImageId, Box<KeyedFile>),
+    /// A later segment of an image with a key.
+    Segment(ImageId, String, String),
     Unsure(String, String),
     Other,
 }
@@ -126,13 +139,21 @@ pub fn keyed_chains(storage: &dyn Storage, job: Job<'_>) -> Result<KeyedChains> 
     })?;
     let mut found = KeyedChains::default();
     let mut chains: BTreeMap<[u8; 32], Vec<KeyedFile>> = BTreeMap::new();
+    let (mut images, mut segments) = (HashSet::new(), Vec::new());
     for look in looks {
         match look {
-            Look::Keyed(commitment, file) => chains.entry(commitment.0).or_default().push(*file),
+            Look::Keyed(commitment, image, file) => {
+                images.insert(image);
+                chains.entry(commitment.0).or_default().push(*file);
+            }
+            Look::Segment(image, file, why) => segments.push((image, file, why)),
             Look::Unsure(file, why) => found.unsure.push((file, why)),
             Look::Other => {}
         }
     }
+    // Those of images that were found went with them.
+    segments.retain(|(image, ..)| !images.contains(image));
+    found.unsure.extend(segments.into_iter().map(|(_, file, why)| (file, why)));
     let chain = |(commitment, files)| KeyedChain { commitment: Digest(commitment), files };
     found.chains = chains.into_iter().map(chain).collect();
     Ok(found)
@@ -145,15 +166,25 @@ fn look_at(storage: &dyn Storage, name: &str) -> Look {
     match open::open(storage, name, Head::Read, &Keys::none())
         .and_then(|image| keyed_file(&image, name))
     {
-        Ok(Some((commitment, file))) => Look::Keyed(commitment, Box::new(file)),
+        Ok(Some((commitment, image, file))) => Look::Keyed(commitment, image, Box::new(file)),
         Ok(None) => Look::Other,
-        Err(error) if is_named_like_an_image(name) => Look::Unsure(name.to_owned(), why(&error)),
-        Err(_) => Look::Other,
+        Err(error) => match keyed_segment(storage, name) {
+            Some(image) => Look::Segment(image, name.to_owned(), why(&error)),
+            None if is_named_like_an_image(name) => Look::Unsure(name.to_owned(), why(&error)),
+            None => Look::Other,
+        },
     }
 }
 
+/// The image a file is a later segment of, if that has a key.
+fn keyed_segment(storage: &dyn Storage, name: &str) -> Option<ImageId> {
+    let file = storage.open(name).ok()?;
+    let head = peek_segment(&*file).filter(|head| head.no > 0)?;
+    peek(&*file).is_none_or(|superblock| superblock.is_keyed()).then_some(head.image)
+}
+
 /// What an image says about its slots; `None` when it has no key.
-fn keyed_file(image: &Image, name: &str) -> Result<Option<(Digest, KeyedFile)>> {
+fn keyed_file(image: &Image, name: &str) -> Result<Option<(Digest, ImageId, KeyedFile)>> {
     let superblock = image.superblock();
     if !superblock.is_keyed() {
         return Ok(None);
@@ -178,9 +209,16 @@ fn keyed_file(image: &Image, name: &str) -> Result<Option<(Digest, KeyedFile)>> 
             Err(error) => file.damage = Some(error),
         }
         let [a, b] = image.slot_places();
-        file.places = Some([(a, first), (b, second)]);
+        file.places = Some([slot_place(image, name, a, first), slot_place(image, name, b, second)]);
     }
-    Ok(Some((commitment, file)))
+    Ok(Some((commitment, superblock.image, file)))
+}
+
+/// The copy at a byte of an image that is called `name`.
+fn slot_place(image: &Image, name: &str, at: u64, bytes: Box<[u8]>) -> SlotPlace {
+    let in_segment = image.segments().and_then(|segments| segments.place_of(at));
+    let (file, offset) = in_segment.unwrap_or((name, at));
+    SlotPlace { file: file.to_owned(), offset, bytes }
 }
 
 impl KeyedChain {

@@ -52,7 +52,7 @@ impl SegmentFiles for PartFiles<'_> {
 /// Opens an image of `count` segments under their temporary names, to prove it.
 ///
 /// # Errors
-/// Those of [`Image::open`] and [`Image::open_segments`].
+/// Those of [`Image::open_with`] and [`Image::open_segments_with`].
 pub fn open_parts(
     storage: &dyn Storage,
     file: &str,
@@ -72,7 +72,10 @@ pub fn open_parts(
     };
     match count {
         0 | 1 => Image::open_with(open(0)?.file, keys),
-        _ => Image::open_segments((0..count).map(open).collect::<Result<_, _>>()?),
+        _ => {
+            let files = (0..count).map(open).collect::<Result<_, _>>()?;
+            Image::open_segments_with(files, keys)
+        }
     }
 }
 

@@ -29,6 +29,7 @@ pub(crate) fn group(
     files: &[&FileEntry],
     pieces: Vec<Piece>,
     known: &HashMap<ImageId, String>,
+    keys: &Keys,
 ) -> Vec<(usize, Found)> {
     let mut images: BTreeMap<ImageId, Vec<Piece>> = BTreeMap::new();
     for piece in pieces {
@@ -38,7 +39,7 @@ pub(crate) fn group(
     for (image, mut pieces) in images {
         pieces.sort_by(|a, b| files[a.at].name.cmp(&files[b.at].name));
         let whole = known.get(&image).cloned();
-        Group { storage, files, image, whole }.sort_out(pieces, &mut found);
+        Group { storage, files, image, whole, keys }.sort_out(pieces, &mut found);
     }
     found
 }
@@ -49,6 +50,7 @@ struct Group<'a> {
     image: ImageId,
     /// The first file of a copy of the image that is whole.
     whole: Option<String>,
+    keys: &'a Keys,
 }
 
 impl Group<'_> {
@@ -146,9 +148,12 @@ impl Group<'_> {
                 .map_err(|source| ImageError::Io { op, offset: 0, source })
         };
         let files = std::iter::once(first).chain(names.clone()).map(open);
-        // Images in segments have no key.
-        let files = files.collect::<Result<_, _>>()?;
-        let image = open_joined(files, Head::Read, &Keys::none())?;
+        let files: Vec<SegmentFile> = files.collect::<Result<_, _>>()?;
+        // One of another key is locked.
+        let image = match open_joined(files.clone(), Head::Read, self.keys) {
+            Err(ImageError::WrongKey { .. }) => open_joined(files, Head::Read, &Keys::none()),
+            opened => opened,
+        }?;
         let segments = names.map(str::to_owned).collect();
         Ok(Facts { segments, ..Facts::of(&image, first.to_owned()) })
     }

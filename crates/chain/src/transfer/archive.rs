@@ -8,11 +8,9 @@ use aiv_volume_io::{Job, Storage};
 use super::{census_of_durable, check_room};
 use crate::ancestry::{Ancestry, node};
 use crate::error::{Error, Result};
-use crate::facts::Protection;
 use crate::folder::{Point, Set, check_key};
 use crate::merge::{
-    Merge, MergeIds, MergeOptions, NewIds, bytes_needed, check_parts, remove_stale, split_of,
-    take_lease,
+    Merge, MergeIds, MergeOptions, NewIds, bytes_needed, remove_stale, split_of, take_lease,
 };
 use crate::view::View;
 
@@ -38,8 +36,8 @@ pub struct ArchiveReport {
 /// the same point with the same state; nothing is removed.
 ///
 /// # Errors
-/// [`Error::KeyedInParts`] for parity or segments of an image with a key, [`Error::NotRestorable`]
-/// when that key was not given, also for one that is only authenticated.
+/// [`Error::NotRestorable`] when the key of an image that has one was not given, also for one that
+/// is only authenticated.
 /// [`Error::Busy`], [`Error::NoSpace`], [`Error::NotRestorable`] and [`Error::Image`] when the
 /// chain of the point cannot be read, [`Error::ReadBack`], [`Error::Io`], [`Error::Canceled`].
 /// After an error there is no new image in `to`, or after one of the last step, the sync of the
@@ -54,7 +52,6 @@ pub fn archive(
     job: Job<'_>,
 ) -> Result<ArchiveReport> {
     let mut options = options.into();
-    check_parts(point.protection, &options)?;
     check_key(point.id, point.protection, &set.keys)?;
     let lease = take_lease(to, set.id)?;
     remove_stale(to, set.id)?;
@@ -108,7 +105,6 @@ pub fn archive_as(
     job: Job<'_>,
 ) -> Result<ArchiveReport> {
     let mut options = options.into();
-    check_parts(Protection::of(view.image().superblock()), &options)?;
     view.check_key()?;
     if to.open(file).is_ok() {
         // Publishing would refuse it, too, after all the work.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use aiv_chain::{ImageKind, ParentLink, View};
+use aiv_chain::{ImageKind, MERGE_PART, ParentLink, PartFiles, View, publish_parts};
 use aiv_image_format::meta::{DiskInfo, Manifest, Meta, RegionInfo, RegionKind};
 use aiv_image_format::{
     BlockSize, Compression, DeltaBase, Digest, Encoder, Features, Geometry, ImageId, ImageWriter,
@@ -32,6 +32,10 @@ pub(crate) struct Step {
     pub(crate) bytes: Vec<u8>,
     pub(crate) ways: Vec<Way>,
     pub(crate) seal: Option<Seal>,
+    /// Bytes of a file, where it is split.
+    pub(crate) split: Option<u64>,
+    /// Features beside those that come by themselves.
+    pub(crate) features: u64,
 }
 
 impl Step {
@@ -45,15 +49,25 @@ impl Step {
             bytes,
             ways: vec![Way::Thrifty],
             seal: None,
+            split: None,
+            features: 0,
         }
     }
 
     /// Writes the image on top of `parent`.
     pub(crate) fn write(&self, storage: &dyn Storage, file: &str, parent: Option<&View>) {
-        let file = storage.create(file).unwrap();
         let superblock = self.superblock(parent.map(ParentState::link));
-        let geometry = superblock.geometry;
-        let mut writer = ImageWriter::create_with(file, superblock, self.seal.clone()).unwrap();
+        let (geometry, seal) = (superblock.geometry, self.seal.clone());
+        let part = format!("{file}{MERGE_PART}");
+        let mut writer = match self.split {
+            None => ImageWriter::create_with(storage.create(file).unwrap(), superblock, seal),
+            Some(limit) => {
+                let first = storage.create(&part).unwrap();
+                let files = Box::new(PartFiles::new(storage, file, MERGE_PART, first));
+                ImageWriter::create_split_with(files, superblock, limit, seal)
+            }
+        }
+        .unwrap();
         let mut encoder = Encoder::new(Compression::Zstd(1), true);
         let mut places = HashMap::new();
         let elsewhere = parent.map(blocks_by_leaf).unwrap_or_default();
@@ -95,7 +109,11 @@ impl Step {
             }
         }
         let parent = parent.map(|parent| parent as &dyn ParentState);
-        writer.finish_on(self.meta(&geometry), parent).unwrap();
+        let trailer = writer.finish_on(self.meta(&geometry), parent).unwrap().trailer;
+        if self.split.is_some() {
+            publish_parts(storage, file, MERGE_PART, trailer.segment_count).unwrap();
+            storage.sync_dir().unwrap();
+        }
     }
 
     pub(crate) fn superblock(&self, parent: Option<ParentLink>) -> Superblock {
@@ -105,7 +123,7 @@ impl Step {
             Some(_) => (Features::DELTA | Features::PARENT, ImageKind::Incremental),
         };
         Superblock {
-            features: Features { incompat, ..Features::default() },
+            features: Features { incompat: incompat | self.features, ..Features::default() },
             image: ImageId(self.point.0),
             set: SetId([self.set; 16]),
             point: self.point,

@@ -21,6 +21,7 @@ mod scan;
 mod sealed;
 mod sealed_merges;
 mod sealed_moves;
+mod sealed_splits;
 mod sealed_verified;
 mod select;
 mod slots;

@@ -3,17 +3,21 @@
 use std::time::Duration;
 
 use aiv_chain::{
-    ConsolidateOptions, ConsolidationPlan, Error, Keep, MergeOptions, PointState, Set, View,
-    archive, archive_as, change_slots,
+    ConsolidateOptions, ConsolidationPlan, Error, Keep, MergeOptions, PointState, Set,
+    VerifyOptions, View, archive, archive_as, change_slots, verify_folder_keyed,
 };
-use aiv_image_format::{ChainKey, Compression, Digest, Error as ImageError, Image, Keys, Mode};
+use aiv_image_format::limits::SEGMENT_BYTES_MIN;
+use aiv_image_format::{
+    ChainKey, Compression, Depth, Digest, Error as ImageError, Features, Image, Keys, Mode,
+};
 use aiv_keys::{KeyArea, KeyFile, NewSlot, Way};
 use aiv_testkit::MemStorage;
 use aiv_volume_io::{Job, Storage};
 
 use crate::chain_maker::point;
 use crate::consolidate::ids;
-use crate::sealed::{chain, key, keys, scan, set_of};
+use crate::described::read_all;
+use crate::sealed::{chain, disk, key, keys, scan, set_of};
 
 /// Another way in for the one there is, in all images but that of point 4, which a cut kept from
 /// it. Returns the slots of the others.
@@ -95,19 +99,52 @@ fn refusals(storage: &MemStorage, set: &Set, how: MergeOptions) -> Vec<Error> {
     errors
 }
 
-#[test]
-fn images_with_a_key_are_not_merged_into_segments_or_with_parity_and_nothing_is_written() {
-    for mode in [Mode::Sealed, Mode::Authenticated] {
-        let storage = chain(mode);
-        let set = set_of(&storage, &keys());
-        for how in [
-            MergeOptions { parity: true, ..plainly() },
-            MergeOptions { split: Some(64 << 20), ..plainly() },
-        ] {
-            for error in refusals(&storage, &set, how) {
-                assert!(matches!(error, Error::KeyedInParts), "{error}");
-            }
+/// A merged image has these features, reads as the point, and is proven with and without its key.
+#[track_caller]
+fn is_sound(storage: &MemStorage, file: &str, features: u64, number: u8) {
+    let view = View::open_keyed(storage, file, &keys(), Job::silent()).unwrap();
+    assert_eq!(view.image().superblock().features.incompat & features, features, "{file}");
+    assert!(read_all(&view) == disk(number), "{file}");
+    for keys in [keys(), Keys::none()] {
+        let options = VerifyOptions {
+            depth: Depth::Data,
+            not_verified_since: None,
+            now_unix_ms: 1,
+            set: None,
+        };
+        let found = verify_folder_keyed(storage, &options, &keys, Job::silent()).unwrap();
+        for image in &found.images {
+            assert!(image.is_sound(), "{}: {:?}", image.file, image.outcome);
         }
+    }
+}
+
+#[test]
+fn images_with_a_key_are_merged_with_parity_and_into_segments_where_it_is_asked_for_or_was_there() {
+    let split = Some(SEGMENT_BYTES_MIN);
+    for (mode, parity, split, features) in [
+        (Mode::Sealed, true, None, Features::PARITY),
+        (Mode::Sealed, false, split, Features::SPLIT),
+        (Mode::Authenticated, true, split, Features::PARITY | Features::SPLIT),
+    ] {
+        let (storage, to) = (chain(mode), MemStorage::new());
+        let set = set_of(&storage, &keys());
+        let how = MergeOptions { parity, split, ..plainly() };
+        let newest = set.point(point(4)).unwrap();
+        let made = archive(&storage, &set, newest, &to, how, &mut ids(0xb0), Job::silent());
+        is_sound(&to, &made.unwrap().file, features, 4);
+        let keep = Keep { newest: 2, ..Keep::default() };
+        let plan = ConsolidationPlan::new(&storage, &set, &keep, Job::silent()).unwrap();
+        let report = plan.apply(&storage, &consolidating(how), &mut ids(0xa0), Job::silent());
+        let merged = report.unwrap().merged.remove(0);
+        is_sound(&storage, &merged.file, features, 3);
+        // What has it keeps it.
+        let set = set_of(&storage, &keys());
+        let plan =
+            ConsolidationPlan::new(&storage, &set, &Keep { newest: 1, ..keep }, Job::silent());
+        let options = consolidating(plainly());
+        let report = plan.unwrap().apply(&storage, &options, &mut ids(0xa1), Job::silent());
+        is_sound(&storage, &report.unwrap().merged[0].file, features, 4);
     }
 }
 

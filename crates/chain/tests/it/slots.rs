@@ -16,12 +16,12 @@ pub(crate) fn key() -> ChainKey {
     ChainKey::new([0x42; 32])
 }
 
-fn passphrase(text: &str) -> Credential {
+pub(crate) fn passphrase(text: &str) -> Credential {
     Credential::Passphrase(Passphrase::new(text).unwrap())
 }
 
 /// Slots that this passphrase opens; made by the owner of the key.
-fn area(text: &str) -> KeyArea {
+pub(crate) fn area(text: &str) -> KeyArea {
     let passphrase = Passphrase::new(text).unwrap();
     let way = Way::Passphrase(&passphrase, Cost::new(8, 1, 1).unwrap());
     let new = NewSlot { way, label: text, created_unix_ms: 0, random: &[7; NewSlot::RANDOM] };
@@ -29,7 +29,7 @@ fn area(text: &str) -> KeyArea {
 }
 
 /// The passphrase of slot 1 is another one.
-fn to(text: &str) -> impl Fn(&KeyArea) -> aiv_keys::Result<KeyArea> + '_ {
+pub(crate) fn to(text: &str) -> impl Fn(&KeyArea) -> aiv_keys::Result<KeyArea> + '_ {
     move |area| {
         let passphrase = Passphrase::new(text)?;
         let way = Way::Passphrase(&passphrase, Cost::new(8, 1, 1)?);
@@ -55,18 +55,21 @@ fn folder(images: u8) -> MemStorage {
     storage
 }
 
-fn chain(storage: &dyn Storage) -> KeyedChain {
+pub(crate) fn chain(storage: &dyn Storage) -> KeyedChain {
     let mut found = keyed_chains(storage, Job::silent()).unwrap();
     assert_eq!((found.chains.len(), found.unsure.len()), (1, 0));
     found.chains.remove(0)
 }
 
-fn change(storage: &dyn Storage, text: &str) -> aiv_chain::Result<aiv_chain::SlotReport> {
+pub(crate) fn change(
+    storage: &dyn Storage,
+    text: &str,
+) -> aiv_chain::Result<aiv_chain::SlotReport> {
     change_slots(storage, &key(), &to(text), Job::silent())
 }
 
 /// Which of two passphrases opens each image by itself, tried on its sound copies.
-fn opens(storage: &dyn Storage, old: &str, new: &str) -> Vec<Option<bool>> {
+pub(crate) fn opens(storage: &dyn Storage, old: &str, new: &str) -> Vec<Option<bool>> {
     let opens = |file: &aiv_chain::KeyedFile, text: &str| {
         KeyArea::open_any(&file.areas, &passphrase(text), &mut Work::new()).is_ok()
     };
@@ -219,7 +222,15 @@ fn a_change_that_is_stopped_tells_which_images_have_it() {
 /// What a change through a storage leaves after a crash at any operation: how many states, or
 /// what is wrong with one.
 fn crashes<S: Storage>(wrap: impl FnOnce(CrashStorage) -> S) -> Result<usize, String> {
-    let crash = CrashStorage::starting_from(&folder(2));
+    crashes_in(&folder(2), wrap)
+}
+
+/// The same in a folder of two images.
+pub(crate) fn crashes_in<S: Storage>(
+    folder: &MemStorage,
+    wrap: impl FnOnce(CrashStorage) -> S,
+) -> Result<usize, String> {
+    let crash = CrashStorage::starting_from(folder);
     let storage = wrap(crash.clone());
     change(&storage, "new").map_err(|e| e.to_string())?;
     crash.mark("changed");
@@ -251,7 +262,7 @@ fn a_crash_at_any_operation_leaves_a_working_way_into_every_image() {
 /// Syncs of key slots do nothing: the second copy is begun while the first is not durable.
 struct NoSlotSync(CrashStorage);
 
-struct Unsynced(Box<dyn SlotFile>);
+pub(crate) struct Unsynced(pub(crate) Box<dyn SlotFile>);
 
 impl SlotFile for Unsynced {
     fn write(&mut self, copy: SlotCopy<'_>) -> io::Result<()> {

@@ -5,10 +5,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use aiv_browse::{Disk, Links, Path as FilePath, Place};
-use aiv_jobs::{Bytes, Look, RecoverJob, RecoverTo, compare_disks, open_disk};
+use aiv_jobs::{Bytes, Look, Opened, RecoverJob, RecoverTo, compare_disks, open_disk};
 use aiv_report::{Failure, Outcome, diff, files};
 use aiv_restore_engine::recover::RecoverOptions;
-use aiv_terminal::{SecretFiles, Session, is_root, print_bytes, random};
+use aiv_terminal::{LuksFiles, SecretFiles, Session, is_root, print_bytes, random};
 use aiv_words::{Cat, Diff, Extract, Find, Ls};
 use serde_json::json;
 
@@ -23,17 +23,20 @@ const fn reader(session: &Session) -> files::Reader {
 
 fn with_disk<T>(
     image: &Path,
-    unlock: &SecretFiles,
+    (unlock, luks): (&SecretFiles, &LuksFiles),
     session: &Session,
-    work: impl FnOnce(&Disk) -> Result<T, Failure>,
+    work: impl Fn(&Disk) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let open = |keys: &_| Ok(open_disk(session, image, keys, session.job())?);
-    work(&session.with_keys(&[image], unlock, open)?.disk)
+    session.with_keys(&[image], unlock, |keys| {
+        session.with_luks(luks, |luks| {
+            work(&open_disk(session, image, keys, luks, session.job())?.disk)
+        })
+    })
 }
 
 pub(crate) fn ls(args: &Ls, session: &Session) -> Result<Outcome, Failure> {
     let path = path(&args.path)?;
-    with_disk(&args.image, &args.unlock, session, |disk| {
+    with_disk(&args.image, (&args.unlock, &args.luks), session, |disk| {
         match disk.resolve(&path, Links::Keep, session.job())? {
             place @ (Place::Top | Place::Volumes(_)) if !args.recursive => {
                 Ok(files::volumes(disk, &disk.volumes_at(&place)))
@@ -41,8 +44,7 @@ pub(crate) fn ls(args: &Ls, session: &Session) -> Result<Outcome, Failure> {
             place => {
                 let depth = if args.recursive { usize::MAX } else { 0 };
                 let look = Look { depth, ..Look::default() };
-                let seen = look.at(disk, &place, session.job())?;
-                Ok(files::seen(&seen, args.recursive, reader(session)))
+                listing(&look, disk, &place, args.recursive, session)
             }
         }
     })
@@ -50,7 +52,7 @@ pub(crate) fn ls(args: &Ls, session: &Session) -> Result<Outcome, Failure> {
 
 pub(crate) fn cat(args: &Cat, session: &Session) -> Result<Outcome, Failure> {
     let path = path(&args.path)?;
-    with_disk(&args.image, &args.unlock, session, |disk| {
+    with_disk(&args.image, (&args.unlock, &args.luks), session, |disk| {
         let bytes = Bytes::open(disk, &path, session.job())?;
         if session.json {
             let (text, hex) = bytes.in_memory(session.job())?;
@@ -63,16 +65,38 @@ pub(crate) fn cat(args: &Cat, session: &Session) -> Result<Outcome, Failure> {
 
 pub(crate) fn find(args: &Find, session: &Session) -> Result<Outcome, Failure> {
     let path = path(&args.path)?;
-    with_disk(&args.image, &args.unlock, session, |disk| {
+    with_disk(&args.image, (&args.unlock, &args.luks), session, |disk| {
         let place = disk.resolve(&path, Links::Keep, session.job())?;
         let look = Look { filter: args.filter.filter(), sha256: args.sha256, ..Look::default() };
-        let seen = look.at(disk, &place, session.job())?;
-        let reader = reader(session);
-        Ok(if args.sha256 {
-            files::checksums(&seen, reader)
-        } else {
-            files::seen(&seen, true, reader)
+        if !args.sha256 {
+            return listing(&look, disk, &place, true, session);
+        }
+        session.show_list("entries", "", |list| {
+            let mut left_out = 0;
+            let seen = look.at(disk, &place, session.job(), &mut |file| {
+                match files::checksum(file, reader(session)) {
+                    Some(line) => return list.push(&line),
+                    None => left_out += 1,
+                }
+                Ok(())
+            })?;
+            Ok(files::checksums(&seen, left_out))
         })
+    })
+}
+
+fn listing(
+    look: &Look,
+    disk: &Disk,
+    place: &Place,
+    whole_paths: bool,
+    session: &Session,
+) -> Result<Outcome, Failure> {
+    session.show_list("entries", &files::listed_head(), |list| {
+        let seen = look.at(disk, place, session.job(), &mut |file| {
+            list.push(&files::listed(file, whole_paths, reader(session)))
+        })?;
+        Ok(files::seen(&seen))
     })
 }
 
@@ -90,7 +114,7 @@ pub(crate) fn extract(args: &Extract, session: &Session) -> Result<Outcome, Fail
         seed: u64::from_le_bytes(random()?),
     };
     let job = RecoverJob { paths, filter: args.filter.filter(), to, options };
-    with_disk(&args.image, &args.unlock, session, |disk| {
+    with_disk(&args.image, (&args.unlock, &args.luks), session, |disk| {
         let report = job.run(disk, session.job())?;
         Ok(files::recovered(&report, job.to.path()))
     })
@@ -98,9 +122,29 @@ pub(crate) fn extract(args: &Extract, session: &Session) -> Result<Outcome, Fail
 
 pub(crate) fn diff(args: &Diff, session: &Session) -> Result<Outcome, Failure> {
     let path = path(&args.path)?;
-    let (old, new) = session.with_keys(&[&args.old, &args.new], &args.unlock, |keys| {
-        let open = |image: &Path| open_disk(session, image, keys, session.job());
-        Ok((open(&args.old)?, open(&args.new)?))
+    let images = [&*args.old, &*args.new];
+    let (old, new, unkeyed) = session.with_keys(&images, &args.unlock, |keys| {
+        // The key may be that of one of them only; what has none is told.
+        let keys = keys.clone().not_required();
+        let (old, new) = session.with_luks(&args.luks, |luks| {
+            let open = |image: &Path| open_disk(session, image, &keys, luks, session.job());
+            Ok((open(&args.old)?, open(&args.new)?))
+        })?;
+        let has_none = |opened: &Opened| !keys.is_empty() && opened.is_unkeyed_point();
+        let both = images.into_iter().zip([&old, &new]);
+        let unkeyed: Vec<&Path> = both.filter(|(_, one)| has_none(one)).map(|(it, _)| it).collect();
+        Ok((old, new, unkeyed))
     })?;
-    Ok(diff::compared(&compare_disks(&old, &new, &path, session.job())?, args.top))
+    let found = compare_disks(&old, &new, &path, session.job())?;
+    session.show_list("volumes", "", |list| {
+        if !session.json {
+            list.push(&diff::compared_head(&found))?;
+        }
+        for volume in &found.volumes {
+            list.push("")?;
+            diff::volume_compared(volume, args.top, reader(session), &mut |text| list.more(text))?;
+        }
+        let outcome = diff::compared(&found);
+        Ok(unkeyed.iter().fold(outcome, |all, image| all.with(diff::without_key(image))))
+    })
 }

@@ -6,7 +6,7 @@ use aiv_chain::{
     verify_file_keyed, verify_folder_keyed,
 };
 use aiv_jobs::{newest_points, open_disk};
-use aiv_report::{Exit, Failure, Outcome, Remarks, add_inside, json, repairs, text};
+use aiv_report::{Exit, Failure, Outcome, Remarks, Verdict, add_inside, json, repairs, text};
 use aiv_terminal::{Session, now_unix_ms, open_folder, open_or_create_folder};
 use aiv_volume_io::Storage;
 use serde_json::json;
@@ -16,6 +16,11 @@ use aiv_words::{Verify, VerifyDepth};
 pub(crate) fn run(args: &Verify, session: &Session) -> Result<Outcome, Failure> {
     const DAY_MS: u64 = 24 * 60 * 60 * 1000;
     let (target, depth) = (&args.target, args.depth.of_image());
+    if !args.luks.is_empty() && args.depth != VerifyDepth::Filesystem {
+        let hint = "add --depth filesystem";
+        let verdict = Verdict { code: "usage", exit: Exit::Usage, hint };
+        return Err(Failure::new(verdict, "nothing inside of the image is looked at"));
+    }
     let keys = session.keys(target, &args.unlock)?;
     let (images, strays) = if target.is_dir() {
         let storage = open_folder(target)?;
@@ -67,8 +72,9 @@ fn inside(
     outcome: &mut Outcome,
     session: &Session,
 ) -> Result<(), Failure> {
+    let luks = args.luks.read()?;
     for image in newest_points(&args.target, args.set.as_deref(), keys, session.job())? {
-        let disk = open_disk(session, &image, keys, session.job())?.disk;
+        let disk = open_disk(session, &image, keys, &luks, session.job())?.disk;
         let (found, boot) = (inspect(&disk, session.job())?, boot_report(&disk, session.job())?);
         add_inside(outcome, &image.display().to_string(), &found, &boot);
     }

@@ -19,10 +19,9 @@ fn excluded_files_are_listed_and_missed_by_nothing_else() {
     assert_eq!(excluded["list"][0]["path"], "etc/deep/er/noise");
     assert_eq!(excluded["list"][0]["size"], 3 * MIB);
     assert_eq!(excluded["list"][0]["volume"], ROOT.0);
+    // The boot volume was looked into and has no such file.
     let notes = done["notes"].as_array().unwrap();
-    let esp = "no file of the vfat volume at byte 1048576 is excluded: files of vfat cannot be \
-               excluded yet";
-    assert!(notes.contains(&esp.into()), "{notes:?}");
+    assert!(!notes.iter().any(|note| note.to_string().contains("excluded")), "{notes:?}");
     assert!(done["bytes_stored"].as_u64().unwrap() < 2 * MIB);
 
     let latest = format!("{images}@latest");

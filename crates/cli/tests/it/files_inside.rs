@@ -11,7 +11,7 @@ use crate::layers::{Group, md_member};
 use crate::support::{Loop, MIB, Mount, Scratch, aiv, aiv_json, noise, run};
 
 /// A disk with partitions of so many mebibytes each, the first one at 1 MiB.
-fn disk(scratch: &Scratch, name: &str, mib: &[u64]) -> Vec<(u64, u64)> {
+pub(crate) fn disk(scratch: &Scratch, name: &str, mib: &[u64]) -> Vec<(u64, u64)> {
     let path = scratch.arg(name);
     let total: u64 = mib.iter().sum();
     run("truncate", &["-s", &format!("{}M", total + 2), &path]);
@@ -28,7 +28,7 @@ fn disk(scratch: &Scratch, name: &str, mib: &[u64]) -> Vec<(u64, u64)> {
 }
 
 /// An ext4 filesystem in a file, filled by `fill`.
-fn ext4(scratch: &Scratch, name: &str, mib: u64, fill: impl Fn(&Path)) -> Vec<u8> {
+pub(crate) fn ext4(scratch: &Scratch, name: &str, mib: u64, fill: impl Fn(&Path)) -> Vec<u8> {
     let path = scratch.arg(name);
     run("truncate", &["-s", &format!("{mib}M"), &path]);
     run("mkfs.ext4", &["-q", "-L", name, &path]);
@@ -38,11 +38,11 @@ fn ext4(scratch: &Scratch, name: &str, mib: u64, fill: impl Fn(&Path)) -> Vec<u8
     fs::read(scratch.path(name)).unwrap()
 }
 
-fn put(disk: &Path, at: u64, bytes: &[u8]) {
+pub(crate) fn put(disk: &Path, at: u64, bytes: &[u8]) {
     fs::File::options().write(true).open(disk).unwrap().write_all_at(bytes, at).unwrap();
 }
 
-fn column<'a>(json: &'a Value, key: &str) -> Vec<&'a str> {
+pub(crate) fn column<'a>(json: &'a Value, key: &str) -> Vec<&'a str> {
     let entries = json["entries"].as_array().unwrap();
     entries.iter().map(|entry| entry[key].as_str().unwrap_or("-")).collect()
 }

@@ -180,3 +180,33 @@ fn what_became_of_files_between_two_points_is_told_and_where_the_changes_are() {
     let text = aiv(&["diff", &old, &disk, "/p2/etc"]).ended(0).stdout;
     assert!(text.contains("~ /p2/etc/fstab (mode)"), "{text}");
 }
+
+#[test]
+fn a_sealed_point_is_compared_with_one_that_is_not_and_with_a_disk() {
+    let scratch = Scratch::new();
+    let disk = scratch.arg("disk.img");
+    run("truncate", &["-s", "16M", &disk]);
+    run("mkfs.ext4", &["-q", &disk]);
+    let (images, pass) = (scratch.arg("images"), scratch.write("pass", b"a passphrase"));
+    let with = ["--password-file", pass.as_str()];
+    aiv_json(&["backup", &disk, "--to", &images]).ended(0);
+    fs::write(Mount::new(&disk, "loop").path().join("new"), "new").unwrap();
+    let seal = ["backup", &disk, "--to", &images, "--full", "--seal"];
+    aiv_json(&[&seal[..], &with].concat()).ended(0);
+    let (old, new) = (format!("{images}@latest~1"), format!("{images}@latest"));
+    let files = |json: &serde_json::Value| json["volumes"][0]["files"].clone();
+    for (pair, change) in [([&old, &new], "added"), ([&new, &old], "removed")] {
+        let args = [&["diff", pair[0], pair[1]][..], &with].concat();
+        let json = aiv_json(&args).ended(3).json();
+        assert_eq!(files(&json)[0]["change"], change, "{json}");
+        let warnings = json["warnings"].as_array().unwrap();
+        assert_eq!(warnings.len(), 1, "{json}");
+        assert!(warnings[0].as_str().unwrap().starts_with(old.as_str()), "{json}");
+    }
+    aiv_json(&[&["diff", &new, &new][..], &with].concat()).ended(0);
+    let json = aiv_json(&[&["diff", &new, &disk][..], &with].concat()).ended(0).json();
+    assert_eq!(files(&json).as_array().unwrap().len(), 0, "{json}");
+    // Whoever means one image expects that it has the key he gives.
+    let message = aiv_json(&[&["ls", &old][..], &with].concat()).failed(4, "not_keyed");
+    assert!(message.contains("neither sealed nor authenticated"), "{message}");
+}

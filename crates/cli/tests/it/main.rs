@@ -22,6 +22,7 @@ mod frozen;
 mod help;
 mod inside;
 mod layers;
+mod luks_inside;
 mod many_disks;
 mod output;
 mod places;

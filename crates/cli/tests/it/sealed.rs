@@ -346,9 +346,6 @@ fn a_chain_that_everybody_can_read_is_merged_by_those_who_have_its_key() {
         [&["archive", &latest, "--to", &archive][..], &["consolidate", &images, "--keep", "1"]]
     {
         aiv_json(command).failed(6, "locked");
-        for parts in [&["--parity"][..], &["--split", "64M"]] {
-            aiv_json(&[command, &with, parts].concat()).failed(5, "sealed_parts");
-        }
         assert_eq!(names_in(&scratch.path("images")), names);
         assert_eq!(scratch.path("archive.aiv").exists(), command[0] == "consolidate");
         let aiv = env!("CARGO_BIN_EXE_aiv");

@@ -45,6 +45,7 @@ mod chunks;
 mod device;
 mod extents;
 mod features;
+mod files;
 mod free_space;
 mod key;
 mod log;
@@ -59,6 +60,7 @@ use aiv_volume_io::{Job, ReadAt};
 
 use crate::stop::Stop;
 use crate::{Result, UsedMap};
+pub(crate) use files::find as find_files;
 pub(crate) use reader::Btrfs;
 pub use reason::BtrfsReason;
 

@@ -75,12 +75,25 @@ impl<'a> TreeReader<'a> {
         root: Root,
         take: &mut dyn FnMut(Item<'_>) -> Result<(), Stop>,
     ) -> Result<Vec<u64>, Stop> {
+        self.walk_where(chunks, tree, root, &|_| true, take)
+    }
+
+    /// The same, without the blocks that `enter` does not want to enter, and what is below them.
+    pub(super) fn walk_where(
+        &mut self,
+        chunks: &Chunks,
+        tree: Tree,
+        root: Root,
+        enter: &dyn Fn(u64) -> bool,
+        take: &mut dyn FnMut(Item<'_>) -> Result<(), Stop>,
+    ) -> Result<Vec<u64>, Stop> {
         let mut visited = Vec::new();
         // Blocks from the root down, and the child of each that comes next.
         let mut path: Vec<(Block, usize)> = Vec::new();
         let mut spare = Vec::new();
         let Root { logical, generation, level } = root;
-        let mut next = Some(Expected { logical, generation, level, first: None, end: None });
+        let root_block = Expected { logical, generation, level, first: None, end: None };
+        let mut next = Some(root_block).filter(|root| enter(root.logical));
         while let Some(expected) = next {
             if expected.generation > root.generation {
                 let what = "it is newer than its root";
@@ -99,9 +112,11 @@ impl<'a> TreeReader<'a> {
             }
             next = None;
             while let Some((block, child)) = path.last_mut() {
-                if *child < block.entries() {
-                    next = Some(block.child(*child));
+                while next.is_none() && *child < block.entries() {
+                    next = Some(block.child(*child)).filter(|child| enter(child.logical));
                     *child += 1;
+                }
+                if next.is_some() {
                     break;
                 }
                 spare.extend(path.pop().map(|(block, _)| block));

@@ -22,12 +22,9 @@ pub(super) fn read(volume: &dyn ReadAt, job: Job<'_>) -> Result<UsedMap, Stop> {
     // Blocks that were read, which the extent tree must have.
     let mut visited = Vec::new();
 
-    let bootstrap = Chunks::of_superblock(superblock)?;
-    let (tree, root) = (Tree::CHUNK, superblock.chunk_root);
-    let mut chunk_tree = ChunkTree::new(superblock);
-    let blocks = reader.walk(&bootstrap, tree, root, &mut |item| chunk_tree.take(item))?;
-    visited.push((tree, blocks));
-    let chunks = &chunk_tree.finish(&bootstrap)?;
+    let (chunks, blocks) = read_chunks(&mut reader, superblock)?;
+    visited.push((Tree::CHUNK, blocks));
+    let chunks = &chunks;
 
     let (tree, root) = (Tree::ROOT, superblock.root);
     let mut roots = Roots::default();
@@ -80,6 +77,18 @@ pub(super) fn read(volume: &dyn ReadAt, job: Job<'_>) -> Result<UsedMap, Stop> {
     let used = union(physical.runs().iter(), kept.runs().iter());
     let notes = notes(superblock, log_pending, reader.damaged_copies);
     Ok(UsedMap::Used { used, cluster_size: superblock.sector_size, notes })
+}
+
+/// All chunks, and the blocks of their tree.
+pub(super) fn read_chunks(
+    reader: &mut TreeReader<'_>,
+    superblock: &Superblock,
+) -> Result<(Chunks, Vec<u64>), Stop> {
+    let bootstrap = Chunks::of_superblock(superblock)?;
+    let mut tree = ChunkTree::new(superblock);
+    let root = superblock.chunk_root;
+    let blocks = reader.walk(&bootstrap, Tree::CHUNK, root, &mut |item| tree.take(item))?;
+    Ok((tree.finish(&bootstrap)?, blocks))
 }
 
 fn notes(superblock: &Superblock, log_pending: bool, damaged_copies: u64) -> Vec<MapNote> {

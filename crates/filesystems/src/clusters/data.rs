@@ -4,7 +4,7 @@ use std::io;
 
 use aiv_volume_io::{Extent, ReadAt};
 
-use crate::reader::{FileData, Mapped, Piece, Pieces, Volume};
+use crate::reader::{FileData, Mapped, Piece, Pieces, VolumeOf};
 use crate::{Error, Result};
 
 /// A file whose chain may end before the file does: what it does not reach cannot be read.
@@ -22,7 +22,7 @@ impl<'a> Chained<'a> {
     /// # Errors
     /// [`Error::Damaged`] when it is in too many pieces.
     pub(crate) fn new(
-        volume: &'a Volume,
+        volume: &'a VolumeOf<'a>,
         extents: impl IntoIterator<Item = Extent>,
         len: u64,
         valid: u64,
@@ -87,6 +87,7 @@ mod tests {
     use aiv_volume_io::MemDisk;
 
     use super::*;
+    use crate::reader::Volume;
 
     #[test]
     fn what_the_chain_does_not_reach_fails_and_what_was_never_written_is_zeros() {

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use aiv_volume_io::{Extent, Job, ReadAt};
 
-use crate::reader::Volume;
+use crate::reader::VolumeOf;
 use crate::{Error, Result};
 
 /// Bytes of a record.
@@ -28,7 +28,7 @@ pub(crate) enum Record<'a> {
 /// [`Error::Io`] after all that could be read, also when `visit` broke off before that;
 /// [`Error::Canceled`] when `job` is stopped.
 pub(crate) fn visit_records(
-    volume: &Volume,
+    volume: &VolumeOf<'_>,
     pieces: impl IntoIterator<Item = Extent>,
     job: Job<'_>,
     visit: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,

@@ -4,7 +4,7 @@ use std::io;
 
 use aiv_volume_io::{Extent, ReadAt};
 
-use crate::reader::Volume;
+use crate::reader::VolumeOf;
 use crate::{Error, Result};
 
 /// Bytes read where a chain jumps: no more than the smallest cluster it jumps to.
@@ -35,7 +35,11 @@ impl Window {
     ///
     /// # Errors
     /// [`Error::Damaged`] behind the end of the table, [`Error::Io`] when the medium fails.
-    pub(crate) fn get<const N: usize>(&mut self, volume: &Volume, offset: u64) -> Result<[u8; N]> {
+    pub(crate) fn get<const N: usize>(
+        &mut self,
+        volume: &VolumeOf<'_>,
+        offset: u64,
+    ) -> Result<[u8; N]> {
         if offset.saturating_add(N as u64) > self.table.len {
             return Err(Error::damaged("a cluster has no entry in the table", None));
         }
@@ -52,7 +56,7 @@ impl Window {
         self.bytes.get(from..)?.first_chunk().copied()
     }
 
-    fn fetch(&mut self, volume: &Volume, offset: u64) -> io::Result<()> {
+    fn fetch(&mut self, volume: &VolumeOf<'_>, offset: u64) -> io::Result<()> {
         let end = self.at + self.bytes.len() as u64;
         let goes_on = (self.at..end + JUMP).contains(&offset);
         self.stride = if goes_on { (self.stride * 2).clamp(JUMP, STRIDE_MAX) } else { JUMP };
@@ -81,6 +85,7 @@ mod tests {
     use aiv_volume_io::MemDisk;
 
     use super::*;
+    use crate::reader::Volume;
 
     #[test]
     fn every_entry_is_what_the_table_has_forwards_backwards_and_at_random() {

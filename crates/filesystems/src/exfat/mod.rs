@@ -20,6 +20,7 @@ mod boot;
 mod chain;
 mod directory;
 mod entry_set;
+mod files;
 mod reader;
 mod reason;
 mod walk;
@@ -28,6 +29,7 @@ use aiv_volume_io::{Job, ReadAt};
 
 use crate::stop::Stop;
 use crate::{Result, UsedMap};
+pub(crate) use files::find as find_files;
 pub(crate) use reader::ExFat;
 pub use reason::ExFatReason;
 

@@ -19,6 +19,7 @@
 //! `fs/fat/inode.c` of Linux where drivers differ from both.
 
 mod boot;
+mod files;
 mod reader;
 mod reason;
 mod table;
@@ -28,6 +29,7 @@ use aiv_volume_io::{Job, ReadAt};
 
 use crate::stop::Stop;
 use crate::{Result, UsedMap};
+pub(crate) use files::find as find_files;
 pub(crate) use reader::Fat;
 pub use reason::FatReason;
 

@@ -17,7 +17,7 @@ const STRIDE: u32 = 1 << 20;
 
 pub(super) fn read(volume: &dyn ReadAt, job: Job<'_>) -> Result<UsedMap, Stop> {
     let geometry = geometry(volume)?;
-    let table = Table::read(volume, &geometry, job)?;
+    let table = Table::read(volume, &geometry, Links::Any, job)?;
     table.check_links(&geometry)?;
     Walk::new(volume, &geometry, &table).check(job)?;
     let mut runs = RunCollector::new(RUNS_MAX);
@@ -38,7 +38,7 @@ pub(super) fn read(volume: &dyn ReadAt, job: Job<'_>) -> Result<UsedMap, Stop> {
     Ok(UsedMap::Used { used: runs.finish(), cluster_size: geometry.cluster_size, notes })
 }
 
-fn geometry(volume: &dyn ReadAt) -> Result<Geometry, Stop> {
+pub(super) fn geometry(volume: &dyn ReadAt) -> Result<Geometry, Stop> {
     if volume.len() < BOOT_SECTOR_SIZE as u64 {
         return Err(FatReason::NoBootSector.into());
     }
@@ -47,23 +47,38 @@ fn geometry(volume: &dyn ReadAt) -> Result<Geometry, Stop> {
     Ok(Geometry::parse(&boot, Purpose::Map { volume_len: volume.len() })?)
 }
 
+/// Whether it matters how many entries lead to a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Links {
+    Any,
+    Counted,
+}
+
 /// What the table says, one bit for each cluster from cluster 2 on: at most 32 MiB
 /// each.
 pub(super) struct Table {
     /// The entry is not zero.
     pub(super) used: Bitmap,
     /// Some entry leads here.
-    linked: Bitmap,
+    pub(super) linked: Bitmap,
+    /// Two entries or more lead here; counted on request.
+    pub(super) linked_twice: Option<Bitmap>,
     marked_dirty: bool,
     media_failed: bool,
 }
 
 impl Table {
     /// Reads the table in strides and compares its copies.
-    fn read(volume: &dyn ReadAt, geometry: &Geometry, job: Job<'_>) -> Result<Self, Stop> {
+    pub(super) fn read(
+        volume: &dyn ReadAt,
+        geometry: &Geometry,
+        links: Links,
+        job: Job<'_>,
+    ) -> Result<Self, Stop> {
         let mut table = Self {
             used: Bitmap::empty(geometry.clusters),
             linked: Bitmap::empty(geometry.clusters),
+            linked_twice: (links == Links::Counted).then(|| Bitmap::empty(geometry.clusters)),
             marked_dirty: false,
             media_failed: false,
         };
@@ -117,6 +132,11 @@ impl Table {
                 if masked == 0 || masked >= marks.bad {
                     Ok(())
                 } else if target < geometry.clusters {
+                    if let Some(twice) = &mut self.linked_twice
+                        && self.linked.is_set(target)
+                    {
+                        twice.set(target..target + 1);
+                    }
                     self.linked.set(target..target + 1);
                     Ok(())
                 } else {

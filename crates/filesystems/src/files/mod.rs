@@ -5,11 +5,19 @@
 //! ([`Matching::Nothing`]), and a file of which anything is shared, special or not understood is
 //! kept ([`KeptFile`]).
 
+mod names;
+mod owners;
 mod patterns;
 
 use aiv_volume_io::{Extent, Job, ReadAt};
 
-use crate::{FilesystemKind, MapNote, Recognised, Result, UsedMap, ext, lvm, ntfs};
+use crate::stop::Stop;
+use crate::{
+    Error, FilesystemKind, MapNote, Recognised, Result, UsedMap, btrfs, exfat, ext, fat, lvm, ntfs,
+    xfs,
+};
+pub(crate) use names::{Candidate, Names, Walk};
+pub(crate) use owners::{Owners, PAGE, is_swap_signature};
 pub(crate) use patterns::any_matches;
 pub use patterns::{BadPattern, Pattern, fold};
 
@@ -110,6 +118,9 @@ pub enum KeptReason {
     /// Something else uses the same blocks.
     #[error("it shares blocks with something else: check the filesystem")]
     Shared,
+    /// Other files, or snapshots, have all of its blocks as well.
+    #[error("other files or snapshots share all of its data")]
+    Common,
     /// Its record contradicts itself.
     #[error("its record is not understood: {0}")]
     NotUnderstood(&'static str),
@@ -156,8 +167,11 @@ pub enum NothingReason {
 /// Reads of ext2, ext3 and ext4 all folders, inodes and block maps: no block is named that anything
 /// else lays claim to, metadata least of all. Takes a quarter of a byte of memory for each inode.
 /// Reads the table of files of NTFS twice, whose map is the proof that no two files share a
-/// cluster. Takes the names of all its folders in memory. Of an LVM2 physical volume, looks into
-/// the logical ones. Besides, the answer takes its memory.
+/// cluster. Takes the names of all its folders in memory. Of XFS, reads all folders, inodes and
+/// extent lists, and the trees of all groups. Of Btrfs, the folders, the extent tree twice, and the
+/// trees of subvolumes with files that match; blocks that others share stay. Of FAT and exFAT, all
+/// folders, and of FAT the table. Takes 16 bytes of memory for each of their folders. Of an LVM2
+/// physical volume, looks into the logical ones. Besides, the answer takes its memory.
 ///
 /// The volume must not change until it has been copied.
 ///
@@ -202,8 +216,30 @@ pub(crate) fn find_files_in(
             ext::find_files(volume, used, patterns, job)
         }
         FilesystemKind::Ntfs => ntfs::find_files(volume, used, patterns, job),
+        kind @ (FilesystemKind::Fat12 | FilesystemKind::Fat16 | FilesystemKind::Fat32) => {
+            fat::find_files(volume, kind, used, patterns, job)
+        }
+        FilesystemKind::Btrfs => btrfs::find_files(volume, used, patterns, job),
+        FilesystemKind::Xfs => xfs::find_files(volume, used, patterns, job),
+        FilesystemKind::ExFat => exfat::find_files(volume, used, patterns, job),
         FilesystemKind::Lvm2Member => lvm::find_files(volume, patterns, depth, job),
         kind => nothing(NothingReason::NoFiles { kind }),
+    }
+}
+
+impl Matching {
+    /// What the caller of the crate gets to see.
+    pub(crate) fn answer(read: std::result::Result<MatchingFiles, Stop>) -> Result<Self> {
+        match read {
+            Ok(files) => Ok(Self::Files(files)),
+            Err(Stop::Whole(reason)) => {
+                Ok(Self::Nothing { reason: NothingReason::Damaged { what: reason.to_string() } })
+            }
+            Err(Stop::Failed(Error::Damaged { what, .. } | Error::Unsupported { what })) => {
+                Ok(Self::Nothing { reason: NothingReason::Damaged { what } })
+            }
+            Err(Stop::Failed(error)) => Err(error),
+        }
     }
 }
 

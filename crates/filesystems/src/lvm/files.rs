@@ -20,13 +20,7 @@ pub(crate) fn find(
     depth: usize,
     job: Job<'_>,
 ) -> Result<Matching> {
-    match read(volume, patterns, depth, job) {
-        Ok(files) => Ok(Matching::Files(files)),
-        Err(Stop::Whole(reason)) => {
-            Ok(Matching::Nothing { reason: NothingReason::Damaged { what: reason.to_string() } })
-        }
-        Err(Stop::Failed(error)) => Err(error),
-    }
+    Matching::answer(read(volume, patterns, depth, job))
 }
 
 fn read(

@@ -16,8 +16,8 @@ use super::stream::Disk;
 use super::used::geometry;
 use crate::Result;
 use crate::files::{
-    FILES_MAX, FileExtents, KeptReason, Matching, MatchingFiles, NothingReason, PATH_BYTES_MAX,
-    PIECES_MAX, Pattern, fold,
+    FILES_MAX, FileExtents, KeptReason, Matching, MatchingFiles, PATH_BYTES_MAX, PIECES_MAX,
+    Pattern, fold,
 };
 use crate::stop::Stop;
 
@@ -35,13 +35,7 @@ pub(crate) fn find(
     patterns: &[Pattern],
     job: Job<'_>,
 ) -> Result<Matching> {
-    match read(volume, used, patterns, job) {
-        Ok(files) => Ok(Matching::Files(files)),
-        Err(Stop::Whole(reason)) => {
-            Ok(Matching::Nothing { reason: NothingReason::Damaged { what: reason.to_string() } })
-        }
-        Err(Stop::Failed(error)) => Err(error),
-    }
+    Matching::answer(read(volume, used, patterns, job))
 }
 
 fn read(

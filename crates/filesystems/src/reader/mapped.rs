@@ -4,7 +4,7 @@ use std::io;
 
 use aiv_volume_io::{Extent, ReadAt};
 
-use super::{EXTENTS_MAX, FileData, Volume};
+use super::{EXTENTS_MAX, FileData, VolumeOf};
 use crate::{Error, Result};
 
 /// Consecutive bytes of a file that lie side by side on the volume.
@@ -20,7 +20,7 @@ pub(crate) struct Piece {
 
 /// A file in pieces. Everything between them, and from `valid` on, reads as zeros.
 pub(crate) struct Mapped<'a> {
-    volume: &'a Volume,
+    volume: &'a VolumeOf<'a>,
     /// Ascending and disjoint by `logical`; inside the volume.
     pieces: Vec<Piece>,
     len: u64,
@@ -29,12 +29,12 @@ pub(crate) struct Mapped<'a> {
 
 /// Puts pieces together, in the order of the file.
 pub(crate) struct Pieces<'a> {
-    volume: &'a Volume,
+    volume: &'a VolumeOf<'a>,
     pieces: Vec<Piece>,
 }
 
 impl<'a> Pieces<'a> {
-    pub(crate) fn new(volume: &'a Volume) -> Self {
+    pub(crate) fn new(volume: &'a VolumeOf<'a>) -> Self {
         Self { volume, pieces: Vec::new() }
     }
 
@@ -163,6 +163,7 @@ mod tests {
 
     use aiv_volume_io::MemDisk;
 
+    use super::super::Volume;
     use super::*;
 
     fn volume() -> Volume {

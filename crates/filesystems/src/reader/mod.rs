@@ -28,7 +28,7 @@ pub use facts::{
 };
 pub(crate) use mapped::{Inline, Mapped, Piece, Pieces};
 pub(crate) use names::wtf8;
-pub(crate) use volume::Volume;
+pub(crate) use volume::{Volume, VolumeOf};
 
 /// Bytes of a name no filesystem exceeds: 255 units of UTF-16 in UTF-8.
 pub const NAME_BYTES_MAX: usize = 765;

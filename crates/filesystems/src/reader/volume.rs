@@ -13,10 +13,13 @@ const PAGES_MAX: usize = 128;
 
 /// A volume as readers of files see it: [`ReadAt`] is for metadata, and remembers; what is read
 /// once goes through [`data`](Self::data).
-pub(crate) struct Volume {
-    raw: Arc<dyn ReadAt>,
+pub(crate) struct VolumeOf<'v> {
+    raw: Arc<dyn ReadAt + 'v>,
     pages: Mutex<Pages>,
 }
+
+/// A volume of its own.
+pub(crate) type Volume = VolumeOf<'static>;
 
 #[derive(Default)]
 struct Pages {
@@ -25,13 +28,13 @@ struct Pages {
     now: u64,
 }
 
-impl Volume {
-    pub(crate) fn new(raw: Arc<dyn ReadAt>) -> Self {
+impl<'v> VolumeOf<'v> {
+    pub(crate) fn new(raw: Arc<dyn ReadAt + 'v>) -> Self {
         Self { raw, pages: Mutex::default() }
     }
 
     /// The volume itself, for the contents of files.
-    pub(crate) fn data(&self) -> &dyn ReadAt {
+    pub(crate) fn data(&self) -> &(dyn ReadAt + 'v) {
         &*self.raw
     }
 
@@ -61,7 +64,7 @@ impl Volume {
     }
 }
 
-impl ReadAt for Volume {
+impl ReadAt for VolumeOf<'_> {
     fn len(&self) -> u64 {
         self.raw.len()
     }

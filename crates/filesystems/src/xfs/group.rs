@@ -8,7 +8,7 @@ use aiv_volume_io::ReadAt;
 use super::checksum;
 use super::reason::XfsReason;
 use super::superblock::{self, Superblock};
-use super::tree::{LEVELS_MAX, Root};
+use super::tree::{LEVELS_MAX, Order, Root};
 use crate::Error;
 use crate::bytes::{array, be32};
 use crate::stop::Stop;
@@ -32,8 +32,8 @@ pub(super) struct Group {
     pub(super) rmap_blocks: u32,
     /// Blocks set aside: not in the trees of free space, and of no use to anyone else.
     pub(super) set_aside: Vec<u32>,
-    /// Roots of the trees that are not read.
-    pub(super) other_roots: Vec<u32>,
+    /// Trees that a map is not read from; the number of their levels is not checked.
+    pub(super) other_trees: Vec<(Order, Root)>,
 }
 
 impl Group {
@@ -149,18 +149,18 @@ impl Headers<'_> {
             return Err(self.fault(AGF, "agf_freeblks", free_blocks, "at most the group"));
         }
         // The free inode tree has its root in the AGI like the inode tree.
-        let mut others = vec![(AGI, "agi_root", be32(agi, 20))];
-        for (present, section, field, root) in [
-            (features.finobt, AGI, "agi_free_root", be32(agi, 328)),
-            (features.rmapbt, AGF, "agf_rmap_root", be32(agf, 24)),
-            (features.reflink, AGF, "agf_refcount_root", be32(agf, 88)),
+        let mut other_trees = Vec::new();
+        for (present, order, section, field, sector, at, levels_at) in [
+            (true, Order::Inodes, AGI, "agi_root", agi, 20, 24),
+            (features.finobt, Order::FreeInodes, AGI, "agi_free_root", agi, 328, 332),
+            (features.rmapbt, Order::Owners, AGF, "agf_rmap_root", agf, 24, 36),
+            (features.reflink, Order::References, AGF, "agf_refcount_root", agf, 88, 92),
         ] {
             if present {
-                others.push((section, field, root));
+                let root = Root { block: be32(sector, at), levels: be32(sector, levels_at) };
+                self.check_block(section, field, root.block)?;
+                other_trees.push((order, root));
             }
-        }
-        for &(section, field, root) in &others {
-            self.check_block(section, field, root)?;
         }
         Ok(Group {
             index: self.index,
@@ -171,7 +171,7 @@ impl Headers<'_> {
             tree_blocks: be32(agf, 60),
             rmap_blocks: if features.rmapbt { be32(agf, 80) } else { 0 },
             set_aside: self.set_aside()?,
-            other_roots: others.into_iter().map(|(_, _, root)| root).collect(),
+            other_trees,
         })
     }
 

@@ -44,7 +44,7 @@ use aiv_volume_io::{Job, ReadAt};
 
 use crate::stop::Stop;
 use crate::{Result, UsedMap};
-pub(crate) use reader::open;
+pub(crate) use reader::{find_files, open};
 pub use reason::{LogState, XfsReason};
 
 /// Reads the used-block map of an XFS filesystem.

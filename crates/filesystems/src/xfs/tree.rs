@@ -5,7 +5,8 @@
 //! blocks was read once. The depth is bounded by the levels the header may state, the width by
 //! a limit on blocks; nothing recurses.
 //!
-//! Facts: `xfs_format.h`, `struct xfs_btree_block` with short pointers, `xfs_alloc_rec`.
+//! Facts: `xfs_format.h`, `struct xfs_btree_block` with short pointers, `xfs_alloc_rec`,
+//! `xfs_inobt_rec`, `xfs_refcount_rec`, `xfs_rmap_rec`.
 
 use aiv_volume_io::{Job, ReadAt};
 
@@ -20,7 +21,6 @@ use crate::stop::Stop;
 pub(super) const LEVELS_MAX: u32 = 9;
 const NO_SIBLING: u32 = u32::MAX;
 const CRC_AT: usize = 52;
-const RECORD_LEN: usize = 8;
 const POINTER_LEN: usize = 4;
 
 /// What a tree may need of memory.
@@ -51,6 +51,14 @@ pub(super) enum Order {
     Block,
     /// `cntbt`: by length, then first block.
     Size,
+    /// `inobt`: chunks of 64 inodes, by the first one.
+    Inodes,
+    /// `finobt`: those of them with free inodes.
+    FreeInodes,
+    /// `rmapbt`: who owns what, by first block.
+    Owners,
+    /// `refcountbt`: what several files have, by first block.
+    References,
 }
 
 impl Order {
@@ -58,6 +66,10 @@ impl Order {
         match self {
             Self::Block => "by-block",
             Self::Size => "by-size",
+            Self::Inodes => "inode",
+            Self::FreeInodes => "free-inode",
+            Self::Owners => "reverse-mapping",
+            Self::References => "reference-count",
         }
     }
 
@@ -67,15 +79,41 @@ impl Order {
             (Self::Block, true) => *b"AB3B",
             (Self::Size, false) => *b"ABTC",
             (Self::Size, true) => *b"AB3C",
+            (Self::Inodes, false) => *b"IABT",
+            (Self::Inodes, true) => *b"IAB3",
+            (Self::FreeInodes, false) => *b"FIBT",
+            (Self::FreeInodes, true) => *b"FIB3",
+            (Self::Owners, _) => *b"RMB3",
+            (Self::References, _) => *b"R3FC",
+        }
+    }
+
+    /// Bytes of a record.
+    pub(super) fn record_len(self) -> usize {
+        match self {
+            Self::Block | Self::Size => 8,
+            Self::Inodes | Self::FreeInodes => 16,
+            Self::Owners => 24,
+            Self::References => 12,
+        }
+    }
+
+    /// Bytes that stand for a child in its parent.
+    fn key_len(self) -> usize {
+        match self {
+            Self::Block | Self::Size => 8,
+            Self::Inodes | Self::FreeInodes | Self::References => 4,
+            // The lowest and the highest.
+            Self::Owners => 40,
         }
     }
 
     /// What a record, or the key that stands for it, is sorted by.
     fn key(self, bytes: &[u8]) -> (u32, u32) {
         match self {
-            // The length in a key means nothing.
-            Self::Block => (be32(bytes, 0), 0),
             Self::Size => (be32(bytes, 4), be32(bytes, 0)),
+            // The length in a key means nothing; of owners, one block may have several.
+            _ => (be32(bytes, 0), 0),
         }
     }
 }
@@ -113,9 +151,30 @@ pub(super) struct TreeReader<'a> {
     pub(super) job: Job<'a>,
 }
 
+/// A leaf of a tree.
+pub(super) struct Leaf<'a> {
+    block: u32,
+    /// Whole ones.
+    pub(super) records: &'a [u8],
+    /// It is the whole tree.
+    is_alone: bool,
+}
+
 impl TreeReader<'_> {
+    /// Reads a tree of free space.
     pub(super) fn read(&self, root: Root) -> Result<Tree, Stop> {
-        let mut tree = Tree::default();
+        let mut extents = Vec::new();
+        let blocks = self.walk(root, &mut |leaf| self.take_records(&leaf, &mut extents))?;
+        Ok(Tree { extents, blocks })
+    }
+
+    /// Hands the leaves of a tree to `take`, in order, and returns the tree's blocks.
+    pub(super) fn walk(
+        &self,
+        root: Root,
+        take: &mut dyn FnMut(Leaf<'_>) -> Result<(), Stop>,
+    ) -> Result<Vec<u32>, Stop> {
+        let mut all = Vec::new();
         let mut level_blocks = vec![Child { block: root.block, key: None }];
         self.check_children(&level_blocks)?;
         let mut bytes = vec![0; self.superblock.geometry.block_size as usize];
@@ -127,9 +186,15 @@ impl TreeReader<'_> {
                 }
                 let block = level_blocks[n].block;
                 self.read_block(&level_blocks, n, level, &mut bytes)?;
-                tree.blocks.push(block);
+                all.push(block);
                 if level == 0 {
-                    self.take_records(block, &bytes, level_blocks.len() == 1, &mut tree)?;
+                    let count = usize::from(be16(&bytes, 6));
+                    let record_len = self.order.record_len();
+                    if count > self.room() / record_len {
+                        return Err(self.fault(block, "its number of records is out of range"));
+                    }
+                    let records = &bytes[self.header_len()..][..count * record_len];
+                    take(Leaf { block, records, is_alone: level_blocks.len() == 1 })?;
                 } else {
                     self.take_children(block, &bytes, &mut below)?;
                 }
@@ -139,10 +204,10 @@ impl TreeReader<'_> {
                 level_blocks = below;
             }
         }
-        Ok(tree)
+        Ok(all)
     }
 
-    fn fault(&self, block: u32, what: &'static str) -> Stop {
+    pub(super) fn fault(&self, block: u32, what: &'static str) -> Stop {
         XfsReason::Tree { tree: self.order.name(), group: self.group, block, what }.into()
     }
 
@@ -218,41 +283,35 @@ impl TreeReader<'_> {
     }
 
     /// The records of a leaf. Only the leaf of a tree without free space is empty.
-    fn take_records(
-        &self,
-        block: u32,
-        bytes: &[u8],
-        alone: bool,
-        tree: &mut Tree,
-    ) -> Result<(), Stop> {
-        let count = usize::from(be16(bytes, 6));
-        if count > self.room() / RECORD_LEN || count == 0 && !alone {
+    fn take_records(&self, leaf: &Leaf<'_>, extents: &mut Vec<FreeExtent>) -> Result<(), Stop> {
+        let block = leaf.block;
+        let records = leaf.records.as_chunks::<8>().0;
+        if records.is_empty() && !leaf.is_alone {
             return Err(self.fault(block, "its number of records is out of range"));
         }
-        if tree.extents.len() + count > self.limits.records {
+        if extents.len() + records.len() > self.limits.records {
             return Err(
                 XfsReason::TooMany { group: self.group, allowed: self.limits.records }.into()
             );
         }
         let group_blocks = self.superblock.geometry.blocks_of(self.group);
-        let records = &bytes[self.header_len()..][..count * RECORD_LEN];
-        for record in records.as_chunks::<RECORD_LEN>().0 {
+        for record in records {
             let extent = FreeExtent { start: be32(record, 0), blocks: be32(record, 4) };
             let end = extent.start.checked_add(extent.blocks);
             if extent.blocks == 0 || end.is_none_or(|end| end > group_blocks) {
                 return Err(self.fault(block, "a free extent lies outside the group"));
             }
-            if let Some(last) = tree.extents.last() {
+            if let Some(last) = extents.last() {
                 let in_order = match self.order {
                     // Free extents that touch would be one.
                     Order::Block => last.start + last.blocks < extent.start,
-                    Order::Size => (last.blocks, last.start) < (extent.blocks, extent.start),
+                    _ => (last.blocks, last.start) < (extent.blocks, extent.start),
                 };
                 if !in_order {
                     return Err(self.fault(block, "its records are out of order or touch"));
                 }
             }
-            tree.extents.push(extent);
+            extents.push(extent);
         }
         Ok(())
     }
@@ -260,7 +319,8 @@ impl TreeReader<'_> {
     /// The children of a node: first all keys that would fit, then as many pointers.
     fn take_children(&self, block: u32, bytes: &[u8], below: &mut Vec<Child>) -> Result<(), Stop> {
         let count = usize::from(be16(bytes, 6));
-        let count_max = self.room() / (RECORD_LEN + POINTER_LEN);
+        let key_len = self.order.key_len();
+        let count_max = self.room() / (key_len + POINTER_LEN);
         if count > count_max || count == 0 {
             return Err(self.fault(block, "its number of children is out of range"));
         }
@@ -270,10 +330,11 @@ impl TreeReader<'_> {
             );
         }
         let keys = &bytes[self.header_len()..];
-        let pointers = &keys[count_max * RECORD_LEN..];
+        let pointers = &keys[count_max * key_len..];
         for n in 0..count {
-            let key = self.order.key(&keys[n * RECORD_LEN..]);
-            if below.last().and_then(|child| child.key).is_some_and(|last| last >= key) {
+            let key = self.order.key(&keys[n * key_len..]);
+            let is_ordered = |last| last < key || last == key && self.order == Order::Owners;
+            if below.last().and_then(|child| child.key).is_some_and(|last| !is_ordered(last)) {
                 return Err(self.fault(block, "its keys are out of order"));
             }
             below.push(Child { block: be32(pointers, n * POINTER_LEN), key: Some(key) });

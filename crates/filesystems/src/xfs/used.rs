@@ -132,7 +132,8 @@ fn check_metadata(
     if geometry.root_inode.0 == group.index {
         owned.push((geometry.root_inode.1, 1));
     }
-    let singles = [&by_block.blocks, &by_size.blocks, &group.set_aside, &group.other_roots];
+    let roots: Vec<u32> = group.other_trees.iter().map(|(_, root)| root.block).collect();
+    let singles = [&by_block.blocks, &by_size.blocks, &group.set_aside, &roots];
     owned.extend(singles.into_iter().flatten().map(|&block| (block, 1)));
     owned.sort_unstable();
     if let Some(pair) = owned.windows(2).find(|pair| pair[0].0 + pair[0].1 > pair[1].0) {

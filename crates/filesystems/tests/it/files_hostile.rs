@@ -9,10 +9,14 @@ use aiv_testkit::Random;
 use aiv_testkit::mutants::{Changes, Mutated, Sums, changes, total_len};
 use aiv_volume_io::{Extent, ExtentSet, Job, MemDisk, ReadAt};
 
+use crate::btrfs_tools;
+use crate::exfat_tools::{fill_exfat, mkfs_exfat};
 use crate::ext_tools::{MIB, mke2fs};
+use crate::fat_tools::{fill_fat, mkfs_fat};
 use crate::lvm_tools::Lvm;
 use crate::ntfs_tools::{mkntfs, mount};
 use crate::tools::{Mounted, Volume, noise};
+use crate::xfs_tools;
 
 fn fill(root: &Path) {
     fs::create_dir_all(root.join("a/b/c")).unwrap();
@@ -126,6 +130,41 @@ fn changed_ntfs_gives_nothing_away() {
         let volume = mkntfs(4 * MIB, options);
         fill(mount(&volume, "noatime").path());
         attack(&volume, Sums::Ntfs, 1500);
+    }
+}
+
+#[test]
+fn changed_fat_gives_nothing_away() {
+    let kinds = [(1, "-F 12 -s 1", 800), (3, "-F 16 -s 1", 800), (35, "-F 32 -s 1", 150)];
+    for (mib, options, cases) in kinds {
+        let volume = mkfs_fat(mib * MIB, options);
+        fill_fat(&volume, 600_000);
+        attack(&volume, Sums::None, cases);
+    }
+}
+
+#[test]
+fn changed_exfat_gives_nothing_away() {
+    for options in ["-c 512", "-c 4096"] {
+        let volume = mkfs_exfat(6 * MIB, options);
+        fill_exfat(&volume, MIB);
+        attack(&volume, Sums::ExFat, 1000);
+    }
+}
+
+#[test]
+fn changed_xfs_gives_nothing_away() {
+    let volume = xfs_tools::mkfs(32 * MIB, "-m rmapbt=1 -b size=1024 -d agcount=2");
+    fill(Mounted::new(&volume, xfs_tools::MOUNT).path());
+    attack(&volume, Sums::Xfs, 700);
+}
+
+#[test]
+fn changed_btrfs_gives_nothing_away() {
+    for options in ["-M -n 4096", "-m single -n 4096 -O ^skinny-metadata"] {
+        let volume = btrfs_tools::mkfs(48 * MIB, options);
+        fill(Mounted::new(&volume, btrfs_tools::MOUNT).path());
+        attack(&volume, Sums::Btrfs, 500);
     }
 }
 

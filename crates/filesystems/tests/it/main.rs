@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod btrfs_extents;
+mod btrfs_files;
 mod btrfs_forge;
 mod btrfs_histories;
 mod btrfs_hostile;
@@ -30,6 +31,7 @@ mod ext_refusals;
 mod ext_tools;
 mod f2fs_maps;
 mod f2fs_refusals;
+mod fat_files;
 mod fat_maps;
 mod fat_mutants;
 mod fat_reader;
@@ -40,6 +42,8 @@ mod files_hostile;
 mod hostile;
 mod hostile_fat;
 mod iso_reader;
+mod left_out;
+mod luks;
 mod lvm_hostile;
 mod lvm_inside;
 mod lvm_maps;
@@ -62,6 +66,7 @@ mod reader_tools;
 mod recognition;
 mod swap;
 mod tools;
+mod xfs_files;
 mod xfs_forge;
 mod xfs_frozen;
 mod xfs_hostile;

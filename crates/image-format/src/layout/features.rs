@@ -123,10 +123,6 @@ pub(super) fn check_keyed(
     if has_slots && keyed == 0 {
         return Err(value("incompat", incompat, "key-slots with sealed or authenticated"));
     }
-    if keyed != 0 && incompat & (Features::SPLIT | Features::PARITY) != 0 {
-        let allowed = "keys without segments and without parity over pieces";
-        return Err(value("incompat", incompat, allowed));
-    }
     let slots = if has_slots { SLOT_AREA_LEN } else { 0 };
     if u64::from(slot_area_len) != slots {
         let allowed = "32768 with key-slots, else 0";

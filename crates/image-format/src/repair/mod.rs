@@ -83,8 +83,8 @@ pub struct Repair {
 impl Repair {
     /// Reads all of the image in `file` and finds out what can be repaired: by its parity, and by
     /// `copies`, other files of the same bytes, which may be damaged as well. Bytes that cannot be
-    /// read are damage. Of `keys`, that of the image proves which copy of its key slots counts;
-    /// nothing else needs it. Runs in the rayon pool of the calling thread.
+    /// read are damage. Of `keys`, that of the image proves which copy of its key slots counts, and
+    /// names the blocks that a sealed one loses; nothing else needs it. Runs in the rayon pool of the calling thread.
     ///
     /// # Errors
     /// As [`Image::open`] when there is neither a sound superblock nor a sound trailer left;
@@ -112,7 +112,7 @@ impl Repair {
         pieces.assess(&mut report, job)?;
         let mut repair = Self { superblock, trailer, mended, pieces, report };
         if repair.report.pieces_lost > 0 {
-            repair.report.lost_blocks = repair.lost_blocks(job)?;
+            repair.report.lost_blocks = repair.lost_blocks(keys, job)?;
         }
         Ok(repair)
     }
@@ -192,9 +192,10 @@ impl Repair {
     }
 
     /// The blocks whose frame touches what stays lost, by the index, if that can be read.
-    fn lost_blocks(&self, job: Job<'_>) -> Result<Vec<(u64, u64)>> {
+    fn lost_blocks(&self, keys: &Keys, job: Job<'_>) -> Result<Vec<(u64, u64)>> {
         let mut blocks: Vec<(u64, u64)> = Vec::new();
-        let Ok(image) = Image::open(self.mended.clone()) else { return Ok(blocks) };
+        let opened = Image::open_with(self.mended.clone(), keys);
+        let Ok(image) = opened else { return Ok(blocks) };
         for entry in image.entries(0) {
             job.check()?;
             let Ok(entry) = entry else { break };

@@ -238,13 +238,14 @@ impl Pieces {
         })
     }
 
-    /// A piece that is sound or was found again.
+    /// A piece that is sound or was found again, as parity has it.
     fn sound(&self, piece: u64) -> Result<Option<Vec<u8>>> {
-        match self.found.get(&piece) {
-            Some(bytes) => Ok(Some(bytes.clone())),
-            None if self.is_bad(piece) => Ok(None),
-            None => self.raw(piece),
-        }
+        let bytes = match self.found.get(&piece) {
+            Some(bytes) => Some(bytes.clone()),
+            None if self.is_bad(piece) => None,
+            None => self.raw(piece)?,
+        };
+        Ok(bytes.map(|bytes| hash::as_proven(piece, &bytes, self.slots).into_owned()))
     }
 
     /// Finds a bad piece again, if it can be.
@@ -393,6 +394,8 @@ impl Pieces {
             plain_len: len,
             stored_len: len,
             payload_crc: FrameHeader::payload_crc(&payload),
+            // Those of META may be.
+            seal: None,
             ..next
         };
         let frame = [&header.to_bytes()[..], &payload].concat();

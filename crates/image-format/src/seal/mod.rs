@@ -12,6 +12,7 @@ mod slots;
 pub(crate) use access::{Access, SealKey};
 pub(crate) use padding::padded;
 pub(crate) use queue::{Queue, SealJob};
+pub(crate) use slots::fault_of_slots;
 
 use aiv_keys::ChainKey;
 

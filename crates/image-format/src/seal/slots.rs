@@ -1,12 +1,13 @@
 //! The key slots of an image: what they are is the business of `aiv-keys`, where they are and
 //! that they belong here that of this crate.
 
-use aiv_keys::KeyArea;
+use aiv_keys::{ChainKey, KeyArea};
 use aiv_volume_io::ReadAt;
 
 use super::{Mode, Seal};
 use crate::error::{Error, Fault, Result, Section};
 use crate::image::{Image, slot_places};
+use crate::layout::Superblock;
 
 impl Image {
     /// Both copies of the key-slot area, 32 KiB each, the one behind the superblock first; `None`
@@ -69,17 +70,25 @@ impl Image {
         let Some(copies) = self.slot_copies()? else { return Ok(Vec::new()) };
         let mut found = Vec::new();
         for (bytes, offset) in copies.iter().zip(self.slot_places()) {
-            let checked = KeyArea::parse(bytes).and_then(|area| match &self.key {
-                Some(key) => area.prove(key),
-                None if *area.commitment() == self.superblock().key_commitment.0 => Ok(()),
-                None => Err(aiv_keys::Error::Forged),
-            });
-            if let Err(error) = checked {
-                found.push(fault(error).at(Section::KeySlots, offset));
-            }
+            let fault = fault_of_slots(bytes, self.superblock(), self.key.as_ref());
+            found.extend(fault.map(|fault| fault.at(Section::KeySlots, offset)));
         }
         Ok(found)
     }
+}
+
+/// What is wrong with a copy of the key-slot area of an image.
+pub(crate) fn fault_of_slots(
+    bytes: &[u8],
+    superblock: &Superblock,
+    key: Option<&ChainKey>,
+) -> Option<Fault> {
+    let checked = KeyArea::parse(bytes).and_then(|area| match key {
+        Some(key) => area.prove(key),
+        None if *area.commitment() == superblock.key_commitment.0 => Ok(()),
+        None => Err(aiv_keys::Error::Forged),
+    });
+    checked.err().map(fault)
 }
 
 /// What is wrong with the key slots, without saying once more that they are damaged.

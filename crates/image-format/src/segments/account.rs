@@ -11,7 +11,7 @@ use crate::limits::TRAILER_GAP;
 /// One line per part of every segment; the lengths of a segment add up to that of its file.
 pub(crate) fn account(segments: &Segments) -> Vec<String> {
     let mut lines = Vec::new();
-    for Part { file, examined } in &segments.parts {
+    for Part { file, examined, .. } in &segments.parts {
         let (number, start) = (examined.place.number(), examined.place.start);
         let end = start + examined.slice_len;
         lines.push(format!(

@@ -134,6 +134,16 @@ impl Examined {
         Ok(Self { image, set, point, place, superblock, end, slice_len, damage })
     }
 
+    /// The superblock, or its copy in the tail where the first one is damaged.
+    pub(super) fn either_superblock(&self, file: &dyn ReadAt) -> Option<Superblock> {
+        self.superblock.clone().or_else(|| {
+            let offset = file.len().checked_sub(2 * PAGE)?;
+            let page = read_page(file, offset).ok()?;
+            let copy = Superblock::of_segment(&page, Section::SuperblockCopy, offset).ok()?.0;
+            (copy.image == self.image).then_some(copy)
+        })
+    }
+
     /// Where in its file the list of its pieces begins; only of a segment with a tail of its own.
     pub(super) fn list_offset(&self) -> u64 {
         self.place.head_len() + self.slice_len

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use aiv_keys::Keys;
 use aiv_volume_io::ReadAt;
 
 use super::examine::{End, Examined};
@@ -28,6 +29,7 @@ pub struct Segments {
 }
 
 pub(super) struct Part {
+    pub name: String,
     pub file: Arc<dyn ReadAt>,
     pub examined: Examined,
 }
@@ -50,19 +52,15 @@ impl Segments {
         if files.len() > SEGMENTS_MAX as usize {
             return Err(Error::Misuse("more segments than an image has"));
         }
-        let mut named = Vec::with_capacity(files.len());
+        let mut parts = Vec::with_capacity(files.len());
         for SegmentFile { name, file } in files {
             let examined = Examined::of(&*file)?;
-            named.push((name, Part { file, examined }));
+            parts.push(Part { name, file, examined });
         }
-        named.sort_by(|a, b| (a.1.examined.place.no, &a.0).cmp(&(b.1.examined.place.no, &b.0)));
-        check_together(&named)?;
+        parts.sort_by(|a, b| (a.examined.place.no, &a.name).cmp(&(b.examined.place.no, &b.name)));
+        check_together(&parts)?;
         let mut damage = Vec::new();
-        let mut parts = Vec::with_capacity(named.len());
-        for (_, mut part) in named {
-            damage.append(&mut part.examined.damage);
-            parts.push(part);
-        }
+        parts.iter_mut().for_each(|part| damage.append(&mut part.examined.damage));
         let len = parts.last().map_or(0, |part: &Part| part.start() + part.examined.slice_len);
         Ok(Self { parts, len, damage })
     }
@@ -91,38 +89,46 @@ impl Segments {
         &self.damage
     }
 
+    /// Where a byte of the image is: the name of its file, as it was given, and the place there.
+    /// `None` behind the end.
+    #[must_use]
+    pub fn place_of(&self, offset: u64) -> Option<(&str, u64)> {
+        let part = self.parts.get(self.part_at(offset)).filter(|_| offset < self.len)?;
+        Some((&part.name, part.examined.place.head_len() + offset - part.start()))
+    }
+
     fn part_at(&self, offset: u64) -> usize {
         self.parts.partition_point(|part| part.start() <= offset).saturating_sub(1)
     }
 }
 
 /// Each segment where it belongs, and all of one image. Sorted by number.
-fn check_together(named: &[(String, Part)]) -> Result<()> {
-    let Some((first_name, first)) = named.first() else {
+fn check_together(parts: &[Part]) -> Result<()> {
+    let Some(first) = parts.first() else {
         return Err(Error::Misuse("an image of no segments"));
     };
     // The name of the first one, if it is there, tells those of the others.
     let base = match first.examined.place.no {
-        0 => first_name.clone(),
-        _ => base_name(first_name),
+        0 => first.name.clone(),
+        _ => base_name(&first.name),
     };
     let missing = |no: u32| {
         let pattern = segment_name(&base, no);
         Error::from(SegmentError::Missing { number: no.saturating_add(1), pattern })
     };
     let image = first.examined.image;
-    for (file, part) in named {
+    for part in parts {
         if part.examined.image != image {
-            let (number, file) = (part.examined.place.number(), file.clone());
+            let (number, file) = (part.examined.place.number(), part.name.clone());
             return Err(SegmentError::Stranger { number, file }.into());
         }
     }
     let mut at = 0;
     let mut ended = None;
-    for (no, (file, part)) in (0..).zip(named) {
+    for (no, part) in (0..).zip(parts) {
         let Examined { place, .. } = part.examined;
         if no > 0 && place.no + 1 == no {
-            let (number, file) = (place.number(), file.clone());
+            let (number, file) = (place.number(), part.name.clone());
             return Err(SegmentError::Twice { number, file }.into());
         }
         if let Some(told) = ended {
@@ -143,7 +149,7 @@ fn check_together(named: &[(String, Part)]) -> Result<()> {
     }
     match ended {
         Some(_) => Ok(()),
-        None => Err(missing(u32::try_from(named.len()).unwrap_or(u32::MAX))),
+        None => Err(missing(u32::try_from(parts.len()).unwrap_or(u32::MAX))),
     }
 }
 
@@ -206,7 +212,15 @@ impl Image {
     /// # Errors
     /// Those of [`Segments::join`] and [`Image::open`].
     pub fn open_segments(files: Vec<SegmentFile>) -> Result<Self> {
+        Self::open_segments_with(files, &Keys::none())
+    }
+
+    /// Opens an image from its segments with whichever of `keys` is its key.
+    ///
+    /// # Errors
+    /// Those of [`Segments::join`] and [`Image::open_with`].
+    pub fn open_segments_with(files: Vec<SegmentFile>, keys: &Keys) -> Result<Self> {
         let segments = Arc::new(Segments::join(files)?);
-        Ok(Self::open(segments.clone())?.with_segments(segments))
+        Ok(Self::open_with(segments.clone(), keys)?.with_segments(segments))
     }
 }

@@ -13,6 +13,7 @@ use crate::ids::{Digest, ImageId, PointId, SetId};
 use crate::image::{read_page, tail_len, trailer_gap};
 use crate::layout::{Superblock, Trailer, first_nonzero};
 use crate::limits::PAGE_SIZE;
+use crate::seal::fault_of_slots;
 use crate::verify::VerifyReport;
 
 /// Hashes of a list read at once, and pieces proven between two looks at the stop button.
@@ -63,15 +64,20 @@ pub fn verify_segment(file: &Arc<dyn ReadAt>, job: Job<'_>) -> Result<SegmentRep
         End::Image(trailer) => Some(trailer.segment_count),
     };
     job.progress.begin(Step::VerifyImage, examined.slice_len);
+    let superblock = examined.either_superblock(file);
+    let slots = superblock.as_ref().map_or(0, Superblock::slot_area_len);
     match &examined.end {
         End::Segment(trailer) => {
             verify_tail(file, &examined, &mut report)?;
             verify_list(file, &examined, trailer, &mut report)?;
             let list = examined.list_offset();
-            let pieces = Pieces { list, first: 0, end: trailer.slice_len };
+            let pieces = Pieces { list, first: 0, end: trailer.slice_len, slots };
             check_pieces(file, &examined, &pieces, &mut report, job)?;
         }
-        End::Image(trailer) => verify_last(file, &examined, trailer, &mut report, job)?,
+        End::Image(trailer) => verify_last(file, &examined, trailer, slots, &mut report, job)?,
+    }
+    if let Some(superblock) = superblock.filter(|_| slots > 0) {
+        verify_slots(file, &examined, &superblock, &mut report)?;
     }
     job.progress.end(Step::VerifyImage);
     report.damage.sort_by_key(|damage| damage.offset);
@@ -84,6 +90,7 @@ fn verify_last(
     file: &dyn ReadAt,
     examined: &Examined,
     trailer: &Trailer,
+    slots: u64,
     report: &mut VerifyReport,
     job: Job<'_>,
 ) -> Result<()> {
@@ -105,9 +112,10 @@ fn verify_last(
     let end = list + trailer.stored_pieces * 32;
     check_zeros(file, end, in_file(trailer.parity_offset), section, report)?;
     verify_parity_area(file, in_file(trailer.parity_offset), trailer, report, job)?;
-    verify_image_tail(file, examined, trailer, report)?;
+    verify_image_tail(file, examined, trailer, slots, report)?;
     let first = examined.place.start / PIECE;
-    let pieces = Pieces { list, first, end: trailer.stored_offset - examined.place.start };
+    let end = trailer.stored_offset - examined.place.start;
+    let pieces = Pieces { list, first, end, slots };
     check_pieces(file, examined, &pieces, report, job)
 }
 
@@ -142,6 +150,7 @@ fn verify_image_tail(
     file: &dyn ReadAt,
     examined: &Examined,
     trailer: &Trailer,
+    slots: u64,
     report: &mut VerifyReport,
 ) -> Result<()> {
     let len = file.len();
@@ -158,18 +167,43 @@ fn verify_image_tail(
     }
     let gap = first + PAGE;
     let section = Section::SegmentGap(examined.place.number());
-    check_zeros(file, gap, gap + trailer_gap(features), section, report)?;
+    check_zeros(file, gap + slots, gap + trailer_gap(features), section, report)?;
     let offset = len - 2 * PAGE;
-    let copy = Superblock::from_bytes(&read_page(file, offset)?, Section::SuperblockCopy, offset);
+    let page = read_page(file, offset)?;
+    let copy = Superblock::from_bytes(&page, Section::SuperblockCopy, offset);
     let copy = copy.map_err(|error| match error {
         Error::Corrupt(_) => error,
         _ => Fault::Magic.at(Section::SuperblockCopy, offset),
     });
-    if let Some(copy) = report.keep(copy)?
-        && examined.superblock.as_ref().is_some_and(|own| *own != copy)
+    if report.keep(copy)?.is_some()
+        && examined.superblock.is_some()
+        && Superblock::with_place(&page, examined.place) != read_page(file, 0)?
     {
         let fault = Fault::Differs { field: "content", other: "superblock" };
         report.note(Corrupt { section: Section::SuperblockCopy, offset, fault });
+    }
+    Ok(())
+}
+
+/// The copies of the key slots in this segment: the first one has that behind the superblock, the
+/// last one that between the trailers. They are proven by their own checksums.
+fn verify_slots(
+    file: &dyn ReadAt,
+    examined: &Examined,
+    superblock: &Superblock,
+    report: &mut VerifyReport,
+) -> Result<()> {
+    let first = (examined.place.no == 0).then_some(PAGE);
+    let second = match &examined.end {
+        End::Image(trailer) => Some(file.len() - tail_len(features_of(trailer)) + PAGE),
+        End::Segment(_) => None,
+    };
+    let mut bytes = vec![0; usize::try_from(superblock.slot_area_len()).unwrap_or(0)];
+    for offset in first.into_iter().chain(second) {
+        file.read_exact_at(&mut bytes, offset).map_err(Error::io("read key slots", offset))?;
+        if let Some(fault) = fault_of_slots(&bytes, superblock, None) {
+            report.note(Corrupt { section: Section::KeySlots, offset, fault });
+        }
     }
     Ok(())
 }
@@ -181,6 +215,8 @@ struct Pieces {
     first: u64,
     /// Where in the slice the pieces end.
     end: u64,
+    /// Bytes of the key-slot area of the image, which count as zeros.
+    slots: u64,
 }
 
 fn check_pieces(
@@ -201,8 +237,9 @@ fn check_pieces(
         let first = pieces.list + (pieces.first + at / PIECE) * 32;
         let listed: Vec<Digest> = read_hashes(file, first, now.div_ceil(PIECE))?;
         let chunks = bytes.chunks(crate::limits::PIECE_SIZE);
+        let first = (examined.place.start + at) / PIECE;
         for (number, (bytes, digest)) in (0..).zip(chunks.zip(listed)) {
-            if hash::piece(0, bytes, 0) != digest {
+            if hash::piece(first + number, bytes, pieces.slots) != digest {
                 let section = Section::SegmentPiece(examined.place.number());
                 let offset = offset + number * PIECE;
                 report.note(Corrupt { section, offset, fault: Fault::Hash { by: "stored list" } });

@@ -22,6 +22,8 @@ pub(crate) struct Cuts {
     shared: Arc<Mutex<Shared>>,
     limit: u64,
     with_data_parity: bool,
+    /// Where the frames of the image begin.
+    frames_start: u64,
     /// The segment that the next frame goes into.
     place: SegmentPlace,
 }
@@ -59,7 +61,7 @@ impl Cuts {
     /// segment gets one of its own.
     pub(crate) fn is_due(&self, position: u64, size: u64) -> bool {
         let own = position - self.place.start;
-        let is_empty = own == 0 || (self.place.no == 0 && own <= PAGE);
+        let is_empty = own == 0 || (self.place.no == 0 && own <= self.frames_start);
         !is_empty && Self::file_len(self.place, position.saturating_add(size)) > self.limit
     }
 
@@ -170,7 +172,8 @@ impl<'f> SegmentedFile<'f> {
         let shared = Arc::new(Mutex::new(Shared { count: 1, ..Shared::default() }));
         let place = SegmentPlace::default();
         let with_data_parity = superblock.features.has_data_parity();
-        let cuts = Cuts { shared: shared.clone(), limit, with_data_parity, place };
+        let frames_start = superblock.frames_start();
+        let cuts = Cuts { shared: shared.clone(), limit, with_data_parity, frames_start, place };
         let file = Self {
             files,
             superblock,
@@ -255,11 +258,14 @@ impl<'f> SegmentedFile<'f> {
     fn hash(&mut self, mut bytes: &[u8]) {
         while self.open_piece.len() + bytes.len() >= PIECE_SIZE {
             let (now, later) = bytes.split_at(PIECE_SIZE - self.open_piece.len());
+            // Of the whole image: the first one has its key slots.
+            let number = self.place.start / PIECE + self.pieces.len() as u64;
+            let slots = self.superblock.slot_area_len();
             if self.open_piece.is_empty() {
-                self.pieces.push(hash::piece(0, now, 0));
+                self.pieces.push(hash::piece(number, now, slots));
             } else {
                 self.open_piece.extend_from_slice(now);
-                self.pieces.push(hash::piece(0, &self.open_piece, 0));
+                self.pieces.push(hash::piece(number, &self.open_piece, slots));
                 self.open_piece.clear();
             }
             bytes = later;

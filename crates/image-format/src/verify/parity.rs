@@ -8,7 +8,7 @@ use aiv_volume_io::{Job, ReadAt};
 
 use super::VerifyReport;
 use crate::error::{Corrupt, Error, Fault, Result, Section};
-use crate::hash::SectionHasher;
+use crate::hash::{self, SectionHasher};
 use crate::image::Image;
 use crate::layout::{FRAME_HEADER_SIZE, FrameHeader};
 use crate::limits::{PAGE_SIZE, PIECE_SIZE};
@@ -85,8 +85,10 @@ impl<'a> StripeCheck<'a> {
         let stripe = start / STRIPE_LEN;
         let first = usize::try_from(start % STRIPE_LEN).unwrap_or(0) / PIECE_SIZE;
         let mut sum = vec![0; PARITY_LEN];
-        for (column, piece) in (first..).zip(bytes.chunks(PIECE_SIZE)) {
-            add_shard(column, piece, &mut sum);
+        let slots = self.image.superblock().slot_area_len();
+        let pieces = (start / PIECE_SIZE as u64..).zip(bytes.chunks(PIECE_SIZE));
+        for (column, (number, piece)) in (first..).zip(pieces) {
+            add_shard(column, &hash::as_proven(number, piece, slots), &mut sum);
         }
         let whole = self.stripes.end_of(stripe) - stripe * STRIPE_LEN;
         let parity = {

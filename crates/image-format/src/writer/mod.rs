@@ -126,8 +126,7 @@ impl<'f> ImageWriter<'f> {
     /// [`SessionTag::hedged`].
     ///
     /// # Errors
-    /// As [`ImageWriter::create`]; [`Error::Misuse`] for key slots of a wrong size, and for a key
-    /// together with segments or parity over the pieces.
+    /// As [`ImageWriter::create`]; [`Error::Misuse`] for key slots of a wrong size.
     pub fn create_with(
         file: Box<dyn AppendFile + 'f>,
         mut superblock: Superblock,
@@ -281,7 +280,7 @@ impl<'f> ImageWriter<'f> {
             stored_len: None,
         };
         self.parity_if_due()?;
-        self.cut_before(block.payload.len())?;
+        self.cut_before(self.stored_len(block.payload.len()).0)?;
         let (address, frame_size) = self.append_frame(&about, &block.payload)?;
         self.totals.payload_bytes += self.stored_len(block.payload.len()).0 as u64;
         let entry = IndexEntry {
@@ -408,7 +407,7 @@ impl<'f> ImageWriter<'f> {
         self.parity_if_due()?;
         let complete = self.file.position() / PIECE_SIZE as u64 - self.pieces_listed;
         let most = self.checkpoint_head(in_memory(complete + PIECES_IN_FRONT));
-        self.cut_before(most.payload_len())?;
+        self.cut_before(self.stored_len(most.payload_len()).0)?;
         self.parity_if_due()?;
         let pieces = self.file.take_pieces(false)?;
         let head = self.checkpoint_head(pieces.len());

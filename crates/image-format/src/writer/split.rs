@@ -3,11 +3,15 @@
 
 use super::{ImageWriter, in_memory};
 use crate::error::{Error, Result};
-use crate::layout::{FRAME_HEADER_SIZE, Features, Superblock, frame_size};
+use crate::layout::{FRAME_HEADER_SIZE, Features, FrameKind, Superblock, frame_size};
 use crate::limits::{FRAME_ALIGN, PAGE_SIZE, PIECE_SIZE};
 use crate::meta::EncodedSection;
 use crate::parity::stripes::LAST_PAYLOAD;
+use crate::seal::Seal;
 use crate::segments::{SegmentFiles, SegmentedFile};
+
+/// Bytes of the META section that holds the roots of a sealed image, at most.
+const ROOTS_LEN: usize = 3 * (8 + 32);
 
 impl<'f> ImageWriter<'f> {
     /// Begins an image that is split into files of `limit` bytes at most, which must be
@@ -21,17 +25,33 @@ impl<'f> ImageWriter<'f> {
     /// more than [`SEGMENTS_MAX`](crate::limits::SEGMENTS_MAX) segments.
     pub fn create_split(
         files: Box<dyn SegmentFiles + 'f>,
-        mut superblock: Superblock,
+        superblock: Superblock,
         limit: u64,
     ) -> Result<Self> {
+        Self::create_split_with(files, superblock, limit, None)
+    }
+
+    /// As [`ImageWriter::create_split`], sealed or authenticated where `seal` says so, as
+    /// [`ImageWriter::create_with`] does.
+    ///
+    /// # Errors
+    /// Those of both.
+    pub fn create_split_with(
+        files: Box<dyn SegmentFiles + 'f>,
+        mut superblock: Superblock,
+        limit: u64,
+        seal: Option<Seal>,
+    ) -> Result<Self> {
         superblock.features.incompat |= Features::SPLIT;
+        // Every segment begins with it.
+        seal.iter().try_for_each(|seal| seal.mark(&mut superblock))?;
         let (file, cuts) = SegmentedFile::create(files, superblock.clone(), limit)?;
-        let mut writer = Self::create(Box::new(file), superblock)?;
+        let mut writer = Self::create_with(Box::new(file), superblock, seal)?;
         writer.cuts = Some(cuts);
         Ok(writer)
     }
 
-    /// Ends the segment if a frame with so many bytes of payload does not fit into it.
+    /// Ends the segment if a frame with so many bytes of payload, as stored, does not fit into it.
     pub(super) fn cut_before(&mut self, payload: usize) -> Result<()> {
         match &self.cuts {
             Some(cuts) if cuts.is_due(self.file.position(), frame_size(payload as u64)) => {
@@ -44,7 +64,10 @@ impl<'f> ImageWriter<'f> {
     /// Ends the frame area, with the parity of its last stripe: from here on pages may be cut
     /// anywhere, and META nowhere.
     pub(super) fn cut_before_pages(&mut self, meta: &[EncodedSection]) -> Result<()> {
-        let sizes = meta.iter().map(|section| section.payload.len() as u64);
+        // The roots of a sealed image become one more, when they are known.
+        let roots = self.seals(FrameKind::Meta).then_some(ROOTS_LEN);
+        let sizes = meta.iter().map(|section| section.payload.len()).chain(roots);
+        let sizes = sizes.map(|size| self.stored_len(size).0 as u64);
         let framed = sizes.map(|size| size + FRAME_HEADER_SIZE as u64 + FRAME_ALIGN);
         // Of which the last page is filled with a frame of its own.
         let meta = framed.sum::<u64>() + PAGE_SIZE as u64;

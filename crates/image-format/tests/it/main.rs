@@ -19,6 +19,8 @@ mod increment_checkpoints;
 mod increment_damage;
 mod increments;
 mod index_shapes;
+mod keyed_parity;
+mod keyed_segments;
 mod lying_parents;
 mod memory;
 mod meta;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use aiv_image_format::limits::{PAGE_SIZE, SEGMENT_BYTES_MIN, SEGMENTS_MAX};
 use aiv_image_format::{
-    Compression, Depth, Error, Features, Image, ImageWriter, SegmentError, SegmentFile,
+    Compression, Depth, Error, Features, Image, ImageWriter, Keys, SegmentError, SegmentFile,
     SegmentFiles, Segments, peek, peek_segment, segment_name, verify_segment,
 };
 use aiv_testkit::MemStorage;
@@ -34,7 +34,8 @@ pub(crate) type Files = Vec<Arc<Vec<u8>>>;
 pub(crate) fn split(recipe: &Recipe, limit: u64) -> Files {
     let storage = MemStorage::new();
     let files = Box::new(InMemory(storage.clone()));
-    let writer = ImageWriter::create_split(files, recipe.superblock(), limit).unwrap();
+    let (superblock, seal) = (recipe.superblock(), recipe.seal.clone());
+    let writer = ImageWriter::create_split_with(files, superblock, limit, seal).unwrap();
     recipe.fill(writer).unwrap();
     (0..SEGMENTS_MAX).map_while(|no| storage.contents(&segment_name("image", no))).collect()
 }
@@ -50,6 +51,10 @@ pub(crate) fn parts(files: &[Arc<Vec<u8>>]) -> Vec<SegmentFile> {
 
 pub(crate) fn open(files: &[Arc<Vec<u8>>]) -> aiv_image_format::Result<Image> {
     Image::open_segments(parts(files))
+}
+
+pub(crate) fn open_keyed(files: &[Arc<Vec<u8>>], keys: &Keys) -> aiv_image_format::Result<Image> {
+    Image::open_segments_with(parts(files), keys)
 }
 
 /// Three segments of 160 KiB, one piece each, and noise so that they are filled.
@@ -71,10 +76,10 @@ pub(crate) fn three() -> Recipe {
     Recipe { checkpoint_every: 6, id: 9, ..small }
 }
 
-fn check(recipe: &Recipe, limit: u64) -> Files {
+pub(crate) fn check(recipe: &Recipe, limit: u64) -> Files {
     let files = split(recipe, limit);
     assert_eq!(files, split(recipe, limit), "same inputs, same bytes");
-    let image = open(&files).unwrap();
+    let image = open_keyed(&files, &recipe.keys()).unwrap();
     assert_eq!(image.damage(), []);
     let segments = image.segments().unwrap();
     assert_eq!(segments.count() as usize, files.len());
@@ -82,9 +87,13 @@ fn check(recipe: &Recipe, limit: u64) -> Files {
     assert_eq!(segments.bytes(), files.iter().map(|file| file.len() as u64).sum::<u64>());
     let whole = recipe.open();
     assert_eq!(image.trailer().state_root, whole.trailer().state_root);
-    assert_eq!(image.superblock().features.incompat, Features::SPLIT);
+    let features = recipe.superblock().features.incompat | Features::SPLIT;
+    assert_eq!(image.superblock().features.incompat, features);
     assert_eq!(read_all(&image).unwrap(), read_all(&whole).unwrap());
     assert_eq!(image.verify(Depth::Data, Job::silent()).unwrap().damage, []);
+    let locked = open(&files).unwrap();
+    assert_eq!(locked.is_locked(), image.superblock().is_sealed());
+    assert_eq!(locked.verify(Depth::Data, Job::silent()).unwrap().damage, []);
     check_dump(&image, image.trailer().file_len);
     for (no, file) in files.iter().enumerate() {
         let file: Arc<dyn ReadAt> = Arc::new(Patched::new(file));
@@ -118,9 +127,13 @@ proptest! {
     fn a_split_image_gives_back_what_was_written(
         blocks in blocks(), limit in SEGMENT_BYTES_MIN..600 << 10, block_log2 in 14u32..=15,
         checkpoint_every in 0usize..9, short_by in 0u64..9000,
+        seal in prop::sample::select(crate::sealed::seals()), has_parity in any::<bool>(),
     ) {
+        let has_slots = seal.as_ref().is_some_and(|seal| seal.slots.is_some());
         let recipe = Recipe {
             short_by,
+            seal,
+            features: if has_parity { Features::PARITY } else { 0 },
             checkpoint_every,
             small_meta: true,
             block_size: 1 << block_log2,
@@ -128,8 +141,10 @@ proptest! {
             ..Recipe::new(&blocks)
         };
         let files = check(&recipe, limit);
-        // No frame is larger than 40 KiB: a segment of 160 KiB holds each of them.
-        for file in &files {
+        // No frame is larger than 40 KiB: a segment of 160 KiB holds each of them, but the first
+        // one with key slots in it, and that with the parity of a stripe.
+        let rest = if has_parity { &[] } else { &files[usize::from(has_slots).min(files.len())..] };
+        for file in rest {
             prop_assert!(file.len() as u64 <= limit, "{} of {limit}", file.len());
         }
     }

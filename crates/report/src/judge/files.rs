@@ -5,7 +5,8 @@ use std::io;
 use aiv_browse::Error as BrowseError;
 use aiv_filesystems::Error as FilesystemError;
 
-use super::{CANCELED, DISK_FULL, failed, judge, judge_io};
+use super::keys::locked;
+use super::{CANCELED, DISK_FULL, VOLUME_LOCKED, VOLUME_WRONG_KEY, failed, judge, judge_io};
 use crate::failure::{Exit, Verdict};
 
 pub(super) fn judge_browse(error: &BrowseError) -> Option<Verdict> {
@@ -16,6 +17,14 @@ pub(super) fn judge_browse(error: &BrowseError) -> Option<Verdict> {
         BrowseError::NoFiles { .. } => {
             failed("no_files", "`aiv ls IMAGE` shows what each volume holds")
         }
+        BrowseError::Locked { tried: false, .. } => {
+            locked(VOLUME_LOCKED, "name a file with --luks-password-file or --luks-key-file")
+        }
+        BrowseError::Locked { .. } => locked(
+            VOLUME_WRONG_KEY,
+            "nothing was changed; mind Caps Lock and the keyboard's layout; a file with the passphrase \
+             goes with --luks-password-file, and a key file with --luks-key-file",
+        ),
         BrowseError::NotOpened { .. } => failed(
             "not_opened",
             "restore the disk and read it with the system it was made by, or back up the volume inside",

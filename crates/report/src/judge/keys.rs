@@ -21,13 +21,6 @@ const AGE_UNKNOWN: Verdict = Verdict {
     ..NEEDS_KEY
 };
 
-/// For a merge of images with a key.
-const MERGED_IN_PARTS: Verdict = Verdict {
-    code: "sealed_parts",
-    exit: Exit::Refused,
-    hint: "nothing was written: leave out --split and --parity",
-};
-
 /// For a move that would have to tell two locked files apart.
 const LOCKED_THERE: Verdict = Verdict {
     hint: "nothing was removed; give what opens it: --password-file, --key-file or \
@@ -50,7 +43,6 @@ pub(super) fn judge_chain(error: &aiv_chain::Error) -> Option<Verdict> {
         Error::AgeUnknown { .. } => Some(AGE_UNKNOWN),
         Error::LockedThere { .. } => Some(LOCKED_THERE),
         Error::SlotsBehind { .. } => Some(SLOTS_BEHIND),
-        Error::KeyedInParts => Some(MERGED_IN_PARTS),
         _ => None,
     }
 }
@@ -75,7 +67,7 @@ pub(super) fn judge_image(error: &ImageError) -> Option<Verdict> {
     }
 }
 
-const fn locked(code: &'static str, hint: &'static str) -> Option<Verdict> {
+pub(super) const fn locked(code: &'static str, hint: &'static str) -> Option<Verdict> {
     Some(Verdict { code, exit: Exit::Locked, hint })
 }
 

@@ -10,22 +10,36 @@ use aiv_testkit::Random;
 use aiv_volume_io::{DirStorage, FileDisk, Job, ReadAt};
 
 /// Makes image after image of one raw file in one folder.
-pub(super) struct Maker {
+pub(in super::super) struct Maker {
     storage: DirStorage,
     taken: u64,
 }
 
 impl Maker {
     pub(super) fn new(folder: &Path) -> Result<Self, String> {
+        Self::after(folder, 0)
+    }
+
+    /// Goes on in a folder with so many images.
+    pub(in super::super) fn after(folder: &Path, taken: u64) -> Result<Self, String> {
         std::fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
         let storage = DirStorage::open(folder);
         let storage = storage.map_err(|e| format!("{}: {e}", folder.display()))?;
-        Ok(Self { storage, taken: 0 })
+        Ok(Self { storage, taken })
     }
 
     pub(super) fn back_up(
         &mut self,
         source: &Path,
+        options: BackupOptions,
+    ) -> Result<BackupReport, String> {
+        let disk = FileDisk::open_source(source).map_err(|e| e.to_string())?;
+        self.back_up_disk(&disk, options)
+    }
+
+    pub(in super::super) fn back_up_disk(
+        &mut self,
+        disk: &dyn ReadAt,
         options: BackupOptions,
     ) -> Result<BackupReport, String> {
         self.taken += 1;
@@ -37,11 +51,10 @@ impl Maker {
             source_id: Some("the source of a study".into()),
             ..SourceFacts::default()
         };
-        let disk = FileDisk::open_source(source).map_err(|e| e.to_string())?;
         let plan =
-            BackupPlan::new(&disk, facts, options, Job::silent()).map_err(|e| e.to_string())?;
+            BackupPlan::new(disk, facts, options, Job::silent()).map_err(|e| e.to_string())?;
         let inventory = Inventory::default();
-        plan.apply(&disk, &self.storage, &ids, &inventory, None, Job::silent())
+        plan.apply(disk, &self.storage, &ids, &inventory, None, Job::silent())
             .map_err(|e| e.to_string())
     }
 

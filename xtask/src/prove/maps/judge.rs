@@ -69,8 +69,8 @@ impl Target {
         };
         let used = used.clone();
         let files = match family {
-            Family::Ext | Family::Ntfs => files::reads(&disk, &recognised, &map)?,
-            _ => Vec::new(),
+            Family::Swap | Family::F2fs | Family::Lvm => Vec::new(),
+            _ => files::reads(&disk, &recognised, &map)?,
         };
         let files = self::records(&disk, files);
         let mut records = records(&disk, recorder.take_reads());

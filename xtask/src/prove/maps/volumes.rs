@@ -271,6 +271,12 @@ fn filled_btrfs(mib: u64, options: &str) -> Result<Vec<u8>, String> {
         call("btrfs", format!("subvolume snapshot -r {name}/home {name}/kept"))?;
         fragment(folder, 60, true)?;
         call("cp", format!("--reflink=always {name}/long {name}/shared"))?;
+        // Nobody shares these, and they do not fit into a record.
+        std::fs::create_dir(folder.join("own"))?;
+        for n in 0..20 {
+            let path = folder.join(format!("own/{}", n * 2));
+            std::fs::write(path, Content::Random(n).bytes(9000))?;
+        }
         call("fallocate", format!("-l 300K {name}/set-aside"))?;
         call("btrfs", format!("subvolume delete {name}/before"))?;
         call("btrfs", format!("filesystem sync {name}")).map(drop)

@@ -19,7 +19,7 @@ use crate::{EXTENTS_MAX, Error, FileData, Result};
 
 /// A file that is open.
 pub(super) struct Contents<'a> {
-    pub(super) trees: &'a Trees,
+    pub(super) trees: &'a Trees<'a>,
     /// Of its subvolume.
     pub(super) root: Root,
     pub(super) number: u64,

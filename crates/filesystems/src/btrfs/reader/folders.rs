@@ -18,7 +18,7 @@ use crate::{Entry, Error, FileId, FileType, Filesystem, Metadata, Result};
 const FIRST_FOLDER_AT: usize = 168;
 
 /// The first folder of a subvolume.
-pub(super) fn root(trees: &Trees, subvolume: u64) -> Result<FileId> {
+pub(super) fn root(trees: &Trees<'_>, subvolume: u64) -> Result<FileId> {
     let from = Key::new(subvolume, kind::ROOT_ITEM, 0);
     let to = Key { offset: u64::MAX, ..from };
     let roots = (Tree::ROOT, trees.superblock.root);
@@ -43,7 +43,7 @@ pub(super) fn empty() -> Metadata {
     metadata
 }
 
-impl Btrfs {
+impl Btrfs<'_> {
     /// A record as what the kernel makes of it.
     fn entry(&self, folder: FileId, record: &Record<'_>) -> Option<Entry> {
         let Some(child) = record.subvolume() else { return record.entry(folder.space) };

@@ -39,7 +39,7 @@ use super::key::{Key, kind};
 use super::reason::BtrfsReason;
 use super::superblock::{Root, Superblock};
 use super::tree::Tree;
-use crate::reader::Volume;
+use crate::reader::VolumeOf;
 use crate::stop::Stop;
 use crate::{
     ATTRIBUTES_BYTES_MAX, Attribute, Entry, Error, FileData, FileId, FileType, Filesystem,
@@ -58,18 +58,18 @@ const FIRST: u64 = 256;
 const LAST: u64 = 256u64.wrapping_neg();
 
 /// A filesystem that is open.
-pub(crate) struct Btrfs {
-    trees: Trees,
+pub(crate) struct Btrfs<'v> {
+    trees: Trees<'v>,
     sums: SumsRoot,
     root: FileId,
     notes: Vec<ReaderNote>,
 }
 
-impl Btrfs {
+impl<'v> Btrfs<'v> {
     /// # Errors
     /// [`Error::Unsupported`] for features that are not known, [`Error::Damaged`] when there is no
     /// sound superblock, or neither chunks nor the top of the files can be read.
-    pub(crate) fn open(volume: Volume, job: Job<'_>) -> Result<Self> {
+    pub(crate) fn open(volume: VolumeOf<'v>, job: Job<'_>) -> Result<Self> {
         let (superblock, is_copy) = Superblock::read_for_files(&volume).map_err(unusable)?;
         let mut notes = Vec::new();
         if is_copy {
@@ -141,7 +141,7 @@ fn unusable(stop: Stop) -> Error {
     }
 }
 
-impl Filesystem for Btrfs {
+impl Filesystem for Btrfs<'_> {
     fn kind(&self) -> FilesystemKind {
         FilesystemKind::Btrfs
     }

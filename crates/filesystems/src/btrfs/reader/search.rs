@@ -11,7 +11,7 @@ use super::super::chunks::{Chunk, Chunks};
 use super::super::key::{Item, Key, kind};
 use super::super::superblock::{Root, Superblock};
 use super::super::tree::Tree;
-use crate::reader::Volume;
+use crate::reader::VolumeOf;
 use crate::stop::Stop;
 use crate::{Error, Result, WholeReason};
 
@@ -19,8 +19,8 @@ use crate::{Error, Result, WholeReason};
 const KEPT_BYTES: usize = 8 << 20;
 
 /// The trees of a filesystem.
-pub(super) struct Trees {
-    pub(super) volume: Volume,
+pub(super) struct Trees<'v> {
+    pub(super) volume: VolumeOf<'v>,
     pub(super) superblock: Superblock,
     pub(super) chunks: Chunks,
     kept: Mutex<Kept>,
@@ -44,9 +44,9 @@ pub(super) fn error(stop: impl Into<Stop>) -> Error {
     }
 }
 
-impl Trees {
+impl<'v> Trees<'v> {
     /// Reads the chunks. Of those that are damaged only the contents are lost.
-    pub(super) fn open(volume: Volume, superblock: Superblock, job: Job<'_>) -> Result<Self> {
+    pub(super) fn open(volume: VolumeOf<'v>, superblock: Superblock, job: Job<'_>) -> Result<Self> {
         let mut chunks = Chunks::of_any_superblock(&superblock).map_err(error)?;
         let kept = Mutex::default();
         let mut trees = Self { volume, superblock, chunks: Chunks::default(), kept };

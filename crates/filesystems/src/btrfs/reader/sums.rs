@@ -28,7 +28,7 @@ struct Sums {
     len: usize,
 }
 
-impl Trees {
+impl Trees<'_> {
     /// Fills `out` from a logical address. Sectors whose first copy is damaged are taken from the
     /// second.
     ///

@@ -16,7 +16,7 @@ const CHAINED: u64 = 0;
 /// They are neighbours.
 const IN_ONE_PIECE: u64 = 1;
 
-impl ExFat {
+impl ExFat<'_> {
     /// Tells `visit` the sets of a folder, in the order of the disk, until it breaks off. One that
     /// is damaged is left out, and is the error at the end.
     pub(super) fn scan(
@@ -113,7 +113,7 @@ impl ExFat {
     }
 
     /// Where a chain lies on the volume.
-    pub(super) fn extents<'c>(
+    pub(in crate::exfat) fn extents<'c>(
         &self,
         chain: &'c Chain,
     ) -> impl Iterator<Item = Extent> + use<'c, '_> {

@@ -24,7 +24,7 @@ use aiv_volume_io::{Job, ReadAt};
 use super::boot::Geometry;
 use crate::bytes::{le32, le64};
 use crate::clusters::{Chain, Chained, Told};
-use crate::reader::{Volume, wtf8};
+use crate::reader::{VolumeOf, wtf8};
 use crate::{
     Attribute, Entry, Error, FileData, FileId, FileType, Filesystem, FilesystemKind, Metadata,
     ReaderNote, Result,
@@ -34,8 +34,8 @@ use set::Set;
 use upcase::{UPCASE_BYTES_MAX, UpCase};
 
 /// The files of an exFAT volume.
-pub(crate) struct ExFat {
-    volume: Volume,
+pub(crate) struct ExFat<'v> {
+    volume: VolumeOf<'v>,
     geometry: Geometry,
     upcase: UpCase,
     notes: Vec<ReaderNote>,
@@ -43,8 +43,8 @@ pub(crate) struct ExFat {
 
 const ROOT: FileId = FileId { space: 0, number: 0 };
 
-impl ExFat {
-    pub(crate) fn open(volume: Volume, job: Job<'_>) -> Result<Self> {
+impl<'v> ExFat<'v> {
+    pub(crate) fn open(volume: VolumeOf<'v>, job: Job<'_>) -> Result<Self> {
         let (geometry, is_copy) = Geometry::for_files(&volume)?;
         let mut notes = Vec::new();
         if is_copy {
@@ -58,6 +58,13 @@ impl ExFat {
             filesystem.upcase = upcase;
         }
         Ok(filesystem)
+    }
+
+    /// Length of a file, and all of its clusters, those never written among them.
+    pub(in crate::exfat) fn whole(&self, file: FileId) -> Result<(u64, Chain)> {
+        let set = self.set(file)?;
+        let chain = self.chain(set.first, set.len, set.in_one_piece)?;
+        Ok((set.len, chain))
     }
 
     /// The table the root folder names, if it can be believed.
@@ -92,7 +99,7 @@ impl ExFat {
     }
 }
 
-impl Filesystem for ExFat {
+impl Filesystem for ExFat<'_> {
     fn kind(&self) -> FilesystemKind {
         FilesystemKind::ExFat
     }

@@ -10,7 +10,7 @@ use super::super::superblock::{SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE};
 use super::walk::Names;
 use super::{Filesystem, NoFiles};
 use crate::Error;
-use crate::files::{FileExtents, KeptReason, MatchingFiles, PIECES_MAX};
+use crate::files::{FileExtents, KeptReason, MatchingFiles, PIECES_MAX, is_swap_signature};
 
 /// A candidate, and what was found against it.
 struct Owner {
@@ -337,11 +337,8 @@ fn swap_header(
     let offset = last.physical * block_size + SIGNATURE_AT % block_size;
     let failed = Error::io("read the first page of a file", offset);
     filesystem.blocks.volume().read_exact_at(&mut signature, offset).map_err(failed)?;
-    let is_swap = [&b"SWAPSPACE2"[..], b"SWAP-SPACE", b"S1SUSPEND", b"S2SUSPEND", b"ULSUSPEND"]
-        .iter()
-        .any(|known| signature.starts_with(known));
     let bytes = page.map(|block| Extent::new(block.physical * block_size, block_size));
-    Ok(if is_swap { bytes.collect() } else { ExtentSet::new() })
+    Ok(if is_swap_signature(&signature) { bytes.collect() } else { ExtentSet::new() })
 }
 
 fn in_bytes(claim: &Claim, block_size: u32) -> Extent {

@@ -18,7 +18,7 @@ pub(super) struct Found {
     pub(super) file_type: FileType,
 }
 
-impl Fat {
+impl Fat<'_> {
     /// Tells `visit` what is in a folder, in the order of the disk, until it breaks off.
     pub(super) fn scan(
         &self,

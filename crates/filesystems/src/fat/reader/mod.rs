@@ -25,7 +25,7 @@ use aiv_volume_io::{Extent, Job, ReadAt};
 use super::boot::{BOOT_SECTOR_SIZE, Geometry, Purpose};
 use super::reason::FatReason;
 use crate::clusters::{Chain, Chained, Told};
-use crate::reader::Volume;
+use crate::reader::VolumeOf;
 use crate::{
     Attribute, Entry, Error, FileData, FileId, FileType, Filesystem, FilesystemKind, Metadata,
     ReaderNote, Result,
@@ -39,8 +39,8 @@ use tables::Tables;
 const FOLDER_BYTES_MAX: u32 = 64 << 20;
 
 /// The files of a FAT volume.
-pub(crate) struct Fat {
-    volume: Volume,
+pub(crate) struct Fat<'v> {
+    volume: VolumeOf<'v>,
     kind: FilesystemKind,
     geometry: Geometry,
     tables: Tables,
@@ -49,8 +49,8 @@ pub(crate) struct Fat {
 
 const ROOT: FileId = FileId { space: 0, number: 0 };
 
-impl Fat {
-    pub(crate) fn open(volume: Volume, kind: FilesystemKind) -> Result<Self> {
+impl<'v> Fat<'v> {
+    pub(crate) fn open(volume: VolumeOf<'v>, kind: FilesystemKind) -> Result<Self> {
         let mut boot = [0; BOOT_SECTOR_SIZE];
         if volume.len() < BOOT_SECTOR_SIZE as u64 {
             return Err(Error::damaged("there is no boot sector", Some(0)));
@@ -92,8 +92,27 @@ impl Fat {
         self.tables.chain(&self.volume, &self.geometry, first, max)
     }
 
+    /// The record of a file or folder other than the root leads to this cluster.
+    pub(in crate::fat) fn first_cluster(&self, file: FileId) -> Result<u32> {
+        Ok(record::first_cluster(&self.record(file)?, &self.geometry))
+    }
+
+    /// Length of a file, and all of its clusters, those behind its end among them.
+    pub(in crate::fat) fn whole(&self, file: FileId) -> Result<(u32, Chain)> {
+        let record = self.record(file)?;
+        let first = record::first_cluster(&record, &self.geometry);
+        let chain = match first {
+            0 => Chain { runs: Vec::new(), fault: None },
+            _ => self.chain(first, u32::MAX)?,
+        };
+        Ok((record::len(&record), chain))
+    }
+
     /// Where a chain lies on the volume.
-    fn extents<'c>(&self, chain: &'c Chain) -> impl Iterator<Item = Extent> + use<'c, '_> {
+    pub(in crate::fat) fn extents<'c>(
+        &self,
+        chain: &'c Chain,
+    ) -> impl Iterator<Item = Extent> + use<'c, '_> {
         let cluster_size = u64::from(self.geometry.cluster_size);
         chain.runs.iter().map(move |run| {
             Extent::new(self.geometry.offset_of(run.first), u64::from(run.count) * cluster_size)
@@ -101,7 +120,7 @@ impl Fat {
     }
 }
 
-impl Filesystem for Fat {
+impl Filesystem for Fat<'_> {
     fn kind(&self) -> FilesystemKind {
         self.kind
     }

@@ -5,7 +5,7 @@ use aiv_volume_io::Extent;
 use super::super::boot::{FIRST_CLUSTER, Geometry, Width};
 use super::super::table::Marks;
 use crate::clusters::{Chain, Step, Window, follow};
-use crate::reader::Volume;
+use crate::reader::VolumeOf;
 use crate::{ReaderNote, Result};
 
 /// The tables of a volume, the better one first.
@@ -20,7 +20,7 @@ pub(super) struct Tables {
 impl Tables {
     /// Chooses among the tables: one that begins as every table does, where only the second does.
     pub(super) fn open(
-        volume: &Volume,
+        volume: &VolumeOf<'_>,
         geometry: &Geometry,
         notes: &mut Vec<ReaderNote>,
     ) -> Result<Self> {
@@ -52,7 +52,7 @@ impl Tables {
     /// The chain from a cluster on, `max` clusters of it at most.
     pub(super) fn chain(
         &self,
-        volume: &Volume,
+        volume: &VolumeOf<'_>,
         geometry: &Geometry,
         first: u32,
         max: u32,
@@ -83,7 +83,12 @@ pub(super) fn has(geometry: &Geometry, cluster: u32) -> bool {
     cluster >= FIRST_CLUSTER && cluster - FIRST_CLUSTER < geometry.clusters
 }
 
-fn step(window: &mut Window, volume: &Volume, geometry: &Geometry, cluster: u32) -> Result<Step> {
+fn step(
+    window: &mut Window,
+    volume: &VolumeOf<'_>,
+    geometry: &Geometry,
+    cluster: u32,
+) -> Result<Step> {
     let marks = Marks::of(geometry.width);
     let value = entry(window, volume, geometry, cluster)? & marks.mask;
     Ok(match value {
@@ -93,7 +98,12 @@ fn step(window: &mut Window, volume: &Volume, geometry: &Geometry, cluster: u32)
     })
 }
 
-fn entry(window: &mut Window, volume: &Volume, geometry: &Geometry, cluster: u32) -> Result<u32> {
+fn entry(
+    window: &mut Window,
+    volume: &VolumeOf<'_>,
+    geometry: &Geometry,
+    cluster: u32,
+) -> Result<u32> {
     let index = u64::from(cluster);
     match geometry.width {
         Width::Fat12 => {

@@ -28,7 +28,7 @@ const FLAG_INCOMPLETE: u8 = 1 << 7;
 const FLAGS_KNOWN: u8 = FLAG_LOCAL | FLAG_ROOT | FLAG_SECURE | FLAG_PARENT | FLAG_INCOMPLETE;
 
 /// The attributes of a file, by the names Linux gives them.
-pub(super) fn read(layout: &Layout, inode: &Inode) -> Result<Vec<Attribute>> {
+pub(super) fn read(layout: &Layout<'_>, inode: &Inode) -> Result<Vec<Attribute>> {
     let mut found = Found { inode, attributes: Vec::new(), bytes: 0 };
     match inode.fork(Which::Attributes)? {
         None | Some(Place::Extents { extents: 0, .. }) => {}
@@ -102,7 +102,7 @@ impl Found<'_> {
 
     /// Attributes in blocks: the first one is a leaf, or the root of a tree over leaves, which
     /// are chained in its order.
-    fn take_leaves(&mut self, layout: &Layout, fork: &Fork) -> Result<()> {
+    fn take_leaves(&mut self, layout: &Layout<'_>, fork: &Fork) -> Result<()> {
         let mut next = 0;
         for _ in 0..=LEVELS_MAX {
             let block = self.block(layout, fork, next)?;
@@ -121,7 +121,7 @@ impl Found<'_> {
         Err(self.damaged("go in circles"))
     }
 
-    fn block(&self, layout: &Layout, fork: &Fork, logical: u64) -> Result<Vec<u8>> {
+    fn block(&self, layout: &Layout<'_>, fork: &Fork, logical: u64) -> Result<Vec<u8>> {
         let mut block = vec![0; layout.shape.geometry.block_size as usize];
         let offset = fork.read_at(layout, logical, &mut block)?;
         let name = "a block of attributes";
@@ -129,7 +129,7 @@ impl Found<'_> {
         Ok(block)
     }
 
-    fn take_leaf(&mut self, layout: &Layout, fork: &Fork, block: &[u8]) -> Result<()> {
+    fn take_leaf(&mut self, layout: &Layout<'_>, fork: &Fork, block: &[u8]) -> Result<()> {
         let entries = entries_of(layout, block, &[LEAF]);
         let (count, _) = entries.ok_or_else(|| self.damaged("have a block of another kind"))?;
         let start = if layout.shape.self_describing { 80 } else { 32 };
@@ -160,7 +160,7 @@ impl Found<'_> {
     /// A value in blocks of its own, each with a header in version 5.
     fn remote_value(
         &self,
-        layout: &Layout,
+        layout: &Layout<'_>,
         fork: &Fork,
         first: u32,
         len: usize,

@@ -13,7 +13,7 @@ use crate::{Error, Result};
 
 /// A folder whose inode was read.
 pub(super) struct Folder<'a> {
-    pub(super) layout: &'a Layout,
+    pub(super) layout: &'a Layout<'a>,
     pub(super) inode: Inode,
 }
 
@@ -37,7 +37,7 @@ impl Telling<'_> {
 }
 
 impl<'a> Folder<'a> {
-    pub(super) fn read(layout: &'a Layout, number: u64) -> Result<Self> {
+    pub(super) fn read(layout: &'a Layout<'a>, number: u64) -> Result<Self> {
         let inode = Inode::read(layout, number)?;
         if !inode.is_folder() {
             return Err(Error::WrongType { wanted: "folder" });

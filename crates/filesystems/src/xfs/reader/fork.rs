@@ -60,12 +60,14 @@ pub(super) struct Fork {
     pub(super) owner: u64,
     /// Ascending and disjoint, inside groups.
     pub(super) runs: Vec<Run>,
+    /// Byte offsets of the blocks of their tree, where they have one.
+    pub(super) tree_blocks: Vec<u64>,
 }
 
 impl Fork {
     /// Reads the extents of a fork that has any.
-    pub(super) fn read(layout: &Layout, place: Place<'_>, owner: u64) -> Result<Self> {
-        let mut fork = Self { owner, runs: Vec::new() };
+    pub(super) fn read(layout: &Layout<'_>, place: Place<'_>, owner: u64) -> Result<Self> {
+        let mut fork = Self { owner, runs: Vec::new(), tree_blocks: Vec::new() };
         let (Place::Extents { extents, .. } | Place::Tree { extents, .. }) = place else {
             return Err(fork.damaged("has no extents", None));
         };
@@ -91,7 +93,7 @@ impl Fork {
 
     /// Reads the extents of a folder or of attributes, whose blocks are written and have one place
     /// each.
-    pub(super) fn read_records(layout: &Layout, place: Place<'_>, owner: u64) -> Result<Self> {
+    pub(super) fn read_records(layout: &Layout<'_>, place: Place<'_>, owner: u64) -> Result<Self> {
         let fork = Self::read(layout, place, owner)?;
         let mut places: Vec<(u64, u64)> = fork
             .runs
@@ -109,7 +111,7 @@ impl Fork {
         Error::damaged(format!("a fork of inode {} {what}", self.owner), offset)
     }
 
-    fn read_tree(&mut self, layout: &Layout, root: &[u8], extents: usize) -> Result<()> {
+    fn read_tree(&mut self, layout: &Layout<'_>, root: &[u8], extents: usize) -> Result<()> {
         let level = root.get(..ROOT_HEADER).map_or(0, |root| be16(root, 0));
         if !(1..=LEVELS_MAX).contains(&level) {
             return Err(self.damaged("has a tree of an unknown depth", None));
@@ -122,6 +124,7 @@ impl Fork {
             };
             let at = layout.read(&mut block, offset, "read extent tree")?;
             let header = self.check_block(layout, &block, at, level)?;
+            self.tree_blocks.push(offset);
             if level > 0 {
                 todo.extend(self.children(&block, header, level, Some(offset))?);
             } else {
@@ -137,7 +140,7 @@ impl Fork {
     }
 
     /// Checks a block of the tree; where its records begin.
-    fn check_block(&self, layout: &Layout, block: &[u8], at: At, level: u16) -> Result<usize> {
+    fn check_block(&self, layout: &Layout<'_>, block: &[u8], at: At, level: u16) -> Result<usize> {
         let (magic, header) =
             if layout.shape.self_describing { (b"BMA3", 72) } else { (b"BMAP", 24) };
         if block[..4] != *magic || be16(block, 4) != level {
@@ -169,7 +172,7 @@ impl Fork {
     /// Adds extents, of which there are at most so many in all.
     fn take(
         &mut self,
-        layout: &Layout,
+        layout: &Layout<'_>,
         records: &[u8],
         extents: usize,
         offset: Option<u64>,
@@ -199,7 +202,7 @@ impl Fork {
 
     /// Fills `out` from a block of the fork on, all of which has to be there, and returns where
     /// that was.
-    pub(super) fn read_at(&self, layout: &Layout, logical: u64, out: &mut [u8]) -> Result<At> {
+    pub(super) fn read_at(&self, layout: &Layout<'_>, logical: u64, out: &mut [u8]) -> Result<At> {
         let mut all: Option<At> = None;
         let (mut done, mut at) = (0, logical);
         while done < out.len() {

@@ -40,7 +40,7 @@ pub(super) fn lower(byte: u8) -> u8 {
 
 /// Number of entries in a block of an index, and where they begin.
 pub(super) fn entries_of(
-    layout: &Layout,
+    layout: &Layout<'_>,
     block: &[u8],
     magics: &[[u16; 2]],
 ) -> Option<(usize, usize)> {
@@ -66,7 +66,7 @@ pub(super) struct Search<'a> {
 }
 
 impl Search<'_> {
-    fn layout(&self) -> &Layout {
+    fn layout(&self) -> &Layout<'_> {
         self.folder.layout
     }
 
@@ -167,7 +167,7 @@ impl Search<'_> {
 }
 
 /// Whether a name is the wanted one, by the rules of the filesystem.
-pub(super) fn is_same(layout: &Layout, wanted: &[u8], name: &[u8]) -> bool {
+pub(super) fn is_same(layout: &Layout<'_>, wanted: &[u8], name: &[u8]) -> bool {
     let is_alike = || name.iter().map(|&byte| lower(byte)).eq(wanted.iter().map(|&b| lower(b)));
     wanted == name || layout.shape.ignores_case && is_alike()
 }

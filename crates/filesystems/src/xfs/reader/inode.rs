@@ -44,7 +44,7 @@ pub(super) struct Inode {
 }
 
 impl Inode {
-    pub(super) fn read(layout: &Layout, number: u64) -> Result<Self> {
+    pub(super) fn read(layout: &Layout<'_>, number: u64) -> Result<Self> {
         let offset = layout.inode_offset(number).ok_or_else(|| {
             Error::damaged(format!("there can be no inode of the number {number}"), None)
         })?;
@@ -55,7 +55,7 @@ impl Inode {
         Ok(inode)
     }
 
-    fn check(&self, layout: &Layout, at: At) -> Result<()> {
+    fn check(&self, layout: &Layout<'_>, at: At) -> Result<()> {
         let shape = &layout.shape;
         let bytes = &self.bytes;
         if bytes[..2] != *b"IN" {
@@ -174,7 +174,7 @@ impl Inode {
         }
     }
 
-    pub(super) fn metadata(&self, layout: &Layout) -> Result<Metadata> {
+    pub(super) fn metadata(&self, layout: &Layout<'_>) -> Result<Metadata> {
         let bytes = &self.bytes;
         let marks = be16(bytes, 90);
         let is_folder = self.is_folder();

@@ -8,7 +8,7 @@ use super::super::checksum;
 use super::super::superblock::Geometry;
 use super::replay::Overlay;
 use crate::bytes::{array, be64};
-use crate::reader::Volume;
+use crate::reader::VolumeOf;
 use crate::{Error, Result};
 
 /// `XFS_DIR2_LEAF_OFFSET`: from here on a folder keeps its index.
@@ -64,14 +64,14 @@ pub(super) struct At {
 }
 
 /// A volume and what is known of it.
-pub(super) struct Layout {
-    pub(super) volume: Volume,
+pub(super) struct Layout<'v> {
+    pub(super) volume: VolumeOf<'v>,
     pub(super) shape: Shape,
     /// What of the volume comes from the log.
     pub(super) overlay: Option<Arc<Overlay>>,
 }
 
-impl Layout {
+impl Layout<'_> {
     pub(super) fn block_size(&self) -> u64 {
         self.shape.geometry.block_size.into()
     }

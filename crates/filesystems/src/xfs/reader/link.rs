@@ -13,7 +13,7 @@ use crate::{Error, Result};
 const LEN_MAX: usize = 1024;
 const HEADER: usize = 56;
 
-pub(super) fn read(layout: &Layout, inode: &Inode) -> Result<Vec<u8>> {
+pub(super) fn read(layout: &Layout<'_>, inode: &Inode) -> Result<Vec<u8>> {
     if inode.file_type() != FileType::Link {
         return Err(Error::WrongType { wanted: "symbolic link" });
     }

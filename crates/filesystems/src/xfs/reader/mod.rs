@@ -31,6 +31,7 @@ mod inode_item;
 mod layout;
 mod link;
 mod names;
+mod owned;
 mod replay;
 mod superblock;
 
@@ -40,7 +41,7 @@ use aiv_volume_io::Job;
 
 use crate::reader::{
     Attribute, Entry, FileData, FileId, FileType, Filesystem, Metadata, Piece, Pieces, ReaderNote,
-    Volume,
+    VolumeOf,
 };
 use crate::{Error, FilesystemKind, Result};
 use folder::Folder;
@@ -48,19 +49,20 @@ use fork::{Fork, Place};
 use index::Search;
 use inode::{Inode, Which};
 use layout::Layout;
+pub(crate) use owned::find as find_files;
 
 /// Opens the filesystem on a volume.
-pub(crate) fn open(volume: Volume, job: Job<'_>) -> Result<Box<dyn Filesystem>> {
+pub(crate) fn open<'v>(volume: VolumeOf<'v>, job: Job<'_>) -> Result<Box<dyn Filesystem + 'v>> {
     let (layout, notes) = superblock::read(volume, job)?;
     Ok(Box::new(Xfs { layout, notes }))
 }
 
-struct Xfs {
-    layout: Layout,
+struct Xfs<'v> {
+    layout: Layout<'v>,
     notes: Vec<ReaderNote>,
 }
 
-impl Xfs {
+impl Xfs<'_> {
     fn inode(&self, id: FileId) -> Result<Inode> {
         if id.space != 0 {
             return Err(Error::damaged("there can be no such file", None));
@@ -76,7 +78,7 @@ impl Xfs {
     }
 }
 
-impl Filesystem for Xfs {
+impl Filesystem for Xfs<'_> {
     fn kind(&self) -> FilesystemKind {
         FilesystemKind::Xfs
     }

@@ -50,7 +50,7 @@ pub(super) struct ShortNames<'a> {
 
 impl<'a> ShortNames<'a> {
     /// `None` when there is not even a beginning.
-    pub(super) fn new(layout: &Layout, fork: &'a [u8], len: u64) -> Option<Self> {
+    pub(super) fn new(layout: &Layout<'_>, fork: &'a [u8], len: u64) -> Option<Self> {
         let fork = fork.get(..usize::try_from(len).ok()?)?;
         let (&[count, long], _) = fork.split_first_chunk()?;
         let number_len = if long > 0 { 8 } else { 4 };
@@ -96,7 +96,7 @@ pub(super) struct NameBlock<'a> {
 
 impl<'a> NameBlock<'a> {
     /// Checks a block of `folder` that was read at a place.
-    pub(super) fn new(layout: &Layout, folder: u64, bytes: &'a [u8], at: At) -> Result<Self> {
+    pub(super) fn new(layout: &Layout<'_>, folder: u64, bytes: &'a [u8], at: At) -> Result<Self> {
         let offset = at.offset;
         let (is_single, start) = match &bytes[..4] {
             b"XD2D" => (false, 16),

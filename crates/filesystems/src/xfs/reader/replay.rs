@@ -26,7 +26,7 @@ use super::inode_item::{self, Logged};
 use super::layout::{Layout, Shape};
 use super::superblock::{self, Source};
 use crate::bytes::{array, be16, be32, be64, le16, le32, le64};
-use crate::reader::Volume;
+use crate::reader::VolumeOf;
 use crate::stop::Stop;
 use crate::{Error, Result};
 
@@ -83,12 +83,12 @@ impl Overlay {
 }
 
 /// A volume under its overlay.
-struct Overlaid {
-    below: Volume,
+struct Overlaid<'v> {
+    below: VolumeOf<'v>,
     overlay: Arc<Overlay>,
 }
 
-impl ReadAt for Overlaid {
+impl ReadAt for Overlaid<'_> {
     fn len(&self) -> u64 {
         self.below.len()
     }
@@ -101,15 +101,16 @@ impl ReadAt for Overlaid {
 }
 
 /// The same filesystem after its log is replayed.
-pub(super) fn laid_over(layout: Layout, overlay: Overlay) -> Layout {
+pub(super) fn laid_over(layout: Layout<'_>, overlay: Overlay) -> Layout<'_> {
     let overlay = Arc::new(overlay);
-    let volume = Volume::new(Arc::new(Overlaid { below: layout.volume, overlay: overlay.clone() }));
+    let volume =
+        VolumeOf::new(Arc::new(Overlaid { below: layout.volume, overlay: overlay.clone() }));
     Layout { volume, shape: layout.shape, overlay: Some(overlay) }
 }
 
 /// Reads what waits in the log; `sector` is the superblock, `geometry` has the log's place.
 pub(super) fn overlay(
-    layout: &Layout,
+    layout: &Layout<'_>,
     geometry: &Geometry,
     sector: &[u8],
     job: Job<'_>,
@@ -155,7 +156,7 @@ fn error_of(stop: Stop) -> Error {
 }
 
 struct Replay<'a> {
-    volume: &'a Volume,
+    volume: &'a VolumeOf<'a>,
     shape: &'a Shape,
     overlay: Overlay,
     /// Buffers by place and length, and how often they are given up from here on.

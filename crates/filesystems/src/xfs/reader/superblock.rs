@@ -19,7 +19,7 @@ use super::super::superblock::{CRC_AT, MAGIC, SECTOR_SIZE_MAX, log_place, root_i
 use super::layout::{Layout, Shape};
 use super::replay::{self, Overlay};
 use crate::bytes::{array, be16, be32, be64};
-use crate::reader::{ReaderNote, Volume};
+use crate::reader::{ReaderNote, VolumeOf};
 use crate::stop::Stop;
 use crate::{Error, Result};
 
@@ -36,7 +36,10 @@ const BLOCK_SIZES_GUESSED: [u64; 5] = [4096, 1024, 2048, 512, 65_536];
 const COPIES_MAX: u32 = 64;
 
 /// The filesystem on a volume, and what is to be said of its state.
-pub(super) fn read(volume: Volume, job: Job<'_>) -> Result<(Layout, Vec<ReaderNote>)> {
+pub(super) fn read<'v>(
+    volume: VolumeOf<'v>,
+    job: Job<'_>,
+) -> Result<(Layout<'v>, Vec<ReaderNote>)> {
     let first = sector(&volume, 0);
     let found = first.and_then(|sector| Ok((shape(&sector, Source::First)?, sector)));
     let mut notes = Vec::new();
@@ -89,7 +92,7 @@ enum LogState {
 }
 
 /// What waits in the log.
-fn log_state(layout: &Layout, sector: &[u8], job: Job<'_>) -> Result<LogState> {
+fn log_state(layout: &Layout<'_>, sector: &[u8], job: Job<'_>) -> Result<LogState> {
     let mut geometry = layout.shape.geometry.clone();
     geometry.log = match log_place(sector, &geometry) {
         Ok(place) => place,
@@ -113,7 +116,7 @@ fn log_state(layout: &Layout, sector: &[u8], job: Job<'_>) -> Result<LogState> {
 }
 
 /// The sector of a superblock.
-fn sector(volume: &Volume, offset: u64) -> Result<Vec<u8>> {
+fn sector(volume: &VolumeOf<'_>, offset: u64) -> Result<Vec<u8>> {
     let damaged = |what: String| Error::damaged(format!("superblock: {what}"), Some(offset));
     let mut sector = vec![0; 512];
     let read = |out: &mut [u8]| {
@@ -191,7 +194,7 @@ pub(super) fn shape(sector: &[u8], source: Source) -> Result<Shape> {
 }
 
 /// The filesystem by the first copy of the superblock that leads to a root folder.
-fn from_copy(mut volume: Volume, job: Job<'_>) -> Result<Option<(Layout, Vec<u8>)>> {
+fn from_copy<'v>(mut volume: VolumeOf<'v>, job: Job<'_>) -> Result<Option<(Layout<'v>, Vec<u8>)>> {
     for start in group_starts(&volume) {
         job.check()?;
         let Ok(found) = sector(&volume, start) else { continue };
@@ -220,7 +223,7 @@ fn from_copy(mut volume: Volume, job: Job<'_>) -> Result<Option<(Layout, Vec<u8>
 }
 
 /// Where a second group may begin: by the damaged superblock, else by what mkfs likes.
-fn group_starts(volume: &Volume) -> Vec<u64> {
+fn group_starts(volume: &VolumeOf<'_>) -> Vec<u64> {
     let mut starts = Vec::new();
     let mut first = [0; 512];
     if volume.len() >= 512 && volume.read_exact_at(&mut first, 0).is_ok() {
