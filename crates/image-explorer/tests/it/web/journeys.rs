@@ -230,7 +230,8 @@ fn a_folder_of_many_files_is_scrolled_at_once_and_takes_little_memory() {
         browser.press(keys);
         browser.find(".row .main", wanted);
         let took = began.elapsed();
-        assert!(took < PATIENCE * keys.chars().count() as u32, "{wanted}: {took:?}");
+        let keys = u32::try_from(keys.chars().count()).unwrap();
+        assert!(took < PATIENCE * keys, "{wanted}: {took:?}");
         let rows = browser.run("return document.querySelectorAll('#list .body .row').length");
         assert!(rows.as_u64() < Some(100), "{rows} rows are in the page");
         let selected = browser.run(
