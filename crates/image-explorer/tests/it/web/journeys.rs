@@ -9,6 +9,7 @@ use crate::made::{HELLO, Made, run};
 
 use super::browser::{BACKSPACE, Browser, DOWN, END, ENTER, ESCAPE, HOME};
 use super::disk::Disk;
+use super::looks::look;
 use super::served::Served;
 
 /// Files that are, with `lost+found`, as many as are held.
@@ -201,6 +202,7 @@ fn a_passphrase_is_typed_into_the_page_and_stays_nowhere_in_it() {
         "document.querySelector('#secret-said.bad') && document.activeElement.id === 'secret'",
     );
     assert_eq!(browser.run("return document.getElementById('secret').value"), "");
+    look(&browser, "passphrase");
     browser.press(&format!("{RIGHT}{ENTER}"));
     browser.shows("Disk");
     browser.press(ENTER);
@@ -274,9 +276,8 @@ fn a_folder_of_many_files_is_scrolled_at_once_and_takes_little_memory() {
     browser.press(&format!("99998{ENTER}"));
     browser.shows("Files found: 99998");
     browser.find(".row .open", "file-099998.txt");
-    let status = fs::read_to_string(format!("/proc/{}/status", served.id())).unwrap();
-    let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    let kib: u64 = most.trim().trim_end_matches(" kB").parse().unwrap();
+    let kib = served.memory_kib();
     assert!(kib < 128 << 10, "{kib} KiB at most");
+    println!("{kib} KiB of memory at most");
     assert_eq!(browser.complaints(), [""; 0]);
 }

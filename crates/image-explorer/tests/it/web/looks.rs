@@ -17,7 +17,7 @@ const LOOKS: [(&str, u32, u32, &str); 4] = [
 ];
 
 /// Looks at a screen in every way, and at whether it fits.
-fn look(browser: &Browser, name: &str) {
+pub(crate) fn look(browser: &Browser, name: &str) {
     for (look, width, height, scheme) in LOOKS {
         browser.size(width, height, scheme);
         browser.until("!document.querySelector('#list .waits')");
@@ -86,6 +86,13 @@ fn every_screen_fits_a_phone_and_a_desk_in_light_and_dark() {
     browser.press("/");
     browser.find("dialog label", "names");
     look(&browser, "prompt");
+    browser.press(&format!("[{ENTER}"));
+    browser.find("dialog h2", "That did not work");
+    look(&browser, "problem");
+    browser.press(ESCAPE);
+    browser.until("!document.getElementById('dialog').open");
+    browser.press("/");
+    browser.until("document.activeElement.id === 'line'");
     browser.press(&format!("hello{ENTER}"));
     browser.shows("Files found");
     look(&browser, "found");

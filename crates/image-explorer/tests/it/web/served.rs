@@ -1,5 +1,6 @@
 //! `aiv-explorer --web`, and a visitor who has its address.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -62,6 +63,13 @@ impl Served {
     /// Waits until it ends by itself.
     pub(crate) fn ends(&mut self) -> i32 {
         self.child.wait().unwrap().code().expect("it ended by itself")
+    }
+
+    /// The most memory it has had.
+    pub(crate) fn memory_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        most.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     pub(crate) fn id(&self) -> u32 {
