@@ -355,7 +355,6 @@ fn why_closed(kind: FilesystemKind) -> Option<&'static str> {
         | FilesystemKind::ReFs
         | FilesystemKind::HfsPlus
         | FilesystemKind::F2fs
-        | FilesystemKind::Squashfs
         | FilesystemKind::Erofs => "files of this filesystem are not read",
         FilesystemKind::Bcache => "it belongs to a bcache device, which is not read",
         FilesystemKind::DmIntegrity => "its bytes lie between checksums and are not read",

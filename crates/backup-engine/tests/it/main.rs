@@ -24,6 +24,7 @@ mod resumed;
 mod resumed_crashes;
 mod resumed_forged;
 mod resumed_not;
+mod resumed_sealed;
 mod round_trip;
 mod sealed;
 mod splits;

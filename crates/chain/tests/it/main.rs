@@ -17,6 +17,7 @@ mod merge_faults;
 mod merge_planted;
 mod repairs;
 mod salvage;
+mod salvage_sealed;
 mod scan;
 mod sealed;
 mod sealed_merges;

@@ -131,6 +131,7 @@ impl Made {
             mode: None,
             padding: false,
             opened: Vec::new(),
+            begun: Vec::new(),
             new: NewKey::Credential(Credential::Passphrase(Passphrase::new(text).unwrap())),
             recovery_code: None,
         });

@@ -64,6 +64,7 @@ mod ntfs_wof;
 mod reader_cost;
 mod reader_tools;
 mod recognition;
+mod squashfs_reader;
 mod swap;
 mod tools;
 mod xfs_files;

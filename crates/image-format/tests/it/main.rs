@@ -41,6 +41,7 @@ mod rules;
 mod salvage;
 mod salvage_hostile;
 mod salvage_identity;
+mod salvage_sealed;
 mod sealed;
 mod sealed_damage;
 mod sealed_parents;

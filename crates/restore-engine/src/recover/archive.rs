@@ -136,7 +136,7 @@ impl RecoverPlan {
         // Whoever unpacks gives folders their times when they come, and what comes into one later
         // changes those again. Links in turn must follow their folder: GNU tar makes those that
         // lead up or to the root at the very end, and remembers folders only for what follows.
-        let is_read = |item: &Item| item.file_type == FileType::File && item.same_as.is_none();
+        let is_read = |item: &Item| item.file_type == FileType::File && item.same_as().is_none();
         let is_late = |item: &Item| matches!(item.file_type, FileType::Folder | FileType::Link);
         for late in [false, true] {
             let now = |item: &Item| !is_read(item) && is_late(item) == late;
@@ -164,6 +164,11 @@ struct Packing<'a> {
 impl Packing<'_> {
     fn item(&mut self, at: usize) -> Result<()> {
         let item = &self.plan.items[at];
+        if item.file_type == FileType::Socket {
+            // No archive holds one, and nobody misses it.
+            self.report.not_kept(NotKept::Socket);
+            return Ok(());
+        }
         let filesystem = self.plan.filesystem(item);
         let known = match filesystem.metadata(item.id) {
             Ok(known) => known,
@@ -195,7 +200,7 @@ impl Packing<'_> {
             self.missing.insert(at);
             return Ok(());
         }
-        match (item.file_type, item.same_as) {
+        match (item.file_type, item.same_as()) {
             (FileType::Folder, _) => {
                 self.archive.folder(&entry)?;
                 self.report.folders += 1;

@@ -6,13 +6,14 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use aiv_browse::{Attribute, FileData, Metadata};
+use aiv_browse::{Attribute, FileData, Metadata, Timestamp};
 use aiv_volume_io::{Extent, ExtentSet, ReadAt, Step};
 use rustix::fs::{
     AtFlags, FileType as MadeType, Mode, OFlags, Stat, openat, renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
 
+use super::before::{SameName, taken};
 use super::copy::{STRIDE, copy, ranges};
 use super::folder::{Existing, Sink};
 use super::items::Item;
@@ -66,6 +67,9 @@ impl Sink<'_> {
                 return Ok(());
             }
         };
+        if let Err(error) = self.check_name(at, item) {
+            return self.not_made(Some(at), &item.path, "naming", error).map(|_| ());
+        }
         match self.write_file(Some(at), item, &item.path, &metadata, &*data)? {
             Made::New => self.streams(item),
             Made::Skipped | Made::No => Ok(()),
@@ -126,7 +130,11 @@ impl Sink<'_> {
         };
         let is_whole = lost.is_empty();
         let last = if is_whole { name.to_vec() } else { damaged_name(name) };
-        if let Err(error) = self.name(&*parent, &part, &last) {
+        let named = match is_whole || !self.is_of_another(&path[..path.len() - name.len()], &last) {
+            true => self.name(&*parent, &part, &last),
+            false => Err(io::Error::other(SameName)),
+        };
+        if let Err(error) = named {
             let _ = remove();
             let found = statat(&*parent, &*last, AtFlags::SYMLINK_NOFOLLOW);
             let is_there = !is_whole
@@ -172,7 +180,9 @@ impl Sink<'_> {
                     Err(error) => Err(error.into()),
                 }
             }
-            _ => give_name(folder, part.as_bytes(), name),
+            existing => {
+                give_name(folder, part.as_bytes(), name).map_err(|error| taken(existing, error))
+            }
         }
     }
 
@@ -305,8 +315,17 @@ impl Sink<'_> {
 
 fn is_same(found: &Stat, metadata: &Metadata, len: u64) -> bool {
     let is_file = MadeType::from_raw_mode(found.st_mode) == MadeType::RegularFile;
-    let time = metadata.modified.map(|time| (time.seconds, u64::from(time.nanoseconds)));
     is_file
         && u64::try_from(found.st_size).ok() == Some(len)
-        && time.is_none_or(|time| time == (found.st_mtime, found.st_mtime_nsec))
+        && metadata.modified.is_none_or(|time| is_time(found, time))
+}
+
+/// Whether a file has a time, as far as its filesystem keeps it: steps are of 100 nanoseconds
+/// (NTFS) to two seconds (FAT).
+fn is_time(found: &Stat, time: Timestamp) -> bool {
+    let all = |seconds: i64, nanoseconds: i128| i128::from(seconds) * 1_000_000_000 + nanoseconds;
+    let wanted = all(time.seconds, time.nanoseconds.into());
+    let is = all(found.st_mtime, found.st_mtime_nsec.into());
+    let is_coarse = is % 100 == 0;
+    is == wanted || is_coarse && (is - wanted).abs() < 2_000_000_000
 }

@@ -13,6 +13,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::before::{Before, SameFolder};
 use super::beneath::Beneath;
 use super::file::damaged_name;
 use super::items::{Item, RecoverPlan};
@@ -54,6 +55,7 @@ pub(super) struct Sink<'a> {
     pub(super) options: RecoverOptions,
     pub(super) job: Job<'a>,
     pub(super) report: RecoverReport,
+    pub(super) before: Before,
     /// Names files got instead of the ones of their items; none when there is no file or folder.
     pub(super) renamed: HashMap<usize, Option<Vec<u8>>>,
     /// Files written, with the hash of what was, in the order of writing.
@@ -92,6 +94,7 @@ impl RecoverPlan {
             options,
             job,
             report: self.troubles.clone(),
+            before: Before::default(),
             renamed: HashMap::new(),
             written: Vec::new(),
             buffer: Vec::new(),
@@ -104,6 +107,7 @@ impl RecoverPlan {
             }
             return Err(refused);
         }
+        sink.look_before()?;
         job.progress.begin(Step::RecoverFiles, self.bytes());
         sink.folders()?;
         for at in self.in_image_order() {
@@ -181,7 +185,7 @@ impl Sink<'_> {
         let is_folder = |(_, item): &(usize, &Item)| item.file_type == FileType::Folder;
         for (at, item) in plan.items.iter().enumerate().filter(is_folder) {
             self.job.check()?;
-            if let Err(error) = self.make_folder(&item.path) {
+            if let Err(error) = self.make_folder(at, &item.path) {
                 self.renamed.insert(at, None);
                 self.unless_lost(&item.path, "creating folder", error)?;
             } else {
@@ -191,13 +195,14 @@ impl Sink<'_> {
         Ok(())
     }
 
-    fn make_folder(&mut self, path: &[u8]) -> io::Result<()> {
+    fn make_folder(&mut self, at: usize, path: &[u8]) -> io::Result<()> {
         let (parent, name) = self.beneath.parent(path)?;
         match mkdirat(&*parent, name, Mode::RWXU) {
             // Only into folders that were there when the job began to be allowed.
-            Err(Errno::EXIST) if self.options.existing != Existing::Refuse => {
+            Err(Errno::EXIST) if self.before.may_replace(at) => {
                 self.beneath.folder(path).map(|_| ())
             }
+            Err(Errno::EXIST) => Err(io::Error::other(SameFolder)),
             made => Ok(made?),
         }
     }
@@ -205,10 +210,11 @@ impl Sink<'_> {
     /// Links, devices, and further names of files.
     fn others(&mut self) -> Result<()> {
         let plan = self.plan;
-        for item in &plan.items {
+        for (at, item) in plan.items.iter().enumerate() {
             self.job.check()?;
-            let made = match (item.file_type, item.same_as) {
+            let made = match (item.file_type, item.same_as()) {
                 (FileType::Folder, _) | (FileType::File, None) => continue,
+                _ if let Err(error) = self.check_name(at, item) => Err(error),
                 (FileType::File, Some(first)) => self.hard_link(item, first)?,
                 _ => self.special(item),
             };
@@ -223,9 +229,9 @@ impl Sink<'_> {
         let target = match self.renamed.get(&first) {
             Some(None) => return Ok(Err(io::Error::other("the file itself was not written"))),
             Some(Some(renamed)) => renamed.clone(),
-            None => self.plan.items[first].path.clone(),
+            None => self.plan.items[first].path.to_vec(),
         };
-        let mut path = item.path.clone();
+        let mut path = item.path.to_vec();
         if self.renamed.contains_key(&first) {
             let name =
                 path.split_off(path.iter().rposition(|&byte| byte == b'/').map_or(0, |at| at + 1));
@@ -303,7 +309,12 @@ impl Sink<'_> {
         } else {
             let (kind, device) = made_type(item.file_type, &metadata)
                 .ok_or_else(|| io::Error::other("nothing of its kind can be made here"))?;
-            mknodat(&*parent, part.as_str(), kind, Mode::RUSR | Mode::WUSR, device)?;
+            let made = mknodat(&*parent, part.as_str(), kind, Mode::RUSR | Mode::WUSR, device);
+            if made.is_err() && item.file_type == FileType::Socket {
+                self.report.not_kept(NotKept::Socket);
+                return Ok(());
+            }
+            made?;
         }
         let attributes = self.attributes(item);
         let owners = self.options.owners;

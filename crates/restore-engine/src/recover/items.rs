@@ -1,6 +1,7 @@
 //! What is going to be recovered.
 
 use std::collections::{HashMap, HashSet};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use aiv_browse::{
@@ -23,18 +24,36 @@ struct Limits {
 
 const LIMITS: Limits = Limits { items: 1 << 23, path_bytes: 1 << 30 };
 
-/// Something to recover.
+/// Something to recover. There may be millions.
 pub(super) struct Item {
     /// Position in [`RecoverPlan::filesystems`].
-    pub(super) filesystem: usize,
+    pub(super) filesystem: u32,
     /// Where it goes, with slashes between its parts and none in front.
-    pub(super) path: Vec<u8>,
+    pub(super) path: Box<[u8]>,
     pub(super) id: FileId,
     pub(super) file_type: FileType,
     /// Where the first of its bytes lies in the volume.
     pub(super) place: u64,
+    /// One more than the position of the item of which this is another name.
+    same_as: Option<NonZeroU32>,
+}
+
+impl Item {
+    fn of_folder(filesystem: u32, path: Vec<u8>, id: FileId) -> Self {
+        let path = path.into_boxed_slice();
+        Self { filesystem, path, id, file_type: FileType::Folder, place: 0, same_as: None }
+    }
+
     /// Position of the item of which this is another name.
-    pub(super) same_as: Option<usize>,
+    pub(super) fn same_as(&self) -> Option<usize> {
+        self.same_as.map(|at| at.get() as usize - 1)
+    }
+
+    fn set_same_as(&mut self, at: Option<usize>) {
+        // There are fewer items than that.
+        let next = at.and_then(|at| u32::try_from(at).ok()?.checked_add(1));
+        self.same_as = next.and_then(NonZeroU32::new);
+    }
 }
 
 /// Files that are going to be recovered.
@@ -157,11 +176,15 @@ impl RecoverPlan {
         for parts in 1..to.len() {
             let path = to[..parts].join(&b'/');
             if known.insert(path.clone()) {
-                let filesystem = self.filesystems.len();
-                let (id, file_type) = (root.id, FileType::Folder);
-                self.items.push(Item { filesystem, path, id, file_type, place: 0, same_as: None });
+                let filesystem = self.next_filesystem();
+                self.items.push(Item::of_folder(filesystem, path, root.id));
             }
         }
+    }
+
+    /// Position of the filesystem that is added next; of each path there is one.
+    fn next_filesystem(&self) -> u32 {
+        u32::try_from(self.filesystems.len()).unwrap_or(u32::MAX)
     }
 
     /// Adds a file or folder with everything below it, called `root`.
@@ -172,7 +195,7 @@ impl RecoverPlan {
         filter: Option<&Filter>,
         job: Job<'_>,
     ) -> Result<()> {
-        let filesystem = self.filesystems.len();
+        let filesystem = self.next_filesystem();
         self.filesystems.push(Arc::clone(&from.filesystem));
         let reader = Arc::clone(&from.filesystem);
         let mut seen: HashMap<FileId, usize> = HashMap::new();
@@ -220,10 +243,10 @@ impl RecoverPlan {
                     refused = Some(Refusal::PathsTooLong { allowed: limits.path_bytes });
                     return Step::End;
                 }
-                let mut item =
-                    Item { filesystem, path, id: found.id, file_type, place: 0, same_as: None };
+                let (path, id) = (path.into_boxed_slice(), found.id);
+                let mut item = Item { filesystem, path, id, file_type, place: 0, same_as: None };
                 if file_type == FileType::File {
-                    item.same_as = seen.get(&found.id).copied();
+                    item.set_same_as(seen.get(&found.id).copied());
                     if item.same_as.is_none() {
                         let Some((place, len)) = read(found.path, found.id) else {
                             return Step::On;
@@ -258,7 +281,8 @@ impl RecoverPlan {
             let slashes = item.path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
             needed.extend(slashes.map(|(at, _)| item.path[..at].to_vec()));
         }
-        let stays = |item: &Item| item.file_type != FileType::Folder || needed.contains(&item.path);
+        let stays =
+            |item: &Item| item.file_type != FileType::Folder || needed.contains(&*item.path);
         let mut moved = Vec::with_capacity(self.items.len());
         let mut next = 0;
         for item in &self.items {
@@ -267,7 +291,7 @@ impl RecoverPlan {
         }
         self.items.retain(stays);
         for item in &mut self.items {
-            item.same_as = item.same_as.and_then(|at| moved.get(at).copied());
+            item.set_same_as(item.same_as().and_then(|at| moved.get(at).copied()));
         }
     }
 
@@ -276,13 +300,14 @@ impl RecoverPlan {
         let is_read = |item: &Item| item.file_type == FileType::File && item.same_as.is_none();
         let mut order: Vec<usize> =
             (0..self.items.len()).filter(|&at| is_read(&self.items[at])).collect();
-        order.sort_by_key(|&at| (self.items[at].filesystem, self.items[at].place));
+        // Unstable, because a stable one takes half as much memory again.
+        order.sort_unstable_by_key(|&at| (self.items[at].filesystem, self.items[at].place, at));
         order
     }
 
     /// The filesystem an item is in.
     pub(super) fn filesystem(&self, item: &Item) -> &dyn Filesystem {
-        &*self.filesystems[item.filesystem]
+        &*self.filesystems[item.filesystem as usize]
     }
 }
 

@@ -89,10 +89,25 @@ pub(super) fn apply(
         }
     }
     if let Some(times) = times(metadata)
-        && futimens(file, &times).is_err()
+        && futimens(file, &whole(file, times)).is_err()
     {
         report.not_kept(NotKept::Times);
     }
+}
+
+/// Times with what the file has for the one that is left out: some filesystems of FUSE take both or
+/// none, and say nothing.
+fn whole(file: impl AsFd, mut times: Timestamps) -> Timestamps {
+    if let Ok(found) = fstat(file) {
+        let fill = |time: &mut Timespec, tv_sec, tv_nsec| {
+            if time.tv_nsec == UTIME_OMIT {
+                *time = Timespec { tv_sec, tv_nsec };
+            }
+        };
+        fill(&mut times.last_access, found.st_atime, found.st_atime_nsec as _);
+        fill(&mut times.last_modification, found.st_mtime, found.st_mtime_nsec as _);
+    }
+    times
 }
 
 /// The same for something that cannot be opened: a link, a device.

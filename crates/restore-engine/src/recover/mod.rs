@@ -11,6 +11,7 @@
 //! is complete, with its metadata; folders get theirs when everything in them is.
 
 mod archive;
+mod before;
 mod beneath;
 mod copy;
 mod file;

@@ -36,6 +36,9 @@ pub enum NotKept {
     /// That two names are of one file.
     #[error("hard links (each name became a file)")]
     HardLink,
+    /// Sockets, which have no content: the program that listens there makes its own anew.
+    #[error("sockets, which programs make anew")]
+    Socket,
     /// Bytes of a name that an archive cannot hold.
     #[error("names that are no text")]
     Name,

@@ -22,7 +22,8 @@ const NAME_MAX: usize = u16::MAX as usize - 1;
 /// A zip archive that is being written, from its first byte to its last.
 pub(super) struct Zip<'a> {
     writer: ZipWriter<StreamWriter<Out<'a>>>,
-    names: HashSet<String>,
+    /// Hashes of names: there may be millions.
+    names: HashSet<[u8; 16]>,
 }
 
 impl<'a> Zip<'a> {
@@ -94,10 +95,16 @@ fn name(path: &[u8]) -> String {
     name
 }
 
+fn hash(name: &str) -> [u8; 16] {
+    let mut hash = [0; 16];
+    blake3::Hasher::new().update(name.as_bytes()).finalize_xof().fill(&mut hash);
+    hash
+}
+
 impl Zip<'_> {
     fn take(&mut self, entry: &Entry<'_>) -> String {
         let name = name(entry.path);
-        self.names.insert(name.clone());
+        self.names.insert(hash(&name));
         name
     }
 }
@@ -108,7 +115,9 @@ impl Archive for Zip<'_> {
         if name.len() > NAME_MAX {
             return Some("its path is longer than a zip archive can hold");
         }
-        self.names.contains(&name).then_some("the archive has something of that name already")
+        self.names
+            .contains(&hash(&name))
+            .then_some("the archive has something of that name already")
     }
 
     fn folder(&mut self, entry: &Entry<'_>) -> Result<()> {

@@ -4,12 +4,14 @@
 
 mod build;
 mod cancel;
+mod corpus;
 mod delta;
 mod devices;
 mod failures;
 mod files;
 mod grow;
 mod identity;
+mod made_gpt;
 mod many;
 mod plans;
 mod real;
@@ -18,6 +20,7 @@ mod refusals;
 mod round_trip;
 mod sectors;
 mod shrink;
+mod spellings;
 mod tables;
 mod targets;
 mod undo;

@@ -441,3 +441,38 @@ fn what_cannot_be_made_does_not_cost_the_file_it_would_have_replaced() {
     assert_eq!(report.not_done_count, 1);
     assert_eq!(fs::read(scratch.path().join("p0/cloud")).unwrap(), b"mine");
 }
+
+#[test]
+fn a_socket_is_made_in_a_folder_and_left_out_of_archives_without_failing_them() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut tree = Tree::new();
+    tree.add(1, b"socket", Node::of(FileType::Socket));
+    tree.add(1, b"file", Node::file(b"x"));
+    let report = to_folder(tree.clone(), scratch.path(), Existing::Refuse).unwrap();
+    assert!(report.is_complete() && report.not_kept.is_empty() && report.others == 1);
+    let found = fs::metadata(scratch.path().join("p0/socket")).unwrap();
+    assert!(std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()));
+    let tar = plan(tree.clone()).to_tar(&mut Vec::new(), Job::silent()).unwrap();
+    let zip = plan(tree).to_zip(&mut Vec::new(), Job::silent()).unwrap();
+    for report in [tar, zip] {
+        assert!(report.is_complete(), "{report:?}");
+        assert_eq!((report.files, report.others, report.not_kept[&NotKept::Socket]), (1, 0, 1));
+    }
+}
+
+#[test]
+fn a_damaged_file_never_takes_the_name_of_one_that_is_called_so() {
+    let mut tree = damaged();
+    tree.add(1, b"file.damaged", Node::file(b"mine"));
+    for existing in [Existing::Refuse, Existing::Replace] {
+        let scratch = tempfile::tempdir().unwrap();
+        for _ in 0..=usize::from(existing == Existing::Replace) {
+            let report = to_folder(tree.clone(), scratch.path(), existing).unwrap();
+            // Neither it nor its other name comes back, and that is told.
+            assert_eq!((report.damaged_count, report.not_done_count), (0, 2), "{report:?}");
+            let mine = fs::read(scratch.path().join("p0/file.damaged")).unwrap();
+            assert_eq!(mine, b"mine");
+            assert_eq!(paths(scratch.path()), ["p0", "p0/file.damaged", "p0/good"]);
+        }
+    }
+}

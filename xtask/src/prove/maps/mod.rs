@@ -4,7 +4,7 @@
 mod files;
 mod judge;
 mod lvm;
-mod volumes;
+pub(super) mod volumes;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -98,9 +98,9 @@ pub(super) fn of(family: Family) -> Result<Vec<Target>, String> {
 }
 
 /// A file in a folder of its own.
-pub(super) struct Scratch {
+pub(in crate::prove) struct Scratch {
     folder: TempDir,
-    pub(super) path: PathBuf,
+    pub(in crate::prove) path: PathBuf,
 }
 
 impl Scratch {
@@ -113,7 +113,7 @@ impl Scratch {
     }
 
     /// A new volume by `tool OPTIONS FILE`.
-    fn made(len: u64, tool: &str, options: &str) -> Result<Self, String> {
+    pub(in crate::prove) fn made(len: u64, tool: &str, options: &str) -> Result<Self, String> {
         let scratch = Self::new(len)?;
         call(tool, &format!("{options} {}", scratch.path.display()))?;
         Ok(scratch)
@@ -131,6 +131,20 @@ impl Scratch {
         options: &str,
         fill: impl Fn(&Path) -> std::io::Result<()>,
     ) -> Result<Vec<u8>, String> {
+        self.with_mounted(driver, options, |folder| {
+            let filled = fill(folder).map_err(|e| format!("{}: {e}", folder.display()));
+            let hot = self.bytes();
+            filled.and(hot)
+        })
+    }
+
+    /// Mounts the volume, and returns what `work` says before it is unmounted.
+    pub(in crate::prove) fn with_mounted<T>(
+        &self,
+        driver: &str,
+        options: &str,
+        work: impl FnOnce(&Path) -> Result<T, String>,
+    ) -> Result<T, String> {
         let folder = self.folder.path().join("mounted");
         std::fs::create_dir_all(&folder).map_err(|e| e.to_string())?;
         let device = Loop::over(&self.path)?;
@@ -139,8 +153,7 @@ impl Scratch {
             "exfat-fuse" => call("mount.exfat-fuse", &words)?,
             driver => call("mount", &format!("-t {driver} {words}"))?,
         };
-        let filled = fill(&folder).map_err(|e| format!("{}: {e}", folder.display()));
-        let hot = self.bytes();
+        let done = work(&folder);
         let folder = folder.display().to_string();
         patiently(|| call("umount", &folder).map(drop))?;
         // The driver may write its last blocks after the mount is gone.
@@ -150,7 +163,7 @@ impl Scratch {
             "" => Ok(()),
             busy => Err(format!("still busy: {busy}")),
         })?;
-        filled.and(hot)
+        done
     }
 }
 
