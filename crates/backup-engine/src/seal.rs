@@ -133,7 +133,7 @@ pub(crate) fn seal(
 ) -> Result<Seal> {
     let (key, mut area, mode) = match parent {
         Some(view) => of_image(options, view.image())?.ok_or(Refusal::NoSlots)?,
-        None => of_set(options, set, storage).unwrap_or_else(|| {
+        None => of_set(options, set, storage, job)?.unwrap_or_else(|| {
             let (key, area) = &options.fresh;
             (key.clone(), area.clone(), options.mode.unwrap_or(Mode::Sealed))
         }),
@@ -161,14 +161,31 @@ type WithSlots = (ChainKey, KeyArea, Mode);
 
 /// A full image goes on with the key of those before it, so that all ways in open it, too: the
 /// recovery code in a safe does not know that a chain was damaged and another one began.
-fn of_set(options: &SealOptions, set: Option<&Set>, storage: &dyn Storage) -> Option<WithSlots> {
-    let mut points: Vec<&Point> = set?.points.iter().collect();
+fn of_set(
+    options: &SealOptions,
+    set: Option<&Set>,
+    storage: &dyn Storage,
+    job: Job<'_>,
+) -> Result<Option<WithSlots>> {
+    let mut points: Vec<&Point> = set.into_iter().flat_map(|set| &set.points).collect();
     points.sort_by_key(|point| std::cmp::Reverse(point.time_unix_ms));
-    points.into_iter().filter(|point| options.goes_on(point.protection)).find_map(|point| {
-        let file = storage.open(&point.file).ok()?;
-        let image = Image::open_with(file, &options.keys).ok()?;
-        of_image(options, &image).ok()?
-    })
+    let mut tried = Vec::new();
+    for point in points.into_iter().filter(|point| options.goes_on(point.protection)) {
+        let (Some(mode), Some(commitment)) = (point.protection.mode(), point.protection.key())
+        else {
+            continue;
+        };
+        if tried.contains(&commitment) {
+            continue;
+        }
+        tried.push(commitment);
+        let Some(key) = options.keys.find(&commitment.0) else { continue };
+        // Of all images that have the key: split ones, and those whose own slots are damaged, too.
+        if let Some(area) = newest_slots(&[storage], key, job).map_err(unlooked)? {
+            return Ok(Some((key.clone(), area, mode)));
+        }
+    }
+    Ok(None)
 }
 
 /// The key, the slots and the mode of an image; `None` without sound slots: nobody could open

@@ -126,6 +126,21 @@ fn a_later_full_image_has_the_key_of_the_set_and_all_its_ways_in() {
 }
 
 #[test]
+fn a_full_image_beside_split_ones_has_the_key_of_the_set_and_all_its_ways_in() {
+    let storage = MemStorage::new();
+    let split = Some(SEGMENT_BYTES_MIN);
+    let report = try_backup(&disk(1), &storage, BackupOptions { split, ..sealed(1, &[]) }, 1);
+    assert!(report.unwrap().segments > 1);
+    let full = BackupOptions { basis: Basis::Nothing, ..sealed(2, &[1]) };
+    let report = try_backup(&disk(2), &storage, full, 2).unwrap();
+    assert!(!report.begins_key && !report.leaves_key);
+    let image = Image::open(storage.open(&report.image).unwrap()).unwrap();
+    assert_eq!(image.superblock().key_commitment.0, key(1).commitment());
+    let [a, _] = image.slot_copies().unwrap().unwrap();
+    assert_eq!(&*a, &*area(&key(1)).to_bytes());
+}
+
+#[test]
 fn a_retired_key_gets_no_new_image_and_a_set_without_key_can_get_one() {
     let storage = MemStorage::new();
     try_backup(&disk(1), &storage, options(), 1).unwrap();
