@@ -5,12 +5,12 @@ mod change;
 
 pub use change::{SlotReport, change_slots};
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use aiv_image_format::{Digest, Image, ImageId, Keys, SetId, peek, peek_segment};
+use aiv_image_format::{Digest, Image, ImageId, Keys, Segments, SetId, peek, peek_segment};
 use aiv_keys::{ChainKey, Credential, KeyArea, Opened, Work};
 use aiv_volume_io::{DirStorage, Job, Storage};
 
@@ -128,11 +128,21 @@ pub fn newest_slots(
 }
 
 enum Look {
-    Keyed(Digest, ImageId, Box<KeyedFile>),
-    /// A later segment of an image with a key.
-    Segment(ImageId, String, String),
+    /// With the number of segments; 0 for one that is not split.
+    Keyed(Digest, ImageId, u32, Box<KeyedFile>),
+    Segment(LaterSegment),
     Unsure(String, String),
     Other,
+}
+
+/// A later segment of an image with a key.
+struct LaterSegment {
+    image: ImageId,
+    /// From 1.
+    no: u32,
+    file: String,
+    /// Why it is no image.
+    why: String,
 }
 
 /// Finds the images of a folder that have keys.
@@ -147,25 +157,39 @@ pub fn keyed_chains(storage: &dyn Storage, job: Job<'_>) -> Result<KeyedChains> 
     })?;
     let mut found = KeyedChains::default();
     let mut chains: BTreeMap<[u8; 32], Vec<KeyedFile>> = BTreeMap::new();
-    let (mut images, mut segments) = (HashSet::new(), Vec::new());
+    // The number of segments, and the files whose second copy of the slots is known.
+    let mut images: HashMap<ImageId, (u32, Vec<String>)> = HashMap::new();
+    let mut segments = Vec::new();
     for look in looks {
         match look {
-            Look::Keyed(commitment, image, file) => {
-                images.insert(image);
+            Look::Keyed(commitment, image, count, file) => {
+                let (_, lasts) = images.entry(image).or_insert((count, Vec::new()));
+                lasts.extend(file.places.iter().map(|[_, second]| second.file.clone()));
                 chains.entry(commitment.0).or_default().push(*file);
             }
-            Look::Segment(image, file, why) => segments.push((image, file, why)),
+            Look::Segment(segment) => segments.push(segment),
             Look::Unsure(file, why) => found.unsure.push((file, why)),
             Look::Other => {}
         }
     }
-    // Those of images that were found went with them.
-    segments.retain(|(image, ..)| !images.contains(image));
-    found.unsure.extend(segments.into_iter().map(|(_, file, why)| (file, why)));
+    for LaterSegment { image, no, file, why } in segments {
+        match images.get(&image) {
+            None => found.unsure.push((file, why)),
+            // No change comes to the slots of a file that no image reads.
+            Some((count, lasts)) if no.checked_add(1) == Some(*count) && !lasts.contains(&file) => {
+                found.unsure.push((file, SECOND_FILE.to_owned()));
+            }
+            // Those of images that were found went with them.
+            Some(_) => {}
+        }
+    }
     let chain = |(commitment, files)| KeyedChain { commitment: Digest(commitment), files };
     found.chains = chains.into_iter().map(chain).collect();
     Ok(found)
 }
+
+const SECOND_FILE: &str =
+    "a second file of this segment is beside it, which is the one that is read";
 
 fn look_at(storage: &dyn Storage, name: &str) -> Look {
     if name.ends_with(PART_EXTENSION) {
@@ -174,25 +198,29 @@ fn look_at(storage: &dyn Storage, name: &str) -> Look {
     match open::open(storage, name, Head::Read, &Keys::none())
         .and_then(|image| keyed_file(&image, name))
     {
-        Ok(Some((commitment, image, file))) => Look::Keyed(commitment, image, Box::new(file)),
+        Ok(Some((commitment, image, count, file))) => {
+            Look::Keyed(commitment, image, count, Box::new(file))
+        }
         Ok(None) => Look::Other,
         Err(error) => match keyed_segment(storage, name) {
-            Some(image) => Look::Segment(image, name.to_owned(), why(&error)),
+            Some((image, no)) => {
+                Look::Segment(LaterSegment { image, no, file: name.to_owned(), why: why(&error) })
+            }
             None if is_named_like_an_image(name) => Look::Unsure(name.to_owned(), why(&error)),
             None => Look::Other,
         },
     }
 }
 
-/// The image a file is a later segment of, if that has a key.
-fn keyed_segment(storage: &dyn Storage, name: &str) -> Option<ImageId> {
+/// The image a file is a later segment of, if that has a key, and the number of the segment.
+fn keyed_segment(storage: &dyn Storage, name: &str) -> Option<(ImageId, u32)> {
     let file = storage.open(name).ok()?;
     let head = peek_segment(&*file).filter(|head| head.no > 0)?;
-    peek(&*file).is_none_or(|superblock| superblock.is_keyed()).then_some(head.image)
+    peek(&*file).is_none_or(|superblock| superblock.is_keyed()).then_some((head.image, head.no))
 }
 
 /// What an image says about its slots; `None` when it has no key.
-fn keyed_file(image: &Image, name: &str) -> Result<Option<(Digest, ImageId, KeyedFile)>> {
+fn keyed_file(image: &Image, name: &str) -> Result<Option<(Digest, ImageId, u32, KeyedFile)>> {
     let superblock = image.superblock();
     if !superblock.is_keyed() {
         return Ok(None);
@@ -219,7 +247,8 @@ fn keyed_file(image: &Image, name: &str) -> Result<Option<(Digest, ImageId, Keye
         let [a, b] = image.slot_places();
         file.places = Some([slot_place(image, name, a, first), slot_place(image, name, b, second)]);
     }
-    Ok(Some((commitment, superblock.image, file)))
+    let count = image.segments().map_or(0, Segments::count);
+    Ok(Some((commitment, superblock.image, count, file)))
 }
 
 /// The copy at a byte of an image that is called `name`.

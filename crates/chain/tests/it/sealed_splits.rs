@@ -312,6 +312,27 @@ fn keyed_images_of_which_a_segment_is_missing_are_in_doubt() {
 }
 
 #[test]
+fn a_second_file_of_a_last_segment_which_no_change_comes_to_is_in_doubt() {
+    let storage = two();
+    let name = storage.names().into_iter().rfind(|name| name.starts_with("1.aiv")).unwrap();
+    let last = storage.contents(&name).unwrap();
+    storage.insert("kept", last.to_vec());
+    assert_eq!(change(&storage, "new").unwrap().changed.len(), 2);
+    assert!(storage.contents("kept").unwrap() == last, "it has the slots of before");
+    let unsure = keyed_chains(&storage, Job::silent()).unwrap().unsure;
+    assert_eq!(unsure.iter().map(|(file, _)| file.as_str()).collect::<Vec<_>>(), ["kept"]);
+    // Beside a second file of the first one it is of a second image, and changed.
+    let first = storage.contents("1.aiv").unwrap().to_vec();
+    storage.remove("kept").unwrap();
+    storage.insert("again.aiv", first);
+    storage.insert(&name.replace("1.aiv", "again.aiv"), last.to_vec());
+    if name.ends_with(".p002") {
+        assert_eq!(keyed_chains(&storage, Job::silent()).unwrap().unsure, []);
+        assert_eq!(change(&storage, "newer").unwrap().changed.len(), 3);
+    }
+}
+
+#[test]
 fn a_damaged_copy_of_the_slots_is_made_up_for_and_mended_by_the_next_change() {
     let storage = two();
     for (name, at) in [("1.aiv", 4096 + 1500), ("1.aiv", 4096)] {
