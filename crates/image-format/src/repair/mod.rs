@@ -101,13 +101,25 @@ impl Repair {
         keys: &Keys,
         job: Job<'_>,
     ) -> Result<Self> {
+        Self::of_stream(Arc::clone(&file), &*file, copies, keys, job)
+    }
+
+    /// As [`Repair::of`], out of a stream some of which may come from copies; `own` has what does
+    /// not.
+    fn of_stream(
+        file: Arc<dyn ReadAt>,
+        own: &dyn ReadAt,
+        copies: Vec<Arc<dyn ReadAt>>,
+        keys: &Keys,
+        job: Job<'_>,
+    ) -> Result<Self> {
         let mut damage = Vec::new();
         let superblock = read_superblock(&*file, &mut damage)?;
         let (_, trailer) = read_trailer(&*file, &superblock, &mut damage)?;
         check_areas(&trailer, superblock.features)?;
         let mut report = RepairReport::default();
         let mut mended = Mended::new(file, &superblock, &trailer);
-        let found = slots::find(mended.raw(), &copies, keys, &superblock, &trailer);
+        let found = slots::find(own, mended.raw(), &copies, keys, &superblock, &trailer);
         report.key_slots = found.state;
         found.places.iter().for_each(|(at, slots)| mended.put_slots(*at, slots));
         let mended = metadata::mend(mended, &superblock, &trailer, &copies, &mut report, job)?;

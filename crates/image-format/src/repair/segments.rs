@@ -43,7 +43,7 @@ impl SegmentsRepair {
         let mut others = Torn::alone(image, copies);
         others.extend(Torn::alone(image, files));
         let stream = Arc::clone(&torn) as Arc<dyn ReadAt>;
-        let mut repair = Repair::of(stream, others, keys, job)?;
+        let mut repair = Repair::of_stream(stream, &torn.own(), others, keys, job)?;
         repair.report.segments = wrappers(&repair, &torn)?;
         Ok(Self { repair, torn })
     }

@@ -33,11 +33,13 @@ pub(super) struct Found {
     pub state: KeySlots,
 }
 
-/// Looks for the key slots in `file`, and only where it has none in `copies`, files of the same
-/// image. What commits to another key is none; where `keys` has the key, neither is what somebody
-/// without it made.
+/// Looks for the key slots in `own`, the damaged file, and only where it has none in `copies`, files
+/// of the same image. What commits to another key is none; where `keys` has the key, neither is
+/// what somebody without it made. `stream` has the bytes that are written: those of `own`, and of
+/// a split image those of copies, too, whose slots may be older.
 pub(super) fn find(
-    file: &dyn ReadAt,
+    own: &dyn ReadAt,
+    stream: &dyn ReadAt,
     copies: &[Arc<dyn ReadAt>],
     keys: &Keys,
     superblock: &Superblock,
@@ -62,21 +64,26 @@ pub(super) fn find(
         let bytes = [first, second].map(KeyArea::to_bytes);
         Found { places: places.into_iter().zip(bytes).collect(), state }
     };
-    let own = read(file);
-    match &own {
-        [Some(first), Some(second)] if first == second => return stay(KeySlots::Sound),
-        [Some(_), Some(_)] if key.is_none() => return stay(KeySlots::Differ),
-        _ => {}
+    let own = read(own);
+    if let [Some(first), Some(second)] = &own
+        && (first == second || key.is_none())
+    {
+        let state = if first == second { KeySlots::Sound } else { KeySlots::Differ };
+        return if read(stream) == own { stay(state) } else { put([first, second], state) };
     }
     if let Some(areas) = choose(&own, key) {
         return put(areas, KeySlots::Copied);
     }
-    let others = copies.iter().map(|copy| read(&**copy));
-    match others.into_iter().find(|areas| areas.iter().any(Option::is_some)) {
-        Some(areas) => choose(&areas, key)
-            .map_or_else(|| stay(KeySlots::Lost), |areas| put(areas, KeySlots::FromCopy)),
-        None => stay(KeySlots::Lost),
-    }
+    let mut others = copies.iter().map(|copy| read(&**copy));
+    let found = match key {
+        // Each is proven: the newest of all.
+        Some(_) => {
+            let newest = others.flatten().flatten().max_by_key(KeyArea::generation);
+            [newest.clone(), newest]
+        }
+        None => others.find(|areas| areas.iter().any(Option::is_some)).unwrap_or_default(),
+    };
+    choose(&found, key).map_or_else(|| stay(KeySlots::Lost), |areas| put(areas, KeySlots::FromCopy))
 }
 
 fn is_ours(area: &KeyArea, superblock: &Superblock, key: Option<&ChainKey>) -> bool {

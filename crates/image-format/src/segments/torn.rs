@@ -75,8 +75,7 @@ impl Torn {
     ///
     /// # Errors
     /// [`Error::Segments`] when the last segment is missing, by which the others are proven, or so
-    /// many in a row that nobody knows where one ended; [`Error::Misuse`] for more files than an
-    /// image has.
+    /// many in a row that nobody knows where one ended.
     pub(crate) fn of(
         image: ImageId,
         files: &[SegmentFile],
@@ -133,6 +132,15 @@ impl Torn {
             });
         }
         Ok(Self { slices, len })
+    }
+
+    /// What of it lies in the files themselves, and not in their copies.
+    pub(crate) fn own(&self) -> Self {
+        let own = |slice: &Slice| {
+            let Slice { place, end, ref file, .. } = *slice;
+            Slice { place, end, file: file.clone(), copy: file.clone() }
+        };
+        Self { slices: self.slices.iter().map(own).collect(), len: self.len }
     }
 
     /// Where the segments behind the first begin.

@@ -235,15 +235,10 @@ fn key_slots_are_copied_from_the_other_segment_and_changed_ones_stay() {
     for features in [0, Features::PARITY] {
         let recipe = Recipe { features, ..keyed_three(Mode::Sealed) };
         let written = split(&recipe, SEGMENT_BYTES_MIN);
-        let (last, slots) = (written.len() - 1, area(2).to_bytes());
+        let last = written.len() - 1;
         let gap = if features == 0 { TAIL } else { TAIL + 3 * PIECE };
         let place = written[last].len() - gap + PAGE;
-        let mut good = written.clone();
-        for (at, place) in [(0, PAGE), (last, place)] {
-            let mut bytes = good[at].to_vec();
-            bytes[place..place + slots.len()].copy_from_slice(&slots);
-            good[at] = Arc::new(bytes);
-        }
+        let good = with_slots(&written, &[(0, PAGE), (last, place)]);
         assert!(assert_repaired(&good, &parts(&good), "changed").is_sound());
         for (at, place) in [(0, PAGE), (last, place)] {
             let what = format!("slots of segment {at}");
@@ -259,6 +254,52 @@ fn key_slots_are_copied_from_the_other_segment_and_changed_ones_stay() {
         assert_eq!(report.key_slots, KeySlots::FromCopy);
         assert!(made.is_some_and(|made| made == written));
     }
+}
+
+#[test]
+fn slots_of_a_damaged_image_go_before_older_ones_of_the_copies_that_help() {
+    let recipe = keyed_three(Mode::Sealed);
+    let written = split(&recipe, SEGMENT_BYTES_MIN);
+    let last = written.len() - 1;
+    let good = with_slots(&written, &[(0, PAGE), (last, written[last].len() - TAIL + PAGE)]);
+    // Nothing tells where the last segment ends but its copy: the slots in it are its own.
+    let mut bytes = good[last].to_vec();
+    for at in [bytes.len() - TAIL + 9, bytes.len() - 9] {
+        bytes[at] ^= 1;
+    }
+    let mut files = parts(&good);
+    files[last] = named(last, &bytes);
+    for keys in [Keys::none(), recipe.keys()] {
+        let (report, made) = repair(&good, &files, &parts(&written), &keys).unwrap();
+        assert_eq!((report.key_slots, report.segments), (KeySlots::Sound, 0));
+        assert!(made.is_some_and(|made| made == good), "{report:?}");
+        // Either of the two segments is missing: the other one has the slots.
+        for gone in [0, last] {
+            let mut files = parts(&good);
+            files.remove(gone);
+            let (report, made) = repair(&good, &files, &parts(&written), &keys).unwrap();
+            assert_eq!((report.key_slots, report.segments), (KeySlots::Copied, 1), "{gone}");
+            assert!(made.is_some_and(|made| made == good), "{gone}: {report:?}");
+        }
+    }
+    // Where none are left, the key tells which of two copies has the newest.
+    let mut files = with_burst(&good, 0, PAGE, 30_000);
+    files.remove(last);
+    let copies: Vec<_> = parts(&written).into_iter().chain(parts(&good)).collect();
+    let (report, made) = repair(&good, &files, &copies, &recipe.keys()).unwrap();
+    assert_eq!(report.key_slots, KeySlots::FromCopy);
+    assert!(made.is_some_and(|made| made == good), "{report:?}");
+}
+
+/// The same segments with other key slots in these places.
+fn with_slots(written: &Files, places: &[(usize, usize)]) -> Files {
+    let (slots, mut good) = (area(2).to_bytes(), written.clone());
+    for &(at, place) in places {
+        let mut bytes = good[at].to_vec();
+        bytes[place..place + slots.len()].copy_from_slice(&slots);
+        good[at] = Arc::new(bytes);
+    }
+    good
 }
 
 #[test]
