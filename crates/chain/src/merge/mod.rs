@@ -243,6 +243,24 @@ impl Merge<'_> {
         Ok(sink.into_writer())
     }
 
+    /// The session of the merged image. That of a sealed one has to be new even where random numbers
+    /// come again, as in a virtual machine that is set back: another one for all that decides what
+    /// its frames hold.
+    fn session(&self, run: &Run<'_>) -> SessionTag {
+        let MergeIds { image, session, time_unix_ms, .. } = self.ids;
+        if !self.view.image().superblock().is_sealed() {
+            return session;
+        }
+        let mut random = [0; 32];
+        random[..session.0.len()].copy_from_slice(&session.0);
+        let mut place = format!("merge of {} {:?}", run.count, self.options);
+        for layer in run.layers.iter() {
+            place += &format!(" {}", layer.image.superblock().image);
+        }
+        let root = self.view.image().trailer().state_root;
+        SessionTag::hedged(&random, time_unix_ms.into(), &place, image, Some(root))
+    }
+
     fn superblock(&self, run: &Run<'_>) -> Result<Superblock> {
         let mut incompat = if self.options.parity { Features::PARITY } else { 0 };
         for layer in run.layers.iter().take(run.count) {
@@ -273,7 +291,7 @@ impl Merge<'_> {
             kind: oldest.kind,
             parent: oldest.parent,
             created_unix_ms: self.ids.time_unix_ms,
-            session: self.ids.session,
+            session: self.session(run),
             writer: concat!("aivory ", env!("CARGO_PKG_VERSION")).to_owned(),
             // Set again by the writer, where there is a key.
             key_commitment: Digest::default(),

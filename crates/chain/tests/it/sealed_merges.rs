@@ -42,6 +42,27 @@ pub(crate) fn has_slots(storage: &MemStorage, file: &str, slots: &[u8]) {
 }
 
 #[test]
+fn merges_of_different_images_never_share_a_session_even_where_random_numbers_come_again() {
+    for mode in [Mode::Sealed, Mode::Authenticated] {
+        let storage = chain(mode);
+        let set = set_of(&storage, &keys());
+        let how = MergeOptions { parity: false, compression: Compression::Zstd(1), split: None };
+        let session = |number, how: MergeOptions| {
+            let (to, wanted) = (MemStorage::new(), set.point(point(number)).unwrap());
+            let made = archive(&storage, &set, wanted, &to, how, &mut ids(0xb0), Job::silent());
+            let file = made.unwrap().file;
+            Image::open(to.open(&file).unwrap()).unwrap().superblock().session
+        };
+        let first = session(3, how);
+        assert_eq!(first, session(3, how), "the same inputs give the same image");
+        let other = MergeOptions { compression: Compression::Lz4, ..how };
+        let is_sealed = mode == Mode::Sealed;
+        assert_eq!(first != session(4, how), is_sealed, "{mode:?}: another point");
+        assert_eq!(first != session(3, other), is_sealed, "{mode:?}: stored in another way");
+    }
+}
+
+#[test]
 fn merged_images_have_the_newest_slots_of_the_chain_and_bring_no_removed_ones_back() {
     for mode in [Mode::Sealed, Mode::Authenticated] {
         let (storage, to) = (chain(mode), MemStorage::new());
