@@ -78,10 +78,11 @@ impl Salvaged {
         job: Job<'_>,
     ) -> Result<SalvageReport> {
         let set = self.set();
-        let seal = self.seal(storage, set, options, ids, job)?;
-        let keys = seal.as_ref().map_or_else(Keys::none, |s| Keys::of(s.key.clone()).required());
         // What interrupted merges left in the folder stays: it may be what is being salvaged.
         let lease = take_lease(storage, set)?;
+        // From here on nobody changes key slots.
+        let seal = self.seal(storage, set, options, ids, job)?;
+        let keys = seal.as_ref().map_or_else(Keys::none, |s| Keys::of(s.key.clone()).required());
         let file = self.name(ids);
         let part = format!("{file}{MERGE_PART}");
         let created = storage.create(&part).map_err(Error::io(format!("creating {part}")))?;

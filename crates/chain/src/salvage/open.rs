@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use aiv_image_format::salvage::{Hints, Salvage};
 use aiv_image_format::{ImageId, Keys, ParentLink};
+use aiv_keys::KeyArea;
 use aiv_volume_io::{Job, ReadAt, Storage};
 
 use super::{Layer, SALVAGE_FILES_MAX, Salvaged, slots};
@@ -11,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::facts::Protection;
 use crate::folder::Folder;
 use crate::scan::Trust;
+use crate::slots::newest_slots;
 use crate::view::View;
 
 impl Salvaged {
@@ -48,6 +50,19 @@ impl Salvaged {
         let slots = key.map(|key| slots::newest(&files, parents, key, job));
         let slots = slots.transpose()?.flatten();
         Ok(Self { layers, below, missing, slots, recent: Mutex::default() })
+    }
+
+    /// Looks for key slots in the images of more folders, too: the newest of all go into a new
+    /// image.
+    ///
+    /// # Errors
+    /// Those of [`newest_slots`].
+    pub fn with_slots_of(mut self, folders: &[&dyn Storage], job: Job<'_>) -> Result<Self> {
+        if let Some(key) = self.newest().key() {
+            let there = newest_slots(folders, key, job)?;
+            self.slots = there.into_iter().chain(self.slots).max_by_key(KeyArea::generation);
+        }
+        Ok(self)
     }
 }
 

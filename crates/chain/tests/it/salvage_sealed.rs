@@ -1,5 +1,6 @@
 //! What is left of damaged chains with a key: read with it, and sealed with it again.
 
+use std::io;
 use std::sync::Arc;
 
 use aiv_chain::salvage::{
@@ -10,12 +11,13 @@ use aiv_image_format::{ChainKey, Unsalvageable};
 use aiv_image_format::{Compression, Depth, Digest, Error as ImageError, Image, Keys, Mode};
 use aiv_keys::{Credential, KeyArea, KeyFile, NewSlot, Way, Work};
 use aiv_testkit::{Fault, FaultPlan, FaultStorage, MemStorage, Random};
-use aiv_volume_io::{Job, MemDisk, ReadAt, Storage};
+use aiv_volume_io::{Job, Lease, MemDisk, ReadAt, Storage};
 
 use crate::common::BLOCK;
 use crate::described::read_all;
 use crate::salvage::{Files, files, ids, raw, wipe};
 use crate::sealed::{chain, disk, key, keys};
+use crate::wrappers::pass_on;
 
 fn open_with(files: Files, parents: &[&dyn Storage], keys: &Keys) -> Result<Salvaged> {
     Salvaged::open(files, parents, keys, &Hints::default(), Job::silent())
@@ -193,15 +195,17 @@ fn the_way_to_the_key_is_found_wherever_one_is_left() {
     assert!(salvage_chains(&given, &[&storage], Job::silent()).unwrap().is_empty());
 }
 
+/// A change of key slots: one way in more.
+fn add(area: &KeyArea) -> aiv_keys::Result<KeyArea> {
+    let file = KeyFile::new(&[10; 32]).unwrap();
+    let (way, random) = (Way::KeyFile(&file), &[8; NewSlot::RANDOM]);
+    Ok(area.add(&key(), &NewSlot { way, label: "", created_unix_ms: 0, random })?.0)
+}
+
 #[test]
 fn the_new_image_gets_the_newest_slots_that_are_left_of_the_chain() {
     let storage = chain(Mode::Sealed);
     let old = storage.contents("4.aiv").unwrap();
-    let add = |area: &KeyArea| {
-        let file = KeyFile::new(&[10; 32]).unwrap();
-        let (way, random) = (Way::KeyFile(&file), &[8; NewSlot::RANDOM]);
-        Ok(area.add(&key(), &NewSlot { way, label: "", created_unix_ms: 0, random })?.0)
-    };
     let changed = change_slots(&storage, &key(), &add, Job::silent()).unwrap().area;
     let file: Arc<dyn ReadAt> = Arc::new(MemDisk::from_bytes(old.to_vec()));
     let salvaged = open(vec![("old".to_owned(), file)], &[&storage]).unwrap();
@@ -209,6 +213,44 @@ fn the_new_image_gets_the_newest_slots_that_are_left_of_the_chain() {
     let report = write(&salvaged, &to, false).unwrap();
     let [a, _] = check(&to, &report, &keys(), &disk(4)).slot_copies().unwrap().unwrap();
     assert!(*a == *changed.to_bytes());
+}
+
+/// A folder whose key slots somebody changes while the lease of its set is waited for.
+struct ChangedMeanwhile(MemStorage);
+
+impl Storage for ChangedMeanwhile {
+    fn lease(&self, name: &str) -> io::Result<Box<dyn Lease>> {
+        let area = change_slots(&self.0, &key(), &add, Job::silent()).unwrap().area;
+        assert_eq!(area.generation(), 2);
+        self.0.lease(name)
+    }
+    pass_on!(0: create, open, publish, remove, list, sync_dir);
+}
+
+#[test]
+fn a_change_of_slots_before_the_lease_was_taken_counts_for_the_new_image() {
+    let storage = chain(Mode::Sealed);
+    let salvaged = open(files(&storage, &["4.aiv"], |_, _| {}), &[&storage]).unwrap();
+    let to = ChangedMeanwhile(storage);
+    let report = write(&salvaged, &to, false).unwrap();
+    let [a, _] = check(&to.0, &report, &keys(), &disk(4)).slot_copies().unwrap().unwrap();
+    assert_eq!(KeyArea::parse(&a).unwrap().generation(), 2, "the slots of before");
+}
+
+#[test]
+fn the_new_image_gets_slots_that_only_another_folder_has() {
+    let storage = chain(Mode::Sealed);
+    let len = storage.contents("1.aiv").unwrap().len();
+    let given = files(&storage, &["1.aiv"], |_, bytes| {
+        for at in [4096, len - 8192 - (64 << 10)] {
+            wipe(bytes, at, 32_768);
+        }
+    });
+    let salvaged = open(given, &[]).unwrap().with_slots_of(&[&storage], Job::silent()).unwrap();
+    let to = MemStorage::new();
+    let report = write(&salvaged, &to, false).unwrap();
+    let slots = check(&to, &report, &keys(), &disk(1)).slot_copies().unwrap();
+    assert!(slots.is_some(), "nobody could open it");
 }
 
 #[test]
