@@ -114,7 +114,10 @@ impl SalvageJob {
     pub fn run(&self, world: &dyn World, job: Job<'_>) -> Result<SalvageDone> {
         let (files, parents) = self.open()?;
         let parents: Vec<&dyn Storage> = parents.iter().map(|p| p as &dyn Storage).collect();
-        let salvaged = Salvaged::open(files, &parents, &self.keys, &self.hints, job)?;
+        let mut salvaged = Salvaged::open(files, &parents, &self.keys, &self.hints, job)?;
+        if let Some(beside) = self.beside_too() {
+            salvaged = salvaged.with_slots_of(&[&beside], job)?;
+        }
         let report = match &self.to {
             SalvageTo::Nowhere => salvaged.check(job)?,
             SalvageTo::Raw(path, fill) => {
@@ -144,8 +147,7 @@ impl SalvageJob {
     /// As [`SalvageJob::run`], and those of [`salvage_chains`].
     pub fn chains(&self, job: Job<'_>) -> Result<Vec<KeyedChain>> {
         let (files, parents) = self.open()?;
-        let beside = self.beside().filter(|_| self.parents.is_some());
-        let beside = beside.and_then(|folder| DirStorage::open(folder).ok());
+        let beside = self.beside_too();
         let folders: Vec<&dyn Storage> =
             parents.iter().chain(&beside).map(|folder| folder as &dyn Storage).collect();
         Ok(salvage_chains(&files, &folders, job)?)
@@ -163,6 +165,13 @@ impl SalvageJob {
             None => self.beside().and_then(|folder| DirStorage::open(folder).ok()),
         };
         Ok((files, parents))
+    }
+
+    /// The folder the first file lies in, where another one is looked into for what it builds on:
+    /// the key slots of its images are those of the chain as well.
+    fn beside_too(&self) -> Option<DirStorage> {
+        let folder = self.beside().filter(|_| self.parents.is_some())?;
+        DirStorage::open(folder).ok()
     }
 
     /// The folder the first file lies in.

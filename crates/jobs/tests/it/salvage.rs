@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use aiv_chain::Keys;
 use aiv_chain::salvage::{Fill, Hints};
-use aiv_jobs::{Error, LostFiles, SalvageJob, SalvageTo};
-use aiv_volume_io::{Cancel, Job, Progress, Step};
+use aiv_chain::{Keys, keyed_chains};
+use aiv_jobs::{BackupJob, Error, LostFiles, NewKey, SalvageJob, SalvageTo, SealJob};
+use aiv_keys::{Credential, KeyArea, KeyFile, Work};
+use aiv_volume_io::{Cancel, DirStorage, Job, Progress, Step};
 
 use crate::outside::{Outside, plain_job};
 
@@ -103,6 +104,42 @@ fn what_was_written_before_a_cancellation_is_told_and_else_nothing_is_there() {
         }
         assert!(canceled > 0 && late > 0, "{to:?}: {canceled} {late}");
     }
+}
+
+#[test]
+fn key_slots_that_only_the_folder_of_the_file_has_get_into_the_new_image_wherever_parents_are() {
+    let (dir, world) = (tempfile::tempdir().unwrap(), Outside::new());
+    let path = |name: &str| dir.path().join(name);
+    let credential = || Credential::KeyFile(KeyFile::new(&[1; 32]).unwrap());
+    let new = NewKey::Credential(credential());
+    let (opened, begun, recovery_code) = (Vec::new(), Vec::new(), None);
+    let seal = SealJob { mode: None, padding: false, opened, begun, new, recovery_code };
+    let backup = BackupJob { seal: Some(seal), ..plain_job() };
+    fs::write(path("disk"), [7; 32 << 10]).unwrap();
+    let done = backup.run(&[path("disk")], &path("images"), &world, Job::silent()).unwrap();
+    let image = path("images").join(&done.results[0].as_ref().unwrap().report.image);
+    // Another file of the image has lost both copies of its slots.
+    let mut bytes = fs::read(image).unwrap();
+    for at in [4096, bytes.len() - 8192 - (64 << 10)] {
+        bytes[at..at + KeyArea::SIZE].fill(0x77);
+    }
+    let broken = path("images").join("broken");
+    fs::write(&broken, bytes).unwrap();
+    fs::create_dir(path("parents")).unwrap();
+    let mut job = SalvageJob {
+        files: vec![broken],
+        parents: Some(path("parents")),
+        hints: Hints::default(),
+        keys: Keys::none(),
+        plain: false,
+        to: SalvageTo::Folder(path("new")),
+    };
+    let chains = job.chains(Job::silent()).unwrap();
+    job.keys = Keys::of(chains[0].open(&credential(), &mut Work::new()).unwrap().key);
+    job.run(&world, Job::silent()).unwrap();
+    let new = DirStorage::open(&path("new")).unwrap();
+    let chains = keyed_chains(&new, Job::silent()).unwrap().chains;
+    assert!(chains[0].open(&credential(), &mut Work::new()).is_ok(), "no way into {chains:?}");
 }
 
 #[test]
