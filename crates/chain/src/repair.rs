@@ -24,7 +24,8 @@ pub struct Repaired {
     /// when nothing was published, because
     /// the file is sound, or because some of its bytes stay lost.
     pub file: Option<String>,
-    /// Why nothing can be told about the file at all, if so: too little of it is left.
+    /// Why nothing can be told about the file at all, if so: too little of it is left, or its key
+    /// has not written it.
     pub beyond: Option<String>,
     /// Whether the other folder has a file of that name already. Nothing was found out about the
     /// damaged one then.
@@ -32,7 +33,7 @@ pub struct Repaired {
     /// Of a split image the names of its segments, as far as the folder has them, in order; empty
     /// for an image that is a single file.
     pub segments: Vec<String>,
-    /// Whether it says that it is sealed. Of a sealed image nothing can be salvaged.
+    /// Whether it says that it is sealed: what is left of it is salvaged with its key only.
     pub is_sealed: bool,
     /// Bytes of the file, or of all segments that are there.
     pub bytes: u64,
@@ -83,7 +84,11 @@ pub fn repair(
     let others = copies_of(&damaged, copies)?;
     let mut repair = match Repair::of(Arc::clone(&damaged), others, keys, job) {
         Ok(repair) => repair,
-        Err(error @ (ImageError::Corrupt(_) | ImageError::Incomplete { .. })) => {
+        Err(
+            error @ (ImageError::Corrupt(_)
+            | ImageError::Forged { .. }
+            | ImageError::Incomplete { .. }),
+        ) => {
             done.beyond = Some(error.to_string());
             return Ok(done);
         }

@@ -51,6 +51,7 @@ pub(crate) fn repair_segments(
         Ok(repair) => repair,
         Err(
             error @ (ImageError::Corrupt(_)
+            | ImageError::Forged { .. }
             | ImageError::Incomplete { .. }
             | ImageError::Segments(_)),
         ) => {

@@ -88,12 +88,14 @@ pub struct Repair {
 impl Repair {
     /// Reads all of the image in `file` and finds out what can be repaired: by its parity, and by
     /// `copies`, other files of the same bytes, which may be damaged as well. Bytes that cannot be
-    /// read are damage. Of `keys`, that of the image proves which copy of its key slots counts, and
-    /// names the blocks that a sealed one loses; nothing else needs it. Runs in the rayon pool of the calling thread.
+    /// read are damage. Of `keys`, that of the image proves that superblock and trailer are its own
+    /// and which copy of its key slots counts, and names the blocks that a sealed one loses; nothing
+    /// else needs it. Runs in the rayon pool of the calling thread.
     ///
     /// # Errors
     /// As [`Image::open`] when there is neither a sound superblock nor a sound trailer left;
-    /// [`Error::Corrupt`] when the stored list, by which pieces are proven, stays lost;
+    /// [`Error::Forged`] when its key was given and did not write it; [`Error::Corrupt`] when the
+    /// stored list, by which pieces are proven, stays lost;
     /// [`Error::Io`], [`Error::Canceled`].
     pub fn of(
         file: Arc<dyn ReadAt>,
@@ -119,6 +121,11 @@ impl Repair {
         check_areas(&trailer, superblock.features)?;
         let mut report = RepairReport::default();
         let mut mended = Mended::new(file, &superblock, &trailer);
+        if let Some(key) = keys.find(&superblock.key_commitment.0)
+            && trailer.mac_of(key, &mended.page(0)?) != trailer.mac
+        {
+            return Err(Error::Forged { offset: trailer.file_len - PAGE_SIZE as u64 });
+        }
         let found = slots::find(own, mended.raw(), &copies, keys, &superblock, &trailer);
         report.key_slots = found.state;
         found.places.iter().for_each(|(at, slots)| mended.put_slots(*at, slots));

@@ -291,6 +291,33 @@ fn slots_of_a_damaged_image_go_before_older_ones_of_the_copies_that_help() {
     assert!(made.is_some_and(|made| made == good), "{report:?}");
 }
 
+#[test]
+fn what_the_key_did_not_write_is_not_repaired_with_the_help_of_a_forged_copy() {
+    for mode in [Mode::Sealed, Mode::Authenticated] {
+        let recipe = keyed_three(mode);
+        let good = split(&recipe, SEGMENT_BYTES_MIN);
+        let last = good.len() - 1;
+        let mut bytes = good[last].to_vec();
+        for at in [bytes.len() - TAIL, bytes.len() - PAGE] {
+            let page = &mut bytes[at..at + PAGE];
+            page[512] ^= 1;
+            let hash = blake3::keyed_hash(b"aivory draft: trailer           ", &page[..4060]);
+            page[4060..4092].copy_from_slice(hash.as_bytes());
+            let crc = crc32c::crc32c_append(crc32c::crc32c(b"aiv.trlr"), &page[..4092]);
+            page[4092..].copy_from_slice(&crc.to_le_bytes());
+        }
+        let (mut files, copies) = (parts(&good), [named(last, &bytes)]);
+        files.remove(last);
+        let found = repair(&good, &files, &copies, &recipe.keys());
+        assert!(matches!(found, Err(Error::Forged { .. })), "{mode:?}: {:?}", found.map(|it| it.0));
+        // Without the key nothing tells, and with a true copy it does.
+        assert!(repair(&good, &files, &copies, &Keys::none()).unwrap().1.is_some());
+        let copies = parts(&good);
+        let (_, made) = repair(&good, &files, &copies, &recipe.keys()).unwrap();
+        assert!(made.is_some_and(|made| made == good));
+    }
+}
+
 /// The same segments with other key slots in these places.
 fn with_slots(written: &Files, places: &[(usize, usize)]) -> Files {
     let (slots, mut good) = (area(2).to_bytes(), written.clone());
