@@ -2,8 +2,9 @@
 
 use aiv_image_format::meta::{Manifest, Meta, Trackers};
 use aiv_image_format::{
-    BlockIndex, Compression, Digest, Features, ImageKind, ImageSummary, ImageWriter, Keys, Kind,
-    Mode, PointId, RunKind, SPECIFICATION, Seal, SessionTag, SetId, Superblock,
+    BlockIndex, Compression, Digest, Error as ImageError, Features, ImageKind, ImageSummary,
+    ImageWriter, Keys, Kind, Mode, PointId, RunKind, SPECIFICATION, Seal, SessionTag, SetId,
+    Superblock, Unsalvageable,
 };
 use aiv_keys::KeyArea;
 use aiv_volume_io::{AppendFile, Extent, Job, Storage};
@@ -68,6 +69,7 @@ impl Salvaged {
     ///
     /// # Errors
     /// [`Error::PlainBesideKeyed`] when it is to be plain where images of the set have keys;
+    /// [`Error::Image`] with [`Unsalvageable::NoSlots`] when nothing would open it;
     /// [`Error::Busy`], [`Error::Io`], [`Error::ReadBack`], [`Error::Image`],
     /// [`Error::Canceled`]. After an error there is no new image.
     pub fn write_image(
@@ -135,6 +137,12 @@ impl Salvaged {
         let there = newest_slots(&[storage], key, job)?;
         let slots = there.into_iter().chain(self.slots.clone()).max_by_key(KeyArea::generation);
         seal.slots = slots.map(|area| area.to_bytes().into_boxed_slice());
+        let had = self.newest().identity().superblock.as_ref().map(Superblock::slot_area_len);
+        if seal.slots.is_none() && had.is_some_and(|len| len > 0) {
+            // Nobody could open it.
+            let source = ImageError::Unsalvageable(Unsalvageable::NoSlots);
+            return Err(Error::in_file(&self.layers[0].file, source));
+        }
         Ok(Some(seal))
     }
 

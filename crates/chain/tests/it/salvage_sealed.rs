@@ -246,8 +246,14 @@ fn the_new_image_gets_slots_that_only_another_folder_has() {
             wipe(bytes, at, 32_768);
         }
     });
-    let salvaged = open(given, &[]).unwrap().with_slots_of(&[&storage], Job::silent()).unwrap();
-    let to = MemStorage::new();
+    let (salvaged, to) = (open(given, &[]).unwrap(), MemStorage::new());
+    // Without any nobody could open it.
+    match write(&salvaged, &to, false) {
+        Err(Error::Image { source: ImageError::Unsalvageable(Unsalvageable::NoSlots), .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    assert!(to.names().is_empty());
+    let salvaged = salvaged.with_slots_of(&[&storage], Job::silent()).unwrap();
     let report = write(&salvaged, &to, false).unwrap();
     let slots = check(&to, &report, &keys(), &disk(1)).slot_copies().unwrap();
     assert!(slots.is_some(), "nobody could open it");
