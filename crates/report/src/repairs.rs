@@ -95,7 +95,7 @@ fn repair_text(to: &Path, image: &Repaired) -> String {
     }
     if let Some(why) = &image.beyond {
         return format!(
-            "{from}: NOT REPAIRED, too little of it is left; nothing was written\n  {why}\n"
+            "{from}: NOT REPAIRED, too little of it can be believed; nothing was written\n  {why}\n"
         );
     }
     if report.is_complete() {
@@ -143,8 +143,9 @@ impl Remarks {
         if images.iter().any(|image| !image.is_sound()) {
             remarks.notes.push(
                 "--repair --to DIR writes damaged images as they were, where their parity or copies \
-                 of them (--from DIR) tell all of it; `aiv salvage` gets out what is left of one \
-                 that is not sealed; the next backup of the source builds on what is sound"
+                 of them (--from DIR) tell all of it; `aiv salvage` gets out what is left of one, \
+                 and needs the key of a sealed one; the next backup of the source builds on what is \
+                 sound"
                     .to_owned(),
             );
         }
@@ -194,9 +195,17 @@ impl Remarks {
                      its key (--key-file, --password-file) is it told which of them counts"
                 ));
             }
+            if is_made && report.key_slots == KeySlots::FromCopy {
+                remarks.warnings.push(format!(
+                    "{from}: its key slots are those of another copy, which may be older: what was \
+                     removed since may open it; `aiv key` brings those of all images up to date"
+                ));
+            }
             if image.beyond.is_some() || report.pieces_lost > 0 {
                 let rest = match image.is_sealed {
-                    true => "nothing can be salvaged from it, since it is sealed",
+                    true => {
+                        "all other blocks can still be salvaged from it with its key: `aiv salvage`"
+                    }
                     false => "all other blocks can still be salvaged from it: `aiv salvage`",
                 };
                 remarks.warnings.push(format!(

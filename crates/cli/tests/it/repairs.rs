@@ -107,13 +107,16 @@ fn lost_key_slots_are_told_and_come_from_another_copy() {
     let file = repair["repaired"].as_str().unwrap();
     assert!(fs::read(file).unwrap() == good);
     aiv(&["verify", file, "--password-file", &pass]).ended(0);
-    // Of a sealed image nobody is sent to salvage what is lost.
+    let another = scratch.arg("another");
+    let run = aiv(&["verify", path, "--repair", "--to", &another, "--from", &folder]).ended(3);
+    assert!(run.stderr.contains("of another copy, which may be older"), "{}", run.stderr);
+    // Whoever has its key can salvage what is left of a sealed image.
     let mut damaged = good.clone();
     damaged[1_000_000] ^= 1;
     fs::write(&image, &damaged).unwrap();
     let elsewhere = scratch.arg("elsewhere");
     let run = aiv(&["verify", path, "--repair", "--to", &elsewhere]).ended(4);
-    assert!(run.stderr.contains("nothing can be salvaged from it"), "{}", run.stderr);
+    assert!(run.stderr.contains("salvaged from it with its key"), "{}", run.stderr);
     // So does one place of two.
     fs::remove_file(file).unwrap();
     let mut damaged = good.clone();

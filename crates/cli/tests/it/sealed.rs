@@ -525,7 +525,7 @@ fn a_damaged_sealed_image_is_salvaged_with_its_passphrase_and_is_sealed_again() 
     let made = aiv_json(&[&plain[..], &[&clear], &with].concat()).ended(3);
     assert_eq!(made.json()["protection"], "none");
     assert!(
-        made.json()["notes"].to_string().contains("whoever gets it reads it"),
+        made.json()["warnings"].to_string().contains("whoever gets it reads it"),
         "{:?}",
         made.json()
     );

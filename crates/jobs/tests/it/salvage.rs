@@ -137,7 +137,7 @@ fn key_slots_that_only_the_folder_of_the_file_has_get_into_the_new_image_whereve
     let chains = job.chains(Job::silent()).unwrap();
     job.keys = Keys::of(chains[0].open(&credential(), &mut Work::new()).unwrap().key);
     job.run(&world, Job::silent()).unwrap();
-    let new = DirStorage::open(&path("new")).unwrap();
+    let new = DirStorage::open(path("new")).unwrap();
     let chains = keyed_chains(&new, Job::silent()).unwrap().chains;
     assert!(chains[0].open(&credential(), &mut Work::new()).is_ok(), "no way into {chains:?}");
 }
