@@ -175,8 +175,12 @@ pub fn keyed_chains(storage: &dyn Storage, job: Job<'_>) -> Result<KeyedChains> 
     for LaterSegment { image, no, file, why } in segments {
         match images.get(&image) {
             None => found.unsure.push((file, why)),
-            // No change comes to the slots of a file that no image reads.
-            Some((count, lasts)) if no.checked_add(1) == Some(*count) && !lasts.contains(&file) => {
+            // No change comes to the slots of a file that no image reads. Some have none at all.
+            Some((count, lasts))
+                if no.checked_add(1) == Some(*count)
+                    && !lasts.is_empty()
+                    && !lasts.contains(&file) =>
+            {
                 found.unsure.push((file, SECOND_FILE.to_owned()));
             }
             // Those of images that were found went with them.

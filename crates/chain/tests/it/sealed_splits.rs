@@ -314,22 +314,31 @@ fn keyed_images_of_which_a_segment_is_missing_are_in_doubt() {
 #[test]
 fn a_second_file_of_a_last_segment_which_no_change_comes_to_is_in_doubt() {
     let storage = two();
-    let name = storage.names().into_iter().rfind(|name| name.starts_with("1.aiv")).unwrap();
-    let last = storage.contents(&name).unwrap();
+    let last_of = |storage: &MemStorage| {
+        let name = storage.names().into_iter().rfind(|name| name.starts_with("1.aiv")).unwrap();
+        storage.contents(&name).unwrap()
+    };
+    let last = last_of(&storage);
     storage.insert("kept", last.to_vec());
     assert_eq!(change(&storage, "new").unwrap().changed.len(), 2);
     assert!(storage.contents("kept").unwrap() == last, "it has the slots of before");
     let unsure = keyed_chains(&storage, Job::silent()).unwrap().unsure;
     assert_eq!(unsure.iter().map(|(file, _)| file.as_str()).collect::<Vec<_>>(), ["kept"]);
-    // Beside a second file of the first one it is of a second image, and changed.
-    let first = storage.contents("1.aiv").unwrap().to_vec();
+    // One whose key is kept elsewhere has no slots in any segment.
+    let without = MemStorage::new();
+    let seal = Some(Seal::new(key(), 1));
+    Step { seal, ..step(1, Mode::Sealed) }.write(&without, "1.aiv", None);
+    without.insert("kept", last_of(&without).to_vec());
+    let found = keyed_chains(&without, Job::silent()).unwrap();
+    assert_eq!((found.chains.len(), found.unsure), (1, Vec::new()));
+    // Beside second files of all others it is of a second image, and changed.
     storage.remove("kept").unwrap();
-    storage.insert("again.aiv", first);
-    storage.insert(&name.replace("1.aiv", "again.aiv"), last.to_vec());
-    if name.ends_with(".p002") {
-        assert_eq!(keyed_chains(&storage, Job::silent()).unwrap().unsure, []);
-        assert_eq!(change(&storage, "newer").unwrap().changed.len(), 3);
+    for name in storage.names().iter().filter(|name| name.starts_with("1.aiv")) {
+        let bytes = storage.contents(name).unwrap().to_vec();
+        storage.insert(&name.replace("1.aiv", "again.aiv"), bytes);
     }
+    assert_eq!(keyed_chains(&storage, Job::silent()).unwrap().unsure, []);
+    assert_eq!(change(&storage, "newer").unwrap().changed.len(), 3);
 }
 
 #[test]
