@@ -155,14 +155,20 @@ impl Salvaged {
         let New { part, options, set, ids, seal } = new;
         let in_part = |error| Error::in_file(part, error);
         let (image, session, time) = ids.file.parts();
-        // A session of a sealed image has to be new, even where random numbers come again.
+        // A session of a sealed image has to be new, even where random numbers come again: another
+        // one for all that decides what its frames hold.
         let session = match &seal {
             None => session,
             Some(_) => {
                 let mut random = [0; 32];
                 random[..12].copy_from_slice(&session.0);
                 random[16..].copy_from_slice(&ids.point.0);
-                SessionTag::hedged(&random, time.into(), "salvage", image, None)
+                let mut place = format!("salvage {options:?}");
+                for (_, salvage) in self.files() {
+                    place += &format!(" {}", salvage.fingerprint());
+                }
+                let below = self.below.as_ref().map(|view| view.image().trailer().state_root);
+                SessionTag::hedged(&random, time.into(), &place, image, below)
             }
         };
         let superblock = Superblock {

@@ -117,6 +117,8 @@ pub(super) struct Finds {
     pub first_session: Option<(SessionTag, Under)>,
     /// Frames of all kinds.
     pub frames_seen: u64,
+    /// Where all that is sound lies.
+    pub places: blake3::Hasher,
     /// Frames before this one were compared with the last checkpoint.
     compared: usize,
 }
@@ -188,12 +190,18 @@ impl Finds {
         Ok(())
     }
 
-    /// Takes note of a sealed frame of `size` bytes that nothing opened.
-    pub(super) fn sealed(&mut self, tag: SessionTag, size: u64) {
+    /// Counts a sound frame at `at`.
+    pub(super) fn see(&mut self, at: u64) {
+        self.frames_seen += 1;
+        self.places.update(&at.to_le_bytes());
+    }
+
+    /// Takes note of a sealed frame of `size` bytes at `at` that nothing opened.
+    pub(super) fn sealed(&mut self, tag: SessionTag, size: u64, at: u64) {
         if self.expected().is_some_and(|expected| expected != Under::Unknown) {
             return;
         }
-        self.frames_seen += 1;
+        self.see(at);
         let Some(session) = self.session(tag, Under::Unknown) else { return };
         let about = &mut self.sessions[usize::from(session)];
         about.frames += 1;
@@ -268,6 +276,7 @@ impl Finds {
     }
 
     pub(super) fn page(&mut self, page: LeafPage) {
+        self.places.update(&page.at.to_le_bytes());
         if self.pages.len() < PAGES_MAX {
             self.pages.push(page);
         }

@@ -232,6 +232,8 @@ pub struct Salvage {
     /// Sessions whose frames are where they were made.
     wrote: Sessions,
     frames_seen: u64,
+    /// What of which image is left.
+    fingerprint: Digest,
     unreadable: Vec<Extent>,
     /// The pages and checkpoints read last, the newest last.
     recent: Mutex<Vec<(u64, Arc<Vec<IndexEntry>>)>>,
@@ -282,7 +284,9 @@ impl Salvage {
         let Whose { identity, ours, key, .. } = whose;
         let pages = covers::of_pages(&finds, &identity, &geometry);
         let checkpoints = covers::of_checkpoints(&finds, &ours, &geometry);
-        let Finds { mut frames, sessions, frames_seen, .. } = finds;
+        let Finds { mut frames, sessions, frames_seen, mut places, .. } = finds;
+        places.update(format!("{:?} {:?}", identity.image, identity.known_by).as_bytes());
+        let fingerprint = Digest(*places.finalize().as_bytes());
         frames.retain(|frame| ours.has(frame.session) && frame.block < geometry.blocks());
         let wrote = Sessions(sessions.iter().map(|session| session.wrote).collect());
         frames.sort_unstable_by_key(|frame| (frame.block, frame.at));
@@ -301,6 +305,7 @@ impl Salvage {
             frames,
             wrote,
             frames_seen,
+            fingerprint,
             unreadable,
             recent: Mutex::default(),
         })
@@ -357,6 +362,12 @@ impl Salvage {
     #[must_use]
     pub fn frames_seen(&self) -> u64 {
         self.frames_seen
+    }
+
+    /// What of which image is left: another one where anything else of it is damaged.
+    #[must_use]
+    pub fn fingerprint(&self) -> Digest {
+        self.fingerprint
     }
 
     /// Parts of the file that the medium did not give, ascending.

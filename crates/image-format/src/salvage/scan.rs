@@ -97,7 +97,7 @@ fn step(
                 } else if let Some((under, frame)) = tools.openers.open(header, whole, at) {
                     take_frame(&frame, under, at, finds)?;
                 } else {
-                    finds.sealed(header.session, header.frame_size());
+                    finds.sealed(header.session, header.frame_size(), at);
                     if tools.openers.looks_into(at) {
                         return Ok(ALIGN as u64);
                     }
@@ -124,7 +124,7 @@ fn take_frame(frame: &Opened<'_>, under: Under, at: u64, finds: &mut Finds) -> R
     if frame.kind.is_sealable() && finds.expected().is_some_and(|expected| expected != under) {
         return Ok(());
     }
-    finds.frames_seen += 1;
+    finds.see(at);
     match frame.kind {
         FrameKind::Data | FrameKind::Delta => finds.block(frame, under, at),
         FrameKind::Checkpoint => {
