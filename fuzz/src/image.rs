@@ -5,7 +5,7 @@ use std::sync::Arc;
 use aiv_chain::{Folder, StrayKind, View};
 use aiv_image_format::salvage::{Hints, Salvage};
 use aiv_image_format::{
-    Depth, Error, Image, Unfinished, Unsalvageable, dump, peek, peek_segment, verify_segment,
+    Depth, Error, Image, Keys, Unfinished, Unsalvageable, dump, peek, peek_segment, verify_segment,
 };
 use aiv_keys::{Credential, KeyArea, KeyFile, Work};
 use aiv_testkit::{MemStorage, mutants};
@@ -45,7 +45,9 @@ pub fn image(data: &[u8]) -> bool {
 
 /// The same as an image to go on with: what is proven of it is in order.
 fn unfinished(file: &Arc<dyn ReadAt>) {
-    let Ok(Some(found)) = Unfinished::read(Arc::clone(file), Job::silent()) else { return };
+    let Ok(Some(found)) = Unfinished::read(Arc::clone(file), &seeds::keys(), Job::silent()) else {
+        return;
+    };
     assert!(
         found.len() <= file.len() && found.next_block() <= found.superblock().geometry.blocks()
     );
@@ -67,11 +69,13 @@ pub fn segment(data: &[u8]) -> bool {
 /// What is left of an image: damaged, headless, cut off, or never one.
 pub fn salvaged(data: &[u8]) -> bool {
     let file: Arc<dyn ReadAt> = Arc::new(MemDisk::from_bytes(data.to_vec()));
-    let salvage = match Salvage::scan(file, &Hints::default(), Job::silent()) {
+    let scan = |keys| Salvage::scan(Arc::clone(&file), keys, &Hints::default(), Job::silent());
+    let salvage = match scan(&Keys::none()) {
         Ok(salvage) => salvage,
         // It says what it is, and that is all that can be got out without its key.
         Err(Error::Unsalvageable(Unsalvageable::Sealed | Unsalvageable::SealedFrames { .. })) => {
-            return true;
+            let Ok(salvage) = scan(&seeds::keys()) else { return true };
+            salvage
         }
         Err(_) => return false,
     };

@@ -151,6 +151,9 @@ pub(crate) fn trees() -> Vec<Vec<u8>> {
         (35, "mkfs.fat -F 32".to_owned(), Some(copies)),
         (2, "mkntfs -q -Q -F -c 512".to_owned(), None),
         (4, "mkfs.exfat -b 64K".to_owned(), None),
+        (0, "mksquashfs -noI -noId -b 16384".to_owned(), None),
+        (0, "mksquashfs -comp xz -b 16384".to_owned(), None),
+        (0, "mksquashfs -comp lzo -noI -noId -always-use-fragments".to_owned(), None),
     ];
     let of = |(mib, maker, copies): &(u64, String, Option<String>)| {
         tree(mib * MIB, maker, copies.as_deref(), Path::new(root))
@@ -162,7 +165,16 @@ fn tree(len: u64, maker: &str, copies: Option<&str>, root: &Path) -> Vec<u8> {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     file.as_file().set_len(len).expect("room");
     let words: Vec<&str> = maker.split(' ').collect();
-    run(Command::new(words[0]).args(&words[1..]).arg(file.path()));
+    let mut command = Command::new(words[0]);
+    run(match words[0] {
+        // Its options come last.
+        "mksquashfs" => command
+            .arg(root)
+            .arg(file.path())
+            .args(["-noappend", "-quiet", "-no-progress"])
+            .args(&words[1..]),
+        _ => command.args(&words[1..]).arg(file.path()),
+    });
     if words[0] == "mkntfs" {
         // Only where this is can files be put without mounting.
         for name in ["file1", "file7", "file30"] {

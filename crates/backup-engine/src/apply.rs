@@ -10,7 +10,7 @@ use aiv_image_format::{
 };
 use aiv_volume_io::{Extent, Job, Lease, ReadAt, Storage};
 
-use crate::attempt::{Base, Inputs};
+use crate::attempt::{About, Base, Inputs};
 use crate::base::{Bases, LostPoint};
 use crate::error::{Error, Refusal, Result};
 use crate::facts::Basis;
@@ -217,22 +217,25 @@ impl BackupPlan {
             let point = base.parent.as_ref().map(|parent| parent.view.point());
             let number = base.increment_number;
             let hint = watched.hint(self, base.parent.as_ref(), number, job)?;
+            let seal = self.seal(&inputs, &base)?;
             let mut candidate = None;
             if let Some(mut leftovers) = leftovers.take() {
                 // Where a tracker is believed there is little to read.
-                let goes_on = self.options.resume && self.may_be_gone_on_with();
+                let goes_on = self.options.resume && self.may_be_gone_on_with(seal.as_ref());
                 if goes_on && !is_believed(&hint) {
-                    candidate = leftovers.take(&self.superblock(ids, &base, &hint), &folder);
+                    let wanted = self.wanted(ids, &base, &hint, seal.as_ref());
+                    candidate = leftovers.take(&wanted, &folder);
                 }
                 let spared = candidate.as_ref().map(|candidate| candidate.name.as_str());
                 removed = leftovers.remove(storage, set_id(&self.source_id), spared)?;
             }
-            let mut made = self.make(&inputs, &ids.of_attempt(attempt), &base, &hint, candidate);
+            let about = About { base: &base, seal: seal.as_ref() };
+            let mut made = self.make(&inputs, &ids.of_attempt(attempt), about, &hint, candidate);
             if let Err(Error::Hint(failure)) = made {
                 // Whatever it was, all of the source is read now.
                 attempt += 1;
                 let hint = Some(Err(failure.into()));
-                made = self.make(&inputs, &ids.of_attempt(attempt), &base, &hint, None);
+                made = self.make(&inputs, &ids.of_attempt(attempt), about, &hint, None);
             }
             let report = match (made, point) {
                 // Damage of the chain: an older point may do, and a full image always does.

@@ -6,7 +6,7 @@ use aiv_chain::{ImageName, Set, image_name, suffix};
 use aiv_image_format::meta::{Capture as Captured, Inventory, Manifest, Meta};
 use aiv_image_format::{
     Depth, Digest, Error as ImageError, Features, Geometry, ImageKind, ImageSummary, ImageWriter,
-    Keys, ParentState, SPECIFICATION, Segments, Superblock, Unfinished,
+    Keys, ParentState, SPECIFICATION, Seal, Segments, Superblock, Unfinished,
 };
 use aiv_volume_io::{Job, Lease, Storage, causes};
 
@@ -21,7 +21,7 @@ use crate::parent::Parent;
 use crate::parts::Parts;
 use crate::pipeline::{self, Capture};
 use crate::plan::BackupPlan;
-use crate::resume::{Candidate, Resumed, has_unreadable, part_name};
+use crate::resume::{Candidate, Resumed, Wanted, has_unreadable, part_name};
 use crate::seal::{self, SealOptions};
 use crate::watched::{Asked, Watched, is_believed};
 
@@ -52,6 +52,14 @@ pub(crate) struct Base {
     pub increment_number: u32,
 }
 
+/// What an image is going to be.
+#[derive(Clone, Copy)]
+pub(crate) struct About<'a> {
+    pub base: &'a Base,
+    /// How a new one is sealed, where it is.
+    pub seal: Option<&'a Seal>,
+}
+
 /// An image while it is written.
 struct Begun<'a> {
     writer: ImageWriter<'a>,
@@ -76,12 +84,13 @@ impl BackupPlan {
         &self,
         inputs: &Inputs<'_>,
         ids: &BackupIds,
-        base: &Base,
+        about: About<'_>,
         hint: &Asked<'_>,
         candidate: Option<Candidate>,
     ) -> Result<BackupReport> {
-        let Some(candidate) = candidate else { return self.make_anew(inputs, ids, base, hint) };
-        let why = match self.go_on(inputs, ids, base, &candidate) {
+        let base = about.base;
+        let Some(candidate) = candidate else { return self.make_anew(inputs, ids, about, hint) };
+        let why = match self.go_on(inputs, ids, about, &candidate) {
             Ok(Ok(begun)) => match self.complete(inputs, ids, base, hint, begun) {
                 // What was there already is not what it seemed: another image does not need it.
                 Err(error) if is_damage(&error) && !inputs.released.load(Ordering::Relaxed) => {
@@ -100,7 +109,7 @@ impl BackupPlan {
             }
             Err(error) => return Err(error),
         };
-        let mut report = self.make_anew(inputs, &ids.anew(), base, hint)?;
+        let mut report = self.make_anew(inputs, &ids.anew(), about, hint)?;
         report.leftovers_removed.push(candidate.name);
         Ok(BackupReport { not_resumed: Some(why), ..report })
     }
@@ -111,10 +120,11 @@ impl BackupPlan {
         &self,
         inputs: &Inputs<'a>,
         ids: &BackupIds,
-        base: &Base,
+        about: About<'_>,
         candidate: &Candidate,
     ) -> Result<std::result::Result<Begun<'a>, String>> {
         let Inputs { storage, limit, lease, job, .. } = *inputs;
+        let base = about.base;
         let unfinished = match candidate.read(storage, job)? {
             Ok(unfinished) => unfinished,
             Err(why) => return Ok(Err(why)),
@@ -133,7 +143,9 @@ impl BackupPlan {
         // Comparing may have taken hours: whoever has the lease by now may write the file.
         let op = format!("going on with {}", candidate.name);
         lease.check().map_err(|source| Error::Destination { op, source })?;
-        let writer = match candidate.reopen(storage, &unfinished, ids.session) {
+        let hedged = |options: &SealOptions| seal::session_on(&options.hedge, &unfinished);
+        let session = self.options.seal.as_ref().map_or(ids.session, hedged);
+        let writer = match candidate.reopen(storage, &unfinished, session) {
             Ok(writer) => writer,
             Err(why) => return Ok(Err(why)),
         };
@@ -145,13 +157,13 @@ impl BackupPlan {
             blocks_compared: if is_vouched { 0 } else { blocks },
         };
         let (parts, unfinished) = (Parts::One(candidate.name.clone()), Some(unfinished));
-        let keys = Keys::none();
-        let resumed = Some(resumed);
+        let (begins_key, leaves_key) = self.begins_key(inputs, about.seal);
+        let (keys, resumed) = (candidate.keys(), Some(resumed));
         Ok(Ok(Begun {
             writer,
             keys,
-            begins_key: false,
-            leaves_key: false,
+            begins_key,
+            leaves_key,
             parts,
             unfinished,
             resumed,
@@ -164,26 +176,21 @@ impl BackupPlan {
         &self,
         inputs: &Inputs<'_>,
         ids: &BackupIds,
-        base: &Base,
+        about: About<'_>,
         hint: &Asked<'_>,
     ) -> Result<BackupReport> {
-        let Inputs { storage, limit, set, job, .. } = *inputs;
+        let Inputs { storage, limit, .. } = *inputs;
+        let About { base, seal } = about;
         let image = self.image_name(ids, base);
-        let view = base.parent.as_ref().map(|parent| &parent.view);
-        let options = self.options.seal.as_ref();
-        let seal = options.map(|options| seal::seal(options, view, set, storage, job));
-        let seal = seal.transpose()?;
-        let keys = seal.as_ref().map_or_else(Keys::none, |s| Keys::of(s.key.clone()).required());
-        let fresh = options.map(|options| &options.fresh.0);
-        let begins_key = fresh.is_some() && seal.as_ref().map(|seal| &seal.key) == fresh;
-        let leaves_key = begins_key && options.is_some_and(|options| options.leaves_key(set));
+        let keys = seal.map_or_else(Keys::none, |s| Keys::of(s.key.clone()).required());
+        let (begins_key, leaves_key) = self.begins_key(inputs, seal);
         let split = self.options.split;
         let parts = match split {
             None => Parts::One(part_name(&image, set_id(&self.source_id))),
             Some(_) => Parts::Split(image.clone()),
         };
-        let writer =
-            parts.create(storage, self.superblock(ids, base, hint), seal, split, &image)?;
+        let superblock = self.superblock(ids, base, hint, seal);
+        let writer = parts.create(storage, superblock, seal.cloned(), split, &image)?;
         let captured = self.capture(inputs, base, None, None).nothing_captured();
         let (unfinished, resumed) = (None, None);
         let pacer = limit.map(Pacer::new);
@@ -199,6 +206,23 @@ impl BackupPlan {
             pacer,
         };
         self.complete(inputs, ids, base, hint, begun)
+    }
+
+    /// How a new image on `base` is sealed, where it is.
+    pub(crate) fn seal(&self, inputs: &Inputs<'_>, base: &Base) -> Result<Option<Seal>> {
+        let Inputs { storage, set, job, .. } = *inputs;
+        let view = base.parent.as_ref().map(|parent| &parent.view);
+        let options = self.options.seal.as_ref();
+        options.map(|options| seal::seal(options, view, set, storage, job)).transpose()
+    }
+
+    /// Whether an image is the first with its key, and whether others of the source then have a
+    /// key that was not given.
+    fn begins_key(&self, inputs: &Inputs<'_>, seal: Option<&Seal>) -> (bool, bool) {
+        let options = self.options.seal.as_ref();
+        let fresh = options.map(|options| &options.fresh.0);
+        let begins = fresh.is_some() && seal.map(|seal| &seal.key) == fresh;
+        (begins, begins && options.is_some_and(|options| options.leaves_key(inputs.set)))
     }
 
     /// Writes, proves and publishes what was begun.
@@ -376,7 +400,13 @@ impl BackupPlan {
 
     /// What is begun. One that is not read in full, since a tracker is believed, is recognised by
     /// nobody: it is never gone on with.
-    pub(crate) fn superblock(&self, ids: &BackupIds, base: &Base, hint: &Asked<'_>) -> Superblock {
+    fn superblock(
+        &self,
+        ids: &BackupIds,
+        base: &Base,
+        hint: &Asked<'_>,
+        seal: Option<&Seal>,
+    ) -> Superblock {
         let parent = base.parent.as_ref().map(|parent| parent.view.link());
         let root = parent.map(|link| link.state_root);
         let hedged = |seal: &SealOptions| seal::session(&seal.hedge, ids.image, root);
@@ -384,7 +414,7 @@ impl BackupPlan {
         // A set bit says that the image may use it: what it will, nobody knows yet.
         let incompat = parent.map_or(0, |_| Features::DELTA | Features::PARENT)
             | if self.options.parity { Features::PARITY } else { 0 };
-        Superblock {
+        let superblock = Superblock {
             features: Features { incompat, ..Features::default() },
             image: ids.image,
             set: set_id(&self.source_id),
@@ -397,10 +427,32 @@ impl BackupPlan {
             // Set by the writer, where there is a key.
             key_commitment: Digest::default(),
             writer: concat!("aivory ", env!("CARGO_PKG_VERSION")).to_owned(),
-            source_token: match is_believed(hint) || !self.may_be_gone_on_with() {
-                true => Digest::default(),
-                false => self.source_token(&base.geometry, parent),
-            },
+            source_token: Digest::default(),
+        };
+        if is_believed(hint) || !self.may_be_gone_on_with(seal) {
+            return superblock;
+        }
+        let plan = self.source_token(&base.geometry, parent);
+        let source_token = match seal {
+            None => plan,
+            Some(seal) => seal::token(seal, &superblock, plan),
+        };
+        Superblock { source_token, ..superblock }
+    }
+
+    /// What is going to be begun, for finding what was.
+    pub(crate) fn wanted<'w>(
+        &'w self,
+        ids: &BackupIds,
+        base: &Base,
+        hint: &Asked<'_>,
+        seal: Option<&'w Seal>,
+    ) -> Wanted<'w> {
+        let parent = base.parent.as_ref().map(|parent| parent.view.link());
+        Wanted {
+            superblock: self.superblock(ids, base, hint, seal),
+            plan: self.source_token(&base.geometry, parent),
+            seal: self.options.seal.as_ref().zip(seal),
         }
     }
 
@@ -433,7 +485,9 @@ fn is_damage(error: &Error) -> bool {
 /// worth it, it is kept: the next backup goes on from there.
 fn interrupted(writer: ImageWriter<'_>, geometry: &Geometry, error: Error) -> Error {
     let is_stop = matches!(error, Error::Canceled(_) | Error::Source { .. });
-    if !is_stop || writer.checkpoints() == 0 {
+    // Without a token nobody recognises it.
+    let is_known = !writer.superblock().source_token.is_zero();
+    if !is_stop || !is_known || writer.checkpoints() == 0 {
         return error;
     }
     let at = geometry.offset_of(writer.next_block()).min(geometry.len());

@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use aiv_chain::{Folder, MERGE_PART, remove_interrupted};
 use aiv_image_format::{
-    Digest, Error as ImageError, Geometry, ImageWriter, Kind, ParentLink, SessionTag, SetId,
-    Superblock, Unfinished, peek,
+    Digest, Error as ImageError, Geometry, ImageWriter, Keys, Kind, ParentLink, Seal, SessionTag,
+    SetId, Superblock, Unfinished, peek,
 };
 use aiv_volume_io::{Job, Lease, PART_EXTENSION, Storage, causes};
 
 use crate::error::{Error, Result};
 use crate::plan::BackupPlan;
+use crate::seal::{self, SealOptions};
 
 /// Half of a source token: what was planned, or what the source was.
-const HALF: usize = 16;
+pub(crate) const HALF: usize = 16;
 
 const KEY_PLAN: &[u8; 32] = b"aivory backup: token of a plan  ";
 
@@ -73,21 +74,21 @@ impl Leftovers {
 
     /// Takes out the longest file that began as `wanted` is going to and is no published image,
     /// also not under another name. One that is split or has parity is never gone on with.
-    pub(crate) fn take(&mut self, wanted: &Superblock, folder: &Folder) -> Option<Candidate> {
+    pub(crate) fn take(&mut self, wanted: &Wanted<'_>, folder: &Folder) -> Option<Candidate> {
         let fits = |leftover: &Leftover| {
-            let superblock = leftover.superblock.as_ref();
-            superblock.is_some_and(|it| {
-                it.features.names_against_going_on().is_none()
-                    && is_same_plan(it, wanted)
-                    && !is_published(it, folder)
-            })
+            let it = leftover.superblock.as_ref()?;
+            let is_free = it.features.names_against_going_on().is_none();
+            let seal = wanted.fits(it).filter(|_| is_free && !is_published(it, folder))?;
+            Some((leftover.len, seal))
         };
-        let fitting = self.0.iter().enumerate().filter(|(_, leftover)| fits(leftover));
-        let (at, _) = fitting.max_by_key(|(_, leftover)| leftover.len)?;
+        let fitting = self.0.iter().enumerate().filter_map(|(at, it)| Some((at, fits(it)?)));
+        let (at, (_, seal)) = fitting.max_by_key(|(_, (len, _))| *len)?;
         let Leftover { name, superblock, .. } = self.0.swap_remove(at);
         let token = superblock?.source_token;
-        let is_vouched = token == wanted.source_token && token.0[HALF..] != [0; HALF];
-        Some(Candidate { name, is_vouched })
+        // What has a key is believed in nothing that was not compared.
+        let is_same = seal.is_none() && token == wanted.superblock.source_token;
+        let is_vouched = is_same && token.0[HALF..] != [0; HALF];
+        Some(Candidate { name, is_vouched, seal })
     }
 
     /// Removes all of them but `spared`, with the segments that belong to them, and returns the
@@ -125,18 +126,48 @@ fn failed(op: &str) -> impl Fn(std::io::Error) -> Error {
     move |source| Error::Destination { op: op.clone(), source }
 }
 
+/// What a backup is going to begin, as far as it decides which unfinished image is as good.
+pub(crate) struct Wanted<'w> {
+    /// The superblock, with its token where there is no key.
+    pub superblock: Superblock,
+    /// The token, without a key.
+    pub plan: Digest,
+    /// How it is sealed, where it is.
+    pub seal: Option<(&'w SealOptions, &'w Seal)>,
+}
+
+impl Wanted<'_> {
+    /// Whether `begun` is as good; with the seal it was begun with.
+    fn fits(&self, begun: &Superblock) -> Option<Option<Seal>> {
+        let Some((options, seal)) = self.seal else {
+            return is_same_plan(begun, &self.superblock).then_some(None);
+        };
+        let seal = options.seal_of(begun, seal)?;
+        let mut wanted = self.superblock.clone();
+        seal.mark(&mut wanted).ok()?;
+        let is_same = is_same_image(begun, &wanted) && begun.writer == wanted.writer;
+        let token = seal::token(&seal, begun, self.plan);
+        (is_same && token == begun.source_token).then_some(Some(seal))
+    }
+}
+
 /// Whether an image was begun for the same source, by the same program, with the same plan, and
 /// on the same parent.
 fn is_same_plan(begun: &Superblock, wanted: &Superblock) -> bool {
     let plan = |superblock: &Superblock| superblock.source_token.0[..HALF].to_vec();
+    plan(begun) != [0; HALF]
+        && plan(begun) == plan(wanted)
+        && is_same_image(begun, wanted)
+        && begun.writer == wanted.writer
+}
+
+/// Whether two superblocks are of images of one source, on one parent, with one sort of contents.
+fn is_same_image(begun: &Superblock, wanted: &Superblock) -> bool {
     let identity = |superblock: &Superblock| {
         let Superblock { set, kind, parent, geometry, features, .. } = *superblock;
         (set, kind, parent, geometry, features)
     };
-    plan(begun) != [0; HALF]
-        && plan(begun) == plan(wanted)
-        && identity(begun) == identity(wanted)
-        && begun.writer == wanted.writer
+    identity(begun) == identity(wanted)
 }
 
 /// A rename by link and unlink that was interrupted leaves one file with two names: cutting it
@@ -155,9 +186,16 @@ pub(crate) struct Candidate {
     pub name: String,
     /// The source is the one it was then, as its caller has it.
     pub is_vouched: bool,
+    /// How it is sealed, where it is.
+    pub seal: Option<Seal>,
 }
 
 impl Candidate {
+    /// What opens it.
+    pub(crate) fn keys(&self) -> Keys {
+        self.seal.as_ref().map_or_else(Keys::none, |seal| Keys::of(seal.key.clone()).required())
+    }
+
     /// Reads it. The inner error says why it is of no use.
     pub(crate) fn read(
         &self,
@@ -168,7 +206,12 @@ impl Candidate {
             Ok(file) => file,
             Err(error) => return Ok(Err(format!("it cannot be opened: {error}"))),
         };
-        match Unfinished::read(Arc::clone(&file), job) {
+        let slots = self.seal.as_ref().and_then(|seal| seal.slots.as_deref()).unwrap_or_default();
+        match Unfinished::read(Arc::clone(&file), &self.keys(), job) {
+            // Whoever was locked out meanwhile must not get in by the image that is new.
+            Ok(Some(unfinished)) if unfinished.slots() != slots => {
+                Ok(Err("its key slots are others than a new image would have".to_owned()))
+            }
             Ok(Some(unfinished)) => Ok(Ok(unfinished)),
             Ok(None) => Ok(Err("it has no whole checkpoint".to_owned())),
             Err(ImageError::Canceled(canceled)) => Err(canceled.into()),
@@ -187,7 +230,8 @@ impl Candidate {
         let file = storage
             .reopen(&self.name, unfinished.len())
             .map_err(|error| format!("it cannot be gone on with: {error}"))?;
-        ImageWriter::resume(file, unfinished, session).map_err(|error| causes(&error))
+        ImageWriter::resume(file, unfinished, session, self.seal.clone())
+            .map_err(|error| causes(&error))
     }
 
     /// Removes it, if it still is ours to remove.
@@ -205,12 +249,14 @@ pub(crate) fn has_unreadable(unfinished: &Unfinished) -> bool {
 
 impl BackupPlan {
     /// Whether what this plan begins may be gone on with, and may go on with something: an image
-    /// in one file, without parity over its pieces and without a key. A token would tell whoever
-    /// reads a sealed image which of its blocks are used; and nobody may get in clear what he
-    /// wants sealed.
-    pub(crate) fn may_be_gone_on_with(&self) -> bool {
+    /// in one file, without parity over its pieces; with a key if somebody here has it.
+    pub(crate) fn may_be_gone_on_with(&self, seal: Option<&Seal>) -> bool {
         let options = &self.options;
-        options.split.is_none() && !options.parity && options.seal.is_none()
+        let has_key = match (&options.seal, seal) {
+            (Some(options), Some(seal)) => !options.is_for_others(&seal.key),
+            (options, _) => options.is_none(),
+        };
+        options.split.is_none() && !options.parity && has_key
     }
 
     /// What this plan recognises its own unfinished images by: sixteen bytes of a hash of

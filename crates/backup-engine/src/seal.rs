@@ -1,12 +1,15 @@
 //! Images with keys: which key an image gets, and what it may build on.
 
 use aiv_chain::{Folder, Point, Protection, Set, View, newest_slots};
-use aiv_image_format::{ChainKey, Digest, Image, ImageId, Keys, Mode, Seal, SessionTag, SetId};
-use aiv_keys::KeyArea;
+use aiv_image_format::{
+    ChainKey, Digest, Image, ImageId, Keys, Mode, Seal, SessionTag, SetId, Superblock, Unfinished,
+};
+use aiv_keys::{KeyArea, Purpose, SlotKind};
 use aiv_volume_io::{Job, Storage};
 
 use crate::error::{Error, Refusal, Result};
 use crate::facts::Basis;
+use crate::resume::HALF;
 
 /// How images are sealed or authenticated.
 #[derive(Debug, Clone)]
@@ -19,6 +22,9 @@ pub struct SealOptions {
     pub retired: Vec<Digest>,
     /// The key of a source that has none yet, and its slots.
     pub fresh: (ChainKey, KeyArea),
+    /// Keys with their slots that interrupted backups began, and that stand for `fresh` where
+    /// their image is gone on with.
+    pub begun: Vec<(ChainKey, KeyArea)>,
     /// Whether sizes are rounded up, so that they tell less about contents.
     pub padding: bool,
     /// What makes the session of this image another one than any before.
@@ -45,6 +51,26 @@ impl SealOptions {
         let Some(key) = protection.key() else { return false };
         let is_asked = self.mode.is_none_or(|mode| protection.mode() == Some(mode));
         is_asked && self.keys.find(&key.0).is_some() && !self.retired.contains(&key)
+    }
+
+    /// Whether nobody here can open an image with this key and these slots: it is made for others.
+    pub(crate) fn is_for_others(&self, key: &ChainKey) -> bool {
+        let (fresh, area) = &self.fresh;
+        key == fresh && area.slots().all(|(_, slot)| slot.kind() == SlotKind::Recipient)
+    }
+
+    /// How an unfinished image with this superblock is gone on with, where `seal` is what a new one
+    /// would get; `None` when it has another key, or one that nobody gave.
+    pub(crate) fn seal_of(&self, begun: &Superblock, seal: &Seal) -> Option<Seal> {
+        let key = begun.key_commitment.0;
+        if seal.key.commitment() == key {
+            return Some(seal.clone());
+        }
+        let is_first = seal.key == self.fresh.0;
+        let mut all = self.begun.iter().filter(|_| is_first);
+        let (key, area) = all.find(|(begun, _)| begun.commitment() == key)?;
+        let slots = Some(area.to_bytes().into_boxed_slice());
+        Some(Seal { key: key.clone(), slots, ..seal.clone() })
     }
 
     /// Whether images of a set have a key that was not given.
@@ -155,6 +181,34 @@ fn of_image(options: &SealOptions, image: &Image) -> Result<Option<WithSlots>> {
     let areas = copies.and_then(|[a, b]| KeyArea::sound([&a, &b]).ok()).unwrap_or_default();
     let area = areas.into_iter().find(|area| area.prove(key).is_ok());
     Ok(area.map(|area| (key.clone(), area, mode)))
+}
+
+/// The session that goes on with an unfinished image.
+pub(crate) fn session_on(hedge: &Hedge, unfinished: &Unfinished) -> SessionTag {
+    session(hedge, unfinished.superblock().image, Some(unfinished.fingerprint()))
+}
+
+/// What an image with a key is recognised by when it is gone on with: a code over what `plan` says
+/// and over all of its superblock that somebody could have changed. It tells nothing to who has
+/// not the key, and is another one in every image.
+pub(crate) fn token(seal: &Seal, superblock: &Superblock, plan: Digest) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    let mut add = |bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    };
+    let Superblock { image, set, point, session, created_unix_ms, geometry, .. } = *superblock;
+    for id in [image.0, set.0, point.0] {
+        add(&id);
+    }
+    add(&session.0);
+    add(&created_unix_ms.to_le_bytes());
+    add(&geometry.len().to_le_bytes());
+    add(superblock.writer.as_bytes());
+    add(&[u8::from(seal.mode == Mode::Sealed), u8::from(seal.padding)]);
+    // Who vouches for the source is not asked: what has a key is always compared.
+    add(&plan.0[..HALF]);
+    Digest(*seal.key.derive(Purpose::SourceToken, &[hasher.finalize().as_bytes()]).expose())
 }
 
 /// The session of an image.

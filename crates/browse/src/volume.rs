@@ -164,6 +164,7 @@ impl Volume {
             Err(why @ FilesystemError::WrongKey { .. }) => {
                 self.inside = Inside::Locked { tried: true, why: why.to_string() };
             }
+            Err(FilesystemError::Damaged { what, .. }) => self.inside = Inside::Closed(what),
             Err(why) => self.inside = Inside::Closed(why.to_string()),
         }
         Ok(())
@@ -355,7 +356,6 @@ fn why_closed(kind: FilesystemKind) -> Option<&'static str> {
         | FilesystemKind::ReFs
         | FilesystemKind::HfsPlus
         | FilesystemKind::F2fs
-        | FilesystemKind::Squashfs
         | FilesystemKind::Erofs => "files of this filesystem are not read",
         FilesystemKind::Bcache => "it belongs to a bcache device, which is not read",
         FilesystemKind::DmIntegrity => "its bytes lie between checksums and are not read",

@@ -110,6 +110,13 @@ pub enum Error {
         /// Stands for the key.
         key: Digest,
     },
+    /// A salvaged image without a key would lie beside images of its set that have one: salvage it
+    /// into another folder, or keep the key.
+    #[error("an image without a key would lie beside {file}, which is of the same set and has one")]
+    PlainBesideKeyed {
+        /// An image with a key in the folder.
+        file: String,
+    },
     /// A file does not read back as it was written: it was given up.
     #[error("{file} does not read back as it was written: {what}")]
     ReadBack {

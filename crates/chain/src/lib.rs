@@ -6,6 +6,7 @@
 //! a disk works on a recovery point.
 
 mod ancestry;
+mod begun;
 mod catalogue;
 mod census;
 mod compare;
@@ -38,6 +39,7 @@ mod verify_folder;
 mod view;
 
 pub use ancestry::CHAIN_MAX;
+pub use begun::unfinished_chains;
 pub use catalogue::{Catalogue, Vanished, Verified};
 pub use compare::changed_bytes;
 pub use consolidate::{

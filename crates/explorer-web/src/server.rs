@@ -15,9 +15,10 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use crate::download::DOWNLOADS_MAX;
+use crate::download::{DOWNLOADS_MAX, PATIENCE};
 use crate::guard::{Guard, SECRET_BYTES};
 use crate::hub::{Hub, Unlock};
+use crate::patient::Patient;
 use crate::routes::{Served, router};
 
 /// Connections at a time: a browser opens six.
@@ -26,11 +27,11 @@ const CONNECTIONS_MAX: usize = 32;
 const HEADERS_MAX: usize = 48;
 const HEAD_MAX: usize = 32 << 10;
 /// How long the head of a request may take, and a connection do nothing.
-const HEAD_TIME: Duration = Duration::from_secs(30);
+const HEAD_TIME: Duration = Duration::from_secs(5);
 /// How often the stop button is looked at.
 const TICK: Duration = Duration::from_millis(100);
 /// How long answers may take that are on their way at the end.
-const GRACE: Duration = Duration::from_secs(2);
+const GRACE: Duration = Duration::from_secs(1);
 /// Threads for what waits for a disk: downloads, and a passphrase that is tried.
 const THREADS_MAX: usize = DOWNLOADS_MAX + 2;
 
@@ -111,9 +112,10 @@ impl Web {
             let _ = last.send(());
             let all = async { while connections.join_next().await.is_some() {} };
             let _ = tokio::time::timeout(GRACE, all).await;
+            // Downloads that are not done end with their connections.
+            connections.shutdown().await;
             ended
         });
-        // Downloads that are not done end with their connections.
         runtime.shutdown_timeout(GRACE);
         ended
     }
@@ -149,7 +151,7 @@ async fn accept(
                 .header_read_timeout(HEAD_TIME)
                 .max_headers(HEADERS_MAX)
                 .max_buf_size(HEAD_MAX)
-                .serve_connection(TokioIo::new(stream), service);
+                .serve_connection(TokioIo::new(Patient::new(stream, PATIENCE)), service);
             tokio::pin!(connection);
             tokio::select! {
                 // A connection that breaks is the matter of whoever was at its other end.

@@ -9,6 +9,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use aiv_image_format::Keys;
 use aiv_image_format::hash::leaf;
 use aiv_image_format::meta::{DiskInfo, Meta};
 use aiv_image_format::salvage::{Hints, Salvage};
@@ -38,14 +39,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut best = [Duration::MAX; 5];
     for _ in 0..ROUNDS {
         let scan = |file: Arc<dyn ReadAt>| {
-            time(|| Salvage::scan(file, &Hints::default(), Job::silent()).map(drop))
+            time(|| Salvage::scan(file, &Keys::none(), &Hints::default(), Job::silent()).map(drop))
         };
         forget();
         let cold_read = time(|| read_through(&*whole));
         forget();
         let cold_scan = scan(whole.clone());
         let blind = time(|| {
-            let nothing = Salvage::scan(noise.clone(), &Hints::default(), Job::silent());
+            let nothing =
+                Salvage::scan(noise.clone(), &Keys::none(), &Hints::default(), Job::silent());
             if nothing.is_ok() { Err("an image in noise") } else { Ok(()) }
         });
         let read = time(|| read_through(&*memory));

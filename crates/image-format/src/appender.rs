@@ -62,7 +62,7 @@ impl<'f> Appender<'f> {
         }
     }
 
-    /// Goes on behind the `len` bytes a file has, without key and without parity over its pieces.
+    /// Goes on behind the `len` bytes a file has, without parity over its pieces.
     /// `open_piece` are those of them that complete no piece, `pieces` the hashes of pieces before
     /// them that nobody has taken yet.
     pub(crate) fn resume(

@@ -145,22 +145,24 @@ pub enum Unsalvageable {
     /// Nothing tells how large blocks are.
     #[error("nothing in the file tells the size of its blocks")]
     BlockSize,
-    /// The image is sealed, and salvaging takes no key.
+    /// The image is sealed, and its key was not given.
     #[error(
-        "the image is sealed, and salvaging cannot open sealed images: which block a frame holds \
-         stands inside of it, encrypted"
+        "the image is sealed, and salvaging it takes its key: which block a frame holds stands \
+         inside of it, encrypted"
     )]
     Sealed,
     /// Nothing is left but frames of a sealed image.
     #[error(
-        "the {count} frames that are left are those of a sealed image, without superblock; \
-         salvaging cannot open sealed images: which block a frame holds stands inside of it, \
-         encrypted"
+        "the {count} frames that are left are those of a sealed image, without superblock, and no \
+         key was given that opens them: which block a frame holds stands inside of it, encrypted"
     )]
     SealedFrames {
         /// Sound ones of the session that made most of the file.
         count: u64,
     },
+    /// The image is sealed, and nothing is left of the ways to its key.
+    #[error("no key slots are left in the file, nor in images of its chain beside it")]
+    NoSlots,
     /// More than can be remembered.
     #[error("more than 67,108,864 frames are left without index and checkpoints")]
     TooMuch,

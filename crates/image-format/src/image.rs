@@ -324,7 +324,7 @@ fn has_trailer(file: &dyn ReadAt) -> Result<bool> {
 }
 
 /// The key of the image among `keys`.
-fn find_key(superblock: &Superblock, keys: &Keys) -> Result<Option<ChainKey>> {
+pub(crate) fn find_key(superblock: &Superblock, keys: &Keys) -> Result<Option<ChainKey>> {
     if !superblock.is_keyed() {
         return if keys.is_required() { Err(Error::NotKeyed) } else { Ok(None) };
     }

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aiv_chain::meta::{DiskInfo, RegionInfo, RegionKind};
-use aiv_chain::salvage::{Fill, Hints, SalvageIds, SalvageReport, Salvaged};
-use aiv_chain::{MergeIds, PointId};
+use aiv_chain::salvage::{
+    Fill, Hints, SalvageIds, SalvageOptions, SalvageReport, Salvaged, salvage_chains,
+};
+use aiv_chain::{KeyedChain, Keys, MergeIds, PointId};
 use aiv_filesystems::{Matching, Pattern, Recognised, UsedMap, find_files, recognise, used_map};
 use aiv_image_format::Compression;
 use aiv_volume_io::partition::{self, SectorSize};
@@ -54,6 +56,10 @@ pub struct SalvageJob {
     pub parents: Option<PathBuf>,
     /// What is known about them.
     pub hints: Hints,
+    /// Keys of those that are sealed or authenticated.
+    pub keys: Keys,
+    /// A new image gets no key, also where they have one.
+    pub plain: bool,
     /// Where what is left goes.
     pub to: SalvageTo,
 }
@@ -106,22 +112,9 @@ impl SalvageJob {
     /// new is left: once the file or image is there and proven, it is no error that its lost files
     /// were not looked for to the end.
     pub fn run(&self, world: &dyn World, job: Job<'_>) -> Result<SalvageDone> {
-        let mut files: Vec<(String, Arc<dyn ReadAt>)> = Vec::new();
-        for path in &self.files {
-            let disk = FileDisk::open_source(path)?;
-            files.push((path.display().to_string(), Arc::new(disk)));
-        }
-        let beside = self
-            .files
-            .first()
-            .and_then(|file| file.parent())
-            .map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder });
-        let parents = match &self.parents {
-            Some(folder) => Some(open_folder(folder)?),
-            None => beside.and_then(|folder| DirStorage::open(folder).ok()),
-        };
+        let (files, parents) = self.open()?;
         let parents: Vec<&dyn Storage> = parents.iter().map(|p| p as &dyn Storage).collect();
-        let salvaged = Salvaged::open(files, &parents, &self.hints, job)?;
+        let salvaged = Salvaged::open(files, &parents, &self.keys, &self.hints, job)?;
         let report = match &self.to {
             SalvageTo::Nowhere => salvaged.check(job)?,
             SalvageTo::Raw(path, fill) => {
@@ -135,14 +128,52 @@ impl SalvageJob {
             }
             SalvageTo::Folder(folder) => {
                 let storage = DirStorage::open_or_create(folder).map_err(in_folder(folder))?;
-                salvaged.write_image(&storage, COMPRESSION, &ids(world)?, job)?
+                let options = SalvageOptions { compression: COMPRESSION, plain: self.plain };
+                salvaged.write_image(&storage, &options, &ids(world)?, job)?
             }
         };
         let stays = !matches!(self.to, SalvageTo::Nowhere);
         let parts = lost_parts(&salvaged, &report, stays, job)?;
         Ok(SalvageDone { salvaged, report, parts })
     }
+
+    /// The chains the files may belong to, with the ways to their keys that are left in them and in
+    /// other images: those beside the first file, and those of the folder with what they build on.
+    ///
+    /// # Errors
+    /// As [`SalvageJob::run`], and those of [`salvage_chains`].
+    pub fn chains(&self, job: Job<'_>) -> Result<Vec<KeyedChain>> {
+        let (files, parents) = self.open()?;
+        let beside = self.beside().filter(|_| self.parents.is_some());
+        let beside = beside.and_then(|folder| DirStorage::open(folder).ok());
+        let folders: Vec<&dyn Storage> =
+            parents.iter().chain(&beside).map(|folder| folder as &dyn Storage).collect();
+        Ok(salvage_chains(&files, &folders, job)?)
+    }
+
+    /// The files, and the folder with what they build on.
+    fn open(&self) -> Result<(Files, Option<DirStorage>)> {
+        let mut files: Files = Vec::new();
+        for path in &self.files {
+            let disk = FileDisk::open_source(path)?;
+            files.push((path.display().to_string(), Arc::new(disk)));
+        }
+        let parents = match &self.parents {
+            Some(folder) => Some(open_folder(folder)?),
+            None => self.beside().and_then(|folder| DirStorage::open(folder).ok()),
+        };
+        Ok((files, parents))
+    }
+
+    /// The folder the first file lies in.
+    fn beside(&self) -> Option<&Path> {
+        let folder = self.files.first()?.parent()?;
+        Some(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
+    }
 }
+
+/// Files with their names for messages.
+type Files = Vec<(String, Arc<dyn ReadAt>)>;
 
 fn open_folder(folder: &Path) -> Result<DirStorage> {
     DirStorage::open(folder).map_err(in_folder(folder))

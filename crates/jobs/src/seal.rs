@@ -3,7 +3,7 @@
 use aiv_backup_engine::{Hedge, Mode, SealOptions};
 use aiv_chain::KeyedChain;
 use aiv_image_format::{ChainKey, Digest, Keys};
-use aiv_keys::{NewSlot, Opened, RecoveryCode, Way};
+use aiv_keys::{Credential, KeyArea, NewSlot, Opened, RecoveryCode, Way, Work};
 
 use crate::backup::random;
 use crate::error::Result;
@@ -19,6 +19,9 @@ pub struct SealJob {
     pub padding: bool,
     /// Chains that exist and were opened.
     pub opened: Vec<(ChainKey, bool)>,
+    /// Chains that an interrupted backup began, and whose key is nowhere but in what it left, with
+    /// their slots.
+    pub begun: Vec<(ChainKey, KeyArea)>,
     /// What opens a new chain.
     pub new: NewKey,
     /// What opens it as well, if anything.
@@ -35,6 +38,18 @@ impl SealJob {
             newest.any(|area| area.is_retired())
         };
         opened.iter().map(|one| (one.key.clone(), is_retired(&one.key))).collect()
+    }
+
+    /// Those of `chains`, which were never finished, that `credential` opens and nothing else: what
+    /// else would open them went with the backup that was interrupted.
+    #[must_use]
+    pub fn begun(credential: &Credential, chains: &[KeyedChain]) -> Vec<(ChainKey, KeyArea)> {
+        // One bound for all: whoever can write to the folder can lay many there.
+        let mut work = Work::new();
+        let areas = chains.iter().flat_map(KeyedChain::areas);
+        let areas = areas.filter(|area| area.slots().count() == 1 && !area.is_retired());
+        let open = |area: KeyArea| area.open(credential, &mut work).ok().map(|it| (it.key, area));
+        areas.filter_map(open).collect()
     }
 
     /// For one image: with a new chain key, which it gets only if it begins a chain.
@@ -56,7 +71,12 @@ impl SealJob {
         let retired = retired.map(|(key, _)| Digest(key.commitment())).collect();
         let hedge = hedge(world)?;
         let (mode, padding) = (self.mode, self.padding);
-        Ok(SealOptions { mode, keys, retired, fresh: (key, area), padding, hedge })
+        let begun = match self.recovery_code {
+            None => self.begun.clone(),
+            // It would open nothing.
+            Some(_) => Vec::new(),
+        };
+        Ok(SealOptions { mode, keys, retired, fresh: (key, area), begun, padding, hedge })
     }
 }
 

@@ -22,6 +22,8 @@ pub enum Purpose {
     ClearRoot,
     /// Authenticates the key-slot area.
     SlotAreaMac,
+    /// Lets a writer recognise an image it began.
+    SourceToken,
 }
 
 impl Purpose {
@@ -35,6 +37,7 @@ impl Purpose {
             Self::TrailerMac => b"aivory draft: trailer mac       ",
             Self::ClearRoot => b"aivory draft: clear root        ",
             Self::SlotAreaMac => b"aivory draft: slot area mac     ",
+            Self::SourceToken => b"aivory draft: source token      ",
         }
     }
 }

@@ -57,6 +57,11 @@ impl Keys {
         self.keys.is_empty()
     }
 
+    /// All of them, in the order they were added.
+    pub fn iter(&self) -> impl Iterator<Item = &ChainKey> {
+        self.keys.iter().map(|(_, key)| key)
+    }
+
     /// The key of this commitment.
     #[must_use]
     pub fn find(&self, commitment: &[u8; KEY_SIZE]) -> Option<&ChainKey> {

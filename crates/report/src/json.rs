@@ -231,8 +231,8 @@ pub fn sets(sets: &[Set]) -> Value {
     sets.iter().map(set).collect()
 }
 
-fn protection(point: &Point) -> &'static str {
-    match point.protection {
+pub(crate) fn protection(protection: Protection) -> &'static str {
+    match protection {
         Protection::None => "none",
         Protection::Authenticated(_) => "authenticated",
         Protection::Sealed(_) => "sealed",
@@ -252,7 +252,7 @@ fn point(point: &Point) -> Value {
         "segments": point.segments.len() + 1,
         "restorable": point.is_restorable(),
         "locked": matches!(point.state, PointState::Locked { .. }),
-        "protection": protection(point),
+        "protection": protection(point.protection),
         "key": point.protection.key().map(|key| key.to_string()),
         "problem": (!point.is_restorable()).then(|| point.state.to_string()),
         "other_files": point.other_files,

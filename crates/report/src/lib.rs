@@ -49,6 +49,6 @@ pub mod words;
 pub use backups::backups;
 pub use failure::{Exit, Failure, Verdict};
 pub use inside::add_inside;
-pub use judge::{LOCKED, VOLUME_LOCKED, VOLUME_WRONG_KEY};
+pub use judge::{LOCKED, SEALED, VOLUME_LOCKED, VOLUME_WRONG_KEY};
 pub use outcome::Outcome;
 pub use remarks::Remarks;

@@ -210,6 +210,16 @@ impl Remarks {
                 "the partition table was made for the target; `--table keep` keeps its bytes"
                     .to_owned(),
             ),
+            Note::MadeGpt => self.warnings.push(
+                "the MBR becomes a GPT: partitions have the same bytes and numbers, and other \
+                 identities; a BIOS cannot start the disk until its boot loader is installed again"
+                    .to_owned(),
+            ),
+            Note::BehindMbr { rest } => self.notes.push(format!(
+                "the {} bytes of the target from byte {} on are of no use under an MBR; \
+                 `--table gpt` makes it a GPT",
+                rest.len, rest.start
+            )),
             Note::TableKept(unfit) => self
                 .warnings
                 .push(format!("the partition table was not made for the target: {unfit}")),
@@ -238,6 +248,10 @@ impl Remarks {
             }
             Note::Shrunk { number, from, to } => self.notes.push(format!(
                 "partition {number} was made smaller with its filesystem: {to} of {from} bytes"
+            )),
+            Note::Moved { number, from, to } => self.notes.push(format!(
+                "partition {number} moves from byte {from} to {to}; the boot sectors of FAT, exFAT and \
+                 NTFS are told, a boot loader that counts sectors has to be installed again"
             )),
             Note::SourceDisk => self.notes.push(
                 "the target is the disk that was imaged; what changed on it since is lost".to_owned(),

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
+use aiv_chain::Protection;
 use aiv_chain::meta::RegionInfo;
-use aiv_chain::salvage::LostRun;
+use aiv_chain::salvage::{LostRun, SalvagedImage};
 use aiv_image_format::Digest;
 use aiv_jobs::{LostFiles, LostPart, SalvageDone, SalvageJob, SalvageTo};
 use serde_json::{Value, json};
 
-use crate::json::{extents, path};
+use crate::json::{extents, path, protection};
 use crate::words::{clean, size};
 use crate::{Outcome, Remarks};
 
@@ -44,6 +45,8 @@ fn to_json(job: &SalvageJob, done: &SalvageDone) -> Value {
             "image": identity.image.map(|id| id.to_string()),
             "recovery_point": identity.point().map(|id| id.to_string()),
             "known_by": identity.known_by.name(),
+            "sealed": salvage.is_sealed(),
+            "authentic": salvage.key().map(|_| identity.is_authentic),
             "frames": salvage.frames_seen(),
             "unreadable": extents(salvage.unreadable()),
         })
@@ -75,6 +78,7 @@ fn to_json(job: &SalvageJob, done: &SalvageDone) -> Value {
                 json["recovery_point"] = json!(image.point.to_string());
                 json["state_root"] = json!(root(&image.state_root));
                 json["bytes_stored"] = json!(image.bytes);
+                json["protection"] = json!(protection(image.protection));
             }
         }
     }
@@ -144,7 +148,9 @@ fn to_text(job: &SalvageJob, done: &SalvageDone) -> String {
         (SalvageTo::Folder(folder), Some(image)) => {
             let file = folder.join(&image.file);
             let (file, bytes) = (clean(&file.display().to_string()), size(image.bytes));
-            text += &format!("wrote {file}, {bytes}, proven\n");
+            let key = image.protection.mode().map(|_| protection(image.protection));
+            let key = key.map_or_else(String::new, |key| format!(", {key}"));
+            text += &format!("wrote {file}, {bytes}{key}, proven\n");
         }
         _ => {}
     }
@@ -201,8 +207,8 @@ fn remarks(done: &SalvageDone) -> Remarks {
     if !report.unproven.is_empty() {
         let count: u64 = report.unproven.iter().map(|(_, count)| count).sum();
         remarks.warnings.push(format!(
-            "{count} blocks came back by frames that were moved by a merge; nothing proves that \
-             they are not older versions"
+            "{count} blocks came back that nothing proves not to be older versions: by frames that a \
+             merge moved, or from a parent that only an unproven superblock names"
         ));
     }
     if let Some(point) = report.missing_parent {
@@ -214,6 +220,11 @@ fn remarks(done: &SalvageDone) -> Remarks {
         remarks
             .warnings
             .push("everything came back, but it is not the state the image said it was".to_owned());
+    }
+    let had_key = done.salvaged.newest().key().is_some();
+    let is_plain = |image: &SalvagedImage| image.protection == Protection::None;
+    if had_key && report.image.as_ref().is_some_and(is_plain) {
+        remarks.warnings.push("the new image has no key: whoever gets it reads it".to_owned());
     }
     if let Some(path) = done.salvaged.files().find(|(_, salvage)| !salvage.unreadable().is_empty())
     {

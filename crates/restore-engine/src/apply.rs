@@ -56,7 +56,7 @@ impl RestorePlan {
         target: &dyn WriteAt,
         job: Job<'_>,
     ) -> Result<RestoreReport> {
-        if self.replaced != shrunk.map(|shrunk| shrunk.what().after) {
+        if self.replaced != shrunk.map(|shrunk| shrunk.what().replaced()) {
             let target = self.target.label.clone();
             return Err(Refusal::OtherCopy { target }.into());
         }

@@ -299,6 +299,16 @@ pub enum Refusal {
         /// The label of the second one.
         target: String,
     },
+    /// Another disk has the identity that the target would have, and must not.
+    #[error("{other} has the disk identity {id} that {target} would have")]
+    SameIdentity {
+        /// The label of the target.
+        target: String,
+        /// A device node, or the target of another restore.
+        other: String,
+        /// GUID or MBR signature.
+        id: String,
+    },
     /// The plan was made with another smaller copy of a partition, or without one.
     #[error("the plan for {target} was made with another copy of the smaller partition")]
     OtherCopy {

@@ -7,8 +7,9 @@ use aiv_volume_io::FileDisk;
 use aiv_volume_io::device::{self, BlockDevice, DeviceKind};
 use aiv_volume_io::partition::{DiskId, Draft, Guid, SectorSize, TableKind, Unfit, read_table};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Refusal, Result};
 use crate::report::Note;
+use crate::target::TargetFacts;
 
 /// What becomes of the GUID or MBR signature of a disk, and of the GUIDs of its partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -16,6 +17,8 @@ pub enum Identity {
     /// They stay, as those of a disk that replaces another must.
     #[default]
     Keep,
+    /// They stay, and no other disk of this machine may have that of the disk.
+    Unique,
     /// The disk gets a new one. Under an MBR, that changes what partitions are called by.
     NewDisk,
     /// The disk and, under a GPT, all partitions get new ones.
@@ -25,14 +28,23 @@ pub enum Identity {
 impl FromStr for Identity {
     type Err = &'static str;
 
-    /// `keep`, `new` or `new-all`.
+    /// `keep`, `unique`, `new` or `new-all`.
     fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
         match text {
             "keep" => Ok(Self::Keep),
+            "unique" => Ok(Self::Unique),
             "new" => Ok(Self::NewDisk),
             "new-all" => Ok(Self::NewAll),
-            _ => Err("not one of keep, new, new-all"),
+            _ => Err("not one of keep, unique, new, new-all"),
         }
+    }
+}
+
+impl Identity {
+    /// Whether something else than what the source disk has is asked for.
+    #[must_use]
+    pub const fn is_new(self) -> bool {
+        matches!(self, Self::NewDisk | Self::NewAll)
     }
 }
 
@@ -76,16 +88,16 @@ pub(crate) fn change(
     seed: &[u8; 32],
     notes: &mut Vec<Note>,
 ) -> std::result::Result<(), Unfit> {
-    if identity == Identity::Keep {
+    if !identity.is_new() {
         return Ok(());
     }
-    let id = match draft.before().kind {
+    let id = match draft.kind() {
         TableKind::Mbr => DiskId::Mbr(signature(seed)),
         TableKind::Gpt | TableKind::None => DiskId::Gpt(guid(seed, 0)),
     };
-    let before = draft.disk_id().map(|id| id.to_string()).unwrap_or_default();
+    let before = draft.before().disk_id.map(|id| id.to_string()).unwrap_or_default();
     draft.set_disk_id(id)?;
-    let partitions = identity == Identity::NewAll && draft.before().kind == TableKind::Gpt;
+    let partitions = identity == Identity::NewAll && draft.kind() == TableKind::Gpt;
     if partitions {
         let numbers: Vec<u32> = draft.partitions().iter().map(|p| p.number).collect();
         for number in numbers {
@@ -96,14 +108,31 @@ pub(crate) fn change(
     Ok(())
 }
 
-/// A warning for each other disk that says it is the same one.
-pub(crate) fn collisions(id: Option<DiskId>, attached: &[Attached]) -> impl Iterator<Item = Note> {
-    let same = attached.iter().filter(move |other| Some(other.id) == id);
-    same.map(|other| Note::SameIdentity { other: other.node.clone(), id: other.id.to_string() })
+/// A warning for each other disk that says it is the same one; a refusal where none may.
+pub(crate) fn collisions(
+    id: Option<DiskId>,
+    identity: Identity,
+    facts: &TargetFacts,
+) -> Result<Vec<Note>> {
+    let same = facts.attached.iter().filter(|other| Some(other.id) == id);
+    let notes = same.map(|other| collision(&other.node, other.id, identity, &facts.label));
+    notes.collect()
+}
+
+/// The same for one other disk, or the target of another restore.
+pub(crate) fn collision(other: &str, id: DiskId, identity: Identity, target: &str) -> Result<Note> {
+    let (other, id) = (other.to_owned(), id.to_string());
+    match identity {
+        Identity::Unique => {
+            let target = target.to_owned();
+            Err(Refusal::SameIdentity { target, other, id }.into())
+        }
+        _ => Ok(Note::SameIdentity { other, id }),
+    }
 }
 
 /// A random GUID (version 4, RFC 9562) that depends on nothing but seed and number.
-fn guid(seed: &[u8; 32], number: u32) -> Guid {
+pub(crate) fn guid(seed: &[u8; 32], number: u32) -> Guid {
     let hash = blake3::keyed_hash(seed, &number.to_le_bytes());
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&hash.as_bytes()[..16]);
@@ -139,8 +168,9 @@ mod tests {
     }
 
     #[test]
-    fn the_words_are_keep_new_and_new_all() {
+    fn the_words_are_keep_unique_new_and_new_all() {
         assert_eq!("keep".parse(), Ok(Identity::Keep));
+        assert_eq!("unique".parse(), Ok(Identity::Unique));
         assert_eq!("new".parse(), Ok(Identity::NewDisk));
         assert_eq!("new-all".parse(), Ok(Identity::NewAll));
         assert!("ask".parse::<Identity>().is_err());

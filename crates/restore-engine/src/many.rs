@@ -139,7 +139,10 @@ impl Prepared {
         job: Job<'_>,
     ) -> Result<Vec<Self>> {
         let mut all: Vec<Self> = Vec::new();
-        for Entry { image, to, options, undo } in entries {
+        for (number, entry) in (0u64..).zip(entries) {
+            let Entry { image, to, mut options, undo } = entry;
+            // Two disks never get one new identity.
+            options.seed = *blake3::keyed_hash(&options.seed, &number.to_le_bytes()).as_bytes();
             let to = device::named(root, &to).map_err(Error::Target)?;
             let (image, view) = locate_view_keyed(&image, keys, job)?;
             let facts = TargetFacts::gather(root, &to, &image)?;
@@ -158,7 +161,8 @@ impl Prepared {
                 Some((dir, tools)) => ToShrink::settle(&view, &facts, &options, dir, tools, job)?,
                 None => None,
             };
-            let plan = RestorePlan::with(&view, &facts, options, shrunk.as_ref(), job)?;
+            let mut plan = RestorePlan::with(&view, &facts, options, shrunk.as_ref(), job)?;
+            all.iter().try_for_each(|other| plan.compare_identity(&other.plan))?;
             all.push(Self { view, image, to, plan, shrunk, undo });
         }
         for target in all.iter().filter(|one| one.plan.target().exists) {
@@ -263,7 +267,7 @@ mod tests {
             (r#"{"restores": [{"partition": -1}]}"#, "`partition` is no number of a partition"),
             (r#"{"restores": [{"delta": "yes"}]}"#, "`delta` is neither true nor false"),
             (r#"{"restores": [{"grow": "all"}]}"#, "`grow` is not one of none, last"),
-            (r#"{"restores": [{"table": "x"}]}"#, "`table` is not one of fit, keep"),
+            (r#"{"restores": [{"table": "x"}]}"#, "`table` is not one of fit, gpt, keep"),
             (r#"{"restores": [{"unused": "x"}]}"#, "`unused` is not one of leave, zero, discard"),
         ] {
             let error = read(text).unwrap_err();

@@ -62,6 +62,9 @@ pub enum TableMode {
     /// A table with problems is kept as it is where that is possible.
     #[default]
     Fit,
+    /// As [`TableMode::Fit`], and an MBR becomes a GPT, which has no limit of 2 TiB. What starts
+    /// by the boot code of the MBR needs its boot loader installed again.
+    Gpt,
     /// It keeps its bytes, and the target must have the sectors and the length for them.
     Keep,
 }
@@ -69,12 +72,13 @@ pub enum TableMode {
 impl FromStr for TableMode {
     type Err = &'static str;
 
-    /// `fit` or `keep`.
+    /// `fit`, `gpt` or `keep`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "fit" => Ok(Self::Fit),
+            "gpt" => Ok(Self::Gpt),
             "keep" => Ok(Self::Keep),
-            _ => Err("not one of fit, keep"),
+            _ => Err("not one of fit, gpt, keep"),
         }
     }
 }

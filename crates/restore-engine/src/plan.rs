@@ -2,12 +2,12 @@
 
 use aiv_chain::meta::PartitionInfo;
 use aiv_chain::{Digest, Kind, PointId, View};
-use aiv_volume_io::partition::Patch;
+use aiv_volume_io::partition::{DiskId, Patch};
 use aiv_volume_io::{Extent, ExtentSet, FileKind, Job};
 
 use crate::error::{Refusal, Result};
 use crate::grow::Grow;
-use crate::identity::Identity;
+use crate::identity;
 use crate::options::RestoreOptions;
 use crate::pieces::{Piece, Pieces};
 use crate::region;
@@ -41,6 +41,7 @@ pub struct RestorePlan {
     /// Bytes of the disk that come from a smaller copy of a partition.
     pub(crate) replaced: Option<Extent>,
     table: Option<NewTable>,
+    disk_id: Option<DiskId>,
     partition: Option<PartitionInfo>,
     amounts: Amounts,
 }
@@ -90,7 +91,8 @@ impl RestorePlan {
         Self::with(view, facts, options, None, job)
     }
 
-    /// The same, with one partition taken from where it was made smaller for this target.
+    /// The same, with one partition taken from where it was made smaller for this target, and
+    /// those that move with it.
     ///
     /// # Errors
     /// As [`RestorePlan::new`].
@@ -117,7 +119,7 @@ impl RestorePlan {
             if options.grow != Grow::None {
                 return Err(Refusal::NothingToGrow("a single partition").into());
             }
-            if options.identity != Identity::Keep {
+            if options.identity.is_new() {
                 return Err(Refusal::NoNewIdentity("a single partition").into());
             }
             Layout::of_partition(region.len, facts)
@@ -129,7 +131,7 @@ impl RestorePlan {
         let mut amounts = Amounts::default();
         let listed: ExtentSet = image.meta().source_errors.iter().copied().collect();
         let mut unlisted = Vec::new();
-        let replaced = shrunk.map(|shrunk| shrunk.what().after);
+        let replaced = shrunk.map(|shrunk| shrunk.what().replaced());
         let patched = layout.patches.iter().map(Patch::extent).chain(replaced);
         let patched: ExtentSet = patched.collect();
         let kept = patched.gaps_within(region).into_iter();
@@ -183,6 +185,7 @@ impl RestorePlan {
             patches: layout.patches,
             late: layout.late,
             table: layout.table,
+            disk_id: layout.disk_id,
             replaced,
             amounts,
         })
@@ -232,6 +235,19 @@ impl RestorePlan {
     #[must_use]
     pub fn table(&self) -> Option<&NewTable> {
         self.table.as_ref()
+    }
+
+    /// Takes note that the disk of another restore says it is the same one.
+    ///
+    /// # Errors
+    /// [`crate::Error::Refused`] where none may.
+    pub(crate) fn compare_identity(&mut self, other: &Self) -> Result<()> {
+        if let Some(id) = self.disk_id.filter(|_| self.disk_id == other.disk_id) {
+            let (identity, target) = (self.options.identity, &self.target.label);
+            let note = identity::collision(&other.target.label, id, identity, target)?;
+            self.notes.push(note);
+        }
+        Ok(())
     }
 
     /// Bytes of the region by how the image has them, without those of a changed table and of a

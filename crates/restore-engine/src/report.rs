@@ -54,6 +54,13 @@ pub enum Note {
     BackupHeaderNotAtEnd,
     /// The partition table was made for the target, as its length or its sectors asked for.
     TableFitted,
+    /// The MBR of the source disk became a GPT.
+    MadeGpt,
+    /// The table is an MBR, which cannot describe the end of the target.
+    BehindMbr {
+        /// Bytes of the target that no partition can have.
+        rest: Extent,
+    },
     /// The partition table was kept although it does not match the target.
     TableKept(
         /// Why it could not be made for the target.
@@ -84,6 +91,15 @@ pub enum Note {
         /// Its bytes on the source disk.
         from: u64,
         /// Its bytes on the target.
+        to: u64,
+    },
+    /// A partition begins elsewhere on the target, as the one in front of it is smaller.
+    Moved {
+        /// Its number.
+        number: u32,
+        /// Its first byte on the source disk.
+        from: u64,
+        /// Its first byte on the target.
         to: u64,
     },
     /// Another disk of this machine has the identity the target will have. Systems take the one

@@ -2,23 +2,30 @@
 //!
 //! The partition is restored into a sparse file, which takes as much space as the filesystem
 //! uses; its own tool makes it smaller there and checks it; the restore takes the partition from
-//! that file. Nothing of that touches the target.
+//! that file. Nothing of that touches the target. Partitions behind it begin earlier on the target
+//! then: they are taken from the same file, in which their boot sectors say so.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use aiv_chain::View;
+use aiv_volume_io::partition::{Partition, PartitionKind};
 use aiv_volume_io::{Extent, FileDisk, Job};
 
 use crate::error::{Error, Refusal, Result};
+use crate::moved::{self, Moved};
 use crate::options::{RestoreOptions, Unused};
 use crate::plan::RestorePlan;
 use crate::run::{Around, Failed};
 use crate::table::{Request, read_draft};
 use crate::target::TargetFacts;
-use crate::tools::{Tools, shrink_filesystem};
+use crate::tools::{Tools, can_shrink, shrink_filesystem};
 
 /// Partitions end at multiples of this, as all tools make them.
 const ALIGNMENT: u64 = 1 << 20;
+
+/// Primary partitions of an MBR have numbers up to this one; the others lie in chains of records.
+const PRIMARIES: u32 = 4;
 
 /// The partition that has to be smaller on a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,9 +38,11 @@ pub struct ToShrink {
     pub before: Extent,
     /// The bytes it can have on the target.
     pub after: Extent,
+    /// The partitions behind it, which begin earlier on the target. Ascending.
+    pub moved: Vec<Moved>,
 }
 
-/// A partition made smaller, in a file that is removed with this value.
+/// A partition made smaller, and those that move with it, in a file that is removed with this value.
 #[derive(Debug)]
 pub struct Shrunk {
     what: ToShrink,
@@ -60,15 +69,60 @@ impl ToShrink {
         let Some(draft) = request.placed(draft) else { return Ok(None) };
         let Ok(usable) = draft.usable() else { return Ok(None) };
         let end = usable.end() - usable.end() % ALIGNMENT;
-        let mut beyond = draft.partitions().iter().filter(|p| p.extent.end() > usable.end());
-        let (Some(partition), None) = (beyond.next(), beyond.next()) else { return Ok(None) };
-        let after = Extent::between(partition.extent.start, end);
-        Ok((!after.is_empty()).then(|| Self {
+        let partitions = draft.partitions();
+        let mut beyond = partitions.iter().filter(|p| p.extent.end() > usable.end());
+        let single = match (beyond.next(), beyond.next()) {
+            (Some(partition), None) => Some(Self {
+                number: partition.number,
+                filesystem: request.filesystem(partition.number),
+                before: partition.extent,
+                after: Extent::between(partition.extent.start, end),
+                moved: Vec::new(),
+            }),
+            (None, _) => return Ok(None),
+            _ => None,
+        };
+        let single = single.filter(|what| !what.after.is_empty());
+        let is_enough = single.as_ref().is_some_and(|what| can_shrink(&what.filesystem));
+        let with_moves = || Self::with_moves(&request, partitions, end);
+        Ok(if is_enough { single } else { with_moves().or(single) })
+    }
+
+    /// The largest filesystem that can be made smaller, with all partitions behind it moved.
+    fn with_moves(request: &Request<'_>, partitions: &[Partition], end: u64) -> Option<Self> {
+        let is_movable =
+            |p: &Partition| p.number <= PRIMARIES || matches!(p.kind, PartitionKind::Gpt(_));
+        if !partitions.iter().all(|p| is_movable(p) && !p.kind.is_extended()) {
+            return None;
+        }
+        let last = partitions.iter().map(|p| p.extent.end()).max()?;
+        let delta = last.checked_sub(end)?.next_multiple_of(ALIGNMENT);
+        let is_large =
+            |p: &&Partition| p.extent.len > delta && can_shrink(&request.filesystem(p.number));
+        let partition = partitions.iter().filter(is_large).max_by_key(|p| p.extent.len)?;
+        let Extent { start, len } = partition.extent;
+        let behind = partitions.iter().filter(|p| p.extent.start > start);
+        let mut moved: Vec<Moved> = behind
+            .map(|p| Moved {
+                number: p.number,
+                before: p.extent,
+                after: Extent::new(p.extent.start - delta, p.extent.len),
+            })
+            .collect();
+        moved.sort_by_key(|moved| moved.before.start);
+        Some(Self {
             number: partition.number,
             filesystem: request.filesystem(partition.number),
             before: partition.extent,
-            after,
-        }))
+            after: Extent::new(start, len - delta),
+            moved,
+        })
+    }
+
+    /// The bytes of the target that come from the copy.
+    pub(crate) fn replaced(&self) -> Extent {
+        let end = self.moved.last().map_or(self.after.end(), |moved| moved.after.end());
+        Extent::between(self.after.start, end)
     }
 
     /// Finds the partition that must be smaller, if there is one, and makes it so: see
@@ -135,8 +189,46 @@ impl ToShrink {
         let what = &shrunk.what;
         shrink_filesystem(&what.filesystem, &shrunk.path, what.after.len, tools)
             .map_err(|why| refuse(what, why))?;
+        for moved in &what.moved {
+            let part = path.with_extension(format!("{}.raw", moved.number));
+            let removed = Removed(part.clone());
+            let options = RestoreOptions { partition: Some(moved.number), ..copy };
+            let plan = RestorePlan::new(view, &missing, options, job)?;
+            if !plan.unreadable().is_empty() {
+                let why = format!("parts of partition {} could not be read", moved.number);
+                return Err(refuse(what, why).into());
+            }
+            let copied = plan.apply_at(view, &part, Around::default(), job);
+            copied.map_err(|Failed { error, .. }| error)?;
+            what.join(moved, &part, &path)
+                .map_err(|source| Error::Scratch { path: part, source })?;
+            drop(removed);
+        }
         shrunk.file = FileDisk::open_source(&shrunk.path).map_err(Error::Target)?;
         Ok(shrunk)
+    }
+}
+
+impl ToShrink {
+    /// Puts the partition in the file `part` to its place in the file `whole`.
+    fn join(&self, moved: &Moved, part: &Path, whole: &Path) -> std::io::Result<()> {
+        let from = File::open(part)?;
+        let to = File::options().read(true).write(true).open(whole)?;
+        let at = moved.after.start - self.after.start;
+        to.set_len(at + moved.after.len)?;
+        moved::copy(&from, &to, at)?;
+        moved::mend(&to, at, moved)?;
+        to.sync_all()
+    }
+}
+
+/// A file that is removed with this value.
+struct Removed(PathBuf);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        // Best effort: a copy that stays costs room and nothing else.
+        let _ = std::fs::remove_file(&self.0);
     }
 }
 

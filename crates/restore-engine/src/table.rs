@@ -3,7 +3,7 @@
 use aiv_chain::View;
 use aiv_chain::meta::{DiskInfo, RegionInfo};
 use aiv_volume_io::partition::{
-    Draft, Partition, Patch, SectorSize, TableAreaKind, TableKind, Unfit,
+    DiskId, Draft, Partition, Patch, SectorSize, TableAreaKind, TableKind, Unfit,
 };
 use aiv_volume_io::{Extent, ExtentSet, FileKind};
 
@@ -56,6 +56,8 @@ pub(crate) struct Layout {
     /// Bytes that tell what the disk is, beside its head: cleared first, written late.
     pub(crate) late: ExtentSet,
     pub(crate) table: Option<NewTable>,
+    /// Who the table says the disk is.
+    pub(crate) disk_id: Option<DiskId>,
     pub(crate) notes: Vec<Note>,
 }
 
@@ -80,7 +82,7 @@ impl Layout {
         if options.grow != Grow::None && options.table == TableMode::Keep {
             return Err(Refusal::NothingToGrow("a table that keeps its bytes").into());
         }
-        if options.identity != Identity::Keep && options.table == TableMode::Keep {
+        if options.identity.is_new() && options.table == TableMode::Keep {
             return Err(Refusal::NoNewIdentity("a table that keeps its bytes").into());
         }
         let draft = read_draft(view, &request)?;
@@ -99,7 +101,7 @@ impl Layout {
         let restored = Extent::new(0, self.len);
         if restored.contains(old) {
             self.late = self.late.runs().iter().copied().chain([old]).collect();
-        } else if mode == TableMode::Fit && restored.intersect(old).is_none() {
+        } else if mode != TableMode::Keep && restored.intersect(old).is_none() {
             let written: ExtentSet = self.patches.iter().map(Patch::extent).collect();
             let stale = written.gaps_within(old);
             for gap in &stale {
@@ -157,8 +159,13 @@ impl<'a> Request<'a> {
     fn asks_for_changes(&self) -> bool {
         let other_place =
             (self.target_len, self.target_sectors) != (self.source_len, self.source_sectors);
-        let other_table = self.grow != Grow::None || self.identity != Identity::Keep;
-        self.mode == TableMode::Fit && (other_place || other_table)
+        let other_table = self.grow != Grow::None || self.identity.is_new() || self.makes_gpt();
+        self.mode != TableMode::Keep && (other_place || other_table)
+    }
+
+    /// Whether the table becomes one of another kind.
+    fn makes_gpt(&self) -> bool {
+        self.mode == TableMode::Gpt && self.disk.table != GPT
     }
 
     /// Refuses what only another table would make possible.
@@ -196,13 +203,15 @@ impl<'a> Request<'a> {
         let late = areas.map(|area| area.extent).collect();
         let table = Some(self.describe(draft, false));
         let mut layout = Layout { late, table, ..self.as_it_was()? };
-        layout.notes.extend(identity::collisions(draft.disk_id(), &self.facts.attached));
+        layout.notes.extend(self.collisions(draft)?);
+        layout.notes.extend(self.behind_mbr(draft));
+        layout.disk_id = draft.disk_id();
         Ok(layout)
     }
 
     fn without_draft(&self, unfit: Unfit) -> Result<Layout> {
         let mut layout = self.as_it_was()?;
-        if self.grow != Grow::None || self.identity != Identity::Keep {
+        if self.grow != Grow::None || self.identity.is_new() || self.makes_gpt() {
             return Err(Refusal::Table { target: self.facts.label.clone(), unfit }.into());
         }
         if self.asks_for_changes() && unfit != Unfit::NoTable {
@@ -221,20 +230,31 @@ impl<'a> Request<'a> {
         if let Some(shrunk) = shrunk {
             draft
                 .set_end(shrunk.number, shrunk.after.end())
+                .and_then(|()| {
+                    let mut moved = shrunk.moved.iter();
+                    moved.try_for_each(|moved| draft.move_to(moved.number, moved.after.start))
+                })
                 .map_err(|unfit| Refusal::Table { target: target(), unfit })?;
         }
         self.check_filesystems()?;
         let is_shrunk = shrunk.is_some();
+        let moved = shrunk.map_or(&[][..], |shrunk| &shrunk.moved);
         let shrunk = shrunk.map(|what| Note::Shrunk {
             number: what.number,
             from: what.before.len,
             to: what.after.len,
         });
         let mut notes = Vec::from_iter(shrunk);
+        notes.extend(moved.iter().map(|moved| Note::Moved {
+            number: moved.number,
+            from: moved.before.start,
+            to: moved.after.start,
+        }));
         grow::grow(&mut draft, self.grow, &mut notes)
             .and_then(|()| identity::change(&mut draft, self.identity, &self.seed, &mut notes))
             .map_err(|unfit| Refusal::Table { target: target(), unfit })?;
-        notes.extend(identity::collisions(draft.disk_id(), &self.facts.attached));
+        notes.extend(self.collisions(&draft)?);
+        notes.extend(self.behind_mbr(&draft));
         let patches = draft.patches().map_err(|unfit| match unfit {
             Unfit::PastEnd { number, end, .. } if self.target_len < self.source_len => {
                 let (needed, len) = (draft.len_min(), self.target_len);
@@ -258,11 +278,26 @@ impl<'a> Request<'a> {
             notes.push(Note::SectorsConverted { source, target });
         }
         let is_changed = !patches.is_empty();
+        if draft.kind() != draft.before().kind {
+            notes.insert(0, Note::MadeGpt);
+        }
         if is_changed {
             notes.insert(0, Note::TableFitted);
         }
+        let disk_id = draft.disk_id();
         let table = Some(self.describe(&draft, is_changed));
-        Ok(Layout { len, patches, late, table, notes })
+        Ok(Layout { len, patches, late, table, notes, disk_id })
+    }
+
+    fn collisions(&self, draft: &Draft) -> Result<Vec<Note>> {
+        identity::collisions(draft.disk_id(), self.identity, self.facts)
+    }
+
+    /// What of the target no partition of an MBR can have: it counts 2^32 sectors.
+    fn behind_mbr(&self, draft: &Draft) -> Option<Note> {
+        let end = u64::from(draft.sector_size().bytes()) << 32;
+        let is_behind = draft.kind() == TableKind::Mbr && self.facts.len > end;
+        is_behind.then(|| Note::BehindMbr { rest: Extent::between(end, self.facts.len) })
     }
 
     /// Refuses sectors that a filesystem cannot live on.
@@ -280,7 +315,7 @@ impl<'a> Request<'a> {
 
     /// Whether the target has fewer bytes than the source disk, and the table may change.
     pub(crate) fn is_for_smaller(&self) -> bool {
-        self.mode == TableMode::Fit && self.target_len < self.source_len
+        self.mode != TableMode::Keep && self.target_len < self.source_len
     }
 
     /// The draft for the target; `None` when nobody counts in its sectors.
@@ -306,7 +341,7 @@ impl<'a> Request<'a> {
             after: after.extent,
         };
         NewTable {
-            kind: draft.before().kind,
+            kind: draft.kind(),
             sector_size: draft.sector_size().bytes(),
             is_changed,
             rows: draft.before().partitions.iter().zip(draft.partitions()).map(row).collect(),
@@ -329,6 +364,10 @@ pub(crate) fn read_draft(
         return Ok(Err(Unfit::NoTable));
     };
     match Draft::read(view, size) {
+        Ok(Ok(mut draft)) if request.makes_gpt() => {
+            let made = draft.make_gpt(&mut |number| identity::guid(&request.seed, number));
+            Ok(made.map(|()| draft))
+        }
         Ok(draft) => Ok(draft),
         // Restoring the bytes as they are will meet the same damage, and name it.
         Err(_) if !request.asks_for_changes() => Ok(Err(Unfit::NoTable)),

@@ -129,6 +129,11 @@ pub(crate) fn shrink_filesystem(
     }
 }
 
+/// Whether a tool is known that makes such a filesystem smaller.
+pub(crate) fn can_shrink(filesystem: &str) -> bool {
+    matches!(Way::of(filesystem), Some(Way::Ext | Way::Ntfs | Way::Btrfs))
+}
+
 fn grow(row: &TableRow, target: &Path, sector_size: u32, tools: &dyn Tools) -> Note {
     let (number, filesystem) = (row.number, row.filesystem.clone());
     let Some(way) = Way::of(&filesystem) else {

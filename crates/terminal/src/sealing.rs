@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use aiv_backup_engine::Mode;
-use aiv_chain::{KeyedChains, locate_chains};
+use aiv_chain::{KeyedChains, locate_chains, unfinished_chains};
 use aiv_jobs::{NewKey, SealJob};
 use aiv_keys::Credential;
 use aiv_report::Failure;
 
 use crate::code::{Sheet, new_code};
+use crate::folders::open_folder;
 use crate::secrets::{SecretFiles, recipient_in};
 use crate::session::Session;
 
@@ -60,6 +61,13 @@ impl SealArgs {
             Some(recipient) => (NewKey::Recipient(recipient_in(recipient)?), Vec::new()),
             None => self.secret(session, to)?,
         };
+        let begun = match &new {
+            NewKey::Credential(credential) if to.is_dir() => {
+                let left = unfinished_chains(&open_folder(to)?, session.job())?;
+                SealJob::begun(credential, &left)
+            }
+            _ => Vec::new(),
+        };
         let (code, sheet) = match &self.recovery_code_out {
             None => (None, None),
             Some(file) => {
@@ -73,7 +81,8 @@ impl SealArgs {
             (false, true) => Some(Mode::Sealed),
             (false, false) => None,
         };
-        let job = SealJob { mode, padding: self.pad_sizes, opened, new, recovery_code: code };
+        let (padding, recovery_code) = (self.pad_sizes, code);
+        let job = SealJob { mode, padding, opened, begun, new, recovery_code };
         Ok(Some(Sealing { job, full_only: self.recipient.is_some(), sheet }))
     }
 

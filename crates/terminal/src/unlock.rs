@@ -5,9 +5,9 @@ use std::path::Path;
 use aiv_chain::{KeyedChain, locate_chains};
 use aiv_image_format::Error as ImageError;
 use aiv_keys::{Credential, Error, Keys, Opened, SlotKind, Work};
-use aiv_report::{Failure, LOCKED, words};
+use aiv_report::{Failure, LOCKED, SEALED, words};
 
-use crate::secrets::SecretFiles;
+use crate::secrets::{SecretFiles, keep_to_ourselves};
 use crate::session::Session;
 
 /// How often somebody may mistype a passphrase.
@@ -64,6 +64,7 @@ impl Session {
         chains: &[KeyedChain],
         credential: Credential,
     ) -> Result<Unlocked, Failure> {
+        keep_to_ourselves();
         Ok(self.try_all(chains, credential)??)
     }
 
@@ -105,10 +106,38 @@ impl Session {
         files: &SecretFiles,
         work: impl Fn(&Keys) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let keys = if files.is_empty() { Keys::none() } else { self.unlock_at(what, files)? };
+        self.with_keys_of(files, || self.unlock_at(what, files), work)
+    }
+
+    /// As [`Session::with_keys`], for what is salvaged: `chains` finds the ways to the keys of
+    /// damaged files.
+    ///
+    /// # Errors
+    /// Those of `work`, `chains` and [`Session::unlock`].
+    pub fn with_salvage_keys<T>(
+        &self,
+        files: &SecretFiles,
+        chains: impl Fn() -> Result<Vec<KeyedChain>, Failure>,
+        work: impl Fn(&Keys) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let unlock = || match chains()? {
+            chains if chains.is_empty() => Err(ImageError::NotKeyed.into()),
+            // Whoever gives a key for files expects that they have it.
+            chains => Ok(self.unlock(&chains, files)?.keys().required()),
+        };
+        self.with_keys_of(files, unlock, work)
+    }
+
+    fn with_keys_of<T>(
+        &self,
+        files: &SecretFiles,
+        unlock: impl Fn() -> Result<Keys, Failure>,
+        work: impl Fn(&Keys) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let keys = if files.is_empty() { Keys::none() } else { unlock()? };
         match work(&keys) {
-            Err(failure) if failure.verdict.code == LOCKED && files.is_empty() && !self.json => {
-                work(&self.unlock_at(what, files)?)
+            Err(failure) if is_locked(&failure) && files.is_empty() && !self.json => {
+                work(&unlock()?)
             }
             done => done,
         }
@@ -163,6 +192,11 @@ impl Session {
     }
 }
 
+/// Whether a key would help.
+fn is_locked(failure: &Failure) -> bool {
+    [LOCKED, SEALED].contains(&failure.verdict.code)
+}
+
 /// The failure of what a file holds: other hints than where somebody types.
 fn in_file(error: Error) -> Failure {
     let is_passphrase = matches!(error, Error::WrongKey { kind: SlotKind::Passphrase, .. });
@@ -202,6 +236,7 @@ mod tests {
             mode: None,
             padding: false,
             opened: Vec::new(),
+            begun: Vec::new(),
             new: NewKey::Credential(credential.clone()),
             recovery_code: None,
         };
@@ -209,6 +244,7 @@ mod tests {
             name: None,
             source_id: None,
             open: OpenOptions::default(),
+            marks: Vec::new(),
             options: aiv_backup_engine::BackupOptions::default(),
             rate_limit: None,
             still: None,
@@ -226,6 +262,8 @@ mod tests {
         let unlocked = session.try_all(&many, credential).unwrap().unwrap();
         assert_eq!(unlocked.opened.len(), enough);
         let wrong = Credential::Passphrase(Passphrase::new("battery").unwrap());
+        let refused = session.unlock_with(&many[..1], wrong.clone()).unwrap_err();
+        assert_eq!(refused.verdict.code, "wrong_key");
         let error = session.try_all(&many[..1], wrong).unwrap().unwrap_err();
         assert!(in_file(error).verdict.hint.contains("first line"));
     }

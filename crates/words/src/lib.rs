@@ -216,9 +216,12 @@ pub struct Backup {
     /// zstd, zstd:LEVEL with a level from 1 to 19, lz4, or none
     #[arg(long, value_name = "METHOD", default_value = "zstd:1", value_parser = parse::compression)]
     pub compress: Compression,
-    /// Do not read what `bitmap:NAME`, a dirty bitmap of a qcow2 file or NBD server, does not mark
+    /// Do not read what did not change, by `bitmap:NAME` (qcow2, NBD), `era:N` or `thin:ID` (--marks)
     #[arg(long, value_name = "HINT", value_parser = parse::changes)]
     pub changes: Option<String>,
+    /// What `era_dump` or `thin_delta` say of the source, for this and later --changes
+    #[arg(long, value_name = "FILE")]
+    pub marks: Vec<PathBuf>,
     /// Believe nobody about what changed or is zeros: read holes, too
     #[arg(long, conflicts_with = "changes")]
     pub no_hints: bool,
@@ -336,7 +339,7 @@ pub struct Verify {
     #[arg(long, value_name = "DAYS")]
     pub skip_verified: Option<u64>,
     /// Write what damaged images were, as far as parity or copies tell all of it, into the folder
-    /// of --to; not yet those that are split
+    /// of --to; of a split one all files
     #[arg(long, requires = "to")]
     pub repair: bool,
     /// Folder for repaired images; the damaged ones are not touched
@@ -382,17 +385,18 @@ pub struct Restore {
     #[arg(value_parser = choice(&[
         ("leave", Unused::Leave), ("zero", Unused::Zero), ("discard", Unused::Discard)]))]
     pub unused: Unused,
-    /// On a target of another size: fit the partition table to it, or keep its bytes
+    /// The partition table: fit it to the target, make an MBR a GPT as well, or keep its bytes
     #[arg(long, default_value = "fit")]
-    #[arg(value_parser = choice(&[("fit", TableMode::Fit), ("keep", TableMode::Keep)]))]
+    #[arg(value_parser = choice(&[
+        ("fit", TableMode::Fit), ("gpt", TableMode::Gpt), ("keep", TableMode::Keep)]))]
     pub table: TableMode,
     /// Partitions that grow, with their filesystems: none, last, or numbers like 2,5
     #[arg(long, value_name = "WHICH", default_value = "none")]
     pub grow: Grow,
-    /// Make the last filesystem smaller for a smaller target, in a copy here; so does a dry run
+    /// Make a filesystem smaller for a smaller target, in a copy here; so does a dry run
     #[arg(long, value_name = "DIR")]
     pub shrink: Option<PathBuf>,
-    /// The GUID or signature of the disk: keep, new, or new-all for new partition GUIDs as well
+    /// GUID or signature of the disk: keep, unique (no other disk may have it), new, or new-all
     #[arg(long, value_name = "WHICH", default_value = "keep")]
     pub identity: Identity,
     /// Keep both ends of the target in this new file first; restore the file to put them back
@@ -410,14 +414,16 @@ pub struct Restore {
 
 /// Get out what is left of damaged, cut-off or unfinished images, and list what is lost
 ///
-/// The files are only read, and nothing is overwritten. Sealed images cannot be salvaged: `aiv
-/// verify --repair` needs no key. Exit code 0: everything came back; 3: something is lost; 6: it
-/// is sealed.
+/// The files are only read, and nothing is overwritten. Sealed images take their key, which any
+/// image of the chain leads to; the new image is sealed with it again. `aiv verify --repair` needs
+/// no key. Exit code 0: everything came back; 3: something is lost; 6: it is sealed, and nothing
+/// opened it.
 #[derive(clap::Args)]
 #[command(group(clap::ArgGroup::new("out").required(true)), after_help = "\
 Examples:
   aiv salvage broken.aiv --list
   aiv salvage broken.aiv --image /mnt/new
+  aiv salvage sealed.aiv --image /mnt/new --password-file /root/pass
   aiv salvage full.aiv one.aii two.aii --to disk.img")]
 pub struct Salvage {
     /// The files; several of one chain in any order
@@ -432,10 +438,14 @@ pub struct Salvage {
     /// Read everything and list what is lost; write nothing
     #[arg(long, group = "out")]
     pub list: bool,
+    /// Write the new image without a key, though the damaged one has one: whoever gets it reads it
+    #[arg(long, requires = "image")]
+    pub plain: bool,
     /// In the raw file, write !AIV-UNREADABLE! over and over where bytes are lost
     #[arg(long, requires = "to")]
     pub fill: bool,
-    /// Folder with the images they build on [default: that of the first file]
+    /// Folder with the images they build on, or the key slots of their chain [default: that of the
+    /// first file]
     #[arg(long, value_name = "DIR")]
     pub parent: Option<PathBuf>,
     /// Bytes of the disk, where nothing in the file tells
@@ -444,6 +454,8 @@ pub struct Salvage {
     /// Bytes per block, where nothing in the file tells
     #[arg(long, value_name = "SIZE", value_parser = parse::block_size)]
     pub block_size: Option<BlockSize>,
+    #[command(flatten)]
+    pub unlock: SecretFiles,
 }
 
 /// Merge older points into the ones that follow them

@@ -385,22 +385,32 @@ fn without_hints_holes_are_read_like_everything_else() {
 
 #[test]
 fn no_tracker_is_believed_on_top_of_a_salvaged_point() {
-    use aiv_chain::salvage::{Hints, SalvageIds, Salvaged};
+    use aiv_chain::salvage::{Hints, SalvageIds, SalvageOptions, Salvaged};
     use aiv_volume_io::Storage;
     let (bytes, storage) = (noise(600), MemStorage::new());
     let bitmap = Bitmap::new("b", 65536);
     let first = hinted(&disk(&bytes), &bitmap, &storage, all_sectors(), 1);
     let file = storage.open(&first.image).unwrap();
     let to = MemStorage::new();
-    let salvaged =
-        Salvaged::open(vec![("x".to_owned(), file)], &[], &Hints::default(), Job::silent())
-            .unwrap();
+    let salvaged = Salvaged::open(
+        vec![("x".to_owned(), file)],
+        &[],
+        &aiv_chain::Keys::none(),
+        &Hints::default(),
+        Job::silent(),
+    )
+    .unwrap();
     let ids = SalvageIds {
         file: aiv_chain::MergeIds::new(&[9; 32], 5),
         point: aiv_image_format::PointId([9; 16]),
     };
     let done = salvaged
-        .write_image(&to, aiv_backup_engine::Compression::Zstd(1), &ids, Job::silent())
+        .write_image(
+            &to,
+            &SalvageOptions { compression: aiv_backup_engine::Compression::Zstd(1), plain: false },
+            &ids,
+            Job::silent(),
+        )
         .unwrap();
     let name = done.image.unwrap().file;
     let view = View::open(&to, &name, Job::silent()).unwrap();

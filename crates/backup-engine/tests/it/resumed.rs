@@ -60,7 +60,13 @@ pub(crate) fn plan_of(
 }
 
 /// Begins a backup that loses its source at byte `at`, and leaves what it has stored.
-fn interrupt(source: &dyn ReadAt, storage: &dyn Storage, plan: &BackupPlan, at: u64, n: u8) -> u64 {
+pub(crate) fn interrupt(
+    source: &dyn ReadAt,
+    storage: &dyn Storage,
+    plan: &BackupPlan,
+    at: u64,
+    n: u8,
+) -> u64 {
     match apply(plan, &GoneFrom(source, at), storage, n) {
         Err(Error::Interrupted { at, source }) => {
             assert!(matches!(*source, Error::Source { .. }), "{source:?}");

@@ -9,7 +9,7 @@ use aiv_chain::{
 };
 use aiv_image_format::limits::SEGMENT_BYTES_MIN;
 use aiv_image_format::{ChainKey, Depth, Digest, Image};
-use aiv_keys::{KeyArea, KeyFile, NewSlot, Way};
+use aiv_keys::{KeyArea, KeyFile, NewSlot, RecipientSecret, Way};
 use aiv_testkit::MemStorage;
 use aiv_testkit::disks::Content;
 use aiv_volume_io::{Job, MemDisk, ReadAt, Storage};
@@ -21,7 +21,7 @@ pub(crate) fn key(n: u8) -> ChainKey {
 }
 
 /// Slots that a key file opens.
-fn area(key: &ChainKey) -> KeyArea {
+pub(crate) fn area(key: &ChainKey) -> KeyArea {
     let file = KeyFile::new(&[9; 32]).unwrap();
     let way = Way::KeyFile(&file);
     let random = &[7; NewSlot::RANDOM];
@@ -35,11 +35,11 @@ pub(crate) fn sealed(fresh: u8, opened: &[u8]) -> BackupOptions {
     let fresh = (key(fresh), area(&key(fresh)));
     let hedge = Hedge { time_ns: 1, ..Hedge::default() };
     let (retired, mode) = (Vec::new(), None);
-    let seal = SealOptions { mode, keys, retired, fresh, padding: false, hedge };
+    let seal = SealOptions { mode, keys, retired, fresh, begun: Vec::new(), padding: false, hedge };
     BackupOptions { seal: Some(seal), ..options() }
 }
 
-fn seal(options: &mut BackupOptions) -> &mut SealOptions {
+pub(crate) fn seal(options: &mut BackupOptions) -> &mut SealOptions {
     options.seal.as_mut().unwrap()
 }
 
@@ -49,7 +49,7 @@ fn disk(seed: u64) -> MemDisk {
     MemDisk::from_bytes(bytes)
 }
 
-fn folder(storage: &dyn Storage, keys: &Keys) -> Folder {
+pub(crate) fn folder(storage: &dyn Storage, keys: &Keys) -> Folder {
     Folder::scan_keyed(storage, keys, Trust::Files, Job::silent()).unwrap().0
 }
 
@@ -212,11 +212,34 @@ fn what_was_begun_in_clear_is_not_gone_on_with_where_a_key_is_asked_for() {
 
 #[test]
 fn an_image_with_a_key_carries_no_token_that_tells_of_its_source() {
-    let storage = MemStorage::new();
-    let base = BackupOptions { resume: true, ..sealed(1, &[]) };
-    let report = try_backup(&disk(1), &storage, base, 1).unwrap();
-    let image = Image::open(storage.open(&report.image).unwrap()).unwrap();
-    assert!(image.superblock().source_token.is_zero());
+    let token = |options: BackupOptions, n| {
+        let storage = MemStorage::new();
+        let report = try_backup(&disk(1), &storage, options, n).unwrap();
+        let image = Image::open(storage.open(&report.image).unwrap()).unwrap();
+        image.superblock().source_token
+    };
+    let keyed = || BackupOptions { resume: true, ..sealed(1, &[]) };
+    let clear = token(BackupOptions { resume: true, ..options() }, 1);
+    // The same source and plan give another one in each image, and none that can be guessed.
+    let tokens = [token(keyed(), 1), token(keyed(), 2), token(sealed(2, &[]), 1), clear];
+    let different: HashSet<Digest> = tokens.into_iter().collect();
+    assert_eq!(different.len(), 4);
+    assert!(!different.contains(&Digest::default()));
+    assert_eq!(token(keyed(), 1), tokens[0], "whoever has the key knows it again");
+    // What is made for others is recognised by nobody here.
+    let others = BackupOptions { resume: true, ..for_others() };
+    assert!(token(others, 1).is_zero());
+}
+
+/// Sealed to a recipient alone.
+pub(crate) fn for_others() -> BackupOptions {
+    let mut options = sealed(6, &[]);
+    let public = RecipientSecret::new([5; 32]).public();
+    let way = Way::Recipient(&public);
+    let random = &[7; NewSlot::RANDOM];
+    let new = NewSlot { way, label: "", created_unix_ms: 0, random };
+    seal(&mut options).fresh.1 = KeyArea::new(&key(6), &new).unwrap();
+    options
 }
 
 #[test]

@@ -92,11 +92,11 @@ impl ConsolidationPlan {
     ///
     /// # Errors
     /// Before anything is written: [`Error::NotRestorable`] when the key of images that have one
-    /// was not given, also for images that are only authenticated. [`Error::Busy`] when somebody else merges or copies images of the set, [`Error::NoSpace`],
-    /// [`Error::Changed`] when the folder is no longer what was planned for, [`Error::InDoubt`]
-    /// when it holds a file that nobody can look into, [`Error::Image`] and
-    /// [`Error::NotRestorable`] when an image is damaged, [`Error::ReadBack`], [`Error::Io`],
-    /// [`Error::Canceled`].
+    /// was not given, also for images that are only authenticated. [`Error::Busy`] when somebody
+    /// else merges or copies images of the set, [`Error::NoSpace`], [`Error::Changed`] when the
+    /// folder is no longer what was planned for, [`Error::InDoubt`] when it holds a file that
+    /// nobody can look into, [`Error::Image`] and [`Error::NotRestorable`] when an image is
+    /// damaged, [`Error::ReadBack`], [`Error::Io`], [`Error::Canceled`].
     pub fn apply(
         &self,
         storage: &dyn Storage,

@@ -2,17 +2,20 @@
 
 use aiv_image_format::meta::{Manifest, Meta, Trackers};
 use aiv_image_format::{
-    BlockIndex, Compression, Digest, Features, ImageKind, ImageWriter, Keys, Kind, PointId,
-    RunKind, SPECIFICATION, SetId, Superblock, Trailer,
+    BlockIndex, Compression, Digest, Features, ImageKind, ImageSummary, ImageWriter, Keys, Kind,
+    Mode, PointId, RunKind, SPECIFICATION, Seal, SessionTag, SetId, Superblock,
 };
+use aiv_keys::KeyArea;
 use aiv_volume_io::{AppendFile, Extent, Job, Storage};
 
 use super::Salvaged;
 use super::report::SalvageReport;
 use super::run::{Block, Sink};
 use crate::error::{Error, Result};
+use crate::facts::Protection;
 use crate::merge::{MERGE_PART, MergeIds, prove, take_lease};
 use crate::names::{ImageName, image_name};
+use crate::slots::{KeyedFile, keyed_chains, newest_slots};
 
 /// As in section 6 of the format: an image of which only META is left belongs to the set of its
 /// source.
@@ -44,30 +47,47 @@ pub struct SalvagedImage {
     pub state_root: Digest,
     /// Bytes of the file.
     pub bytes: u64,
+    /// What a key does for it: what it did for the damaged one, unless that was not wanted.
+    pub protection: Protection,
+}
+
+/// How the new image is written.
+#[derive(Debug, Clone, Copy)]
+pub struct SalvageOptions {
+    /// How blocks are stored.
+    pub compression: Compression,
+    /// Without a key, also where the damaged image has one: whoever gets the file reads the disk.
+    pub plain: bool,
 }
 
 impl Salvaged {
     /// Writes what is left as one full image into `storage`, proves it and publishes it. It
-    /// provides a new point of the same set: it is not what the damaged one was.
+    /// provides a new point of the same set: it is not what the damaged one was. With the key of
+    /// the damaged image it is sealed or authenticated as that was, with the same key and the
+    /// newest key slots that are left of the chain, unless it is to be [plain](SalvageOptions).
     ///
     /// # Errors
+    /// [`Error::PlainBesideKeyed`] when it is to be plain where images of the set have keys;
     /// [`Error::Busy`], [`Error::Io`], [`Error::ReadBack`], [`Error::Image`],
     /// [`Error::Canceled`]. After an error there is no new image.
     pub fn write_image(
         &self,
         storage: &dyn Storage,
-        compression: Compression,
+        options: &SalvageOptions,
         ids: &SalvageIds,
         job: Job<'_>,
     ) -> Result<SalvageReport> {
         let set = self.set();
+        let seal = self.seal(storage, set, options, ids, job)?;
+        let keys = seal.as_ref().map_or_else(Keys::none, |s| Keys::of(s.key.clone()).required());
         // What interrupted merges left in the folder stays: it may be what is being salvaged.
         let lease = take_lease(storage, set)?;
         let file = self.name(ids);
         let part = format!("{file}{MERGE_PART}");
         let created = storage.create(&part).map_err(Error::io(format!("creating {part}")))?;
-        let outcome = self.fill(created, &part, compression, set, ids, job).and_then(|done| {
-            prove(storage, &part, &file, &done.1, None, &Keys::none(), job)?;
+        let new = New { part: &part, options, set, ids, seal };
+        let outcome = self.fill(created, new, job).and_then(|done| {
+            prove(storage, &part, &file, &done.1.trailer, None, &keys, job)?;
             lease.check().map_err(Error::io("checking the lease before publishing"))?;
             storage.publish(&part, &file).map_err(Error::io(format!("publishing {file}")))?;
             Ok(done)
@@ -76,26 +96,66 @@ impl Salvaged {
             // Best effort: the first error is the one that matters, and a leftover is harmless.
             let _ = storage.remove(&part);
         }
-        let (mut report, trailer) = outcome?;
+        let (mut report, written, protection) = outcome?;
         storage.sync_dir().map_err(Error::io(format!("making the name durable of {file}")))?;
-        let was = self.newest().identity().trailer.as_ref().map(|trailer| trailer.state_root);
-        report.is_proven = was.filter(|_| report.lost.is_empty()).map(|r| r == trailer.state_root);
-        let (state_root, bytes) = (trailer.state_root, trailer.file_len);
-        report.image = Some(SalvagedImage { file, set, point: ids.point, state_root, bytes });
+        let (state_root, bytes) = (written.roots.state, written.trailer.file_len);
+        report.is_proven = match report.lost.is_empty() {
+            true => self.newest().is_state(&state_root),
+            false => None,
+        };
+        let point = ids.point;
+        report.image = Some(SalvagedImage { file, set, point, state_root, bytes, protection });
         Ok(report)
+    }
+
+    /// How the new image is sealed or authenticated.
+    fn seal(
+        &self,
+        storage: &dyn Storage,
+        set: SetId,
+        options: &SalvageOptions,
+        ids: &SalvageIds,
+        job: Job<'_>,
+    ) -> Result<Option<Seal>> {
+        let Some(key) = self.newest().key().filter(|_| !options.plain) else {
+            let chains = keyed_chains(storage, job)?.chains;
+            let files = chains.into_iter().flat_map(|chain| chain.files);
+            return match files.into_iter().find(|file| file.set == set) {
+                Some(KeyedFile { file, .. }) => Err(Error::PlainBesideKeyed { file }),
+                None => Ok(None),
+            };
+        };
+        let [a, b, c, d, ..] = ids.file.parts().1.0;
+        let mut seal = Seal::new(key.clone(), u32::from_le_bytes([a, b, c, d]));
+        if !self.newest().is_sealed() {
+            seal.mode = Mode::Authenticated;
+        }
+        // Those of the folder may be newer than any that were beside the damaged files.
+        let there = newest_slots(&[storage], key, job)?;
+        let slots = there.into_iter().chain(self.slots.clone()).max_by_key(KeyArea::generation);
+        seal.slots = slots.map(|area| area.to_bytes().into_boxed_slice());
+        Ok(Some(seal))
     }
 
     fn fill(
         &self,
         created: Box<dyn AppendFile>,
-        part: &str,
-        compression: Compression,
-        set: SetId,
-        ids: &SalvageIds,
+        new: New<'_>,
         job: Job<'_>,
-    ) -> Result<(SalvageReport, Trailer)> {
+    ) -> Result<(SalvageReport, ImageSummary, Protection)> {
+        let New { part, options, set, ids, seal } = new;
         let in_part = |error| Error::in_file(part, error);
         let (image, session, time) = ids.file.parts();
+        // A session of a sealed image has to be new, even where random numbers come again.
+        let session = match &seal {
+            None => session,
+            Some(_) => {
+                let mut random = [0; 32];
+                random[..12].copy_from_slice(&session.0);
+                random[16..].copy_from_slice(&ids.point.0);
+                SessionTag::hedged(&random, time.into(), "salvage", image, None)
+            }
+        };
         let superblock = Superblock {
             features: Features::default(),
             image,
@@ -110,15 +170,15 @@ impl Salvaged {
             key_commitment: aiv_image_format::Digest::default(),
             source_token: Digest::default(),
         };
-        let writer = ImageWriter::create(created, superblock).map_err(in_part)?;
-        let old_errors = &self.meta().source_errors;
+        let writer = ImageWriter::create_with(created, superblock, seal).map_err(in_part)?;
+        let protection = Protection::of(writer.superblock());
+        let (old_errors, compression) = (&self.meta().source_errors, options.compression);
         let mut sink =
             ToImage { writer, compression, part, salvaged: self, errors: Vec::new(), old_errors };
         let report = self.run(&mut sink, job)?;
         let ToImage { writer, errors, .. } = sink;
         let meta = self.new_meta(&report, errors);
-        let trailer = writer.finish(meta).map_err(in_part)?.trailer;
-        Ok((report, trailer))
+        Ok((report, writer.finish(meta).map_err(in_part)?, protection))
     }
 
     fn set(&self) -> SetId {
@@ -183,6 +243,16 @@ impl Salvaged {
         };
         image_name(&name, &ids.file.suffix())
     }
+}
+
+/// A new image to be.
+struct New<'a> {
+    /// Its name until it is published.
+    part: &'a str,
+    options: &'a SalvageOptions,
+    set: SetId,
+    ids: &'a SalvageIds,
+    seal: Option<Seal>,
 }
 
 /// The ranges, or if they are too many, larger ones that cover them.

@@ -15,6 +15,8 @@ pub(super) struct Piece {
     pub first: BlockIndex,
     pub run: u64,
     pub by: By,
+    /// Whether it was inherited by the word of a superblock that its key does not prove.
+    pub by_word: bool,
 }
 
 /// Who decides blocks.
@@ -40,9 +42,10 @@ impl Piece {
         }
     }
 
-    /// Whether a frame alone says so, and it may have been another block.
+    /// Whether a frame alone says so, and it may have been another block; or it is that of a parent
+    /// that nothing proves to be the right one.
     pub(super) fn is_unproven(&self) -> bool {
-        matches!(self.by, By::Layer(_, Fate::Decided(Evidence::MovedFrame, _)))
+        self.by_word || matches!(self.by, By::Layer(_, Fate::Decided(Evidence::MovedFrame, _)))
     }
 
     /// The evidence, where a file decides.
@@ -66,7 +69,7 @@ impl Salvaged {
         };
         self.newest().walk(0).flat_map(cut).flat_map(|stretch| {
             let mut pieces = Vec::new();
-            self.lay(0, &stretch, &mut pieces);
+            self.lay(0, &stretch, false, &mut pieces);
             pieces
         })
     }
@@ -75,29 +78,32 @@ impl Salvaged {
     pub(super) fn piece_of(&self, block: BlockIndex) -> Piece {
         let fate = self.newest().fate(block);
         let mut pieces = Vec::new();
-        self.lay(0, &Stretch { first: block, run: 1, fate }, &mut pieces);
-        let nobody = Piece { first: block, run: 1, by: By::Nobody(Loss::Unknown) };
+        self.lay(0, &Stretch { first: block, run: 1, fate }, false, &mut pieces);
+        let by = By::Nobody(Loss::Unknown);
+        let nobody = Piece { first: block, run: 1, by, by_word: false };
         pieces.first().copied().unwrap_or(nobody)
     }
 
-    /// Adds the pieces of a stretch of `layer`. What is inherited is looked for further down;
-    /// there are at most as many steps as files.
-    fn lay(&self, layer: usize, stretch: &Stretch, pieces: &mut Vec<Piece>) {
+    /// Adds the pieces of a stretch of `layer`, which is inherited `by_word` or not. What is
+    /// inherited is looked for further down; there are at most as many steps as files.
+    fn lay(&self, layer: usize, stretch: &Stretch, by_word: bool, pieces: &mut Vec<Piece>) {
         let Fate::Inherited(_) = stretch.fate else {
             let (first, run) = (stretch.first, stretch.run);
             let by = match stretch.fate {
                 Fate::Lost(loss) => By::Nobody(loss),
                 fate => By::Layer(layer, fate),
             };
-            return pieces.push(Piece { first, run, by });
+            return pieces.push(Piece { first, run, by, by_word });
         };
+        let by_word = by_word || self.layers[layer].doubts_parent();
         let end = stretch.end();
         let shared = self.shared(layer).clamp(stretch.first, end);
         let mut at = stretch.first;
         if let Some(below) = self.layers.get(layer + 1) {
             for part in below.salvage.walk_to(at, shared) {
                 let run = part.end().min(shared) - at;
-                self.lay(layer + 1, &Stretch { first: at, run, fate: part.fate }, pieces);
+                let part = Stretch { first: at, run, fate: part.fate };
+                self.lay(layer + 1, &part, by_word, pieces);
                 at += run;
             }
         } else if let Some(view) = &self.below {
@@ -111,13 +117,14 @@ impl Salvaged {
                     first: at,
                     run,
                     by: By::Below(part.kind(), part.leaf().is_some()),
+                    by_word,
                 });
                 at += run;
             }
         }
         if at < end {
             let by = By::Nobody(Loss::Parent);
-            pieces.push(Piece { first: at, run: end - at, by });
+            pieces.push(Piece { first: at, run: end - at, by, by_word });
         }
     }
 

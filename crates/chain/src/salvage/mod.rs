@@ -8,16 +8,20 @@ mod open;
 mod raw;
 mod report;
 mod run;
+mod slots;
 
 use std::sync::{Arc, Mutex};
 
 use aiv_image_format::salvage::Salvage;
-use aiv_image_format::{Geometry, ParentLink, meta};
+use aiv_image_format::{Digest, Geometry, ParentLink, meta};
+use aiv_keys::KeyArea;
 
-pub use image::{SalvageIds, SalvagedImage};
+pub use image::{SalvageIds, SalvageOptions, SalvagedImage};
 pub use raw::Fill;
 pub use report::{LostRun, SalvageReport};
+pub use slots::salvage_chains;
 
+use crate::facts::Protection;
 use crate::view::View;
 
 pub use aiv_image_format::salvage::{Evidence, Hints, Identity, KnownBy, Loss};
@@ -35,6 +39,8 @@ pub struct Salvaged {
     below: Option<View>,
     /// What they build on and nobody provides.
     missing: Option<ParentLink>,
+    /// The newest key slots that are left of the chain.
+    slots: Option<KeyArea>,
     /// The block read last.
     recent: Mutex<Option<(u64, Arc<Vec<u8>>)>>,
 }
@@ -42,6 +48,24 @@ pub struct Salvaged {
 struct Layer {
     salvage: Salvage,
     file: String,
+}
+
+impl Layer {
+    /// What a key does for the image; `None` when nothing is left that would say so.
+    fn protection(&self) -> Option<Protection> {
+        let key = self.salvage.key().map(|key| Digest(key.commitment()));
+        match (&self.salvage.identity().superblock, key) {
+            (Some(superblock), _) => Some(Protection::of(superblock)),
+            (None, Some(key)) if self.salvage.is_sealed() => Some(Protection::Sealed(key)),
+            (None, _) => None,
+        }
+    }
+
+    /// Whether who forged the superblock of an image with a key could have said what it builds
+    /// on.
+    fn doubts_parent(&self) -> bool {
+        self.salvage.key().is_some() && !self.salvage.identity().is_authentic
+    }
 }
 
 impl Salvaged {

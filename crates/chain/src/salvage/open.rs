@@ -3,17 +3,20 @@
 use std::sync::{Arc, Mutex};
 
 use aiv_image_format::salvage::{Hints, Salvage};
-use aiv_image_format::{ImageId, ParentLink};
+use aiv_image_format::{ImageId, Keys, ParentLink};
 use aiv_volume_io::{Job, ReadAt, Storage};
 
-use super::{Layer, SALVAGE_FILES_MAX, Salvaged};
+use super::{Layer, SALVAGE_FILES_MAX, Salvaged, slots};
 use crate::error::{Error, Result};
+use crate::facts::Protection;
 use crate::folder::Folder;
+use crate::scan::Trust;
 use crate::view::View;
 
 impl Salvaged {
     /// Scans `files`, each with its name for messages, which are images of one chain in any
-    /// order. What the oldest of them builds on is looked for in the folders `parents`.
+    /// order. What the oldest of them builds on is looked for in the folders `parents`. `keys` open
+    /// those that are sealed: see [`salvage_chains`](super::salvage_chains).
     ///
     /// # Errors
     /// [`Error::Image`] when nothing can be salvaged from one of the files, [`Error::NoChain`]
@@ -22,6 +25,7 @@ impl Salvaged {
     pub fn open(
         files: Vec<(String, Arc<dyn ReadAt>)>,
         parents: &[&dyn Storage],
+        keys: &Keys,
         hints: &Hints,
         job: Job<'_>,
     ) -> Result<Self> {
@@ -30,16 +34,20 @@ impl Salvaged {
             return Err(Error::NoChain { what });
         }
         let mut layers = Vec::with_capacity(files.len());
-        for (file, bytes) in files {
-            let salvage = Salvage::scan(bytes, hints, job).map_err(|e| Error::in_file(&file, e))?;
-            layers.push(Layer { salvage, file });
+        for (file, bytes) in &files {
+            let salvage = Salvage::scan(Arc::clone(bytes), keys, hints, job);
+            let salvage = salvage.map_err(|e| Error::in_file(file, e))?;
+            layers.push(Layer { salvage, file: file.clone() });
         }
         let layers = in_order(layers)?;
         let link = layers.last().and_then(|layer| layer.salvage.identity().parent());
-        let below = link.and_then(|link| find(link, &layers, parents, job));
+        let below = link.and_then(|link| find(link, &layers, parents, keys, job));
         job.check()?;
         let missing = if below.is_none() { link } else { None };
-        Ok(Self { layers, below, missing, recent: Mutex::default() })
+        let key = layers.first().and_then(|layer| layer.salvage.key());
+        let slots = key.map(|key| slots::newest(&files, parents, key, job));
+        let slots = slots.transpose()?.flatten();
+        Ok(Self { layers, below, missing, slots, recent: Mutex::default() })
     }
 }
 
@@ -90,6 +98,12 @@ fn fits(layer: &Layer, link: ParentLink, child: &Layer) -> bool {
     identity.point() == Some(link.point)
         && identity.trailer.as_ref().is_none_or(|t| t.state_root == link.state_root)
         && old.block_size() == new.block_size()
+        && is_alike(layer.protection(), child.protection())
+}
+
+/// Images of one chain have one key and one mode.
+fn is_alike(one: Option<Protection>, other: Option<Protection>) -> bool {
+    one.zip(other).is_none_or(|(one, other)| one == other)
 }
 
 /// The state `link` names, from sound files.
@@ -97,15 +111,26 @@ fn find(
     link: ParentLink,
     layers: &[Layer],
     parents: &[&dyn Storage],
+    keys: &Keys,
     job: Job<'_>,
 ) -> Option<View> {
-    let oldest = layers.last()?.salvage.geometry();
+    let child = layers.last()?;
+    let oldest = child.salvage.geometry();
+    // Other images of a folder need not have any.
+    let mut known = Keys::none();
+    keys.iter().for_each(|key| known.add(key.clone()));
     for storage in parents {
-        let Ok(folder) = Folder::scan(*storage, job) else { continue };
+        let Ok((folder, _)) = Folder::scan_keyed(*storage, &known, Trust::Catalogue, job) else {
+            continue;
+        };
         for set in folder.sets.iter().chain(&folder.nameless) {
             let Some(point) = set.provider(link) else { continue };
             let Ok(view) = View::of_point(*storage, set, point) else { continue };
-            if view.geometry().block_size() == oldest.block_size() {
+            let protection = Protection::of(view.image().superblock());
+            if view.geometry().block_size() == oldest.block_size()
+                && !view.image().is_locked()
+                && is_alike(child.protection(), Some(protection))
+            {
                 return Some(view);
             }
         }

@@ -34,8 +34,9 @@ pub struct SalvageReport {
     pub by_frame: u64,
     /// What is lost, ascending.
     pub lost: Vec<LostRun>,
-    /// Blocks, as first and count, that came back by frames that a merge moved: nothing proves
-    /// that they are not what was there earlier.
+    /// Blocks, as first and count, that came back by frames that a merge moved, or from a parent
+    /// of which only a superblock tells that the key does not prove: nothing proves that they are
+    /// not what was there earlier.
     pub unproven: Vec<(BlockIndex, u64)>,
     /// The point the files build on and nobody provides.
     pub missing_parent: Option<PointId>,
@@ -78,10 +79,10 @@ impl SalvageReport {
         }
     }
 
-    pub(super) fn doubt(&mut self, block: BlockIndex) {
+    pub(super) fn doubt(&mut self, block: BlockIndex, blocks: u64) {
         match self.unproven.last_mut() {
-            Some((first, count)) if *first + *count == block => *count += 1,
-            _ => self.unproven.push((block, 1)),
+            Some((first, count)) if *first + *count == block => *count += blocks,
+            _ => self.unproven.push((block, blocks)),
         }
     }
 

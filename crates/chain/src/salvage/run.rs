@@ -58,6 +58,9 @@ impl Salvaged {
                 self.flush(&mut tasks, sink, &mut report, job)?;
                 sink.run(kind, piece.first, piece.run)?;
                 report.count(&piece, piece.run);
+                if piece.is_unproven() {
+                    report.doubt(piece.first, piece.run);
+                }
                 job.progress.advance(Step::CopyImage, piece.run.saturating_mul(size));
                 continue;
             }
@@ -106,7 +109,7 @@ impl Salvaged {
                     sink.block(block, kind, &read)?;
                     report.count(&piece, 1);
                     if piece.is_unproven() {
-                        report.doubt(block);
+                        report.doubt(block, 1);
                     }
                 }
                 Done::Lost(loss) => {

@@ -58,6 +58,14 @@ struct SlotPlace {
     bytes: Box<[u8]>,
 }
 
+impl KeyedFile {
+    /// A damaged file of which these slots are left.
+    pub(crate) fn damaged(file: &str, areas: Vec<KeyArea>) -> Self {
+        let (set, file) = (SetId::default(), file.to_owned());
+        Self { file, set, sealed: true, areas, damage: None, places: None }
+    }
+}
+
 /// What looking for keyed images in a folder gave.
 #[derive(Debug, Clone, Default)]
 pub struct KeyedChains {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use aiv_chain::salvage::{Fill, Hints, Loss, SalvageIds, SalvageReport, Salvaged};
-use aiv_chain::{Depth, Error, ImageKind, Kind, MergeIds, PointId, Result, View};
+use aiv_chain::salvage::{Fill, Hints, Loss, SalvageIds, SalvageOptions, SalvageReport, Salvaged};
+use aiv_chain::{Depth, Error, ImageKind, Keys, Kind, MergeIds, PointId, Result, View};
 use aiv_image_format::{Compression, Image, hash};
 use aiv_testkit::{Fault, FaultPlan, FaultStorage, MemStorage, Random};
 use aiv_volume_io::{Job, MemDisk, ReadAt, Storage};
@@ -12,14 +12,18 @@ use crate::common::BLOCK;
 use crate::consolidate::line;
 use crate::described::{Chain, Change, Step};
 
-fn ids(seed: u8) -> SalvageIds {
+pub(crate) fn ids(seed: u8) -> SalvageIds {
     SalvageIds { file: MergeIds::new(&[seed; 32], 5), point: PointId([seed; 16]) }
 }
 
-type Files = Vec<(String, Arc<dyn ReadAt>)>;
+pub(crate) type Files = Vec<(String, Arc<dyn ReadAt>)>;
 
 /// Files of a folder, each changed by `damage`.
-fn files(storage: &MemStorage, names: &[&str], damage: impl Fn(&str, &mut Vec<u8>)) -> Files {
+pub(crate) fn files(
+    storage: &MemStorage,
+    names: &[&str],
+    damage: impl Fn(&str, &mut Vec<u8>),
+) -> Files {
     let each = |name: &&str| {
         let mut bytes = storage.contents(name).unwrap().to_vec();
         damage(name, &mut bytes);
@@ -29,14 +33,15 @@ fn files(storage: &MemStorage, names: &[&str], damage: impl Fn(&str, &mut Vec<u8
 }
 
 fn open(files: Files, parents: &[&dyn Storage]) -> Result<Salvaged> {
-    Salvaged::open(files, parents, &Hints::default(), Job::silent())
+    Salvaged::open(files, parents, &Keys::none(), &Hints::default(), Job::silent())
 }
 
 fn write(salvaged: &Salvaged, to: &dyn Storage) -> Result<SalvageReport> {
-    salvaged.write_image(to, Compression::Zstd(1), &ids(9), Job::silent())
+    let options = SalvageOptions { compression: Compression::Zstd(1), plain: false };
+    salvaged.write_image(to, &options, &ids(9), Job::silent())
 }
 
-fn raw(salvaged: &Salvaged, fill: Fill) -> (Vec<u8>, SalvageReport) {
+pub(crate) fn raw(salvaged: &Salvaged, fill: Fill) -> (Vec<u8>, SalvageReport) {
     let len = usize::try_from(salvaged.geometry().len()).unwrap();
     let disk = MemDisk::from_bytes(vec![0; len]);
     let report = salvaged.write_raw(&disk, fill, Job::silent()).unwrap();
@@ -46,7 +51,7 @@ fn raw(salvaged: &Salvaged, fill: Fill) -> (Vec<u8>, SalvageReport) {
 }
 
 /// Makes everything from `at` on for `len` bytes zeros.
-fn wipe(bytes: &mut [u8], at: usize, len: usize) {
+pub(crate) fn wipe(bytes: &mut [u8], at: usize, len: usize) {
     let end = (at + len).min(bytes.len());
     bytes[at.min(end)..end].fill(0);
 }

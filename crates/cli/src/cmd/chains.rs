@@ -84,8 +84,13 @@ pub(crate) fn archive(args: &Archive, session: &Session) -> Result<Outcome, Fail
 pub(crate) fn salvage(args: Salvage, session: &Session) -> Result<Outcome, Failure> {
     let hints = Hints { len: args.size, block_size: args.block_size };
     let to = SalvageTo::new(args.to, args.image, args.fill);
-    let job = SalvageJob { files: args.files, parents: args.parent, hints, to };
-    Ok(salvaged(&job, &job.run(session, session.job())?))
+    let (plain, keys) = (args.plain, Keys::none());
+    let job = SalvageJob { files: args.files, parents: args.parent, hints, keys, plain, to };
+    let chains = || Ok(job.chains(session.job())?);
+    session.with_salvage_keys(&args.unlock, chains, |keys| {
+        let job = SalvageJob { keys: keys.clone(), ..job.clone() };
+        Ok(salvaged(&job, &job.run(session, session.job())?))
+    })
 }
 
 /// `copy`, or with `leaving` `move`.

@@ -225,6 +225,39 @@ fn a_disk_goes_onto_a_smaller_device_with_its_filesystem_made_smaller() {
 }
 
 #[test]
+fn a_disk_with_an_mbr_becomes_a_gpt_disk_beyond_two_tebibytes() {
+    const TIB: u64 = 1 << 40;
+    let scratch = Scratch::new();
+    let disk = scratch.write("mbr.raw", &noise(16 * MIB, 3));
+    let mut sfdisk = std::process::Command::new("sfdisk");
+    let script = scratch.write("script", b"label: dos\n1: start=1MiB, size=14MiB, type=83\n");
+    sfdisk.args(["--quiet", &disk]).stdin(fs::File::open(script).unwrap());
+    assert!(sfdisk.status().unwrap().success());
+    let images = scratch.arg("images");
+    aiv(&["backup", &disk, "--to", &images]).ended(0);
+    let (latest, target) = (format!("{images}@latest"), scratch.arg("target.raw"));
+    fs::File::create(&target).unwrap().set_len(3 * TIB).unwrap();
+    let to = |more: &[&'static str]| [&["restore", &latest, "--to", &target], more].concat();
+    let grown = to(&["--dry-run", "--grow", "last"]);
+    let (_, code, message) = aiv_json(&grown).error();
+    assert_eq!(code, "table_unfit", "{message}");
+    let plain = aiv(&to(&["--dry-run"])).ended(0);
+    let said = format!("{}{}", plain.stdout, plain.stderr);
+    assert!(said.contains("are of no use under an MBR; `--table gpt` makes it a GPT"), "{said}");
+    let made = aiv_json(&to(&["--dry-run", "--grow", "last", "--table", "gpt"])).ended(3).json();
+    let table = &made["table"];
+    assert_eq!((&table["kind"], &table["changed"]), (&"gpt".into(), &true.into()));
+    assert_eq!(table["partitions"][0]["start"], MIB);
+    // A BIOS has to be told.
+    let text = aiv(&to(&["--yes", "--grow", "last", "--table", "gpt"])).ended(3).stderr;
+    assert!(text.contains("until its boot loader is installed again"), "{text}");
+    let verdict = run("sgdisk", &["--verify", &target]);
+    assert!(verdict.contains("No problems found"), "{verdict}");
+    let part = (MIB, 14 * MIB);
+    assert_eq!(bytes_of(disk.as_ref(), part), bytes_of(target.as_ref(), part));
+}
+
+#[test]
 fn one_partition_is_restored_into_a_file_of_its_size() {
     let scratch = Scratch::new();
     let disk = make_disk(&scratch);

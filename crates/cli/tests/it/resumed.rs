@@ -128,3 +128,45 @@ fn a_plain_file_at_rest_is_not_read_again_and_no_resume_begins_anew() {
     assert_eq!((&image["resumed"], &image["bytes_read"]), (&Value::Null, &DISK.into()));
     assert!(image["notes"].to_string().contains(&part), "{image}");
 }
+
+#[test]
+fn a_sealed_backup_that_was_stopped_goes_on_with_what_opens_it_and_anew_with_anything_else() {
+    let scratch = Scratch::new();
+    let disk = scratch.disk("disk.raw", 80 * MIB);
+    let (images, folder) = (scratch.arg("images"), scratch.path("images"));
+    let [pass, other] =
+        ["one of two", "the other one"].map(|text| scratch.write(text, text.as_bytes()));
+    let with = |pass: &str, more: &[&str]| -> Vec<String> {
+        let all = args(&disk, &images, &["--seal", "--password-file", pass]);
+        [&all[..], more].concat().into_iter().map(str::to_owned).collect()
+    };
+    let run_with = |pass: &str| {
+        let all = with(pass, &[]);
+        aiv_json(&all.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let slow = with(&pass, &["--rate-limit", "30M"]);
+    let mut child = start(&slow.iter().map(String::as_str).collect::<Vec<_>>());
+    wait_for_len(&mut child, &folder, 67 * MIB);
+    run("kill", &["-INT", &child.id().to_string()]);
+    let message = wait(child).failed(130, "canceled");
+    assert!(message.contains("the next one goes on from there"), "{message}");
+    let part = names_in(&folder).remove(0);
+    let kept = fs::read(folder.join(&part)).unwrap();
+    let image = run_with(&pass).ended(0).json()["images"][0].clone();
+    assert_eq!(
+        (&image["resumed"]["file"], &image["verified"]),
+        (&part.as_str().into(), &true.into())
+    );
+    assert!(image["resumed"]["blocks_compared"].as_u64().unwrap() > 1000, "{image}");
+    let (file, back) = (image["image"].as_str().unwrap(), scratch.arg("back.raw"));
+    aiv_json(&["restore", file, "--to", &back, "--password-file", &other]).failed(6, "wrong_key");
+    aiv_json(&["restore", file, "--to", &back, "--password-file", &pass]).ended(0);
+    assert!(fs::read(back).unwrap() == fs::read(&disk).unwrap());
+    // Nobody goes on with what he cannot open.
+    fs::remove_dir_all(&folder).unwrap();
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join(&part), kept).unwrap();
+    let image = run_with(&other).ended(0).json()["images"][0].clone();
+    assert_eq!(image["resumed"], Value::Null);
+    assert!(!names_in(&folder).contains(&part));
+}

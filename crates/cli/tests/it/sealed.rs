@@ -477,7 +477,7 @@ fn no_secret_gets_into_the_words_of_a_process_its_environment_or_its_output() {
 }
 
 #[test]
-fn a_damaged_sealed_image_is_not_salvaged_and_is_called_sealed_also_without_its_head() {
+fn a_damaged_sealed_image_is_called_sealed_without_its_key_also_without_its_head() {
     let sealed = Sealed::new("pass");
     let image = &sealed.contents()[0];
     for head in [0, 4096] {
@@ -487,5 +487,71 @@ fn a_damaged_sealed_image_is_not_salvaged_and_is_called_sealed_also_without_its_
         let message = aiv_json(&["salvage", &broken, "--list"]).failed(6, "sealed");
         let words = if head == 0 { "the image is sealed" } else { "frames that are left" };
         assert!(message.contains(words) && message.contains("encrypted"), "{message}");
+        let wrong = ["--password-file", &sealed.other];
+        aiv_json(&[&["salvage", &broken, "--list"][..], &wrong].concat()).failed(6, "wrong_key");
     }
+}
+
+#[test]
+fn a_damaged_sealed_image_is_salvaged_with_its_passphrase_and_is_sealed_again() {
+    let sealed = Sealed::new("pass");
+    let with = ["--password-file", &sealed.pass];
+    let image = &sealed.contents()[0];
+    // A frame, the head with the key slots behind it, and what lies behind the second copy.
+    let mut bytes = image.clone();
+    bytes[100_000..100_064].fill(0);
+    bytes[..20_000].fill(0);
+    let broken = sealed.scratch.write("broken.aiv", &bytes);
+    let listed = aiv_json(&[&["salvage", &broken, "--list"][..], &with].concat()).ended(3).json();
+    let file = &listed["files"][0];
+    assert_eq!((&file["sealed"], &file["authentic"]), (&true.into(), &true.into()));
+    assert!((1..=2 * 65_536).contains(&listed["bytes_lost"].as_u64().unwrap()), "{listed}");
+    let new = sealed.scratch.arg("new");
+    let made = aiv_json(&[&["salvage", &broken, "--image", &new][..], &with].concat()).ended(3);
+    assert_eq!(made.json()["protection"], "sealed");
+    assert!(made.json()["image"].as_str().unwrap().ends_with(".aiv"));
+    aiv_json(&["restore", &format!("{new}@latest"), "--to", &sealed.scratch.arg("no.img")])
+        .failed(6, "locked");
+    let (latest, target) = (format!("{new}@latest"), sealed.scratch.arg("back.img"));
+    aiv_json(&[&["restore", &latest, "--to", &target][..], &with].concat()).ended(3);
+    let (back, disk) = (fs::read(&target).unwrap(), fs::read(&sealed.disk).unwrap());
+    let differ = (0..disk.len()).filter(|&at| back[at] != disk[at]).count() as u64;
+    assert!(differ > 0 && differ <= listed["bytes_lost"].as_u64().unwrap());
+    // Without a key only when asked for, and never beside those that have one.
+    let plain = ["salvage", &broken, "--plain", "--image"];
+    let beside = [&plain[..], &[&sealed.images], &with].concat();
+    aiv_json(&beside).failed(5, "without_key");
+    let clear = sealed.scratch.arg("clear");
+    let made = aiv_json(&[&plain[..], &[&clear], &with].concat()).ended(3);
+    assert_eq!(made.json()["protection"], "none");
+    assert!(
+        made.json()["notes"].to_string().contains("whoever gets it reads it"),
+        "{:?}",
+        made.json()
+    );
+    assert!(fs::read(&broken).unwrap() == bytes, "the input is as it was");
+}
+
+#[test]
+fn without_any_key_slots_those_of_another_image_of_the_chain_do() {
+    let sealed = Sealed::new("pass");
+    let with = ["--password-file", &sealed.pass];
+    let mut bytes = fs::read(&sealed.disk).unwrap();
+    bytes[200_000..200_100].fill(0x5A);
+    fs::write(&sealed.disk, &bytes).unwrap();
+    sealed.back_up(&["--seal", "--password-file", &sealed.pass]).ended(0);
+    let full = sealed.files().into_iter().find(|f| f.extension().unwrap() == "aiv").unwrap();
+    let mut broken = fs::read(&full).unwrap();
+    let second = broken.len() - 8192 - (64 << 10);
+    broken[4096..36_864].fill(0);
+    broken[second..second + 32_768].fill(0);
+    // Where no other image lies in any folder below.
+    let away = Scratch::new();
+    let broken = away.write("broken.aiv", &broken);
+    let raw = away.arg("out.raw");
+    let args = [&["salvage", &broken, "--to", &raw][..], &with].concat();
+    aiv_json(&args).failed(6, "no_slots");
+    let args = [&args[..], &["--parent", &sealed.images]].concat();
+    aiv_json(&args).ended(0);
+    assert_eq!(fs::read(&raw).unwrap().len(), bytes.len());
 }

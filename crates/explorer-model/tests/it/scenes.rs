@@ -133,6 +133,11 @@ fn files_are_downloaded_and_nothing_is_extracted() {
     page.does(Event::Key(Key::Char('d')));
     let row = page.state.rows(0, 1).remove(0);
     assert_eq!(page.asked, [Command::Download { path: row.path.unwrap() }]);
+    let rows = page.state.rows(0, 99);
+    let link = rows.iter().position(|row| row.path.is_none()).expect("a link");
+    page.does(Event::Select(link));
+    page.does(Event::Key(Key::Char('d')));
+    assert_eq!((&page.asked[..], page.scene().said.is_empty()), (&[][..], false));
 }
 
 #[test]
@@ -157,7 +162,7 @@ fn points_disks_and_blocks_are_pictures_too() {
     page.open(0);
     let Some(Picture::Time(marks)) = page.state.picture() else { panic!() };
     let signs: String = marks.iter().map(|mark| mark.sign).collect();
-    assert_eq!(signs, "F!xi!?");
+    assert_eq!(signs, "F!xF!?");
     page.open(0);
     page.answer(Answer::Disk(samples::disk()));
     let Some(Picture::Disk(len, parts)) = page.state.picture() else { panic!() };

@@ -109,18 +109,29 @@ impl Made {
 
     /// Adds a file to the filesystem on the disk.
     pub(crate) fn change(&self) {
-        fs::write(self.path("new"), "x".repeat(200_000)).unwrap();
-        let write = format!("write {} new", self.arg("new"));
+        self.add("new", "x".repeat(200_000).as_bytes());
+    }
+
+    /// Adds a file of this content.
+    pub(crate) fn add(&self, name: &str, content: &[u8]) {
+        fs::write(self.path("new"), content).unwrap();
+        let write = format!("write {} {name}", self.arg("new"));
         let disk = format!("{}?offset=1048576", self.arg("disk.raw"));
         run("debugfs", &["-w", "-R", &write, &disk]);
     }
 
     /// Makes a point, sealed with a passphrase or not, and returns its file.
     pub(crate) fn back_up(&self, passphrase: Option<&str>) -> PathBuf {
+        self.back_up_disk(&self.path("disk.raw"), passphrase)
+    }
+
+    /// The same of another disk.
+    pub(crate) fn back_up_disk(&self, disk: &Path, passphrase: Option<&str>) -> PathBuf {
         let seal = passphrase.map(|text| SealJob {
             mode: None,
             padding: false,
             opened: Vec::new(),
+            begun: Vec::new(),
             new: NewKey::Credential(Credential::Passphrase(Passphrase::new(text).unwrap())),
             recovery_code: None,
         });
@@ -128,13 +139,14 @@ impl Made {
             name: None,
             source_id: None,
             open: OpenOptions::default(),
+            marks: Vec::new(),
             options: BackupOptions::default(),
             rate_limit: None,
             still: None,
             hooks: Hooks::default(),
             seal,
         };
-        let sources = [self.path("disk.raw")];
+        let sources = [disk.to_owned()];
         let done = job.run(&sources, &self.images(), &self.world, Job::silent()).unwrap();
         let one = done.results.into_iter().next().unwrap().unwrap();
         self.images().join(one.report.image)

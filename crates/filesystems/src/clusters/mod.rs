@@ -11,6 +11,6 @@ mod window;
 pub(crate) use chain::{Chain, Run, Step, follow};
 pub(crate) use data::Chained;
 pub(crate) use dos_time::dos_time;
-pub(crate) use names::Told;
+pub(crate) use names::{Told, is_name};
 pub(crate) use records::{Record, visit_records};
 pub(crate) use window::Window;

@@ -162,7 +162,7 @@ impl Owner {
         }
         let has = |piece: &&Piece| piece.logical <= AT && AT + LEN <= piece.logical + piece.len;
         let Some(piece) = self.front.iter().find(has) else { return Ok(false) };
-        let mut signature = [0; LEN as usize];
+        let mut signature = [0; 10];
         let offset = piece.physical + (AT - piece.logical);
         let failed = Error::io("read the first page of a file", offset);
         volume.read_exact_at(&mut signature, offset).map_err(failed)?;

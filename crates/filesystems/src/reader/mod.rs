@@ -21,6 +21,7 @@ use crate::btrfs::Btrfs;
 use crate::exfat::ExFat;
 use crate::fat::Fat;
 use crate::iso9660::Iso9660;
+use crate::squashfs::Squashfs;
 use crate::{Error, FilesystemKind, Recognised, Result, ext, ntfs, xfs};
 pub use facts::{
     Attribute, Device, Entry, FileFlags, FileId, FileType, Metadata, Owner, ReaderNote, Stream,
@@ -169,6 +170,7 @@ pub fn open_filesystem(
             Ok(Box::new(Fat::open(volume, kind)?))
         }
         FilesystemKind::Iso9660 => Ok(Box::new(Iso9660::open(volume)?)),
+        FilesystemKind::Squashfs => Ok(Box::new(Squashfs::open(volume)?)),
         FilesystemKind::ExFat => Ok(Box::new(ExFat::open(volume, job)?)),
         FilesystemKind::Xfs => xfs::open(volume, job),
         FilesystemKind::Btrfs => Ok(Box::new(Btrfs::open(volume, job)?)),

@@ -6,8 +6,8 @@
 mod drawn;
 mod terminal;
 mod web;
+mod words;
 
-#[expect(dead_code, reason = "its tests change disks, too")]
 #[path = "../../../explorer-work/tests/it/made.rs"]
 mod made;
 #[path = "../../../explorer-model/tests/it/samples.rs"]

@@ -108,11 +108,9 @@ pub(crate) struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// The checkpoint in the frame at `address`: the one place where a payload as it is stored
-    /// becomes one.
-    pub(crate) fn of_frame(header: &FrameHeader, payload: Vec<u8>, address: u64) -> Result<Self> {
-        header.check_payload(&payload, address)?;
-        let checkpoint = Self::from_payload(payload, address)?;
+    /// The checkpoint in the frame at `address`, which was checked, and opened where it is sealed.
+    pub(crate) fn of_frame(header: &FrameHeader, content: Vec<u8>, address: u64) -> Result<Self> {
+        let checkpoint = Self::from_payload(content, address)?;
         if header.kind != FrameKind::Checkpoint || header.subject != checkpoint.head.number {
             let fault = Fault::Differs { field: "number", other: "header of its frame" };
             return Err(fault.at(Section::Checkpoint, address));

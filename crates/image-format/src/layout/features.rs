@@ -65,7 +65,7 @@ impl Features {
         | Self::PARITY;
 
     /// The features that need a chain key.
-    pub(super) const KEYED: u64 = Self::SEALED | Self::AUTHENTICATED;
+    pub(crate) const KEYED: u64 = Self::SEALED | Self::AUTHENTICATED;
 
     /// Whether pieces have parity, too.
     #[must_use]
@@ -84,10 +84,12 @@ impl Features {
     }
 
     /// What keeps an unfinished image from being gone on with, separated by commas: all but what
-    /// increments need. Keys, segments and parity have a state of their own that no checkpoint holds.
+    /// increments and keys need. Segments and parity have a state of their own that no checkpoint
+    /// holds.
     #[must_use]
     pub fn names_against_going_on(&self) -> Option<String> {
-        let against = self.incompat & !(Self::DELTA | Self::PARENT);
+        let fine = Self::DELTA | Self::PARENT | Self::KEYED | Self::KEY_SLOTS;
+        let against = self.incompat & !fine;
         let bits = (0..64).filter(|bit| against >> bit & 1 == 1);
         let names: Vec<String> = bits.map(|bit| Self::name(bit, &[])).collect();
         (!names.is_empty()).then(|| names.join(", "))

@@ -1,15 +1,8 @@
 //! What index pages and checkpoints say about which blocks.
 
-use aiv_volume_io::ReadAt;
-
 use super::finds::{CheckpointFrame, Finds, LeafPage};
-use super::open::open_frame;
-use super::scan::{bounds, leaf_entries, said_by};
-use super::whose::read_frame;
 use super::{Evidence, Identity, Sessions};
 use crate::ids::{BlockIndex, Geometry};
-use crate::image::read_page;
-use crate::layout::{Checkpoint, FrameKind, IndexEntry, PageHeader, PageKind};
 use crate::limits::PAGE_SIZE;
 
 /// Blocks that one page or checkpoint decides: what it does not list of them is inherited.
@@ -70,15 +63,9 @@ pub(super) fn of_pages(finds: &Finds, identity: &Identity, geometry: &Geometry) 
 }
 
 /// Covers of the checkpoints of the image.
-pub(super) fn of_checkpoints(
-    finds: &Finds,
-    identity: &Identity,
-    ours: &Sessions,
-    geometry: &Geometry,
-) -> Vec<Cover> {
-    let certain = identity.superblock.is_some();
+pub(super) fn of_checkpoints(finds: &Finds, ours: &Sessions, geometry: &Geometry) -> Vec<Cover> {
     let is_ours = |c: &&CheckpointFrame| {
-        ours.has(c.session) && (c.names_first || !certain) && c.next_block <= geometry.blocks()
+        ours.has(c.session) && c.names_first && c.next_block <= geometry.blocks()
     };
     let mut checkpoints: Vec<&CheckpointFrame> = finds.checkpoints.iter().filter(is_ours).collect();
     checkpoints.sort_by_key(|c| (c.number, c.at));
@@ -139,29 +126,4 @@ fn most(offsets: impl Iterator<Item = u64>) -> Option<u64> {
     let mut counts = std::collections::BTreeMap::new();
     offsets.for_each(|offset| *counts.entry(offset).or_insert(0u64) += 1);
     counts.into_iter().max_by_key(|(_, count)| *count).map(|(offset, _)| offset)
-}
-
-/// The entries of a cover, read again; `None` when they do not come back as they were.
-pub(super) fn entries(file: &dyn ReadAt, cover: &Cover) -> Option<Vec<IndexEntry>> {
-    let entries = match cover.by {
-        Evidence::Index => {
-            let page = read_page(file, cover.at).ok()?;
-            let (image, page_no) = said_by(&page);
-            let header =
-                PageHeader::from_page(&page, PageKind::Index, image, page_no, cover.at).ok()?;
-            leaf_entries(&page, &header)?
-        }
-        _ => read_checkpoint(file, cover.at)?.entries().ok()?,
-    };
-    let (first, end) = bounds(&entries)?;
-    (entries.is_empty() || (first >= cover.from && end <= cover.to)).then_some(entries)
-}
-
-pub(super) fn read_checkpoint(file: &dyn ReadAt, at: u64) -> Option<Checkpoint> {
-    let bytes = read_frame(file, at)?;
-    let frame = open_frame(&bytes, at).ok()?;
-    if frame.kind != FrameKind::Checkpoint {
-        return None;
-    }
-    Checkpoint::from_payload(frame.content.to_vec(), at).ok()
 }

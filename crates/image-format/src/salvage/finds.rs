@@ -6,7 +6,7 @@ use crate::error::{Error, Result, Unsalvageable};
 use crate::ids::{BlockIndex, BlockSize, ImageId, SessionTag};
 use crate::layout::{FrameKind, IndexEntry, Superblock, Trailer};
 use crate::limits::{BLOCK_SIZE_MAX, BLOCK_SIZE_MIN};
-use crate::salvage::open::Opened;
+use crate::salvage::open::{Opened, Under};
 
 /// Frames that are remembered, 2 GiB of them: those of terabytes of an image of which neither
 /// index nor checkpoints are left.
@@ -51,6 +51,8 @@ pub(super) struct LeafPage {
     pub first: BlockIndex,
     pub end: BlockIndex,
     pub image: ImageId,
+    /// Of a sealed page the blocks are zero until it was opened.
+    pub is_sealed: bool,
 }
 
 /// A sound checkpoint.
@@ -63,8 +65,10 @@ pub(super) struct CheckpointFrame {
     pub first: BlockIndex,
     pub end: BlockIndex,
     pub session: u16,
+    /// The session that stands first in its list: the one that began its image.
+    pub begun_by: u16,
     pub payload_crc: u32,
-    /// Whether it lists the session that began the image, when that was known.
+    /// Whether that one began the image in question.
     pub names_first: bool,
 }
 
@@ -76,16 +80,17 @@ pub(super) struct MetaFrame {
     pub session: u16,
 }
 
-/// Frames of one session.
-#[derive(Debug, Clone, Default)]
+/// Frames of one session under one key: nothing makes sealed frames and others in one session, so
+/// those of one tag that are protected otherwise are somebody else's.
+#[derive(Debug, Clone)]
 pub(super) struct Session {
     pub tag: SessionTag,
-    /// Frames with blocks, and the bytes they take; of sealed ones, which do not say whether they
-    /// hold a block, all.
+    /// What protects its frames.
+    pub under: Under,
+    /// Frames with blocks, and the bytes they take; of sealed ones that nothing opened, which do
+    /// not say whether they hold a block, all.
     pub frames: u64,
     pub bytes: u64,
-    /// How many of the frames are sealed.
-    pub sealed: u64,
     /// Whether checkpoints were made in it: then it wrote this very image, and its frames are
     /// where they were made.
     pub wrote: bool,
@@ -106,9 +111,10 @@ pub(super) struct Finds {
     /// Each with the bytes that are missing in front of it.
     pub trailers: Vec<(u64, Trailer)>,
     pub sessions: Vec<Session>,
-    numbers: HashMap<SessionTag, u16>,
-    /// The session that began the image, where a superblock told before the scan.
-    pub first_session: Option<SessionTag>,
+    numbers: HashMap<(SessionTag, Under), u16>,
+    /// The session that began the image and what protects it, where a superblock told before the
+    /// scan.
+    pub first_session: Option<(SessionTag, Under)>,
     /// Frames of all kinds.
     pub frames_seen: u64,
     /// Frames before this one were compared with the last checkpoint.
@@ -117,41 +123,54 @@ pub(super) struct Finds {
 
 impl Finds {
     /// Nothing yet, of an image that `first_session` began.
-    pub(super) fn new(first_session: Option<SessionTag>) -> Self {
+    pub(super) fn new(first_session: Option<(SessionTag, Under)>) -> Self {
         let mut finds = Self { first_session, ..Self::default() };
         // Before those that may be too many.
-        first_session.and_then(|first| finds.session(first));
+        first_session.and_then(|(first, under)| finds.session(first, under));
         finds
     }
 
+    /// What protects the frames of the image, where that is known before the scan.
+    pub(super) fn expected(&self) -> Option<Under> {
+        self.first_session.map(|(_, under)| under)
+    }
+
     /// The number of a session; `None` when there are too many.
-    pub(super) fn session(&mut self, tag: SessionTag) -> Option<u16> {
-        if let Some(&number) = self.numbers.get(&tag) {
+    pub(super) fn session(&mut self, tag: SessionTag, under: Under) -> Option<u16> {
+        if let Some(&number) = self.numbers.get(&(tag, under)) {
             return Some(number);
         }
         let number = u16::try_from(self.sessions.len()).ok()?;
         if self.sessions.len() >= SESSIONS_MAX {
             return None;
         }
-        self.numbers.insert(tag, number);
-        self.sessions.push(Session { tag, with: number, ..Session::default() });
+        self.numbers.insert((tag, under), number);
+        self.sessions.push(Session {
+            tag,
+            under,
+            frames: 0,
+            bytes: 0,
+            wrote: false,
+            lengths: [0; 9],
+            with: number,
+        });
         Some(number)
     }
 
     /// The number of a session that was met.
-    pub(super) fn number_of(&self, tag: SessionTag) -> Option<u16> {
-        self.numbers.get(&tag).copied()
+    pub(super) fn number_of(&self, tag: SessionTag, under: Under) -> Option<u16> {
+        self.numbers.get(&(tag, under)).copied()
     }
 
-    /// Takes a frame with a block, `size` bytes at `at`.
-    pub(super) fn block(&mut self, frame: &Opened<'_>, at: u64, size: u64) -> Result<()> {
-        let Some(session) = self.session(frame.session) else { return Ok(()) };
+    /// Takes a frame with a block at `at`.
+    pub(super) fn block(&mut self, frame: &Opened<'_>, under: Under, at: u64) -> Result<()> {
+        let Some(session) = self.session(frame.session, under) else { return Ok(()) };
         if self.frames.len() >= FRAMES_MAX {
             return Err(Error::Unsalvageable(Unsalvageable::TooMuch));
         }
         let about = &mut self.sessions[usize::from(session)];
         about.frames += 1;
-        about.bytes += size;
+        about.bytes += frame.size;
         if frame.plain_len.is_power_of_two()
             && (BLOCK_SIZE_MIN..=BLOCK_SIZE_MAX).contains(&frame.plain_len)
         {
@@ -169,13 +188,16 @@ impl Finds {
         Ok(())
     }
 
-    /// Takes note of a sealed frame of `size` bytes.
+    /// Takes note of a sealed frame of `size` bytes that nothing opened.
     pub(super) fn sealed(&mut self, tag: SessionTag, size: u64) {
-        let Some(session) = self.session(tag) else { return };
+        if self.expected().is_some_and(|expected| expected != Under::Unknown) {
+            return;
+        }
+        self.frames_seen += 1;
+        let Some(session) = self.session(tag, Under::Unknown) else { return };
         let about = &mut self.sessions[usize::from(session)];
         about.frames += 1;
         about.bytes += size;
-        about.sealed += 1;
     }
 
     /// Takes a checkpoint with its origins and entries. Frames that its entries name need not be
@@ -190,10 +212,15 @@ impl Finds {
             return;
         }
         let mut with = self.first_of(found.session);
-        for origin in origins {
-            found.names_first |= Some(origin) == self.first_session;
+        let under = self.sessions[usize::from(found.session)].under;
+        for (number, origin) in origins.enumerate() {
+            // Further back others list it, too: images that were merged from this one.
+            found.names_first |= number == 0 && Some((origin, under)) == self.first_session;
             // Without a superblock, sessions that one checkpoint lists belong together.
-            if let Some(other) = self.session(origin) {
+            if let Some(other) = self.session(origin, under) {
+                if number == 0 {
+                    found.begun_by = other;
+                }
                 let other = self.first_of(other);
                 let (low, high) = (with.min(other), with.max(other));
                 self.sessions[usize::from(high)].with = low;
@@ -213,6 +240,17 @@ impl Finds {
             self.frames.extend(since.into_iter().filter(|frame| !is_named(frame)));
             self.compared = self.frames.len();
         }
+    }
+
+    /// Settles that `first` began the image: which checkpoints are of it, and which sessions wrote
+    /// it. Says whether there is such a checkpoint.
+    pub(super) fn begun_by(&mut self, first: u16) -> bool {
+        self.sessions.iter_mut().for_each(|session| session.wrote = false);
+        for checkpoint in &mut self.checkpoints {
+            checkpoint.names_first = checkpoint.begun_by == first;
+            self.sessions[usize::from(checkpoint.session)].wrote |= checkpoint.names_first;
+        }
+        self.checkpoints.iter().any(|checkpoint| checkpoint.names_first)
     }
 
     /// The first session that belongs together with this one.
@@ -235,9 +273,9 @@ impl Finds {
         }
     }
 
-    pub(super) fn meta(&mut self, frame: &Opened<'_>, at: u64) {
+    pub(super) fn meta(&mut self, frame: &Opened<'_>, under: Under, at: u64) {
         if self.meta.len() < META_MAX
-            && let Some(session) = self.session(frame.session)
+            && let Some(session) = self.session(frame.session, under)
         {
             self.meta.push(MetaFrame { at, section: frame.subject, session });
         }

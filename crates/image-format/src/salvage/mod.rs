@@ -17,25 +17,34 @@ mod finds;
 #[cfg(test)]
 mod nested;
 mod open;
+mod pages;
+mod parts;
 mod read;
 mod scan;
+mod slots;
 mod walk;
 mod whose;
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
+use aiv_keys::{ChainKey, Keys};
 use aiv_volume_io::{Extent, Job, ReadAt};
 
 pub use read::SalvageReader;
+pub use slots::{FoundSlots, slot_areas};
 pub use walk::Walk;
 
-use crate::error::{Error, Result, Unsalvageable};
-use crate::ids::{BlockIndex, BlockSize, Geometry, ImageId, PointId, SessionTag, SetId};
+use crate::error::Result;
+use crate::ids::{BlockIndex, BlockSize, Digest, Geometry, ImageId, PointId, SessionTag, SetId};
 use crate::layout::{IndexEntry, ParentLink, Superblock, Trailer};
 use crate::meta::Meta;
+use crate::seal::Access;
 use covers::Cover;
 use finds::{BlockFrame, Finds};
+use open::Openers;
+use parts::Parts;
+use whose::Whose;
 
 /// What the caller knows about a file that has lost it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -91,6 +100,9 @@ pub struct Identity {
     /// Bytes that are missing in front: what was at this offset is at the beginning now. In a
     /// later segment of a split image, those of the segments before it.
     pub shift: u64,
+    /// Whether the trailer proves, with the key of the image, that superblock and trailer were
+    /// written with it. Never without a key.
+    pub is_authentic: bool,
 }
 
 impl Identity {
@@ -205,6 +217,9 @@ impl Stretch {
 pub struct Salvage {
     file: Arc<dyn ReadAt>,
     identity: Identity,
+    access: Access,
+    /// The key of an image that has one, where it was given.
+    key: Option<ChainKey>,
     geometry: Geometry,
     meta: Meta,
     has_manifest: bool,
@@ -232,37 +247,41 @@ impl Sessions {
 }
 
 impl Salvage {
-    /// Reads all of `file`, and finds out what is left of the image in it.
+    /// Reads all of `file`, and finds out what is left of the image in it. Whichever of `keys` is
+    /// its own opens what is sealed: nothing counts then that was not sealed with it.
     ///
     /// # Errors
-    /// [`Error::Unsalvageable`] when there is nothing of an image, or it is sealed, or nothing
-    /// tells the size of the disk and `hints` do not either; [`Error::Unsupported`] when a sound
-    /// superblock asks for a newer program; [`Error::Canceled`].
-    pub fn scan(file: Arc<dyn ReadAt>, hints: &Hints, job: Job<'_>) -> Result<Self> {
-        let known = whose::superblock(&*file)?;
-        if known.as_ref().is_some_and(|known| known.superblock.is_sealed()) {
-            return Err(Error::Unsalvageable(Unsalvageable::Sealed));
-        }
-        let mut finds = Finds::new(known.as_ref().map(|known| known.superblock.session));
-        let unreadable = scan::scan(&*file, &mut finds, job)?;
-        let (identity, ours) = whose::identify(&*file, &mut finds, known, job)?;
-        Self::of(file, identity, finds, &ours, hints, unreadable, job)
+    /// [`Error::Unsalvageable`] when there is nothing of an image, or it is sealed and there is no
+    /// key, or nothing tells the size of the disk and `hints` do not either;
+    /// [`Error::WrongKey`] when there are keys and none is that of the image, [`Error::NotKeyed`]
+    /// when they are required and it has none; [`Error::Unsupported`] when a sound superblock asks
+    /// for a newer program; [`Error::Canceled`].
+    pub fn scan(file: Arc<dyn ReadAt>, keys: &Keys, hints: &Hints, job: Job<'_>) -> Result<Self> {
+        let known = whose::superblock(&*file, keys)?;
+        let protection = known.as_ref().map(|known| whose::protection(&known.superblock, keys));
+        let under = protection.transpose()?.map(|(under, _)| under);
+        let first = known.as_ref().map(|known| known.superblock.session).zip(under);
+        let mut finds = Finds::new(first);
+        let unreadable = scan::scan(&*file, &mut Openers::new(keys), &mut finds, job)?;
+        let whose = whose::identify(&*file, &mut finds, known, keys, job)?;
+        Self::of(file, whose, finds, hints, unreadable, job)
     }
 
-    /// What `finds` are worth, of which the sessions of `ours` count.
+    /// What `finds` are worth, of which the sessions of `whose` count.
     fn of(
         file: Arc<dyn ReadAt>,
-        identity: Identity,
-        finds: Finds,
-        ours: &Sessions,
+        whose: Whose,
+        mut finds: Finds,
         hints: &Hints,
         unreadable: Vec<Extent>,
         job: Job<'_>,
     ) -> Result<Self> {
-        let (meta, has_manifest) = read_meta(&*file, &finds, ours, job)?;
-        let geometry = whose::geometry(&identity, &meta, &finds, ours, hints)?;
+        let (meta, has_manifest) = read_meta(&*file, &finds, &whose, job)?;
+        let geometry = whose::geometry(&whose, &meta, &finds, hints)?;
+        let access = pages::open(&*file, &mut finds, &whose, job)?;
+        let Whose { identity, ours, key, .. } = whose;
         let pages = covers::of_pages(&finds, &identity, &geometry);
-        let checkpoints = covers::of_checkpoints(&finds, &identity, ours, &geometry);
+        let checkpoints = covers::of_checkpoints(&finds, &ours, &geometry);
         let Finds { mut frames, sessions, frames_seen, .. } = finds;
         frames.retain(|frame| ours.has(frame.session) && frame.block < geometry.blocks());
         let wrote = Sessions(sessions.iter().map(|session| session.wrote).collect());
@@ -274,6 +293,8 @@ impl Salvage {
             has_manifest,
             file,
             identity,
+            access,
+            key,
             geometry,
             pages,
             checkpoints,
@@ -289,6 +310,29 @@ impl Salvage {
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// The key of the image; `None` when it has none, or it was not given.
+    #[must_use]
+    pub fn key(&self) -> Option<&ChainKey> {
+        self.key.as_ref()
+    }
+
+    /// Whether the image is sealed.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        matches!(self.access, Access::Open(_))
+    }
+
+    /// Whether the state that `root` names is the one the trailer names; `None` without one.
+    #[must_use]
+    pub fn is_state(&self, root: &Digest) -> Option<bool> {
+        let trailer = self.identity.trailer.as_ref()?;
+        Some(self.access.clear_root(root) == trailer.state_root)
+    }
+
+    fn parts(&self) -> Parts<'_> {
+        Parts { file: &*self.file, access: &self.access }
     }
 
     /// Length, block size and sector size.
@@ -327,16 +371,17 @@ impl Salvage {
 fn read_meta(
     file: &dyn ReadAt,
     finds: &Finds,
-    ours: &Sessions,
+    whose: &Whose,
     job: Job<'_>,
 ) -> Result<(Meta, bool)> {
     use crate::meta::SectionType;
+    let Whose { ours, access, .. } = whose;
+    let parts = Parts { file, access };
     let mut meta = Meta::default();
     let mut found: Vec<u64> = Vec::new();
     for frame in finds.meta.iter().rev().filter(|frame| ours.has(frame.session)) {
         job.check()?;
-        if !found.contains(&frame.section) && whose::read_section(file, frame, &mut meta).is_some()
-        {
+        if !found.contains(&frame.section) && parts.section(frame, &mut meta).is_some() {
             found.push(frame.section);
         }
     }

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use aiv_keys::Keys;
 use aiv_testkit::{MemStorage, Random};
 use aiv_volume_io::{Job, MemDisk, Storage};
 
-use super::{Fate, Finds, Hints, Salvage, Sessions, scan, whose};
+use super::open::{Openers, Under};
+use super::{Fate, Finds, Hints, Salvage, Sessions, Whose, scan, whose};
 use crate::block::BaseBlock;
 use crate::codec::{Compression, Encoder};
 use crate::error::{Error, Result};
@@ -136,7 +138,7 @@ fn an_image_on_a_disk_is_not_taken_for_the_image_of_the_disk() {
     let mut all = 0;
     for seed in 0..150 {
         let file = Arc::new(MemDisk::from_bytes(damaged(&image, seed)));
-        let salvage = Salvage::scan(file, &hints(&disk), Job::silent()).unwrap();
+        let salvage = Salvage::scan(file, &Keys::none(), &hints(&disk), Job::silent()).unwrap();
         assert_eq!(salvage.identity().session, SessionTag([1; 12]), "seed {seed}");
         let (wrong, right) = made_up(&salvage, &disk);
         assert_eq!(wrong, 0, "seed {seed}: blocks of the inner image");
@@ -148,9 +150,9 @@ fn an_image_on_a_disk_is_not_taken_for_the_image_of_the_disk() {
 #[test]
 fn a_whole_image_is_stepped_through_without_a_look_into_its_frames() {
     let (_, image) = outer();
-    let mut finds = Finds::new(Some(SessionTag([1; 12])));
+    let mut finds = Finds::new(Some((SessionTag([1; 12]), Under::Nothing)));
     let file = MemDisk::from_bytes(image);
-    scan::scan(&file, &mut finds, Job::silent()).unwrap();
+    scan::scan(&file, &mut Openers::new(&Keys::none()), &mut finds, Job::silent()).unwrap();
     assert_eq!(finds.sessions.len(), 1);
     assert!(finds.frames.is_empty(), "all are in checkpoints");
     assert_eq!((finds.superblocks.len(), finds.trailers.len()), (2, 2));
@@ -163,14 +165,15 @@ fn planted_frames_of_any_session_are_made_up_blocks() {
     let mut noticed = 0;
     for seed in 0..60 {
         let file = Arc::new(MemDisk::from_bytes(damaged(&image, seed)));
-        let known = whose::superblock(&*file).unwrap();
-        let mut finds = Finds::new(known.as_ref().map(|known| known.superblock.session));
-        let unreadable = scan::scan(&*file, &mut finds, Job::silent()).unwrap();
-        let (identity, _) = whose::identify(&*file, &mut finds, known, Job::silent()).unwrap();
-        let any = Sessions(vec![true; finds.sessions.len()]);
-        let hints = hints(&disk);
-        let job = Job::silent();
-        let salvage = Salvage::of(file, identity, finds, &any, &hints, unreadable, job);
+        let (keys, job) = (Keys::none(), Job::silent());
+        let known = whose::superblock(&*file, &keys).unwrap();
+        let first = known.as_ref().map(|known| (known.superblock.session, Under::Nothing));
+        let mut finds = Finds::new(first);
+        let unreadable = scan::scan(&*file, &mut Openers::new(&keys), &mut finds, job).unwrap();
+        let whose = whose::identify(&*file, &mut finds, known, &keys, job).unwrap();
+        let ours = Sessions(vec![true; finds.sessions.len()]);
+        let whose = Whose { ours, ..whose };
+        let salvage = Salvage::of(file, whose, finds, &hints(&disk), unreadable, job);
         let Ok(salvage) = salvage else { continue };
         noticed += usize::from(made_up(&salvage, &disk).0 > 0);
     }
@@ -181,7 +184,7 @@ fn planted_frames_of_any_session_are_made_up_blocks() {
 fn the_fate_of_one_block_is_that_of_the_walk() {
     let (disk, image) = outer();
     let file = Arc::new(MemDisk::from_bytes(damaged(&image, 3)));
-    let salvage = Salvage::scan(file, &hints(&disk), Job::silent()).unwrap();
+    let salvage = Salvage::scan(file, &Keys::none(), &hints(&disk), Job::silent()).unwrap();
     let mut decided = 0;
     for stretch in salvage.walk(0) {
         for block in stretch.first..stretch.end() {

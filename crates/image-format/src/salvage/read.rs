@@ -9,7 +9,6 @@ use crate::hash;
 use crate::ids::BlockIndex;
 use crate::layout::{DeltaHead, FRAME_HEADER_SIZE, FrameKind, IndexEntry, Kind};
 use crate::limits::DELTA_DEPTH_MAX;
-use crate::seal::Access;
 
 /// Reads salvaged blocks; keeps the working memory of one thread.
 pub struct SalvageReader<'s> {
@@ -96,7 +95,8 @@ impl SalvageReader<'_> {
     ) -> Result<()> {
         self.load(entry)?;
         let Scratch { decoder, plain, base: buffer, .. } = &mut self.scratch;
-        let working = Working { access: &Access::Clear, plain, decoder, buffer };
+        let access = &self.salvage.access;
+        let working = Working { access, plain, decoder, buffer };
         let limit = DELTA_DEPTH_MAX;
         decode_frame(working, &self.frame, entry, block, limit, out, base).map(drop)
     }
@@ -111,14 +111,14 @@ impl SalvageReader<'_> {
         use crate::error::{Fault, Section};
         let at = |fault: Fault| fault.at(Section::Frame, entry.address);
         self.load(entry)?;
-        let frame = open_frame(&self.frame, entry.address)?;
+        let Scratch { decoder, base: buffer, plain, .. } = &mut self.scratch;
+        let frame = open_frame(&self.salvage.access, plain, &self.frame, entry.address)?;
         let kind = if entry.kind == Kind::Delta { FrameKind::Delta } else { FrameKind::Data };
         if (frame.kind, frame.subject) != (kind, entry.block)
             || frame.plain_len as usize != out.len()
         {
             return Err(at(Fault::Differs { field: "header", other: "scan" }));
         }
-        let Scratch { decoder, base: buffer, .. } = &mut self.scratch;
         if kind == FrameKind::Delta {
             let (head, compressed) = DeltaHead::split(frame.content).map_err(at)?;
             if frame.codec != CODEC_ZSTD {

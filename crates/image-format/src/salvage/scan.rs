@@ -13,13 +13,12 @@ use aiv_volume_io::{Extent, Job, ReadAt, Step};
 
 use super::checks::Checks;
 use super::finds::{CheckpointFrame, Finds, LeafPage};
-use super::open::Opened;
+use super::open::{Opened, Openers, Under};
 use crate::block::frame_header;
 use crate::error::{Result, Section};
 use crate::ids::ImageId;
 use crate::layout::{
-    Checkpoint, FRAME_HEADER_SIZE, FrameHeader, FrameKind, IndexEntry, PageHeader, PageKind,
-    Superblock, Trailer,
+    Checkpoint, FRAME_HEADER_SIZE, FrameKind, IndexEntry, PageHeader, PageKind, Superblock, Trailer,
 };
 use crate::limits::{FRAME_ALIGN, PAGE_SIZE};
 use crate::salvage::feed::Feed;
@@ -36,13 +35,19 @@ const PAGE: [u8; 4] = *b"AVP1";
 const SUPERBLOCK: [u8; 4] = *b"\x89AIV";
 const TRAILER: [u8; 4] = *b"AIVT";
 
-/// Looks at every byte of `file` once; what cannot be read is returned, and taken for zeros.
-pub(super) fn scan(file: &dyn ReadAt, finds: &mut Finds, job: Job<'_>) -> Result<Vec<Extent>> {
+/// Looks at every byte of `file` once, and opens what is sealed with `openers`; what cannot be read
+/// is returned, and taken for zeros.
+pub(super) fn scan(
+    file: &dyn ReadAt,
+    openers: &mut Openers,
+    finds: &mut Finds,
+    job: Job<'_>,
+) -> Result<Vec<Extent>> {
     let len = file.len();
     job.progress.begin(Step::SalvageImage, len);
     let unreadable = thread::scope(|scope| {
         let mut feed = Feed::new(scope, file, job.cancel);
-        let mut checks = Checks::default();
+        let mut tools = Tools { checks: Checks::default(), openers };
         let (mut at, mut told) = (0, 0);
         while at < len {
             if at - told >= STRIDE {
@@ -50,7 +55,7 @@ pub(super) fn scan(file: &dyn ReadAt, finds: &mut Finds, job: Job<'_>) -> Result
                 job.progress.advance(Step::SalvageImage, at - told);
                 told = at;
             }
-            at += step(&mut feed, &mut checks, at, finds, job)?;
+            at += step(&mut feed, &mut tools, at, finds, job)?;
         }
         job.check()?;
         job.progress.advance(Step::SalvageImage, len - told);
@@ -60,10 +65,16 @@ pub(super) fn scan(file: &dyn ReadAt, finds: &mut Finds, job: Job<'_>) -> Result
     Ok(unreadable)
 }
 
+/// What tells a sound frame from another.
+struct Tools<'o> {
+    checks: Checks,
+    openers: &'o mut Openers,
+}
+
 /// Looks at what is at `at`, and returns the bytes up to where the next part may begin.
 fn step(
     feed: &mut Feed,
-    checks: &mut Checks,
+    tools: &mut Tools<'_>,
     at: u64,
     finds: &mut Finds,
     job: Job<'_>,
@@ -80,8 +91,17 @@ fn step(
     if magic == FRAME {
         if let Ok(header) = frame_header(here, at) {
             let whole = feed.at(at, FRAME_HEADER_SIZE + header.stored_len as usize);
-            if let Some(content) = checks.payload(&header, whole, at) {
-                take_frame(&header, content, at, finds)?;
+            if let Some(content) = tools.checks.payload(&header, whole, at) {
+                if header.seal.is_none() {
+                    take_frame(&Opened::of(&header, content), Under::Nothing, at, finds)?;
+                } else if let Some((under, frame)) = tools.openers.open(header, whole, at) {
+                    take_frame(&frame, under, at, finds)?;
+                } else {
+                    finds.sealed(header.session, header.frame_size());
+                    if tools.openers.looks_into(at) {
+                        return Ok(ALIGN as u64);
+                    }
+                }
                 return Ok(header.frame_size());
             }
             job.check()?;
@@ -99,29 +119,27 @@ fn begins_something(bytes: &[u8]) -> bool {
     magic == FRAME || magic == PAGE || magic == SUPERBLOCK || magic == TRAILER
 }
 
-fn take_frame(header: &FrameHeader, content: &[u8], at: u64, finds: &mut Finds) -> Result<()> {
-    finds.frames_seen += 1;
-    if header.seal.is_some() {
-        // What it is about is inside.
-        finds.sealed(header.session, header.frame_size());
+/// Takes a frame that is as well protected as those of the image are, where that is known.
+fn take_frame(frame: &Opened<'_>, under: Under, at: u64, finds: &mut Finds) -> Result<()> {
+    if frame.kind.is_sealable() && finds.expected().is_some_and(|expected| expected != under) {
         return Ok(());
     }
-    let frame = Opened::of(header, content);
+    finds.frames_seen += 1;
     match frame.kind {
-        FrameKind::Data | FrameKind::Delta => finds.block(&frame, at, frame.size),
+        FrameKind::Data | FrameKind::Delta => finds.block(frame, under, at),
         FrameKind::Checkpoint => {
-            take_checkpoint(&frame, at, finds);
+            take_checkpoint(frame, under, at, finds);
             Ok(())
         }
         FrameKind::Meta => {
-            finds.meta(&frame, at);
+            finds.meta(frame, under, at);
             Ok(())
         }
         FrameKind::Parity | FrameKind::Pad => Ok(()),
     }
 }
 
-fn take_checkpoint(frame: &Opened<'_>, at: u64, finds: &mut Finds) {
+fn take_checkpoint(frame: &Opened<'_>, under: Under, at: u64, finds: &mut Finds) {
     let Ok(checkpoint) = Checkpoint::from_payload(frame.content.to_vec(), at) else { return };
     let Ok(entries) = checkpoint.entries() else { return };
     let Some((first, end)) = bounds(&entries) else { return };
@@ -129,7 +147,7 @@ fn take_checkpoint(frame: &Opened<'_>, at: u64, finds: &mut Finds) {
     if end > head.next_block {
         return;
     }
-    let Some(session) = finds.session(frame.session) else { return };
+    let Some(session) = finds.session(frame.session, under) else { return };
     let found = CheckpointFrame {
         at,
         number: head.number,
@@ -137,6 +155,7 @@ fn take_checkpoint(frame: &Opened<'_>, at: u64, finds: &mut Finds) {
         first: if entries.is_empty() { head.next_block } else { first },
         end: if entries.is_empty() { head.next_block } else { end },
         session,
+        begun_by: session,
         payload_crc: frame.payload_crc,
         names_first: false,
     };
@@ -182,14 +201,19 @@ fn take_page(page: &[u8; PAGE_SIZE], at: u64, magic: [u8; 4], finds: &mut Finds)
 fn take_index_page(page: &[u8; PAGE_SIZE], at: u64, finds: &mut Finds) -> bool {
     let (image, page_no) = said_by(page);
     let Ok(header) = PageHeader::from_page(page, PageKind::Index, image, page_no, at) else {
-        return false;
+        // What a sealed one lists is seen when it is known under which key it is.
+        let sealed = PageHeader::of_sealed(page, PageKind::Index, image, page_no);
+        if sealed.as_ref().is_ok_and(|header| header.level == 0) {
+            finds.page(LeafPage { at, page_no, first: 0, end: 0, image, is_sealed: true });
+        }
+        return sealed.is_ok();
     };
     if header.level == 0
         && let Some(entries) = leaf_entries(page, &header)
         && let Some((first, end)) = bounds(&entries)
         && first == header.first
     {
-        finds.page(LeafPage { at, page_no, first, end, image });
+        finds.page(LeafPage { at, page_no, first, end, image, is_sealed: false });
     }
     true
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 
-use super::covers::{Cover, cover_of, entries};
+use super::covers::{Cover, cover_of};
 use super::finds::BlockFrame;
 use super::{Evidence, Fate, Loss, Salvage, Sessions, Stretch};
 use crate::ids::{BlockIndex, Digest, Geometry};
@@ -174,7 +174,7 @@ impl Salvage {
         let known = recent.iter().position(|(at, _)| *at == cover.at);
         let found = match known {
             Some(place) => recent.remove(place),
-            None => (cover.at, Arc::new(entries(&*self.file, cover)?)),
+            None => (cover.at, Arc::new(self.parts().entries(cover)?)),
         };
         if recent.len() == RECENT_MAX {
             recent.remove(0);

@@ -54,7 +54,10 @@ impl Seal {
     }
 
     /// Marks `superblock` as that of an image of this sort.
-    pub(crate) fn mark(&self, superblock: &mut Superblock) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`Error::Misuse`] for key slots of a wrong size.
+    pub fn mark(&self, superblock: &mut Superblock) -> Result<()> {
         if self.slots.as_ref().is_some_and(|slots| slots.len() as u64 != SLOT_AREA_LEN) {
             return Err(Error::Misuse("a key-slot area of another size than 32 KiB"));
         }

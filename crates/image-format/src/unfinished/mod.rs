@@ -7,22 +7,32 @@
 //! is the last one that counts. What no walk can know, whether the blocks are those of the
 //! source, is for the caller to find out.
 
+#[cfg(test)]
+mod nonces;
 mod walk;
 
 use std::sync::Arc;
 
+use aiv_keys::Keys;
 use aiv_volume_io::{Job, ReadAt};
 
+use crate::block::{Buffer, frame_header};
 use crate::error::{Error, Fault, Result, Section, Unsupported};
 use crate::ids::{BlockIndex, Digest, SessionTag};
-use crate::image::read_page;
+use crate::image::{find_key, read_page};
 use crate::layout::{Checkpoint, FRAME_HEADER_SIZE, FrameHeader, IndexEntry, Superblock, Totals};
+use crate::limits::PAGE_SIZE;
+use crate::seal::Access;
 use walk::Walk;
 
 /// An unfinished image up to its last whole checkpoint.
 pub struct Unfinished {
     file: Arc<dyn ReadAt>,
     superblock: Superblock,
+    /// What opens frames.
+    access: Access,
+    /// The key slots behind the superblock.
+    slots: Vec<u8>,
     proven: Proven,
     /// Sessions of frames behind the last whole checkpoint, which will be cut off.
     lost_sessions: Vec<SessionTag>,
@@ -42,24 +52,36 @@ pub(crate) struct Proven {
     /// The beginning of the piece after those.
     pub open_piece: Vec<u8>,
     pub totals: Totals,
+    /// A hash over the last checkpoint and what was proven before it.
+    pub fingerprint: Digest,
 }
 
 impl Unfinished {
     /// Reads `file` once, from its beginning to its last whole checkpoint, in memory that does
     /// not grow with it; `None` when it has no such checkpoint. A finished image is as good as
-    /// any other: it is unfinished once its end is cut off.
+    /// any other: it is unfinished once its end is cut off. Whichever of `keys` is its own opens a
+    /// sealed one: a frame that it does not open is as good as damaged.
     ///
     /// # Errors
     /// [`Error::Foreign`], [`Error::Unsupported`] and [`Error::Corrupt`] when it has no sound
     /// superblock; [`Unsupported::GoingOn`] when it is split or has parity over its pieces;
-    /// [`Error::Io`], [`Error::Canceled`].
-    pub fn read(file: Arc<dyn ReadAt>, job: Job<'_>) -> Result<Option<Self>> {
+    /// [`Error::Locked`] and [`Error::WrongKey`] when it has a key that is not there,
+    /// [`Error::NotKeyed`] when keys are required and it has none; [`Error::Io`],
+    /// [`Error::Canceled`].
+    pub fn read(file: Arc<dyn ReadAt>, keys: &Keys, job: Job<'_>) -> Result<Option<Self>> {
         let page = read_page(&*file, 0)?;
         let superblock = Superblock::from_bytes(&page, Section::Superblock, 0)?;
         if let Some(names) = superblock.features.names_against_going_on() {
             return Err(Unsupported::GoingOn { names }.into());
         }
-        let mut walk = Walk::new(&*file, &superblock, &page);
+        let access = access(&superblock, keys)?;
+        let mut head = vec![0; in_memory(superblock.frames_start())];
+        if file.len() < head.len() as u64 {
+            return Ok(None);
+        }
+        file.read_exact_at(&mut head, 0).map_err(Error::io("read unfinished image", 0))?;
+        let slots = head[PAGE_SIZE..].to_vec();
+        let mut walk = Walk::new(&*file, &superblock, &access, head);
         let mut proven = None;
         loop {
             job.check()?;
@@ -76,7 +98,7 @@ impl Unfinished {
         sessions.retain(|tag| !proven.origins.contains(tag));
         proven.checkpoints = checkpoints;
         let lost_sessions = sessions;
-        Ok(Some(Self { file, superblock, proven, lost_sessions }))
+        Ok(Some(Self { file, superblock, access, slots, proven, lost_sessions }))
     }
 
     /// What was known before the first block.
@@ -111,6 +133,20 @@ impl Unfinished {
         self.proven.origins.contains(&tag) || self.lost_sessions.contains(&tag)
     }
 
+    /// The key slots behind the superblock; empty without any. Nothing is said about what they are
+    /// worth.
+    #[must_use]
+    pub fn slots(&self) -> &[u8] {
+        &self.slots
+    }
+
+    /// What a session of a sealed image that goes on here is named after, beside what is random:
+    /// another one wherever anything before it differs.
+    #[must_use]
+    pub fn fingerprint(&self) -> Digest {
+        self.proven.fingerprint
+    }
+
     /// What has been decided so far, in the order of the blocks, read from the checkpoints once
     /// more.
     pub fn entries(&self) -> impl Iterator<Item = Result<IndexEntry>> + '_ {
@@ -131,12 +167,50 @@ impl Unfinished {
         if address.saturating_add(header.frame_size()) > self.proven.len {
             return Err(Fault::Bounds.at(Section::Checkpoint, address));
         }
-        let mut payload = vec![0; header.stored_len as usize];
-        read(&mut payload, address + FRAME_HEADER_SIZE as u64)?;
-        Checkpoint::of_frame(&header, payload, address)?.entries()
+        let mut frame = vec![0; FRAME_HEADER_SIZE + header.stored_len as usize];
+        read(&mut frame, address)?;
+        let mut plain = Buffer::default();
+        let (header, content) = open_content(&self.access, &frame, &mut plain, address)?;
+        Checkpoint::of_frame(&header, content.to_vec(), address)?.entries()
     }
 
     pub(crate) fn proven(&self) -> &Proven {
         &self.proven
     }
+}
+
+/// What opens the frames of an image that is not finished: no page yet.
+fn access(superblock: &Superblock, keys: &Keys) -> Result<Access> {
+    let key = find_key(superblock, keys)?;
+    match (superblock.is_keyed(), key) {
+        (true, None) => Err(Error::Locked { commitment: superblock.key_commitment }),
+        (_, Some(key)) if superblock.is_sealed() => {
+            Ok(Access::open(&key, superblock.image, superblock.session))
+        }
+        _ => Ok(Access::Clear),
+    }
+}
+
+/// Header and content of the frame in `frame`, which lies at `address`: opened where the image is
+/// sealed, and refused where it is not as the image is.
+fn open_content<'f>(
+    access: &Access,
+    frame: &'f [u8],
+    plain: &'f mut Buffer,
+    address: u64,
+) -> Result<(FrameHeader, &'f [u8])> {
+    let header = frame_header(frame, address)?;
+    access.check_mode(&header).map_err(|fault| fault.at(Section::Frame, address))?;
+    if header.seal.is_some() {
+        return access.open_frame(header, frame, plain, address);
+    }
+    let end = FRAME_HEADER_SIZE + header.stored_len as usize;
+    let payload = frame.get(FRAME_HEADER_SIZE..end);
+    let payload = payload.ok_or_else(|| Fault::Bounds.at(Section::Frame, address))?;
+    header.check_payload(payload, address)?;
+    Ok((header, payload))
+}
+
+fn in_memory(count: u64) -> usize {
+    usize::try_from(count).expect("counts inside a buffer fit the address space")
 }

@@ -2,7 +2,8 @@
 
 use aiv_volume_io::ReadAt;
 
-use super::Proven;
+use super::{Proven, in_memory, open_content};
+use crate::block::Buffer;
 use crate::error::{Error, Fault, Result, Section};
 use crate::hash;
 use crate::ids::{BlockIndex, Digest, SessionTag};
@@ -11,8 +12,9 @@ use crate::layout::{
     first_nonzero,
 };
 use crate::limits::{
-    CHECKPOINT_ENTRIES_MAX, CHECKPOINT_PIECES_MAX, FRAME_ALIGN, ORIGINS_MAX, PAGE_SIZE, PIECE_SIZE,
+    CHECKPOINT_ENTRIES_MAX, CHECKPOINT_PIECES_MAX, FRAME_ALIGN, ORIGINS_MAX, PIECE_SIZE,
 };
+use crate::seal::Access;
 
 /// Checkpoints of one file that are gone through: 64 TiB at one every 64 MiB. What lies behind
 /// them is written again.
@@ -30,12 +32,16 @@ struct BlockFrame {
 pub(super) struct Walk<'a> {
     file: &'a dyn ReadAt,
     superblock: &'a Superblock,
+    access: &'a Access,
+    plain: Buffer,
     /// Where the next frame begins; everything before it has been hashed.
     at: u64,
     /// The beginning of the piece that `at` lies in.
     open_piece: Vec<u8>,
     /// Pieces completed and not listed by a checkpoint yet.
     pieces: Vec<Digest>,
+    /// Pieces completed.
+    piece_count: u64,
     /// Block frames that no checkpoint has an entry for yet.
     blocks: Vec<BlockFrame>,
     /// Sessions met so far; the last one is writing, and this is the number of its next frame.
@@ -48,18 +54,22 @@ pub(super) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// Begins behind the superblock, whose bytes are `page`.
+    /// Begins behind `head`: the superblock, and its key slots.
     pub(super) fn new(
         file: &'a dyn ReadAt,
         superblock: &'a Superblock,
-        page: &[u8; PAGE_SIZE],
+        access: &'a Access,
+        head: Vec<u8>,
     ) -> Self {
         Self {
             file,
             superblock,
-            at: PAGE_SIZE as u64,
-            open_piece: page.to_vec(),
+            access,
+            plain: Buffer::default(),
+            at: head.len() as u64,
+            open_piece: head,
             pieces: Vec::new(),
+            piece_count: 0,
             blocks: Vec::new(),
             sessions: vec![superblock.session],
             next_seq: 0,
@@ -89,34 +99,46 @@ impl<'a> Walk<'a> {
             return Err(at(Fault::CutOff));
         }
         self.meet_session(&header).map_err(at)?;
-        // Both are bounded by what a header may say.
-        let mut rest = vec![0; in_memory(header.frame_size()) - FRAME_HEADER_SIZE];
-        self.read(&mut rest, address + FRAME_HEADER_SIZE as u64)?;
-        let (payload, padding) = rest.split_at(header.stored_len as usize);
+        // Bounded by what a header may say.
+        let mut frame = vec![0; in_memory(header.frame_size())];
+        self.read(&mut frame, address)?;
         // No piece proves the last frames before a checkpoint.
-        header.check_payload(payload, address)?;
-        if first_nonzero(padding).is_some() {
-            return Err(at(Fault::Reserved { at: FRAME_HEADER_SIZE + payload.len() }));
+        let end = FRAME_HEADER_SIZE + header.stored_len as usize;
+        if first_nonzero(&frame[end..]).is_some() {
+            return Err(at(Fault::Reserved { at: end }));
         }
+        let mut plain = std::mem::take(&mut self.plain);
+        let opened = open_content(self.access, &frame, &mut plain, address);
+        let taken = opened.and_then(|(header, content)| self.take(&header, content, address));
+        self.plain = plain;
+        let is_checkpoint = taken?;
+        self.pass(&frame)?;
+        if !is_checkpoint {
+            return Ok(Some(None));
+        }
+        self.checkpoints.push(address);
+        Ok(Some(Some(self.proven(&frame))))
+    }
+
+    /// Takes a frame; says whether it is a checkpoint, which holds then.
+    fn take(&mut self, header: &FrameHeader, content: &[u8], address: u64) -> Result<bool> {
+        let at = |fault: Fault| fault.at(Section::Frame, address);
         self.so_far.totals.frames += 1;
         match header.kind {
             FrameKind::Data | FrameKind::Delta => {
-                let frame = self.block_frame(&header, address).map_err(at)?;
+                let frame = self.block_frame(header, address).map_err(at)?;
                 self.blocks.push(frame);
                 self.so_far.totals.payload_bytes += u64::from(header.stored_len);
+                Ok(false)
             }
-            FrameKind::Pad => {}
+            FrameKind::Pad => Ok(false),
             FrameKind::Checkpoint => {
-                let checkpoint = Checkpoint::of_frame(&header, payload.to_vec(), address)?;
+                let checkpoint = Checkpoint::of_frame(header, content.to_vec(), address)?;
                 self.check(&checkpoint, address)?;
-                self.pass(&bytes, &rest)?;
-                self.checkpoints.push(address);
-                return Ok(Some(Some(self.proven())));
+                Ok(true)
             }
-            FrameKind::Meta | FrameKind::Parity => return Err(at(Fault::Bounds)),
+            FrameKind::Meta | FrameKind::Parity => Err(at(Fault::Bounds)),
         }
-        self.pass(&bytes, &rest)?;
-        Ok(Some(None))
     }
 
     fn read(&self, out: &mut [u8], at: u64) -> Result<()> {
@@ -221,7 +243,7 @@ impl<'a> Walk<'a> {
             }
             if entry.kind == Kind::Ref {
                 let end = entry.address.saturating_add(entry.frame_size.max(2 * FRAME_ALIGN));
-                if entry.address < PAGE_SIZE as u64 || end > address {
+                if entry.address < self.superblock.frames_start() || end > address {
                     return Err(Fault::Bounds);
                 }
             }
@@ -242,28 +264,34 @@ impl<'a> Walk<'a> {
     }
 
     /// Hashes a frame and goes on behind it.
-    fn pass(&mut self, header: &[u8], rest: &[u8]) -> Result<()> {
-        for mut bytes in [header, rest] {
-            while !bytes.is_empty() {
-                let room = PIECE_SIZE - self.open_piece.len();
-                let (now, later) = bytes.split_at(room.min(bytes.len()));
-                self.open_piece.extend_from_slice(now);
-                bytes = later;
-                if self.open_piece.len() == PIECE_SIZE {
-                    self.pieces.push(hash::piece(0, &self.open_piece, 0));
-                    self.open_piece.clear();
-                }
+    fn pass(&mut self, frame: &[u8]) -> Result<()> {
+        let mut bytes = frame;
+        while !bytes.is_empty() {
+            let room = PIECE_SIZE - self.open_piece.len();
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            self.open_piece.extend_from_slice(now);
+            bytes = later;
+            if self.open_piece.len() == PIECE_SIZE {
+                let slots = self.superblock.slot_area_len();
+                self.pieces.push(hash::piece(self.piece_count, &self.open_piece, slots));
+                self.piece_count += 1;
+                self.open_piece.clear();
             }
         }
         if self.pieces.len() > CHECKPOINT_PIECES_MAX as usize {
             return Err(Fault::Bounds.at(Section::Frame, self.at));
         }
-        self.at += (header.len() + rest.len()) as u64;
+        self.at += frame.len() as u64;
         Ok(())
     }
 
-    /// What is known right behind a checkpoint, but for the checkpoints themselves.
-    fn proven(&self) -> Proven {
+    /// What is known right behind the checkpoint in `frame`, but for the checkpoints themselves.
+    fn proven(&mut self, frame: &[u8]) -> Proven {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.so_far.fingerprint.0);
+        hasher.update(&self.at.to_le_bytes());
+        hasher.update(frame);
+        self.so_far.fingerprint = Digest(*hasher.finalize().as_bytes());
         Proven {
             len: self.at,
             origins: self.sessions.clone(),
@@ -284,8 +312,4 @@ impl BlockFrame {
             && size_is_known
             && entry.leaf.0.starts_with(&self.leaf_prefix)
     }
-}
-
-fn in_memory(count: u64) -> usize {
-    usize::try_from(count).expect("counts inside a buffer fit the address space")
 }

@@ -5,47 +5,67 @@ use aiv_volume_io::AppendFile;
 use super::ImageWriter;
 use crate::appender::Appender;
 use crate::error::{Error, Result, Section};
-use crate::ids::SessionTag;
-use crate::layout::Superblock;
+use crate::ids::{Digest, SessionTag};
+use crate::layout::{Features, Superblock};
 use crate::limits::PAGE_SIZE;
-use crate::seal::Access;
+use crate::seal::{Access, Seal};
 use crate::unfinished::Unfinished;
 
 impl<'f> ImageWriter<'f> {
     /// Goes on with an unfinished image in `file`, which is the one that `unfinished` was read
     /// from, cut to [`Unfinished::len`]: the next block is [`Unfinished::next_block`]. Frames
-    /// from here on are of the session `session`, which must never have been used.
+    /// from here on are of the session `session`, which must never have been used. An image with a
+    /// key takes the same `seal` as before: key, mode and slots.
     ///
     /// Blocks of the image so far can be referred to by the places their entries name.
     ///
     /// # Errors
-    /// [`Error::Misuse`] when the session has written frames of this image already, or `file`
-    /// is another one or was not cut there; [`Error::Io`]. Nothing was written then.
+    /// [`Error::Misuse`] when the session has written frames of this image already, `seal` is
+    /// another one, or `file` is another one or was not cut there; [`Error::Io`]. Nothing was
+    /// written then.
     pub fn resume(
         file: Box<dyn AppendFile + 'f>,
         unfinished: &Unfinished,
         session: SessionTag,
+        seal: Option<Seal>,
     ) -> Result<Self> {
         if unfinished.has_session(session) {
             return Err(Error::Misuse("a session that has written frames of the image before"));
         }
-        let (superblock, proven) = (unfinished.superblock(), unfinished.proven());
+        check_seal(unfinished, seal.as_ref())?;
         check_file(&*file, unfinished)?;
+        Ok(Self::resume_as(file, unfinished, session, seal, 0))
+    }
+
+    /// Goes on as `session`, whose next frame is `next_seq`.
+    pub(crate) fn resume_as(
+        file: Box<dyn AppendFile + 'f>,
+        unfinished: &Unfinished,
+        session: SessionTag,
+        seal: Option<Seal>,
+        next_seq: u64,
+    ) -> Self {
+        let (superblock, proven) = (unfinished.superblock(), unfinished.proven());
         let mut origins = proven.origins.clone();
-        origins.push(session);
-        Ok(Self {
-            file: Appender::resume(
-                file,
-                proven.len,
-                proven.open_piece.clone(),
-                proven.late_pieces.clone(),
-            ),
+        if !origins.contains(&session) {
+            origins.push(session);
+        }
+        let access = seal.as_ref().map(|seal| seal.access(superblock.image, session));
+        let access = access.unwrap_or(Access::Clear);
+        let (open_piece, late) = (proven.open_piece.clone(), proven.late_pieces.clone());
+        let mut file = Appender::resume(file, proven.len, open_piece, late)
+            .with_slots(superblock.slot_area_len());
+        if let Access::Open(key) = &access {
+            file = file.sealing(key.clone());
+        }
+        Self {
+            file,
             cuts: None,
             stripes_written: None,
             superblock: superblock.clone(),
             session,
             next_block: proven.next_block,
-            next_seq: 0,
+            next_seq,
             last_origin: session,
             origins,
             pending: Vec::new(),
@@ -54,10 +74,27 @@ impl<'f> ImageWriter<'f> {
             next_unlisted: proven.next_block,
             pieces_listed: proven.pieces_listed,
             totals: proven.totals,
-            seal: None,
-            access: Access::Clear,
+            seal,
+            access,
             checkpoint_bytes: super::CHECKPOINT_BYTES,
-        })
+        }
+    }
+}
+
+/// Whether the image was begun with this seal: else its trailer would prove what others wrote, or
+/// its key slots would differ for no reason.
+fn check_seal(unfinished: &Unfinished, seal: Option<&Seal>) -> Result<()> {
+    let superblock = unfinished.superblock();
+    let mut same = superblock.clone();
+    same.features.incompat &= !(Features::KEYED | Features::KEY_SLOTS);
+    same.key_commitment = Digest::default();
+    let slots = seal.and_then(|seal| seal.slots.as_deref()).unwrap_or_default();
+    if let Some(seal) = seal {
+        seal.mark(&mut same)?;
+    }
+    match same == *superblock && slots == unfinished.slots() {
+        true => Ok(()),
+        false => Err(Error::Misuse("going on with another key, mode or key slots")),
     }
 }
 

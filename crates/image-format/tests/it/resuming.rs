@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use aiv_image_format::limits::SEGMENT_BYTES_MIN;
 use aiv_image_format::{
-    BlockPlace, Compression, Depth, Digest, Encoder, Error, Features, Image, ImageWriter, Kind,
-    ParentState, RunKind, SessionTag, Unfinished, Unsupported,
+    BlockPlace, ChainKey, Compression, Depth, Digest, Encoder, Error, Features, Image, ImageWriter,
+    Keys, Kind, Mode, ParentState, RunKind, Seal, SessionTag, Unfinished, Unsupported,
 };
 use aiv_testkit::MemStorage;
 use aiv_volume_io::{Job, Storage};
@@ -15,7 +15,8 @@ use aiv_volume_io::{Job, Storage};
 use crate::change::{Change, Increment, small_meta};
 use crate::increments::noisy;
 use crate::patched::Patched;
-use crate::recipe::{Block, Fill, Recipe, open, read_all};
+use crate::recipe::{Block, Fill, Recipe, open_with, read_all};
+use crate::sealed::{key, seals};
 
 const PART: &str = "image.part";
 
@@ -42,7 +43,27 @@ pub(crate) fn session(n: u8) -> SessionTag {
 
 /// What `bytes` hold of an unfinished image.
 pub(crate) fn unfinished(bytes: &[u8]) -> aiv_image_format::Result<Option<Unfinished>> {
-    Unfinished::read(Arc::new(Patched::new(&Arc::new(bytes.to_vec()))), Job::silent())
+    let file = Arc::new(Patched::new(&Arc::new(bytes.to_vec())));
+    Unfinished::read(file, &Keys::of(key()), Job::silent())
+}
+
+/// The seal that such an image was begun with.
+fn seal_of(found: &Unfinished) -> Option<Seal> {
+    let mode = if found.superblock().is_sealed() { Mode::Sealed } else { Mode::Authenticated };
+    let slots = (!found.slots().is_empty()).then(|| found.slots().into());
+    let seal = Seal { mode, slots, ..Seal::new(key(), 0x0ff_5a17) };
+    found.superblock().is_keyed().then_some(seal)
+}
+
+/// Without a key, sealed, and authenticated.
+fn recipes() -> Vec<Recipe> {
+    let sealed = seals().into_iter().flatten().find(|seal| seal.padding && seal.slots.is_some());
+    let authenticated = sealed.clone().map(|s| Seal { mode: Mode::Authenticated, ..s });
+    [None, sealed, authenticated].map(|seal| Recipe { seal, ..recipe() }).to_vec()
+}
+
+fn open(bytes: &Arc<Vec<u8>>) -> aiv_image_format::Result<Image> {
+    open_with(bytes, &Keys::of(key()))
 }
 
 /// Goes on with `bytes` to block `until`, or to the end: the blocks are those of `complete`.
@@ -55,10 +76,10 @@ pub(crate) fn go_on(
 ) -> Arc<Vec<u8>> {
     let storage = MemStorage::new();
     storage.insert(PART, bytes.to_vec());
-    let found = Unfinished::read(storage.open(PART).unwrap(), Job::silent()).unwrap();
+    let found = unfinished(bytes).unwrap();
     let found = found.expect("a whole checkpoint");
     let file = storage.reopen(PART, found.len()).unwrap();
-    let mut writer = ImageWriter::resume(file, &found, session).unwrap();
+    let mut writer = ImageWriter::resume(file, &found, session, seal_of(&found)).unwrap();
     let mut seen: HashMap<Digest, BlockPlace> = HashMap::new();
     for entry in found.entries().map(Result::unwrap).filter(|e| e.kind == Kind::Data) {
         let place = BlockPlace { address: entry.address, frame_size: entry.frame_size };
@@ -124,23 +145,26 @@ fn assert_same_state(complete: &Image, parent: Option<&dyn ParentState>, bytes: 
 
 #[test]
 fn an_image_cut_anywhere_goes_on_from_its_last_whole_checkpoint_to_the_same_state() {
-    let bytes = recipe().build();
-    let complete = open(&bytes).unwrap();
-    let (mut before, mut steps) = (0, 0);
-    for cut in (4096..=bytes.len()).step_by(1472) {
-        match unfinished(&bytes[..cut]).unwrap() {
-            None => assert_eq!(before, 0),
-            Some(found) => {
-                assert!(found.len() <= cut as u64 && found.len() >= before, "cut at {cut}");
-                steps += u32::from(found.len() > before);
-                before = found.len();
-                let whole = go_on(&bytes[..cut], &complete, None, session(1), None);
-                assert_same_state(&complete, None, &whole);
-                assert_eq!(whole[..4096], bytes[..4096], "the superblock stays");
+    for recipe in recipes() {
+        let bytes = recipe.build();
+        let complete = open(&bytes).unwrap();
+        let (mut before, mut steps) = (0, 0);
+        for cut in (4096..=bytes.len()).step_by(if recipe.seal.is_some() { 2944 } else { 1472 }) {
+            match unfinished(&bytes[..cut]).unwrap() {
+                None => assert_eq!(before, 0),
+                Some(found) => {
+                    assert!(found.len() <= cut as u64 && found.len() >= before, "cut at {cut}");
+                    steps += u32::from(found.len() > before);
+                    before = found.len();
+                    let whole = go_on(&bytes[..cut], &complete, None, session(1), None);
+                    assert_same_state(&complete, None, &whole);
+                    assert_eq!(whole[..4096], bytes[..4096], "the superblock stays");
+                }
             }
         }
+        let least = if recipe.seal.is_some() { 4 } else { 5 };
+        assert!(steps >= least, "{steps} checkpoints");
     }
-    assert!(steps >= 5, "{steps} checkpoints");
 }
 
 #[test]
@@ -171,45 +195,50 @@ fn an_increment_goes_on_with_gaps_and_copies_of_its_parent() {
 
 #[test]
 fn an_image_that_is_interrupted_again_and_again_names_each_session_that_wrote_what_is_left() {
-    let bytes = recipe().build();
-    let complete = open(&bytes).unwrap();
-    let mut part = bytes[..60 << 10].to_vec();
-    for n in 1..=5 {
-        let next = unfinished(&part).unwrap().unwrap().next_block();
-        part = go_on(&part, &complete, None, session(n), Some(next + 3)).to_vec();
-        let found = unfinished(&part).unwrap().unwrap();
-        assert_eq!((found.next_block(), found.len()), (next + 3, part.len() as u64));
+    for recipe in recipes() {
+        let bytes = recipe.build();
+        let complete = open(&bytes).unwrap();
+        let begun = if recipe.seal.is_some() { 92 << 10 } else { 60 << 10 };
+        let mut part = bytes[..begun].to_vec();
+        for n in 1..=5 {
+            let next = unfinished(&part).unwrap().unwrap().next_block();
+            part = go_on(&part, &complete, None, session(n), Some(next + 3)).to_vec();
+            let found = unfinished(&part).unwrap().unwrap();
+            assert_eq!((found.next_block(), found.len()), (next + 3, part.len() as u64));
+        }
+        let whole = go_on(&part, &complete, None, session(6), None);
+        assert_same_state(&complete, None, &whole);
+        let origins = open(&whole).unwrap().meta().origins.clone();
+        assert_eq!(origins[1..], [1, 2, 3, 4, 5, 6].map(session));
+        assert_eq!(origins[0], recipe.superblock().session);
     }
-    let whole = go_on(&part, &complete, None, session(6), None);
-    assert_same_state(&complete, None, &whole);
-    let origins = open(&whole).unwrap().meta().origins.clone();
-    assert_eq!(origins[1..], [1, 2, 3, 4, 5, 6].map(session));
-    assert_eq!(origins[0], recipe().superblock().session);
 }
 
 #[test]
 fn a_session_whose_frames_were_cut_off_is_no_origin_and_its_tag_is_not_used_again() {
-    let bytes = recipe().build();
-    let complete = open(&bytes).unwrap();
-    let found = unfinished(&bytes[..80 << 10]).unwrap().unwrap();
-    let next = found.next_block();
-    let more = go_on(&bytes[..80 << 10], &complete, None, session(1), Some(next + 4));
-    // All but its checkpoint: the frames of the session are there, and will be cut off.
-    let part = &more[..more.len() - 64];
-    let again = unfinished(part).unwrap().unwrap();
-    assert_eq!(again.len(), found.len());
-    assert!(again.has_session(session(1)) && !again.has_session(session(2)));
-    for used in [session(1), recipe().superblock().session] {
-        let storage = MemStorage::new();
-        storage.insert(PART, part.to_vec());
-        let file = storage.reopen(PART, again.len()).unwrap();
-        let refused = ImageWriter::resume(file, &again, used);
-        assert!(matches!(refused, Err(Error::Misuse(_))), "{used}");
+    for recipe in recipes() {
+        let bytes = recipe.build();
+        let complete = open(&bytes).unwrap();
+        let found = unfinished(&bytes[..120 << 10]).unwrap().unwrap();
+        let next = found.next_block();
+        let more = go_on(&bytes[..120 << 10], &complete, None, session(1), Some(next + 4));
+        // All but its checkpoint: the frames of the session are there, and will be cut off.
+        let part = &more[..more.len() - 64];
+        let again = unfinished(part).unwrap().unwrap();
+        assert_eq!(again.len(), found.len());
+        assert!(again.has_session(session(1)) && !again.has_session(session(2)));
+        for used in [session(1), recipe.superblock().session] {
+            let storage = MemStorage::new();
+            storage.insert(PART, part.to_vec());
+            let file = storage.reopen(PART, again.len()).unwrap();
+            let refused = ImageWriter::resume(file, &again, used, seal_of(&again));
+            assert!(matches!(refused, Err(Error::Misuse(_))), "{used}");
+        }
+        let whole = go_on(part, &complete, None, session(2), None);
+        assert_same_state(&complete, None, &whole);
+        let origins = open(&whole).unwrap().meta().origins.clone();
+        assert_eq!(origins, [recipe.superblock().session, session(2)]);
     }
-    let whole = go_on(part, &complete, None, session(2), None);
-    assert_same_state(&complete, None, &whole);
-    let origins = open(&whole).unwrap().meta().origins.clone();
-    assert_eq!(origins, [recipe().superblock().session, session(2)]);
 }
 
 #[test]
@@ -225,7 +254,7 @@ fn an_image_goes_on_only_in_its_own_file_and_only_where_it_was_cut() {
         let storage = MemStorage::new();
         storage.insert(PART, content);
         let file = storage.reopen(PART, keep as u64).unwrap();
-        let refused = ImageWriter::resume(file, &found, session(1));
+        let refused = ImageWriter::resume(file, &found, session(1), None);
         assert!(matches!(refused, Err(Error::Misuse(_))));
         assert_eq!(storage.contents(PART).unwrap().len(), keep, "nothing was written");
     }
@@ -244,28 +273,41 @@ fn a_file_without_a_whole_checkpoint_has_nothing_to_go_on_with() {
 
 #[test]
 fn a_changed_bit_is_never_among_what_is_proven() {
-    let bytes = recipe().build();
-    let whole = &bytes[..100 << 10];
-    let len = unfinished(whole).unwrap().unwrap().len();
-    for at in (0..usize::try_from(len).unwrap()).step_by(37) {
-        let mut bytes = whole.to_vec();
-        bytes[at] ^= 1 << (at % 8);
-        match unfinished(&bytes) {
-            Ok(Some(found)) => assert!(found.len() <= at as u64, "byte {at}"),
-            Ok(None) => {}
-            Err(_) => assert!(at < 4096),
+    for recipe in recipes() {
+        let bytes = recipe.build();
+        let whole = &bytes[..140 << 10];
+        let len = unfinished(whole).unwrap().unwrap().len();
+        for at in (0..usize::try_from(len).unwrap()).step_by(if recipe.seal.is_some() {
+            1009
+        } else {
+            37
+        }) {
+            let mut bytes = whole.to_vec();
+            bytes[at] ^= 1 << (at % 8);
+            match unfinished(&bytes) {
+                // Key slots may be changed: whoever goes on holds them to what they should be.
+                Ok(Some(found)) if (4096..36_864).contains(&at) && recipe.seal.is_some() => {
+                    let slots = recipe.seal.as_ref().unwrap().slots.as_deref().unwrap();
+                    assert!(found.slots() != slots, "byte {at}");
+                }
+                Ok(Some(found)) => assert!(found.len() <= at as u64, "byte {at}"),
+                Ok(None) => {}
+                Err(_) => assert!(at < 4096),
+            }
         }
     }
 }
 
 #[test]
 fn a_finished_image_without_its_end_is_an_unfinished_one() {
-    let bytes = recipe().build();
-    let complete = open(&bytes).unwrap();
-    let found = unfinished(&bytes).unwrap().unwrap();
-    assert_eq!(found.next_block(), complete.geometry().blocks());
-    assert!(found.len() <= complete.trailer().frames_end);
-    assert_same_state(&complete, None, &go_on(&bytes, &complete, None, session(1), None));
+    for recipe in recipes() {
+        let bytes = recipe.build();
+        let complete = open(&bytes).unwrap();
+        let found = unfinished(&bytes).unwrap().unwrap();
+        assert_eq!(found.next_block(), complete.geometry().blocks());
+        assert!(found.len() <= complete.trailer().frames_end);
+        assert_same_state(&complete, None, &go_on(&bytes, &complete, None, session(1), None));
+    }
 }
 
 #[test]
@@ -283,7 +325,7 @@ fn the_source_token_is_read_back_as_it_was_written() {
     // And of an image that has no source errors to list.
     let meta = small_meta(&superblock.geometry, &[]);
     let file = storage.reopen(PART, found.len()).unwrap();
-    let mut writer = ImageWriter::resume(file, &found, session(1)).unwrap();
+    let mut writer = ImageWriter::resume(file, &found, session(1), None).unwrap();
     writer.push_run(RunKind::Unused, superblock.geometry.blocks() - 2).unwrap();
     writer.finish(meta).unwrap();
     let image = open(&storage.contents(PART).unwrap()).unwrap();
@@ -306,4 +348,61 @@ fn what_is_split_or_has_parity_is_not_gone_on_with() {
     writer.push_run(RunKind::Zero, 2).unwrap();
     let refused = writer.suspend();
     assert!(matches!(refused, Err(Error::Unsupported(Unsupported::GoingOn { .. }))), "{refused:?}");
+}
+
+#[test]
+fn an_image_with_a_key_goes_on_only_with_its_key_its_mode_and_its_slots() {
+    for recipe in recipes().into_iter().skip(1) {
+        let bytes = recipe.build();
+        let part = &bytes[..120 << 10];
+        let file = || Arc::new(Patched::new(&Arc::new(part.to_vec())));
+        let read = |keys: &Keys| Unfinished::read(file(), keys, Job::silent()).err().unwrap();
+        assert!(matches!(read(&Keys::none()), Error::Locked { .. }));
+        assert!(matches!(read(&Keys::of(ChainKey::new([3; 32]))), Error::WrongKey { .. }));
+        let found = unfinished(part).unwrap().unwrap();
+        let seal = seal_of(&found).unwrap();
+        let other = match seal.mode {
+            Mode::Sealed => Mode::Authenticated,
+            Mode::Authenticated => Mode::Sealed,
+        };
+        let mut slots = seal.slots.clone().unwrap();
+        slots[2000] ^= 1;
+        let storage = MemStorage::new();
+        storage.insert(PART, part.to_vec());
+        for wrong in [
+            None,
+            Some(Seal { mode: other, ..seal.clone() }),
+            Some(Seal { key: ChainKey::new([3; 32]), ..seal.clone() }),
+            Some(Seal { slots: None, ..seal.clone() }),
+            Some(Seal { slots: Some(slots), ..seal.clone() }),
+        ] {
+            let file = storage.reopen(PART, found.len()).unwrap();
+            let refused = ImageWriter::resume(file, &found, session(1), wrong);
+            assert!(matches!(refused, Err(Error::Misuse(_))), "{:?}", seal.mode);
+        }
+    }
+    let clear = recipe().build();
+    let file = Arc::new(Patched::new(&clear));
+    let refused = Unfinished::read(file, &Keys::of(key()).required(), Job::silent());
+    assert!(matches!(refused, Err(Error::NotKeyed)));
+}
+
+#[test]
+fn a_frame_that_the_key_did_not_make_ends_what_is_proven_however_sound_it_seems() {
+    let recipe = &recipes()[1];
+    let bytes = recipe.build();
+    let part = &bytes[..140 << 10];
+    let whole = unfinished(part).unwrap().unwrap().len();
+    let areas = crate::areas::Areas::of(&bytes);
+    let frames = areas.frames.iter().filter(|frame| (frame.padding.end as u64) <= whole);
+    for (number, frame) in frames.enumerate() {
+        let changed = [frame.header.start + 24, frame.header.start + 20, frame.payload.start + 40];
+        for at in changed {
+            let forged = crate::forge::Forgery::of(&bytes).at(at, &[bytes[at] ^ 1]);
+            let forged = forged.seal_frames_only();
+            let found = unfinished(&forged[..140 << 10]).unwrap();
+            let proven = found.map_or(0, |found| found.len());
+            assert!(proven <= frame.header.start as u64, "frame {number}, byte {at}");
+        }
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use aiv_image_format::{ImageWriter, Kind, Unfinished};
+use aiv_image_format::{ImageWriter, Keys, Kind, Unfinished};
 use aiv_testkit::{MemStorage, Random};
 use aiv_volume_io::{Job, Storage};
 
@@ -248,14 +248,15 @@ fn no_forgery_makes_the_walk_or_the_writer_fall_over() {
     for n in 0..1500 {
         let forged = if n % 3 == 0 { &other } else { &full };
         let bytes = Arc::new(mutant(forged, &mut random));
-        let read = || Unfinished::read(Arc::new(Patched::new(&bytes)), Job::silent());
+        let read =
+            || Unfinished::read(Arc::new(Patched::new(&bytes)), &Keys::none(), Job::silent());
         let (found, peak) = peak_of(read);
         assert!(peak < 48 << 20, "{peak} bytes");
         let Ok(Some(found)) = found else { continue };
         let storage = MemStorage::new();
         storage.insert("a.part", bytes.to_vec());
         let file = storage.reopen("a.part", found.len()).unwrap();
-        let mut writer = ImageWriter::resume(file, &found, session(1)).unwrap();
+        let mut writer = ImageWriter::resume(file, &found, session(1), None).unwrap();
         let _ = found.entries().filter(|e| e.as_ref().is_ok_and(|e| e.kind == Kind::Data)).count();
         let left = found.superblock().geometry.blocks() - writer.next_block();
         writer.push_run(aiv_image_format::RunKind::Zero, left).unwrap();

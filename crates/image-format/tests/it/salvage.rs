@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use aiv_image_format::limits::SEGMENT_BYTES_MIN;
 use aiv_image_format::salvage::{Evidence, Fate, Hints, KnownBy, Loss, Salvage};
-use aiv_image_format::{BaseBlock, BlockSize, Compression, Error, Features, Kind, Result};
+use aiv_image_format::{BaseBlock, BlockSize, Compression, Error, Features, Keys, Kind, Result};
 use aiv_testkit::Random;
 use aiv_volume_io::{Extent, Job, MemDisk, ReadAt};
 
@@ -65,7 +65,11 @@ pub(crate) fn read(salvage: &Salvage) -> Salvaged {
 }
 
 pub(crate) fn scan(file: Arc<dyn ReadAt>, hints: &Hints) -> Result<Salvage> {
-    Salvage::scan(file, hints, Job::silent())
+    scan_with(file, &Keys::none(), hints)
+}
+
+pub(crate) fn scan_with(file: Arc<dyn ReadAt>, keys: &Keys, hints: &Hints) -> Result<Salvage> {
+    Salvage::scan(file, keys, hints, Job::silent())
 }
 
 /// Hints that are enough for a file without any head.
@@ -85,7 +89,7 @@ fn whole(frame: &Frame) -> Range<usize> {
 
 /// Checks that what was salvaged is true, and that every block is there whose frame none of
 /// `lost` touches.
-fn judge(
+pub(crate) fn judge(
     found: &Salvaged,
     truth: &[(Kind, Vec<u8>)],
     frames: &BTreeMap<usize, Frame>,
@@ -105,11 +109,11 @@ fn judge(
     }
 }
 
-fn once(lost: Range<usize>) -> Vec<Range<usize>> {
+pub(crate) fn once(lost: Range<usize>) -> Vec<Range<usize>> {
     vec![lost]
 }
 
-fn truth(recipe: &Recipe) -> Vec<(Kind, Vec<u8>)> {
+pub(crate) fn truth(recipe: &Recipe) -> Vec<(Kind, Vec<u8>)> {
     recipe.expected().into_iter().map(|e| (e.kind, e.bytes)).collect()
 }
 
@@ -243,7 +247,7 @@ fn a_cut_anywhere_costs_only_what_is_behind_it() {
 }
 
 /// Enough frames that a percent of the sectors meets some of every sort.
-fn larger() -> Recipe {
+pub(crate) fn larger() -> Recipe {
     let mut blocks: Vec<(Block, u64)> = Vec::new();
     for seed in 0..150 {
         blocks.extend([(Block::Data(Fill::Words(seed)), 2), (Block::Zero, 1)]);

@@ -20,8 +20,8 @@ fn two_chains(dir: &tempfile::TempDir, world: &Outside) -> (DirStorage, Vec<Keye
         let disk = dir.path().join(name);
         fs::write(&disk, name.repeat(4096)).unwrap();
         let new = NewKey::Credential(credential(1));
-        let (opened, recovery_code) = (Vec::new(), None);
-        let seal = SealJob { mode: None, padding: false, opened, new, recovery_code };
+        let (opened, begun, recovery_code) = (Vec::new(), Vec::new(), None);
+        let seal = SealJob { mode: None, padding: false, opened, begun, new, recovery_code };
         let job = BackupJob { seal: Some(seal), ..plain_job() };
         let done = job.run(&[disk], &to, world, Job::silent()).unwrap();
         assert!(done.begins_a_key(), "{done:?}");

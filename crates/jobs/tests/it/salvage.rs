@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use aiv_chain::Keys;
 use aiv_chain::salvage::{Fill, Hints};
 use aiv_jobs::{Error, LostFiles, SalvageJob, SalvageTo};
 use aiv_volume_io::{Cancel, Job, Progress, Step};
@@ -71,8 +72,14 @@ fn what_was_written_before_a_cancellation_is_told_and_else_nothing_is_there() {
             let cancel = Cancel::new();
             let progress = CancelAt { cancel: &cancel, left: steps.into() };
             let hints = Hints::default();
-            let job =
-                SalvageJob { files: vec![file.clone()], parents: None, hints, to: to.clone() };
+            let job = SalvageJob {
+                files: vec![file.clone()],
+                parents: None,
+                hints,
+                keys: Keys::none(),
+                plain: false,
+                to: to.clone(),
+            };
             let done = job.run(&Outside::new(), Job::new(&progress, &cancel));
             let written = usize::from(raw.exists()) + images(&folder);
             match done {
@@ -105,7 +112,14 @@ fn a_look_that_is_canceled_is_canceled() {
     let cancel = Cancel::new();
     cancel.cancel();
     let (files, to) = (vec![file], SalvageTo::Nowhere);
-    let job = SalvageJob { files, parents: None, hints: Hints::default(), to };
+    let job = SalvageJob {
+        files,
+        parents: None,
+        hints: Hints::default(),
+        keys: Keys::none(),
+        plain: false,
+        to,
+    };
     let done = job.run(&Outside::new(), Job::new(Job::silent().progress, &cancel));
     assert!(matches!(done, Err(Error::Chain(aiv_chain::Error::Canceled(_)))));
 }

@@ -2,7 +2,7 @@
 
 use aiv_image_format::Unsalvageable;
 
-use super::failed;
+use super::{SEALED, failed};
 use crate::failure::{Exit, Verdict};
 
 /// Files that are no chain.
@@ -21,11 +21,17 @@ pub(super) fn judge_salvage(error: &Unsalvageable) -> Option<Verdict> {
             failed("size_needed", "give the size of a block with --block-size; 64K is usual")
         }
         Unsalvageable::Sealed | Unsalvageable::SealedFrames { .. } => Some(Verdict {
-            code: "sealed",
+            code: SEALED,
             exit: Exit::Locked,
-            hint: "`aiv verify --repair --to DIR` makes a sealed image whole again without its key, \
-                   where its parity or another copy (`--from DIR`) has what is lost; else use an \
-                   older point",
+            hint: "give what opens it: --password-file, --key-file or --recovery-code-file; without \
+                   its key `aiv verify --repair --to DIR` makes it whole again where its parity or \
+                   another copy (`--from DIR`) has what is lost",
+        }),
+        Unsalvageable::NoSlots => Some(Verdict {
+            code: "no_slots",
+            exit: Exit::Locked,
+            hint: "the key slots of any other image of the chain do: lay it beside the file, or name \
+                   its folder with --parent",
         }),
         Unsalvageable::Nothing => failed("nothing_left", "look for another copy of the file"),
         _ => None,
@@ -41,8 +47,10 @@ mod tests {
         for error in [Unsalvageable::Sealed, Unsalvageable::SealedFrames { count: 3 }] {
             let verdict = judge_salvage(&error).unwrap();
             assert_eq!((verdict.code, verdict.exit.status()), ("sealed", 6));
-            assert!(verdict.hint.contains("--repair"));
+            assert!(verdict.hint.contains("--repair") && verdict.hint.contains("--key-file"));
         }
+        let verdict = judge_salvage(&Unsalvageable::NoSlots).unwrap();
+        assert_eq!((verdict.code, verdict.exit.status()), ("no_slots", 6));
         assert_eq!(judge_salvage(&Unsalvageable::Nothing).unwrap().exit.status(), 1);
     }
 }

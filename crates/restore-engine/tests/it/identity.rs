@@ -51,6 +51,26 @@ fn another_disk_with_the_same_identity_is_told_and_none_with_a_new_one() {
 }
 
 #[test]
+fn an_identity_that_must_be_unique_is_refused_when_another_disk_has_it() {
+    let disk = gpt();
+    let (image, guid) = (disk.image(), disk_guid(&disk));
+    let other = Attached { node: "/dev/sdx".to_owned(), id: DiskId::Gpt(guid.parse().unwrap()) };
+    let plan = |facts: &TargetFacts| {
+        RestorePlan::new(&view(&image), facts, options("unique"), Job::silent())
+    };
+    for len in [8 * MIB, 12 * MIB] {
+        let facts = TargetFacts { attached: vec![other.clone()], ..device(len) };
+        match plan(&facts) {
+            Err(Error::Refused(Refusal::SameIdentity { other, id, .. })) => {
+                assert_eq!((other.as_str(), &id), ("/dev/sdx", &guid));
+            }
+            other => panic!("not refused: {other:?}"),
+        }
+        plan(&device(len)).expect("nobody else has it");
+    }
+}
+
+#[test]
 fn a_restore_over_the_disk_that_was_imaged_is_told() {
     let image = gpt().image();
     for (serial, is_source) in [(Some(SERIAL), true), (Some("S4EV-2"), false), (None, false)] {

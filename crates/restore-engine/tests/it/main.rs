@@ -11,6 +11,7 @@ mod failures;
 mod files;
 mod grow;
 mod identity;
+mod made_gpt;
 mod many;
 mod plans;
 mod real;

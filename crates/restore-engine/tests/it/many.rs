@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use aiv_restore_engine::{Entry, Error, Prepared, Refusal, SystemTools};
+use aiv_restore_engine::{
+    Entry, Error, Identity, Note, Prepared, Refusal, RestoreOptions, SystemTools,
+};
 use aiv_volume_io::Job;
 use aiv_volume_io::partition::Partition;
 
@@ -71,6 +73,33 @@ fn two_disks_go_to_two_targets() {
     }
     assert_eq!((one.check()[0].number, other.check()[0].number), (1, 2));
     assert!(undo.exists());
+}
+
+#[test]
+fn two_targets_of_one_point_are_one_disk_unless_they_get_new_identities() {
+    let one = Machine::new("--new=1:1M:+1M", 9 * MIB);
+    let second = one.disk.folder().join("second.raw");
+    fs::write(&second, noise(6 * MIB)).unwrap();
+    let entries = |identity: Identity| {
+        let both = [one.target.clone(), second.clone()];
+        let options = RestoreOptions { identity, seed: [9; 32], ..threads(1) };
+        both.map(|to| Entry { to, options, ..one.entry() }).to_vec()
+    };
+    let refused = refusal(entries(Identity::Unique));
+    assert!(matches!(refused, Refusal::SameIdentity { .. }), "{refused}");
+    assert!(one.is_untouched());
+    let told = |prepared: &Prepared| {
+        prepared.plan.notes().iter().any(|note| matches!(note, Note::SameIdentity { .. }))
+    };
+    let all = prepare(entries(Identity::Keep)).unwrap();
+    assert_eq!(all.iter().map(told).collect::<Vec<_>>(), [false, true]);
+    let tools = SystemTools::new(one.disk.folder());
+    for prepared in prepare(entries(Identity::NewAll)).unwrap() {
+        assert!(!told(&prepared));
+        assert!(prepared.apply(5, &tools, Job::silent()).unwrap().verified);
+    }
+    let ids = [&one.target, &second].map(|path| check_table(path, 512)[0].unique_id);
+    assert!(ids[0].is_some() && ids[0] != ids[1]);
 }
 
 #[test]

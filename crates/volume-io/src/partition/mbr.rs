@@ -119,6 +119,14 @@ fn entry_at(slot: u32) -> usize {
     ENTRIES_AT + ENTRY_SIZE * usize::try_from(slot.saturating_sub(1).min(3)).unwrap_or(0)
 }
 
+/// Makes an empty record the protective one of a GPT, for a disk of any length.
+pub(super) fn put_protective(record: &mut [u8; RECORD_SIZE]) {
+    let at = entry_at(1);
+    record[at + 1..at + 8].copy_from_slice(&[0, 2, 0, 0xEE, 0xFF, 0xFF, 0xFF]);
+    put_range(record, 1, 1, 1);
+    record[RECORD_SIZE - 2..].copy_from_slice(&[0x55, 0xAA]);
+}
+
 /// Gives the disk another signature.
 pub(super) fn put_signature(record: &mut [u8; RECORD_SIZE], signature: u32) {
     let field = DISK_SIGNATURE_AT..DISK_SIGNATURE_AT + 4;

@@ -112,7 +112,8 @@ impl Plot {
             let (from, to) = (WIDTH - RIGHT + 8.0, WIDTH - RIGHT + 28.0);
             let _ = writeln!(
                 svg,
-                "<line x1=\"{from}\" y1=\"{at}\" x2=\"{to}\" y2=\"{at}\" stroke=\"{colour}\" stroke-width=\"2\"{dash}/>\n\
+                "<line x1=\"{from}\" y1=\"{at}\" x2=\"{to}\" y2=\"{at}\" stroke=\"{colour}\" \
+                 stroke-width=\"2\"{dash}/>\n\
                  <text x=\"{}\" y=\"{}\" font-size=\"11\">{}</text>",
                 to + 4.0,
                 at + 4.0,

@@ -1,10 +1,6 @@
 //! Compressed extents. What a stream does not fill is zeros, as it is for the kernel.
 
-use miniz_oxide::inflate::TINFLStatus;
-use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
-use zstd::zstd_safe;
-
-use super::lzo;
+use crate::{expand, lzo};
 
 /// Bytes of a compressed extent, stored or not.
 pub(super) const LEN_MAX: u64 = 128 << 10;
@@ -25,38 +21,13 @@ impl Method {
     /// when it is damaged.
     pub(super) fn expand(self, stored: &[u8], sector_size: usize, out: &mut [u8]) -> Option<()> {
         let len = match self {
-            Self::Zlib => zlib(stored, out)?,
+            Self::Zlib => expand::zlib(stored, out)?,
             Self::Lzo => lzo_blocks(stored, sector_size, out)?,
-            Self::Zstd => zstd(stored, out)?,
+            Self::Zstd => expand::zstd(stored, out, ZSTD_WINDOW_LOG_MAX)?,
         };
         out[len..].fill(0);
         // Nothing is never stored.
         (len > 0).then_some(())
-    }
-}
-
-fn zlib(stored: &[u8], out: &mut [u8]) -> Option<usize> {
-    let mut state = Box::new(DecompressorOxide::new());
-    let flags = inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF
-        | inflate_flags::TINFL_FLAG_PARSE_ZLIB_HEADER;
-    let (status, _, len) = decompress(&mut state, stored, out, 0, flags);
-    (status == TINFLStatus::Done).then_some(len)
-}
-
-fn zstd(stored: &[u8], out: &mut [u8]) -> Option<usize> {
-    let mut context = zstd_safe::DCtx::create();
-    context.set_parameter(zstd_safe::DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX)).ok()?;
-    let mut output = zstd_safe::OutBuffer::around(out);
-    let mut input = zstd_safe::InBuffer::around(stored);
-    loop {
-        let before = (input.pos, output.pos());
-        let missing = context.decompress_stream(&mut output, &mut input).ok()?;
-        if missing == 0 {
-            return Some(output.pos());
-        }
-        if (input.pos, output.pos()) == before {
-            return None;
-        }
     }
 }
 

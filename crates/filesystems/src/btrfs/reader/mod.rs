@@ -25,7 +25,6 @@ mod contents;
 mod extent;
 mod folders;
 mod inode;
-mod lzo;
 mod names;
 mod search;
 mod sums;

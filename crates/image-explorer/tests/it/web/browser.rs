@@ -20,6 +20,7 @@ pub(crate) const ENTER: &str = "\u{e007}";
 pub(crate) const ESCAPE: &str = "\u{e00c}";
 pub(crate) const TAB: &str = "\u{e004}";
 pub(crate) const DOWN: &str = "\u{e015}";
+pub(crate) const HOME: &str = "\u{e011}";
 pub(crate) const END: &str = "\u{e010}";
 pub(crate) const BACKSPACE: &str = "\u{e003}";
 
@@ -166,6 +167,19 @@ impl Browser {
         }
     }
 
+    /// Two clicks, as fast as somebody clicks who means to open something.
+    pub(crate) fn click_twice(&self, selector: &str, text: &str) {
+        let Element(id) = self.find(selector, text);
+        let button = |what: &str| json!({"type": what, "button": 0});
+        let to =
+            json!({"type": "pointerMove", "duration": 0, "origin": {ELEMENT: id}, "x": 0, "y": 0});
+        let wait = json!({"type": "pause", "duration": 120});
+        let click = [button("pointerDown"), button("pointerUp")];
+        let steps = [&[to][..], &click, &[wait], &click].concat();
+        let mouse = json!({"type": "pointer", "id": "mouse", "actions": steps});
+        self.command("POST", "/actions", &json!({"actions": [mouse]}));
+    }
+
     /// Keys on the keyboard, one after the other.
     pub(crate) fn press(&self, keys: &str) {
         let steps = keys.chars().flat_map(|key| {
@@ -194,7 +208,8 @@ impl Browser {
         let path = self.folder.path().join("downloads").join(name);
         let began = Instant::now();
         loop {
-            if let Ok(bytes) = std::fs::read(&path) {
+            // It has its name before its bytes.
+            if let Some(bytes) = std::fs::read(&path).ok().filter(|bytes| !bytes.is_empty()) {
                 return bytes;
             }
             let there: Vec<_> = std::fs::read_dir(path.parent().unwrap())

@@ -72,6 +72,20 @@ impl Places {
 }
 
 impl Gpt {
+    /// A table for a disk that had none of this kind.
+    pub(super) fn new(
+        boot: [u8; RECORD_SIZE],
+        header: Vec<u8>,
+        entries: Vec<u8>,
+        entry_size: usize,
+        size: SectorSize,
+    ) -> Self {
+        let entry_sectors = (entries.len() as u64).div_ceil(size.bytes().into());
+        let first_usable_lba = ENTRIES_LBA + entry_sectors;
+        let (entries_lba, front) = (ENTRIES_LBA, Vec::new());
+        Self { boot, header, entries, entry_size, entries_lba, first_usable_lba, front }
+    }
+
     /// `None` when the disk has no protective MBR or no sound primary copy.
     pub(super) fn read(disk: &dyn ReadAt, size: SectorSize) -> Result<Option<Self>> {
         let sectors = Sectors::new(disk, size);

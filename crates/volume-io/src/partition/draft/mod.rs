@@ -1,5 +1,6 @@
 //! A partition table in memory, being changed for another disk. Nothing here writes.
 
+mod convert;
 mod gpt;
 mod mbr;
 mod unfit;
@@ -30,7 +31,8 @@ impl Patch {
 }
 
 /// A sound table that can be placed on a disk of another length, or with other sectors, with
-/// other partition ends or another identity. Partitions never move: their first byte stays.
+/// other partition places or another identity. Partitions do not move by themselves: their first
+/// byte stays unless [`Draft::move_to`] says otherwise.
 ///
 /// Setters only record what is wanted; [`Draft::patches`] judges it and gives the bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +103,15 @@ impl Draft {
         self.disk_id
     }
 
+    /// Which kind of table it is.
+    #[must_use]
+    pub fn kind(&self) -> TableKind {
+        match self.raw {
+            Raw::Gpt(_) => TableKind::Gpt,
+            Raw::Mbr(_) => TableKind::Mbr,
+        }
+    }
+
     /// Makes the draft one for a disk of `disk_len` bytes in sectors of `sector_size`.
     pub fn place(&mut self, sector_size: SectorSize, disk_len: u64) {
         (self.sector_size, self.disk_len) = (sector_size, disk_len);
@@ -145,6 +156,18 @@ impl Draft {
             return Err(Unfit::Logical { number });
         }
         partition.extent = Extent::between(partition.extent.start, end);
+        Ok(())
+    }
+
+    /// Lets a partition begin at byte `start`, with as many bytes as it has. What it holds has to
+    /// go there as well.
+    ///
+    /// # Errors
+    /// As [`Draft::set_end`].
+    pub fn move_to(&mut self, number: u32, start: u64) -> std::result::Result<(), Unfit> {
+        let before = self.partition_mut(number)?.extent;
+        self.set_end(number, before.end())?;
+        self.partition_mut(number)?.extent = Extent::new(start, before.len);
         Ok(())
     }
 
@@ -227,7 +250,8 @@ impl Draft {
                 let (end, max) = (extent.end(), usable.end());
                 return Err(Unfit::PastEnd { number, end, max });
             }
-            if self.changes_sectors() && extent.start < usable.start {
+            let is_anew = self.changes_sectors() || self.kind() != self.before.kind;
+            if is_anew && extent.start < usable.start {
                 let (start, min) = (extent.start, usable.start);
                 return Err(Unfit::BeforeUsable { number, start, min });
             }

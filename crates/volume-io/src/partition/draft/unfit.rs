@@ -1,5 +1,5 @@
 use crate::Extent;
-use crate::partition::TableProblem;
+use crate::partition::{PartitionKind, TableProblem};
 
 /// What speaks against a table on a disk.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,7 +27,7 @@ pub enum Unfit {
         /// The largest possible value.
         max: u64,
     },
-    /// With sectors of another size, the table needs bytes that a partition has.
+    /// With sectors of another size, or as a GPT, the table needs bytes that a partition has.
     #[error("partition {number} begins at byte {start}, the partition table needs {min}")]
     BeforeUsable {
         /// Its number.
@@ -74,6 +74,20 @@ pub enum Unfit {
         end: u64,
         /// Sectors an MBR can count.
         max: u64,
+    },
+    /// A partition of an MBR has a type that no type of a GPT stands for.
+    #[error("partition {number} is of the type {kind}, which no type of a GPT stands for")]
+    TypeUnknown {
+        /// Its number.
+        number: u32,
+        /// The type.
+        kind: PartitionKind,
+    },
+    /// A GPT of the usual size has no room for all partitions.
+    #[error("the disk has more than the {max} partitions that a GPT has room for")]
+    TooManyPartitions {
+        /// Number of its entries.
+        max: u32,
     },
     /// Logical and extended partitions are described by chains of records.
     #[error("partition {number} is a logical or extended one, which cannot be resized")]

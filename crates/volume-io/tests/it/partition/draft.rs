@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use aiv_volume_io::partition::{
-    DiskId, Draft, Partition, PartitionTable, SectorSize, TableProblem, Unfit, read_table,
+    DiskId, Draft, Guid, Partition, PartitionTable, SectorSize, TableProblem, Unfit, read_table,
 };
 use aiv_volume_io::{Extent, FileDisk, MemDisk, ReadAt};
 use proptest::prelude::*;
@@ -305,6 +305,65 @@ fn an_mbr_partition_grows_to_two_tebibytes_and_no_further() {
     draft.set_end(1, 2 << 40).unwrap();
     disk.become_what(&draft, 3 << 40);
     disk.check(&draft, 512);
+}
+
+fn numbered(number: u32) -> Guid {
+    let mut bytes = [7; 16];
+    bytes[0] = u8::try_from(number).unwrap();
+    Guid::from_bytes(bytes)
+}
+
+#[test]
+fn an_mbr_becomes_a_gpt_whose_partitions_have_the_same_bytes_and_numbers() {
+    for (sector, len) in [(512, 64 * MIB), (512, 3 << 40), (4096, 80 * MIB)] {
+        let disk = Disk::sfdisk(64 * MIB, sector, MBR);
+        let before = disk.table(sector).partitions;
+        let mut draft = disk.draft(sector).unwrap();
+        draft.place(size(sector), len);
+        draft.make_gpt(&mut numbered).unwrap();
+        // What lay in the extended one can grow now.
+        draft.set_end(2, len - MIB).unwrap();
+        disk.become_what(&draft, len);
+        disk.check(&draft, sector);
+        let after = disk.table(sector).partitions;
+        let kept: Vec<_> = before.iter().filter(|p| !p.kind.is_extended()).collect();
+        assert_eq!(kept.len(), after.len());
+        for (before, after) in kept.into_iter().zip(&after) {
+            assert_eq!((before.number, before.extent.start), (after.number, after.extent.start));
+            assert_eq!(before.bootable, after.bootable);
+            assert!(before.extent == after.extent || before.number == 2);
+            assert_eq!(after.unique_id, Some(numbered(after.number)));
+        }
+        // Boot code would jump into the table.
+        assert_eq!(disk.bytes(Extent::new(0, 446)), [0; 446]);
+        let printed = disk.tool(sector, Command::new("sgdisk").arg("--print"));
+        for code in ["0700", "8300", "8200"] {
+            assert!(printed.contains(code), "{printed}");
+        }
+    }
+}
+
+#[test]
+fn an_mbr_that_cannot_become_a_gpt_says_why() {
+    let foreign = "label: dos\n1: start=1MiB, size=8MiB, type=42\n";
+    let mut draft = Disk::sfdisk(64 * MIB, 512, foreign).draft(512).unwrap();
+    let refused = draft.make_gpt(&mut numbered).unwrap_err();
+    let text = "partition 1 is of the type 0x42, which no type of a GPT stands for";
+    assert_eq!(refused.to_string(), text);
+    let early = "label: dos\n1: start=8, size=2048, type=83\n";
+    let mut draft = Disk::sfdisk(64 * MIB, 512, early).draft(512).unwrap();
+    draft.make_gpt(&mut numbered).unwrap();
+    let wanted = Unfit::BeforeUsable { number: 1, start: 8 * 512, min: 34 * 512 };
+    assert_eq!(draft.patches(), Err(wanted));
+    let full = "label: dos\n1: start=1MiB, type=83\n";
+    let mut draft = Disk::sfdisk(64 * MIB, 512, full).draft(512).unwrap();
+    draft.make_gpt(&mut numbered).unwrap();
+    assert!(matches!(draft.patches(), Err(Unfit::PastEnd { number: 1, .. })));
+    // A GPT is one already.
+    let mut draft = Disk::sgdisk(64 * MIB, 512, &GPT).draft(512).unwrap();
+    let before = draft.clone();
+    draft.make_gpt(&mut numbered).unwrap();
+    assert_eq!(draft, before);
 }
 
 #[test]

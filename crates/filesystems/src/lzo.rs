@@ -2,7 +2,7 @@
 
 /// Fills the front of `out` from one block, and returns how much. `None` when the block is
 /// damaged, or has more than there is room for.
-pub(super) fn decompress(input: &[u8], out: &mut [u8]) -> Option<usize> {
+pub(crate) fn decompress(input: &[u8], out: &mut [u8]) -> Option<usize> {
     let mut block = Block { input, at: 0, out, len: 0 };
     // Literals in front of the instruction: none, 1 to 3 as part of the last one, or more.
     let mut literals = 0;
