@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use aiv_backup_engine::{
     BackupIds, BackupOptions, BackupPlan, BackupReport, HeldSource, RateLimit, SourceFacts,
-    machine_inventory,
+    machine_inventory, marks,
 };
 use aiv_disk_formats::OpenOptions;
 use aiv_image_format::GroupId;
-use aiv_volume_io::{DirStorage, Job, device};
+use aiv_volume_io::{ChangeTracker, DirStorage, FileDisk, Job, device};
 
 use crate::error::{Error, Refusal, Result};
 use crate::hooks::Hooks;
@@ -30,6 +30,8 @@ pub struct BackupJob {
     pub source_id: Option<String>,
     /// What virtual disks are, where the caller knows, and which files they may name.
     pub open: OpenOptions,
+    /// Texts of `era_dump` or `thin_delta` that tell what of the source was written.
+    pub marks: Vec<PathBuf>,
     /// How each image is made.
     pub options: BackupOptions,
     /// Bytes read of each source per second, at most.
@@ -92,7 +94,8 @@ impl BackupJob {
         world: &dyn World,
         job: Job<'_>,
     ) -> Result<Backups> {
-        if sources.len() > 1 && (self.name.is_some() || self.source_id.is_some()) {
+        let is_for_one = self.name.is_some() || self.source_id.is_some() || !self.marks.is_empty();
+        if sources.len() > 1 && is_for_one {
             return Err(Refusal::OneNameForMany.into());
         }
         let folder = DirStorage::open_or_create(to)
@@ -110,6 +113,18 @@ impl BackupJob {
         Ok(Backups { folder: folder.path().to_path_buf(), group, results })
     }
 
+    /// The trackers that the marks make.
+    fn trackers(&self, job: Job<'_>) -> Result<Vec<Box<dyn ChangeTracker>>> {
+        let mut all: Vec<Box<dyn ChangeTracker>> = Vec::new();
+        for path in &self.marks {
+            let text = FileDisk::open_source(path)?;
+            let found = marks(&text, self.options.changes.as_deref(), job)
+                .map_err(|source| Error::Marks { path: path.clone(), source })?;
+            all.extend(found.into_iter().map(|marks| Box::new(marks) as Box<dyn ChangeTracker>));
+        }
+        Ok(all)
+    }
+
     fn one(
         &self,
         word: &Path,
@@ -120,6 +135,7 @@ impl BackupJob {
     ) -> Result<BackupDone> {
         let started = world.clock().now();
         let mut source = Source::open(world.root(), word, &self.open)?;
+        source.trackers.extend(self.trackers(job)?);
         if source.facts.writers.is_empty() {
             source.facts.stamp = stamp_of(&source.made_of, world.now_unix_ms());
         }

@@ -31,6 +31,14 @@ pub enum Error {
     /// The backup itself failed.
     #[error(transparent)]
     Backup(#[from] aiv_backup_engine::Error),
+    /// What is said to have been written to a source cannot be understood.
+    #[error("{} does not tell what was written", path.display())]
+    Marks {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: aiv_backup_engine::MarksError,
+    },
     /// The folder for the images cannot be opened.
     #[error("cannot open the folder {}", path.display())]
     Folder {
@@ -157,8 +165,8 @@ impl Error {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// Name and identity were given for several sources at once.
-    #[error("--name and --source-id are for a single source")]
+    /// Name, identity or marks were given for several sources at once.
+    #[error("--name, --source-id and --marks are for a single source")]
     OneNameForMany,
     /// A number names a slot of one chain, and there are several.
     #[error("several chains are opened by this: a slot can be removed from one at a time")]

@@ -56,8 +56,11 @@ pub fn split(text: &str) -> Result<u64, Wrong> {
 /// # Errors
 /// What is wrong with the text, in words.
 pub fn changes(text: &str) -> Result<String, Wrong> {
-    let name = text.strip_prefix("bitmap:").filter(|name| !name.is_empty());
-    name.map(str::to_owned).ok_or("bitmap: and the name of a dirty bitmap of the source")
+    let number = |kind| text.strip_prefix(kind).and_then(|number| number.parse::<u64>().ok());
+    let counted = number("era:").or_else(|| number("thin:")).map(|_| text);
+    let bitmap = text.strip_prefix("bitmap:").filter(|name| !name.is_empty());
+    let name = bitmap.or(counted).map(str::to_owned);
+    name.ok_or("bitmap: and a name, or era: or thin: and a number, of a tracker of the source")
 }
 
 /// A pattern that names files.

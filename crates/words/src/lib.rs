@@ -216,9 +216,12 @@ pub struct Backup {
     /// zstd, zstd:LEVEL with a level from 1 to 19, lz4, or none
     #[arg(long, value_name = "METHOD", default_value = "zstd:1", value_parser = parse::compression)]
     pub compress: Compression,
-    /// Do not read what `bitmap:NAME`, a dirty bitmap of a qcow2 file or NBD server, does not mark
+    /// Do not read what did not change, by `bitmap:NAME` (qcow2, NBD), `era:N` or `thin:ID` (--marks)
     #[arg(long, value_name = "HINT", value_parser = parse::changes)]
     pub changes: Option<String>,
+    /// What `era_dump` or `thin_delta` say of the source, for this and later --changes
+    #[arg(long, value_name = "FILE")]
+    pub marks: Vec<PathBuf>,
     /// Believe nobody about what changed or is zeros: read holes, too
     #[arg(long, conflicts_with = "changes")]
     pub no_hints: bool,
@@ -336,7 +339,7 @@ pub struct Verify {
     #[arg(long, value_name = "DAYS")]
     pub skip_verified: Option<u64>,
     /// Write what damaged images were, as far as parity or copies tell all of it, into the folder
-    /// of --to; not yet those that are split
+    /// of --to; of a split one all files
     #[arg(long, requires = "to")]
     pub repair: bool,
     /// Folder for repaired images; the damaged ones are not touched

@@ -19,6 +19,7 @@ mod identity;
 mod increments;
 mod liars;
 mod logical_volumes;
+mod marks;
 mod planted;
 mod resumed;
 mod resumed_crashes;

@@ -45,11 +45,13 @@ pub(crate) fn run(args: Backup, session: &Session) -> Result<Outcome, Failure> {
         (_, true) => Some(Still::Snapshot(args.snapshot_size)),
         _ => None,
     };
-    let Backup { sources, to, name, source_id, rate_limit, pre_freeze, post_thaw, .. } = args;
+    let Backup { sources, to, name, source_id, marks, rate_limit, pre_freeze, post_thaw, .. } =
+        args;
     let hooks = Hooks { pre_freeze, post_thaw, limit: seconds(args.hook_limit) };
     let open = OpenOptions { format: args.source_format, follow: args.follow };
     let seal = sealing.as_ref().map(|sealing| sealing.job.clone());
-    let backup = BackupJob { name, source_id, open, options, rate_limit, still, hooks, seal };
+    let backup =
+        BackupJob { name, source_id, open, marks, options, rate_limit, still, hooks, seal };
     let done = backup.run(&sources, &to, session, session.job());
     if let Some(sealing) = sealing {
         sealing.settle(session, done.as_ref().ok().map(Backups::begins_a_key));

@@ -24,6 +24,7 @@ mod inside;
 mod layers;
 mod luks_inside;
 mod many_disks;
+mod marks;
 mod output;
 mod places;
 mod real_disk;

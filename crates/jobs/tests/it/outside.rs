@@ -63,6 +63,7 @@ pub(crate) fn plain_job() -> BackupJob {
         name: None,
         source_id: None,
         open: OpenOptions::default(),
+        marks: Vec::new(),
         options: BackupOptions::default(),
         rate_limit: None,
         still: None,
