@@ -250,9 +250,7 @@ fn judge_refusal(refusal: &Refusal) -> Option<Verdict> {
         Refusal::Table { unfit: aiv_restore_engine::Unfit::TooFar { .. }, .. } => {
             refused("table_unfit", "--table gpt makes the MBR a GPT, which has no such limit")
         }
-        Refusal::SameIdentity { .. } => {
-            refused("same_identity", "remove the other disk, or give this one --identity new")
-        }
+        Refusal::SameIdentity { .. } => refused("same_identity", "give this one --identity new"),
         Refusal::Table { .. } => {
             refused("table_unfit", "choose a target like the source disk, or restore partitions")
         }
