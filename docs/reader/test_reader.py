@@ -21,7 +21,7 @@ PARENTS = {"child.aii": ["parent.aiv"], "sealed-child.aii": ["sealed-parent.aiv"
 IMAGES = sorted(p.name for p in GOLDEN.iterdir() if p.suffix in (".aiv", ".aii"))
 KEYED = [name for name in IMAGES if name.startswith(("sealed", "authenticated"))]
 SEALED = [name for name in KEYED if name.startswith("sealed")]
-SPLIT = ["split.aiv"]
+SPLIT = [name for name in IMAGES if "split" in name]
 DUMPED = [name for name in IMAGES if (GOLDEN / name).with_suffix(".dump").exists()]
 PLAIN = [name for name in IMAGES if name not in KEYED + SPLIT]
 KEY = b"a chain key of thirty-two bytes."
@@ -71,7 +71,8 @@ def problems(name, data, keys=None, part=0):
 
 class Golden(unittest.TestCase):
     def test_there_are_stored_images(self):
-        self.assertGreaterEqual((len(IMAGES), len(KEYED), len(files("split.aiv"))), (12, 4, 3))
+        self.assertGreaterEqual((len(IMAGES), len(KEYED), len(files("split.aiv"))), (15, 7, 3))
+        self.assertGreaterEqual(len(SPLIT), 3)
 
     def test_every_stored_image_verifies(self):
         for name in IMAGES:
@@ -182,7 +183,7 @@ class Keyed(unittest.TestCase):
             image("authenticated.aiv", bad)
 
     def test_a_superblock_that_was_made_anew_is_forged_in_whichever_copy_counts(self):
-        for name in KEYED:
+        for name in sorted({*KEYED} - {*SPLIT}):
             good = (GOLDEN / name).read_bytes()
             for lost in (None, 0, len(good) - 8192):
                 bad = bytearray(good)
@@ -244,13 +245,25 @@ class Keyed(unittest.TestCase):
 
 
 class Split(unittest.TestCase):
-    def segments(self, *parts):
-        names = files("split.aiv")
+    def segments(self, *parts, name="split.aiv"):
+        names = files(name)
         return Joined([Segment(Bytes((GOLDEN / names[part]).read_bytes(), names[part])) for part in parts])
 
     def test_any_segment_finds_the_others_beside_it(self):
-        for name in files("split.aiv"):
-            self.assertEqual(verify(Chain([Image(GOLDEN / name)])), [])
+        for whole in SPLIT:
+            for name in files(whole):
+                keys = ring(KEY) if whole in KEYED else ring()
+                self.assertEqual(verify(Chain([Image(GOLDEN / name, keys)])), [])
+
+    def test_a_key_file_opens_the_slots_of_the_first_and_of_the_last_segment(self):
+        for part, at in ((0, 5000), (3, -aivformat.TAIL + 5000)):
+            keys, name = ring(), files("sealed-split.aiv")[part]
+            keys.add(KEY_FILE, b"B" * 64)
+            bad = bytearray((GOLDEN / name).read_bytes())
+            bad[at] ^= 1
+            one = image("sealed-split.aiv", bad, keys, part)
+            self.assertRegex(str(verify(Chain([one]))), "key slots")
+            self.assertEqual(keys.keys, [KEY])
 
     def test_a_missing_segment_is_told_by_its_number_and_one_twice_is_refused(self):
         for parts, number in (((1, 2), 1), ((0, 2), 2), ((0, 1), 3)):
@@ -275,7 +288,8 @@ class Damaged(unittest.TestCase):
         for name in IMAGES:
             for part, file in enumerate(files(name)):
                 good = (GOLDEN / file).read_bytes()
-                ends = len(good) - image(name).superblock.tail
+                last = part + 1 == len(files(name))
+                ends = len(good) - (image(name).superblock.tail if last else aivformat.TAIL)
                 # Half of the places outside the gap, which is most of a small file.
                 places = [chance.randrange(len(good)) for _ in range(30)] + [chance.randrange(ends) for _ in range(70)]
                 for i, at in enumerate(places):
@@ -311,7 +325,7 @@ class Damaged(unittest.TestCase):
                 self.assertNotEqual(problems("zstd.aiv", bad), [])
 
     def test_a_file_that_is_cut_off_is_no_finished_image(self):
-        for name in PLAIN + KEYED:
+        for name in sorted({*IMAGES} - {*SPLIT}):
             good = (GOLDEN / name).read_bytes()
             for length in [0, 1, 4095, 4096, 81919, len(good) - 4096, len(good) - 1]:
                 with self.subTest(f"{name}, {length} bytes"), self.assertRaises(Problem):

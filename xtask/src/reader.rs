@@ -93,6 +93,15 @@ const CASES: &[Case] = &[
         features: PARITY,
         ..PLAIN
     },
+    Case {
+        name: "sealed-parts",
+        disk: "large.raw",
+        options: &["--seal", "--split", "64M", "--parity"],
+        merging: &["--split", "64M", "--parity"],
+        key: &["--password-file", "password"],
+        features: SEALED | KEY_SLOTS | SPLIT | PARITY,
+        ..PLAIN
+    },
 ];
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {

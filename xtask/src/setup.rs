@@ -66,6 +66,7 @@ const NEEDS: &[Need] = &[
     need("make-bcache", "bcache-tools", "disks behind a cache"),
     need("lvs", "lvm2", "logical volumes as sources"),
     need("pvck", "lvm2", "LVM2 volume groups, and the second opinion on their metadata"),
+    need("thin_restore", "thin-provisioning-tools", "pools of thin logical volumes"),
     need("cryptsetup", "cryptsetup-bin", "LUKS volumes"),
     need("strace", "strace", "proof that sources are only read"),
     need("script", "bsdutils", "a terminal for the question before a restore"),
@@ -120,7 +121,6 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const GUEST_NEEDS: &[Need] = &[
     need("qemu-system-x86_64", "qemu-system-x86", "virtual machines"),
     need("dmsetup", "dmsetup", "what the device mapper says"),
-    need("thin_check", "thin-provisioning-tools", "thin logical volumes"),
     need("debootstrap", "debootstrap", "a Debian that boots"),
     need("/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin", "disks that boot with BIOS"),
     need("/usr/lib/grub/x86_64-efi/moddep.lst", "grub-efi-amd64-bin", "disks that boot with UEFI"),

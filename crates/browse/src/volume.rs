@@ -164,6 +164,7 @@ impl Volume {
             Err(why @ FilesystemError::WrongKey { .. }) => {
                 self.inside = Inside::Locked { tried: true, why: why.to_string() };
             }
+            Err(FilesystemError::Damaged { what, .. }) => self.inside = Inside::Closed(what),
             Err(why) => self.inside = Inside::Closed(why.to_string()),
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! Keys of images that were begun and never finished: a first backup that was interrupted has its
 //! key nowhere else.
 
-use aiv_image_format::limits::{PAGE_SIZE, SLOT_AREA_LEN};
+use aiv_image_format::limits::PAGE_SIZE;
 use aiv_image_format::peek;
 use aiv_keys::KeyArea;
 use aiv_volume_io::{Job, Storage};
@@ -26,7 +26,7 @@ pub fn unfinished_chains(storage: &dyn Storage, job: Job<'_>) -> Result<Vec<Keye
         job.check()?;
         let Ok(file) = storage.open(&name) else { continue };
         let Some(superblock) = peek(&*file).filter(|it| it.slot_area_len() > 0) else { continue };
-        let mut bytes = vec![0; SLOT_AREA_LEN as usize];
+        let mut bytes = vec![0; KeyArea::SIZE];
         if file.read_exact_at(&mut bytes, PAGE_SIZE as u64).is_err() {
             continue;
         }

@@ -11,6 +11,7 @@ use aiv_volume_io::{AppendFile, Job, ReadAt, Storage};
 use crate::error::{Error, Result};
 use crate::folder::list;
 use crate::merge::{MERGE_PART, prove, remove_stale, take_lease};
+use crate::split::repair_segments;
 use crate::transfer::check_room;
 
 /// What came of repairing one image file.
@@ -19,7 +20,8 @@ use crate::transfer::check_room;
 pub struct Repaired {
     /// Name of the damaged file in its folder.
     pub from: String,
-    /// Name of the repaired file in the other folder; `None` when nothing was published, because
+    /// Name of the repaired file in the other folder, of a split image that of the first; `None`
+    /// when nothing was published, because
     /// the file is sound, or because some of its bytes stay lost.
     pub file: Option<String>,
     /// Why nothing can be told about the file at all, if so: too little of it is left.
@@ -27,12 +29,12 @@ pub struct Repaired {
     /// Whether the other folder has a file of that name already. Nothing was found out about the
     /// damaged one then.
     pub is_taken: bool,
-    /// Whether it is a segment of a split image. Those are not repaired yet, and nothing was
-    /// found out about it.
-    pub is_segment: bool,
+    /// Of a split image the names of its segments, as far as the folder has them, in order; empty
+    /// for an image that is a single file.
+    pub segments: Vec<String>,
     /// Whether it says that it is sealed. Of a sealed image nothing can be salvaged.
     pub is_sealed: bool,
-    /// Bytes of the file.
+    /// Bytes of the file, or of all segments that are there.
     pub bytes: u64,
     /// What was found.
     pub report: RepairReport,
@@ -41,8 +43,10 @@ pub struct Repaired {
 /// Repairs the image `file` of the folder `from` into the folder `to`, under the last part of its
 /// name: by its own parity, and by other files of the same image that are in the folders
 /// `copies`. The new file is the old one as it was written, byte for byte; it is proven before it
-/// is published. Of a file of which some bytes stay lost nothing is published, nor of a segment of
-/// a split image, and no file is replaced. The damaged file is only read. Of `keys`, that of the
+/// is published. Of a file of which some bytes stay lost nothing is published, and no file is
+/// replaced. The damaged file is only read. A segment of a split image stands for the whole image:
+/// the others are looked for in its folder, and all of them are published, as when it was made, or
+/// none. Of `keys`, that of the
 /// image proves which copy of its key slots counts; nothing else needs it.
 ///
 /// # Errors
@@ -63,24 +67,22 @@ pub fn repair(
         from: file.to_owned(),
         file: None,
         beyond: None,
-        is_taken: list(to)?.iter().any(|entry| entry.name == name),
-        is_segment: false,
+        is_taken: false,
+        segments: Vec::new(),
         is_sealed: peek(&*damaged).is_some_and(|superblock| superblock.is_sealed()),
         bytes: damaged.len(),
         report: RepairReport::default(),
     };
+    if let Some(head) = peek_segment(&*damaged) {
+        return repair_segments(from, head, copies, to, keys, done, job);
+    }
+    done.is_taken = list(to)?.iter().any(|entry| entry.name == name);
     if done.is_taken {
         return Ok(done);
     }
     let others = copies_of(&damaged, copies)?;
     let mut repair = match Repair::of(Arc::clone(&damaged), others, keys, job) {
         Ok(repair) => repair,
-        Err(ImageError::Corrupt(_) | ImageError::Incomplete { .. } | ImageError::Segments(_))
-            if peek_segment(&*damaged).is_some() =>
-        {
-            done.is_segment = true;
-            return Ok(done);
-        }
         Err(error @ (ImageError::Corrupt(_) | ImageError::Incomplete { .. })) => {
             done.beyond = Some(error.to_string());
             return Ok(done);
@@ -131,15 +133,22 @@ fn fill(
     (from, name, part): (&str, &str, &str),
     job: Job<'_>,
 ) -> Result<()> {
-    repair.write(created, job).map_err(|error| match error {
-        // Two files are at work: an I/O error is told with the name of the new one.
-        ImageError::Io { op: op @ ("write image" | "sync image"), source, .. } => {
-            Error::io(format!("{op} {part}"))(source)
-        }
-        error => Error::in_file(from, error),
-    })?;
+    repair.write(created, job).map_err(|error| unwritten(from, part, error))?;
     // The stored bytes are what is repaired: no key is needed for them.
     prove(to, part, name, repair.trailer(), None, &Keys::none(), job).map(drop)
+}
+
+/// Why `part` could not be written from `from`. Two files are at work: an I/O error is told with
+/// the name of the new one.
+pub(crate) fn unwritten(from: &str, part: &str, error: ImageError) -> Error {
+    match error {
+        ImageError::Io {
+            op: op @ ("write image" | "sync image" | "create segment"),
+            source,
+            ..
+        } => Error::io(format!("{op} {part}"))(source),
+        error => Error::in_file(from, error),
+    }
 }
 
 /// The files of the folders that hold the same image as `damaged`, sound or not.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use aiv_browse::Path;
+use aiv_browse::{FileType, Path};
 use aiv_report::words::clean;
 
 use crate::event::{Command, Work};
@@ -53,9 +53,12 @@ impl State {
                     self.over = Some(Over::Prompt(Prompt::new(Purpose::Extract, EXTRACT_TO)));
                 }
             }
-            Action::Download => {
-                out.extend(self.file_here().map(|path| Command::Download { path }));
-            }
+            Action::Download => match self.file_row().map(|file| file.metadata.file_type) {
+                None | Some(FileType::File | FileType::Folder) => {
+                    out.extend(self.file_here().map(|path| Command::Download { path }));
+                }
+                Some(_) => "only files and folders can be downloaded".clone_into(&mut self.said),
+            },
             Action::NextTab => {
                 let next = match self.top() {
                     Screen::Preview { tab, .. } => Some(tab.next()),

@@ -304,6 +304,7 @@ impl State {
             }
             Screen::Report { bad, lines, .. } => match bad {
                 true => Line::of("something is wrong", Tone::Bad),
+                false if lines.len() == 1 => Line::of("1 line", Tone::Dim),
                 false => Line::of(format!("{} lines", lines.len()), Tone::Dim),
             },
             Screen::Differences { title, .. } => {

@@ -21,6 +21,7 @@ const SVG: &str = "image/svg+xml";
 pub(crate) const ASSETS: &[Asset] = &[
     asset("", HTML, include_str!("assets/index.html")),
     asset("explorer.css", CSS, include_str!("assets/explorer.css")),
+    asset("content.css", CSS, include_str!("assets/content.css")),
     asset("explorer.js", SCRIPT, include_str!("assets/explorer.js")),
     asset("dialogs.js", SCRIPT, include_str!("assets/dialogs.js")),
     asset("dom.js", SCRIPT, include_str!("assets/dom.js")),

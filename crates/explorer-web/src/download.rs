@@ -29,7 +29,7 @@ pub(crate) const DOWNLOADS_MAX: usize = 4;
 const PIECES_MAX: usize = 4;
 const PIECE: usize = 64 << 10;
 /// How long a browser may take none.
-const PATIENCE: Duration = Duration::from_secs(600);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Hands over what the address names.
 pub(crate) async fn download(

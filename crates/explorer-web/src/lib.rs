@@ -18,6 +18,7 @@ mod download;
 mod guard;
 mod headers;
 mod hub;
+mod patient;
 mod query;
 mod range;
 mod routes;

@@ -15,9 +15,10 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use crate::download::DOWNLOADS_MAX;
+use crate::download::{DOWNLOADS_MAX, PATIENCE};
 use crate::guard::{Guard, SECRET_BYTES};
 use crate::hub::{Hub, Unlock};
+use crate::patient::Patient;
 use crate::routes::{Served, router};
 
 /// Connections at a time: a browser opens six.
@@ -150,7 +151,7 @@ async fn accept(
                 .header_read_timeout(HEAD_TIME)
                 .max_headers(HEADERS_MAX)
                 .max_buf_size(HEAD_MAX)
-                .serve_connection(TokioIo::new(stream), service);
+                .serve_connection(TokioIo::new(Patient::new(stream, PATIENCE)), service);
             tokio::pin!(connection);
             tokio::select! {
                 // A connection that breaks is the matter of whoever was at its other end.

@@ -55,11 +55,11 @@ pub use layout::{
     Trailer,
 };
 pub use parent::ParentState;
-pub use repair::{KeySlots, Repair, RepairReport};
+pub use repair::{KeySlots, Repair, RepairReport, SegmentsRepair};
 pub use seal::{Mode, Seal};
 pub use segments::{
-    SegmentFile, SegmentFiles, SegmentHead, SegmentReport, Segments, peek_segment, segment_name,
-    smallest_split, verify_segment,
+    SegmentFile, SegmentFiles, SegmentHead, SegmentReport, Segments, first_segment_name,
+    peek_segment, segment_name, smallest_split, verify_segment,
 };
 pub use unfinished::Unfinished;
 pub use verify::{Depth, VerifyReport};

@@ -48,9 +48,8 @@ impl SealJob {
         let mut work = Work::new();
         let areas = chains.iter().flat_map(KeyedChain::areas);
         let areas = areas.filter(|area| area.slots().count() == 1 && !area.is_retired());
-        let mut open =
-            |area: KeyArea| area.open(credential, &mut work).ok().map(|it| (it.key, area));
-        areas.filter_map(|area| open(area)).collect()
+        let open = |area: KeyArea| area.open(credential, &mut work).ok().map(|it| (it.key, area));
+        areas.filter_map(open).collect()
     }
 
     /// For one image: with a new chain key, which it gets only if it begins a chain.

@@ -26,7 +26,8 @@ pub fn repairs_json(to: &Path, repaired: &[Repaired]) -> Value {
             "repaired": image.file.as_ref().map(|file| path(&to.join(file))),
             "complete": is_looked_into(image) && report.is_complete(),
             "name_taken": image.is_taken,
-            "in_segments": image.is_segment,
+            "in_segments": !image.segments.is_empty(),
+            "segments": report.segments,
             "beyond_repair": image.beyond,
             "pieces_by_parity": report.pieces_by_parity,
             "pieces_from_copies": report.pieces_from_copies,
@@ -43,7 +44,7 @@ pub fn repairs_json(to: &Path, repaired: &[Repaired]) -> Value {
 
 /// Whether anything was found out about the file.
 fn is_looked_into(image: &Repaired) -> bool {
-    image.beyond.is_none() && !image.is_segment && !image.is_taken
+    image.beyond.is_none() && !image.is_taken
 }
 
 /// A stable word.
@@ -76,6 +77,7 @@ fn repair_text(to: &Path, image: &Repaired) -> String {
         say(report.pieces_by_parity, "pieces by parity");
         say(report.pieces_from_copies, "pieces from a copy");
         say(report.pages, "pages of metadata");
+        say(report.segments, "segments around their bytes, or as a whole");
         if report.tail {
             what.push("the end of the file".to_owned());
         }
@@ -90,11 +92,6 @@ fn repair_text(to: &Path, image: &Repaired) -> String {
         let name = image.from.rsplit('/').next().unwrap_or_default();
         let there = clean(&to.join(name).display().to_string());
         return format!("{from}: NOT REPAIRED, {there} exists; nothing was written\n");
-    }
-    if image.is_segment {
-        return format!(
-            "{from}: NOT REPAIRED, images in segments are not repaired yet; nothing was written\n"
-        );
     }
     if let Some(why) = &image.beyond {
         return format!(
@@ -143,11 +140,7 @@ impl Remarks {
     #[must_use]
     pub fn on_damaged(images: &[Checked]) -> Self {
         let mut remarks = Self::default();
-        let is_split = |image: &Checked| {
-            image.segment.is_some() || matches!(&image.outcome, Err(ImageError::Segments(_)))
-        };
-        let damaged = || images.iter().filter(|image| !image.is_sound());
-        if damaged().any(|image| !is_split(image)) {
+        if images.iter().any(|image| !image.is_sound()) {
             remarks.notes.push(
                 "--repair --to DIR writes damaged images as they were, where their parity or copies \
                  of them (--from DIR) tell all of it; `aiv salvage` gets out what is left of one \
@@ -155,10 +148,12 @@ impl Remarks {
                     .to_owned(),
             );
         }
-        if damaged().any(is_split) {
+        let in_parts = |image: &Checked| {
+            image.segment.is_some() || matches!(&image.outcome, Err(ImageError::Segments(_)))
+        };
+        if images.iter().filter(|image| !image.is_sound()).any(in_parts) {
             remarks.notes.push(
-                "put a good copy of a damaged or missing segment in its place: images in segments \
-                 are not repaired yet"
+                "a good copy of a damaged or missing segment can also be put in its place"
                     .to_owned(),
             );
         }
@@ -173,7 +168,11 @@ impl Remarks {
         for image in repaired {
             let from = &image.from;
             let (report, is_made) = (&image.report, image.file.is_some());
-            if is_made {
+            if is_made && !image.segments.is_empty() {
+                remarks.warnings.push(format!(
+                    "{from} is still damaged: put the repaired segments in the place of all of its own"
+                ));
+            } else if is_made {
                 remarks
                     .warnings
                     .push(format!("{from} is still damaged: put the repaired file in its place"));
@@ -181,11 +180,6 @@ impl Remarks {
                 remarks.warnings.push(format!(
                     "{from}: no file is replaced: move the one away that has its name, or name \
                      another folder with --to"
-                ));
-            } else if image.is_segment {
-                remarks.warnings.push(format!(
-                    "{from}: images in segments are not repaired yet: `aiv verify` names the \
-                     damaged segment; put a good copy of it in its place"
                 ));
             }
             if !is_made && report.key_slots == KeySlots::Lost {

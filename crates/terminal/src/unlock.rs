@@ -7,7 +7,7 @@ use aiv_image_format::Error as ImageError;
 use aiv_keys::{Credential, Error, Keys, Opened, SlotKind, Work};
 use aiv_report::{Failure, LOCKED, SEALED, words};
 
-use crate::secrets::SecretFiles;
+use crate::secrets::{SecretFiles, keep_to_ourselves};
 use crate::session::Session;
 
 /// How often somebody may mistype a passphrase.
@@ -64,6 +64,7 @@ impl Session {
         chains: &[KeyedChain],
         credential: Credential,
     ) -> Result<Unlocked, Failure> {
+        keep_to_ourselves();
         Ok(self.try_all(chains, credential)??)
     }
 
@@ -261,6 +262,8 @@ mod tests {
         let unlocked = session.try_all(&many, credential).unwrap().unwrap();
         assert_eq!(unlocked.opened.len(), enough);
         let wrong = Credential::Passphrase(Passphrase::new("battery").unwrap());
+        let refused = session.unlock_with(&many[..1], wrong.clone()).unwrap_err();
+        assert_eq!(refused.verdict.code, "wrong_key");
         let error = session.try_all(&many[..1], wrong).unwrap().unwrap_err();
         assert!(in_file(error).verdict.hint.contains("first line"));
     }

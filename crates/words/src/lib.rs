@@ -339,7 +339,7 @@ pub struct Verify {
     #[arg(long, value_name = "DAYS")]
     pub skip_verified: Option<u64>,
     /// Write what damaged images were, as far as parity or copies tell all of it, into the folder
-    /// of --to; not yet those that are split
+    /// of --to; of a split one all files
     #[arg(long, requires = "to")]
     pub repair: bool,
     /// Folder for repaired images; the damaged ones are not touched

@@ -128,6 +128,27 @@ mkfs.xfs -q /dev/vg/xfs && mount /dev/vg/xfs $live
 prove xfs xfs_repair
 umount $live
 
+echo "guest: files of thin volumes and their snapshots, read from the disk below"
+lvcreate -qq -y -s -kn -n old vg/thin 2>/dev/null
+mount /dev/vg/thin $live
+echo changed >$live/0
+rm $live/1
+umount $live
+lvchange -qq -an vg/old vg/thin vg/xfs vg/pool
+sync
+blockdev --flushbufs /dev/nvme0n1
+is_content() { content "$2" | cmp -s - "$1" || fail "file $2 in $1"; }
+for n in 2 3 5 8 13 19; do
+    for volume in thin old xfs; do
+        aiv --quiet cat /dev/nvme0n1 /p0/vg/$volume/$n >/tmp/file || fail "$volume/$n"
+        is_content /tmp/file $n
+    done
+done
+[ "$(aiv --quiet cat /dev/nvme0n1 /p0/vg/thin/0)" = changed ] || fail "the changed file"
+aiv --quiet cat /dev/nvme0n1 /p0/vg/old/1 >/tmp/file || fail "the removed file"
+is_content /tmp/file 1
+aiv --quiet cat /dev/nvme0n1 /p0/vg/thin/1 >/tmp/file 2>&1 && fail "a removed file is there"
+
 echo "guest: a pool that runs full leaves no image"
 lvremove -qq -y vg/xfs vg/thin vg/pool
 lvcreate -qq -y -L 64M --errorwhenfull y -T vg/small 2>/dev/null

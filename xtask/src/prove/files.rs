@@ -104,7 +104,7 @@ pub(super) fn campaign(only: Option<&str>, files: u64) -> Outcome {
     }
     for kind in KINDS.iter().filter(|kind| only.is_none_or(|only| kind.name == only)) {
         let started = Instant::now();
-        let scratch = Scratch::made(((files * 12) << 10).max(400 << 20), kind.tool, kind.options)?;
+        let scratch = Scratch::made(((files * 16) << 10).max(400 << 20), kind.tool, kind.options)?;
         let theirs = filled(&scratch, kind, files)?;
         let (made, before) = (started.elapsed(), memory::peak_from_here()?);
         let started = Instant::now();
@@ -172,7 +172,7 @@ fn make(folder: &Path, n: u64, keeps: Keeps) -> io::Result<()> {
         name = n.to_string().into_bytes();
         name.resize(NAME, b'x');
     }
-    if n % 97 == 6 && keeps == Keeps::Everything {
+    if n % 97 == 6 && keeps == Keeps::Everything && name.len() < NAME - 1 {
         name.extend(b"\xff\xfe");
     }
     let path = folder.join(OsStr::from_bytes(&name));

@@ -271,7 +271,7 @@ fn after_a_power_cut_at_any_moment_a_backup_with_a_key_goes_on_and_repeats_no_no
         let options = keyed(mode, if begun.is_empty() { 1 } else { 2 }, begun, n);
         apply(&plan(&source, &options), &source, storage, n).unwrap()
     };
-    for (mode, every) in [(Mode::Sealed, 83), (Mode::Authenticated, 197)] {
+    for (mode, every) in [(Mode::Sealed, 83), (Mode::Authenticated, 61)] {
         let crash = CrashStorage::new();
         let report = run(&InSteps(crash.clone()), mode, &[], 1);
         crash.mark(report.image);

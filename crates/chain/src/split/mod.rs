@@ -12,6 +12,7 @@ mod files;
 mod find;
 mod group;
 mod listing;
+mod repair;
 
 pub use clean::remove_interrupted;
 pub(crate) use files::publish_parts_as;
@@ -19,6 +20,7 @@ pub use files::{PartFiles, discard_parts, open_parts, publish_parts};
 pub(crate) use find::open_split;
 pub(crate) use group::{Piece, group};
 pub(crate) use listing::Listing;
+pub(crate) use repair::repair_segments;
 
 use aiv_volume_io::Storage;
 

@@ -27,6 +27,7 @@ mod sealed_verified;
 mod select;
 mod slots;
 mod split_leftovers;
+mod split_repairs;
 mod splits;
 mod transfers;
 mod verify_chains;

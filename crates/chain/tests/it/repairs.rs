@@ -216,7 +216,7 @@ fn a_power_cut_during_a_repair_leaves_the_whole_file_or_none() {
 }
 
 /// A folder that says its files are durable, and does nothing for it.
-struct NeverSynced<S>(S);
+pub(crate) struct NeverSynced<S>(pub(crate) S);
 
 struct NeverSyncedFile(Box<dyn AppendFile>);
 

@@ -3,10 +3,10 @@
 use std::sync::{Arc, Mutex};
 
 use aiv_chain::{
-    Depth, Error, Folder, MergeOptions, PointState, StrayKind, View, archive, repair, verify_file,
+    Depth, Error, Folder, MergeOptions, PointState, StrayKind, View, archive, verify_file,
 };
 use aiv_image_format::limits::SEGMENT_BYTES_MIN;
-use aiv_image_format::{Compression, Error as ImageError, Keys, SegmentError};
+use aiv_image_format::{Compression, Error as ImageError, SegmentError};
 use aiv_testkit::{CrashState, CrashStorage, Fault, FaultPlan, FaultStorage, MemStorage};
 use aiv_volume_io::{AppendFile, FileEntry, Job, Lease, ReadAt, Storage};
 
@@ -101,25 +101,6 @@ fn a_missing_segment_is_named_with_its_point_and_what_builds_on_it_is_lost() {
             assert!(matches!(refused, Error::Image { source: ImageError::Segments(_), .. }));
         }
     }
-}
-
-#[test]
-fn a_damaged_segment_is_not_repaired_and_said_to_be_one() {
-    let chain = chain();
-    let first = &chain.points[0].file;
-    let to = MemStorage::new();
-    for no in [0, 1] {
-        let name = aiv_image_format::segment_name(first, no);
-        let mut bytes = chain.storage.contents(&name).unwrap().to_vec();
-        for at in [0, bytes.len() / 2] {
-            bytes[at] ^= 1;
-            chain.storage.insert(&name, bytes.clone());
-            let done =
-                repair(&chain.storage, &name, &[], &to, &Keys::none(), Job::silent()).unwrap();
-            assert!(done.is_segment && done.file.is_none() && done.beyond.is_none(), "{done:?}");
-        }
-    }
-    assert_eq!(to.names(), [""; 0]);
 }
 
 #[test]

@@ -128,7 +128,12 @@ pub(crate) fn diff(args: &Diff, session: &Session) -> Result<Outcome, Failure> {
         let keys = keys.clone().not_required();
         let (old, new) = session.with_luks(&args.luks, |luks| {
             let open = |image: &Path| open_disk(session, image, &keys, luks, session.job());
-            Ok((open(&args.old)?, open(&args.new)?))
+            let both = (open(&args.old)?, open(&args.new)?);
+            // Whether a volume is locked shows here, where its passphrase is asked for.
+            for one in [&both.0, &both.1] {
+                one.disk.resolve(&path, Links::Keep, session.job())?;
+            }
+            Ok(both)
         })?;
         let has_none = |opened: &Opened| !keys.is_empty() && opened.is_unkeyed_point();
         let both = images.into_iter().zip([&old, &new]);

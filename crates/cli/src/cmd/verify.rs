@@ -2,8 +2,8 @@
 
 use aiv_browse::{boot_report, inspect};
 use aiv_chain::{
-    Checked, Folder, Keys, Trust, VerifyOptions, find_set, locate_with_keys, repair, storage_of,
-    verify_file_keyed, verify_folder_keyed,
+    Checked, Folder, Keys, Repaired, Trust, VerifyOptions, find_set, locate_with_keys, repair,
+    storage_of, verify_file_keyed, verify_folder_keyed,
 };
 use aiv_jobs::{newest_points, open_disk};
 use aiv_report::{Exit, Failure, Outcome, Remarks, Verdict, add_inside, json, repairs, text};
@@ -96,7 +96,7 @@ fn repair_all(
     let target = open_or_create_folder(to)?;
     let folders = args.from.iter().map(|dir| open_folder(dir)).collect::<Result<Vec<_>, _>>()?;
     let copies: Vec<&dyn Storage> = folders.iter().map(|folder| folder as _).collect();
-    let mut done = Vec::new();
+    let mut done: Vec<Repaired> = Vec::new();
     let forged = images.iter().any(Checked::is_forged);
     for image in images.iter().filter(|image| !image.is_sound() && !image.is_forged()) {
         let path = match args.target.is_dir() {
@@ -104,6 +104,10 @@ fn repair_all(
             false => image.file.clone().into(),
         };
         let (from, name) = storage_of(&path)?;
+        // A segment stands for all of them.
+        if done.iter().any(|image| image.segments.iter().any(|segment| segment == name)) {
+            continue;
+        }
         done.push(repair(&from, name, &copies, &target, keys, session.job())?);
     }
     if !forged && done.iter().all(|image| image.file.is_some()) {

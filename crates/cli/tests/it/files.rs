@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::support::{MIB, Mount, Scratch, aiv, aiv_json, noise, run};
+use crate::support::{MIB, Mount, Scratch, aiv, aiv_json, noise, run, start, wait};
 
 /// Everything the kernel says of a tree: types, modes, owners, sizes, times, links, attributes.
 pub(crate) fn said_of(root: &Path) -> (String, String) {
@@ -235,4 +235,35 @@ fn damage_costs_the_bytes_it_hit_and_the_file_says_so() {
     assert!(is_lost(50_000) && damaged["bytes_lost"].as_u64().unwrap() <= 64 << 10);
     assert_eq!(fs::read(scratch.path("out/text")).unwrap(), b"hello\n");
     aiv_json(&["cat", &image, "/p1/deep/er/and/deeper/file"]).failed(4, "damaged");
+}
+
+#[test]
+fn a_listing_that_ends_early_is_one_object_and_a_reader_that_has_enough_is_no_error() {
+    let scratch = Scratch::new();
+    let volume = scratch.arg("volume");
+    run("truncate", &["-s", "64M", &volume]);
+    run("mkfs.ext4", &["-q", &volume]);
+    {
+        let mounted = Mount::new(&volume, "loop");
+        fs::write(mounted.path().join("a"), "a").unwrap();
+        // Nobody waits for the sum of so many zeros.
+        fs::File::create(mounted.path().join("b")).unwrap().set_len(2 << 40).unwrap();
+        for n in 0..2000 {
+            fs::write(mounted.path().join(format!("c{n}")), "").unwrap();
+        }
+    }
+    let child = start(&["find", &volume, "--sha256"]);
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    run("kill", &["-INT", &child.id().to_string()]);
+    let stopped = wait(child);
+    stopped.failed(130, "canceled");
+    assert_eq!(names(&stopped.json()), ["a"]);
+    // Nothing at all is a list, too.
+    let json = aiv_json(&["find", &volume, "--match", "nothing"]).ended(0).json();
+    assert_eq!((names(&json).len(), &json["troubles"]), (0, &Value::Array(vec![])));
+    let aiv = env!("CARGO_BIN_EXE_aiv");
+    for json in ["--json", "--quiet"] {
+        let script = "\"$1\" \"$3\" ls -R \"$2\" | head -c 100 >/dev/null; echo ${PIPESTATUS[0]}";
+        assert_eq!(run("bash", &["-c", script, "bash", aiv, &volume, json]), "0");
+    }
 }

@@ -72,7 +72,7 @@ const THIN: &str = "pool {\nid = \"000001-aaaa-bbbb-cccc-dddd-eeee-ffffff\"\n\
     transaction_id = 0\ndevice_id = 1\n}\n}\n";
 
 /// A disk with a group on its second and third partition: `root` in two segments, `data` in
-/// stripes over both, and a thin volume.
+/// stripes over both, and a thin volume whose pool is damaged.
 fn grouped(scratch: &Scratch) -> Group {
     let parts = disk(scratch, "disk.raw", &[8, 64, 64]);
     let group = Group::new(&scratch.path("disk.raw"), &parts[1..]);
@@ -154,7 +154,7 @@ fn a_volume_that_holds_others_lists_them_and_says_what_is_not_opened() {
         let kinds = ["ext4", "LVM2_member", "unknown", "ext4", "unknown", "ext4", "LVM2_member"];
         assert_eq!(column(&json, "filesystem"), kinds);
         let thin = &json["entries"][2];
-        let why = "it is thin: only the tree of its pool tells where its blocks are";
+        let why = "a record of its pool does not match its checksum";
         assert_eq!((&thin["not_opened"], &thin["size"]), (&why.into(), &(50 * MIB).into()));
         assert_eq!(json["entries"][3]["within"], serde_json::json!(["LVM2_member"]));
         for place in ["/p2", "/p2/vg", "p2/vg/"] {
@@ -194,7 +194,7 @@ fn verification_and_comparison_look_into_logical_volumes() {
         all.iter().find(|volume| volume["volume"] == name).unwrap().clone()
     };
     assert_eq!(volume("p2")["not_read"], "it holds 4 volumes");
-    assert!(volume("p2/vg/thin")["not_read"].as_str().unwrap().starts_with("it is thin"));
+    assert!(volume("p2/vg/thin")["not_read"].as_str().unwrap().starts_with("a record of its pool"));
     for name in ["p1", "p2/vg/root", "p2/vg/data"] {
         let found = volume(name);
         assert_eq!((&found["trouble_count"], &found["not_read"]), (&0.into(), &Value::Null));

@@ -172,26 +172,47 @@ fn what_cannot_be_repaired_is_listed_and_nothing_is_written() {
 }
 
 #[test]
-fn a_damaged_split_image_does_not_keep_others_from_being_repaired() {
+fn a_damaged_split_image_with_a_key_is_repaired_beside_others_without_the_key() {
     let scratch = Scratch::new();
     let (images, to) = (scratch.arg("backup"), scratch.arg("repaired"));
     let large = scratch.disk("a.raw", 70 * MIB);
+    let pass = scratch.write("pass", b"correct horse battery staple");
     let args = ["backup", &large, "--to", &images, "--split", "64M", "--compress", "none"];
-    let split = aiv_json(&args).ended(0).json()["images"][0]["image"].clone();
+    let how = ["--parity", "--seal", "--password-file", &pass];
+    let split = aiv_json(&[&args[..], &how].concat()).ended(0).json()["images"][0].clone();
+    assert_eq!(split["segments"], 2);
+    let first = split["image"].as_str().unwrap().to_owned();
+    let second = format!("{first}.p002");
+    let good = [&first, &second].map(|file| fs::read(file).unwrap());
     let whole = backed_up(&scratch, &["--parity"]);
-    for file in [split.as_str().unwrap(), whole.to_str().unwrap()] {
+    for file in [&first, &second, whole.to_str().unwrap()] {
         let mut bytes = fs::read(file).unwrap();
-        bytes[2_000_000] ^= 1;
+        bytes[2_000_000..2_000_000 + (128 << 10)].fill(0xee);
+        bytes[..4096].fill(0);
         fs::write(file, bytes).unwrap();
     }
-    let json = aiv_json(&["verify", &images, "--repair", "--to", &to]).ended(4).json();
+    let json = aiv_json(&["verify", &images, "--repair", "--to", &to]).ended(3).json();
     let repairs = json["repairs"].as_array().unwrap();
+    assert_eq!(repairs.len(), 2, "{json}");
     let one = |is_split: bool| repairs.iter().find(|one| one["in_segments"] == is_split).unwrap();
-    assert_eq!((&one(true)["complete"], &one(true)["repaired"]), (&false.into(), &().into()));
+    assert_eq!((&one(true)["complete"], &one(true)["segments"]), (&true.into(), &1.into()));
+    let made = one(true)["repaired"].as_str().unwrap().to_owned();
+    for (file, good) in [made.clone(), format!("{made}.p002")].iter().zip(&good) {
+        assert!(fs::read(file).unwrap() == *good, "{file}");
+    }
     aiv(&["verify", one(false)["repaired"].as_str().unwrap()]).ended(0);
-    let run = aiv(&["verify", split.as_str().unwrap(), "--repair", "--to", &to]).ended(4);
-    assert!(run.stdout.contains("images in segments are not repaired yet"), "{}", run.stdout);
-    assert!(run.stderr.contains("put a good copy of it in its place"), "{}", run.stderr);
+    let with = ["--password-file", pass.as_str()];
+    let target = scratch.arg("target.raw");
+    aiv(&[&["restore", &made, "--to", &target][..], &with].concat()).ended(0);
+    assert!(fs::read(&large).unwrap() == fs::read(&target).unwrap());
+    // A key that is added goes into the first and the last file.
+    let new = scratch.write("new.key", &[7; 64]);
+    let added = ["key", "add", &to, "--new-key-file", &new];
+    aiv(&[&added[..], &with].concat()).ended(0);
+    let changed = [made.clone(), format!("{made}.p002")].map(|file| fs::read(file).unwrap());
+    assert!(changed[0] != good[0] && changed[1] != good[1]);
+    let listed = aiv(&["list", &to, "--key-file", &new]).ended(0).stdout;
+    assert!(listed.contains("a on "), "its name is sealed: {listed}");
 }
 
 #[test]

@@ -133,6 +133,11 @@ fn files_are_downloaded_and_nothing_is_extracted() {
     page.does(Event::Key(Key::Char('d')));
     let row = page.state.rows(0, 1).remove(0);
     assert_eq!(page.asked, [Command::Download { path: row.path.unwrap() }]);
+    let rows = page.state.rows(0, 99);
+    let link = rows.iter().position(|row| row.path.is_none()).expect("a link");
+    page.does(Event::Select(link));
+    page.does(Event::Key(Key::Char('d')));
+    assert_eq!((&page.asked[..], page.scene().said.is_empty()), (&[][..], false));
 }
 
 #[test]

@@ -6,7 +6,17 @@ import { List } from "./list.js";
 import * as pictures from "./pictures.js";
 import { askPicture, listen, tell, tellPassphrase } from "./talk.js";
 
-const TITLES = { sets: "Sets in", points: "Recovery points of", disk: "Disk", folder: "Folder", found: "Files", preview: "File", map: "Blocks of the point", differences: "What is different", report: "Report:" };
+const TITLES = {
+  sets: "Sets in",
+  points: "Recovery points of",
+  disk: "Disk",
+  folder: "Folder",
+  found: "Files",
+  preview: "File",
+  map: "Blocks of the point",
+  differences: "What is different",
+  report: "Report:",
+};
 // Keys that have a place of their own on the page.
 const ELSEWHERE = ["Esc", "?", "q", "t"];
 
@@ -35,7 +45,9 @@ function selected() {
 
 function title() {
   const name = scene.trail.at(-1);
-  return scene.kind === "map" || scene.kind === "differences" ? TITLES[scene.kind] : `${TITLES[scene.kind]} ${name}`;
+  return scene.kind === "map" || scene.kind === "differences"
+    ? TITLES[scene.kind]
+    : `${TITLES[scene.kind]} ${name}`;
 }
 
 function shown(next) {
@@ -61,32 +73,63 @@ function shown(next) {
     remember(scene.trail.length);
     if (!isSame && !scene.over && !scene.asks) list.place.focus({ preventScroll: true });
   }
-  lay(scene, title(), { close: () => press("Escape"), typed: (typed) => tell(() => [{ typed }]), passphrase: tellPassphrase, quit: () => press("q") }, isLeaving, () => leaving(false));
-  if (scene.download) location.assign(scene.download);
+  lay(
+    scene,
+    title(),
+    {
+      close: () => press("Escape"),
+      typed: (typed) => tell(() => [{ typed }]),
+      passphrase: tellPassphrase,
+      quit: () => press("q"),
+    },
+    isLeaving,
+    () => leaving(false),
+  );
+  // As a link: where that goes wrong, this page stays.
+  if (scene.download) element("a", { href: scene.download, download: true }).click();
   if (before?.over && !scene.over) list.place.focus({ preventScroll: true });
 }
 
 function drawTrail() {
   const last = scene.trail.length - 1;
-  byId("trail").replaceChildren(...scene.trail.map((name, at) => {
-    const text = element("bdi", {}, name || "\u2026");
-    if (at === last) return element("li", {}, element("span", { "aria-current": "page" }, text));
-    return element("li", {}, button(text, () => tell(() => [{ back: at + 1 }]), { disabled: Boolean(scene.working) }));
-  }));
+  byId("trail").replaceChildren(
+    ...scene.trail.map((name, at) => {
+      const text = element("bdi", {}, name || "\u2026");
+      if (at === last) return element("li", {}, element("span", { "aria-current": "page" }, text));
+      return element(
+        "li",
+        {},
+        button(text, () => tell(() => [{ back: at + 1 }]), { disabled: Boolean(scene.working) }),
+      );
+    }),
+  );
 }
 
 function drawTools() {
   const focused = document.activeElement?.dataset?.key;
   const keys = scene.keys.filter(([key]) => !ELSEWHERE.includes(key));
   const tool = ([key, short, long]) => {
-    const made = button(capital(short), () => press(key), { title: long, "aria-keyshortcuts": key, "data-key": key, disabled: Boolean(scene.working) || (key === "Enter" && scene.len === 0) });
+    const made = button(capital(short), () => press(key), {
+      title: long,
+      "aria-keyshortcuts": key,
+      "data-key": key,
+      disabled: Boolean(scene.working) || (key === "Enter" && scene.len === 0),
+    });
     made.append(" ", element("kbd", { "aria-hidden": "true" }, key));
     return made;
   };
-  const back = button("Back", () => press("Escape"), { title: "one screen back", "aria-keyshortcuts": "Escape", "data-key": "Escape", disabled: Boolean(scene.working) || scene.trail.length === 1 });
+  const back = button("Back", () => press("Escape"), {
+    title: "one screen back",
+    "aria-keyshortcuts": "Escape",
+    "data-key": "Escape",
+    disabled: Boolean(scene.working) || scene.trail.length === 1,
+  });
   back.append(" ", element("kbd", { "aria-hidden": "true" }, "Esc"));
   byId("tools").replaceChildren(back, ...keys.map(tool));
-  if (focused) byId("tools").querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
+  if (focused)
+    byId("tools")
+      .querySelector(`[data-key="${CSS.escape(focused)}"]`)
+      ?.focus();
 }
 
 function drawNotes() {
@@ -99,18 +142,25 @@ function drawTabs() {
   const place = byId("tabs");
   const focused = place.contains(document.activeElement);
   place.hidden = scene.tabs.length === 0;
-  place.replaceChildren(...scene.tabs.map(([name, isSeen], at) => {
-    const made = button(capital(name), () => tell(() => [{ tab: at }]), { role: "tab", "aria-selected": String(isSeen), tabindex: isSeen ? 0 : -1, "aria-controls": "list" });
-    made.addEventListener("keydown", (event) => {
-      const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-      if (!by) return;
-      event.preventDefault();
-      event.stopPropagation();
-      const next = (at + by + scene.tabs.length) % scene.tabs.length;
-      tell(() => [{ tab: next }]).then(() => place.children[next]?.focus());
-    });
-    return made;
-  }));
+  place.replaceChildren(
+    ...scene.tabs.map(([name, isSeen], at) => {
+      const made = button(capital(name), () => tell(() => [{ tab: at }]), {
+        role: "tab",
+        "aria-selected": String(isSeen),
+        tabindex: isSeen ? 0 : -1,
+        "aria-controls": "list",
+      });
+      made.addEventListener("keydown", (event) => {
+        const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+        if (!by) return;
+        event.preventDefault();
+        event.stopPropagation();
+        const next = (at + by + scene.tabs.length) % scene.tabs.length;
+        tell(() => [{ tab: next }]).then(() => place.children[next]?.focus());
+      });
+      return made;
+    }),
+  );
   if (focused) place.querySelector("[aria-selected=true]")?.focus();
 }
 
@@ -143,7 +193,12 @@ async function fetchPicture() {
 }
 
 const tall = () => Math.min(innerHeight * 0.6, 620);
-const roomFor = () => Math.max(200, byId("picture").parentElement.clientWidth - 40);
+
+function roomFor() {
+  const main = byId("picture").parentElement;
+  const { paddingLeft, paddingRight } = getComputedStyle(main);
+  return Math.max(200, main.clientWidth - parseFloat(paddingLeft) - parseFloat(paddingRight));
+}
 
 function drawPicture() {
   const place = byId("picture");
@@ -152,10 +207,13 @@ function drawPicture() {
     list.select(at);
     list.place.focus({ preventScroll: true });
   };
-  const parts = !picture ? []
-    : picture.time ? pictures.time(picture.time, list.selected, roomFor(), choose)
-    : picture.disk ? pictures.disk(picture.disk, list.selected, roomFor(), choose)
-    : pictures.blocks(picture.blocks, roomFor(), tall());
+  const parts = !picture
+    ? []
+    : picture.time
+      ? pictures.time(picture.time, list.selected, roomFor(), choose)
+      : picture.disk
+        ? pictures.disk(picture.disk, list.selected, roomFor(), choose)
+        : pictures.blocks(picture.blocks, roomFor(), tall());
   place.replaceChildren(...parts);
   byId("list").hidden = Boolean(picture?.blocks);
 }
@@ -183,7 +241,14 @@ function leaving(now) {
 }
 
 function ended(text) {
-  document.body.replaceChildren(element("main", { class: "ended" }, element("h1", {}, "Aivory explorer"), element("p", { role: "alert" }, text)));
+  document.body.replaceChildren(
+    element(
+      "main",
+      { class: "ended" },
+      element("h1", {}, "Aivory explorer"),
+      element("p", { role: "alert" }, text),
+    ),
+  );
 }
 
 function pressed(event) {
@@ -199,7 +264,13 @@ function pressed(event) {
   }
   // What the list itself does with arrows is not wanted as well.
   if (list.moved(key)) return event.preventDefault();
-  const keys = { Enter: "Enter", ArrowRight: "Enter", Escape: "Escape", Backspace: "Escape", ArrowLeft: "Escape" };
+  const keys = {
+    Enter: "Enter",
+    ArrowRight: "Enter",
+    Escape: "Escape",
+    Backspace: "Escape",
+    ArrowLeft: "Escape",
+  };
   const isBound = key.length === 1 && scene.keys.some(([bound]) => bound === key);
   if (!keys[key] && !isBound) return;
   if (key.startsWith("Arrow") && list.isText && list.place.scrollWidth > list.place.clientWidth) return;

@@ -5,6 +5,8 @@ import { askRows } from "./talk.js";
 
 const PIECE = 128;
 const AROUND = 12;
+// Characters.
+const LEFT_MIN = 6;
 const PIECES_KEPT = 24;
 const FOLDER = "M1.5 3.5h4.2l1.5 1.8h7.3v7.2h-13z";
 const FILE = "M3.5 1.5h6l3 3v10h-9z";
@@ -57,6 +59,13 @@ export class List {
     if (!this.isText) {
       const room = this.place.clientWidth / parseFloat(style.getPropertyValue("--char"));
       this.seen = this.order.filter((at) => scene.columns[at][3] <= room);
+      // What takes what is left is left out where nothing is.
+      const taken = this.seen.reduce(
+        (sum, at) => sum + scene.columns[at][1] + 2,
+        this.hasDownloads() ? 9 : 3,
+      );
+      if (room - taken < LEFT_MIN)
+        this.seen = this.seen.filter((at) => at === scene.main || scene.columns[at][1]);
       const widths = this.seen.map((at) => {
         const width = scene.columns[at][1];
         return at === scene.main && !width ? "minmax(0, 20fr)" : this.width(at, width);
@@ -65,7 +74,9 @@ export class List {
       this.place.style.setProperty("--columns", [...widths, ...download].join(" "));
       this.place.setAttribute("aria-colcount", this.seen.length + download.length);
       const names = this.seen.map((at) => this.headCell(at));
-      const cells = this.hasDownloads() ? [...names, this.cell("columnheader", "", element("span", { class: "unseen" }, "Download"))] : names;
+      const cells = this.hasDownloads()
+        ? [...names, this.cell("columnheader", "", element("span", { class: "unseen" }, "Download"))]
+        : names;
       this.head.replaceChildren(element("div", { class: "row", role: "row", "aria-rowindex": 1 }, ...cells));
     }
     this.rowsFrom = -1;
@@ -78,7 +89,7 @@ export class List {
 
   width(at, width) {
     // Letters of what a row is are wider.
-    const room = at === this.scene.main ? width + 4 : width + 2;
+    const room = at === this.scene.main ? width + 3 : width + 2;
     return width ? `minmax(0, calc(${room} * var(--char) * 1px))` : "minmax(0, 1fr)";
   }
 
@@ -101,8 +112,13 @@ export class List {
     const { scene, height } = this;
     if (!scene || !height) return;
     if (scene.len === 0) {
-      this.body.replaceChildren(element("p", { class: "nothing", role: this.isText ? null : "row" },
-        this.isText ? scene.empty : element("span", { role: "gridcell" }, scene.empty)));
+      this.body.replaceChildren(
+        element(
+          "p",
+          { class: "nothing", role: this.isText ? null : "row" },
+          this.isText ? scene.empty : element("span", { role: "gridcell" }, scene.empty),
+        ),
+      );
       return;
     }
     const first = Math.max(0, Math.floor(this.place.scrollTop / height) - AROUND);
@@ -131,7 +147,11 @@ export class List {
       if (column !== scene.main) return this.cell("gridcell", kind, cells[column]);
       const text = element("bdi", {}, cells[column] || "\u2014");
       if (!opens) return this.cell("gridcell", "main", text);
-      const open = button("", () => this.does.open(at), { tabindex: -1, class: "open" });
+      // The second click of two would be meant for what the first one opened.
+      const open = button("", (event) => event.detail < 2 && this.does.open(at), {
+        tabindex: -1,
+        class: "open",
+      });
       if (this.isFiles) {
         const path = shape("path", { d: tone === "good" ? FOLDER : FILE });
         open.append(shape("svg", { viewBox: "0 0 16 16", "aria-hidden": "true", class: "icon" }, path));
@@ -141,17 +161,39 @@ export class List {
     });
     if (this.hasDownloads()) {
       const name = cells[scene.main] || cells[0];
-      const link = () => element("a", { href: download, download: true, tabindex: -1, "aria-label": `Download ${name}` },
-        shape("svg", { viewBox: "0 0 16 16", "aria-hidden": "true", class: "icon" }, shape("path", { d: "M8 2v8M4.5 7 8 10.5 11.5 7M3 13.5h10" })));
+      const link = () =>
+        element(
+          "a",
+          { href: download, download: true, tabindex: -1, "aria-label": `Download ${name}` },
+          shape(
+            "svg",
+            { viewBox: "0 0 16 16", "aria-hidden": "true", class: "icon" },
+            shape("path", { d: "M8 2v8M4.5 7 8 10.5 11.5 7M3 13.5h10" }),
+          ),
+        );
       parts.push(this.cell("gridcell", "right", download ? link() : ""));
     }
     const selected = at === this.selected;
-    const row = element("div", {
-      id: `row-${at}`, role: "row", "aria-rowindex": at + 2, "aria-selected": String(selected),
-      class: `row ${tone}${selected ? " selected" : ""}`,
-    }, ...parts);
-    row.addEventListener("click", () => this.select(at));
-    row.addEventListener("dblclick", () => opens && this.does.open(at));
+    const row = element(
+      "div",
+      {
+        id: `row-${at}`,
+        role: "row",
+        "aria-rowindex": at + 2,
+        "aria-selected": String(selected),
+        class: `row ${tone}${selected ? " selected" : ""}`,
+      },
+      ...parts,
+    );
+    row.addEventListener("click", (event) => {
+      if (event.detail > 1) return;
+      this.clicked = `${this.scene.version} ${at}`;
+      this.select(at);
+    });
+    row.addEventListener(
+      "dblclick",
+      () => opens && this.clicked === `${this.scene.version} ${at}` && this.does.open(at),
+    );
     return row;
   }
 
@@ -188,13 +230,26 @@ export class List {
     const top = at * this.height;
     const { scrollTop } = this.place;
     if (top < scrollTop) this.place.scrollTop = top;
-    else if (top + this.height > scrollTop + this.room()) this.place.scrollTop = top + this.height - this.room();
+    else if (top + this.height > scrollTop + this.room())
+      this.place.scrollTop = top + this.height - this.room();
   }
 
   // Moves as a key says; whether it is one that moves.
   moved(key) {
     const page = Math.max(1, Math.floor(this.room() / this.height) - 1);
-    const by = { ArrowUp: -1, k: -1, ArrowDown: 1, j: 1, PageUp: -page, PageDown: page, " ": page, Home: -Infinity, g: -Infinity, End: Infinity, G: Infinity }[key];
+    const by = {
+      ArrowUp: -1,
+      k: -1,
+      ArrowDown: 1,
+      j: 1,
+      PageUp: -page,
+      PageDown: page,
+      " ": page,
+      Home: -Infinity,
+      g: -Infinity,
+      End: Infinity,
+      G: Infinity,
+    }[key];
     if (by === undefined || !this.scene) return false;
     if (this.isText) {
       const all = this.place.scrollHeight;

@@ -8,7 +8,11 @@ const NAMES = { F: "full", i: "incremental", d: "differential", "?": "locked", "
 const CLASSES = { F: "full", i: "incr", d: "diff", "?": "warn", "!": "warn", x: "bad" };
 
 function drawing(width, height, label, ...parts) {
-  return shape("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label }, ...parts);
+  return shape(
+    "svg",
+    { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label },
+    ...parts,
+  );
 }
 
 function counted(words) {
@@ -31,16 +35,32 @@ export function time(points, selected, width, choose) {
     // By the square root: an increment is seen beside a full image.
     const height = Math.max(3, Math.sqrt(stored / most) * (base - 14));
     const kind = `${CLASSES[sign]}${at === selected ? " selected" : ""}`;
-    const bar = shape("rect", { class: `bar ${kind}`, x: place(ms) - thick / 2, y: base - height, width: thick, height, rx: Math.min(2, thick / 3) });
+    const bar = shape("rect", {
+      class: `bar ${kind}`,
+      x: place(ms) - thick / 2,
+      y: base - height,
+      width: thick,
+      height,
+      rx: Math.min(2, thick / 3),
+    });
     const isOdd = "?!x".includes(sign);
-    const mark = isOdd ? shape("text", { class: `mark ${CLASSES[sign]}`, x: place(ms), y: base - height - 3, "text-anchor": "middle" }, sign) : null;
+    const mark = isOdd
+      ? shape(
+          "text",
+          { class: `mark ${CLASSES[sign]}`, x: place(ms), y: base - height - 3, "text-anchor": "middle" },
+          sign,
+        )
+      : null;
     return shape("g", {}, bar, mark);
   });
   const here = points[selected];
-  const arrow = here ? shape("path", { class: "arrow", d: `M${place(here[0]) - 4} ${HEIGHT}l4 -5l4 5z` }) : null;
+  const arrow = here
+    ? shape("path", { class: "arrow", d: `M${place(here[0]) - 4} ${HEIGHT}l4 -5l4 5z` })
+    : null;
   const sizes = [...points].sort((a, b) => a[2] - b[2]);
   const range = `stored from ${sizes[0][3].trim()} to ${sizes.at(-1)[3].trim()}`;
-  const label = `${points.length} points from ${points[0][1]} to ${points.at(-1)[1]}: ${counted(points.map((point) => NAMES[point[4]]))}; ${range}`;
+  const kinds = counted(points.map((point) => NAMES[point[4]]));
+  const label = `${points.length} points from ${points[0][1]} to ${points.at(-1)[1]}: ${kinds}; ${range}`;
   const line = shape("path", { class: "axis", d: `M0 ${base}H${width}` });
   const made = drawing(width, HEIGHT, label, line, ...bars, arrow);
   made.addEventListener("click", (event) => {
@@ -48,10 +68,15 @@ export function time(points, selected, width, choose) {
     const far = (at) => Math.abs(place(points[at][0]) - x);
     choose(points.reduce((best, _, at) => (far(at) < far(best) ? at : best), 0));
   });
-  const kinds = [...new Set(points.map((point) => point[4]))];
-  const legend = kinds.map((sign) => element("span", { class: `key ${CLASSES[sign]}` }, NAMES[sign]));
-  const caption = element("figcaption", {}, element("span", {}, points[0][1]),
-    element("span", { class: "legend" }, ...legend, element("span", {}, range)), element("span", {}, points.at(-1)[1]));
+  const signs = [...new Set(points.map((point) => point[4]))];
+  const legend = signs.map((sign) => element("span", { class: `key ${CLASSES[sign]}` }, NAMES[sign]));
+  const caption = element(
+    "figcaption",
+    {},
+    element("span", {}, points[0][1]),
+    element("span", { class: "legend" }, ...legend, element("span", {}, range)),
+    element("span", {}, points.at(-1)[1]),
+  );
   return [made, caption];
 }
 
@@ -62,17 +87,39 @@ export function disk({ len, size, parts }, selected, width, choose) {
   const boxes = parts.map(([row, name, holds, start, bytes, text]) => {
     const x = at(start);
     const wide = Math.max(3, Math.min(at(bytes), width - x));
-    const parts = [shape("rect", { class: `part ${row === selected ? "selected" : ""}`, x: x + 0.5, y: 0.5, width: Math.max(2, wide - 1), height: height - 1, rx: 4 })];
-    const words = [[`${name} ${holds}`, 19, "strong"], [text.trim(), 36, ""]];
+    const parts = [
+      shape("rect", {
+        class: `part ${row === selected ? "selected" : ""}`,
+        x: x + 0.5,
+        y: 0.5,
+        width: Math.max(2, wide - 1),
+        height: height - 1,
+        rx: 4,
+      }),
+    ];
+    const words = [
+      [`${name} ${holds}`, 19, "strong"],
+      [text.trim(), 36, ""],
+    ];
     for (const [word, y, kind] of words) {
-      if (word.length * 7.2 + 14 < wide) parts.push(shape("text", { class: `in ${kind} ${row === selected ? "selected" : ""}`, x: x + 8, y }, word));
+      if (word.length * 7.2 + 14 < wide)
+        parts.push(
+          shape("text", { class: `in ${kind} ${row === selected ? "selected" : ""}`, x: x + 8, y }, word),
+        );
     }
     const group = shape("g", {}, ...parts);
     group.addEventListener("click", () => choose(row));
     return group;
   });
   const names = parts.map(([, name, holds, , , text]) => `${name} ${holds} ${text.trim()}`).join(", ");
-  const free = shape("rect", { class: "unused", x: 0.5, y: 0.5, width: width - 1, height: height - 1, rx: 4 });
+  const free = shape("rect", {
+    class: "unused",
+    x: 0.5,
+    y: 0.5,
+    width: width - 1,
+    height: height - 1,
+    rx: 4,
+  });
   const label = `Disk of ${size.trim()}: ${names || "no partitions"}`;
   const caption = element("figcaption", {}, element("span", {}, "0"), element("span", {}, size.trim()));
   return [drawing(width, height, label, free, ...boxes), caption];
@@ -109,14 +156,30 @@ export function blocks({ cells, size, runs, legend }, width, height) {
     }
     paths.set(kind, path);
   }
-  const shapes = [...paths].map(([kind, d]) => shape("path", { class: `block ${kind}`, d, "fill-rule": "evenodd" }));
+  const shapes = [...paths].map(([kind, d]) =>
+    shape("path", { class: `block ${kind}`, d, "fill-rule": "evenodd" }),
+  );
   const said = legend.map(([kind, bytes]) => `${kind} ${bytes.trim()}`).join(", ");
   const rows = Math.ceil(cells / columns);
-  const keys = legend.map(([kind, bytes]) => element("span", { class: "key" },
-    shape("svg", { viewBox: "0 0 8 8", width: 12, height: 12, "aria-hidden": "true" }, shape("path", { class: `block ${kind}`, d: `M0 0${SHAPES[kind]}`, "fill-rule": "evenodd" })),
-    ` ${kind} ${bytes.trim()}`));
+  const keys = legend.map(([kind, bytes]) =>
+    element(
+      "span",
+      { class: "key" },
+      shape(
+        "svg",
+        { viewBox: "0 0 8 8", width: 12, height: 12, "aria-hidden": "true" },
+        shape("path", { class: `block ${kind}`, d: `M0 0${SHAPES[kind]}`, "fill-rule": "evenodd" }),
+      ),
+      ` ${kind} ${bytes.trim()}`,
+    ),
+  );
   const caption = element("figcaption", { class: "blocks" }, ...keys);
-  const made = drawing(columns * cell, rows * cell, `Blocks of ${size.trim()}, ${cells} cells: ${said}`, ...shapes);
+  const made = drawing(
+    columns * cell,
+    rows * cell,
+    `Blocks of ${size.trim()}, ${cells} cells: ${said}`,
+    ...shapes,
+  );
   made.setAttribute("viewBox", `0 0 ${columns * 8} ${rows * 8}`);
   return [caption, made];
 }

@@ -26,7 +26,7 @@ function take(scene) {
 }
 
 async function wait() {
-  for (let failures = 0; !isOver && failures < 3; ) {
+  for (let failures = 0; !isOver && failures < 3;) {
     try {
       const answer = await fetch(`scene?seen=${seen}`);
       if (!answer.ok) return lost(await answer.text());
@@ -55,7 +55,11 @@ export function tell(events) {
 }
 
 export async function tellPassphrase(text) {
-  const answer = await fetch("passphrase", { method: "POST", headers: JSON_BODY, body: JSON.stringify(text) });
+  const answer = await fetch("passphrase", {
+    method: "POST",
+    headers: JSON_BODY,
+    body: JSON.stringify(text),
+  });
   return answer.ok ? "" : (await answer.text()).trim();
 }
 

@@ -109,8 +109,13 @@ impl Made {
 
     /// Adds a file to the filesystem on the disk.
     pub(crate) fn change(&self) {
-        fs::write(self.path("new"), "x".repeat(200_000)).unwrap();
-        let write = format!("write {} new", self.arg("new"));
+        self.add("new", "x".repeat(200_000).as_bytes());
+    }
+
+    /// Adds a file of this content.
+    pub(crate) fn add(&self, name: &str, content: &[u8]) {
+        fs::write(self.path("new"), content).unwrap();
+        let write = format!("write {} {name}", self.arg("new"));
         let disk = format!("{}?offset=1048576", self.arg("disk.raw"));
         run("debugfs", &["-w", "-R", &write, &disk]);
     }

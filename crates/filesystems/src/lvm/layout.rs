@@ -12,8 +12,10 @@ use super::group::{self, is_called, number, section, sectors, words};
 use super::joined::{Joined, Leg, On, Part};
 use super::raid::{self, Image};
 use super::text::{Section, Value};
+use super::thin::{self, Thin};
 use super::volume::{FIELDS, SEGMENT_FIELDS, areas, is_segment, segments};
-use crate::{LogicalVolume, Result};
+use crate::thin::{Pool, ThinVolume};
+use crate::{Error, LogicalVolume, Result};
 
 /// Logical volumes made of others: a cached mirror of images is two.
 const DEPTH_MAX: usize = 6;
@@ -39,6 +41,7 @@ struct Layout<'a> {
     disks: HashMap<&'a str, Told<Known<'a>>>,
     volumes: HashMap<&'a str, Told<Logical<'a>>>,
     done: HashMap<&'a str, Told<Arc<Joined>>>,
+    pools: HashMap<&'a str, Told<Arc<Pool>>>,
 }
 
 /// A physical volume of the metadata that is at hand.
@@ -67,6 +70,8 @@ enum Kind<'a> {
     Mirror((&'a str, u64)),
     /// Names of what describes an image, and of the image.
     Raid1(Vec<(&'a str, &'a str)>),
+    /// A volume of a pool.
+    Thin(Thin<'a>),
 }
 
 /// The visible logical volumes of the group called `name`, in the order of the metadata, with
@@ -113,15 +118,20 @@ pub(super) fn read(
         if [".", ".."].contains(volume) {
             continue;
         }
-        let bytes = match stores.get(volume) {
-            Some(why) => Err((*why).to_owned()),
-            None => layout.bytes_of(volume, 0),
+        let (bytes, spans) = match stores.get(volume) {
+            Some(why) => (Err((*why).to_owned()), None),
+            None => match layout.thin_bytes(volume, volumes) {
+                Some(thin) => (thin.map(|thin| Arc::new(thin) as Arc<dyn ReadAt>), None),
+                None => {
+                    let joined = layout.bytes_of(volume, 0);
+                    let spans = joined.as_ref().ok().and_then(|joined| joined.spans());
+                    (joined.map(|joined| joined as Arc<dyn ReadAt>), spans)
+                }
+            },
         };
         let is_known = |segment: &Section<'_>| number("", segment, "extent_count").ok();
         let extents = segments(section).filter_map(|(_, segment)| is_known(segment));
         let len = extents.fold(0, u64::saturating_add).saturating_mul(layout.extent_len);
-        let spans = bytes.as_ref().ok().and_then(|joined: &Arc<Joined>| joined.spans());
-        let bytes = bytes.map(|joined| joined as Arc<dyn ReadAt>);
         let name = format!("{name}/{volume}");
         found.push(LogicalVolume { member: 0, name, len, bytes, spans });
     }
@@ -180,7 +190,13 @@ impl<'a> Layout<'a> {
             };
             disks.insert(*name, known);
         }
-        Ok(Self { extent_len, disks, volumes: HashMap::new(), done: HashMap::new() })
+        Ok(Self {
+            extent_len,
+            disks,
+            volumes: HashMap::new(),
+            done: HashMap::new(),
+            pools: HashMap::new(),
+        })
     }
 
     fn known(disk: &Section<'_>, here: &'a Disk, extent_len: u64) -> Told<Known<'a>> {
@@ -275,6 +291,7 @@ impl<'a> Layout<'a> {
                 only(raid::FIELDS)?;
                 Kind::Raid1(raid::images(segment).ok_or("its images are no list of names")?)
             }
+            "thin" => Kind::Thin(thin::thin(segment)?),
             kind => return Err(why_not(kind)),
         };
         Ok(Segment { start, extents, kind })
@@ -288,7 +305,7 @@ impl<'a> Layout<'a> {
                 let (areas, count) = match &segment.kind {
                     Kind::Striped(_, areas) => (areas.as_slice(), areas.len() as u64),
                     Kind::Mirror(area) => (std::slice::from_ref(area), 1),
-                    Kind::Raid1(_) => continue,
+                    Kind::Raid1(_) | Kind::Thin(_) => continue,
                 };
                 for (disk, start) in areas {
                     if self.disks.contains_key(disk) {
@@ -370,7 +387,38 @@ impl<'a> Layout<'a> {
                 }
                 raid::good(images).map(whole)
             }
+            Kind::Thin(_) => Err("it is made of a thin volume".to_owned()),
         }
+    }
+
+    /// The bytes of a volume that is thin, and nothing else; `None` for all others.
+    fn thin_bytes(&mut self, name: &str, volumes: &'a Section<'_>) -> Option<Told<ThinVolume>> {
+        let Some(Ok(Logical { segments, .. })) = self.volumes.get(name) else { return None };
+        let [Segment { extents, kind: Kind::Thin(thin), .. }] = segments.as_slice() else {
+            return None;
+        };
+        let (thin, len) = (*thin, extents.saturating_mul(self.extent_len));
+        let pool = match self.pools.get(thin.pool) {
+            Some(pool) => pool.clone(),
+            None => {
+                let pool = self.pool(thin.pool, volumes).map(Arc::new);
+                self.pools.insert(thin.pool, pool.clone());
+                pool
+            }
+        };
+        let opened = |pool| ThinVolume::open(pool, thin.device, len);
+        Some(pool.and_then(|pool| opened(pool).map_err(reason)))
+    }
+
+    fn pool(&mut self, name: &str, volumes: &'a Section<'_>) -> Told<Pool> {
+        let Some(Value::Section(section)) = volumes.get(name) else {
+            return Err(format!("there is no pool {name:?}"));
+        };
+        let parts = thin::pool(section)?;
+        let in_pool = |why| format!("{why} (of its pool)");
+        let metadata = self.bytes_of(parts.metadata, 0).map_err(in_pool)?;
+        let data = self.bytes_of(parts.data, 0).map_err(in_pool)?;
+        Pool::open(metadata, data, parts.block_len).map_err(reason)
     }
 
     /// `len` bytes from an extent of a disk or of another volume.
@@ -398,10 +446,17 @@ impl<'a> Layout<'a> {
     }
 }
 
+/// What is wrong with a pool.
+fn reason(error: Error) -> String {
+    match error {
+        Error::Damaged { what, .. } => what,
+        error => error.to_string(),
+    }
+}
+
 /// Why segments of a type are not read.
 fn why_not(kind: &str) -> String {
     match kind {
-        "thin" => "it is thin: only the tree of its pool tells where its blocks are".to_owned(),
         "snapshot" => "it is a snapshot".to_owned(),
         "cache" | "writecache" => "it is cached: its newest blocks may be in the cache".to_owned(),
         kind => format!("it is of the type {kind:?}, which is not read"),

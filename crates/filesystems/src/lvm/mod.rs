@@ -17,8 +17,9 @@
 //! names this disk, two owners of one extent, a change that was not finished, any doubt about the
 //! text, and the whole volume is kept.
 //!
-//! To read files, logical volumes are also put together from several disks, from stripes and from
-//! an image of a mirror that is right; nothing about maps depends on that.
+//! To read files, logical volumes are also put together from several disks, from stripes, from an
+//! image of a mirror that is right, and from the blocks of a pool; nothing about maps depends on
+//! that.
 //!
 //! # What one disk cannot know
 //! In a volume group of several disks each has its copy of the metadata. When the last change
@@ -43,6 +44,7 @@ mod pieces;
 mod raid;
 mod reason;
 mod text;
+mod thin;
 mod used;
 mod volume;
 

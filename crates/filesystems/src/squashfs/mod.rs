@@ -25,6 +25,7 @@ use aiv_volume_io::Job;
 use crate::bytes::{le16, le32};
 use crate::clusters::is_name;
 use crate::reader::Volume;
+use crate::recent::Recent;
 use crate::{
     Attribute, Entry, Error, FileData, FileId, FileType, Filesystem, FilesystemKind, Metadata,
     ReaderNote, Result,
@@ -32,7 +33,7 @@ use crate::{
 use data::Blocks;
 use inode::{Body, Inode, NONE};
 use superblock::Superblock;
-use tables::{Place, Recent, Tables};
+use tables::{Place, Tables};
 
 /// Blocks of files that are kept: most ends of files are in one that was read before.
 const BLOCKS_KEPT: usize = 4;

@@ -1,13 +1,13 @@
 //! Tables of records, in compressed blocks of 8 KiB, which follow each other on the volume.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use aiv_volume_io::ReadAt;
 
 use super::method::Method;
 use crate::bytes::{le16, le64};
 use crate::reader::Volume;
+use crate::recent::Recent;
 use crate::{Error, Result};
 
 /// Bytes of a block of records.
@@ -31,39 +31,6 @@ impl Place {
         let block = table.checked_add(reference >> 16).filter(|_| offset < BLOCK);
         let block = block.ok_or_else(|| Error::damaged("a reference leads nowhere", None))?;
         Ok(Self { block, offset })
-    }
-}
-
-/// Some things that were used last.
-pub(super) struct Recent<T> {
-    kept: Mutex<VecDeque<(u64, Arc<T>)>>,
-    most: usize,
-}
-
-impl<T> Recent<T> {
-    pub(super) fn new(most: usize) -> Self {
-        Self { kept: Mutex::default(), most }
-    }
-
-    /// What is known as `key`, made when it is not there.
-    pub(super) fn get(&self, key: u64, make: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
-        let lock = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        {
-            let mut kept = lock();
-            if let Some(at) = kept.iter().position(|(known, _)| *known == key)
-                && let Some(found) = kept.remove(at)
-            {
-                kept.push_back(found.clone());
-                return Ok(found.1);
-            }
-        }
-        let made = Arc::new(make()?);
-        let mut kept = lock();
-        if kept.len() >= self.most {
-            kept.pop_front();
-        }
-        kept.push_back((key, Arc::clone(&made)));
-        Ok(made)
     }
 }
 

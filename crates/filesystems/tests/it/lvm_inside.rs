@@ -101,7 +101,7 @@ fn stripes_over_disks_go_round_them() {
 }
 
 /// A logical volume as LVM writes it.
-fn logical(name: &str, status: &str, segment: &str) -> String {
+pub(crate) fn logical(name: &str, status: &str, segment: &str) -> String {
     let number = crate::lvm_tools::crc(name.as_bytes()) % 1_000_000;
     let id = format!("{number:06}-aaaa-bbbb-cccc-dddd-eeee-ffffff");
     format!(
@@ -110,17 +110,17 @@ fn logical(name: &str, status: &str, segment: &str) -> String {
     )
 }
 
-fn linear(extents: u64, disk: u64, first: u64) -> String {
+pub(crate) fn linear(extents: u64, disk: u64, first: u64) -> String {
     format!(
         "extent_count = {extents}\ntype = \"striped\"\nstripe_count = 1\n\
          stripes = [\"pv{disk}\", {first}]"
     )
 }
 
-const VISIBLE: &str = ", \"VISIBLE\"";
+pub(crate) const VISIBLE: &str = ", \"VISIBLE\"";
 
 /// Puts logical volumes into the metadata; LVM checks them.
-fn with(disks: &[u64], volumes: &[String]) -> Lvm {
+pub(crate) fn with(disks: &[u64], volumes: &[String]) -> Lvm {
     let lvm = Lvm::new(disks, "");
     lvm.create("root", 1, "@0");
     lvm.restore(|text| {
@@ -240,10 +240,7 @@ fn thin_and_cached_volumes_and_whatever_is_not_known_have_a_reason() {
     let found = all(&lvm);
     let names: Vec<_> = found.volumes.iter().map(|volume| volume.name.as_str()).collect();
     assert_eq!(names, ["vg/thin", "vg/plain", "vg/root"]);
-    assert_eq!(
-        why(&found, "thin"),
-        "it is thin: only the tree of its pool tells where its blocks are"
-    );
+    assert_eq!(why(&found, "thin"), "a record of its pool does not match its checksum");
     assert!(bytes(&found, "plain").is_ok());
     let edited = |from: &str, to: &str| {
         let disk = lvm.disks[0].duplicate();

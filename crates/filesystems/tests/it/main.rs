@@ -48,6 +48,7 @@ mod lvm_hostile;
 mod lvm_inside;
 mod lvm_maps;
 mod lvm_refusals;
+mod lvm_thin;
 mod lvm_tools;
 mod md_members;
 mod media;

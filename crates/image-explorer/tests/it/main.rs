@@ -6,6 +6,7 @@
 mod drawn;
 mod terminal;
 mod web;
+mod words;
 
 #[path = "../../../explorer-work/tests/it/made.rs"]
 mod made;

@@ -6,6 +6,7 @@
 mod mended;
 mod metadata;
 mod pieces;
+mod segments;
 mod slots;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::parity::pages::ProtectedPages;
 use mended::Mended;
 use pieces::Pieces;
 
+pub use segments::SegmentsRepair;
 pub use slots::KeySlots;
 
 /// What a repair finds and what it can do about it.
@@ -40,6 +42,9 @@ pub struct RepairReport {
     /// Whether anything behind the stored list is damaged: the parity area, the trailers, the gap
     /// between them, or the superblock copy. All of it is made anew.
     pub tail: bool,
+    /// Segments of a split image that are missing, or around whose slice something is damaged:
+    /// superblock, list, trailers, gap. All of that is made anew.
+    pub segments: u64,
     /// What becomes of the key slots, which no parity covers.
     pub key_slots: KeySlots,
     /// Bytes of the file that stay lost, rounded out to pieces: ascending, disjoint. At most

@@ -9,7 +9,7 @@ use super::feed::Feed;
 use super::whose;
 use crate::error::Result;
 use crate::ids::Digest;
-use crate::limits::{PAGE_SIZE, SLOT_AREA_LEN, TRAILER_GAP, TRAILER_GAP_WITH_PARITY};
+use crate::limits::{PAGE_SIZE, TRAILER_GAP, TRAILER_GAP_WITH_PARITY};
 
 /// What an area begins with.
 const MAGIC: [u8; 8] = *b"AIVKEYS1";
@@ -47,7 +47,7 @@ pub fn slot_areas(file: &dyn ReadAt, job: Job<'_>) -> Result<FoundSlots> {
     // The second copy begins the gap, behind which lie a superblock and a trailer.
     let second = |gap: u64| len.checked_sub(gap + 2 * page);
     for at in [Some(page), second(TRAILER_GAP), second(TRAILER_GAP_WITH_PARITY)] {
-        let mut bytes = vec![0; SLOT_AREA_LEN as usize];
+        let mut bytes = vec![0; KeyArea::SIZE];
         if at.is_some_and(|at| file.read_exact_at(&mut bytes, at).is_ok()) {
             found.take(&bytes);
         }
@@ -72,7 +72,7 @@ impl FoundSlots {
 /// Looks for areas at every multiple of 64.
 fn search(file: &dyn ReadAt, found: &mut FoundSlots, job: Job<'_>) -> Result<()> {
     const STRIDE: u64 = 4 << 20;
-    let (len, area) = (file.len(), SLOT_AREA_LEN as usize);
+    let (len, area) = (file.len(), KeyArea::SIZE);
     job.progress.begin(Step::SalvageImage, len);
     thread::scope(|scope| {
         let mut feed = Feed::new(scope, file, job.cancel);

@@ -10,7 +10,7 @@ use super::{Hints, Identity, KnownBy, Sessions};
 use crate::error::{Error, Result, Section, Unsalvageable};
 use crate::ids::{Geometry, ImageId, SessionTag};
 use crate::image::{read_page, tail_len};
-use crate::layout::{Superblock, Trailer};
+use crate::layout::{Features, SegmentPlace, Superblock, Trailer};
 use crate::limits::PAGE_SIZE;
 use crate::meta::{Meta, SectionType};
 use crate::seal::Access;
@@ -39,7 +39,7 @@ pub(super) fn superblock(file: &dyn ReadAt, keys: &Keys) -> Result<Option<Known>
         match Superblock::of_segment(&page, Section::Superblock, 0) {
             Ok((superblock, place)) => {
                 let shift = place.start.saturating_sub(place.head_len());
-                found.push(Known { superblock, page: Box::new(page), by, shift });
+                found.push(Known { page: of_stream(&superblock, &page), superblock, by, shift });
             }
             Err(error @ Error::Unsupported(_)) if found.is_empty() => return Err(error),
             Err(_) => {}
@@ -51,6 +51,12 @@ pub(super) fn superblock(file: &dyn ReadAt, keys: &Keys) -> Result<Option<Known>
     };
     let best = if keys.is_empty() { None } else { found.iter().position(is_proven) };
     Ok(found.into_iter().nth(best.unwrap_or(0)))
+}
+
+/// The bytes that a trailer proves: those of the first segment, when the image is split.
+fn of_stream(superblock: &Superblock, page: &[u8; PAGE_SIZE]) -> Box<[u8; PAGE_SIZE]> {
+    let is_split = superblock.features.incompat & Features::SPLIT != 0;
+    Box::new(if is_split { Superblock::with_place(page, SegmentPlace::default()) } else { *page })
 }
 
 /// Whether a trailer in its place proves a superblock.
@@ -215,7 +221,8 @@ fn stray_superblock(
     let (_, at) = best?;
     let page = read_page(file, at).ok()?;
     let (superblock, _) = Superblock::of_segment(&page, Section::Superblock, at).ok()?;
-    Some((superblock, Box::new(page)))
+    let page = of_stream(&superblock, &page);
+    Some((superblock, page))
 }
 
 /// The session whose frames, with those of the sessions it belongs together with, take most

@@ -9,6 +9,7 @@ mod account;
 mod examine;
 mod join;
 mod prove;
+mod torn;
 mod verify;
 mod write;
 
@@ -25,7 +26,8 @@ pub(crate) use account::account;
 pub use examine::{SegmentHead, peek_segment};
 pub use join::{SegmentFile, Segments};
 pub use prove::{SegmentReport, verify_segment};
-pub(crate) use write::{Cuts, SegmentedFile};
+pub(crate) use torn::Torn;
+pub(crate) use write::{Cuts, SegmentedFile, segment_tail};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 const PIECE: u64 = PIECE_SIZE as u64;
@@ -76,13 +78,18 @@ pub fn segment_name(first: &str, no: u32) -> String {
     }
 }
 
-/// What the first segment is called when a later one is called `name`.
-pub(crate) fn base_name(name: &str) -> String {
+/// What the first segment is called when a later one is called `name`; `None` when it is called as
+/// none is.
+#[must_use]
+pub fn first_segment_name(name: &str) -> Option<&str> {
     let digits = |text: &str| text.len() >= 3 && text.bytes().all(|b| b.is_ascii_digit());
-    match name.rsplit_once(".p") {
-        Some((base, number)) if digits(number) => base.to_owned(),
-        _ => "NAME.aiv".to_owned(),
-    }
+    let (base, number) = name.rsplit_once(".p")?;
+    digits(number).then_some(base)
+}
+
+/// The same for messages.
+pub(crate) fn base_name(name: &str) -> String {
+    first_segment_name(name).unwrap_or("NAME.aiv").to_owned()
 }
 
 /// Bytes of the list of so many pieces, padding included.

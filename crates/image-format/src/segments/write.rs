@@ -133,6 +133,39 @@ fn last_len(place: SegmentPlace, pages_end: u64, rest: Rest) -> u64 {
     (place.head_len() + slice + list + tail).saturating_add(parity)
 }
 
+/// What follows the slice of a segment that is not the last one: the list of its pieces and its
+/// tail. `first_page` is what the image begins with.
+pub(crate) fn segment_tail(
+    superblock: &Superblock,
+    first_page: &[u8; PAGE_SIZE],
+    place: SegmentPlace,
+    pieces: &[Digest],
+) -> Vec<u8> {
+    let mut tree = Tree::stored();
+    let mut tail = Vec::with_capacity(pieces.len() * 32);
+    for digest in pieces {
+        tree.push(*digest);
+        tail.extend_from_slice(&digest.0);
+    }
+    tail.resize(tail.len().next_multiple_of(PAGE_SIZE), 0);
+    let slice_len = pieces.len() as u64 * PIECE;
+    let Superblock { image, set, point, .. } = *superblock;
+    let trailer = SegmentTrailer {
+        image,
+        set,
+        point,
+        place,
+        slice_len,
+        file_len: place.head_len() + slice_len + tail.len() as u64 + TAIL_LEN,
+        stored_root: tree.finish(),
+    };
+    tail.extend_from_slice(&trailer.to_bytes(1));
+    tail.resize(tail.len() + usize::try_from(TRAILER_GAP).unwrap_or(0), 0);
+    tail.extend_from_slice(&Superblock::with_place(first_page, place));
+    tail.extend_from_slice(&trailer.to_bytes(2));
+    tail
+}
+
 fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -141,6 +174,8 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 pub(crate) struct SegmentedFile<'f> {
     files: Box<dyn SegmentFiles + 'f>,
     superblock: Superblock,
+    /// The bytes the image begins with, which those of the other segments are like.
+    first_page: Box<[u8; PAGE_SIZE]>,
     shared: Arc<Mutex<Shared>>,
     limit: u64,
     /// The segment being written, and its file.
@@ -176,6 +211,7 @@ impl<'f> SegmentedFile<'f> {
         let cuts = Cuts { shared: shared.clone(), limit, with_data_parity, frames_start, place };
         let file = Self {
             files,
+            first_page: Box::new(superblock.to_bytes()),
             superblock,
             shared,
             limit,
@@ -189,6 +225,19 @@ impl<'f> SegmentedFile<'f> {
             opened: Mutex::new(None),
         };
         Ok((file, cuts))
+    }
+
+    /// Writes an image once more that was cut at these places, ascending, and began with
+    /// `first_page`.
+    pub(crate) fn again(
+        files: Box<dyn SegmentFiles + 'f>,
+        superblock: Superblock,
+        first_page: [u8; PAGE_SIZE],
+        borders: &[u64],
+    ) -> Result<Self> {
+        let (file, mut cuts) = Self::create(files, superblock, u64::MAX)?;
+        borders.iter().try_for_each(|&border| cuts.cut(border))?;
+        Ok(Self { first_page: Box::new(first_page), ..file })
     }
 
     /// Whether the stream is cut here, and else how far it goes on without another look.
@@ -218,29 +267,9 @@ impl<'f> SegmentedFile<'f> {
 
     /// Completes the segment and begins the next one.
     fn cut(&mut self) -> io::Result<()> {
-        let mut tree = Tree::stored();
-        let mut list = Vec::with_capacity(self.pieces.len() * 32);
-        for digest in self.pieces.drain(..) {
-            tree.push(digest);
-            list.extend_from_slice(&digest.0);
-        }
-        list.resize(list.len().next_multiple_of(PAGE_SIZE), 0);
-        let slice_len = self.position - self.place.start;
-        let Superblock { image, set, point, .. } = self.superblock;
-        let trailer = SegmentTrailer {
-            image,
-            set,
-            point,
-            place: self.place,
-            slice_len,
-            file_len: self.place.head_len() + slice_len + list.len() as u64 + TAIL_LEN,
-            stored_root: tree.finish(),
-        };
-        list.extend_from_slice(&trailer.to_bytes(1));
-        list.resize(list.len() + usize::try_from(TRAILER_GAP).unwrap_or(0), 0);
-        list.extend_from_slice(&self.superblock.to_segment_bytes(self.place));
-        list.extend_from_slice(&trailer.to_bytes(2));
-        self.current.append_all(&list)?;
+        let pieces = std::mem::take(&mut self.pieces);
+        let tail = segment_tail(&self.superblock, &self.first_page, self.place, &pieces);
+        self.current.append_all(&tail)?;
         self.current.sync()?;
         let no = self.place.no + 1;
         if no >= SEGMENTS_MAX {
@@ -250,7 +279,7 @@ impl<'f> SegmentedFile<'f> {
         self.starts.push(self.place.start);
         self.place = SegmentPlace { no, start: self.position };
         self.current = self.files.create(no)?;
-        self.current.append_all(&self.superblock.to_segment_bytes(self.place))?;
+        self.current.append_all(&Superblock::with_place(&self.first_page, self.place))?;
         lock(&self.shared).count = no + 1;
         Ok(())
     }

@@ -24,9 +24,12 @@ const BLOCK: usize = 16 << 10;
 const BLOCKS: u64 = 40;
 const PART: &str = "image.part";
 
-/// Everything that was ever appended, by who wrote and where in the file.
+/// What a session has appended, and where in the file.
+type Appended = (SessionTag, u64, Vec<u8>);
+
+/// Everything that was ever appended.
 #[derive(Default, Clone)]
-struct Log(Arc<Mutex<Vec<(SessionTag, u64, Vec<u8>)>>>);
+struct Log(Arc<Mutex<Vec<Appended>>>);
 
 /// A file that writes down what it is given, and takes only so much.
 struct Logged {
@@ -134,7 +137,8 @@ fn history(random: &mut Random, runs: u64, log: &Log, session: Session) -> u64 {
                 let _ = storage.remove(PART);
                 let inner = storage.create(PART).unwrap();
                 // Another image, begun anew.
-                let session = SessionTag(std::array::from_fn(|_| random.below(256) as u8));
+                let session = random.below(usize::MAX) as u128;
+                let session = SessionTag(*session.to_le_bytes().first_chunk().unwrap());
                 let file = Box::new(Logged { inner, session, at: 0, left, log: log.clone() });
                 let superblock = Superblock { session, ..superblock() };
                 let Ok(writer) = ImageWriter::create_with(file, superblock, Some(seal(9))) else {

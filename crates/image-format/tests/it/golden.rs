@@ -6,17 +6,18 @@ use std::sync::Arc;
 
 use aiv_image_format::limits::SEGMENT_BYTES_MIN;
 use aiv_image_format::meta::Meta;
-use aiv_image_format::{Compression, Depth, Features, Keys, Mode, Seal};
+use aiv_image_format::{Compression, Depth, Features, Keys, Mode, Seal, segment_name};
 use aiv_volume_io::Job;
 
 use crate::areas::Areas;
 use crate::change::{Change, Increment};
+use crate::keyed_segments::keyed_three;
 use crate::parents::{Files, read_block};
 use crate::recipe::{Block, Fill, Recipe, open, open_with, read_all};
 use crate::round_trip::check_dump;
 use crate::sealed::{key, slots};
 use crate::sealed_parents::{base, increment};
-use crate::segments::{split, three};
+use crate::segments::{open_keyed, split, three};
 
 /// The stored images by name, each with its recipe.
 fn goldens() -> [(&'static str, Recipe); 7] {
@@ -142,21 +143,29 @@ fn check_len(name: &str, bytes: &Arc<Vec<u8>>) {
     assert!(len < 200 << 10, "{name} has {len} bytes");
 }
 
-/// An image with parity over its pieces: at least four pieces of it, and a wide gap.
+/// Images with parity over their pieces: at least four pieces of it, and a wide gap. One is sealed,
+/// with key slots, which count as zeros in its parity.
 #[test]
-fn the_stored_image_with_parity_is_as_its_recipe_says() {
-    let recipe = Recipe { features: Features::PARITY, id: 3, ..parent() };
+fn the_stored_images_with_parity_are_as_their_recipes_say() {
+    let plain = Recipe { features: Features::PARITY, id: 3, ..parent() };
+    let seal = Seal { slots: Some(slots()), ..Seal::new(key(), 0x0102_0304) };
+    let sealed = Recipe { id: 4, small_meta: true, seal: Some(seal), ..plain.clone() };
+    check_parity("parity", &plain);
+    check_parity("sealed-parity", &sealed);
+}
+
+fn check_parity(name: &str, recipe: &Recipe) {
     let fresh = recipe.build();
-    check_file("parity.aiv", &fresh);
-    let bytes = if is_blessing() { fresh } else { stored("parity.aiv") };
-    let image = open(&bytes).unwrap_or_else(|error| panic!("{error}"));
+    check_file(&format!("{name}.aiv"), &fresh);
+    let bytes = stored_or(&format!("{name}.aiv"), &fresh);
+    let image = open_with(&bytes, &recipe.keys()).unwrap_or_else(|error| panic!("{error}"));
     let read = read_all(&image).unwrap();
     let expected = recipe.expected();
     assert!(read.iter().zip(&expected).all(|(r, e)| r.0 == e.kind && r.1 == e.bytes));
     assert!(image.verify(Depth::Data, Job::silent()).unwrap().is_sound());
     let text = check_dump(&image, bytes.len() as u64);
     assert!(text.contains("PARITY stripe 0") && text.contains("13 stripes"), "{text}");
-    check_file("parity.dump", text.as_bytes());
+    check_file(&format!("{name}.dump"), text.as_bytes());
 }
 
 #[test]
@@ -189,32 +198,49 @@ fn every_stored_image_reads_as_its_recipe_says() {
     }
 }
 
-/// The files of an image of three segments.
-const SPLIT: [&str; 3] = ["split.aiv", "split.aiv.p002", "split.aiv.p003"];
+/// Images in segments: plain, sealed with key slots in the first and the last one, and
+/// authenticated with parity over their pieces.
+fn splits() -> [(&'static str, Recipe); 3] {
+    let sealed = Recipe { id: 10, ..keyed_three(Mode::Sealed) };
+    let features = Features::PARITY;
+    let parity = Recipe { id: 11, features, ..keyed_three(Mode::Authenticated) };
+    [
+        ("split.aiv", three()),
+        ("sealed-split.aiv", sealed),
+        ("authenticated-split-parity.aiv", parity),
+    ]
+}
 
 #[test]
-fn a_split_recipe_gives_the_stored_segments() {
-    let fresh = split(&three(), SEGMENT_BYTES_MIN);
-    assert_eq!(fresh.len(), SPLIT.len());
-    for (name, bytes) in SPLIT.iter().zip(&fresh) {
-        check_file(name, bytes);
+fn split_recipes_give_the_stored_segments() {
+    for (name, recipe) in splits() {
+        let fresh = split(&recipe, SEGMENT_BYTES_MIN);
+        assert!(fresh.len() >= 3);
+        for (no, bytes) in (0..).zip(&fresh) {
+            check_file(&segment_name(name, no), bytes);
+        }
+        assert!(!folder().join(segment_name(name, u32::try_from(fresh.len()).unwrap())).exists());
     }
 }
 
 #[test]
-fn the_stored_segments_read_as_the_recipe_says() {
-    let files = match is_blessing() {
-        true => split(&three(), SEGMENT_BYTES_MIN),
-        false => SPLIT.iter().map(|name| stored(name)).collect(),
-    };
-    let image = crate::segments::open(&files).unwrap_or_else(|error| panic!("split: {error}"));
-    let read = read_all(&image).unwrap_or_else(|error| panic!("split: {error}"));
-    let expected = three().expected();
-    assert_eq!(read.len(), expected.len());
-    assert!(read.iter().zip(&expected).all(|(r, e)| r.0 == e.kind && r.1 == e.bytes));
-    assert!(image.verify(Depth::Data, Job::silent()).unwrap().is_sound());
-    let text = check_dump(&image, image.trailer().file_len);
-    check_file("split.dump", text.as_bytes());
+fn the_stored_segments_read_as_their_recipes_say() {
+    for (name, recipe) in splits() {
+        let fresh = split(&recipe, SEGMENT_BYTES_MIN);
+        let files: Vec<Arc<Vec<u8>>> = (0..)
+            .zip(&fresh)
+            .map(|(no, fresh)| stored_or(&segment_name(name, no), fresh))
+            .collect();
+        let image = open_keyed(&files, &recipe.keys());
+        let image = image.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let read = read_all(&image).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let expected = recipe.expected();
+        assert_eq!(read.len(), expected.len());
+        assert!(read.iter().zip(&expected).all(|(r, e)| r.0 == e.kind && r.1 == e.bytes), "{name}");
+        assert!(image.verify(Depth::Data, Job::silent()).unwrap().is_sound(), "{name}");
+        let text = check_dump(&image, image.trailer().file_len);
+        check_file(&name.replace(".aiv", ".dump"), text.as_bytes());
+    }
 }
 
 #[test]

@@ -46,6 +46,7 @@ mod sealed;
 mod sealed_damage;
 mod sealed_parents;
 mod segment_damage;
+mod segment_repairs;
 mod segments;
 mod slot_repairs;
 mod verify_reads;

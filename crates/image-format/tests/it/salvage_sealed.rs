@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use aiv_image_format::limits::SEGMENT_BYTES_MIN;
 use aiv_image_format::salvage::{Evidence, Fate, Hints, KnownBy, Loss, Salvage};
 use aiv_image_format::{
-    ChainKey, Compression, Error, ImageWriter, Keys, Kind, Result, Unsalvageable,
+    ChainKey, Compression, Error, Features, ImageWriter, Keys, Kind, Result, Unsalvageable,
 };
 use aiv_testkit::{MemStorage, Random};
 use aiv_volume_io::{MemDisk, ReadAt, Storage};
@@ -19,6 +20,7 @@ use crate::patched::Patched;
 use crate::recipe::{Recipe, noise, open_with};
 use crate::salvage::{hints, judge, larger, once, read, recipe, scan_with, truth};
 use crate::sealed::{key, seals};
+use crate::segments::split;
 
 const BURST: usize = 64 << 10;
 
@@ -397,4 +399,29 @@ fn a_frame_of_a_sealed_image_alone_is_proven_to_be_its_block() {
         }
     }
     assert_eq!(count, data);
+}
+
+#[test]
+fn each_segment_of_a_sealed_image_with_parity_is_salvaged_by_itself() {
+    for features in [0, Features::PARITY] {
+        let recipe = Recipe { features, checkpoint_every: 4, ..recipe(Compression::Lz4) };
+        let recipe = sealed(recipe, true);
+        let truth = truth(&recipe);
+        let files = split(&recipe, SEGMENT_BYTES_MIN);
+        assert!(files.len() > 3);
+        let mut found = vec![false; truth.len()];
+        for (no, file) in files.iter().enumerate() {
+            let disk = MemDisk::from_bytes(file.to_vec());
+            let salvage = scan(Arc::new(disk), &Hints::default()).unwrap();
+            assert_eq!(salvage.identity().is_authentic, no + 1 == files.len(), "segment {no}");
+            for (block, read) in read(&salvage).into_iter().enumerate() {
+                let Ok((_, bytes)) = read else { continue };
+                assert!(bytes == truth[block].1, "block {block} of segment {no} is made up");
+                found[block] = true;
+            }
+        }
+        // What a REF leads to may lie in another segment.
+        let lost = (0..truth.len()).filter(|&block| !found[block] && truth[block].0 != Kind::Ref);
+        assert_eq!(lost.count(), 0, "{found:?}");
+    }
 }

@@ -56,6 +56,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Findings, String> {
         }
     }
     let folder = bench.options.json.parent().unwrap_or(&bench.place.folder).to_owned();
+    std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     for (name, plot) in
         [("scale-data.svg", by_data_plot(by_data)), ("scale-size.svg", by_size_plot(by_size))]
     {

@@ -50,47 +50,15 @@ fn is_told(browser: &Browser, screen: &str, is_dialog: bool) {
     let twice = "const ids = [...document.querySelectorAll('[id]')].map((e) => e.id);
                  return ids.filter((id, at) => ids.indexOf(id) !== at)";
     assert_eq!(browser.run(twice), json!([]), "{screen}");
-    let points = "return [...document.querySelectorAll('[aria-labelledby], [aria-describedby], [aria-controls], [aria-activedescendant]')]
-        .flatMap((e) => ['labelledby', 'describedby', 'controls', 'activedescendant'].map((n) => e.getAttribute(`aria-${n}`)))
+    let points = "return ['labelledby', 'describedby', 'controls', 'activedescendant']
+        .map((name) => `aria-${name}`)
+        .flatMap((name) => [...document.querySelectorAll(`[${name}]`)].map((e) => e.getAttribute(name)))
         .filter((id) => id && !document.getElementById(id) && id !== 'dialog-title')";
     assert_eq!(browser.run(points), json!([]), "{screen}");
 }
 
 /// The contrast of every text with what is behind it, by the formula of WCAG 2.
-const CONTRAST: &str = r"
-    const canvas = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true });
-    const rgba = (color) => {
-      canvas.clearRect(0, 0, 1, 1);
-      canvas.fillStyle = color;
-      canvas.fillRect(0, 0, 1, 1);
-      const [r, g, b, a] = canvas.getImageData(0, 0, 1, 1).data;
-      return [r, g, b, a / 255];
-    };
-    const over = (top, below) => top.slice(0, 3).map((c, at) => c * top[3] + below[at] * (1 - top[3]));
-    const behind = (element) => {
-      const layers = [];
-      for (let at = element; at; at = at.parentElement) layers.push(rgba(getComputedStyle(at).backgroundColor));
-      return layers.reverse().reduce((below, top) => over(top, below), [255, 255, 255]);
-    };
-    const light = (color) => {
-      const [r, g, b] = color.map((c) => (c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4));
-      return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-    };
-    const poor = [];
-    let texts = 0;
-    const root = document.querySelector('dialog[open]') ?? document.body;
-    const walker = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
-    while (walker.nextNode()) {
-      const element = walker.currentNode.parentElement;
-      if (!walker.currentNode.data.trim() || !element.checkVisibility() || element.closest('svg, .unseen, #live, .skip')) continue;
-      if (element.closest('button:disabled')) continue;
-      texts += 1;
-      const back = behind(element);
-      const [a, b] = [light(over(rgba(getComputedStyle(element).color), back)), light(back)];
-      const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-      if (contrast < 4.5) poor.push([walker.currentNode.data, contrast]);
-    }
-    return [texts, poor];";
+const CONTRAST: &str = include_str!("contrast.js");
 
 fn has_contrast(browser: &Browser, screen: &str) {
     for scheme in ["light", "dark"] {
@@ -179,7 +147,8 @@ fn focus_goes_everywhere_in_order_is_seen_and_is_where_one_goes_on() {
     browser.shows("Sets in");
     let focused = || {
         let script = "const e = document.activeElement;
-            return [e.id || e.dataset.key || e.textContent, e.matches(':focus-visible') && getComputedStyle(e).outlineStyle !== 'none']";
+            const isSeen = e.matches(':focus-visible') && getComputedStyle(e).outlineStyle !== 'none';
+            return [e.id || e.dataset.key || e.textContent, isSeen]";
         browser.run(script)
     };
     // A new screen is where the keyboard is.
@@ -203,7 +172,11 @@ fn focus_goes_everywhere_in_order_is_seen_and_is_where_one_goes_on() {
     browser.shows("Recovery points of");
     assert_eq!(focused()[0], "list");
     browser.press(DOWN);
-    let row = browser.run("return document.getElementById(document.getElementById('list').getAttribute('aria-activedescendant')).getAttribute('aria-selected')");
+    let row = browser.run(
+        "const list = document.getElementById('list');
+         const row = document.getElementById(list.getAttribute('aria-activedescendant'));
+         return row.getAttribute('aria-selected')",
+    );
     assert_eq!(row, "true");
     // A dialog keeps the focus, and gives it back.
     browser.press("?");
@@ -222,6 +195,7 @@ fn focus_goes_everywhere_in_order_is_seen_and_is_where_one_goes_on() {
     // Whoever wants no motion gets none.
     let still = json!({"features": [{"name": "prefers-reduced-motion", "value": "reduce"}]});
     browser.inside("Emulation.setEmulatedMedia", still);
-    let moving = "return [...document.querySelectorAll('*')].filter((e) => getComputedStyle(e).transitionDuration !== '0s' || getComputedStyle(e).animationName !== 'none').length";
+    let moving = "const moves = (style) => style.transitionDuration !== '0s' || style.animationName !== 'none';
+        return [...document.querySelectorAll('*')].filter((e) => moves(getComputedStyle(e))).length";
     assert_eq!(browser.run(moving), 0);
 }

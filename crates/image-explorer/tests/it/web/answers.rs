@@ -124,7 +124,7 @@ fn every_answer_says_what_may_be_done_with_it() {
         .split('"')
         .filter(|word| word.ends_with(".js") || word.ends_with(".css") || word.ends_with(".svg"));
     let parts: Vec<&str> = parts.collect();
-    assert_eq!(parts.len(), 3, "{parts:?}");
+    assert_eq!(parts.len(), 4, "{parts:?}");
     let modules = ["dialogs.js", "dom.js", "list.js", "pictures.js", "talk.js"];
     for part in parts.into_iter().chain(modules) {
         let answer = visitor.get(part, &[]);
@@ -244,6 +244,12 @@ fn a_download_that_is_given_up_stops_and_makes_room_for_others() {
     // One that is taken to its end is all there.
     let tail = visitor.get(&long, &[("Range", "bytes=-1000000")]);
     assert_eq!((tail.body.len(), tail.is_whole), (1_000_000, true));
+    // All of it as an archive: 900 MiB of zeros become less than 1.
+    visitor.does(json!([{"key": "Escape"}]));
+    let all = visitor.get(&address(&visitor, "p0"), &[]);
+    assert!(all.is_whole && all.status == 200 && all.body.len() > 100_000);
+    let kib = served.memory_kib();
+    assert!(kib < 64 << 10, "{kib} KiB at most");
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use aiv_testkit::Random;
+
 use crate::made::Made;
 
 use super::browser::{BACKSPACE, Browser, DOWN, ENTER, ESCAPE};
@@ -15,7 +17,7 @@ const LOOKS: [(&str, u32, u32, &str); 4] = [
 ];
 
 /// Looks at a screen in every way, and at whether it fits.
-fn look(browser: &Browser, name: &str) {
+pub(crate) fn look(browser: &Browser, name: &str) {
     for (look, width, height, scheme) in LOOKS {
         browser.size(width, height, scheme);
         browser.until("!document.querySelector('#list .waits')");
@@ -34,12 +36,15 @@ fn look(browser: &Browser, name: &str) {
 #[test]
 fn every_screen_fits_a_phone_and_a_desk_in_light_and_dark() {
     let made = Made::new();
-    for _ in 0..3 {
+    let mut noise = vec![0; 1 << 20];
+    Random::new(&[7]).fill(&mut noise);
+    // Days on which much happened, or little.
+    for (day, kib) in [60, 300, 20, 900, 45, 130, 500, 15].into_iter().enumerate() {
         made.back_up(None);
-        made.change();
+        made.add(&format!("day-{day}"), &noise[day * 1000..][..kib << 10]);
     }
     made.back_up(None);
-    let served = Served::start(&made.images());
+    let served = Served::within(made.images().parent().unwrap(), "images");
     let browser = Browser::start();
     browser.go(&served.address);
     browser.shows("Sets in");
@@ -81,6 +86,13 @@ fn every_screen_fits_a_phone_and_a_desk_in_light_and_dark() {
     browser.press("/");
     browser.find("dialog label", "names");
     look(&browser, "prompt");
+    browser.press(&format!("[{ENTER}"));
+    browser.find("dialog h2", "That did not work");
+    look(&browser, "problem");
+    browser.press(ESCAPE);
+    browser.until("!document.getElementById('dialog').open");
+    browser.press("/");
+    browser.until("document.activeElement.id === 'line'");
     browser.press(&format!("hello{ENTER}"));
     browser.shows("Files found");
     look(&browser, "found");

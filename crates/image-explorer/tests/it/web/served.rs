@@ -1,5 +1,6 @@
 //! `aiv-explorer --web`, and a visitor who has its address.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -18,12 +19,18 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) fn start(what: &Path) -> Self {
-        Self::with(&[what.to_str().unwrap()])
+        Self::within(Path::new("/"), what.to_str().unwrap())
     }
 
-    pub(crate) fn with(args: &[&str]) -> Self {
+    /// In a folder, which is then no part of what is shown.
+    pub(crate) fn within(folder: &Path, what: &str) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_aiv-explorer"));
-        command.arg("--web").args(args).stdin(Stdio::null()).stdout(Stdio::piped());
+        command
+            .current_dir(folder)
+            .arg("--web")
+            .arg(what)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut lines = lines.map(|line| line.unwrap().trim().to_owned());
@@ -56,6 +63,13 @@ impl Served {
     /// Waits until it ends by itself.
     pub(crate) fn ends(&mut self) -> i32 {
         self.child.wait().unwrap().code().expect("it ended by itself")
+    }
+
+    /// The most memory it has had.
+    pub(crate) fn memory_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        most.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     pub(crate) fn id(&self) -> u32 {
