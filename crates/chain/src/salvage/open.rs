@@ -12,7 +12,6 @@ use crate::error::{Error, Result};
 use crate::facts::Protection;
 use crate::folder::Folder;
 use crate::scan::Trust;
-use crate::slots::newest_slots;
 use crate::view::View;
 
 impl Salvaged {
@@ -56,10 +55,10 @@ impl Salvaged {
     /// image.
     ///
     /// # Errors
-    /// Those of [`newest_slots`].
+    /// Those of [`keyed_chains`](crate::keyed_chains).
     pub fn with_slots_of(mut self, folders: &[&dyn Storage], job: Job<'_>) -> Result<Self> {
         if let Some(key) = self.newest().key() {
-            let there = newest_slots(folders, key, job)?;
+            let there = slots::newest_in(folders, key, job)?;
             self.slots = there.into_iter().chain(self.slots).max_by_key(KeyArea::generation);
         }
         Ok(self)

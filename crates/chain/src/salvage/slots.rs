@@ -26,7 +26,7 @@ pub fn salvage_chains(
     let mut chains: BTreeMap<[u8; 32], Vec<KeyedFile>> = BTreeMap::new();
     let mut wanted: Vec<Option<Digest>> = Vec::new();
     for (file, bytes) in files {
-        let found = slot_areas(&**bytes, job).map_err(|error| Error::in_file(file, error))?;
+        let found = slot_areas(&**bytes, true, job).map_err(|error| Error::in_file(file, error))?;
         if found.commitment.is_some_and(|key| key.is_zero()) {
             continue;
         }
@@ -40,15 +40,7 @@ pub fn salvage_chains(
         return Ok(Vec::new());
     }
     let is_wanted = |key| wanted.iter().any(|wanted| wanted.is_none_or(|wanted| wanted == key));
-    for folder in folders {
-        let found = keyed_chains(*folder, job)?.chains;
-        for KeyedChain { commitment, files } in found {
-            let files = files.into_iter().filter(|file| !file.areas.is_empty());
-            if is_wanted(commitment) {
-                chains.entry(commitment.0).or_default().extend(files);
-            }
-        }
-    }
+    look_through(folders, &is_wanted, &mut chains, job)?;
     chains.retain(|_, files| !files.is_empty());
     if chains.is_empty() {
         let (file, _) = &files[0];
@@ -57,6 +49,48 @@ pub fn salvage_chains(
     }
     let chain = |(commitment, files)| KeyedChain { commitment: Digest(commitment), files };
     Ok(chains.into_iter().map(chain).collect())
+}
+
+/// Adds the slots of all images of `folders` whose keys are wanted, by what stands for them.
+fn look_through(
+    folders: &[&dyn Storage],
+    is_wanted: &dyn Fn(Digest) -> bool,
+    chains: &mut BTreeMap<[u8; 32], Vec<KeyedFile>>,
+    job: Job<'_>,
+) -> Result<()> {
+    for folder in folders {
+        let found = keyed_chains(*folder, job)?;
+        // Damaged ones, unfinished ones, and segments of which another one is missing.
+        for (name, _) in found.unsure {
+            job.check()?;
+            let Ok(file) = folder.open(&name) else { continue };
+            let Ok(left) = slot_areas(&*file, false, job) else { continue };
+            for area in left.areas.into_iter().filter(|it| is_wanted(Digest(*it.commitment()))) {
+                let key = *area.commitment();
+                chains.entry(key).or_default().push(KeyedFile::damaged(&name, vec![area]));
+            }
+        }
+        for KeyedChain { commitment, files } in found.chains {
+            let files = files.into_iter().filter(|file| !file.areas.is_empty());
+            if is_wanted(commitment) {
+                chains.entry(commitment.0).or_default().extend(files);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The newest slots that somebody with `key` made, in the images of `folders` and what is left of
+/// them.
+pub(super) fn newest_in(
+    folders: &[&dyn Storage],
+    key: &ChainKey,
+    job: Job<'_>,
+) -> Result<Option<KeyArea>> {
+    let (commitment, mut chains) = (Digest(key.commitment()), BTreeMap::new());
+    look_through(folders, &|wanted| wanted == commitment, &mut chains, job)?;
+    let files = chains.remove(&commitment.0).unwrap_or_default();
+    Ok(KeyedChain { commitment, files }.newest(key))
 }
 
 /// The newest slots that somebody with `key` made, in damaged files and the images of `folders`.
