@@ -5,7 +5,8 @@ use std::sync::Arc;
 use aiv_chain::{Folder, StrayKind, View};
 use aiv_image_format::salvage::{Hints, Salvage};
 use aiv_image_format::{
-    Depth, Error, Image, Keys, Unfinished, Unsalvageable, dump, peek, peek_segment, verify_segment,
+    Depth, Error, Image, Keys, SegmentFile, SegmentsRepair, Unfinished, Unsalvageable, dump, peek,
+    peek_segment, verify_segment,
 };
 use aiv_keys::{Credential, KeyArea, KeyFile, Work};
 use aiv_testkit::{MemStorage, mutants};
@@ -59,10 +60,16 @@ fn unfinished(file: &Arc<dyn ReadAt>) {
     }
 }
 
-/// One segment of a split image, proven alone.
+/// One segment of a split image, proven alone, and as all that is left of its image.
 pub fn segment(data: &[u8]) -> bool {
     let file: Arc<dyn ReadAt> = Arc::new(MemDisk::from_bytes(data.to_vec()));
-    let _ = peek_segment(&*file);
+    if let Some(head) = peek_segment(&*file) {
+        let (image, name) = (head.image, "image".to_owned());
+        let files = [SegmentFile { name, file: Arc::clone(&file) }];
+        let found = SegmentsRepair::of(image, &files, &[], &Keys::none(), Job::silent());
+        let is_whole = found.is_ok_and(|found| found.report().is_sound());
+        assert!(!is_whole || head.no == 0, "others are missing");
+    }
     verify_segment(&file, Job::silent()).is_ok()
 }
 

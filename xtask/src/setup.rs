@@ -66,6 +66,8 @@ const NEEDS: &[Need] = &[
     need("make-bcache", "bcache-tools", "disks behind a cache"),
     need("lvs", "lvm2", "logical volumes as sources"),
     need("pvck", "lvm2", "LVM2 volume groups, and the second opinion on their metadata"),
+    need("mdadm", "mdadm", "the second opinion on superblocks of RAIDs"),
+    need("grub-fstest", "grub-common", "the second opinion on RAIDs of several members"),
     need("thin_restore", "thin-provisioning-tools", "pools of thin logical volumes"),
     need("cryptsetup", "cryptsetup-bin", "LUKS volumes"),
     need("strace", "strace", "proof that sources are only read"),

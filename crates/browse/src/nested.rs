@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use aiv_filesystems::{FilesystemKind, LuksKeys, Span, logical_volumes};
+use aiv_filesystems::{FilesystemKind, LuksKeys, Span, logical_volumes, raid_arrays};
 use aiv_volume_io::partition::{SectorSize, TableKind, read_table};
 use aiv_volume_io::{Extent, Job};
 
@@ -40,6 +40,7 @@ pub(crate) fn with_inner(
 
 impl Search<'_> {
     fn level(&mut self, mut volumes: Vec<Volume>, depth: usize) -> Result<Vec<Volume>> {
+        arrays(&mut volumes);
         for volume in &mut volumes {
             self.layers(volume)?;
         }
@@ -65,7 +66,7 @@ impl Search<'_> {
             let kind = volume.recognised().kind;
             let is_layer =
                 matches!(kind, FilesystemKind::MdRaidMember | FilesystemKind::LuksContainer);
-            if !is_layer || is_closed(volume) {
+            if !is_layer || is_closed(volume) || volume.is_opened() {
                 break;
             } else if left == 0 {
                 volume.set_inside(too_deep());
@@ -189,6 +190,31 @@ impl Search<'_> {
         }
         self.left = self.left.saturating_sub(1);
         !is_closed(outer)
+    }
+}
+
+/// The RAIDs that members of this level hold together: each is found at its first member.
+fn arrays(volumes: &mut [Volume]) {
+    let is_member = |volume: &&Volume| volume.recognised().kind == FilesystemKind::MdRaidMember;
+    let (mut members, mut places) = (Vec::new(), Vec::new());
+    for (at, volume) in volumes.iter().enumerate().filter(|(_, volume)| is_member(volume)) {
+        members.extend(volume.bytes().map(Arc::clone));
+        places.extend(volume.bytes().map(|_| at));
+    }
+    for array in raid_arrays(&members) {
+        let mut places = array.members.iter().filter_map(|member| places.get(*member).copied());
+        let Some(first) = places.next() else { continue };
+        let home = volumes[first].name().to_owned();
+        for place in places {
+            volumes[place].set_inside(match &array.bytes {
+                Ok(_) => Inside::Opened(format!("what its RAID holds is that of {home}")),
+                Err(why) => Inside::Closed(why.clone()),
+            });
+        }
+        match array.bytes {
+            Ok(bytes) => volumes[first].become_array(bytes, array.note),
+            Err(why) => volumes[first].set_inside(Inside::Closed(why)),
+        }
     }
 }
 

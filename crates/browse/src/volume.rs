@@ -155,6 +155,15 @@ impl Volume {
         self.notes.extend(contents.note);
     }
 
+    /// Becomes what the RAID holds of which this is the first member.
+    pub(crate) fn become_array(&mut self, bytes: Arc<dyn ReadAt>, note: Option<String>) {
+        let whole = Extent::new(0, bytes.len());
+        self.become_inner(bytes, whole);
+        // It lies on all of its members.
+        self.extent = None;
+        self.notes.extend(note);
+    }
+
     /// Becomes what it encrypts, when one of `keys` opens it.
     pub(crate) fn unlock(&mut self, keys: &LuksKeys, job: Job<'_>) -> Result<()> {
         let Some(bytes) = self.bytes.clone() else { return Ok(()) };

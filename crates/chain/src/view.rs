@@ -189,8 +189,16 @@ impl View {
                 let (folder, _) = Folder::scan_keyed(storage, keys, Trust::Files, job)?;
                 let found = folder.any_set(set.id);
                 let found = found.and_then(|set| Some((set, set.provider(point.link())?)));
-                // What is wrong with the file is known already.
-                found.map_or(Err(error), |(set, point)| open(set, point))
+                match (found, error) {
+                    (Some((set, point)), _) => open(set, point),
+                    (None, Error::Io { source, .. })
+                        if source.kind() == io::ErrorKind::NotFound =>
+                    {
+                        Err(gone(point))
+                    }
+                    // What is wrong with the file is known already.
+                    (None, error) => Err(error),
+                }
             }
             opened => opened,
         }

@@ -85,6 +85,16 @@ pub struct RaidContents {
     pub note: Option<String>,
 }
 
+/// What members of a Linux software RAID hold together.
+pub struct RaidArray {
+    /// Positions of its members among those that were given.
+    pub members: Vec<usize>,
+    /// Its bytes, or why they cannot be read, as the rest of a sentence.
+    pub bytes: std::result::Result<Arc<dyn ReadAt>, String>,
+    /// What is to be known about their state.
+    pub note: Option<String>,
+}
+
 /// What a LUKS volume holds.
 pub struct LuksContents {
     /// Its decrypted bytes.
@@ -129,6 +139,26 @@ pub fn raid_contents(member: &dyn ReadAt) -> Result<RaidContents> {
 /// [`Error::Canceled`](crate::Error::Canceled).
 pub fn open_luks(volume: Arc<dyn ReadAt>, keys: &LuksKeys, job: Job<'_>) -> Result<LuksContents> {
     luks::open(volume, keys, job)
+}
+
+/// Puts Linux software RAIDs (md) together of which several members are needed: linear arrays,
+/// RAID0, 4, 5, 6 and 10 with superblocks of format 1. All of their data must be at hand: nothing is
+/// computed from parity. Members that hold all of their array are not among them: see
+/// [`raid_contents`].
+#[must_use]
+pub fn raid_arrays(members: &[Arc<dyn ReadAt>]) -> Vec<RaidArray> {
+    md::arrays(members.get(..MEMBERS_MAX).unwrap_or(members))
+}
+
+impl fmt::Debug for RaidArray {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = self.bytes.as_ref().err();
+        f.debug_struct("RaidArray")
+            .field("members", &self.members)
+            .field("why", &why)
+            .field("note", &self.note)
+            .finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for LuksContents {

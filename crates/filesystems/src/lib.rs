@@ -4,7 +4,7 @@
 //! [`used_map`] reads the filesystem's own allocation records and answers which bytes a backup
 //! has to keep. It fails closed: whatever is not understood, or contradicts itself, is answered
 //! with [`UsedMap::Whole`] and a [`WholeReason`], never with a smaller map.
-//! [`open_filesystem`] reads its files; [`logical_volumes`], [`raid_contents`] and [`open_luks`] give
+//! [`open_filesystem`] reads its files; [`logical_volumes`], [`raid_contents`], [`raid_arrays`] and [`open_luks`] give
 //! the volumes inside of others.
 //!
 //! ```
@@ -63,8 +63,8 @@ mod xfs;
 
 pub use btrfs::BtrfsReason;
 pub use contained::{
-    LogicalVolume, LogicalVolumes, LuksContents, MEMBERS_MAX, RaidContents, Span, logical_volumes,
-    open_luks, raid_contents,
+    LogicalVolume, LogicalVolumes, LuksContents, MEMBERS_MAX, RaidArray, RaidContents, Span,
+    logical_volumes, open_luks, raid_arrays, raid_contents,
 };
 pub use error::{Error, Result};
 pub use exfat::ExFatReason;

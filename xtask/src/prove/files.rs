@@ -83,7 +83,7 @@ const KINDS: [Kind; 5] = [
     Kind {
         name: "exfat",
         tool: "mkfs.exfat",
-        options: "",
+        options: "-c 4096",
         driver: "exfat-fuse",
         keeps: Keeps::Bytes,
     },

@@ -48,7 +48,9 @@ files   whole trees read as their drivers read them (default: 100,000 files each
 A failure names its seed; `--seeds 1 --first SEED` repeats it.";
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
-    if cfg!(debug_assertions) {
+    // Trees of files wait for their drivers most of the time: any build will do.
+    let is_any = arguments.first().is_some_and(|word| word == "files");
+    if cfg!(debug_assertions) && !is_any {
         return in_release(arguments);
     }
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();

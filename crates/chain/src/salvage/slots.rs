@@ -26,7 +26,7 @@ pub fn salvage_chains(
     let mut chains: BTreeMap<[u8; 32], Vec<KeyedFile>> = BTreeMap::new();
     let mut wanted: Vec<Option<Digest>> = Vec::new();
     for (file, bytes) in files {
-        let found = slot_areas(&**bytes, job).map_err(|error| Error::in_file(file, error))?;
+        let found = slot_areas(&**bytes, true, job).map_err(|error| Error::in_file(file, error))?;
         if found.commitment.is_some_and(|key| key.is_zero()) {
             continue;
         }
@@ -41,8 +41,18 @@ pub fn salvage_chains(
     }
     let is_wanted = |key| wanted.iter().any(|wanted| wanted.is_none_or(|wanted| wanted == key));
     for folder in folders {
-        let found = keyed_chains(*folder, job)?.chains;
-        for KeyedChain { commitment, files } in found {
+        let found = keyed_chains(*folder, job)?;
+        // Damaged ones, unfinished ones, and segments of which another one is missing.
+        for (name, _) in found.unsure {
+            job.check()?;
+            let Ok(file) = folder.open(&name) else { continue };
+            let Ok(left) = slot_areas(&*file, false, job) else { continue };
+            for area in left.areas.into_iter().filter(|it| is_wanted(Digest(*it.commitment()))) {
+                let key = *area.commitment();
+                chains.entry(key).or_default().push(KeyedFile::damaged(&name, vec![area]));
+            }
+        }
+        for KeyedChain { commitment, files } in found.chains {
             let files = files.into_iter().filter(|file| !file.areas.is_empty());
             if is_wanted(commitment) {
                 chains.entry(commitment.0).or_default().extend(files);

@@ -172,6 +172,13 @@ fn the_way_to_the_key_is_found_wherever_one_is_left() {
     let report = write(&salvaged, &to, false).unwrap();
     let image = check(&to, &report, &keys(), &disk(1));
     assert!(image.slot_copies().unwrap().is_some());
+    // So does one that is damaged itself, or was never finished.
+    let left = storage.contents("3.aiv").unwrap();
+    for name in ["3.aiv", "3.aiv.part"] {
+        let beside = MemStorage::new();
+        beside.insert(name, left[..left.len() / 2].to_vec());
+        assert!(opens(&none(), &[&beside]).unwrap(), "{name}");
+    }
     // Slots of another chain are none of it, however sound.
     let other = ChainKey::new([5; 32]);
     let file = KeyFile::new(&[1; 32]).unwrap();

@@ -265,7 +265,7 @@ fn mirrors_are_what_they_hold_and_other_raids_say_what_is_missing() {
     assert_eq!(entries[0]["start"], 2 * MIB);
     let within = serde_json::json!(["linux_raid_member", "LVM2_member"]);
     assert_eq!(entries[2]["within"], within);
-    let why = "it is one of 3 members of a RAID5: the others are needed, too";
+    let why = "2 of the 3 members of its RAID5 are not here";
     assert_eq!(entries[3]["not_opened"], why);
     for file in ["/p1/a", "/files/a", "/p2/vg/root/a"] {
         // Two volumes have that label.
@@ -275,6 +275,33 @@ fn mirrors_are_what_they_hold_and_other_raids_say_what_is_missing() {
         }
     }
     assert!(aiv_json(&["ls", image, "/p3"]).failed(1, "not_opened").contains(why));
+}
+
+#[test]
+fn a_raid_on_several_partitions_of_a_disk_is_found_at_its_first_member() {
+    let scratch = Scratch::new();
+    let parts = disk(&scratch, "disk.raw", &[12, 12]);
+    let path = scratch.path("disk.raw");
+    let files =
+        ext4(&scratch, "files", 20, |root| fs::write(root.join("a"), noise(900_000, 3)).unwrap());
+    // The second partition is the first member. Chunks of 64 KiB go round both.
+    for (role, part) in [(1, parts[0]), (0, parts[1])] {
+        md_member(&path, part, 0, 2, role);
+        let chunks = files.chunks(64 << 10).skip(role.into()).step_by(2);
+        put(&path, part.0 + MIB, &chunks.collect::<Vec<_>>().concat());
+    }
+    scratch.back_up(path.to_str().unwrap());
+    let image = format!("{}@latest", scratch.arg("images"));
+    let json = aiv_json(&["ls", &image]).ended(0).json();
+    assert_eq!(column(&json, "name"), ["p1", "p2"]);
+    assert_eq!(column(&json, "filesystem"), ["ext4", "linux_raid_member"]);
+    let sum = aiv(&["find", &image, "/p1", "--sha256"]).ended(0).stdout;
+    let expected = scratch.write("expected", &noise(900_000, 3));
+    assert_eq!(sum.split(' ').next(), run("sha256sum", &[&expected]).split(' ').next());
+    let told = aiv_json(&["ls", &image, "/p2"]).failed(1, "no_files");
+    assert!(told.contains("what its RAID holds is that of p1"), "{told}");
+    aiv(&["extract", &image, "/", "--to", &scratch.arg("out")]).ended(0);
+    assert!(fs::read(scratch.path("out/p1/a")).unwrap() == noise(900_000, 3));
 }
 
 #[test]

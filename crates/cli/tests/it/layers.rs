@@ -118,6 +118,7 @@ pub(crate) fn md_member(
     set(72, &level.to_le_bytes());
     let sectors = len / 512 - 2048;
     set(80, &(if level == 1 { sectors } else { 0 }).to_le_bytes());
+    set(88, &(if level == 0 { 128_u32 } else { 0 }).to_le_bytes());
     set(92, &members.to_le_bytes());
     set(128, &2048_u64.to_le_bytes());
     set(136, &sectors.to_le_bytes());

@@ -1,4 +1,5 @@
-//! Linux software RAID (md): where the array lies on a member that holds all of it.
+//! Linux software RAID (md): where the array lies on a member that holds all of it, and arrays of
+//! which all members are at hand.
 //!
 //! A superblock describes the array and the member: near the front (formats 1.1 and 1.2) or the
 //! end (1.0, and 0.90 in the byte order of its machine). A member of a RAID1 holds the whole array,
@@ -13,18 +14,26 @@
 //!
 //! Facts: `drivers/md/md.c` and `include/uapi/linux/raid/md_p.h` of Linux, `mdadm --examine`.
 
+mod array;
 mod version0;
 mod version1;
 
+use std::sync::Arc;
+
 use aiv_volume_io::{Extent, ReadAt};
 
-use crate::{Error, RaidContents, Result};
+use crate::{Error, RaidArray, RaidContents, Result};
+use array::Member;
 
 const MAGIC: u32 = 0xa92b_4efc;
 const SECTOR: u64 = 512;
 const RAID1: i32 = 1;
 const RAID0: i32 = 0;
 const LINEAR: i32 = -1;
+
+/// Of mirrors.
+const NOT_SURE: &str = "it is a mirror that was in use or not yet the same on all members: what was \
+                        written last may be missing here";
 
 /// What a superblock says, of either format.
 struct Superblock {
@@ -39,6 +48,12 @@ struct Superblock {
     used: u64,
     /// Bytes of a chunk, 0 when there are none.
     chunk: u64,
+    /// How chunks lie, by the numbers of each level.
+    layout: u32,
+    /// The identity of the array; format 0.90 keeps it elsewhere, and has none here.
+    array: Option<[u8; 16]>,
+    /// Changes of the array the member has seen.
+    events: u64,
     /// Why the data of this member is not that of the array, as a sentence.
     doubt: Option<String>,
     /// All members are known to be the same.
@@ -53,11 +68,34 @@ enum Role {
     Journal,
 }
 
+/// The arrays of which several members are needed, of those that are at hand. Members that are
+/// spare or failed, or hold all of their array, belong to none.
+pub(crate) fn arrays(members: &[Arc<dyn ReadAt>]) -> Vec<RaidArray> {
+    let mut groups: Vec<([u8; 16], Vec<Member>)> = Vec::new();
+    for (position, bytes) in members.iter().enumerate() {
+        let Ok(Some(found)) = superblock(&**bytes) else { continue };
+        let is_whole = found.level == RAID1 || found.members < 2;
+        let (Some(array), Role::Data(_), false) = (found.array, found.role, is_whole) else {
+            continue;
+        };
+        let member = Member { position, bytes: Arc::clone(bytes), found };
+        match groups.iter_mut().find(|(known, _)| *known == array) {
+            Some((_, group)) => group.push(member),
+            None => groups.push((array, vec![member])),
+        }
+    }
+    groups.into_iter().map(|(_, group)| array::join(group)).collect()
+}
+
+fn superblock(member: &dyn ReadAt) -> Result<Option<Superblock>> {
+    match version1::read(member)? {
+        Some(found) => Ok(Some(found)),
+        None => version0::read(member),
+    }
+}
+
 pub(crate) fn contents(member: &dyn ReadAt) -> Result<RaidContents> {
-    let found = match version1::read(member)? {
-        Some(found) => Some(found),
-        None => version0::read(member)?,
-    };
+    let found = superblock(member)?;
     let found = found.ok_or_else(|| Error::damaged("there is no superblock of md", None))?;
     let unsupported = |what: String| Err(Error::Unsupported { what });
     if let Some(what) = found.doubt {
@@ -88,10 +126,8 @@ pub(crate) fn contents(member: &dyn ReadAt) -> Result<RaidContents> {
         return Err(Error::damaged("the data of the RAID does not fit into its member", None));
     }
     let is_sure = found.level != RAID1 || role == 0 || found.is_in_sync;
-    let note = "it is a mirror that was in use or not yet the same on all members: what was written \
-                last may be missing here";
     let extent = Extent::new(found.data.start, used);
-    Ok(RaidContents { extent, note: (!is_sure).then(|| note.to_owned()) })
+    Ok(RaidContents { extent, note: (!is_sure).then(|| NOT_SURE.to_owned()) })
 }
 
 fn name_of(level: i32) -> String {

@@ -53,6 +53,9 @@ pub(super) fn read(member: &dyn ReadAt) -> Result<Option<Superblock>> {
         data: Extent::new(0, at),
         used: u64::from(field(8)) << 10,
         chunk: u64::from(field(65)),
+        layout: field(64),
+        array: None,
+        events: 0,
         doubt: None,
         is_in_sync,
     }))

@@ -82,6 +82,9 @@ fn checked(member: &dyn ReadAt, at: u64, header: &[u8; HEADER]) -> Result<Superb
         data: Extent::new(start, len),
         used: bytes(80)?,
         chunk: u64::from(le32(&record, 88)).saturating_mul(SECTOR),
+        layout: le32(&record, 76),
+        array: Some(array(&record, 16)),
+        events: le64(&record, 200),
         doubt,
         is_in_sync: le64(&record, 208) == u64::MAX,
     })

@@ -112,7 +112,10 @@ fn files_in_logical_volumes_are_found_by_their_names() {
     let (root, files) = filled_ext4(20 * MIB);
     lvm.fill("root", &root);
     lvm.fill("swap", &Volume::made_by(4 * MIB, "mkswap", "-q"));
-    lvm.fill("data", &xfs_tools::mkfs(24 * MIB, ""));
+    // The mark of a driver that writes.
+    let in_use = Volume::made_by(24 * MIB, "mkfs.fat", "-F 16 -s 4");
+    in_use.patch(37, &[1]);
+    lvm.fill("data", &in_use);
     let alone = found(&root, &["*[0-4]", "/dir2/"]);
     let inside = found(&lvm.disks[0], &["*[0-4]", "/dir2/"]);
     assert!(!alone.files.is_empty());
@@ -127,7 +130,7 @@ fn files_in_logical_volumes_are_found_by_their_names() {
         assert_eq!(moved.runs(), inside.extents);
     }
     let others: Vec<_> = inside.inner.iter().map(|v| (v.name.as_str(), v.filesystem)).collect();
-    assert_eq!(others, [("vg/data", FilesystemKind::Xfs), ("vg/bad", FilesystemKind::Unknown)]);
+    assert_eq!(others, [("vg/data", FilesystemKind::Fat16), ("vg/bad", FilesystemKind::Unknown)]);
 
     let left_out: ExtentSet = inside.files.iter().flat_map(|file| file.extents.clone()).collect();
     let (used, ..) = used_bytes(&lvm.disks[0]);

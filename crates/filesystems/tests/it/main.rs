@@ -50,6 +50,7 @@ mod lvm_maps;
 mod lvm_refusals;
 mod lvm_thin;
 mod lvm_tools;
+mod md_arrays;
 mod md_members;
 mod media;
 mod ntfs_files;

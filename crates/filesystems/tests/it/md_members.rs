@@ -6,20 +6,20 @@ use aiv_volume_io::{Extent, MemDisk};
 use crate::ext_tools::MIB;
 use crate::tools::{Volume, run};
 
-const LEN: u64 = 16 * MIB;
+pub(crate) const LEN: u64 = 16 * MIB;
 const MAGIC: u32 = 0xa92b_4efc;
 const RAID1: i32 = 1;
-const LINEAR: i32 = -1;
+pub(crate) const LINEAR: i32 = -1;
 
 /// A superblock to be written, and where.
-struct Member {
+pub(crate) struct Member {
     at: u64,
     record: Vec<u8>,
 }
 
 impl Member {
     /// Format 1: 1.0, 1.1 or 1.2; `role` of two members at a data offset of 1 MiB, or 0.
-    fn version1(minor: u32, level: i32, members: u32, role: u16) -> Self {
+    pub(crate) fn version1(minor: u32, level: i32, members: u32, role: u16) -> Self {
         let at = [LEN - 8192, 0, 4096][minor as usize];
         let data = if minor == 0 { (0, LEN / 512 - 16) } else { (2048, LEN / 512 - 2048) };
         let mut member = Self { at, record: vec![0; 256 + 2 * 128] };
@@ -77,13 +77,13 @@ impl Member {
         self.record[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
-    fn with(mut self, at: usize, bytes: &[u8]) -> Self {
+    pub(crate) fn with(mut self, at: usize, bytes: &[u8]) -> Self {
         self.set(at, bytes);
         self
     }
 
     /// A volume with the superblock, its checksum right.
-    fn volume(mut self) -> Volume {
+    pub(crate) fn volume(mut self) -> Volume {
         let sum_at = if self.record.len() == 4096 { 152 } else { 216 };
         self.set(sum_at, &[0; 4]);
         let words =
@@ -98,7 +98,7 @@ impl Member {
 }
 
 /// What `mdadm` says, when it calls the superblock right.
-fn examined(volume: &Volume) -> String {
+pub(crate) fn examined(volume: &Volume) -> String {
     let said = run("mdadm", &["--examine", volume.path()]);
     assert!(said.contains("- correct"), "{said}");
     said

@@ -31,12 +31,13 @@ pub struct FoundSlots {
 }
 
 /// Finds the sound key-slot areas of the image in `file`. When none is where one belongs, all of
-/// the file is read. Who has the key proves which of them somebody with it has made.
+/// the file is read, if it is to be looked for `anywhere`. Who has the key proves which of them
+/// somebody with it has made.
 ///
 /// # Errors
 /// [`crate::Error::Unsupported`] when a sound superblock asks for another program;
 /// [`crate::Error::Canceled`].
-pub fn slot_areas(file: &dyn ReadAt, job: Job<'_>) -> Result<FoundSlots> {
+pub fn slot_areas(file: &dyn ReadAt, anywhere: bool, job: Job<'_>) -> Result<FoundSlots> {
     let known = whose::superblock(file, &Keys::none())?;
     let commitment = known.map(|known| known.superblock.key_commitment);
     let mut found = FoundSlots { commitment, areas: Vec::new() };
@@ -52,7 +53,7 @@ pub fn slot_areas(file: &dyn ReadAt, job: Job<'_>) -> Result<FoundSlots> {
             found.take(&bytes);
         }
     }
-    if found.areas.is_empty() {
+    if found.areas.is_empty() && anywhere {
         search(file, &mut found, job)?;
     }
     Ok(found)
