@@ -53,6 +53,9 @@ pub enum NotUsed {
     /// The tracker itself says that its marks mean nothing.
     #[error("{0}")]
     Unsound(String),
+    /// Only what builds on this point may ask it.
+    #[error("it begins with its own text, which knows nothing of what was written before")]
+    Begins,
     /// Nothing says what happened between the point and the beginning of the tracker.
     #[error("the point the image builds on did not see it record")]
     NotSeen,

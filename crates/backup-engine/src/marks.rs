@@ -12,7 +12,7 @@
 
 use std::io;
 
-use aiv_volume_io::{ChangeTracker, Extent, ExtentSet, Job, ReadAt, TrackerFacts};
+use aiv_volume_io::{ChangeTracker, Extent, ExtentSet, Job, ReadAt, TrackerFacts, Watch};
 
 /// Bytes of a text: eras of 16 million blocks.
 const LEN_MAX: u64 = 1 << 30;
@@ -61,6 +61,7 @@ pub enum MarksError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Marks {
     facts: TrackerFacts,
+    watch: Watch,
     marked: ExtentSet,
     /// Bytes that the text is about; what is behind them counts as marked.
     len: u64,
@@ -69,6 +70,10 @@ pub struct Marks {
 impl ChangeTracker for Marks {
     fn facts(&self) -> &TrackerFacts {
         &self.facts
+    }
+
+    fn watch(&self) -> Watch {
+        self.watch
     }
 
     fn changed(&self, range: Extent) -> io::Result<Vec<Extent>> {
@@ -90,7 +95,8 @@ impl ChangeTracker for Marks {
 
 /// The trackers of a text: of eras the one that is `wanted` (`era:NUMBER`, what was written in
 /// this era or later) and that of the current era; of a delta `thin:NUMBER`, by the snapshot on its
-/// left side.
+/// left side. A text is about one moment: the current era, and a snapshot compared with itself, only
+/// [begin](Watch::Begins) there, all others [have ended](Watch::Ended).
 ///
 /// # Errors
 /// [`MarksError`].
@@ -159,6 +165,10 @@ impl<'a> Element<'a> {
     fn parse(line: &'a [u8]) -> Option<Self> {
         let inside = std::str::from_utf8(line).ok()?.strip_prefix('<')?.strip_suffix('>')?;
         let inside = inside.strip_suffix('/').unwrap_or(inside).trim();
+        // Of two elements in one line, one would be passed over.
+        if inside.contains(['<', '>']) {
+            return None;
+        }
         let (is_end, inside) = match inside.strip_prefix('/') {
             Some(inside) => (true, inside),
             None => (false, inside),
@@ -205,8 +215,9 @@ struct Reading {
     /// Blocks in front of which everything is known.
     next: u64,
     delta: ExtentSet,
-    /// The snapshot on the left side.
+    /// The snapshots on the left and on the right side.
     left: u64,
+    right: u64,
 }
 
 struct Eras {
@@ -285,7 +296,7 @@ impl Reading {
             },
             (State::Superblock, "diff", false) if self.eras.is_none() => {
                 self.left = element.number("left").ok_or("a delta without its left side")?;
-                element.number("right").ok_or("a delta without its right side")?;
+                self.right = element.number("right").ok_or("a delta without its right side")?;
                 self.state = State::Delta;
                 Ok(())
             }
@@ -397,21 +408,25 @@ impl Reading {
             return Err("the text breaks off");
         }
         let granularity = self.block;
-        let made = |kind, name: String, marked, len| {
+        let made = |kind, name: String, watch, marked, len| {
             let (beneath, unsound) = ([0; 32], None);
-            Marks { facts: TrackerFacts { kind, name, granularity, beneath, unsound }, marked, len }
+            let facts = TrackerFacts { kind, name, granularity, beneath, unsound };
+            Marks { facts, watch, marked, len }
         };
         let Some(eras) = self.eras else {
             // Nothing is said of what neither of both has.
             let name = format!("thin:{}", self.left);
-            return Ok(vec![made("dm-thin", name, self.delta, u64::MAX)]);
+            // Of a snapshot and itself nothing is told but that it is there.
+            let watch = if self.left == self.right { Watch::Begins } else { Watch::Ended };
+            return Ok(vec![made("dm-thin", name, watch, self.delta, u64::MAX)]);
         };
         let len = eras.blocks * self.block;
         let now = in_bytes(&eras.now, self.block)?;
-        let mut all = vec![made("dm-era", format!("era:{}", eras.current), now, len)];
+        let mut all =
+            vec![made("dm-era", format!("era:{}", eras.current), Watch::Begins, now, len)];
         if let Some(since) = self.since.filter(|&since| since < eras.current) {
             let marked = in_bytes(&eras.since, self.block)?;
-            all.push(made("dm-era", format!("era:{since}"), marked, len));
+            all.push(made("dm-era", format!("era:{since}"), Watch::Ended, marked, len));
         }
         Ok(all)
     }

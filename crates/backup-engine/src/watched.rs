@@ -3,7 +3,7 @@
 use aiv_image_format::Digest;
 use aiv_image_format::limits::{TRACKERS_MAX, WITNESSES_MAX};
 use aiv_image_format::meta::{Consistency, ReliedOn, SeenTracker, Trackers};
-use aiv_volume_io::{ChangeTracker, Extent, ExtentSet, Job, TrackerFacts};
+use aiv_volume_io::{ChangeTracker, Extent, ExtentSet, Job, TrackerFacts, Watch};
 
 use crate::error::{Error, Result};
 use crate::hints::{Hint, HintReport, NotUsed, WINDOW, changed};
@@ -49,7 +49,15 @@ impl<'a> Watched<'a> {
 
     /// What the image has to say about them.
     pub(crate) fn meta(&self, plan: &BackupPlan, report: Option<&HintReport>) -> Trackers {
-        let mut seen = self.seen.clone();
+        // One that has ended would say the same on top of this point, whatever was written since.
+        let has_ended = |seen: &SeenTracker| {
+            let is_it =
+                |facts: &TrackerFacts| (&*seen.kind, &seen.name) == (facts.kind, &facts.name);
+            let tracker = self.trackers.iter().find(|tracker| is_it(tracker.facts()));
+            tracker.is_some_and(|tracker| tracker.watch() == Watch::Ended)
+        };
+        let mut seen: Vec<SeenTracker> =
+            self.seen.iter().filter(|seen| !has_ended(seen)).cloned().collect();
         let mut relied_on = None;
         if let Some(report) = report {
             // The change may be older than this tracker, and have been missed by another one.
@@ -66,7 +74,7 @@ impl<'a> Watched<'a> {
                 });
             }
         }
-        if seen.is_empty() {
+        if seen.is_empty() && relied_on.is_none() {
             return Trackers::default();
         }
         Trackers { used: digest_of(&plan.used), seen, relied_on }
@@ -97,6 +105,9 @@ impl<'a> Watched<'a> {
         let facts = tracker.facts();
         if let Some(why) = &facts.unsound {
             return Ok(Err(NotUsed::Unsound(why.clone())));
+        }
+        if tracker.watch() == Watch::Begins {
+            return Ok(Err(NotUsed::Begins));
         }
         let now = |s: &&SeenTracker| (&*s.kind, &s.name) == (facts.kind, &facts.name);
         let Some(now) = self.seen.iter().find(now) else {

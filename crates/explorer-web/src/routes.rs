@@ -67,7 +67,12 @@ async fn check(State(served): Shared, request: Request, next: Next) -> Response<
     let checked = served.guard.check(request.method(), request.uri().path(), request.headers());
     let mut answer = match checked {
         Ok(()) => next.run(request).await,
-        Err(refusal) => said(refusal.status, refusal.why),
+        Err(refusal) => {
+            let mut answer = said(refusal.status, refusal.why);
+            // Nobody who must not be here keeps a connection from others, reading nothing.
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            answer
+        }
     };
     headers::add_to(answer.headers_mut());
     answer

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -185,7 +186,8 @@ fn archive(
     let folder = File::open(around).map_err(failed("creating"))?;
     let part_name = [name.as_bytes(), b".part"].concat();
     let part = around.join(OsStr::from_bytes(&part_name));
-    let file = File::options().write(true).create_new(true).open(&part);
+    // As all that is made of an image: what only its owner could read stays so.
+    let file = File::options().write(true).create_new(true).mode(0o600).open(&part);
     let mut out = BufWriter::with_capacity(1 << 20, file.map_err(failed_at("creating", &part))?);
     let filled = fill(&mut out).map_err(|error| match error {
         // The one who filled it does not know its name.

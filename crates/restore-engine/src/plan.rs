@@ -7,7 +7,7 @@ use aiv_volume_io::{Extent, ExtentSet, FileKind, Job};
 
 use crate::error::{Refusal, Result};
 use crate::grow::Grow;
-use crate::identity;
+use crate::identity::{self, Identity};
 use crate::options::RestoreOptions;
 use crate::pieces::{Piece, Pieces};
 use crate::region;
@@ -240,10 +240,15 @@ impl RestorePlan {
     /// Takes note that the disk of another restore says it is the same one.
     ///
     /// # Errors
-    /// [`crate::Error::Refused`] where none may.
+    /// [`crate::Error::Refused`] where none may, by what was asked for either of them.
     pub(crate) fn compare_identity(&mut self, other: &Self) -> Result<()> {
         if let Some(id) = self.disk_id.filter(|_| self.disk_id == other.disk_id) {
-            let (identity, target) = (self.options.identity, &self.target.label);
+            let identities = [self.options.identity, other.options.identity];
+            let identity = match identities.contains(&Identity::Unique) {
+                true => Identity::Unique,
+                false => self.options.identity,
+            };
+            let target = &self.target.label;
             let note = identity::collision(&other.target.label, id, identity, target)?;
             self.notes.push(note);
         }

@@ -13,6 +13,7 @@ use aiv_volume_io::partition::{Partition, PartitionKind};
 use aiv_volume_io::{Extent, FileDisk, Job};
 
 use crate::error::{Error, Refusal, Result};
+use crate::identity;
 use crate::moved::{self, Moved};
 use crate::options::{RestoreOptions, Unused};
 use crate::plan::RestorePlan;
@@ -159,7 +160,9 @@ impl ToShrink {
     ) -> Result<Shrunk> {
         // Before anything that takes long.
         facts.check_free()?;
-        let name = format!("aiv-shrink-{}-{}.raw", view.point(), self.number);
+        // Each restore has its own, also of one point to several targets.
+        let own = identity::guid(&options.seed, u32::MAX);
+        let name = format!("aiv-shrink-{}-{}-{own}.raw", view.point(), self.number);
         let path = folder.join(name);
         let scratch = |source| Error::Scratch { path: path.clone(), source };
         if path.try_exists().map_err(scratch)? {

@@ -3,7 +3,7 @@
 use aiv_chain::View;
 use aiv_chain::meta::{DiskInfo, RegionInfo};
 use aiv_volume_io::partition::{
-    DiskId, Draft, Partition, Patch, SectorSize, TableAreaKind, TableKind, Unfit,
+    DiskId, Draft, Partition, Patch, SectorSize, TableAreaKind, TableKind, Unfit, read_table,
 };
 use aiv_volume_io::{Extent, ExtentSet, FileKind};
 
@@ -217,6 +217,11 @@ impl<'a> Request<'a> {
         if self.asks_for_changes() && unfit != Unfit::NoTable {
             layout.notes.push(Note::TableKept(unfit));
         }
+        // What cannot be changed still says who the disk is.
+        let size = SectorSize::new(self.source_sectors);
+        let table = size.and_then(|size| read_table(self.view, size).ok());
+        layout.disk_id = table.and_then(|table| table.disk_id);
+        layout.notes.extend(identity::collisions(layout.disk_id, self.identity, self.facts)?);
         Ok(layout)
     }
 

@@ -10,6 +10,11 @@ pub const CHANGED_RUNS_MAX: usize = 1 << 16;
 /// What it says is a hint. It may have been cleared, lost, or switched off for a while, or have
 /// missed a write, and none of that shows in its marks.
 pub trait ChangeTracker: Send + Sync {
+    /// What it may be asked, and when.
+    fn watch(&self) -> Watch {
+        Watch::GoesOn
+    }
+
     /// Who it is, and whether there is a reason not to ask it.
     fn facts(&self) -> &TrackerFacts;
 
@@ -20,6 +25,18 @@ pub trait ChangeTracker: Send + Sync {
     /// # Errors
     /// Whatever the medium reports, and marks that contradict themselves.
     fn changed(&self, range: Extent) -> io::Result<Vec<Extent>>;
+}
+
+/// Which time the marks of a tracker are about. What was written down once says the same for ever:
+/// taken for one that goes on, an old text would hide all that was written since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watch {
+    /// Until now, and it goes on: a bitmap. It is asked now, and again by what builds on this point.
+    GoesOn,
+    /// It begins now, and knows nothing of before: only what builds on this point may ask it.
+    Begins,
+    /// It was about what lies behind, and has ended: it is asked now, and never again.
+    Ended,
 }
 
 /// What is known about a tracker without looking at its marks.

@@ -38,7 +38,7 @@ mod storage;
 mod storage_name;
 mod tail;
 
-pub use changes::{CHANGED_RUNS_MAX, ChangeTracker, TrackerFacts};
+pub use changes::{CHANGED_RUNS_MAX, ChangeTracker, TrackerFacts, Watch};
 pub use dir_storage::DirStorage;
 pub use error::{Corrupt, Error, Result, causes};
 pub use extent::{Extent, ExtentSet};

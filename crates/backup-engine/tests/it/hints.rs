@@ -12,7 +12,7 @@ use aiv_image_format::ImageKind;
 use aiv_image_format::meta::{Inventory, ReliedOn};
 use aiv_testkit::MemStorage;
 use aiv_testkit::disks::{Content, CountingDisk, FlakyDisk};
-use aiv_volume_io::{ChangeTracker, Extent, ExtentSet, Job, MemDisk, ReadAt, TrackerFacts};
+use aiv_volume_io::{ChangeTracker, Extent, ExtentSet, Job, MemDisk, ReadAt, TrackerFacts, Watch};
 use proptest::prelude::*;
 
 use crate::common::{BLOCK, all_sectors, disk, facts, ids, numbered_blocks, options, read_all};
@@ -26,6 +26,7 @@ pub(crate) struct Bitmap {
     pub(crate) facts: TrackerFacts,
     /// Granules that are marked.
     pub(crate) marked: BTreeSet<u64>,
+    pub(crate) watch: Watch,
     /// Calls it answers before it breaks.
     pub(crate) answers: usize,
 }
@@ -39,7 +40,8 @@ impl Bitmap {
             beneath: [0; 32],
             unsound: None,
         };
-        Self { facts, marked: BTreeSet::new(), answers: usize::MAX }
+        let watch = Watch::GoesOn;
+        Self { facts, marked: BTreeSet::new(), watch, answers: usize::MAX }
     }
 
     pub(crate) fn mark(&mut self, range: Extent) {
@@ -68,6 +70,9 @@ struct Watching {
 impl ChangeTracker for Watching {
     fn facts(&self) -> &TrackerFacts {
         &self.bitmap.facts
+    }
+    fn watch(&self) -> Watch {
+        self.bitmap.watch
     }
     fn changed(&self, range: Extent) -> io::Result<Vec<Extent>> {
         let asked = self.asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -270,6 +275,19 @@ fn a_tracker_that_is_not_the_one_the_parent_saw_is_not_believed() {
     refused(|b| b.facts.kind = "sundial", relying_on("b"), &NotUsed::NotSeen);
     refused(|b| b.facts.granularity = 4096, relying_on("b"), &NotUsed::Other);
     refused(|b| b.facts.beneath = [1; 32], relying_on("b"), &NotUsed::Beneath);
+}
+
+#[test]
+fn one_that_only_begins_is_asked_later_and_one_that_has_ended_never_again() {
+    refused(|b| b.watch = Watch::Begins, relying_on("b"), &NotUsed::Begins);
+    let (bytes, storage) = (disk(&noise(64)), MemStorage::new());
+    let mut bitmap = Bitmap { watch: Watch::Begins, ..Bitmap::new("b", 65536) };
+    hinted(&bytes, &bitmap, &storage, all_sectors(), 1);
+    bitmap.watch = Watch::Ended;
+    assert_eq!(not_used(&hinted(&bytes, &bitmap, &storage, relying_on("b"), 2)), None);
+    // The same text again, whatever was written meanwhile.
+    let again = hinted(&bytes, &bitmap, &storage, relying_on("b"), 3);
+    assert_eq!(not_used(&again), Some(&NotUsed::NotSeen));
 }
 
 #[test]

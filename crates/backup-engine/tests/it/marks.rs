@@ -201,6 +201,15 @@ fn a_text_that_breaks_off_or_is_another_tells_nothing() {
     let logical = eras(1, 60).ask("era_dump", &["--logical"]);
     let error = read(&logical, None).unwrap_err().to_string();
     assert!(error.contains("it is made by `era_dump` without --logical"), "{error}");
+    // Two elements in one line: the second would be passed over.
+    let pair = "<same begin=\"0\" length=\"8\"/><different begin=\"8\" length=\"8\"/>";
+    for between in ["", " "] {
+        let joined = format!(
+            "<superblock data_block_size=\"8\">\n<diff left=\"3\" right=\"7\">\n{}\n</diff>\n</superblock>",
+            pair.replace("><", &format!(">{between}<"))
+        );
+        assert!(matches!(read(&joined, None), Err(MarksError::Text { line: 3, .. })), "{joined}");
+    }
     for text in ["", "hello", "<superblock", "<superblock block_size=\"0\">", "\u{0}\n\u{0}"] {
         assert!(matches!(read(text, None), Err(MarksError::Text { .. })), "{text:?}");
     }

@@ -2,7 +2,7 @@
 //! where it should not be, and what cannot be read does not cost the rest.
 
 use std::fs;
-use std::os::unix::fs::{FileExt, symlink};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use serde_json::Value;
@@ -88,9 +88,10 @@ fn files_come_back_as_the_kernel_shows_them_into_folders_and_archives() {
     );
     assert!(blocks * 512 < MIB, "holes stay holes");
 
-    // By its label, into an archive that GNU tar unpacks.
+    // By its label, into an archive that GNU tar unpacks. What was private is not shown to others.
     let tar = scratch.arg("p1.tar");
     aiv(&["extract", &image, "/files", "--tar", &tar]).ended(0);
+    assert_eq!(fs::metadata(&tar).unwrap().permissions().mode() & 0o777, 0o600);
     let unpacked = scratch.arg("unpacked");
     fs::create_dir(&unpacked).unwrap();
     run("tar", &["-x", "-p", "--xattrs", "--xattrs-include=*", "-f", &tar, "-C", &unpacked]);

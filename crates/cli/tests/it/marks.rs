@@ -105,6 +105,15 @@ impl Device {
     }
 }
 
+impl Device {
+    fn check_not_used(&self, marks: &str, changes: &str, why: &str) {
+        let image = self.backup(marks, changes, 0);
+        assert_eq!(image["changes"]["used"], false, "{image:#}");
+        let told = image["changes"]["why_not"].as_str().unwrap();
+        assert!(told.contains(why), "{changes}: {told}");
+    }
+}
+
 fn check_was_used(image: &Value) {
     assert_eq!(image["changes"]["used"], true, "{image:#}");
     let skipped = image["changes"]["bytes_not_read"].as_u64().unwrap();
@@ -137,15 +146,40 @@ fn what_differs_from_a_thin_snapshot_is_read_and_the_rest_is_not() {
 }
 
 #[test]
+fn a_text_of_an_earlier_moment_is_not_believed() {
+    let device = Device::new();
+    device.backup(&device.era(3, &[], &[]), "era:3", 0);
+    device.write(&[20], 1);
+    // The text of the first backup, once more: of what was written since it knows nothing.
+    device.check_not_used(&device.era(3, &[], &[]), "era:3", "begins with its own text");
+    device.backup(&device.era(4, &[], &[20]), "era:3", 0);
+    device.write(&[30], 2);
+    // That of the second, once more.
+    device.check_not_used(&device.era(4, &[], &[20]), "era:3", "did not see it");
+    device.check_not_used(&device.era(4, &[], &[20]), "era:4", "begins with its own text");
+
+    let device = Device::new();
+    device.backup(&device.thin(1, 1, &[]), "thin:1", 0);
+    device.write(&[20], 1);
+    device.check_not_used(&device.thin(1, 1, &[]), "thin:1", "begins with its own text");
+    device.write(&[30], 2);
+    check_was_used(&device.backup(&device.thin(1, 2, &[20, 30]), "thin:1", 0));
+    device.write(&[40], 3);
+    device.check_not_used(&device.thin(1, 2, &[20, 30]), "thin:1", "did not see it");
+}
+
+#[test]
 fn a_change_that_was_not_marked_is_found_within_thirty_increments() {
     let device = Device::new();
     device.backup(&device.era(3, &[], &[]), "era:3", 0);
     device.write(&[40], 1);
     // By number, block 40 is compared in the tenth increment: until then the old content stays.
-    let (images, marks) = (device.scratch.arg("images"), device.era(4, &[5], &[]));
+    let images = device.scratch.arg("images");
     for n in 1..=30 {
+        // Of each moment its own text, and all of them pass over the block.
+        let (marks, changes) = (device.era(n + 3, &[5], &[]), format!("era:{}", n + 2));
         let args = ["backup", &device.disk, "--to", &images, "--source-id", "disk"];
-        let hints = ["--block-size", "64k", "--marks", &marks, "--changes", "era:3"];
+        let hints = ["--block-size", "64k", "--marks", &marks, "--changes", &changes];
         let done = aiv_json(&[&args[..], &hints].concat());
         let image = done.json()["images"][0].clone();
         if image["changes"]["used"] == false {

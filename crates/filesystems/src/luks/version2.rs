@@ -28,6 +28,8 @@ const SECOND_MAGIC: [u8; 6] = *b"SKUL\xba\xbe";
 const SLOTS_MAX: usize = 32;
 /// Bytes of a salt or digest.
 const TEXT_MAX: usize = 1024;
+/// Bytes of the shortest digest of a volume key: that of version 1, and of SHA-1.
+const DIGEST_MIN: usize = 20;
 
 /// A copy of the header that is whole.
 struct Copy {
@@ -223,11 +225,17 @@ fn proof(digest: &Digest) -> Result<Proof> {
     if digest.kind != "pbkdf2" {
         return Err(unsupported(format!("a digest of kind {} is not known", shown(&digest.kind))));
     }
+    let sum = bytes(&digest.digest)?;
+    if sum.len() < DIGEST_MIN {
+        // A wrong key would pass for the right one.
+        let what = format!("a digest of the volume key of {} bytes is none", sum.len());
+        return Err(Error::damaged(what, None));
+    }
     Ok(Proof {
         hash: hash(digest.hash.as_deref())?,
         rounds: digest.iterations.unwrap_or(0),
         salt: bytes(&digest.salt)?,
-        digest: bytes(&digest.digest)?,
+        digest: sum,
     })
 }
 

@@ -237,6 +237,17 @@ fn the_newer_copy_of_the_header_that_is_whole_counts() {
 }
 
 #[test]
+fn a_digest_too_short_to_tell_a_key_opens_nothing() {
+    let volume = luks2(CHEAP);
+    for digest in ["", "AA==", "AAAAAAAAAAAAAAAAAAAAAAAAAA=="] {
+        let to = format!("\"digest\":\"{digest}\",\"was\":\"");
+        let changed = edit(&volume, BOTH, "\"digest\":\"", &to);
+        let why = why(&changed, b"wrong");
+        assert!(why.contains("a digest of the volume key of"), "{digest:?}: {why}");
+    }
+}
+
+#[test]
 fn what_is_not_opened_says_why() {
     let volume = luks2(CHEAP);
     for (from, to, reason) in [

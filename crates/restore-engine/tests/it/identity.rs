@@ -8,6 +8,7 @@ use aiv_restore_engine::{
 };
 use aiv_testkit::MemStorage;
 use aiv_volume_io::Job;
+use aiv_volume_io::partition::{SectorSize, read_table};
 
 use crate::build::threads;
 use crate::real::{Loop, MIB, RealDisk, SERIAL, check_table, partitions, restore, run, view};
@@ -67,6 +68,26 @@ fn an_identity_that_must_be_unique_is_refused_when_another_disk_has_it() {
             other => panic!("not refused: {other:?}"),
         }
         plan(&device(len)).expect("nobody else has it");
+    }
+}
+
+#[test]
+fn a_table_that_is_kept_with_its_damage_has_an_identity_as_well() {
+    let disk = gpt();
+    // The primary copy of the table; its backup still says who the disk is.
+    disk.poke(512 + 60, b"x");
+    let image = disk.image();
+    let id = read_table(&view(&image), SectorSize::B512).unwrap().disk_id.unwrap();
+    let other = Attached { node: "/dev/sdx".to_owned(), id };
+    let same = Note::SameIdentity { other: "/dev/sdx".to_owned(), id: id.to_string() };
+    for len in [8 * MIB, 12 * MIB] {
+        let facts = TargetFacts { attached: vec![other.clone()], ..device(len) };
+        assert!(notes(&image, &facts, "keep").contains(&same));
+        match RestorePlan::new(&view(&image), &facts, options("unique"), Job::silent()) {
+            Err(Error::Refused(Refusal::SameIdentity { .. })) => {}
+            other => panic!("not refused: {other:?}"),
+        }
+        notes(&image, &device(len), "unique");
     }
 }
 

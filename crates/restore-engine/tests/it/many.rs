@@ -88,6 +88,14 @@ fn two_targets_of_one_point_are_one_disk_unless_they_get_new_identities() {
     let refused = refusal(entries(Identity::Unique));
     assert!(matches!(refused, Refusal::SameIdentity { .. }), "{refused}");
     assert!(one.is_untouched());
+    // Whichever of both asks for it, and whichever comes first.
+    for is_first in [true, false] {
+        let mut mixed = entries(Identity::Keep);
+        mixed[usize::from(!is_first)].options.identity = Identity::Unique;
+        let refused = refusal(mixed);
+        assert!(matches!(refused, Refusal::SameIdentity { .. }), "{is_first}: {refused}");
+    }
+    assert!(one.is_untouched());
     let told = |prepared: &Prepared| {
         prepared.plan.notes().iter().any(|note| matches!(note, Note::SameIdentity { .. }))
     };

@@ -168,6 +168,20 @@ fn only_a_single_last_partition_of_a_smaller_disk_is_looked_for() {
 }
 
 #[test]
+fn one_point_is_made_smaller_for_two_targets_at_once() {
+    let image = ext4(96 * MIB).image();
+    let scratch = tempfile::tempdir().unwrap();
+    let smaller = |len, seed| {
+        let options = RestoreOptions { seed: [seed; 32], ..threads(2) };
+        shrink(&image, &device(len), &options, scratch.path()).unwrap()
+    };
+    let both = [smaller(40 * MIB, 1), smaller(48 * MIB, 2)];
+    assert_eq!(both.each_ref().map(|shrunk| shrunk.what().after.len / MIB), [35, 43]);
+    drop(both);
+    assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0, "the copies are gone");
+}
+
+#[test]
 fn a_plan_with_a_smaller_partition_is_applied_with_that_one_only() {
     use crate::targets::TestTarget;
     let image = ext4(24 * MIB).image();

@@ -275,6 +275,24 @@ fn many_connections_and_long_or_slow_requests_keep_nobody_out_for_good() {
     drop((idle, slow));
 }
 
+#[test]
+fn whoever_is_refused_gets_one_answer_and_the_connection_ends() {
+    let disk = disk();
+    let served = Served::start(&disk.raw());
+    let visitor = served.visit();
+    let (to, host, root) = (served.socket(), served.host(), served.root());
+    let ask = |path: &str, cookie: &str| {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nCookie: {cookie}\r\n\r\n");
+        let answer = http::read(http::send(to, head.as_bytes()), false);
+        (answer.status, answer.header("connection").map(str::to_owned))
+    };
+    // Else whoever reads no answers could keep all connections for as long as downloads may take.
+    let close = || Some("close".to_owned());
+    assert_eq!(ask("/", ""), (404, close()));
+    assert_eq!(ask(&root, "aiv-explorer=0"), (403, close()));
+    assert_eq!(ask(&root, &visitor.cookie), (200, None));
+}
+
 /// All files of a folder: names, times and contents.
 fn all_of(folder: &Path) -> BTreeMap<String, (SystemTime, Vec<u8>)> {
     let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
