@@ -258,6 +258,12 @@ impl Salvage {
     /// [`Error::WrongKey`] when there are keys and none is that of the image, [`Error::NotKeyed`]
     /// when they are required and it has none; [`Error::Unsupported`] when a sound superblock asks
     /// for a newer program; [`Error::Canceled`].
+    ///
+    /// [`Error::Unsalvageable`]: crate::Error::Unsalvageable
+    /// [`Error::WrongKey`]: crate::Error::WrongKey
+    /// [`Error::NotKeyed`]: crate::Error::NotKeyed
+    /// [`Error::Unsupported`]: crate::Error::Unsupported
+    /// [`Error::Canceled`]: crate::Error::Canceled
     pub fn scan(file: Arc<dyn ReadAt>, keys: &Keys, hints: &Hints, job: Job<'_>) -> Result<Self> {
         let known = whose::superblock(&*file, keys)?;
         let protection = known.as_ref().map(|known| whose::protection(&known.superblock, keys));
