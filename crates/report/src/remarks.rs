@@ -253,6 +253,10 @@ impl Remarks {
                 "partition {number} moves from byte {from} to {to}; the boot sectors of FAT, exFAT and \
                  NTFS are told, a boot loader that counts sectors has to be installed again"
             )),
+            Note::GapsCut { bytes } => self.notes.push(format!(
+                "{bytes} bytes between partitions that move belong to none of them and are left out: \
+                 they are zeros on the target"
+            )),
             Note::SourceDisk => self.notes.push(
                 "the target is the disk that was imaged; what changed on it since is lost".to_owned(),
             ),

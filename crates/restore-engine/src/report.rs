@@ -102,6 +102,12 @@ pub enum Note {
         /// Its first byte on the target.
         to: u64,
     },
+    /// What lies between partitions that move, and belongs to none of them, is not restored: zeros
+    /// are there.
+    GapsCut {
+        /// Bytes of the source disk.
+        bytes: u64,
+    },
     /// Another disk of this machine has the identity the target will have. Systems take the one
     /// for the other.
     SameIdentity {

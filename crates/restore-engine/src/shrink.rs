@@ -126,6 +126,17 @@ impl ToShrink {
         Extent::between(self.after.start, end)
     }
 
+    /// Bytes of the source disk between the partitions in the copy, which the copy has not.
+    pub(crate) fn gaps(&self) -> u64 {
+        let mut end = self.before.end();
+        let gap = |moved: &Moved| {
+            let gap = moved.before.start.saturating_sub(end);
+            end = end.max(moved.before.end());
+            gap
+        };
+        self.moved.iter().map(gap).sum()
+    }
+
     /// Finds the partition that must be smaller, if there is one, and makes it so: see
     /// [`ToShrink::find`] and [`ToShrink::shrink`].
     ///

@@ -244,6 +244,7 @@ impl<'a> Request<'a> {
         self.check_filesystems()?;
         let is_shrunk = shrunk.is_some();
         let moved = shrunk.map_or(&[][..], |shrunk| &shrunk.moved);
+        let gaps = shrunk.map_or(0, ToShrink::gaps);
         let shrunk = shrunk.map(|what| Note::Shrunk {
             number: what.number,
             from: what.before.len,
@@ -255,6 +256,7 @@ impl<'a> Request<'a> {
             from: moved.before.start,
             to: moved.after.start,
         }));
+        notes.extend((gaps > 0).then_some(Note::GapsCut { bytes: gaps }));
         grow::grow(&mut draft, self.grow, &mut notes)
             .and_then(|()| identity::change(&mut draft, self.identity, &self.seed, &mut notes))
             .map_err(|unfit| Refusal::Table { target: target(), unfit })?;
