@@ -7,22 +7,13 @@ use aiv_volume_io::{ExtentSet, Job, ReadAt};
 
 use super::boot::Geometry;
 use super::reader::ExFat;
-use crate::files::{KeptReason, Matching, MatchingFiles, Owners, Pattern, Walk};
+use crate::Error;
+use crate::files::{KeptReason, MatchingFiles, Owners, Pattern, Walk};
 use crate::reader::{Piece, VolumeOf};
 use crate::stop::Stop;
-use crate::{Error, Result};
 
 /// Finds the files that match, on a volume with this map.
 pub(crate) fn find(
-    volume: &dyn ReadAt,
-    used: &ExtentSet,
-    patterns: &[Pattern],
-    job: Job<'_>,
-) -> Result<Matching> {
-    Matching::answer(read(volume, used, patterns, job))
-}
-
-fn read(
     volume: &dyn ReadAt,
     used: &ExtentSet,
     patterns: &[Pattern],

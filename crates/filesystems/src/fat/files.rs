@@ -14,10 +14,10 @@ use super::reader::Fat;
 use super::table::{Links, Table, geometry};
 use crate::bitmap::Bitmap;
 use crate::clusters::Chain;
-use crate::files::{KeptReason, Matching, MatchingFiles, Owners, Pattern, Walk, fold};
+use crate::files::{KeptReason, MatchingFiles, Owners, Pattern, Walk, fold};
 use crate::reader::{Piece, VolumeOf};
 use crate::stop::Stop;
-use crate::{Error, FilesystemKind, Result};
+use crate::{Error, FilesystemKind};
 
 /// The beginning of this file tells whether Windows is hibernated. What the target of a restore
 /// held there before must not say so.
@@ -25,16 +25,6 @@ const HIBERNATION_FILE: &str = "HIBERFIL.SYS";
 
 /// Finds the files that match, on a volume with this map.
 pub(crate) fn find(
-    volume: &dyn ReadAt,
-    kind: FilesystemKind,
-    used: &ExtentSet,
-    patterns: &[Pattern],
-    job: Job<'_>,
-) -> Result<Matching> {
-    Matching::answer(read(volume, kind, used, patterns, job))
-}
-
-fn read(
     volume: &dyn ReadAt,
     kind: FilesystemKind,
     used: &ExtentSet,

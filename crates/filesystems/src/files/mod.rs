@@ -211,9 +211,9 @@ pub(crate) fn find_files_in(
             _ => {}
         }
     }
-    match recognised.kind {
+    let found = match recognised.kind {
         FilesystemKind::Ext2 | FilesystemKind::Ext3 | FilesystemKind::Ext4 => {
-            ext::find_files(volume, used, patterns, job)
+            return ext::find_files(volume, used, patterns, job);
         }
         FilesystemKind::Ntfs => ntfs::find_files(volume, used, patterns, job),
         kind @ (FilesystemKind::Fat12 | FilesystemKind::Fat16 | FilesystemKind::Fat32) => {
@@ -223,13 +223,14 @@ pub(crate) fn find_files_in(
         FilesystemKind::Xfs => xfs::find_files(volume, used, patterns, job),
         FilesystemKind::ExFat => exfat::find_files(volume, used, patterns, job),
         FilesystemKind::Lvm2Member => lvm::find_files(volume, patterns, depth, job),
-        kind => nothing(NothingReason::NoFiles { kind }),
-    }
+        kind => return nothing(NothingReason::NoFiles { kind }),
+    };
+    Matching::answer(found)
 }
 
 impl Matching {
     /// What the caller of the crate gets to see.
-    pub(crate) fn answer(read: std::result::Result<MatchingFiles, Stop>) -> Result<Self> {
+    fn answer(read: std::result::Result<MatchingFiles, Stop>) -> Result<Self> {
         match read {
             Ok(files) => Ok(Self::Files(files)),
             Err(Stop::Whole(reason)) => {

@@ -6,24 +6,15 @@ use super::label;
 use super::pieces::Pieces;
 use super::used::{look_inside, read_group};
 use super::volume::LogicalVolume;
+use crate::FilesystemKind;
 use crate::files::{
     FILES_MAX, FileExtents, InnerVolume, KeptReason, Matching, MatchingFiles, NothingReason,
     Pattern, find_files_in,
 };
 use crate::stop::Stop;
-use crate::{FilesystemKind, Result};
 
 /// Finds the files that match, on a physical volume inside `depth` others that has a map.
 pub(crate) fn find(
-    volume: &dyn ReadAt,
-    patterns: &[Pattern],
-    depth: usize,
-    job: Job<'_>,
-) -> Result<Matching> {
-    Matching::answer(read(volume, patterns, depth, job))
-}
-
-fn read(
     volume: &dyn ReadAt,
     patterns: &[Pattern],
     depth: usize,

@@ -14,10 +14,8 @@ use super::record::{ATTRIBUTE_LIST, Attribute, DATA, REPARSE_POINT, Record, Valu
 use super::runlist::Run;
 use super::stream::Disk;
 use super::used::geometry;
-use crate::Result;
 use crate::files::{
-    FILES_MAX, FileExtents, KeptReason, Matching, MatchingFiles, PATH_BYTES_MAX, PIECES_MAX,
-    Pattern, fold,
+    FILES_MAX, FileExtents, KeptReason, MatchingFiles, PATH_BYTES_MAX, PIECES_MAX, Pattern, fold,
 };
 use crate::stop::Stop;
 
@@ -30,15 +28,6 @@ const HIBERNATION_HEADER: u64 = 4096;
 
 /// Finds the files that match, on a volume with this map.
 pub(crate) fn find(
-    volume: &dyn ReadAt,
-    used: &ExtentSet,
-    patterns: &[Pattern],
-    job: Job<'_>,
-) -> Result<Matching> {
-    Matching::answer(read(volume, used, patterns, job))
-}
-
-fn read(
     volume: &dyn ReadAt,
     used: &ExtentSet,
     patterns: &[Pattern],

@@ -30,9 +30,7 @@ use super::superblock::{Root, Superblock};
 use super::tree::{Tree, TreeReader};
 use super::used::read_chunks;
 use crate::bytes::le64;
-use crate::files::{
-    KeptReason, Matching, MatchingFiles, Names, Owners, PAGE, PIECES_MAX, Pattern, Walk,
-};
+use crate::files::{KeptReason, MatchingFiles, Names, Owners, PAGE, PIECES_MAX, Pattern, Walk};
 use crate::reader::{FileFlags, FileId, FileType, Filesystem, Piece, VolumeOf};
 use crate::stop::Stop;
 use crate::{Error, Result};
@@ -43,15 +41,6 @@ const SHARED_MAX: usize = 1 << 22;
 
 /// Finds the files that match, on a volume with this map.
 pub(crate) fn find(
-    volume: &dyn ReadAt,
-    used: &ExtentSet,
-    patterns: &[Pattern],
-    job: Job<'_>,
-) -> Result<Matching> {
-    Matching::answer(read(volume, used, patterns, job))
-}
-
-fn read(
     volume: &dyn ReadAt,
     used: &ExtentSet,
     patterns: &[Pattern],

@@ -21,9 +21,7 @@ use super::fork::{Fork, Place};
 use super::inode::{Inode, Which};
 use super::layout::Layout;
 use super::{Xfs, superblock};
-use crate::files::{
-    Candidate, KeptReason, Matching, MatchingFiles, Owners, PIECES_MAX, Pattern, Walk,
-};
+use crate::files::{Candidate, KeptReason, MatchingFiles, Owners, PIECES_MAX, Pattern, Walk};
 use crate::reader::{FileId, FileType, Filesystem, Piece, VolumeOf};
 use crate::stop::Stop;
 use crate::{Error, Result};
@@ -42,15 +40,6 @@ struct Owner {
 
 /// Finds the files that match, on a volume with this map.
 pub(crate) fn find(
-    volume: &dyn ReadAt,
-    used: &ExtentSet,
-    patterns: &[Pattern],
-    job: Job<'_>,
-) -> Result<Matching> {
-    Matching::answer(read(volume, used, patterns, job))
-}
-
-fn read(
     volume: &dyn ReadAt,
     used: &ExtentSet,
     patterns: &[Pattern],
