@@ -256,6 +256,19 @@ pub(crate) fn larger() -> Recipe {
     Recipe { checkpoint_every: 60, small_meta: true, ..Recipe::new(&blocks) }
 }
 
+/// A file of which one percent of all sectors became noise, and which.
+pub(crate) fn without_one_percent(bytes: &Arc<Vec<u8>>, seed: u64) -> (Patched, Vec<Range<usize>>) {
+    let mut random = Random::new(&[seed]);
+    let lost: Vec<Range<usize>> = (0..bytes.len().div_ceil(PAGE))
+        .filter(|_| random.below(100) == 0)
+        .map(|sector| sector * PAGE..((sector + 1) * PAGE).min(bytes.len()))
+        .collect();
+    let file = lost
+        .iter()
+        .fold(Patched::new(bytes), |file, lost| file.with(lost.start, &noise(seed, lost.len())));
+    (file, lost)
+}
+
 #[test]
 fn one_percent_of_all_sectors_destroyed_costs_only_the_frames_in_them() {
     let recipe = larger();
@@ -265,15 +278,7 @@ fn one_percent_of_all_sectors_destroyed_costs_only_the_frames_in_them() {
         0..60,
         || (),
         |(), seed| {
-            let mut random = Random::new(&[seed as u64]);
-            let sectors = bytes.len().div_ceil(PAGE);
-            let lost: Vec<Range<usize>> = (0..sectors)
-                .filter(|_| random.below(100) == 0)
-                .map(|sector| sector * PAGE..((sector + 1) * PAGE).min(bytes.len()))
-                .collect();
-            let file = lost.iter().fold(Patched::new(&bytes), |file, lost| {
-                file.with(lost.start, &noise(seed as u64, lost.len()))
-            });
+            let (file, lost) = without_one_percent(&bytes, seed as u64);
             let salvage = scan(Arc::new(file), &hints(&recipe)).unwrap();
             judge(&read(&salvage), &truth, &frames, &lost);
         },

@@ -2,7 +2,6 @@
 //! whole to who has the key, and nothing to anybody who has not; nobody without it makes one up.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 
 use aiv_image_format::limits::SEGMENT_BYTES_MIN;
@@ -18,7 +17,9 @@ use crate::damage::for_each;
 use crate::forge::Forgery;
 use crate::patched::Patched;
 use crate::recipe::{Recipe, noise, open_with};
-use crate::salvage::{hints, judge, larger, once, read, recipe, scan_with, truth};
+use crate::salvage::{
+    hints, judge, larger, once, read, recipe, scan_with, truth, without_one_percent,
+};
 use crate::sealed::{key, seals};
 use crate::segments::split;
 
@@ -125,15 +126,7 @@ fn one_percent_of_all_sectors_of_a_sealed_image_destroyed_costs_only_the_frames_
         0..8,
         || (),
         |(), seed| {
-            let mut random = Random::new(&[seed as u64]);
-            let sectors = bytes.len().div_ceil(PAGE);
-            let lost: Vec<Range<usize>> = (0..sectors)
-                .filter(|_| random.below(100) == 0)
-                .map(|sector| sector * PAGE..((sector + 1) * PAGE).min(bytes.len()))
-                .collect();
-            let file = lost.iter().fold(Patched::new(&bytes), |file, lost| {
-                file.with(lost.start, &noise(seed as u64, lost.len()))
-            });
+            let (file, lost) = without_one_percent(&bytes, seed as u64);
             let salvage = scan(Arc::new(file), &hints(&recipe)).unwrap();
             judge(&read(&salvage), &truth, &frames, &lost);
         },
