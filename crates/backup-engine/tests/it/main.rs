@@ -26,6 +26,8 @@ mod resumed_crashes;
 mod resumed_forged;
 mod resumed_not;
 mod resumed_sealed;
+mod resumed_split;
+mod resumed_split_crashes;
 mod round_trip;
 mod sealed;
 mod splits;
