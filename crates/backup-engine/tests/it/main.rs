@@ -28,6 +28,7 @@ mod resumed_not;
 mod resumed_sealed;
 mod resumed_split;
 mod resumed_split_crashes;
+mod resumed_split_sealed;
 mod round_trip;
 mod sealed;
 mod splits;

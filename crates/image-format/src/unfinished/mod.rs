@@ -12,6 +12,8 @@
 
 #[cfg(test)]
 mod nonces;
+#[cfg(test)]
+mod stripes;
 mod walk;
 
 use std::sync::Arc;
