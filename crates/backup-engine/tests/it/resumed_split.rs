@@ -1,6 +1,6 @@
 //! Backups that are split, or have parity over all their bytes, go on as others do.
 
-use aiv_backup_engine::{BackupOptions, BackupPlan, BackupReport};
+use aiv_backup_engine::{BackupOptions, BackupPlan, BackupReport, Basis};
 use aiv_image_format::limits::SEGMENT_BYTES_MIN;
 use aiv_image_format::{peek, segment_name};
 use aiv_testkit::{FaultPlan, FaultStorage};
@@ -381,4 +381,46 @@ fn no_single_fault_while_a_split_backup_with_parity_goes_on_gives_false_success(
         }
     }
     assert!(gone_on >= 8, "{gone_on}");
+}
+
+#[test]
+fn what_was_interrupted_while_it_got_its_names_is_begun_anew_and_nothing_of_it_stays() {
+    let bytes = content(40);
+    let source = disk(&bytes);
+    let plan = plan_of(&source, split(), None);
+    for published in [0, 1, 3] {
+        let storage = killed(&source, &split(), 5);
+        let first = parts(&storage).pop().unwrap();
+        let file = first.strip_suffix(".part").unwrap();
+        storage.publish(&first, &format!("{file}.publishing.part")).unwrap();
+        for no in 1..=published {
+            let name = segment_name(file, no);
+            storage.publish(&format!("{name}.part"), &name).unwrap();
+        }
+        let left = storage.names().len();
+        let report = apply(&plan, &source, &storage, 2).unwrap();
+        assert_eq!((&report.resumed, report.leftovers_removed.len()), (&None, left));
+        assert_right(&storage, &report, &bytes);
+    }
+}
+
+#[test]
+fn no_segment_of_a_published_image_is_cut_where_its_temporary_names_are_still_there() {
+    let bytes = content(40);
+    let source = disk(&bytes);
+    let (storage, full) = (MemStorage::new(), BackupOptions { basis: Basis::Nothing, ..split() });
+    let first = apply(&plan_of(&source, full.clone(), None), &source, &storage, 1).unwrap();
+    let published: Vec<_> =
+        storage.names().into_iter().map(|n| (storage.contents(&n).unwrap(), n)).collect();
+    for (bytes, name) in &published {
+        storage.insert(&format!("{name}.part"), bytes.clone());
+    }
+    let report = apply(&plan_of(&source, full, None), &source, &storage, 2).unwrap();
+    assert_eq!((&report.resumed, &report.not_resumed), (&None, &None));
+    assert_eq!(report.leftovers_removed.len(), published.len());
+    for (bytes, name) in &published {
+        assert_eq!(storage.contents(name).as_ref(), Some(bytes));
+    }
+    assert_image_right(&storage, &first, &bytes);
+    assert_right(&storage, &report, &bytes);
 }
