@@ -35,14 +35,15 @@ usage: cargo xtask prove model [--seeds N] [--first SEED]
        cargo xtask prove crash [--states N] [--first SEED]
        cargo xtask prove maps [--family NAME] [--mutants N] [--first SEED]
        cargo xtask prove reads [--reads N] [--first SEED]
-       cargo xtask prove parsers [--only NAME] [--mutants N] [--first SEED]
+       cargo xtask prove parsers [--only NAME] [--family NAME] [--mutants N] [--first SEED]
        cargo xtask prove files [--only NAME] [--files N]
 
 model   random programs of 200 operations against plain bytes (default: 5,000 seeds)
 crash   the power goes at every operation of random scenarios (default: 100,000 states)
 maps    changed volumes of each family are asked for their map (default: 1,000,000 each)
 reads   blocks of damaged chains read right or not at all (default: 1,000,000 reads)
-parsers changed inputs of every parser in fuzz/ (default: 1,000,000 each)
+parsers changed inputs of every parser in fuzz/ (default: 1,000,000 each, and of each
+        family where one function stands for several)
 files   whole trees read as their drivers read them (default: 100,000 files each; as root)
 
 A failure names its seed; `--seeds 1 --first SEED` repeats it.";
@@ -76,7 +77,9 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
         Some(&"reads") => corrupted_reads(number("--first", 1)?, number("--reads", READS)?),
         Some(&"parsers") => {
             let only = name("--only", parsers::names())?;
-            parsers::campaign(only, number("--first", 1)?, number("--mutants", parsers::MUTANTS)?)
+            let family = name("--family", parsers::names())?;
+            let mutants = number("--mutants", parsers::MUTANTS)?;
+            parsers::campaign(only, family, number("--first", 1)?, mutants)
         }
         Some(&"files") => {
             let only = name("--only", files::names())?;
