@@ -37,7 +37,7 @@ usage: cargo xtask prove model [--seeds N] [--first SEED]
        cargo xtask prove maps [--family NAME] [--mutants N] [--first SEED]
        cargo xtask prove reads [--reads N] [--first SEED]
        cargo xtask prove flips [--only NAME] [--step N]
-       cargo xtask prove parsers [--only NAME] [--mutants N] [--first SEED]
+       cargo xtask prove parsers [--only NAME] [--family NAME] [--mutants N] [--first SEED]
        cargo xtask prove files [--only NAME] [--files N]
 
 model   random programs of 200 operations against plain bytes (default: 5,000 seeds)
@@ -45,7 +45,8 @@ crash   the power goes at every operation of random scenarios (default: 250,000 
 maps    changed volumes of each family are asked for their map (default: 1,000,000 each)
 reads   blocks of damaged chains read right or not at all (default: 1,000,000 reads)
 flips   every bit of every stored image, or of each Nth byte, flips alone, and is told of
-parsers changed inputs of every parser in fuzz/ (default: 1,000,000 each)
+parsers changed inputs of every parser in fuzz/ (default: 1,000,000 each, and of each
+        family where one function stands for several)
 files   whole trees read as their drivers read them (default: 100,000 files each; as root)
 
 A failure names its seed; `--seeds 1 --first SEED` repeats it.";
@@ -83,7 +84,9 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
         }
         Some(&"parsers") => {
             let only = name("--only", parsers::names())?;
-            parsers::campaign(only, number("--first", 1)?, number("--mutants", parsers::MUTANTS)?)
+            let family = name("--family", parsers::names())?;
+            let mutants = number("--mutants", parsers::MUTANTS)?;
+            parsers::campaign(only, family, number("--first", 1)?, mutants)
         }
         Some(&"files") => {
             let only = name("--only", files::names())?;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use aiv_image_format::hash::leaf;
 use aiv_image_format::{
-    BlockPlace, ChainKey, Compression, Depth, Digest, Encoder, Error, Features, Image, ImageWriter,
-    Keys, Kind, LocalBase, Mode, ParentState, RunKind, Seal, SessionTag, Unfinished,
+    BlockPlace, ChainKey, Compression, Depth, Digest, Encoder, Error, Image, ImageWriter, Keys,
+    Kind, LocalBase, Mode, ParentState, RunKind, Seal, SessionTag, Unfinished,
 };
 use aiv_testkit::MemStorage;
 use aiv_volume_io::{Job, Storage};
