@@ -1,5 +1,8 @@
 """The chain key: what is derived from it, what it decrypts, and the slots that hold it: docs/format.md, section 15."""
 
+import functools
+import itertools
+import re
 import unicodedata
 
 from argon2.low_level import Type, hash_secret_raw
@@ -8,156 +11,130 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from aivformat import SEALED, Damage, Refused, keyed_hash, label, layout, need, unpack
+from aivformat import Layout, Refused, guarded, keyed_hash, label, need, rules
 
-AREA = 32768
-HEAD = layout("magic:8s generation:Q key_commitment:32s count:I flags:I _:8s mac:32s _:896s hash:32s")
-SLOT = layout("""kind:B _:3s memory_kib:I passes:I lanes:I created_unix_ms:Q _:8s label:64s salt:32s ephemeral:32s
-    recipient:32s wrapped:48s _:784s""")
+AREA, AREA_HEAD, SLOT = 32768, Layout("KeyAreaHead", "key-slot area"), Layout("KeySlot")
 PASSPHRASE, KEY_FILE, CODE, RECIPIENT = range(1, 5)
 SYMBOLS = {c: n for n, c in enumerate("0123456789ABCDEFGHJKMNPQRSTVWXYZ")} | {"I": 1, "L": 1, "O": 0}
-
 
 def derive(key, purpose, info=b""):
     return blake3(f"aivory draft: {purpose}".ljust(32).encode() + info, key=key).digest()
 
-
 class Seal:
     """How one image is protected: `sealed` or not, and its chain key or None."""
+    def __init__(self, sb, key):
+        self.sealed, self.key, self.locked = "sealed" in sb.features, key, "sealed" in sb.features and not key
+        self.cipher = functools.lru_cache(64)(lambda *purpose: AESGCM(derive(key, *purpose)))
 
-    def __init__(self, sb, key, session_tag):
-        self.sealed, self.key, self.session_tag, self.ciphers = bool(sb.incompat & SEALED), key, session_tag, {}
-
-    def decrypt(self, key, nonce, data, associated, what, at):
-        if key not in self.ciphers:
-            self.ciphers = {**dict(list(self.ciphers.items())[-64:]), key: AESGCM(derive(self.key, *key))}
-        try:
-            return self.ciphers[key].decrypt(nonce, data, associated)
-        except InvalidTag:
-            raise Damage(f"{what}: forged or damaged, its tag does not fit", at) from None
+    def decrypt(self, purpose, info, nonce, data, associated, at):
+        return guarded(purpose, at, InvalidTag, self.cipher(purpose, info).decrypt, nonce, data, associated)
 
     def shown(self, root):
         """What stands for a root of a state in trailers and links."""
         return derive(self.key, "clear root", root) if self.sealed else root
 
+    def mac(self, t, sb):
+        """The authentication code of a trailer and the superblock, whichever copy was taken."""
+        return derive(self.key, "trailer mac", t.data[:12] + b"\0" + t.data[13:512] + t.data[544:4060] + sb.data)
 
-def key_area(data, commitment, at):
+def key_area(stream, sb, at):
     """A checked copy of the key slots: its head, and the slots that are not empty."""
-    head, slots = unpack(HEAD, data[:1024]), []
-    need(head.magic == b"AIVKEYS1", "key slots: no magic", at)
-    need(head.hash == keyed_hash("slots", data[:992] + data[1024:]), "key slots: hash is wrong", at)
-    need(head.clean and 1 <= head.generation < 1 << 32 and head.flags <= 1 and head.key_commitment == commitment,
-         "key slots: a bad head", at)
-    for place in range(1024, AREA, 1024):
-        s = unpack(SLOT, data[place:place + 1024])
-        s.bound = data[place:place + 192] + commitment
-        if s.kind == 0:
-            need(not any(data[place:place + 1024]), "key slots: an empty slot is not zero", at + place)
-            continue
-        costs, work = (s.memory_kib, s.passes, s.lanes), s.memory_kib * s.passes
-        need(s.clean and s.kind <= 4 and any(s.ephemeral + s.recipient) == (s.kind == RECIPIENT),
-             "key slots: a bad slot", at + place)
-        need(1 <= s.lanes <= 8 and 8 * s.lanes <= s.memory_kib <= 1 << 20 and s.passes and work <= 1 << 21
-             if s.kind == PASSPHRASE else not any(costs), "key slots: costs of a slot", at + place)
-        label(s.label, "key slots: label", at + place)
-        slots.append(s)
-    need(len(slots) == head.count >= 1, "key slots: number of slots", at)
-    head.slots, head.covered = slots, data[:64] + data[96:992] + data[1024:]
-    return head
+    area = AREA_HEAD.read(stream.read(at, AREA), at)
+    area.slots = [slot(area.data[i:i + 1024], at + i) for i in range(1024, AREA, 1024) if any(area.data[i:i + 1024])]
+    rules("key slots", at, generation=1 <= area.generation < 1 << 32, flags=area.flags <= 1,
+          key_commitment=area.key_commitment == sb.key_commitment, count=len(area.slots) == area.count >= 1)
+    return area
 
+def slot(data, at):
+    s = SLOT.read(data, at)
+    label(s.label, "key slots: label", at)
+    argon = s.kind == PASSPHRASE  # what it costs is zero in others
+    rules("key slots", at, kind=1 <= s.kind <= 4, recipient=any(s.ephemeral + s.recipient) == (s.kind == RECIPIENT),
+          lanes=argon <= s.lanes <= argon * 8, memory_kib=8 * s.lanes <= s.memory_kib <= argon << 20,
+          passes=argon <= s.passes <= argon << 21 and s.memory_kib * s.passes <= 1 << 21)
+    return s
 
-def base32(text, size):
-    """The bytes that symbols stand for, and whether the bits that fill up the last one are zero."""
-    number, spare = 0, 5 * len(text) - 8 * size
-    for symbol in text:
+def base32(symbols, size):
+    """The bytes that symbols stand for; the bits that fill up the last one must be zero."""
+    number, spare = 0, 5 * len(symbols) - 8 * size
+    need(0 <= spare < 5 and {*symbols} <= {*SYMBOLS}, "a key as text has another length, or a letter that is none")
+    for symbol in symbols:
         number = number << 5 | SYMBOLS[symbol]
-    need(0 <= spare < 5 and not number & (1 << spare) - 1, "a key as text has another length")
+    need(not number & (1 << spare) - 1, "a key as text has bits behind its end")
     return (number >> spare).to_bytes(size, "big")
-
 
 def recovery_code(text):
     """The 20 bytes of a code, each of its groups checked."""
-    text = "".join(line for line in text.splitlines() if not line.startswith("#"))
-    symbols = [c for c in text.upper() if c not in "- "]
-    need(len(symbols) == 40 and set(symbols) <= SYMBOLS.keys(), "a recovery code has 40 letters and digits")
+    lines = "".join(line for line in text.splitlines() if not line.startswith("#"))
+    symbols = [c for c in lines.upper() if c not in "- "]
+    need(len(symbols) == 40 and {*symbols} <= {*SYMBOLS}, "a recovery code has 40 letters and digits")
     for group in range(8):
-        total, numbers = group, [SYMBOLS[c] for c in symbols[5 * group:5 * group + 5]]
-        for i, number in enumerate(numbers[:4], 1):
-            for _ in range(i):
-                number = number << 1 ^ 0x25 * (number >> 4)
-            total ^= number
-        need(total == numbers[4], f"recovery code: group {group + 1} is mistyped")
+        *numbers, check = (SYMBOLS[c] for c in symbols[5 * group:5 * group + 5])
+        total = 0
+        for number in reversed(numbers):
+            total = (total ^ number) << 1
+            total ^= 0x25 * (total >> 5)
+        need(total ^ group == check, f"recovery code: group {group + 1} is mistyped")
     return base32([c for i, c in enumerate(symbols) if i % 5 != 4], 20)
-
 
 def secret_key(content):
     """The secret key of a recipient that a file holds as text; None when it holds none."""
-    prefix = b"aiv-secret-"
-    line = next((one.strip() for one in content.splitlines() if one.startswith(prefix)), None)
-    if line is None:
+    found = re.search(rb"(?m)^aiv-secret-(.*?)\s*$", content)
+    if not found:
         return None
-    text = line[len(prefix):].decode("ascii", "replace").upper()
-    need(set(text) <= SYMBOLS.keys(), "a secret key has a letter that is none")
-    data = base32(text, 36)
-    need(data[32:] == keyed_hash("text", prefix + data[:32])[:4], "a secret key is mistyped")
+    data = base32(found[1].decode("ascii", "replace").upper(), 36)
+    need(data[32:] == keyed_hash("text of a key", b"aiv-secret-" + data[:32])[:4], "a secret key is mistyped")
     return data[:32]
 
-
 class Ring:
-    """What was given to open images with: chain keys, and secrets by the kind of slot they open."""
-
-    def __init__(self):
-        self.keys, self.secrets, self.work = [], [], 0
+    """What was given to open images with: chain keys, and how secrets open slots, by their kind."""
+    def __init__(self, *keys):
+        self.keys, self.secrets, self.work = [*keys], [], 0
 
     def add(self, kind, content):
         """A secret as it lies in a file."""
-        if kind == PASSPHRASE:
+        recipient = kind == KEY_FILE and secret_key(content)
+        if recipient:
+            kind, key = RECIPIENT, X25519PrivateKey.from_private_bytes(recipient)
+        elif kind == PASSPHRASE:
             content = unicodedata.normalize("NFC", (content.splitlines() or [b""])[0].decode()).encode()
             need(1 <= len(content) <= 1024, "a passphrase has 1 to 1,024 bytes")
         elif kind == CODE:
-            content = recovery_code(content.decode())
-        elif secret_key(content):
-            kind, content = RECIPIENT, secret_key(content)
+            content = keyed_hash("recovery code", recovery_code(content.decode()))
         else:
             need(32 <= len(content) <= 65536, "a key file has 32 bytes to 64 KiB")
-        self.secrets.append((kind, content))
+            content = keyed_hash("content of keyfile", content)
+        self.secrets.append((kind, {
+            PASSPHRASE: lambda s: hash_secret_raw(content, s.salt, s.passes, s.memory_kib, s.lanes, 32, Type.ID, 19),
+            RECIPIENT: lambda s: key.exchange(X25519PublicKey.from_public_bytes(s.ephemeral)),
+        }.get(kind, lambda s: content)))
 
-    def secret(self, slot, content):
-        if slot.kind == PASSPHRASE:
-            self.work += slot.memory_kib * slot.passes
-            if self.work > 1 << 22:
-                raise Refused("trying all slots is too much work")
-            return hash_secret_raw(content, slot.salt, slot.passes, slot.memory_kib, slot.lanes, 32, Type.ID, 19)
-        if slot.kind == RECIPIENT:
-            public = X25519PublicKey.from_public_bytes(slot.ephemeral)
-            return X25519PrivateKey.from_private_bytes(content).exchange(public)
-        return keyed_hash("file" if slot.kind == KEY_FILE else "code", content)
-
-    def key_for(self, sb, copies):
+    def key_for(self, sb, areas):
         """The chain key of an image with these copies of its slots; None when nothing was given to open it."""
-        if not sb.keyed:
-            if self.keys or self.secrets:
-                raise Refused("a key was given, and this image has none: it may stand in the place of one that had")
-            return None
-        for key in self.keys:
-            if derive(key, "key commitment") == sb.key_commitment:
-                return key
-        for area in sorted(copies, key=lambda area: -area.generation):
-            for slot in area.slots:
-                for kind, content in self.secrets:
-                    key = self.unwrap(slot, content) if kind == slot.kind else None
-                    if key and derive(key, "key commitment") == sb.key_commitment \
-                            and derive(key, "slot area mac", area.covered) == area.mac:
-                        self.keys.append(key)
-                        return key
-        if self.keys or self.secrets:
-            raise Refused("nothing that was given opens this image")
-        return None
+        given = self.keys or self.secrets
+        need(sb.keyed or not given, "a key was given, and this image has none: it may stand in the place of one that had",
+             error=Refused)
+        key = next(self.keys_for(sb, areas), None)
+        need(key or not given, "nothing that was given opens this image", error=Refused)
+        self.keys += [key] * (key is not None and key not in self.keys)
+        return key
 
-    def unwrap(self, slot, content):
+    def keys_for(self, sb, areas):
+        yield from (key for key in self.keys if derive(key, "key commitment") == sb.key_commitment)
+        for area in sorted(areas, key=lambda area: -area.generation):
+            for s, (kind, opens) in itertools.product(area.slots, self.secrets):
+                key = self.unwrap(s, opens, area) if kind == s.kind else None
+                if key and derive(key, "key commitment") == sb.key_commitment \
+                        and derive(key, "slot area mac", AREA_HEAD.covered("mac", area.data)) == area.mac:
+                    yield key
+
+    def unwrap(self, s, opens, area):
+        """The key in a slot, when a secret opens it."""
+        self.work += s.memory_kib * s.passes
+        need(self.work <= 1 << 22, "trying all slots is too much work", error=Refused)
         try:
-            head = b"aivory draft: key-encryption key" + bytes([slot.kind])
-            kek = blake3(head + slot.salt + slot.ephemeral + slot.recipient, key=self.secret(slot, content)).digest()
-            return AESGCM(kek).decrypt(bytes(12), slot.wrapped, slot.bound)
+            words = b"aivory draft: key-encryption key" + bytes([s.kind])
+            key = blake3(words + s.salt + s.ephemeral + s.recipient, key=opens(s)).digest()
+            return AESGCM(key).decrypt(bytes(12), s.wrapped, s.data[:192] + area.key_commitment)
         except (InvalidTag, ValueError):
             return None
