@@ -21,6 +21,7 @@ mod increments;
 mod index_shapes;
 mod keyed_parity;
 mod keyed_segments;
+mod locals;
 mod lying_parents;
 mod memory;
 mod meta;
