@@ -14,9 +14,8 @@ import zstandard
 from blake3 import blake3
 
 DOCUMENT = pathlib.Path(__file__).resolve().parents[1].joinpath("format.md").read_text(encoding="utf-8")
-PAGE, PIECE, FRAME_MAX, WINDOW_MAX = 4096, 65536, 16 << 20, 1 << 23
+PAGE, PIECE, FRAME_MAX, WINDOW_MAX, FILL = 4096, 65536, 16 << 20, 1 << 23, b"!AIV-UNREADABLE!"
 TAIL, TAIL_PARITY = 3 * PAGE + 65536, 3 * PAGE + 4 * 65536  # trailer 1, gap, superblock copy, trailer 2
-FILL = b"!AIV-UNREADABLE!"
 
 class Problem(Exception):
     """What is wrong, and at which byte of the file. It is false, where a record would be true."""
@@ -53,10 +52,13 @@ def guarded(what, at, errors, function, *arguments):
     try:
         return function(*arguments)
     except errors as error:
-        raise Damage(f"{what}: {error or 'forged or damaged'}", at) from None
+        raise Damage(f"{what}: {str(error) or 'forged or damaged'}", at) from None
 
 def round_up(number, to):
     return -(-number // to) * to
+
+def crc(salt, data):
+    return google_crc32c.extend(google_crc32c.extend(0, salt), bytes(data))
 
 # ---- what the document says in tables
 
@@ -65,16 +67,13 @@ def table(mark):
     rows = re.search(re.escape(mark) + r"[\s\S]*?\n\|[-|]+\n((?:\|.*\n)+)", DOCUMENT)[1]
     return [[cell.strip(" `") for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows.splitlines()]
 
+KNOWN = "sealed authenticated split delta parent-blocks parity key-slots local-delta".split()
 FEATURES = {name: 1 << int(bit) for bit, name, _ in table("| bit | name | stands for |")}
-KNOWN = sum(FEATURES[name] for name in "sealed authenticated split delta parent-blocks parity key-slots".split())
 NEEDS = {text.split()[2]: 1 << int(bit) for bit, _, text in table("| bit | name |") if text.startswith("entry kind")}
 KINDS = {int(row[0]): row[1:] for row in table("| kind | name | place | run | reads as | condition |")}
 TYPES = {int(row[0]): row[1] for row in table("| type | name | subject | payload |")}
 KEYS = dict(re.findall(r'(?m)^(\w+) +"(aivory draft: .{18})"$', DOCUMENT))
 DEFINITIONS = dict(table("| value | definition |"))
-
-def crc(salt, data):
-    return google_crc32c.extend(google_crc32c.extend(0, salt), bytes(data))
 
 def keyed_hash(purpose, data):
     """By the name of a key in section 6, or by the words of another one."""
@@ -101,6 +100,7 @@ class Layout:
 
     def read(self, data, at, kind=1, early=None):
         """The values by name, checked. Of several salts `kind` has its own; `early` looks before reserved bytes do."""
+        need(len(data) >= self.form.size, f"{self.name}: cut off", at)
         values = [*zip(self.names, self.form.unpack_from(data))]
         r = SimpleNamespace(data=data, **{name: value for name, value in values if name != "reserved"})
         rules(self.name, at, magic=not self.magic or r.magic == self.magic,
@@ -118,8 +118,9 @@ class Layout:
         rules(self.name, at, **{name: getattr(r, name) == value for name, value in expected.items()})
 
 SUPERBLOCK, TRAILER, SEGMENT = Layout("Superblock"), Layout("Trailer", "trailer"), Layout("SegmentTrailer", "segment")
-FRAME, INNER_HEAD, DELTA_HEAD, CHECKPOINT_HEAD = map(Layout, "FrameHeader InnerHead DeltaHead CheckpointHead".split())
+FRAME, INNER_HEAD, DELTA_HEAD, LOCAL_HEAD = map(Layout, "FrameHeader InnerHead DeltaHead LocalHead".split())
 PAGE_HEADER, INDEX_ENTRY, INNER_ENTRY, TREE_NODE = map(Layout, "PageHeader IndexEntry InnerEntry TreeNode".split())
+CHECKPOINT_HEAD, LOCAL_BASE = Layout("CheckpointHead"), Layout("LocalBase")
 
 def label(data, what, at):
     """A text of fixed length: padded with zeros, without control characters."""
@@ -130,13 +131,14 @@ def label(data, what, at):
 # ---- superblock [3] and trailers [7]
 
 def newer(s, at):
-    """Refuses what is newer than this program, by the names it has."""
+    """What is newer than this program is refused by its name, and not called damaged."""
     need((s.major, s.minor) == (0, 3), f"the image has format {s.major}.{s.minor}, this program reads 0.3", at, Refused)
     rows = [s.feature_names[i:i + 48] for i in range(0, 1536, 48)]
     told = {1 << row[1]: repr(row[4:].rstrip(b"\0").decode(errors="replace")) for row in rows if row[0] == 1}
     told |= {bit: name for name, bit in FEATURES.items()}
-    names = [told.get(1 << bit, f"bit {bit}") for bit in range(64) if (s.incompat & ~KNOWN) >> bit & 1]
-    need(not names, f"the image needs features this program does not have: {', '.join(names)}", at, Refused)
+    bits = [told.get(1 << bit, f"bit {bit}") for bit in range(64) if s.incompat >> bit & 1]
+    need({*bits} <= {*KNOWN}, f"the image needs features this program does not have: {sorted({*bits} - {*KNOWN})}", at,
+         Refused)
 
 def superblock(stream, at):
     """A checked superblock, in the order of checks the document gives."""
@@ -146,17 +148,14 @@ def superblock(stream, at):
     s.writer, s.tail = label(s.writer, "superblock: writer", at), TAIL_PARITY if "parity" in has else TAIL
     s.block_size, s.sector_size = 1 << s.block_log2, 1 << s.sector_log2
     s.blocks = -(-s.address_space_len // s.block_size)
-    rules(
-        "superblock", at,
-        id=any(s.image_uuid) and any(s.set_uuid) and any(s.recovery_point) and s.parent_point != s.recovery_point,
-        kind=1 <= s.kind <= 3 and (s.kind == 1) != s.has_parent,
-        parent=s.has_parent or not (any(s.parent_state_root) or {"delta", "parent-blocks"} & {*has}),
-        size=14 <= s.block_log2 <= 22 and s.align_log2 == 6 and 9 <= s.sector_log2 <= 12 and 1 <= s.blocks <= 1 << 40,
-        key=len(s.keyed) < 2 and bool(s.keyed) == any(s.key_commitment) and (s.keyed or "key-slots" not in has),
-        slot_area_len=s.slot_area_len == 32768 * ("key-slots" in has),
-        segment_count=s.segment_count == 0, autoclear=s.autoclear == 0,
-        segment_no=s.segment_no < 1000 and ("split" in has or not s.segment_no),
-        segment_start=s.segment_start in range(0, 1 << 54, PIECE) and (s.segment_start == 0) == (s.segment_no == 0))
+    rules("superblock", at, kind=1 <= s.kind <= 3 and (s.kind == 1) != s.has_parent, autoclear=s.autoclear == 0,
+          id=any(s.image_uuid) and any(s.set_uuid) and any(s.recovery_point) and s.parent_point != s.recovery_point,
+          parent=s.has_parent or not (any(s.parent_state_root) or {"delta", "parent-blocks"} & {*has}),
+          size=14 <= s.block_log2 <= 22 and s.align_log2 == 6 and 9 <= s.sector_log2 <= 12 and 1 <= s.blocks <= 1 << 40,
+          key=len(s.keyed) < 2 and bool(s.keyed) == any(s.key_commitment) and (s.keyed or "key-slots" not in has),
+          slot_area_len=s.slot_area_len == 32768 * ("key-slots" in has), segment_count=s.segment_count == 0,
+          segment_no=s.segment_no < 1000 and ("split" in has or not s.segment_no),
+          segment_start=s.segment_start in range(0, 1 << 54, PIECE) and (s.segment_start == 0) == (s.segment_no == 0))
     return s
 
 def trailers(layout, stream, tail, sb=None):
@@ -182,20 +181,17 @@ def state_root(sb, content_root, map_root):
 
 def nodes(purpose, children, width=32, level=1):
     """The nodes of one level of a tree over children of `width` bytes, one behind the other."""
-    steps = range(0, len(children), 128 * width)
-    return b"".join(keyed_hash(purpose, level.to_bytes(8, "little") + children[i:i + 128 * width]) for i in steps)
+    parts = (children[i:i + 128 * width] for i in range(0, len(children), 128 * width))
+    return b"".join(keyed_hash(purpose, level.to_bytes(8, "little") + part) for part in parts)
 
-def tree_root(purpose, level_1):
+def tree_root(purpose, level_1, level=2):
     """The root over the nodes of level 1."""
-    level, children = 2, level_1
-    while len(children) > 32:
-        children, level = nodes(purpose, children, 32, level), level + 1
-    return children
+    return level_1 if len(level_1) <= 32 else tree_root(purpose, nodes(purpose, level_1, 32, level), level + 1)
 
 # ---- frames [4]
 
-CODECS = {"DATA": (0, 1, 2), "DELTA": (2,), "CHECKPOINT": (0,), "META": (0, 2), "PARITY": (0,), "PAD": (0,)}
-BLOCKS, SEALED = ("DATA", "DELTA"), ("DATA", "DELTA", "CHECKPOINT", "META")
+CODECS = {"DATA": (0, 1, 2), "DELTA": (2,), "LOCAL": (2,), "CHECKPOINT": (0,), "META": (0, 2), "PARITY": (0,), "PAD": (0,)}
+BLOCKS, SEALED = ("DATA", "DELTA", "LOCAL"), ("DATA", "DELTA", "LOCAL", "CHECKPOINT", "META")
 
 def frames(stream, at, end, seal):
     """Every frame of an area, without a byte between them."""
@@ -212,43 +208,42 @@ def frame_at(stream, at, end, seal):
     f = FRAME.read(header, at)
     f.at, f.size, f.type = at, 64 + round_up(f.stored_len, 64), TYPES.get(f.kind)
     rules("frame", at, type=f.type in CODECS, stored_len=f.stored_len <= FRAME_MAX and at + f.size <= end)
-    stored = stream.read(at + 64, f.size - 64)
-    f.data, padding = stored[:f.stored_len], stored[f.stored_len:]
-    rules("frame", at, payload_crc=f.payload_crc == crc(b"aiv.load", f.data), padding=not any(padding))
-    if seal.sealed and f.type in SEALED:
-        need(f.stored_len >= 48 and not any(header[5:8] + header[32:44] + header[52:60]), "frame: not sealed", at)
-        if not seal.key:
-            f.data = None
-            return f
+    stored, sealed = stream.read(at + 64, f.size - 64), seal.sealed and f.type in SEALED
+    f.data = stored[:f.stored_len]
+    rules("frame", at, payload_crc=f.payload_crc == crc(b"aiv.load", f.data), padding=not any(stored[f.stored_len:]),
+          seal=not sealed or f.stored_len >= 48 and not any(header[5:8] + header[32:44] + header[52:60]))
+    if sealed and not seal.key:
+        f.data = None
+        return f
+    if sealed:
         info, nonce = f.session_tag + (f.seq >> 20).to_bytes(8, "little"), header[24:32] + header[20:24]
         content = seal.decrypt("session frame key", info, nonce, f.data, header[:48], at)
         vars(f).update(vars(INNER_HEAD.read(content[:32], at)))
         f.data, padding = content[32:len(content) - f.pad_len], content[max(32, len(content) - f.pad_len):]
         rules("inner head", at, pad_len=padding == bytes(f.pad_len))
-    rules("frame", at, codec=f.codec in CODECS[f.type], seq=f.seq + 1 < 1 << 64, plain_len=f.plain_len <= FRAME_MAX
-          and (f.codec or f.plain_len == len(f.data)), nonce_salt=f.nonce_salt == 0 or seal.sealed and f.type in SEALED,
+    rules("frame", at, codec=f.codec in CODECS[f.type], seq=f.seq + 1 < 1 << 64, nonce_salt=sealed or f.nonce_salt == 0,
+          plain_len=f.plain_len <= FRAME_MAX and (f.codec or f.plain_len == len(f.data)),
           flags=f.flags <= (f.type == "DATA"), depth=f.depth <= 8 * (f.type == "DATA"),
           leaf_prefix=f.type in BLOCKS or not any(f.leaf_prefix), subject=f.type != "PAD" or f.subject == 0)
     return f
 
 def decode(frame, skip=0, prefix=None):
     """The payload behind `skip` bytes after its codec: exactly plain_len bytes."""
-    data = frame.data[skip:]
+    data, length = frame.data[skip:], frame.plain_len
     try:
         if frame.codec == 1:
-            data = lz4.block.decompress(data, uncompressed_size=frame.plain_len)
+            data = lz4.block.decompress(data, uncompressed_size=length)
         elif frame.codec == 2:
             told = zstandard.get_frame_parameters(data)
             # A length in the zstd frame is optional; one that is there would be allocated, so it comes first.
             rules("zstd frame", frame.at, magic=data[:4] == b"\x28\xb5\x2f\xfd", dictionary=told.dict_id == 0,
-                  length=told.content_size in (frame.plain_len, zstandard.CONTENTSIZE_UNKNOWN),
-                  window=told.window_size <= WINDOW_MAX)
+                  length=told.content_size in (length, zstandard.CONTENTSIZE_UNKNOWN), window=told.window_size <= WINDOW_MAX)
             raw = prefix and zstandard.ZstdCompressionDict(prefix, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
             decoder = zstandard.ZstdDecompressor(dict_data=raw, max_window_size=WINDOW_MAX)
-            data = decoder.decompress(data, max_output_size=frame.plain_len, allow_extra_data=False)
+            data = decoder.decompress(data, max_output_size=length, allow_extra_data=False)
     except (lz4.block.LZ4BlockError, zstandard.ZstdError, ValueError) as error:
         raise Damage(f"frame: cannot be decoded: {error}", frame.at) from None
-    need(len(data) == frame.plain_len, "frame: decodes to another length", frame.at)
+    need(len(data) == length, "frame: decodes to another length", frame.at)
     return data
 
 # ---- entries of the index [5]
@@ -259,14 +254,14 @@ def entries_of(data, sb, frames_end, at):
     """Checked entries, in the order they have in `data`; `sb` says which kinds and blocks there are."""
     out, end = [], 0
     for key, place, leaf in INDEX_ENTRY.form.iter_unpack(data):
-        first, run = key & (1 << 40) - 1, key >> 40 & (1 << 20) - 1
-        title, address, size = f"index entry of block {first}", (place & (1 << 48) - 1) * 64, (place >> 48) * 64
+        first, run, address, size = key & (1 << 40) - 1, key >> 40 & (1 << 20) - 1, place % (1 << 48) * 64, (place >> 48) * 64
         kind, places, runs, _, condition = KINDS.get(key >> 60, ("unknown", "", "", "", 0))
-        rules(title, at, kind=runs and not NEEDS.get(kind, 0) & ~sb.incompat, order=run and end <= first,
-              end=first + run <= sb.blocks)
-        end, framed = first + run, places == "frame" or places == "0 or frame" and place != 0
+        framed = places == "frame" or places == "0 or frame" and place != 0
         hashed, inside = framed or kind == "PARENT", PAGE + sb.slot_area_len <= address <= frames_end - size
-        rules(title, at, run=run == 1 or runs != "1" and not framed, leaf=hashed or not any(leaf),
+        rules(f"index entry of block {first}", at, kind=runs and not NEEDS.get(kind, 0) & ~sb.incompat,
+              order=run and end <= first, end=first + run <= sb.blocks, leaf=hashed or not any(leaf),
+              run=run == 1 or runs != "1" and not framed,
               place=size >= 128 and inside if framed else place < (1 << 40 if kind == "PARENT" else 1))
+        end = first + run
         out.append(Entry(first, end, run, kind, place, leaf, framed, hashed, int(condition), address, size))
     return out

@@ -6,9 +6,9 @@ import os
 import weakref
 
 from aivformat import (
-    BLOCKS, DELTA_HEAD, FILL, FRAME, INDEX_ENTRY, INNER_ENTRY, PAGE, PAGE_HEADER, PIECE, SEGMENT, SUPERBLOCK, TAIL,
-    TAIL_PARITY, TRAILER, TREE_NODE, Damage, Refused, attempt, decode, entries_of, frame_at, frames, guarded, keyed_hash,
-    need, nodes, round_up, rules, state_root, superblock, trailers)
+    BLOCKS, DELTA_HEAD, FILL, FRAME, INDEX_ENTRY, INNER_ENTRY, LOCAL_BASE, LOCAL_HEAD, PAGE, PAGE_HEADER, PIECE, SEGMENT,
+    SUPERBLOCK, TAIL, TAIL_PARITY, TRAILER, TREE_NODE, Damage, Refused, attempt, decode, entries_of, frame_at, frames,
+    guarded, keyed_hash, need, round_up, rules, state_root, superblock, trailers)
 from aivkeys import Ring, Seal, key_area
 from aivmeta import meta_of
 
@@ -52,12 +52,10 @@ class Joined:
     def __init__(self, segments):
         self.segments, self.length = sorted(segments, key=lambda s: s.number), 0
         for number, s in enumerate(self.segments):
-            name, last = s.stream.path, number + 1 == len(self.segments)
-            need(s.number <= number and not (last and s.trailer),
-                 f"segment {number + 1 + (s.number == number)} of the image is missing", error=Refused)
-            need(s.number == number, f"{name}: another file is segment {s.number + 1}, too")
-            need(s.start == self.length, f"{name}: it does not begin where the segment before it ends")
-            need(last or s.trailer, f"{name}: it ends as the last segment, and is not")
+            last, missing = s is self.segments[-1], number + 1 + (s.number == number)
+            need(s.number <= number and not (last and s.trailer), f"segment {missing} of the image is missing", None, Refused)
+            need(s.number == number, f"{s.stream.path}: another file is segment {s.number + 1}, too")
+            rules(s.stream.path, None, start=s.start == self.length, end=last or s.trailer)
             self.length += s.length
 
     def read(self, at, size):
@@ -70,13 +68,14 @@ def superblocks(stream):
 
 def stream_of(path, given):
     """The bytes of the image that `path` is, or is a segment of; the others are beside it, or among those given."""
-    def image_uuids(stream):
+    def uuids(stream):
         return {s.image_uuid for s in superblocks(stream) if s and "split" in s.features}
     stream, folder = FileStream(path), os.path.dirname(os.path.realpath(path))
-    uuids = image_uuids(stream)
-    paths = {os.path.realpath(p) for p in [path, *given, *(os.path.join(folder, name) for name in os.listdir(folder))]}
-    streams = [FileStream(p) for p in sorted(paths) if uuids and os.path.isfile(p) and os.access(p, os.R_OK)]
-    return Joined([Segment(s) for s in streams if uuids & image_uuids(s)]) if uuids else stream
+    if not uuids(stream):
+        return stream
+    paths = {os.path.realpath(p) for p in (path, *given, *(os.path.join(folder, name) for name in os.listdir(folder)))}
+    others = (FileStream(p) for p in sorted(paths) if os.path.isfile(p) and os.access(p, os.R_OK))
+    return Joined([Segment(other) for other in others if uuids(other) & uuids(stream)])
 
 def levels(leaf_pages):
     """Pages of each level of the index, from level 0 to the root [5]."""
@@ -89,61 +88,58 @@ class Image:
     """An image that is finished and whose tail fits its length. `found` lists damage that did not stop it."""
     def __init__(self, path, ring=None, stream=None, given=()):
         self.path, self.stream, self.found = path, stream or stream_of(path, given), []
-        self.superblock = s = self.open_superblock()
+        self.superblock = s = self.open_superblock(self.stream.length, self.stream.read)
+        self.trailer = t = self.open_trailer(self.stream.length, s.tail)
+        self.check_areas(t, s, self.stream.length - PAGE)
         self.parent, self.whole = None, not s.has_parent  # until it is linked
-        self.trailer = t = self.open_trailer()
-        self.check_areas(t, s)
         places = (PAGE, self.stream.length - s.tail + PAGE) if s.slot_area_len else ()
         self.slots = [attempt(key_area, self.stream, s, at) for at in places]
         self.seal = Seal(s, (ring or Ring()).key_for(s, [area for area in self.slots if area]))
-        for copy in self.counting:
-            need(not self.seal.key or copy.mac == self.seal.mac(copy, s), f"superblock or trailer {copy.copy}: forged")
+        for copy in self.counting if self.seal.key else ():
+            need(copy.mac == self.seal.mac(copy, s), f"superblock or trailer {copy.copy}: forged or damaged")
         if not self.seal.sealed:
             TRAILER.same(t, self.stream.length - PAGE, state_root=state_root(s, t.content_root, t.map_root))
-        meta = {} if self.seal.locked else attempt(self.open_meta)
-        self.meta = meta or None
-        self.found += [meta] * isinstance(meta, Damage)
+        meta = {} if self.seal.locked else attempt(self.open_meta, t.meta_offset)
+        self.meta, self.found = meta or None, self.found + [meta] * isinstance(meta, Damage)
 
-    def open_superblock(self):
+    def open_superblock(self, n, read):
         """Steps 1 and 2 of opening."""
-        n = self.stream.length
         need(n >= PAGE, f"not an image: {n} bytes", error=Refused)
         places = (0, n - 2 * PAGE) if n >= PAGE + TAIL else (0,)
         for s in (attempt(superblock, self.stream, at) for at in places):
-            if s:
-                return s
+            if s or isinstance(s, Refused):
+                break
             self.found.append(s)
-            if isinstance(s, Refused):
-                raise s
-        intact = any(trailers(TRAILER, self.stream, tail)[0] for tail in (TAIL, TAIL_PARITY) if len(places) > 1)
-        known = intact or any(self.stream.read(at, 8) == SUPERBLOCK.magic for at in places)
-        raise self.found[0] if known else Refused("not an image: no superblock")
+        intact = s or any(trailers(TRAILER, self.stream, tail)[0] for tail in (TAIL, TAIL_PARITY) if len(places) > 1)
+        need(intact or isinstance(s, Refused) or any(read(at, 8) == SUPERBLOCK.magic for at in places),
+             "not an image: no superblock", error=Refused)
+        if s:
+            return s
+        raise s
 
-    def open_trailer(self):
+    def open_trailer(self, n, tail):
         """Steps 3 and 4."""
-        n, tail = self.stream.length, self.superblock.tail
         need(n >= PAGE + tail, "unfinished: no room for a trailer", error=Refused)
         self.counting, found = trailers(TRAILER, self.stream, tail, self.superblock)
-        self.found += found
         if self.counting:
+            self.found += found
             return self.counting[-1]
         starts = (self.stream.read(n - tail, 13), b"\1"), (self.stream.read(n - PAGE, 13), b"\2")
-        tried = [problem for (start, copy), problem in zip(starts, found) if start[:8] + start[12:] == TRAILER.magic + copy]
+        tried = [p for p, (start, copy) in zip(found, starts) if start[:8] + start[12:] == TRAILER.magic + copy]
         raise tried[0] if tried else Refused("unfinished, or cut off: no trailer")
 
-    def check_areas(self, t, s):
+    def check_areas(self, t, s, at):
         """Step 5."""
-        counts, at, last = levels(min(t.index_leaf_pages, t.file_len // PAGE)), self.stream.length, t.frames_end - LAST_PARITY
-        TRAILER.same(t, at - PAGE, index_offset=t.frames_end, index_pages=sum(counts), segment_count=len(self.stream.segments),
+        counts, last = levels(min(t.index_leaf_pages, t.file_len // PAGE)), t.frames_end - LAST_PARITY
+        TRAILER.same(t, at, index_offset=t.frames_end, index_pages=sum(counts), segment_count=len(self.stream.segments),
                      tree_offset=t.index_offset + PAGE * t.index_pages, meta_offset=t.tree_offset + PAGE * t.tree_pages,
                      stored_offset=round_up(t.meta_offset + t.meta_len, PAGE), stored_pieces=-(-t.stored_offset // PIECE),
                      parity_offset=round_up(t.stored_offset + 32 * t.stored_pieces, PAGE),
                      file_len=t.parity_offset + t.parity_len + s.tail)
-        TRAILER.same(t, at - PAGE, parity_len=sum(PAGE * (2 * -(-(n + 4 * k) // 252) + 4 * k)
-                                                  for n, k in self.parity_groups()))
-        rules("trailer", at - PAGE, frames_end=t.frames_end in range(PAGE + s.slot_area_len, at, PAGE),
-              index_leaf_pages=t.index_leaf_pages <= t.index_pages and len(counts) <= 8, meta_len=t.meta_len <= 32 << 20,
-              last_checkpoint=t.last_checkpoint in range(PAGE, t.frames_end, 64),
+        groups = [PAGE * (2 * -(-(pages + 4 * stripes) // 252) + 4 * stripes) for pages, stripes in self.parity_groups()]
+        rules("trailer", at, frames_end=t.frames_end in range(PAGE + s.slot_area_len, at, PAGE), parity_len=t.parity_len
+              == sum(groups), index_leaf_pages=t.index_leaf_pages <= t.index_pages and len(counts) <= 8,
+              last_checkpoint=t.last_checkpoint in range(PAGE, t.frames_end, 64), meta_len=t.meta_len <= 32 << 20,
               stripes="parity" not in s.features or last > 0 and last % PIECE == 0,
               index_root=t.index_pages or s.has_parent and not any(t.index_root))
         need(s.blocks <= BLOCKS_MAX, f"{s.blocks} blocks are more than this program holds in memory", error=Refused)
@@ -152,56 +148,53 @@ class Image:
         """Pages and stripes of each group of the parity area [7]."""
         pages = 1 + (self.trailer.parity_offset - self.trailer.index_offset) // PAGE
         groups, least = -(-pages // 512), 13 * ("parity" in self.superblock.features)
-        sizes = [pages // groups + (i < pages % groups) for i in range(groups)]
+        sizes = (pages // groups + (i < pages % groups) for i in range(groups))
         return [(n, max(-(-n // 16), least)) for n in sizes]
 
-    def open_meta(self):
+    def open_meta(self, at):
         """Step 7, and of a sealed image step 6."""
-        t, shown, start = self.trailer, self.seal.shown, self.trailer.meta_offset
-        TRAILER.same(t, start, meta_hash=keyed_hash("section", self.stream.read(start, t.meta_len)))
-        meta = meta_of(frames(self.stream, start, start + t.meta_len, self.seal), self.superblock, start)
+        t, shown = self.trailer, self.seal.shown
+        TRAILER.same(t, at, meta_hash=keyed_hash("section", self.stream.read(at, t.meta_len)))
+        meta = meta_of(frames(self.stream, at, at + t.meta_len, self.seal), self.superblock, at)
         if self.seal.sealed:
             content, states, state = meta["roots"].values()
-            TRAILER.same(t, start, content_root=shown(content), map_root=shown(states), state_root=shown(state))
-            rules("META", start, state_root=state == state_root(self.superblock, content, states))
+            TRAILER.same(t, at, content_root=shown(content), map_root=shown(states), state_root=shown(state))
+            rules("META", at, state_root=state == state_root(self.superblock, content, states))
         return meta
 
     def page(self, kind, number, level=0):
         """A checked page of the index (kind 1) or of the tree section (2) with its entries, or None without the key."""
-        s, t, seal = self.superblock, self.trailer, self.seal
-        at, size = (t.index_offset, t.tree_offset)[kind - 1] + PAGE * number, (INDEX_ENTRY, TREE_NODE)[kind - 1].form.size
+        s, t, seal, layout = self.superblock, self.trailer, self.seal, (INDEX_ENTRY, TREE_NODE)[kind - 1]
+        at, size = (t.index_offset, t.tree_offset)[kind - 1] + PAGE * number, layout.form.size
         p = PAGE_HEADER.read(self.stream.read(at, PAGE), at, kind)
         PAGE_HEADER.same(p, at, s, kind=kind, level=level, page_no=number)
         rules("page", at, count=1 <= p.count <= (PAGE - 64) // size, tag=seal.sealed or not any(p.tag),
               first=not (seal.sealed and p.first))
         p.at, p.entries, body = at, None, p.data[64:]
-        if seal.locked:
-            return p
-        if seal.sealed:
+        if seal.sealed and seal.key:
             nonce = number.to_bytes(8, "little") + kind.to_bytes(4, "little")
             body = seal.decrypt("index page key", s.image_uuid + t.session_tag, nonce, body + p.tag, p.data[:40], at)
-        first = int.from_bytes(body[:8], "little") & (-1 if kind == 2 or level else (1 << 40) - 1)
-        rules("page", at, padding=not any(body[size * p.count:]), first=seal.sealed or p.first == first)
-        p.first, p.entries = first, body[:size * p.count]
+        if not seal.locked:
+            first = int.from_bytes(body[:8], "little") & (-1 if kind == 2 or level else (1 << 40) - 1)
+            rules("page", at, padding=not any(body[size * p.count:]), first=seal.sealed or p.first == first)
+            p.first, p.entries = first, body[:size * p.count]
         return p
 
     @functools.cached_property
     def entries(self):
         """Those of all pages, from level 0 up to the root, where an inner page must be what its children give."""
-        t, s, number, children, entries = self.trailer, self.superblock, 0, [], []
+        t, s, at, number, children, entries = self.trailer, self.superblock, self.trailer.index_offset, 0, b"", []
         for level, count in enumerate(levels(t.index_leaf_pages)):
             pages = [self.page(1, number + i, level) for i in range(count)]
-            for i, page in enumerate([] if self.seal.locked else pages):
-                if level == 0:
-                    entries += entries_of(page.entries, s, t.frames_end, page.at)
-                need(level == 0 or page.entries == b"".join(children[84 * i:84 * i + 84]), "index: not of its children", page.at)
-            children = [INNER_ENTRY.form.pack(page.first, bytes(8), keyed_hash("page", page.data)) for page in pages]
+            given = b"".join(page.entries or b"" for page in pages)
+            rules("index", at, children=level == 0 or self.seal.locked or given == children,
+                  count=level == 0 or all(page.count == 84 for page in pages[:-1]))
+            entries = entries_of(given, s, t.frames_end, at) if level == 0 else entries
+            children = b"".join(INNER_ENTRY.form.pack(p.first, bytes(8), keyed_hash("page", p.data)) for p in pages)
             number += count
         ends = [0] + [e.end for e in entries]
-        gaps = [e.first for e, end in zip(entries, ends) if e.first < end or e.first > end and not s.has_parent]
-        rules("index", t.index_offset, root=not children or children[0][16:] == t.index_root)
-        need(not gaps, f"index: gap or overlap at blocks {gaps[:3]}", t.index_offset)
-        rules("index", t.index_offset, end=s.has_parent or self.seal.locked or ends[-1] == s.blocks)
+        rules("index", at, root=children[16:] == t.index_root if children else True,
+              gap=s.has_parent or self.seal.locked or ends == [e.first for e in entries] + [s.blocks])
         return entries
 
     def block_len(self, block):
@@ -214,8 +207,6 @@ class Image:
         FRAME.same(f, f.at, type=entry.kind if entry.kind in BLOCKS else "DATA", plain_len=self.block_len(entry.first),
                    leaf_prefix=entry.leaf[:8], size=max(entry.size, f.size * (entry.size == 0xFFFF * 64)), **own)
         return f
-
-    # ---- the chain
 
     def line(self):
         """This image and those it builds on, newest first."""
@@ -265,27 +256,36 @@ class Image:
             (entry, image), block = image.base(block, other, leaf), other
         if not entry.framed:
             return uniform(entry.kind, image.block_len(block))[0]
-        frame, skip, prefix = image.frame_of(entry), 0, None
+        frame, bases, skip, prefix = image.frame_of(entry), [], 0, None
+        need(frame.type == "DATA" or differences < 8, f"block {block} is more than 8 differences deep", frame.at)
         if frame.type == "DELTA":
             head, skip = delta_head(frame), DELTA_HEAD.form.size
-            need(differences < 8, f"block {block} is more than 8 differences deep", frame.at)
             image.base(block, head.base_block, head.base_leaf)
             prefix = image.parent.read(head.base_block, differences + 1)
+        elif frame.type == "LOCAL":
+            head = LOCAL_HEAD.read(frame.data, frame.at)
+            rules("local head", frame.at, count=1 <= head.count <= 2)
+            skip = LOCAL_HEAD.form.size + LOCAL_BASE.form.size * head.count
+            need(len(frame.data) >= skip, "LOCAL: shorter than its bases", frame.at)
+            bases = [*LOCAL_BASE.form.iter_unpack(frame.data[LOCAL_HEAD.form.size:skip])]
+            for base, base_leaf in bases:
+                found, owner = image.find(base) if base < block else (None, None)
+                rules("LOCAL", frame.at, base=owner is image and found.kind in ("DATA", "REF") and found.leaf == base_leaf)
+            prefix = b"".join(image.read(base, differences + 1) for base, _ in bases)
         data = decode(frame, skip, prefix)
         need(keyed_hash("leaf", data) == leaf, f"block {block}: its bytes have another leaf", frame.at)
         return data
+
+def delta_head(frame):
+    head = DELTA_HEAD.read(frame.data, frame.at)
+    rules("delta head", frame.at, depth=1 <= head.depth <= 8)
+    return head
 
 @functools.lru_cache(16)
 def uniform(kind, length):
     """Bytes and leaf of a block that no frame holds."""
     data = (FILL * (length // 16 + 1))[:length] if kind == "UNREADABLE" else bytes(length)
     return data, keyed_hash("leaf", data)
-
-def delta_head(frame):
-    need(len(frame.data) >= DELTA_HEAD.form.size, "DELTA: shorter than its head", frame.at)
-    head = DELTA_HEAD.read(frame.data, frame.at)
-    rules("DELTA", frame.at, depth=1 <= head.depth <= 8)
-    return head
 
 def link(images):
     """Gives images their parents, in whatever order they are; those whose chain is not whole among them get none."""
@@ -295,9 +295,8 @@ def link(images):
             waiting.remove(image)
             s, image.whole = image.superblock, True
             image.parent = whole[s.parent_point, s.parent_state_root]
-            if image.parent:
-                SUPERBLOCK.same(image.parent.superblock, 0, set_uuid=s.set_uuid, block_size=s.block_size,
-                                sector_size=s.sector_size, key_commitment=s.key_commitment, keyed=s.keyed)
-            points = [other.superblock.recovery_point for other in image.line()]
-            need(len({*points}) == len(points) <= 10000, "chain: more than 10,000 images, or a point twice")
+            line = [other.superblock for other in image.line()]
+            need(len({other.recovery_point for other in line}) == len(line) <= 10000, "chain: a point twice, or too long")
+            for name in ("set_uuid", "block_size", "sector_size", "key_commitment", "keyed"):
+                rules("chain", None, **{name: getattr(line[-1], name) == getattr(s, name)})
             whole.setdefault((s.recovery_point, image.trailer.state_root), image)
