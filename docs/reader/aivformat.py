@@ -1,6 +1,5 @@
 """The records of the Aivory image format: bytes in, checked values out. Numbers in brackets are sections of
-docs/format.md, which is all that this reader was made from. Its tables of fields, kinds, features and keys are not
-repeated here: they are read from the document itself. Nothing here knows of files that belong together."""
+docs/format.md, which is all that this reader was made from. What that says in tables is read from there."""
 
 import pathlib
 import re
@@ -17,8 +16,7 @@ DOCUMENT = pathlib.Path(__file__).resolve().parents[1].joinpath("format.md").rea
 PAGE, PIECE, FRAME_MAX, WINDOW_MAX, FILL = 4096, 65536, 16 << 20, 1 << 23, b"!AIV-UNREADABLE!"
 TAIL, TAIL_PARITY = 3 * PAGE + 65536, 3 * PAGE + 4 * 65536  # trailer 1, gap, superblock copy, trailer 2
 
-class Problem(Exception):
-    """What is wrong, and at which byte of the file. It is false, where a record would be true."""
+class Problem(Exception):  # false, where a record would be true
     def __init__(self, what, at=None):
         super().__init__(what if at is None else f"{what} (at 0x{at:x})")
 
@@ -35,20 +33,17 @@ def need(true, what, at=None, error=Damage):
     if not true:
         raise error(what, at)
 
-def rules(name, at, **holds):
-    """Several needs: what each is about, and whether it is right."""
+def rules(name, at, /, **holds):  # several needs: what each is about, and whether it is right
     for what, true in holds.items():
         need(true, f"{name}: a bad {what}", at)
 
-def attempt(function, *arguments):
-    """What a function gives, or the problem that it found."""
+def attempt(function, *arguments):  # what a function gives, or the problem that it found
     try:
         return function(*arguments)
     except Problem as problem:
         return problem
 
-def guarded(what, at, errors, function, *arguments):
-    """What somebody else's code gives; its errors are damage."""
+def guarded(what, at, errors, function, *arguments):  # what somebody else's code gives; its errors are damage
     try:
         return function(*arguments)
     except errors as error:
@@ -67,7 +62,7 @@ def table(mark):
     rows = re.search(re.escape(mark) + r"[\s\S]*?\n\|[-|]+\n((?:\|.*\n)+)", DOCUMENT)[1]
     return [[cell.strip(" `") for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows.splitlines()]
 
-KNOWN = "sealed authenticated split delta parent-blocks parity key-slots local-delta".split()
+KNOWN = {*"sealed authenticated split delta parent-blocks parity key-slots local-delta".split()}
 FEATURES = {name: 1 << int(bit) for bit, name, _ in table("| bit | name | stands for |")}
 NEEDS = {text.split()[2]: 1 << int(bit) for bit, _, text in table("| bit | name |") if text.startswith("entry kind")}
 KINDS = {int(row[0]): row[1:] for row in table("| kind | name | place | run | reads as | condition |")}
@@ -86,16 +81,15 @@ class Layout:
         self.names, self.meanings, integers = [], {}, {"1": "B", "2": "H", "4": "I", "8": "Q"}
         for offset, size, field, meaning in table(f"<!-- layout: {name} "):
             need(struct.calcsize(form) == int(offset), f"docs/format.md: {name}.{field} is not where it should be")
-            number = size in integers and field not in ("magic", "leaf_prefix", "reserved")
-            form += integers[size] if number else size + "s"
+            form += size + "s" if field in ("magic", "leaf_prefix", "reserved") else integers.get(size, size + "s")
             self.names.append(field)
             self.meanings[field] = DEFINITIONS.get(meaning, meaning)
         self.form, magic = struct.Struct(form), self.meanings.get("magic", "").partition(" (")[0]
         self.magic = bytes.fromhex(magic) if " " in magic else magic.encode()
         self.salts = re.findall(r"`(aiv\.\w+)`", self.meanings.get("crc", ""))
+        self.shared = [field for field in self.names if self.meanings[field].startswith("as in the superblock")]
 
-    def covered(self, field, data):
-        """The bytes that a checksum or code is over: those that its row names as [from, to)."""
+    def covered(self, field, data):  # the bytes that a checksum or code is over: those that its row names as [from, to)
         return b"".join(data[int(a):int(b)] for a, b in re.findall(r"\[(\d+), (\d+)\)", self.meanings[field]))
 
     def read(self, data, at, kind=1, early=None):
@@ -111,34 +105,29 @@ class Layout:
         rules(self.name, at, reserved=not any(any(value) for name, value in values if name == "reserved"))
         return r
 
-    def same(self, r, at, sb=None, **expected):
-        """Fields of a record have these values; those that are as in the superblock, the ones of `sb`."""
-        shared = [name for name in self.names if sb and self.meanings[name].startswith("as in the superblock")]
-        expected |= {name: getattr(sb, name) for name in shared}
-        rules(self.name, at, **{name: getattr(r, name) == value for name, value in expected.items()})
+    def same(self, r, at, sb=None, /, **expected):  # fields have these values, or are as in the superblock `sb`
+        expected |= {field: getattr(sb, field) for field in self.shared if sb}
+        rules(self.name, at, **{field: getattr(r, field) == value for field, value in expected.items()})
 
 SUPERBLOCK, TRAILER, SEGMENT = Layout("Superblock"), Layout("Trailer", "trailer"), Layout("SegmentTrailer", "segment")
 FRAME, INNER_HEAD, DELTA_HEAD, LOCAL_HEAD = map(Layout, "FrameHeader InnerHead DeltaHead LocalHead".split())
 PAGE_HEADER, INDEX_ENTRY, INNER_ENTRY, TREE_NODE = map(Layout, "PageHeader IndexEntry InnerEntry TreeNode".split())
 CHECKPOINT_HEAD, LOCAL_BASE = Layout("CheckpointHead"), Layout("LocalBase")
 
-def label(data, what, at):
-    """A text of fixed length: padded with zeros, without control characters."""
+def label(data, what, at):  # a text of fixed length, padded with zeros, without control characters
     text = guarded(what, at, UnicodeDecodeError, data.rstrip(b"\0").decode)
     need(not re.search(r"[\0-\x1f\x7f-\x9f]", text), f"{what} has a control character", at)
     return text
 
 # ---- superblock [3] and trailers [7]
 
-def newer(s, at):
-    """What is newer than this program is refused by its name, and not called damaged."""
+def newer(s, at):  # what is newer than this program is refused by its name, and not called damaged
     need((s.major, s.minor) == (0, 3), f"the image has format {s.major}.{s.minor}, this program reads 0.3", at, Refused)
     rows = [s.feature_names[i:i + 48] for i in range(0, 1536, 48)]
     told = {1 << row[1]: repr(row[4:].rstrip(b"\0").decode(errors="replace")) for row in rows if row[0] == 1}
     told |= {bit: name for name, bit in FEATURES.items()}
-    bits = [told.get(1 << bit, f"bit {bit}") for bit in range(64) if s.incompat >> bit & 1]
-    need({*bits} <= {*KNOWN}, f"the image needs features this program does not have: {sorted({*bits} - {*KNOWN})}", at,
-         Refused)
+    bits = {told.get(1 << bit, f"bit {bit}") for bit in range(64) if s.incompat >> bit & 1}
+    need(bits <= KNOWN, f"it needs features this program does not have: {', '.join(bits - KNOWN)}", at, Refused)
 
 def superblock(stream, at):
     """A checked superblock, in the order of checks the document gives."""
@@ -179,22 +168,19 @@ def state_root(sb, content_root, map_root):
     sizes = struct.pack("<QII", sb.address_space_len, sb.block_size, sb.sector_size)
     return keyed_hash("state", sizes + content_root + map_root)
 
-def nodes(purpose, children, width=32, level=1):
-    """The nodes of one level of a tree over children of `width` bytes, one behind the other."""
+def nodes(purpose, children, width=32, level=1):  # one level of a tree over children of `width` bytes
     parts = (children[i:i + 128 * width] for i in range(0, len(children), 128 * width))
     return b"".join(keyed_hash(purpose, level.to_bytes(8, "little") + part) for part in parts)
 
-def tree_root(purpose, level_1, level=2):
-    """The root over the nodes of level 1."""
+def tree_root(purpose, level_1, level=2):  # the root over the nodes of level 1
     return level_1 if len(level_1) <= 32 else tree_root(purpose, nodes(purpose, level_1, 32, level), level + 1)
 
 # ---- frames [4]
 
-CODECS = {"DATA": (0, 1, 2), "DELTA": (2,), "LOCAL": (2,), "CHECKPOINT": (0,), "META": (0, 2), "PARITY": (0,), "PAD": (0,)}
+CODECS = {"DATA": (0, 1, 2), "DELTA": (2,), "LOCAL": (2,), "META": (0, 2), "CHECKPOINT": (0,), "PARITY": (0,), "PAD": (0,)}
 BLOCKS, SEALED = ("DATA", "DELTA", "LOCAL"), ("DATA", "DELTA", "LOCAL", "CHECKPOINT", "META")
 
-def frames(stream, at, end, seal):
-    """Every frame of an area, without a byte between them."""
+def frames(stream, at, end, seal):  # every frame of an area, without a byte between them
     while at < end:
         frame = frame_at(stream, at, end, seal)
         yield frame
@@ -265,3 +251,76 @@ def entries_of(data, sb, frames_end, at):
         end = first + run
         out.append(Entry(first, end, run, kind, place, leaf, framed, hashed, int(condition), address, size))
     return out
+
+# ---- META [8]
+
+# What an item of each section and group is called, and its kind: t text, n number, A-B a number between, bN bytes, or a
+# group. ? may be absent, * and + are lists, which may be empty or not, and the most that they may have.
+ITEMS = {group: [re.fullmatch(r"(\w+):([\w-]+)([?*+]?)(\d*)", word).groups() for word in words.split()] for group, words in {
+    "manifest": "host:t set:t source:t source_id:t full:1-4294967295 increment:0-4294967295 group:b16 time_unix_ms:n "
+                "consistency:1-3 capture:1-2 comment:t",
+    "disk": "length:n sector:n physical_sector:0-4294967295 model:t serial:t wwn:t table:t table_id:t "
+            "table_problems:t*65536 regions:region+8192",
+    "region": "kind:1-4 start:n length:n entry:entry? volume:volume?",
+    "entry": "number:0-4294967295 type:t unique:t name:t attributes:n boot:n",
+    "volume": "filesystem:t label:t uuid:t cluster:0-4294967295 capture:1-2 why_whole:t used:n",
+    "inventory": "facts:fact*65536", "fact": "key:t value:t", "origins": "sessions:b12+16384", "specification": "text:t",
+    "source_errors": "ranges:b16*", "roots": "content:b32 map:b32 state:b32",
+    "excluded_files": "patterns:t*65536 count:n bytes:n files:file*65536", "file": "start:n path:t length:n ranges:b16*",
+    "trackers": "bytes_that_mattered:b32 trackers:tracker*64 used:use?", "use": "name:t not_read:n compared:n",
+    "tracker": "kind:t name:t granularity:n depends_on:b32 marked:n places:n*64 not_marked:n?"}.items()}
+SECTIONS = "- manifest disk inventory source_errors origins specification - excluded_files roots trackers".split()
+
+def items(data, group, at, depth=1):  # a section or group as a dictionary
+    out, place, count, rows = {name: [] for name, *_ in ITEMS[group]}, 0, 0, ITEMS[group]
+    while place < len(data):
+        tag, flags, size = guarded("META", at, struct.error, struct.unpack_from, "<HHI", data, place)
+        value, place, count = data[place + 8:place + 8 + size], place + 8 + size, count + 1
+        rules("META", at, depth=depth <= 8, item=place <= len(data) and count <= 1 << 20 and flags <= 1,
+              tag=1 <= tag <= len(rows) or flags)
+        if 1 <= tag <= len(rows):
+            out[rows[tag - 1][0]].append(item(value, rows[tag - 1][1], at, depth))
+    for name, kind, many, most in rows:
+        number, single = len(out[name]), many in ("", "?")
+        least = 0 if many in ("?", "*") or kind == "t" else 1
+        rules("META", at, **{name: least <= number <= (1 if single else int(most or 1 << 20))})
+        if single:
+            out[name] = out[name][0] if number else "" if kind == "t" else None
+    return out
+
+def item(value, kind, at, depth):
+    if kind in ITEMS:
+        return items(value, kind, at, depth + 1)
+    if kind == "t":
+        return guarded("META", at, UnicodeDecodeError, value.decode)
+    rules("META", at, length=len(value) == (int(kind[1:]) if kind[0] == "b" else 8))
+    if kind[0] == "b":
+        return value
+    number, (low, high) = int.from_bytes(value, "little"), map(int, kind.split("-") if "-" in kind else (0, 1 << 64))
+    rules("META", at, number=low <= number <= high)
+    return number
+
+def meta_of(frames, sb, at):  # the sections that are known, and rules that join several items
+    meta = {}
+    for count, frame in enumerate(frames):
+        name = SECTIONS[frame.subject] if frame.subject < len(SECTIONS) else "-"
+        rules("META", frame.at, type=frame.type == "META", count=count < 256, section=name not in meta)
+        if name in ITEMS:
+            meta[name] = items(decode(frame), name, frame.at)
+    need({"manifest", "disk", "origins"} <= meta.keys(), "META: a section is missing", at)
+    disk, end, excluded = meta["disk"], 0, meta.get("excluded_files", {"files": [], "count": 0})
+    for region in disk["regions"]:
+        rules("META region", at, start=region["start"] == end, length=region["length"],
+              kind=region["kind"] == 4 or not (region["entry"] or region["volume"]))
+        end += region["length"]
+    trackers = meta.get("trackers", {"trackers": []})["trackers"]
+    rules("META", at, roots=("roots" in meta) == ("sealed" in sb.features), table=disk["table"] in ("gpt", "mbr", "none"),
+          sector=disk["sector"] == sb.sector_size, length=disk["length"] == end == sb.address_space_len,
+          files=len(excluded["files"]) <= excluded["count"],
+          places=all(sorted({*tracker["places"]}) == tracker["places"] for tracker in trackers))
+    for part in [meta.get("source_errors", {"ranges": []}), *excluded["files"]]:
+        end = 0
+        for start, length in map(struct.Struct("<QQ").unpack, part["ranges"]):
+            rules("META", at, range=start >= end and length and start + length <= sb.address_space_len)
+            end = start + length
+    return meta

@@ -8,9 +8,8 @@ import weakref
 from aivformat import (
     BLOCKS, DELTA_HEAD, FILL, FRAME, INDEX_ENTRY, INNER_ENTRY, LOCAL_BASE, LOCAL_HEAD, PAGE, PAGE_HEADER, PIECE, SEGMENT,
     SUPERBLOCK, TAIL, TAIL_PARITY, TRAILER, TREE_NODE, Damage, Refused, attempt, decode, entries_of, frame_at, frames,
-    guarded, keyed_hash, need, round_up, rules, state_root, superblock, trailers)
+    guarded, keyed_hash, meta_of, need, round_up, rules, state_root, superblock, trailers)
 from aivkeys import Ring, Seal, key_area
-from aivmeta import meta_of
 
 LAST_PARITY = 266240  # bytes of the PARITY frame that ends a frame area
 BLOCKS_MAX = 1 << 26  # a state is held in memory here, so this program stops long before the format does
