@@ -143,6 +143,11 @@ class Image:
               index_root=t.index_pages or s.has_parent and not any(t.index_root))
         need(s.blocks <= BLOCKS_MAX, f"{s.blocks} blocks are more than this program holds in memory", error=Refused)
 
+    def without_slots(self, at, size):
+        """Bytes of the stream in which the key slots count as zeros."""
+        data, slots = self.stream.read(at, size), self.superblock.slot_area_len
+        return data if at else data[:PAGE] + bytes(slots) + data[PAGE + slots:]
+
     def parity_groups(self):
         """Pages and stripes of each group of the parity area [7]."""
         pages = 1 + (self.trailer.parity_offset - self.trailer.index_offset) // PAGE

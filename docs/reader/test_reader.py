@@ -8,7 +8,7 @@ import unittest
 
 import aivformat
 import aivkeys
-import aivparity
+import aivverify
 from aivformat import Damage, Problem, Refused, crc, keyed_hash, nodes, state_root, tree_root
 from aivimage import LAST_PARITY, Image, Joined, Segment, levels, link
 from aivkeys import CODE, KEY_FILE, PASSPHRASE, RECIPIENT, Ring, derive
@@ -394,7 +394,7 @@ def resealed(good, edit):
     meta = bytes(data[t.meta_offset:t.meta_offset + t.meta_len])
     image = aivformat.SimpleNamespace(trailer=t, stream=Bytes(data), superblock=one.superblock,
                                       parity_groups=one.parity_groups)
-    area = aivparity.area_of(image)
+    area = aivverify.area_of(image)
     data[t.parity_offset:t.parity_offset + t.parity_len] = area
     for at in (n - one.superblock.tail, n - 4096):
         data[at + 576:at + 608] = keyed_hash("section", area)
@@ -421,7 +421,7 @@ FORGED = [
     (0x6000 + 64 + 2 * 48 + 5, b"\4", "a bad gap"), (0x6000 + 64 + 2 * 48 + 8, b"\1", "a bad place"),
     (0x6000 + 64 + 2 * 48 + 7, b"\x40", "a bad blocks_|_root"), (0x6000 + 64 + 8, b"\x41", "a bad magic"),
     (0x6000 + 64 + 14, b"\5", "a bad size"), (0x6000 + 64 + 16, b"\0", "a bad leaf_prefix"),
-    (0x7000 + 80, b"\0", "a bad nodes"), (0x7000 + 64 + 80, b"\1", "a bad (reserved|order|nodes)"),
+    (0x7000 + 80, b"\0", "a bad nodes"), (0x7000 + 64 + 80, b"\1", "a bad (reserved|order|nodes|groups)"),
     (0x8000 + 64 + 2, b"\2", "a bad item"), (0x8000 + 64, b"\x63\0\0\0", "a bad tag"),
     (0x85c0 + 64 + 8, b"\0\0\x30", "no source error touches"),
     (-4096 + 432, b"\0", "a bad frames"), (-4096 + 440, b"\6", "a bad blocks_data"),
@@ -472,11 +472,11 @@ class Vectors(unittest.TestCase):
     """Those of sections 6 and 7."""
 
     def test_the_erasure_code(self):
-        self.assertEqual(bytes(aivparity.coefficient(1, j) for j in (0, 1, 2, 127)).hex(), "7ffc7e55")
-        self.assertEqual(bytes(aivparity.coefficient(2, j) for j in (0, 1, 2, 127)).hex(), "e2ffe65e")
-        self.assertEqual(bytes(aivparity.coefficient(3, j) for j in (0, 1, 2, 127)).hex(), "801d8326")
-        self.assertEqual({aivparity.coefficient(0, j) for j in range(128)}, {1})
-        made = aivparity.parity_of([bytes(i & 255 ^ j for i in range(512)) for j in range(3)])
+        self.assertEqual(bytes(aivverify.coefficient(1, j) for j in (0, 1, 2, 127)).hex(), "7ffc7e55")
+        self.assertEqual(bytes(aivverify.coefficient(2, j) for j in (0, 1, 2, 127)).hex(), "e2ffe65e")
+        self.assertEqual(bytes(aivverify.coefficient(3, j) for j in (0, 1, 2, 127)).hex(), "801d8326")
+        self.assertEqual({aivverify.coefficient(0, j) for j in range(128)}, {1})
+        made = aivverify.parity_of([bytes(i & 255 ^ j for i in range(512)) for j in range(3)])
         self.assertEqual(b"".join(p[:8] for p in made).hex(),
                          "0302010007060504" "4243404146474445" "0203000106070405" "0000000000000000")
         self.assertEqual(aivkeys.blake3(b"".join(made)).hexdigest(),
