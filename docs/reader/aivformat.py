@@ -19,7 +19,6 @@ TAIL, TAIL_PARITY = 3 * PAGE + 65536, 3 * PAGE + 4 * 65536  # trailer 1, gap, su
 class Problem(Exception):  # false, where a record would be true
     def __init__(self, what, at=None):
         super().__init__(what if at is None else f"{what} (at 0x{at:x})")
-
     def __bool__(self):
         return False
 
@@ -43,9 +42,9 @@ def attempt(function, *arguments):  # what a function gives, or the problem that
     except Problem as problem:
         return problem
 
-def guarded(what, at, errors, function, *arguments):  # what somebody else's code gives; its errors are damage
+def guarded(what, at, errors, function, *arguments, **more):  # what somebody else's code gives; its errors are damage
     try:
-        return function(*arguments)
+        return function(*arguments, **more)
     except errors as error:
         raise Damage(f"{what}: {str(error) or 'forged or damaged'}", at) from None
 
@@ -55,10 +54,7 @@ def round_up(number, to):
 def crc(salt, data):
     return google_crc32c.extend(google_crc32c.extend(0, salt), bytes(data))
 
-# ---- what the document says in tables
-
-def table(mark):
-    """The first table of the document behind a mark: its rows as lists of cells, without the heading."""
+def table(mark):  # the first table of the document behind a mark: its rows as lists of cells, without the heading
     rows = re.search(re.escape(mark) + r"[\s\S]*?\n\|[-|]+\n((?:\|.*\n)+)", DOCUMENT)[1]
     return [[cell.strip(" `") for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows.splitlines()]
 
@@ -70,39 +66,35 @@ TYPES = {int(row[0]): row[1] for row in table("| type | name | subject | payload
 KEYS = dict(re.findall(r'(?m)^(\w+) +"(aivory draft: .{18})"$', DOCUMENT))
 DEFINITIONS = dict(table("| value | definition |"))
 
-def keyed_hash(purpose, data):
-    """By the name of a key in section 6, or by the words of another one."""
+def keyed_hash(purpose, data):  # by the name of a key in section 6, or by the words of another one
     return blake3(data, key=KEYS.get(purpose, f"aivory draft: {purpose}".ljust(32)).encode()).digest()
 
-class Layout:
-    """A record of fixed size, as the table behind `<!-- layout: NAME SIZE -->` describes it."""
+class Layout:  # a record of fixed size, as the table behind `<!-- layout: NAME SIZE -->` describes it
     def __init__(self, name, hashed=None):
         self.name, self.hashed, form = re.sub("(?<=[a-z])([A-Z])", r" \1", name).lower(), hashed, "<"
-        self.names, self.meanings, integers = [], {}, {"1": "B", "2": "H", "4": "I", "8": "Q"}
+        self.meanings, integers = {}, {"1": "B", "2": "H", "4": "I", "8": "Q"}
         for offset, size, field, meaning in table(f"<!-- layout: {name} "):
             need(struct.calcsize(form) == int(offset), f"docs/format.md: {name}.{field} is not where it should be")
             form += size + "s" if field in ("magic", "leaf_prefix", "reserved") else integers.get(size, size + "s")
-            self.names.append(field)
-            self.meanings[field] = DEFINITIONS.get(meaning, meaning)
+            self.meanings[field if field != "reserved" else f"reserved at {offset}"] = DEFINITIONS.get(meaning, meaning)
         self.form, magic = struct.Struct(form), self.meanings.get("magic", "").partition(" (")[0]
         self.magic = bytes.fromhex(magic) if " " in magic else magic.encode()
         self.salts = re.findall(r"`(aiv\.\w+)`", self.meanings.get("crc", ""))
-        self.shared = [field for field in self.names if self.meanings[field].startswith("as in the superblock")]
+        self.shared = [field for field, text in self.meanings.items() if text.startswith("as in the superblock")]
 
     def covered(self, field, data):  # the bytes that a checksum or code is over: those that its row names as [from, to)
         return b"".join(data[int(a):int(b)] for a, b in re.findall(r"\[(\d+), (\d+)\)", self.meanings[field]))
 
-    def read(self, data, at, kind=1, early=None):
-        """The values by name, checked. Of several salts `kind` has its own; `early` looks before reserved bytes do."""
+    def read(self, data, at, kind=1, early=None):  # the values by name, checked; each kind has its own salt
         need(len(data) >= self.form.size, f"{self.name}: cut off", at)
-        values = [*zip(self.names, self.form.unpack_from(data))]
-        r = SimpleNamespace(data=data, **{name: value for name, value in values if name != "reserved"})
+        values = dict(zip(self.meanings, self.form.unpack_from(data)))
+        r = SimpleNamespace(data=data, **{field: value for field, value in values.items() if " " not in field})
         rules(self.name, at, magic=not self.magic or r.magic == self.magic,
               crc=not self.salts or r.crc == crc(self.salts[kind - 1].encode(), self.covered("crc", data)),
               hash=not self.hashed or r.hash == keyed_hash(self.hashed, self.covered("hash", data)))
         if early:
             early(r, at)
-        rules(self.name, at, reserved=not any(any(value) for name, value in values if name == "reserved"))
+        rules(self.name, at, reserved=not any(any(value) for field, value in values.items() if " " in field))
         return r
 
     def same(self, r, at, sb=None, /, **expected):  # fields have these values, or are as in the superblock `sb`
@@ -119,8 +111,6 @@ def label(data, what, at):  # a text of fixed length, padded with zeros, without
     need(not re.search(r"[\0-\x1f\x7f-\x9f]", text), f"{what} has a control character", at)
     return text
 
-# ---- superblock [3] and trailers [7]
-
 def newer(s, at):  # what is newer than this program is refused by its name, and not called damaged
     need((s.major, s.minor) == (0, 3), f"the image has format {s.major}.{s.minor}, this program reads 0.3", at, Refused)
     rows = [s.feature_names[i:i + 48] for i in range(0, 1536, 48)]
@@ -129,8 +119,7 @@ def newer(s, at):  # what is newer than this program is refused by its name, and
     bits = {told.get(1 << bit, f"bit {bit}") for bit in range(64) if s.incompat >> bit & 1}
     need(bits <= KNOWN, f"it needs features this program does not have: {', '.join(bits - KNOWN)}", at, Refused)
 
-def superblock(stream, at):
-    """A checked superblock, in the order of checks the document gives."""
+def superblock(stream, at):  # a checked one [3], in the order of checks the document gives
     s = SUPERBLOCK.read(stream.read(at, PAGE), at, early=newer)
     s.features = has = [name for name, bit in FEATURES.items() if s.incompat & bit]
     s.keyed, s.has_parent = [name for name in has if name in ("sealed", "authenticated")], any(s.parent_point)
@@ -147,14 +136,14 @@ def superblock(stream, at):
           segment_start=s.segment_start in range(0, 1 << 54, PIECE) and (s.segment_start == 0) == (s.segment_no == 0))
     return s
 
-def trailers(layout, stream, tail, sb=None):
-    """Those of both that count [11, opening, step 4], and what is wrong with them; `sb` is the image's superblock."""
+def trailers(layout, stream, tail, sb=None):  # those of both that count [11, step 4], and what is wrong with them
     def one(copy, at):
         t = layout.read(stream.read(at, PAGE), at)
         layout.same(t, at, sb, major=0, minor=3, copy=copy, file_len=stream.length)
-        rules(layout.name, at, mac=not sb or any(t.mac) == bool(sb.keyed), sizes=layout is TRAILER or t.pieces and (
-            t.slice_len, t.segment_start, t.file_len) == (PIECE * t.pieces, PIECE * t.first_piece, PAGE * (
-                t.segment_no > 0) + t.slice_len + round_up(32 * t.pieces, PAGE) + TAIL))
+        rules(layout.name, at, mac=not sb or any(t.mac) == bool(sb.keyed))
+        if layout is SEGMENT:
+            layout.same(t, at, slice_len=PIECE * t.pieces, segment_start=PIECE * t.first_piece, file_len=PAGE * (
+                t.segment_no > 0) + t.slice_len + round_up(32 * t.pieces, PAGE) + TAIL, pieces=max(1, t.pieces))
         return t
     both = [attempt(one, copy, stream.length - back) for copy, back in ((1, tail), (2, PAGE))]
     good, found = [t for t in both if t], [t for t in both if not t]
@@ -162,33 +151,27 @@ def trailers(layout, stream, tail, sb=None):
         found.append(Damage(f"the two copies of the {layout.name} differ", stream.length - tail))
     return good, found
 
-# ---- trees of hashes [6]
-
 def state_root(sb, content_root, map_root):
     sizes = struct.pack("<QII", sb.address_space_len, sb.block_size, sb.sector_size)
     return keyed_hash("state", sizes + content_root + map_root)
 
-def nodes(purpose, children, width=32, level=1):  # one level of a tree over children of `width` bytes
+def nodes(purpose, children, width=32, level=1):  # one level of a tree [6] over children of `width` bytes
     parts = (children[i:i + 128 * width] for i in range(0, len(children), 128 * width))
     return b"".join(keyed_hash(purpose, level.to_bytes(8, "little") + part) for part in parts)
 
 def tree_root(purpose, level_1, level=2):  # the root over the nodes of level 1
     return level_1 if len(level_1) <= 32 else tree_root(purpose, nodes(purpose, level_1, 32, level), level + 1)
 
-# ---- frames [4]
-
 CODECS = {"DATA": (0, 1, 2), "DELTA": (2,), "LOCAL": (2,), "META": (0, 2), "CHECKPOINT": (0,), "PARITY": (0,), "PAD": (0,)}
 BLOCKS, SEALED = ("DATA", "DELTA", "LOCAL"), ("DATA", "DELTA", "LOCAL", "CHECKPOINT", "META")
 
-def frames(stream, at, end, seal):  # every frame of an area, without a byte between them
+def frames(stream, at, end, seal):  # every frame of an area [4], without a byte between them
     while at < end:
         frame = frame_at(stream, at, end, seal)
         yield frame
         at += frame.size
 
-def frame_at(stream, at, end, seal):
-    """The frame at `at`, which must end before `end`: its checked header, and as `data` its payload before the codec;
-    None when that is sealed and there is no key."""
+def frame_at(stream, at, end, seal):  # its checked header; as `data` the payload before the codec, None without the key
     need(at % 64 == 0 and at + 64 <= end, "frame: no room for a header", at)
     header = stream.read(at, 64)
     f = FRAME.read(header, at)
@@ -213,34 +196,28 @@ def frame_at(stream, at, end, seal):
           leaf_prefix=f.type in BLOCKS or not any(f.leaf_prefix), subject=f.type != "PAD" or f.subject == 0)
     return f
 
-def decode(frame, skip=0, prefix=None):
-    """The payload behind `skip` bytes after its codec: exactly plain_len bytes."""
-    data, length = frame.data[skip:], frame.plain_len
-    try:
-        if frame.codec == 1:
-            data = lz4.block.decompress(data, uncompressed_size=length)
-        elif frame.codec == 2:
-            told = zstandard.get_frame_parameters(data)
-            # A length in the zstd frame is optional; one that is there would be allocated, so it comes first.
-            rules("zstd frame", frame.at, magic=data[:4] == b"\x28\xb5\x2f\xfd", dictionary=told.dict_id == 0,
-                  length=told.content_size in (length, zstandard.CONTENTSIZE_UNKNOWN), window=told.window_size <= WINDOW_MAX)
-            raw = prefix and zstandard.ZstdCompressionDict(prefix, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
-            decoder = zstandard.ZstdDecompressor(dict_data=raw, max_window_size=WINDOW_MAX)
-            data = decoder.decompress(data, max_output_size=length, allow_extra_data=False)
-    except (lz4.block.LZ4BlockError, zstandard.ZstdError, ValueError) as error:
-        raise Damage(f"frame: cannot be decoded: {error}", frame.at) from None
-    need(len(data) == length, "frame: decodes to another length", frame.at)
+def decode(frame, skip=0, prefix=None):  # the payload behind `skip` bytes after its codec: exactly plain_len bytes
+    data, length, what = frame.data[skip:], frame.plain_len, ("frame: not decoded", frame.at)
+    errors = lz4.block.LZ4BlockError, zstandard.ZstdError, ValueError
+    if frame.codec == 1:
+        data = guarded(*what, errors, lz4.block.decompress, data, uncompressed_size=length)
+    elif frame.codec == 2:
+        told = guarded(*what, errors, zstandard.get_frame_parameters, data)
+        # A length in the zstd frame is optional; one that is there would be allocated, so it comes first.
+        rules("zstd frame", frame.at, magic=data[:4] == b"\x28\xb5\x2f\xfd", dictionary=told.dict_id == 0,
+              length=told.content_size in (length, zstandard.CONTENTSIZE_UNKNOWN), window=told.window_size <= WINDOW_MAX)
+        raw = prefix and zstandard.ZstdCompressionDict(prefix, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+        decoder = zstandard.ZstdDecompressor(dict_data=raw, max_window_size=WINDOW_MAX)
+        data = guarded(*what, errors, decoder.decompress, data, max_output_size=length, allow_extra_data=False)
+    rules("frame", frame.at, length=len(data) == length)
     return data
-
-# ---- entries of the index [5]
 
 Entry = namedtuple("Entry", "first end run kind place leaf framed hashed condition address size")
 
-def entries_of(data, sb, frames_end, at):
-    """Checked entries, in the order they have in `data`; `sb` says which kinds and blocks there are."""
+def entries_of(data, sb, frames_end, at):  # checked entries of the index [5], in the order they have in `data`
     out, end = [], 0
     for key, place, leaf in INDEX_ENTRY.form.iter_unpack(data):
-        first, run, address, size = key & (1 << 40) - 1, key >> 40 & (1 << 20) - 1, place % (1 << 48) * 64, (place >> 48) * 64
+        first, run, address, size = key % (1 << 40), key >> 40 & (1 << 20) - 1, place % (1 << 48) * 64, (place >> 48) * 64
         kind, places, runs, _, condition = KINDS.get(key >> 60, ("unknown", "", "", "", 0))
         framed = places == "frame" or places == "0 or frame" and place != 0
         hashed, inside = framed or kind == "PARENT", PAGE + sb.slot_area_len <= address <= frames_end - size
@@ -252,10 +229,8 @@ def entries_of(data, sb, frames_end, at):
         out.append(Entry(first, end, run, kind, place, leaf, framed, hashed, int(condition), address, size))
     return out
 
-# ---- META [8]
-
-# What an item of each section and group is called, and its kind: t text, n number, A-B a number between, bN bytes, or a
-# group. ? may be absent, * and + are lists, which may be empty or not, and the most that they may have.
+# META [8]. What an item of each section and group is called, and its kind: t text, n number, A-B one between, bN bytes,
+# or a group. ? may be absent, * and + are lists, which may be empty or not, and the most that they may have.
 ITEMS = {group: [re.fullmatch(r"(\w+):([\w-]+)([?*+]?)(\d*)", word).groups() for word in words.split()] for group, words in {
     "manifest": "host:t set:t source:t source_id:t full:1-4294967295 increment:0-4294967295 group:b16 time_unix_ms:n "
                 "consistency:1-3 capture:1-2 comment:t",
@@ -269,41 +244,39 @@ ITEMS = {group: [re.fullmatch(r"(\w+):([\w-]+)([?*+]?)(\d*)", word).groups() for
     "excluded_files": "patterns:t*65536 count:n bytes:n files:file*65536", "file": "start:n path:t length:n ranges:b16*",
     "trackers": "bytes_that_mattered:b32 trackers:tracker*64 used:use?", "use": "name:t not_read:n compared:n",
     "tracker": "kind:t name:t granularity:n depends_on:b32 marked:n places:n*64 not_marked:n?"}.items()}
-SECTIONS = "- manifest disk inventory source_errors origins specification - excluded_files roots trackers".split()
+SECTIONS = dict(enumerate("manifest disk inventory source_errors origins specification - excluded_files roots trackers"
+                          .split(), 1))
 
 def items(data, group, at, depth=1):  # a section or group as a dictionary
-    out, place, count, rows = {name: [] for name, *_ in ITEMS[group]}, 0, 0, ITEMS[group]
+    names, place, count = dict(enumerate(ITEMS[group], 1)), 0, 0
+    out = {name: [] for name, *_ in names.values()}
     while place < len(data):
         tag, flags, size = guarded("META", at, struct.error, struct.unpack_from, "<HHI", data, place)
         value, place, count = data[place + 8:place + 8 + size], place + 8 + size, count + 1
         rules("META", at, depth=depth <= 8, item=place <= len(data) and count <= 1 << 20 and flags <= 1,
-              tag=1 <= tag <= len(rows) or flags)
-        if 1 <= tag <= len(rows):
-            out[rows[tag - 1][0]].append(item(value, rows[tag - 1][1], at, depth))
-    for name, kind, many, most in rows:
-        number, single = len(out[name]), many in ("", "?")
-        least = 0 if many in ("?", "*") or kind == "t" else 1
-        rules("META", at, **{name: least <= number <= (1 if single else int(most or 1 << 20))})
+              tag=tag in names or flags)
+        if tag in names:
+            name, kind, _, _ = names[tag]
+            out[name].append(item(value, kind, at, depth))
+    for name, kind, many, most in names.values():
+        single, least = many in ("", "?"), 0 if many in ("?", "*") or kind == "t" else 1
+        rules("META", at, **{name: least <= len(out[name]) <= (1 if single else int(most or 1 << 20))})
         if single:
-            out[name] = out[name][0] if number else "" if kind == "t" else None
+            out[name] = (out[name] or ["" if kind == "t" else None])[0]
     return out
 
 def item(value, kind, at, depth):
-    if kind in ITEMS:
-        return items(value, kind, at, depth + 1)
-    if kind == "t":
-        return guarded("META", at, UnicodeDecodeError, value.decode)
-    rules("META", at, length=len(value) == (int(kind[1:]) if kind[0] == "b" else 8))
-    if kind[0] == "b":
-        return value
-    number, (low, high) = int.from_bytes(value, "little"), map(int, kind.split("-") if "-" in kind else (0, 1 << 64))
-    rules("META", at, number=low <= number <= high)
-    return number
+    if kind in ITEMS or kind == "t":
+        return items(value, kind, at, depth + 1) if kind != "t" else guarded("META", at, UnicodeDecodeError, value.decode)
+    low, high = map(int, kind.split("-") if "-" in kind else (0, 1 << 64))
+    number, size = int.from_bytes(value, "little"), int(kind[1:]) if kind[0] == "b" else 8
+    rules("META", at, length=len(value) == size, number=kind[0] == "b" or low <= number <= high)
+    return value if kind[0] == "b" else number
 
 def meta_of(frames, sb, at):  # the sections that are known, and rules that join several items
     meta = {}
     for count, frame in enumerate(frames):
-        name = SECTIONS[frame.subject] if frame.subject < len(SECTIONS) else "-"
+        name = SECTIONS.get(frame.subject)
         rules("META", frame.at, type=frame.type == "META", count=count < 256, section=name not in meta)
         if name in ITEMS:
             meta[name] = items(decode(frame), name, frame.at)

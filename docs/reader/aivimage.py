@@ -14,8 +14,7 @@ from aivkeys import Ring, Seal, key_area
 LAST_PARITY = 266240  # bytes of the PARITY frame that ends a frame area
 BLOCKS_MAX = 1 << 26  # a state is held in memory here, so this program stops long before the format does
 
-class FileStream:
-    """The bytes of one file."""
+class FileStream:  # the bytes of one file
     segments = ()
 
     def __init__(self, path):
@@ -28,26 +27,22 @@ class FileStream:
         need(len(data) == size, "the file became shorter while it was read", at)
         return data
 
-class Segment:
-    """One file of a split image: its number, and where its slice lies in it (`at`) and in the stream (`start`)."""
+class Segment:  # one file of a split image: where its slice lies in it (`at`) and in the stream (`start`)
     def __init__(self, stream):
-        self.stream, n, (self.superblock, copy) = stream, stream.length, superblocks(stream)
+        self.stream, n, (first, copy) = stream, stream.length, superblocks(stream)
         good, found = trailers(SEGMENT, stream, TAIL)
-        known, self.trailer = self.superblock or copy, good[-1] if good else None
-        self.found = [self.superblock] * (not self.superblock) + found * bool(good)
+        known, self.trailer, self.found = first or copy, good[-1] if good else None, found * bool(good) + [first] * (not first)
         if self.trailer:
             need(known and len(good + found) == 2, "segment: no superblock, or two different trailers", n - TAIL)
             SEGMENT.same(self.trailer, n - PAGE, known)
-        if self.trailer or self.superblock:
-            self.number, self.start = known.segment_no, known.segment_start
-        else:  # the last one: the image's trailer tells which it is, and by the lengths where the slice begins
-            t = TRAILER.read(stream.read(n - PAGE, PAGE), n - PAGE)
-            self.number, self.start = t.segment_count - 1, t.file_len - n + PAGE * (t.segment_count > 1)
+        # Of the last one the image's trailer tells which it is, and by the lengths where the slice begins.
+        last = None if self.trailer or first else TRAILER.read(stream.read(n - PAGE, PAGE), n - PAGE)
+        self.number = last.segment_count - 1 if last else known.segment_no
         self.at = PAGE * (self.number > 0)
         self.length = self.trailer.slice_len if self.trailer else n - self.at
+        self.start = last.file_len - self.length if last else known.segment_start
 
-class Joined:
-    """The slices of all segments, in the place of a file."""
+class Joined:  # the slices of all segments, in the place of a file
     def __init__(self, segments):
         self.segments, self.length = sorted(segments, key=lambda s: s.number), 0
         for number, s in enumerate(self.segments):
@@ -65,26 +60,18 @@ class Joined:
 def superblocks(stream):
     return [attempt(superblock, stream, at) for at in (0, stream.length - 2 * PAGE)]
 
-def stream_of(path, given):
-    """The bytes of the image that `path` is, or is a segment of; the others are beside it, or among those given."""
+def stream_of(path, given):  # of the image that `path` is, or is a segment of; the others are beside it, or among those given
     def uuids(stream):
         return {s.image_uuid for s in superblocks(stream) if s and "split" in s.features}
     stream, folder = FileStream(path), os.path.dirname(os.path.realpath(path))
-    if not uuids(stream):
-        return stream
     paths = {os.path.realpath(p) for p in (path, *given, *(os.path.join(folder, name) for name in os.listdir(folder)))}
     others = (FileStream(p) for p in sorted(paths) if os.path.isfile(p) and os.access(p, os.R_OK))
-    return Joined([Segment(other) for other in others if uuids(other) & uuids(stream)])
+    return Joined([Segment(other) for other in others if uuids(other) & uuids(stream)]) if uuids(stream) else stream
 
-def levels(leaf_pages):
-    """Pages of each level of the index, from level 0 to the root [5]."""
-    counts = [leaf_pages] if leaf_pages else []
-    while counts and counts[-1] > 1:
-        counts.append(-(-counts[-1] // 84))
-    return counts
+def levels(leaf_pages):  # pages of each level of the index, from level 0 to the root [5]
+    return [leaf_pages] * (leaf_pages > 0) + (levels(-(-leaf_pages // 84)) if leaf_pages > 1 else [])
 
-class Image:
-    """An image that is finished and whose tail fits its length. `found` lists damage that did not stop it."""
+class Image:  # one that is finished and whose tail fits its length; `found` lists damage that did not stop it
     def __init__(self, path, ring=None, stream=None, given=()):
         self.path, self.stream, self.found = path, stream or stream_of(path, given), []
         self.superblock = s = self.open_superblock(self.stream.length, self.stream.read)
@@ -96,29 +83,26 @@ class Image:
         self.seal = Seal(s, (ring or Ring()).key_for(s, [area for area in self.slots if area]))
         for copy in self.counting if self.seal.key else ():
             need(copy.mac == self.seal.mac(copy, s), f"superblock or trailer {copy.copy}: forged or damaged")
-        if not self.seal.sealed:
-            TRAILER.same(t, self.stream.length - PAGE, state_root=state_root(s, t.content_root, t.map_root))
+        root = t.state_root if self.seal.sealed else state_root(s, t.content_root, t.map_root)
+        TRAILER.same(t, self.stream.length - PAGE, state_root=root)
         meta = {} if self.seal.locked else attempt(self.open_meta, t.meta_offset)
         self.meta, self.found = meta or None, self.found + [meta] * isinstance(meta, Damage)
 
-    def open_superblock(self, n, read):
-        """Steps 1 and 2 of opening."""
-        need(n >= PAGE, f"not an image: {n} bytes", error=Refused)
+    def open_superblock(self, n, read):  # steps 1 and 2 of opening
+        need(n >= PAGE, f"not an image: {n} bytes", None, Refused)
         places = (0, n - 2 * PAGE) if n >= PAGE + TAIL else (0,)
         for s in (attempt(superblock, self.stream, at) for at in places):
-            if s or isinstance(s, Refused):
-                break
+            if s:
+                return s
+            if isinstance(s, Refused):
+                raise s
             self.found.append(s)
-        intact = s or any(trailers(TRAILER, self.stream, tail)[0] for tail in (TAIL, TAIL_PARITY) if len(places) > 1)
-        need(intact or isinstance(s, Refused) or any(read(at, 8) == SUPERBLOCK.magic for at in places),
-             "not an image: no superblock", error=Refused)
-        if s:
-            return s
-        raise s
+        intact = len(places) > 1 and any(trailers(TRAILER, self.stream, tail)[0] for tail in (TAIL, TAIL_PARITY))
+        known = intact or any(read(at, 8) == SUPERBLOCK.magic for at in places)
+        raise s if known else Refused("not an image: no superblock")
 
-    def open_trailer(self, n, tail):
-        """Steps 3 and 4."""
-        need(n >= PAGE + tail, "unfinished: no room for a trailer", error=Refused)
+    def open_trailer(self, n, tail):  # steps 3 and 4
+        need(n >= PAGE + tail, "unfinished: no room for a trailer", None, Refused)
         self.counting, found = trailers(TRAILER, self.stream, tail, self.superblock)
         if self.counting:
             self.found += found
@@ -127,8 +111,7 @@ class Image:
         tried = [p for p, (start, copy) in zip(found, starts) if start[:8] + start[12:] == TRAILER.magic + copy]
         raise tried[0] if tried else Refused("unfinished, or cut off: no trailer")
 
-    def check_areas(self, t, s, at):
-        """Step 5."""
+    def check_areas(self, t, s, at):  # step 5
         counts, last = levels(min(t.index_leaf_pages, t.file_len // PAGE)), t.frames_end - LAST_PARITY
         TRAILER.same(t, at, index_offset=t.frames_end, index_pages=sum(counts), segment_count=len(self.stream.segments),
                      tree_offset=t.index_offset + PAGE * t.index_pages, meta_offset=t.tree_offset + PAGE * t.tree_pages,
@@ -143,20 +126,17 @@ class Image:
               index_root=t.index_pages or s.has_parent and not any(t.index_root))
         need(s.blocks <= BLOCKS_MAX, f"{s.blocks} blocks are more than this program holds in memory", error=Refused)
 
-    def without_slots(self, at, size):
-        """Bytes of the stream in which the key slots count as zeros."""
+    def without_slots(self, at, size):  # bytes of the stream in which the key slots count as zeros
         data, slots = self.stream.read(at, size), self.superblock.slot_area_len
         return data if at else data[:PAGE] + bytes(slots) + data[PAGE + slots:]
 
-    def parity_groups(self):
-        """Pages and stripes of each group of the parity area [7]."""
+    def parity_groups(self):  # pages and stripes of each group of the parity area [7]
         pages = 1 + (self.trailer.parity_offset - self.trailer.index_offset) // PAGE
         groups, least = -(-pages // 512), 13 * ("parity" in self.superblock.features)
         sizes = (pages // groups + (i < pages % groups) for i in range(groups))
         return [(n, max(-(-n // 16), least)) for n in sizes]
 
-    def open_meta(self, at):
-        """Step 7, and of a sealed image step 6."""
+    def open_meta(self, at):  # step 7, and of a sealed image step 6
         t, shown = self.trailer, self.seal.shown
         TRAILER.same(t, at, meta_hash=keyed_hash("section", self.stream.read(at, t.meta_len)))
         meta = meta_of(frames(self.stream, at, at + t.meta_len, self.seal), self.superblock, at)
@@ -166,8 +146,7 @@ class Image:
             rules("META", at, state_root=state == state_root(self.superblock, content, states))
         return meta
 
-    def page(self, kind, number, level=0):
-        """A checked page of the index (kind 1) or of the tree section (2) with its entries, or None without the key."""
+    def page(self, kind, number, level=0):  # of the index (kind 1) or the trees (2); with entries if there is the key
         s, t, seal, layout = self.superblock, self.trailer, self.seal, (INDEX_ENTRY, TREE_NODE)[kind - 1]
         at, size = (t.index_offset, t.tree_offset)[kind - 1] + PAGE * number, layout.form.size
         p = PAGE_HEADER.read(self.stream.read(at, PAGE), at, kind)
@@ -185,8 +164,7 @@ class Image:
         return p
 
     @functools.cached_property
-    def entries(self):
-        """Those of all pages, from level 0 up to the root, where an inner page must be what its children give."""
+    def entries(self):  # of all pages, from level 0 up to the root, where an inner page must be what its children give
         t, s, at, number, children, entries = self.trailer, self.superblock, self.trailer.index_offset, 0, b"", []
         for level, count in enumerate(levels(t.index_leaf_pages)):
             pages = [self.page(1, number + i, level) for i in range(count)]
@@ -204,22 +182,19 @@ class Image:
     def block_len(self, block):
         return min(self.superblock.block_size, self.superblock.address_space_len - block * self.superblock.block_size)
 
-    def frame_of(self, entry):
-        """The frame of an entry, compared with it."""
+    def frame_of(self, entry):  # the frame of an entry, compared with it
         f = frame_at(self.stream, entry.address, self.trailer.frames_end, self.seal)
         own = {} if entry.kind == "REF" else {"subject": entry.first, "flags": int(entry.kind == "UNREADABLE")}
         FRAME.same(f, f.at, type=entry.kind if entry.kind in BLOCKS else "DATA", plain_len=self.block_len(entry.first),
                    leaf_prefix=entry.leaf[:8], size=max(entry.size, f.size * (entry.size == 0xFFFF * 64)), **own)
         return f
 
-    def line(self):
-        """This image and those it builds on, newest first."""
+    def line(self):  # this image and those it builds on, newest first
         while self:
             yield self
             self = self.parent
 
-    def states(self):
-        """From the oldest image to this one: for every block of its state, the entry that decides it and whose it is."""
+    def states(self):  # from the oldest image to this one: of all blocks of its state the entry, and whose that is
         state = []
         for image in reversed([*self.line()]):
             older, state = state, [None] * image.superblock.blocks
@@ -232,8 +207,7 @@ class Image:
                 state[block] = older[block]
             yield image, state
 
-    def find(self, block):
-        """The entry that decides a block of this image's state, and the image that has it."""
+    def find(self, block):  # the entry that decides a block of this image's state, and the image that has it
         for image in self.line():
             need(block < image.superblock.blocks, f"the state has no block {block}")
             i = bisect.bisect_right(image.entries, block, key=lambda entry: entry.first) - 1
@@ -244,15 +218,13 @@ class Image:
     def leaf(self, entry, block):
         return entry.leaf if entry.hashed else uniform(entry.kind, self.block_len(block))[1]
 
-    def base(self, block, other, leaf):
-        """What decides block `other` of the parent's state, which `block` is made from: as long, and with this leaf."""
+    def base(self, block, other, leaf):  # the same of a block of the parent's state that `block` is made from
         entry, image = self.parent.find(other)
         need(self.block_len(block) == self.parent.block_len(other) and image.leaf(entry, other) == leaf,
              f"block {block} is made from one of another length or leaf")
         return entry, image
 
-    def read(self, block, differences=0):
-        """The bytes of a block of this image's state, proven by its leaf."""
+    def read(self, block, differences=0):  # the bytes of a block of this image's state, proven by its leaf
         entry, image = self.find(block)
         leaf = image.leaf(entry, block)
         while entry.kind == "PARENT":
@@ -286,13 +258,11 @@ def delta_head(frame):
     return head
 
 @functools.lru_cache(16)
-def uniform(kind, length):
-    """Bytes and leaf of a block that no frame holds."""
+def uniform(kind, length):  # bytes and leaf of a block that no frame holds
     data = (FILL * (length // 16 + 1))[:length] if kind == "UNREADABLE" else bytes(length)
     return data, keyed_hash("leaf", data)
 
-def link(images):
-    """Gives images their parents, in whatever order they are; those whose chain is not whole among them get none."""
+def link(images):  # gives images their parents, in whatever order they are; none where the chain is not whole
     whole, waiting = {(bytes(16), bytes(32)): None}, [*images]  # by the point and the state that they provide
     while ready := [i for i in waiting if (i.superblock.parent_point, i.superblock.parent_state_root) in whole]:
         for image in ready:

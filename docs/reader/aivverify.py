@@ -83,7 +83,7 @@ def check_counts(image):  # and that source errors touch every block that is unr
         counts["blocks_" + e.kind.lower()] += e.run
         unknown = errors is not None and e.kind == "UNREADABLE" and not all(touched[e.first:e.end])
         need(not unknown, f"META: no source error touches block {e.first}, or one of its run")
-    expected = {name: counts[name] for name in TRAILER.names if name.startswith("blocks_")}
+    expected = {name: counts[name] for name in TRAILER.meanings if name.startswith("blocks_")}
     TRAILER.same(image.trailer, image.stream.length - PAGE, **expected)
 
 def check_checkpoints(image, checkpoints):  # they are the index once more, and the stored list
