@@ -81,10 +81,8 @@ class Layout:  # a record of fixed size, as the table behind `<!-- layout: NAME 
         self.magic = bytes.fromhex(magic) if " " in magic else magic.encode()
         self.salts = re.findall(r"`(aiv\.\w+)`", self.meanings.get("crc", ""))
         self.shared = [field for field, text in self.meanings.items() if text.startswith("as in the superblock")]
-
     def covered(self, field, data):  # the bytes that a checksum or code is over: those that its row names as [from, to)
         return b"".join(data[int(a):int(b)] for a, b in re.findall(r"\[(\d+), (\d+)\)", self.meanings[field]))
-
     def read(self, data, at, kind=1, early=None):  # the values by name, checked; each kind has its own salt
         need(len(data) >= self.form.size, f"{self.name}: cut off", at)
         values = dict(zip(self.meanings, self.form.unpack_from(data)))
@@ -96,7 +94,6 @@ class Layout:  # a record of fixed size, as the table behind `<!-- layout: NAME 
             early(r, at)
         rules(self.name, at, reserved=not any(any(value) for field, value in values.items() if " " in field))
         return r
-
     def same(self, r, at, sb=None, /, **expected):  # fields have these values, or are as in the superblock `sb`
         expected |= {field: getattr(sb, field) for field in self.shared if sb}
         rules(self.name, at, **{field: getattr(r, field) == value for field, value in expected.items()})
@@ -196,8 +193,8 @@ def frame_at(stream, at, end, seal):  # its checked header; as `data` the payloa
           leaf_prefix=f.type in BLOCKS or not any(f.leaf_prefix), subject=f.type != "PAD" or f.subject == 0)
     return f
 
-def decode(frame, skip=0, prefix=None):  # the payload behind `skip` bytes after its codec: exactly plain_len bytes
-    data, length, what = frame.data[skip:], frame.plain_len, ("frame: not decoded", frame.at)
+def decode(frame, skip=0, prefix=b""):  # the payload behind `skip` bytes after its codec: exactly plain_len bytes
+    data, length, what = frame.data[skip:], frame.plain_len, ("frame: cannot be decoded", frame.at)
     errors = lz4.block.LZ4BlockError, zstandard.ZstdError, ValueError
     if frame.codec == 1:
         data = guarded(*what, errors, lz4.block.decompress, data, uncompressed_size=length)
@@ -206,7 +203,7 @@ def decode(frame, skip=0, prefix=None):  # the payload behind `skip` bytes after
         # A length in the zstd frame is optional; one that is there would be allocated, so it comes first.
         rules("zstd frame", frame.at, magic=data[:4] == b"\x28\xb5\x2f\xfd", dictionary=told.dict_id == 0,
               length=told.content_size in (length, zstandard.CONTENTSIZE_UNKNOWN), window=told.window_size <= WINDOW_MAX)
-        raw = prefix and zstandard.ZstdCompressionDict(prefix, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+        raw = zstandard.ZstdCompressionDict(prefix, dict_type=zstandard.DICT_TYPE_RAWCONTENT) if prefix else None
         decoder = zstandard.ZstdDecompressor(dict_data=raw, max_window_size=WINDOW_MAX)
         data = guarded(*what, errors, decoder.decompress, data, max_output_size=length, allow_extra_data=False)
     rules("frame", frame.at, length=len(data) == length)

@@ -16,11 +16,9 @@ BLOCKS_MAX = 1 << 26  # a state is held in memory here, so this program stops lo
 
 class FileStream:  # the bytes of one file
     segments = ()
-
     def __init__(self, path):
         self.path, self.file, self.length = path, open(path, "rb"), os.stat(path).st_size
         weakref.finalize(self, self.file.close)
-
     def read(self, at, size):
         need(0 <= at and at + size <= self.length, f"{size} bytes lie behind the end of the file", at)
         data = guarded("cannot be read", at, OSError, os.pread, self.file.fileno(), size, at)
@@ -51,7 +49,6 @@ class Joined:  # the slices of all segments, in the place of a file
             need(s.number == number, f"{s.stream.path}: another file is segment {s.number + 1}, too")
             rules(s.stream.path, None, start=s.start == self.length, end=last or s.trailer)
             self.length += s.length
-
     def read(self, at, size):
         need(0 <= at and at + size <= self.length, f"{size} bytes lie behind the end of the image", at)
         parts = ((s, max(at, s.start), min(at + size, s.start + s.length)) for s in self.segments)
@@ -87,7 +84,6 @@ class Image:  # one that is finished and whose tail fits its length; `found` lis
         TRAILER.same(t, self.stream.length - PAGE, state_root=root)
         meta = {} if self.seal.locked else attempt(self.open_meta, t.meta_offset)
         self.meta, self.found = meta or None, self.found + [meta] * isinstance(meta, Damage)
-
     def open_superblock(self, n, read):  # steps 1 and 2 of opening
         need(n >= PAGE, f"not an image: {n} bytes", None, Refused)
         places = (0, n - 2 * PAGE) if n >= PAGE + TAIL else (0,)
@@ -100,7 +96,6 @@ class Image:  # one that is finished and whose tail fits its length; `found` lis
         intact = len(places) > 1 and any(trailers(TRAILER, self.stream, tail)[0] for tail in (TAIL, TAIL_PARITY))
         known = intact or any(read(at, 8) == SUPERBLOCK.magic for at in places)
         raise s if known else Refused("not an image: no superblock")
-
     def open_trailer(self, n, tail):  # steps 3 and 4
         need(n >= PAGE + tail, "unfinished: no room for a trailer", None, Refused)
         self.counting, found = trailers(TRAILER, self.stream, tail, self.superblock)
@@ -110,32 +105,27 @@ class Image:  # one that is finished and whose tail fits its length; `found` lis
         starts = (self.stream.read(n - tail, 13), b"\1"), (self.stream.read(n - PAGE, 13), b"\2")
         tried = [p for p, (start, copy) in zip(found, starts) if start[:8] + start[12:] == TRAILER.magic + copy]
         raise tried[0] if tried else Refused("unfinished, or cut off: no trailer")
-
     def check_areas(self, t, s, at):  # step 5
-        counts, last = levels(min(t.index_leaf_pages, t.file_len // PAGE)), t.frames_end - LAST_PARITY
-        TRAILER.same(t, at, index_offset=t.frames_end, index_pages=sum(counts), segment_count=len(self.stream.segments),
+        last = t.frames_end - LAST_PARITY
+        TRAILER.same(t, at, index_offset=t.frames_end, index_pages=sum(levels(t.index_leaf_pages)), segment_count=len(self.stream.segments),
                      tree_offset=t.index_offset + PAGE * t.index_pages, meta_offset=t.tree_offset + PAGE * t.tree_pages,
                      stored_offset=round_up(t.meta_offset + t.meta_len, PAGE), stored_pieces=-(-t.stored_offset // PIECE),
                      parity_offset=round_up(t.stored_offset + 32 * t.stored_pieces, PAGE),
                      file_len=t.parity_offset + t.parity_len + s.tail)
         groups = [PAGE * (2 * -(-(pages + 4 * stripes) // 252) + 4 * stripes) for pages, stripes in self.parity_groups()]
-        rules("trailer", at, frames_end=t.frames_end in range(PAGE + s.slot_area_len, at, PAGE), parity_len=t.parity_len
-              == sum(groups), index_leaf_pages=t.index_leaf_pages <= t.index_pages and len(counts) <= 8,
-              last_checkpoint=t.last_checkpoint in range(PAGE, t.frames_end, 64), meta_len=t.meta_len <= 32 << 20,
+        rules("trailer", at, frames_end=t.frames_end in range(PAGE + s.slot_area_len, at, PAGE), meta_len=t.meta_len <= 32 << 20,
+              parity_len=t.parity_len == sum(groups), last_checkpoint=t.last_checkpoint in range(PAGE, t.frames_end, 64),
               stripes="parity" not in s.features or last > 0 and last % PIECE == 0,
               index_root=t.index_pages or s.has_parent and not any(t.index_root))
         need(s.blocks <= BLOCKS_MAX, f"{s.blocks} blocks are more than this program holds in memory", error=Refused)
-
     def without_slots(self, at, size):  # bytes of the stream in which the key slots count as zeros
         data, slots = self.stream.read(at, size), self.superblock.slot_area_len
         return data if at else data[:PAGE] + bytes(slots) + data[PAGE + slots:]
-
     def parity_groups(self):  # pages and stripes of each group of the parity area [7]
         pages = 1 + (self.trailer.parity_offset - self.trailer.index_offset) // PAGE
         groups, least = -(-pages // 512), 13 * ("parity" in self.superblock.features)
         sizes = (pages // groups + (i < pages % groups) for i in range(groups))
         return [(n, max(-(-n // 16), least)) for n in sizes]
-
     def open_meta(self, at):  # step 7, and of a sealed image step 6
         t, shown = self.trailer, self.seal.shown
         TRAILER.same(t, at, meta_hash=keyed_hash("section", self.stream.read(at, t.meta_len)))
@@ -145,7 +135,6 @@ class Image:  # one that is finished and whose tail fits its length; `found` lis
             TRAILER.same(t, at, content_root=shown(content), map_root=shown(states), state_root=shown(state))
             rules("META", at, state_root=state == state_root(self.superblock, content, states))
         return meta
-
     def page(self, kind, number, level=0):  # of the index (kind 1) or the trees (2); with entries if there is the key
         s, t, seal, layout = self.superblock, self.trailer, self.seal, (INDEX_ENTRY, TREE_NODE)[kind - 1]
         at, size = (t.index_offset, t.tree_offset)[kind - 1] + PAGE * number, layout.form.size
@@ -162,7 +151,6 @@ class Image:  # one that is finished and whose tail fits its length; `found` lis
             rules("page", at, padding=not any(body[size * p.count:]), first=seal.sealed or p.first == first)
             p.first, p.entries = first, body[:size * p.count]
         return p
-
     @functools.cached_property
     def entries(self):  # of all pages, from level 0 up to the root, where an inner page must be what its children give
         t, s, at, number, children, entries = self.trailer, self.superblock, self.trailer.index_offset, 0, b"", []
@@ -178,22 +166,18 @@ class Image:  # one that is finished and whose tail fits its length; `found` lis
         rules("index", at, root=children[16:] == t.index_root if children else True,
               gap=s.has_parent or self.seal.locked or ends == [e.first for e in entries] + [s.blocks])
         return entries
-
     def block_len(self, block):
         return min(self.superblock.block_size, self.superblock.address_space_len - block * self.superblock.block_size)
-
     def frame_of(self, entry):  # the frame of an entry, compared with it
         f = frame_at(self.stream, entry.address, self.trailer.frames_end, self.seal)
         own = {} if entry.kind == "REF" else {"subject": entry.first, "flags": int(entry.kind == "UNREADABLE")}
         FRAME.same(f, f.at, type=entry.kind if entry.kind in BLOCKS else "DATA", plain_len=self.block_len(entry.first),
                    leaf_prefix=entry.leaf[:8], size=max(entry.size, f.size * (entry.size == 0xFFFF * 64)), **own)
         return f
-
     def line(self):  # this image and those it builds on, newest first
         while self:
             yield self
             self = self.parent
-
     def states(self):  # from the oldest image to this one: of all blocks of its state the entry, and whose that is
         state = []
         for image in reversed([*self.line()]):
@@ -206,7 +190,6 @@ class Image:  # one that is finished and whose tail fits its length; `found` lis
                      f"{image.path}: block {block} is inherited, and unreadable, absent or longer or shorter there")
                 state[block] = older[block]
             yield image, state
-
     def find(self, block):  # the entry that decides a block of this image's state, and the image that has it
         for image in self.line():
             need(block < image.superblock.blocks, f"the state has no block {block}")
@@ -214,16 +197,13 @@ class Image:  # one that is finished and whose tail fits its length; `found` lis
             if i >= 0 and block < image.entries[i].end:
                 return image.entries[i], image
         raise Damage(f"block {block} is in a parent that is not there")
-
     def leaf(self, entry, block):
         return entry.leaf if entry.hashed else uniform(entry.kind, self.block_len(block))[1]
-
     def base(self, block, other, leaf):  # the same of a block of the parent's state that `block` is made from
         entry, image = self.parent.find(other)
         need(self.block_len(block) == self.parent.block_len(other) and image.leaf(entry, other) == leaf,
              f"block {block} is made from one of another length or leaf")
         return entry, image
-
     def read(self, block, differences=0):  # the bytes of a block of this image's state, proven by its leaf
         entry, image = self.find(block)
         leaf = image.leaf(entry, block)
@@ -232,30 +212,28 @@ class Image:  # one that is finished and whose tail fits its length; `found` lis
             (entry, image), block = image.base(block, other, leaf), other
         if not entry.framed:
             return uniform(entry.kind, image.block_len(block))[0]
-        frame, bases, skip, prefix = image.frame_of(entry), [], 0, None
-        need(frame.type == "DATA" or differences < 8, f"block {block} is more than 8 differences deep", frame.at)
-        if frame.type == "DELTA":
-            head, skip = delta_head(frame), DELTA_HEAD.form.size
-            image.base(block, head.base_block, head.base_leaf)
-            prefix = image.parent.read(head.base_block, differences + 1)
-        elif frame.type == "LOCAL":
-            head = LOCAL_HEAD.read(frame.data, frame.at)
-            rules("local head", frame.at, count=1 <= head.count <= 2)
-            skip = LOCAL_HEAD.form.size + LOCAL_BASE.form.size * head.count
-            need(len(frame.data) >= skip, "LOCAL: shorter than its bases", frame.at)
-            bases = [*LOCAL_BASE.form.iter_unpack(frame.data[LOCAL_HEAD.form.size:skip])]
-            for base, base_leaf in bases:
-                found, owner = image.find(base) if base < block else (None, None)
-                rules("LOCAL", frame.at, base=owner is image and found.kind in ("DATA", "REF") and found.leaf == base_leaf)
-            prefix = b"".join(image.read(base, differences + 1) for base, _ in bases)
-        data = decode(frame, skip, prefix)
+        frame, (skip, bases) = image.frame_of(entry), (0, [])
+        if frame.type != "DATA":
+            skip, bases = bases_of(frame)
+            need(differences < 8, f"block {block} is more than 8 differences deep", frame.at)
+        for other, base_leaf in bases:
+            found, owner = image.base(block, other, base_leaf) if frame.type == "DELTA" else image.find(other)
+            rules("LOCAL", frame.at, base=frame.type == "DELTA" or other < block and owner is image
+                  and found.kind in ("DATA", "REF") and found.leaf == base_leaf)
+        below = image.parent if frame.type == "DELTA" else image
+        data = decode(frame, skip, b"".join(below.read(other, differences + 1) for other, _ in bases))
         need(keyed_hash("leaf", data) == leaf, f"block {block}: its bytes have another leaf", frame.at)
         return data
 
-def delta_head(frame):
-    head = DELTA_HEAD.read(frame.data, frame.at)
-    rules("delta head", frame.at, depth=1 <= head.depth <= 8)
-    return head
+def bases_of(frame):  # where the zstd frame of a difference begins, and the blocks it is made from with their leaves
+    if frame.type == "DELTA":
+        head, size = DELTA_HEAD.read(frame.data, frame.at), DELTA_HEAD.form.size
+        rules("DELTA", frame.at, depth=1 <= head.depth <= 8)
+        return size, [(head.base_block, head.base_leaf)]
+    start, count = LOCAL_HEAD.form.size, LOCAL_HEAD.read(frame.data, frame.at).count
+    end = start + LOCAL_BASE.form.size * count
+    rules("LOCAL", frame.at, count=1 <= count <= 2, length=len(frame.data) >= end)
+    return end, [*LOCAL_BASE.form.iter_unpack(frame.data[start:end])]
 
 @functools.lru_cache(16)
 def uniform(kind, length):  # bytes and leaf of a block that no frame holds

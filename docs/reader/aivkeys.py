@@ -24,13 +24,10 @@ class Seal:  # how one image is protected: `sealed` or not, and its chain key or
     def __init__(self, sb, key):
         self.sealed, self.key, self.locked = "sealed" in sb.features, key, "sealed" in sb.features and not key
         self.cipher = functools.lru_cache(64)(lambda *purpose: AESGCM(derive(key, *purpose)))
-
     def decrypt(self, purpose, info, nonce, data, associated, at):
         return guarded(purpose, at, InvalidTag, self.cipher(purpose, info).decrypt, nonce, data, associated)
-
     def shown(self, root):  # what stands for a root of a state in trailers and links
         return derive(self.key, "clear root", root) if self.sealed else root
-
     def mac(self, t, sb):  # of a trailer, and of the superblock whichever copy was taken
         return derive(self.key, "trailer mac", t.data[:12] + b"\0" + t.data[13:512] + t.data[544:4060] + sb.data)
 
@@ -80,7 +77,6 @@ def secret_key(content):  # the one of a recipient that a file holds as text; No
 class Ring:  # what was given to open images with: chain keys, and how secrets open slots, by their kind
     def __init__(self, *keys):
         self.keys, self.secrets, self.work = [*keys], [], 0
-
     def add(self, kind, content):  # a secret as it lies in a file
         recipient = secret_key(content) if kind == KEY_FILE else None
         if kind == PASSPHRASE:
@@ -92,7 +88,6 @@ class Ring:  # what was given to open images with: chain keys, and how secrets o
             need(recipient or 32 <= len(content) <= 65536, "a key file has 32 bytes to 64 KiB")
             kind, secret = (RECIPIENT, recipient) if recipient else (kind, keyed_hash("content of keyfile", content))
         self.secrets.append((kind, secret))
-
     def key_for(self, sb, areas):  # the chain key of an image with these copies of its slots; None without secrets
         given = self.keys or self.secrets
         need(sb.keyed or not given, "a key was given, and this image has none: it may stand in the place of one that had",
@@ -104,7 +99,6 @@ class Ring:  # what was given to open images with: chain keys, and how secrets o
         need(key or not given, "nothing that was given opens this image", error=Refused)
         self.keys += [key] * (key is not None and key not in self.keys)
         return key
-
     def unwrap(self, area, s, kind, secret):  # the key in a slot, when this secret opens it
         if kind != s.kind:
             return None

@@ -7,12 +7,11 @@ from collections import Counter, defaultdict
 from aivformat import (
     BLOCKS, CHECKPOINT_HEAD, PAGE, PAGE_HEADER, PIECE, TAIL, TRAILER, TREE_NODE, Problem, attempt, crc, entries_of, frames,
     keyed_hash, need, nodes, rules, tree_root)
-from aivimage import LAST_PARITY, delta_head
+from aivimage import LAST_PARITY, bases_of
 from aivkeys import area_code
 
 def verify(image):  # what is wrong with an image, as a list; its roots and differences need the images it builds on
     found = image.found + [area for area in image.slots if not area]
-
     def check(function, *arguments):
         result = attempt(function, image, *arguments)
         found.extend([result] * isinstance(result, Problem))
@@ -140,7 +139,7 @@ def touched(image, older):  # groups that have a node: decided in part, grown or
 
 def check_block(image, entry):  # a block with a frame, decoded; one that is a copy, followed
     if entry.kind == "DELTA" and not image.whole:
-        delta_head(image.frame_of(entry))
+        bases_of(image.frame_of(entry))
     elif entry.hashed and (entry.kind != "PARENT" or image.whole):
         image.read(entry.first)
 
