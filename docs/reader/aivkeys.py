@@ -15,7 +15,7 @@ from aivformat import Layout, Refused, guarded, keyed_hash, label, need, rules
 
 AREA, AREA_HEAD, SLOT = 32768, Layout("KeyAreaHead", "key-slot area"), Layout("KeySlot")
 PASSPHRASE, KEY_FILE, CODE, RECIPIENT = range(1, 5)
-SYMBOLS = {c: n for n, c in enumerate("0123456789ABCDEFGHJKMNPQRSTVWXYZ")} | {"I": 1, "L": 1, "O": 0}
+DIGITS = str.maketrans("ABCDEFGHJKMNPQRSTVWXYZILOU", "abcdefghijklmnopqrstuv110?")  # as Python has them in base 32
 
 def derive(key, purpose, info=b""):
     return blake3(f"aivory draft: {purpose}".ljust(32).encode() + info, key=key).digest()
@@ -49,24 +49,23 @@ def key_area(stream, sb, at):  # a checked copy of the key slots: its head, and 
     return area
 
 def base32(symbols, size):  # the bytes that symbols stand for; the bits that fill up the last one must be zero
-    spare, number = 5 * len(symbols) - 8 * size, 0
-    need(0 <= spare < 5 and {*symbols} <= {*SYMBOLS}, "a key as text has another length, or a letter that is none")
-    for symbol in symbols:
-        number = number << 5 | SYMBOLS[symbol]
-    need(number % (1 << spare) == 0, "a key as text has bits behind its end")
-    return (number >> spare).to_bytes(size, "big")
+    digits, spare = symbols.translate(DIGITS), 5 * len(symbols) - 8 * size
+    need(re.fullmatch("[0-9a-v]+", digits) and 0 <= spare < 5, "a key as text has another length, or a letter that is none")
+    need(int(digits, 32) % (1 << spare) == 0, "a key as text has bits behind its end")
+    return (int(digits, 32) >> spare).to_bytes(size, "big")
 
 def recovery_code(text):  # the 20 bytes of a code, each of its groups checked
-    lines = "".join(line for line in text.splitlines() if not line.startswith("#"))
-    symbols = [c for c in lines.upper() if c not in "- "]
-    need(len(symbols) == 40 and {*symbols} <= {*SYMBOLS}, "a recovery code has 40 letters and digits")
+    lines = "".join(line for line in text.upper().splitlines() if not line.startswith("#"))
+    symbols = re.sub("[- ]", "", lines).translate(DIGITS)
+    need(re.fullmatch("[0-9a-v]{40}", symbols), "a recovery code has 40 letters and digits")
     for group in range(8):
-        *numbers, check = (SYMBOLS[c] for c in symbols[5 * group:5 * group + 5])
-        total = 0
-        for number in reversed(numbers):
-            total = (total ^ number) << 1 ^ 0x25 * ((total ^ number) >> 4)
-        need(total ^ group == check, f"recovery code: group {group + 1} is mistyped")
-    return base32([c for i, c in enumerate(symbols) if i % 5 != 4], 20)
+        *numbers, total = (int(c, 32) for c in symbols[5 * group:5 * group + 5])
+        for power, number in enumerate(numbers, 1):
+            for _ in range(power):
+                number = number << 1 ^ 0x25 * (number >> 4)
+            total ^= number
+        need(total == group, f"recovery code: group {group + 1} is mistyped")
+    return base32("".join(c for i, c in enumerate(symbols) if i % 5 != 4), 20)
 
 def secret_key(content):  # the one of a recipient that a file holds as text; None when it holds none
     found = re.search(rb"(?m)^aiv-secret-(.*?)\s*$", content)

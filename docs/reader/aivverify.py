@@ -1,4 +1,4 @@
-"""Everything that can be proven of an image, docs/format.md, section 11, both depths in one; and its parity, section 7."""
+"""All that can be proven of an image: docs/format.md, section 11, both depths in one, and its parity, section 7."""
 
 import itertools
 import struct
@@ -46,13 +46,16 @@ def check_frames(image):  # every frame, in order and without a byte between the
     check_stripes(image, kept["PARITY"], kept["META"][0])
     return kept
 
-def check_ends(image):  # the tail, the key slots in it, and the stored list
-    t, s, read, copy, key = image.trailer, image.superblock, image.stream.read, image.stream.length - 2 * PAGE, image.seal.key
-    gap, stored = copy - (s.tail - 3 * PAGE) + s.slot_area_len, read(t.stored_offset, t.parity_offset - t.stored_offset)
-    root = tree_root("stored", nodes("stored", stored[:32 * t.stored_pieces]))
-    rules("tail", gap, gap=not any(read(gap, copy - gap)), superblock=read(0, PAGE) == read(copy, PAGE))
+def check_end(name, stream, tail, slots, at, end, hashes, root):  # of an image or a segment: stored list, gap, copies
+    listed, gap, copy = stream.read(at, end - at), stream.length - tail + PAGE + slots, stream.length - 2 * PAGE
+    rules(name, at, list=listed == hashes.ljust(len(listed), b"\0"), superblock=stream.read(0, PAGE) == stream.read(copy, PAGE),
+          gap=not any(stream.read(gap, copy - gap)), stored_root=tree_root("stored", nodes("stored", hashes)) == root)
+
+def check_ends(image):
+    t, s, key = image.trailer, image.superblock, image.seal.key
     rules("key slots", PAGE, mac=not key or all(area.mac == area_code(key, area) for area in image.slots if area))
-    rules("stored list", t.stored_offset, root=root == t.stored_root, padding=not any(stored[32 * t.stored_pieces:]))
+    hashes = image.stream.read(t.stored_offset, 32 * t.stored_pieces)
+    check_end("image", image.stream, s.tail, s.slot_area_len, t.stored_offset, t.parity_offset, hashes, t.stored_root)
 
 def check_piece(image, i):
     at, listed = i * PIECE, image.stream.read(image.trailer.stored_offset + 32 * i, 32)
@@ -60,17 +63,15 @@ def check_piece(image, i):
     need(keyed_hash("piece", piece) == listed, f"piece {i} is not what the stored list says", at)
 
 def check_segments(image):  # each by itself, and against the image
-    for s in image.stream.segments:
-        read, n, name, end, first = s.stream.read, s.stream.length, s.stream.path, s.at + s.length, image.superblock.data
-        own = s.number.to_bytes(4, "little"), s.start.to_bytes(8, "little")  # segment_no and segment_start
-        rules(name, 0, superblock=read(0, 4092) == first[:148] + own[0] + first[152:1824] + own[1] + first[1832:4092])
-        need(not s.found, f"{name}: {s.found and s.found[0]}")
-        if s.trailer:
-            gap, listed = n - TAIL + PAGE, read(end, n - TAIL - end)
-            hashes = image.stream.read(image.trailer.stored_offset + 32 * s.start // PIECE, 32 * s.trailer.pieces)
-            rules(name, end, list=listed == hashes.ljust(len(listed), b"\0"), gap=not any(read(gap, TAIL - 3 * PAGE)),
-                  stored_root=tree_root("stored", nodes("stored", hashes)) == s.trailer.stored_root,
-                  copy=read(0, PAGE) == read(n - 2 * PAGE, PAGE))
+    for part in image.stream.segments:
+        name, first, start = part.stream.path, image.superblock.data, image.trailer.stored_offset + part.start // PIECE * 32
+        own = part.number.to_bytes(4, "little"), part.start.to_bytes(8, "little")  # segment_no and segment_start
+        expected = first[:148] + own[0] + first[152:1824] + own[1] + first[1832:4092]
+        need(not part.found, f"{name}: {part.found and part.found[0]}")
+        rules(name, 0, superblock=part.stream.read(0, 4092) == expected)
+        if part.trailer:
+            hashes, end = image.stream.read(start, 32 * part.trailer.pieces), part.stream.length - TAIL
+            check_end(name, part.stream, TAIL, 0, part.at + part.length, end, hashes, part.trailer.stored_root)
 
 def check_counts(image):  # and that source errors touch every block that is unreadable
     s, counts, touched = image.superblock, Counter(), bytearray(image.superblock.blocks)
@@ -128,14 +129,13 @@ def tree_pages(image):  # the nodes that are listed
     return listed
 
 def touched(image, older):  # groups that have a node: decided in part, grown or shrunk, not only entries without a leaf
-    s, cheap, groups = image.superblock, Counter(), set()
+    s, marks = image.superblock, bytearray(image.superblock.blocks)
     for e in image.entries:
-        for group in range(e.first // 128, (e.end - 1) // 128 + 1):
-            groups.add(group)
-            cheap[group] += (min(e.end, 128 * group + 128) - max(e.first, 128 * group)) * (not e.hashed)
-    if older and older.address_space_len != s.address_space_len:  # the first group that is not as it was
-        groups.add(min(older.address_space_len, s.address_space_len) // (128 * s.block_size))
-    return {group for group in groups if cheap[group] < min(128, s.blocks - 128 * group)}  # none behind the end
+        marks[e.first:e.end] = bytes([2 if e.hashed else 1]) * e.run
+    lengths = {s.address_space_len, older.address_space_len if older else s.address_space_len}
+    changed = min(lengths) // (128 * s.block_size) if len(lengths) > 1 else None  # the first that is not as it was
+    groups = ((group, marks[128 * group:128 * group + 128]) for group in range(-(-s.blocks // 128)))
+    return {group for group, part in groups if part.strip(b"\1") and (any(part) or group == changed)}
 
 def check_block(image, entry):  # a block with a frame, decoded; one that is a copy, followed
     if entry.kind == "DELTA" and not image.whole:
