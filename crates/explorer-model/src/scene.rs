@@ -8,7 +8,7 @@ use crate::keys::{MOVES, about, bindings};
 use crate::map::BlockMap;
 use crate::page::{Line, Tone, busy_text, set_name};
 use crate::preview::Tab;
-use crate::rows::{FileRow, Files};
+use crate::rows::{FileRow, Files, VolumeRow};
 use crate::screen::{Kind, Screen};
 use crate::screens::{
     Column, DIFFERENCES, DISK, FILES, POINTS, SETS, difference_cells, file_cells, minute,
@@ -190,7 +190,10 @@ impl State {
                     Some(Amount::Bytes { done, total: total @ 1.., .. }) => Some((done, total)),
                     _ => None,
                 },
-                asks: matches!(busy.work, Work::Unlock { .. }),
+                asks: matches!(
+                    busy.work,
+                    Work::Unlock { .. } | Work::UnlockVolume { asks: Some(_), .. }
+                ),
             }),
             keys: self.keys_here().collect(),
             over: self.over.as_ref().map(|over| self.overlay(over)),
@@ -218,8 +221,9 @@ impl State {
             Screen::Disk { facts, .. } => {
                 let volumes = facts.as_ref().map_or(&[][..], |facts| &facts.volumes);
                 let seen = volumes.iter().skip(first).take(count);
-                let path = |path: &Path| Some(path.clone());
-                seen.map(|volume| row(volume_cells(volume), true, path(&volume.path))).collect()
+                let path =
+                    |volume: &VolumeRow| volume.closed.is_empty().then(|| volume.path.clone());
+                seen.map(|volume| row(volume_cells(volume), true, path(volume))).collect()
             }
             Screen::Folder { files: None, .. } | Screen::Map { .. } => Vec::new(),
             Screen::Folder { files: Some(files), path, .. } => file_rows(files, path, first, count),

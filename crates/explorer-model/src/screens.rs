@@ -253,12 +253,18 @@ impl State {
                 let (file, comment) = (&point.file, &point.comment);
                 line.and(clean(&format!("{file}  {comment}")), Tone::Dim)
             }
-            Screen::Disk { facts: Some(facts), name, .. } => {
+            Screen::Disk { facts: Some(facts), name, cursor } => {
                 let table = match facts.table {
                     "none" => "no partition table".to_owned(),
                     table => format!("{table} table"),
                 };
-                Line::of(format!("{} {table}  {name}", size(facts.len)), Tone::Dim)
+                let line = Line::of(format!("{} {table}  ", size(facts.len)), Tone::Dim);
+                let volume = facts.volumes.get(cursor.at);
+                let line = match volume.map(|volume| clean(&volume.closed)) {
+                    Some(closed) if !closed.is_empty() => line.and(closed + "  ", Tone::Warn),
+                    _ => line,
+                };
+                line.and(name.clone(), Tone::Dim)
             }
             Screen::Disk { facts: None, .. } | Screen::Folder { files: None, .. } => {
                 Line::default()
