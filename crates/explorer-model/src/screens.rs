@@ -61,11 +61,13 @@ pub(crate) const POINTS: [Column; 8] = [
     left("POINT", 8, 80),
     left("IMAGE", 0, 100),
 ];
+/// Characters of a name of a volume that are seen in its own column.
+const PART_WIDTH: usize = 5;
 pub(crate) const DISK: [Column; 5] = [
-    left("PART", 5, 0),
+    left("PART", PART_WIDTH, 0),
     right("START", 11, 60),
     right("SIZE", 11, 0),
-    left("HOLDS", 10, 0),
+    left("HOLDS", 11, 0),
     left("LABEL", 0, 0),
 ];
 pub(crate) const FILES: [Column; 4] =
@@ -368,12 +370,16 @@ pub(crate) fn point_cells(point: &PointRow) -> (Vec<String>, Tone) {
 }
 
 pub(crate) fn volume_cells(volume: &VolumeRow) -> (Vec<String>, Tone) {
+    // The name of a volume inside of others is longer, and there is more room for the label.
+    let name = clean(&volume.name);
+    let is_long = name.chars().count() > PART_WIDTH;
+    let long = if is_long { format!("{name}  ") } else { String::new() };
     let cells = [
-        volume.name.clone(),
+        name,
         volume.start.map_or_else(String::new, size),
         size(volume.len),
         volume.holds.to_owned(),
-        clean(&volume.label),
+        clean(&format!("{long}{}", volume.label)),
     ];
     (cells.to_vec(), Tone::Plain)
 }
