@@ -78,6 +78,8 @@ impl State {
                 self.push(Screen::Differences { title, found, cursor: Cursor::default() });
             }
             (work, Answer::Report { text, bad, proven }) => {
+                // Other points may be read through what is damaged.
+                self.outdated |= proven.iter().any(|image| !image.sound);
                 self.proven.retain(|old| proven.iter().all(|new| new.file != old.file));
                 self.proven.extend(proven);
                 self.prove();

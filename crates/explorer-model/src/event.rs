@@ -295,7 +295,10 @@ impl Problem {
 fn hint_of(verdict: Verdict) -> &'static str {
     match verdict.code {
         "exists" => "nothing was written: choose another folder, or a new archive",
-        "no_files" => "other partitions may hold files",
+        "no_files" => {
+            "nothing can be read here; other partitions, where there are any, may hold files"
+        }
+        "source_damaged" => "take another copy, or let the program that made it repair one",
         "no_such_file" | "no_such_volume" => "r lists what is there",
         _ => verdict.hint,
     }

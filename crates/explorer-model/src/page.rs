@@ -267,7 +267,8 @@ pub(crate) fn busy_text(busy: &Busy) -> String {
         Work::Verify { .. } => "verifying",
         Work::Extract { .. } => "extracting",
         Work::Compare { .. } => "comparing",
-        Work::Unlock { .. } | Work::UnlockVolume { .. } => "unlocking",
+        Work::UnlockVolume { asks: None, .. } => "unlocking",
+        Work::Unlock { .. } | Work::UnlockVolume { .. } => "unlocking by a passphrase",
     };
     match busy.amount {
         Some(Amount::Bytes { step, done, total: 0 }) => format!("{what}: {step}, {}", size(done)),

@@ -74,6 +74,9 @@ pub(crate) const FILES: [Column; 4] =
     [left("MODE", 10, 60), right("SIZE", 11, 0), left("MODIFIED", 19, 48), left("NAME", 0, 0)];
 pub(crate) const DIFFERENCES: [Column; 4] =
     [left("", 1, 0), right("SIZE", 11, 60), right("CHANGED", 11, 0), left("FILE", 0, 0)];
+/// The same where there is room for a word.
+pub(crate) const DIFFERENCES_IN_WORDS: [Column; 4] =
+    [left("WHAT", 8, 0), right("SIZE", 11, 60), right("CHANGED", 11, 48), left("FILE", 0, 0)];
 
 impl State {
     /// Lines of a list or text that are seen at once.
@@ -145,7 +148,8 @@ impl State {
         match self.top() {
             Screen::Sets { .. } => "no images in this folder",
             Screen::Points { .. } => "no points",
-            Screen::Disk { facts: None, .. } => "nothing is open",
+            Screen::Disk { facts: None, .. } if self.busy.is_some() => "",
+            Screen::Disk { facts: None, .. } => "nothing is open; r tries again",
             Screen::Disk { .. } => "no partitions",
             Screen::Folder { files: None, .. } => "not listed; r lists it",
             Screen::Folder { .. } => "nothing is in this folder",
@@ -283,7 +287,7 @@ impl State {
                 let last = (cursor.top + self.room()).min(lines.len());
                 Line::of(format!("lines to {last} of {}", lines.len()), Tone::Dim)
             }
-            Screen::Map { .. } => Line::of("each sign is blocks in a row", Tone::Dim),
+            Screen::Map { .. } => Line::of("each sign stands for blocks in a row", Tone::Dim),
         }
     }
 }

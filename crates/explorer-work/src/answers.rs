@@ -350,7 +350,11 @@ fn first_bytes(data: &dyn FileData, preview: &mut Preview) {
 fn filter_of(text: &str) -> Result<Filter, Failure> {
     let is_pattern = text.contains(['*', '?', '[', '/', '\\']);
     let text = if is_pattern { text.to_owned() } else { format!("*{text}*") };
-    let pattern: Pattern = text.parse()?;
+    let pattern = text.parse::<Pattern>().map_err(|error| {
+        let mut failure = Failure::from(error);
+        failure.verdict.hint = "type a part of the name, or a pattern such as *.txt or etc/*.conf";
+        failure
+    })?;
     let patterns = vec![pattern.without_case()];
     Ok(Filter { patterns, ignore_case: true, ..Filter::default() })
 }

@@ -346,6 +346,19 @@ fn a_verified_point_says_when_it_was_even_after_another_look_at_the_folder() {
 }
 
 #[test]
+fn where_damage_was_found_the_folder_is_looked_into_again() {
+    let mut somebody = Somebody::in_a_folder();
+    somebody.keys(&[Key::Enter, Key::Home, Key::Char('v')]);
+    let file = "sda-000.aiv".to_owned();
+    let proven = vec![ProvenNow { file, sound: false, time_unix_ms: 1_800_000_000_000 }];
+    somebody.answer(Answer::Report { text: "sda-000.aiv: DAMAGED\n".into(), bad: true, proven });
+    somebody.keys(&[Key::Escape]);
+    assert!(matches!(somebody.work(), Work::Scan { .. }), "others may be read through it");
+    somebody.answer(Answer::Sets(samples::sets(), Vec::new()));
+    assert!(somebody.selected().contains("DAMAGED"), "{}", somebody.selected());
+}
+
+#[test]
 fn files_are_extracted_to_where_somebody_says() {
     let mut somebody = Somebody::at_files();
     somebody.keys(&[Key::Char('e')]);

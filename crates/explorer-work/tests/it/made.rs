@@ -1,14 +1,13 @@
 //! A disk with a partition of ext4, made by the tools people have, and points of it.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use aiv_backup_engine::{BackupOptions, Basis, Clock};
+use aiv_backup_engine::{BackupOptions, Clock};
 use aiv_jobs::{BackupJob, Hooks, NewKey, OpenOptions, SealJob, World};
 use aiv_keys::{Credential, Passphrase};
 use aiv_volume_io::Job;
@@ -137,34 +136,6 @@ impl Made {
         self.path("locked.raw")
     }
 
-    /// Points of a small disk, in chains of so many each. Each chain is made in a folder of its own,
-    /// beside the first full image, so that nobody looks through all of them each time.
-    pub(crate) fn back_up_often(&self, chains: u32, points: u32) {
-        let (disk, part) = (self.path("small.raw"), self.path("part"));
-        let file = File::create(&disk).unwrap();
-        file.set_len(64 << 10).unwrap();
-        fs::create_dir_all(self.images()).unwrap();
-        let mut first = PathBuf::new();
-        for point in 0..chains * points {
-            let [byte, ..] = (point | 1).to_le_bytes();
-            file.write_all_at(&[byte; 4096], u64::from(point % 16) * 4096).unwrap();
-            let is_full = point % points == 0;
-            let basis = if is_full { Basis::Nothing } else { Basis::Newest };
-            let options = BackupOptions { basis, ..BackupOptions::default() };
-            let image = self.back_up_with(&disk, &part, None, options);
-            if point == 0 {
-                first = image;
-            }
-            if (point + 1) % points == 0 {
-                let made = fs::read_dir(&part).unwrap().map(|entry| entry.unwrap().path());
-                let is_last = point + 1 == chains * points;
-                for file in made.filter(|file| is_last || *file != first) {
-                    fs::rename(&file, self.images().join(file.file_name().unwrap())).unwrap();
-                }
-            }
-        }
-    }
-
     /// Makes a point, sealed with a passphrase or not, and returns its file.
     pub(crate) fn back_up(&self, passphrase: Option<&str>) -> PathBuf {
         self.back_up_disk(&self.path("disk.raw"), passphrase)
@@ -175,7 +146,8 @@ impl Made {
         self.back_up_with(disk, &self.images(), passphrase, BackupOptions::default())
     }
 
-    fn back_up_with(
+    /// The same into another folder, and otherwise.
+    pub(crate) fn back_up_with(
         &self,
         disk: &Path,
         folder: &Path,
