@@ -75,7 +75,9 @@ pub use transfer::{
     move_point, move_set,
 };
 pub use verify::{Checked, verify_file, verify_file_keyed};
-pub use verify_folder::{Verification, VerifyOptions, verify_folder, verify_folder_keyed};
+pub use verify_folder::{
+    Verification, VerifyOptions, verify_folder, verify_folder_keyed, verify_one_keyed,
+};
 pub use view::{Stretch, View};
 
 pub use aiv_image_format::{

@@ -393,6 +393,8 @@ pub(crate) enum Fault {
     Item { tag: u16 },
     #[error("item {tag} is there twice")]
     Repeated { tag: u16 },
+    #[error("a block that it is a difference to is lost")]
+    Base,
     #[error("item {tag} is missing")]
     Missing { tag: u16 },
 }

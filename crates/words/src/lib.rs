@@ -237,10 +237,10 @@ pub struct Backup {
     /// Seconds after which they are thawed in any case, and the backup fails
     #[arg(long, value_name = "SECONDS", default_value = "60", requires = "freeze")]
     pub freeze_limit: NonZeroU64,
-    /// Read a snapshot of the source, which has to be a logical volume of LVM
+    /// Read a snapshot of the source, which has to be a logical volume of LVM or a volume of ZFS
     #[arg(long, groups = ["use", "still"])]
     pub snapshot: bool,
-    /// Room for what is overwritten meanwhile [default: a tenth of the volume]
+    /// Room for what is overwritten meanwhile, of LVM without a pool [default: a tenth of the volume]
     #[arg(long, value_name = "SIZE", requires = "snapshot", value_parser = parse::size)]
     pub snapshot_size: Option<u64>,
     /// Shell command to run before the freeze or snapshot; there is no backup when it fails

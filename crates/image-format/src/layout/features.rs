@@ -41,9 +41,11 @@ impl Features {
     pub const KEY_SLOTS: u64 = 1 << 7;
     /// The file is an unfinished increment that a mount writes to.
     pub const OVERLAY: u64 = 1 << 8;
+    /// Some blocks are stored as a difference to other blocks of the same image.
+    pub const LOCAL: u64 = 1 << 9;
 
     /// Name of each defined incompatible feature, in the order of their bits.
-    pub const NAMES: [&'static str; 9] = [
+    pub const NAMES: [&'static str; 10] = [
         "sealed",
         "authenticated",
         "split",
@@ -53,11 +55,13 @@ impl Features {
         "parity",
         "key-slots",
         "overlay",
+        "local-delta",
     ];
 
     /// The incompatible features this version reads.
     pub(super) const KNOWN: u64 = Self::DELTA
         | Self::PARENT
+        | Self::LOCAL
         | Self::SEALED
         | Self::AUTHENTICATED
         | Self::KEY_SLOTS

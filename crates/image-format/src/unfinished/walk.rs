@@ -8,8 +8,8 @@ use crate::error::{Error, Fault, Result, Section};
 use crate::hash;
 use crate::ids::{BlockIndex, Digest, SessionTag};
 use crate::layout::{
-    Checkpoint, FRAME_HEADER_SIZE, Features, FrameHeader, FrameKind, IndexEntry, Kind, Superblock,
-    first_nonzero,
+    Checkpoint, FRAME_HEADER_SIZE, FrameHeader, FrameKind, IndexEntry, Kind, LocalHead, Superblock,
+    covering, first_nonzero,
 };
 use crate::limits::{
     CHECKPOINT_ENTRIES_MAX, CHECKPOINT_PIECES_MAX, FRAME_ALIGN, ORIGINS_MAX, PARITY_REACH,
@@ -30,6 +30,8 @@ struct BlockFrame {
     block: BlockIndex,
     kind: Kind,
     leaf_prefix: [u8; 8],
+    /// What a difference to blocks of the image itself names.
+    bases: Option<LocalHead>,
 }
 
 pub(super) struct Walk<'a> {
@@ -137,8 +139,8 @@ impl<'a> Walk<'a> {
         let at = |fault: Fault| fault.at(Section::Frame, address);
         self.so_far.totals.frames += 1;
         match header.kind {
-            FrameKind::Data | FrameKind::Delta => {
-                let frame = self.block_frame(header, address).map_err(at)?;
+            FrameKind::Data | FrameKind::Delta | FrameKind::Local => {
+                let frame = self.block_frame(header, content, address).map_err(at)?;
                 self.blocks.push(frame);
                 self.so_far.totals.payload_bytes += u64::from(header.stored_len);
                 Ok(false)
@@ -200,10 +202,11 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// What the header of a block's frame says.
+    /// What the header of a block's frame says, and the bases of a LOCAL one.
     fn block_frame(
         &self,
         header: &FrameHeader,
+        content: &[u8],
         address: u64,
     ) -> std::result::Result<BlockFrame, Fault> {
         let geometry = &self.superblock.geometry;
@@ -216,11 +219,16 @@ impl<'a> Walk<'a> {
         }
         let kind = match header.kind {
             FrameKind::Delta => Kind::Delta,
+            FrameKind::Local => Kind::Local,
             _ if header.is_damaged => Kind::Unreadable,
             _ => Kind::Data,
         };
+        let bases = match header.kind {
+            FrameKind::Local => Some(LocalHead::split(content, block)?.0),
+            _ => None,
+        };
         let (size, leaf_prefix) = (header.frame_size(), header.leaf_prefix);
-        Ok(BlockFrame { address, size, block, kind, leaf_prefix })
+        Ok(BlockFrame { address, size, block, kind, leaf_prefix, bases })
     }
 
     /// Holds a checkpoint to everything that came before it.
@@ -270,12 +278,7 @@ impl<'a> Walk<'a> {
                 return Err(Fault::Differs { field: "entries", other: "blocks before them" });
             }
             next = entry.end();
-            let needed = match entry.kind {
-                Kind::Delta => Features::DELTA,
-                Kind::Parent => Features::PARENT,
-                _ => 0,
-            };
-            if needed & !self.superblock.features.incompat != 0 {
+            if entry.kind.needs() & !self.superblock.features.incompat != 0 {
                 return Err(Fault::Differs { field: "entries", other: "feature bits" });
             }
             if entry.kind == Kind::Ref {
@@ -292,6 +295,15 @@ impl<'a> Walk<'a> {
         let is_whole = if inherits { next <= end } else { next == end };
         if !is_whole || end > self.superblock.geometry.blocks() || frames.next().is_some() {
             return Err(Fault::Differs { field: "entries", other: "frames before it" });
+        }
+        // Bases of earlier checkpoints are compared when the image is proven.
+        let known = self.so_far.next_block;
+        let named = self.blocks.iter().filter_map(|frame| frame.bases.as_ref());
+        for base in named.flat_map(LocalHead::bases).filter(|base| base.block >= known) {
+            let found = covering(&entries, base.block);
+            if !found.is_some_and(|found| found.is_whole() && found.leaf == base.leaf) {
+                return Err(Fault::Differs { field: "bases", other: "entries" });
+            }
         }
         for entry in &entries {
             // Entries do not overlap, so no count grows beyond that of the blocks.

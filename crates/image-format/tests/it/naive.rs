@@ -56,7 +56,7 @@ pub(crate) fn roots(geometry: &Geometry, blocks: &[(Kind, Vec<u8>)]) -> Roots {
 
 fn state(kind: Kind) -> u8 {
     match kind {
-        Kind::Data | Kind::Zero | Kind::Ref | Kind::Delta | Kind::Parent => 0,
+        Kind::Data | Kind::Zero | Kind::Ref | Kind::Delta | Kind::Parent | Kind::Local => 0,
         Kind::Unused => 1,
         Kind::Excluded => 2,
         Kind::Unreadable => 3,
