@@ -209,10 +209,10 @@ def decode(frame, skip=0, prefix=b""):  # the payload behind `skip` bytes after 
     rules("frame", frame.at, length=len(data) == length)
     return data
 
-Entry = namedtuple("Entry", "first end run kind place leaf framed hashed condition address size")
+Entry = namedtuple("Entry", "kind place leaf framed hashed condition address size")
 
-def entries_of(data, sb, frames_end, at):  # checked entries of the index [5], in the order they have in `data`
-    out, end = [], 0
+def entries_of(data, sb, frames_end, at):  # checked entries of the index [5]: the one of each block, in ascending order
+    out, end = {}, 0
     for key, place, leaf in INDEX_ENTRY.form.iter_unpack(data):
         first, run, address, size = key % (1 << 40), key >> 40 & (1 << 20) - 1, place % (1 << 48) * 64, (place >> 48) * 64
         kind, places, runs, _, condition = KINDS.get(key >> 60, ("unknown", "", "", "", 0))
@@ -223,7 +223,7 @@ def entries_of(data, sb, frames_end, at):  # checked entries of the index [5], i
               run=run == 1 or runs != "1" and not framed,
               place=size >= 128 and inside if framed else place < (1 << 40 if kind == "PARENT" else 1))
         end = first + run
-        out.append(Entry(first, end, run, kind, place, leaf, framed, hashed, int(condition), address, size))
+        out |= dict.fromkeys(range(first, end), Entry(kind, place, leaf, framed, hashed, int(condition), address, size))
     return out
 
 # META [8]. What an item of each section and group is called, and its kind: t text, n number, A-B one between, bN bytes,

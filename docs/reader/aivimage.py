@@ -1,6 +1,5 @@
 """The files of an image, the image in them, and images that build on one another: docs/format.md, sections 3 to 11."""
 
-import bisect
 import functools
 import os
 import weakref
@@ -152,8 +151,8 @@ class Image:  # one that is finished and whose tail fits its length; `found` lis
             p.first, p.entries = first, body[:size * p.count]
         return p
     @functools.cached_property
-    def entries(self):  # of all pages, from level 0 up to the root, where an inner page must be what its children give
-        t, s, at, number, children, entries = self.trailer, self.superblock, self.trailer.index_offset, 0, b"", []
+    def entries(self):  # by block, of all pages from level 0 up to the root; an inner page must be what its children give
+        t, s, at, number, children, entries = self.trailer, self.superblock, self.trailer.index_offset, 0, b"", {}
         for level, count in enumerate(levels(t.index_leaf_pages)):
             pages = [self.page(1, number + i, level) for i in range(count)]
             given = b"".join(page.entries or b"" for page in pages)
@@ -162,16 +161,16 @@ class Image:  # one that is finished and whose tail fits its length; `found` lis
             entries = entries_of(given, s, t.frames_end, at) if level == 0 else entries
             children = b"".join(INNER_ENTRY.form.pack(p.first, bytes(8), keyed_hash("page", p.data)) for p in pages)
             number += count
-        ends = [0] + [e.end for e in entries]
         rules("index", at, root=children[16:] == t.index_root if children else True,
-              gap=s.has_parent or self.seal.locked or ends == [e.first for e in entries] + [s.blocks])
+              gap=s.has_parent or self.seal.locked or len(entries) == s.blocks)
         return entries
     def block_len(self, block):
         return min(self.superblock.block_size, self.superblock.address_space_len - block * self.superblock.block_size)
-    def frame_of(self, entry):  # the frame of an entry, compared with it
+    def frame_of(self, block):  # the frame of a block, compared with its entry
+        entry = self.entries[block]
         f = frame_at(self.stream, entry.address, self.trailer.frames_end, self.seal)
-        own = {} if entry.kind == "REF" else {"subject": entry.first, "flags": int(entry.kind == "UNREADABLE")}
-        FRAME.same(f, f.at, type=entry.kind if entry.kind in BLOCKS else "DATA", plain_len=self.block_len(entry.first),
+        own = {} if entry.kind == "REF" else {"subject": block, "flags": int(entry.kind == "UNREADABLE")}
+        FRAME.same(f, f.at, type=entry.kind if entry.kind in BLOCKS else "DATA", plain_len=self.block_len(block),
                    leaf_prefix=entry.leaf[:8], size=max(entry.size, f.size * (entry.size == 0xFFFF * 64)), **own)
         return f
     def line(self):  # this image and those it builds on, newest first
@@ -181,10 +180,8 @@ class Image:  # one that is finished and whose tail fits its length; `found` lis
     def states(self):  # from the oldest image to this one: of all blocks of its state the entry, and whose that is
         state = []
         for image in reversed([*self.line()]):
-            older, state = state, [None] * image.superblock.blocks
-            for e in image.entries:
-                state[e.first:e.end] = [(e, image)] * e.run
-            for block in (block for block, decided in enumerate(state) if not decided):
+            older, state = state, [(image.entries.get(block), image) for block in range(image.superblock.blocks)]
+            for block in (block for block, (entry, _) in enumerate(state) if not entry):
                 need(block < len(older) and older[block][0].kind != "UNREADABLE"
                      and image.block_len(block) == image.parent.block_len(block),
                      f"{image.path}: block {block} is inherited, and unreadable, absent or longer or shorter there")
@@ -193,9 +190,8 @@ class Image:  # one that is finished and whose tail fits its length; `found` lis
     def find(self, block):  # the entry that decides a block of this image's state, and the image that has it
         for image in self.line():
             need(block < image.superblock.blocks, f"the state has no block {block}")
-            i = bisect.bisect_right(image.entries, block, key=lambda entry: entry.first) - 1
-            if i >= 0 and block < image.entries[i].end:
-                return image.entries[i], image
+            if block in image.entries:
+                return image.entries[block], image
         raise Damage(f"block {block} is in a parent that is not there")
     def leaf(self, entry, block):
         return entry.leaf if entry.hashed else uniform(entry.kind, self.block_len(block))[1]
@@ -212,7 +208,7 @@ class Image:  # one that is finished and whose tail fits its length; `found` lis
             (entry, image), block = image.base(block, other, leaf), other
         if not entry.framed:
             return uniform(entry.kind, image.block_len(block))[0]
-        frame, (skip, bases) = image.frame_of(entry), (0, [])
+        frame, (skip, bases) = image.frame_of(block), (0, [])
         if frame.type != "DATA":
             skip, bases = bases_of(frame)
             need(differences < 8, f"block {block} is more than 8 differences deep", frame.at)

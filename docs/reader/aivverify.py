@@ -24,8 +24,8 @@ def verify(image):  # what is wrong with an image, as a list; its roots and diff
     loaded = check(lambda image: [one.entries for one in image.line()])
     for part in () if isinstance(loaded, Problem) else (tree_pages,) if image.seal.locked else (check_counts, check_trees):
         check(part)
-    for entry in () if isinstance(loaded, Problem) else image.entries:
-        check(check_block, entry)
+    for block in () if isinstance(loaded, Problem) else image.entries:
+        check(check_block, block)
     if not image.seal.locked and kept and not isinstance(loaded, Problem):
         check(check_checkpoints, kept["CHECKPOINT"])
     return found
@@ -74,20 +74,19 @@ def check_segments(image):  # each by itself, and against the image
             check_end(name, part.stream, TAIL, 0, part.at + part.length, end, hashes, part.trailer.stored_root)
 
 def check_counts(image):  # and that source errors touch every block that is unreadable
-    s, counts, touched = image.superblock, Counter(), bytearray(image.superblock.blocks)
+    s, touched = image.superblock, bytearray(image.superblock.blocks)
     errors = image.meta and image.meta.get("source_errors", {"ranges": []})["ranges"]
     for start, length in map(struct.Struct("<QQ").unpack, errors or ()):
         first, end = start // s.block_size, (start + length - 1) // s.block_size + 1
         touched[first:end] = b"\1" * (end - first)
-    for e in image.entries:
-        counts["blocks_" + e.kind.lower()] += e.run
-        unknown = errors is not None and e.kind == "UNREADABLE" and not all(touched[e.first:e.end])
-        need(not unknown, f"META: no source error touches block {e.first}, or one of its run")
+    unknown = [block for block, e in image.entries.items() if e.kind == "UNREADABLE" and not touched[block]]
+    need(errors is None or not unknown, f"META: no source error touches blocks {unknown[:3]}")
+    counts = Counter("blocks_" + e.kind.lower() for e in image.entries.values())
     expected = {name: counts[name] for name in TRAILER.meanings if name.startswith("blocks_")}
     TRAILER.same(image.trailer, image.stream.length - PAGE, **expected)
 
 def check_checkpoints(image, checkpoints):  # they are the index once more, and the stored list
-    t, s, entries, next_block, pieces, previous, sessions = image.trailer, image.superblock, [], 0, 0, 0, set()
+    t, s, entries, next_block, pieces, previous, sessions = image.trailer, image.superblock, {}, 0, 0, 0, set()
     for number, f in enumerate(checkpoints):
         h, new = CHECKPOINT_HEAD.read(f.data, f.at), f.at // PIECE - pieces
         a, b = 64 + 16 * h.origin_count, 64 + 16 * h.origin_count + 32 * new
@@ -98,12 +97,10 @@ def check_checkpoints(image, checkpoints):  # they are the index once more, and 
               length=len(rest) == 48 * h.entry_count, next_block=next_block <= h.next_block <= s.blocks,
               origins=sessions | {f.session_tag + bytes(4)} <= origins and not any(any(o[12:]) for o in origins))
         new = entries_of(rest, s, t.frames_end, f.at)
-        rules("checkpoint", f.at, entries=not new or next_block <= new[0].first and new[-1].end <= h.next_block)
-        entries, next_block, pieces, previous, sessions = entries + new, h.next_block, f.at // PIECE, f.at, origins
-    both = itertools.zip_longest(*([(block, e.kind, e.place, e.leaf) for e in some for block in range(e.first, e.end)]
-                                   for some in (entries, image.entries)))  # runs may be cut elsewhere
+        rules("checkpoint", f.at, entries=not new or next_block <= min(new) and max(new) < h.next_block)
+        entries, next_block, pieces, previous, sessions = entries | new, h.next_block, f.at // PIECE, f.at, origins
     rules("checkpoints", t.last_checkpoint, last=checkpoints and previous == t.last_checkpoint, end=next_block == s.blocks,
-          entries=all(one == other for one, other in both))
+          entries=entries == image.entries)
 
 def trees(state):  # the nodes of level 1 of the content and of the map tree of a state
     leaves = b"".join(image.leaf(entry, block) for block, (entry, image) in enumerate(state))
@@ -129,19 +126,18 @@ def tree_pages(image):  # the nodes that are listed
     return listed
 
 def touched(image, older):  # groups that have a node: decided in part, grown or shrunk, not only entries without a leaf
-    s, marks = image.superblock, bytearray(image.superblock.blocks)
-    for e in image.entries:
-        marks[e.first:e.end] = bytes([2 if e.hashed else 1]) * e.run
+    s, cheap = image.superblock, Counter(block // 128 for block, e in image.entries.items() if not e.hashed)
     lengths = {s.address_space_len, older.address_space_len if older else s.address_space_len}
-    changed = min(lengths) // (128 * s.block_size) if len(lengths) > 1 else None  # the first that is not as it was
-    groups = ((group, marks[128 * group:128 * group + 128]) for group in range(-(-s.blocks // 128)))
-    return {group for group, part in groups if part.strip(b"\1") and (any(part) or group == changed)}
+    changed = [min(lengths) // (128 * s.block_size)] * (len(lengths) - 1)  # the first that is not as it was
+    return {group for group in [block // 128 for block in image.entries] + changed
+            if cheap[group] < min(128, s.blocks - 128 * group)}  # none behind the end
 
-def check_block(image, entry):  # a block with a frame, decoded; one that is a copy, followed
+def check_block(image, block):  # one with a frame, decoded; one that is a copy, followed
+    entry = image.entries[block]
     if entry.kind == "DELTA" and not image.whole:
-        bases_of(image.frame_of(entry))
+        bases_of(image.frame_of(block))
     elif entry.hashed and (entry.kind != "PARENT" or image.whole):
-        image.read(entry.first)
+        image.read(block)
 
 # ---- parity
 
