@@ -1,10 +1,8 @@
 """The records of the Aivory image format: bytes in, checked values out. Numbers in brackets are sections of
 docs/format.md, which is all that this reader was made from. What that says in tables is read from there."""
-
 import pathlib, re, struct
 from collections import namedtuple
 from types import SimpleNamespace
-
 import google_crc32c
 import lz4.block
 import zstandard
@@ -25,14 +23,12 @@ def need(true, what, at=None, error=Damage):
     if not true: raise error(what, at)
 def rules(name, at, /, **holds):  # several needs: what each is about, and whether it is right
     for what, true in holds.items(): need(true, f"{name}: a bad {what}", at)
-
 def attempt(function, *arguments):  # what a function gives, or the problem that it found
     try: return function(*arguments)
     except Problem as problem: return problem
 def guarded(what, at, errors, function, *arguments, **more):  # what somebody else's code gives; its errors are damage
     try: return function(*arguments, **more)
     except errors as error: raise Damage(f"{what}: {str(error) or 'forged or damaged'}", at) from None
-
 def round_up(number, to): return -(-number // to) * to
 def crc(salt, data): return google_crc32c.extend(google_crc32c.extend(0, salt), bytes(data))
 
@@ -66,8 +62,7 @@ class Layout:  # a record of fixed size, as the table behind `<!-- layout: NAME 
     def covered(self, field, data):  # the bytes that a checksum or code is over: those that its row names as [from, to)
         return b"".join(data[int(a):int(b)] for a, b in re.findall(r"\[(\d+), (\d+)\)", self.meanings[field]))
     def read(self, data, at, kind=1, early=None):  # the values by name, checked; each kind has its own salt
-        need(len(data) >= self.form.size, f"{self.name}: cut off", at)
-        values = dict(zip(self.meanings, self.form.unpack_from(data)))
+        values = dict(zip(self.meanings, guarded(self.name, at, struct.error, self.form.unpack_from, data)))
         r = SimpleNamespace(data=data, **{field: value for field, value in values.items() if " " not in field})
         rules(self.name, at, magic=not self.magic or r.magic == self.magic,
               crc=not self.salts or r.crc == crc(self.salts[kind - 1].encode(), self.covered("crc", data)),
@@ -88,7 +83,6 @@ def label(data, what, at):  # a text of fixed length, padded with zeros, without
     text = guarded(what, at, UnicodeDecodeError, data.rstrip(b"\0").decode)
     need(not re.search(r"[\0-\x1f\x7f-\x9f]", text), f"{what} has a control character", at)
     return text
-
 def newer(s, at):  # what is newer than this program is refused by its name, and not called damaged
     need((s.major, s.minor) == (0, 3), f"the image has format {s.major}.{s.minor}, this program reads 0.3", at, Refused)
     rows = [s.feature_names[i:i + 48] for i in range(0, 1536, 48)]
@@ -118,10 +112,9 @@ def trailers(layout, stream, tail, sb=None):  # those of both that count [11, st
     def one(copy, at):
         t = layout.read(stream.read(at, PAGE), at)
         layout.same(t, at, sb, major=0, minor=3, copy=copy, file_len=stream.length)
-        rules(layout.name, at, mac=not sb or any(t.mac) == bool(sb.keyed))
-        if layout is SEGMENT:
-            layout.same(t, at, slice_len=PIECE * t.pieces, segment_start=PIECE * t.first_piece, file_len=PAGE * (
-                t.segment_no > 0) + t.slice_len + round_up(32 * t.pieces, PAGE) + TAIL, pieces=max(1, t.pieces))
+        if layout is TRAILER: rules("trailer", at, mac=not sb or any(t.mac) == bool(sb.keyed))
+        else: layout.same(t, at, slice_len=PIECE * max(1, t.pieces), segment_start=PIECE * t.first_piece,
+                          file_len=PAGE * (t.segment_no > 0) + t.slice_len + round_up(32 * t.pieces, PAGE) + TAIL)
         return t
     both = [attempt(one, copy, stream.length - back) for copy, back in ((1, tail), (2, PAGE))]
     good, found = [t for t in both if t], [t for t in both if not t]
@@ -138,16 +131,14 @@ def nodes(purpose, children, width=32, level=1):  # one level of a tree [6] over
 def tree_root(purpose, level_1, level=2):  # the root over the nodes of level 1
     return level_1 if len(level_1) <= 32 else tree_root(purpose, nodes(purpose, level_1, 32, level), level + 1)
 
-# Codecs of each type of frame; the first three are of blocks, the first five are sealed in sealed images.
 CODECS = dict(DATA=(0, 1, 2), DELTA=(2,), LOCAL=(2,), CHECKPOINT=(0,), META=(0, 2), PARITY=(0,), PAD=(0,))
-BLOCKS, SEALED = [*CODECS][:3], [*CODECS][:5]
+BLOCKS, SEALED = [*CODECS][:3], [*CODECS][:5]  # the types of frames that hold blocks, and those that may be sealed
 
 def frames(stream, at, end, seal):  # every frame of an area [4], without a byte between them
     while at < end:
         frame = frame_at(stream, at, end, seal)
         yield frame
         at += frame.size
-
 def frame_at(stream, at, end, seal):  # its checked header; as `data` the payload before the codec, None without the key
     need(at % 64 == 0 and at + 64 <= end, "frame: no room for a header", at)
     header = stream.read(at, 64)
@@ -172,17 +163,17 @@ def frame_at(stream, at, end, seal):  # its checked header; as `data` the payloa
     return f
 
 def decode(frame, skip=0, prefix=b""):  # the payload behind `skip` bytes after its codec: exactly plain_len bytes
-    data, size, what = frame.data[skip:], frame.plain_len, ("frame: cannot be decoded", frame.at)
     errors = lz4.block.LZ4BlockError, zstandard.ZstdError, ValueError
-    if frame.codec == 1: data = guarded(*what, errors, lz4.block.decompress, data, uncompressed_size=size)
+    data, size, what = frame.data[skip:], frame.plain_len, ("frame: cannot be decoded", frame.at, errors)
+    if frame.codec == 1: data = guarded(*what, lz4.block.decompress, data, uncompressed_size=size)
     elif frame.codec == 2:
-        told = guarded(*what, errors, zstandard.get_frame_parameters, data)
+        told = guarded(*what, zstandard.get_frame_parameters, data)
         # A length in the zstd frame is optional; one that is there would be allocated, so it comes first.
         rules("zstd frame", frame.at, magic=data[:4] == b"\x28\xb5\x2f\xfd", dictionary=told.dict_id == 0,
               length=told.content_size in (size, zstandard.CONTENTSIZE_UNKNOWN), window=told.window_size <= WINDOW_MAX)
         raw = zstandard.ZstdCompressionDict(prefix, dict_type=zstandard.DICT_TYPE_RAWCONTENT) if prefix else None
         decoder = zstandard.ZstdDecompressor(dict_data=raw, max_window_size=WINDOW_MAX)
-        data = guarded(*what, errors, decoder.decompress, data, max_output_size=size, allow_extra_data=False)
+        data = guarded(*what, decoder.decompress, data, max_output_size=size, allow_extra_data=False)
     rules("frame", frame.at, length=len(data) == size)
     return data
 
@@ -205,14 +196,12 @@ def entries_of(data, sb, frames_end, at):  # checked entries of the index [5]: t
     return out
 
 # META [8]: of each section and group the name, type and least and most number of its items, in the order of their tags.
-ROW = re.compile(r"(\w+):([\w-]+)([?*+]?)(\d*)")
-ITEMS = {name: [ROW.fullmatch(word).groups() for word in words.split()]
+ITEMS = {name: [re.fullmatch(r"(\w+):([\w-]+)([?*+]?)(\d*)", word).groups() for word in words.split()]
          for name, words in re.findall(r"(?m)^(\w+) += ((?:\w+:.*(?:\n   .*)*))", DOCUMENT)}
 SECTIONS = {int(number): name.replace(" ", "_") for number, name, _ in table("| type | section | presence |")}
 
 def items(data, group, at, depth=1):  # a section or group as a dictionary
-    names, place, count = dict(enumerate(ITEMS[group], 1)), 0, 0
-    out = {name: [] for name, *_ in names.values()}
+    names, out, place, count = dict(enumerate(ITEMS[group], 1)), {name: [] for name, *_ in ITEMS[group]}, 0, 0
     while place < len(data):
         tag, flags, size = guarded("META", at, struct.error, struct.unpack_from, "<HHI", data, place)
         value, place, count = data[place + 8:place + 8 + size], place + 8 + size, count + 1
@@ -240,14 +229,15 @@ def meta_of(frames, sb, at):  # the sections that are known, and rules that join
         if name in ITEMS: meta[name] = items(decode(frame), name, frame.at)
     need({"manifest", "disk", "origins"} <= meta.keys(), "META: a section is missing", at)
     disk, end, excluded = meta["disk"], 0, meta.get("excluded_files", {"files": [], "count": 0})
+    trackers = meta.get("change_trackers", {"trackers": []})["trackers"]
     for region in disk["regions"]:
         rules("META region", at, start=region["start"] == end, length=region["length"],
               kind=region["kind"] == 4 or not (region["entry"] or region["volume"]))
         end += region["length"]
-    trackers = meta.get("change_trackers", {"trackers": []})["trackers"]
-    rules("META", at, roots=("roots" in meta) == ("sealed" in sb.features), files=len(excluded["files"]) <= excluded["count"],
-          table=disk["table"] in ("gpt", "mbr", "none"), length=disk["length"] == end == sb.address_space_len,
-          sector=disk["sector"] == sb.sector_size, places=all(sorted({*t["places"]}) == t["places"] for t in trackers))
+    rules("META", at, roots=("roots" in meta) == ("sealed" in sb.features), sector=disk["sector"] == sb.sector_size,
+          length=disk["length"] == end == sb.address_space_len, files=len(excluded["files"]) <= excluded["count"],
+          table=disk["table"] in ("gpt", "mbr", "none"),
+          places=all(sorted({*t["places"]}) == t["places"] for t in trackers))
     for part in [meta.get("source_errors", {"ranges": []}), *excluded["files"]]:
         end = 0
         for start, length in map(struct.Struct("<QQ").unpack, part["ranges"]):

@@ -1,7 +1,5 @@
 """The files of an image, the image in them, and images that build on one another: docs/format.md, sections 3 to 11."""
-
 import functools, os, weakref
-
 from aivformat import (
     BLOCKS, DELTA_HEAD, FILL, FRAME, INDEX_ENTRY, INNER_ENTRY, LOCAL_BASE, LOCAL_HEAD, PAGE, PAGE_HEADER, PIECE,
     SEGMENT, SUPERBLOCK, TAIL, TAIL_PARITY, TRAILER, TREE_NODE, Damage, Refused, attempt, decode, entries_of, frame_at,
@@ -53,7 +51,6 @@ class Joined:  # the slices of all segments, in the place of a file
         return b"".join(s.stream.read(s.at + start - s.start, end - start) for s, start, end in parts if start < end)
 
 def superblocks(stream): return [attempt(superblock, stream, at) for at in (0, stream.length - 2 * PAGE)]
-
 def stream_of(path, given):  # of the image that `path` is, or is a segment of; others lie beside it, or were given
     def uuids(stream): return {s.image_uuid for s in superblocks(stream) if s and "split" in s.features}
     stream, folder = FileStream(path), os.path.dirname(os.path.realpath(path))
@@ -93,9 +90,8 @@ class Image:  # one that is finished and whose tail fits its length; `found` lis
     def open_trailer(self, n, tail):  # steps 3 and 4
         need(n >= PAGE + tail, "unfinished: no room for a trailer", None, Refused)
         self.counting, found = trailers(TRAILER, self.stream, tail, self.superblock)
-        if self.counting:
-            self.found += found
-            return self.counting[-1]
+        self.found += found * bool(self.counting)
+        if self.counting: return self.counting[-1]
         starts = (self.stream.read(n - tail, 13), b"\1"), (self.stream.read(n - PAGE, 13), b"\2")
         tried = [p for p, (start, copy) in zip(found, starts) if start[:8] + start[12:] == TRAILER.magic + copy]
         raise tried[0] if tried else Refused("unfinished, or cut off: no trailer")
@@ -177,12 +173,12 @@ class Image:  # one that is finished and whose tail fits its length; `found` lis
     def states(self):  # from the oldest image to this one: of all blocks of its state the entry, and whose that is
         state = []
         for image in reversed([*self.line()]):
-            older, state = state, [(image.entries.get(block), image) for block in range(image.superblock.blocks)]
-            for block in (block for block, (entry, _) in enumerate(state) if not entry):
-                need(block < len(older) and older[block][0].kind != "UNREADABLE"
+            older, state = state, []
+            for block in range(image.superblock.blocks):
+                need(block in image.entries or block < len(older) and older[block][0].kind != "UNREADABLE"
                      and image.block_len(block) == image.parent.block_len(block),
                      f"{image.path}: block {block} is inherited, and unreadable, absent or longer or shorter there")
-                state[block] = older[block]
+                state.append((image.entries[block], image) if block in image.entries else older[block])
             yield image, state
     def find(self, block):  # the entry that decides a block of this image's state, and the image that has it
         for image in self.line():
@@ -233,8 +229,8 @@ def link(images):  # gives images their parents, in whatever order they are; non
     while ready := [i for i in waiting if (i.superblock.parent_point, i.superblock.parent_state_root) in whole]:
         for image in ready:
             waiting.remove(image)
-            s, image.whole = image.superblock, True
-            image.parent = whole[s.parent_point, s.parent_state_root]
+            s = image.superblock
+            image.parent, image.whole = whole[s.parent_point, s.parent_state_root], True
             line = [other.superblock for other in image.line()]
             points = {other.recovery_point for other in line}
             need(len(points) == len(line) <= 10000, "chain: a point twice, or too long")

@@ -1,13 +1,10 @@
 """The chain key: what is derived from it, what it decrypts, and the slots that hold it: docs/format.md, section 15."""
-
 import functools, itertools, re, unicodedata
-
 from argon2.low_level import Type, hash_secret_raw
 from blake3 import blake3
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from aivformat import Layout, Refused, guarded, keyed_hash, label, need, rules
 
 AREA, AREA_HEAD, SLOT = 32768, Layout("KeyAreaHead", "key-slot area"), Layout("KeySlot")
@@ -15,7 +12,6 @@ PASSPHRASE, KEY_FILE, CODE, RECIPIENT = range(1, 5)
 DIGITS = str.maketrans("ABCDEFGHJKMNPQRSTVWXYZILOU", "abcdefghijklmnopqrstuv110?")  # as Python has them in base 32
 
 def derive(key, purpose, to=b""): return blake3(f"aivory draft: {purpose}".ljust(32).encode() + to, key=key).digest()
-
 def area_code(key, area): return derive(key, "slot area mac", AREA_HEAD.covered("mac", area.data))
 
 class Seal:  # how one image is protected: `sealed` or not, and its chain key or None
@@ -49,7 +45,6 @@ def base32(symbols, size):  # the bytes that symbols stand for; the bits that fi
     need(re.fullmatch("[0-9a-v]+", digits) and 0 <= spare < 5, "a key as text has another length, or wrong letters")
     need(int(digits, 32) % (1 << spare) == 0, "a key as text has bits behind its end")
     return (int(digits, 32) >> spare).to_bytes(size, "big")
-
 def recovery_code(text):  # the 20 bytes of a code, each of its groups checked
     lines = "".join(line for line in text.upper().splitlines() if not line.startswith("#"))
     symbols = re.sub("[- ]", "", lines).translate(DIGITS)
@@ -61,7 +56,6 @@ def recovery_code(text):  # the 20 bytes of a code, each of its groups checked
             total ^= number
         need(total == group, f"recovery code: group {group + 1} is mistyped")
     return base32("".join(c for i, c in enumerate(symbols) if i % 5 != 4), 20)
-
 def secret_key(content):  # the one of a recipient that a file holds as text; None when it holds none
     found = re.search(rb"(?m)^aiv-secret-(.*?)\s*$", content)
     data = found and base32(found[1].decode("ascii", "replace").upper(), 36)
@@ -72,14 +66,14 @@ def secret_key(content):  # the one of a recipient that a file holds as text; No
 class Ring:  # what was given to open images with: chain keys, and how secrets open slots, by their kind
     def __init__(self, *keys): self.keys, self.secrets, self.work = [*keys], [], 0
     def add(self, kind, content):  # a secret as it lies in a file
-        recipient = secret_key(content) if kind == KEY_FILE else None
-        if kind == PASSPHRASE:
+        if kind == KEY_FILE and secret_key(content): kind, secret = RECIPIENT, secret_key(content)
+        elif kind == PASSPHRASE:
             secret = unicodedata.normalize("NFC", (content.splitlines() or [b""])[0].decode()).encode()
             need(1 <= len(secret) <= 1024, "a passphrase has 1 to 1,024 bytes")
         elif kind == CODE: secret = keyed_hash("recovery code", recovery_code(content.decode()))
         else:
-            need(recipient or 32 <= len(content) <= 65536, "a key file has 32 bytes to 64 KiB")
-            kind, secret = (RECIPIENT, recipient) if recipient else (kind, keyed_hash("content of keyfile", content))
+            need(32 <= len(content) <= 65536, "a key file has 32 bytes to 64 KiB")
+            secret = keyed_hash("content of keyfile", content)
         self.secrets.append((kind, secret))
     def key_for(self, sb, areas):  # the chain key of an image with these copies of its slots; None without secrets
         given = self.keys or self.secrets

@@ -1,9 +1,7 @@
 #!/usr/bin/env python3
 """Reads Aivory disk images; written from docs/format.md alone, to prove that it is enough. FILE is an image, or any
 segment of one; those it builds on may follow in any order. Exit code: 0 good, 1 damaged or refused, 2 wrong words."""
-
 import argparse, json, os, pathlib, sys
-
 from aivformat import Problem, Refused, need
 from aivimage import Image, link
 from aivkeys import CODE, KEY_FILE, PASSPHRASE, Ring
@@ -11,8 +9,8 @@ from aivverify import verify
 
 def info(images):  # JSON shows bytes as hexadecimal digits, and escapes what a terminal must not see
     image, hidden = images[0], ("data", "magic", "feature_names", "specification")
-    parts = {"superblock": vars(image.superblock), "trailer": vars(image.trailer), "meta": image.meta or {}}
-    shown = {title: {k: v for k, v in part.items() if k not in hidden} for title, part in parts.items()}
+    parts = ("superblock", vars(image.superblock)), ("trailer", vars(image.trailer)), ("meta", image.meta or {})
+    shown = {title: {name: value for name, value in part.items() if name not in hidden} for title, part in parts}
     print(json.dumps({**shown, "damage": [*map(str, image.found)]}, indent=2, default=bytes.hex))
     return not image.found
 
@@ -57,10 +55,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["info", "verify", "restore"], help="show as JSON, prove, write the state")
     parser.add_argument("files", nargs="+", metavar="FILE")
-    parser.add_argument("--to", metavar="RAW", help="the file to make, for restore")
-    parser.add_argument("--key", metavar="KEY", help="the chain key: 64 hexadecimal digits, or a file of 32 bytes")
-    for name in ("--password-file", "--key-file", "--recovery-code-file"):
-        parser.add_argument(name, metavar="PATH", help="opens the key slots")
+    for name in ("--to", "--key", "--password-file", "--key-file", "--recovery-code-file"):
+        told = {"--to": "the file to make", "--key": "chain key: 64 hexadecimal digits, or a file of 32 bytes"}
+        parser.add_argument(name, metavar="PATH", help=told.get(name, "opens the key slots"))
     words = parser.parse_args()
     if (words.to is None) == (words.command == "restore"):
         parser.error("restore needs --to, and no other command takes it")

@@ -1,8 +1,6 @@
 """All that can be proven of an image: docs/format.md, section 11, both depths in one, and its parity, section 7."""
-
 import itertools, struct
 from collections import Counter, defaultdict
-
 from aivformat import (
     BLOCKS, CHECKPOINT_HEAD, PAGE, PAGE_HEADER, PIECE, TAIL, TRAILER, TREE_NODE, Problem, attempt, crc, entries_of,
     frames, keyed_hash, need, nodes, rules, tree_root)
@@ -30,10 +28,9 @@ def check_frames(image):  # every frame, in order and without a byte between the
     sessions, meta_end = image.meta and image.meta["origins"]["sessions"], t.meta_offset + t.meta_len
     areas = (PAGE + s.slot_area_len, t.frames_end), (t.meta_offset, t.stored_offset)
     for count, f in enumerate(itertools.chain(*(frames(image.stream, *area, image.seal) for area in areas)), 1):
-        inside = t.meta_offset <= f.at < meta_end
-        rules("frame", f.at, type=inside == (f.type == "META") and (f.type == "PAD" or f.at < meta_end),
-              parity=f.type != "PARITY" or "parity" in s.features, data=f.type != "PAD" or not any(f.data),
-              session_tag=not sessions or f.session_tag in sessions)
+        rules("frame", f.at, type=(t.meta_offset <= f.at < meta_end) == (f.type == "META") and (
+            f.type == "PAD" or f.at < meta_end), parity=f.type != "PARITY" or "parity" in s.features,
+              session_tag=not sessions or f.session_tag in sessions, data=f.type != "PAD" or not any(f.data))
         stored += f.stored_len * (f.type in BLOCKS)
         kept[f.type] += [f] * (f.type in ("CHECKPOINT", "PARITY", "META"))
     TRAILER.same(t, image.stream.length - PAGE, frames=count, payload_bytes=stored)
@@ -44,21 +41,19 @@ def check_frames(image):  # every frame, in order and without a byte between the
 def check_end(name, stream, tail, slots, at, end, hashes, root):  # of an image or a segment: stored list, gap, copies
     listed, gap, copy = stream.read(at, end - at), stream.length - tail + PAGE + slots, stream.length - 2 * PAGE
     rules(name, at, list=listed == hashes.ljust(len(listed), b"\0"), gap=not any(stream.read(gap, copy - gap)),
-          copy=stream.read(0, PAGE) == stream.read(copy, PAGE), root=tree_root("stored", nodes("stored", hashes)) == root)
+          root=tree_root("stored", nodes("stored", hashes)) == root, s=stream.read(0, PAGE) == stream.read(copy, PAGE))
 def check_ends(image):
     t, s, key = image.trailer, image.superblock, image.seal.key
     rules("key slots", PAGE, mac=not key or all(area.mac == area_code(key, area) for area in image.slots if area))
     hashes = image.stream.read(t.stored_offset, 32 * t.stored_pieces)
     check_end("image", image.stream, s.tail, s.slot_area_len, t.stored_offset, t.parity_offset, hashes, t.stored_root)
-
 def check_piece(image, i):
     at, listed = i * PIECE, image.stream.read(image.trailer.stored_offset + 32 * i, 32)
     piece = image.without_slots(at, min(PIECE, image.trailer.stored_offset - at))
     need(keyed_hash("piece", piece) == listed, f"piece {i} is not what the stored list says", at)
-
 def check_segments(image):  # each by itself, and against the image
     for part in image.stream.segments:
-        name, first, at = part.stream.path, image.superblock.data, image.trailer.stored_offset + part.start // PIECE * 32
+        name, first, at = part.stream.path, image.superblock.data, image.trailer.stored_offset + part.start // 2048
         own = part.number.to_bytes(4, "little"), part.start.to_bytes(8, "little")  # segment_no and segment_start
         expected = first[:148] + own[0] + first[152:1824] + own[1] + first[1832:4092]
         need(not part.found, f"{name}: {part.found and part.found[0]}")
@@ -100,7 +95,6 @@ def check_checkpoints(image, checkpoints):  # they are the index once more, and 
 def trees(state):  # the nodes of level 1 of the content and of the map tree of a state
     leaves = b"".join(image.leaf(entry, block) for block, (entry, image) in enumerate(state))
     return nodes("content", leaves), nodes("map", bytes(entry.condition for entry, _ in state), 1)
-
 def check_trees(image):  # roots of every state of a chain, and the tree pages of its newest image
     listed, at, older = tree_pages(image), image.trailer.tree_offset, image.parent and image.parent.superblock
     rules("tree pages", at, groups=touched(image, older) <= {group for group, *_ in listed})
@@ -111,7 +105,6 @@ def check_trees(image):  # roots of every state of a chain, and the tree pages o
     rules("tree pages", at, nodes=not image.whole or listed == [
         (group, bytes(8), content[32 * group:32 * group + 32], states[32 * group:32 * group + 32])
         for group in sorted(touched(image, older))])
-
 def tree_pages(image):  # the nodes that are listed
     pages = [image.page(2, number) for number in range(image.trailer.tree_pages)]
     listed = [*TREE_NODE.form.iter_unpack(b"".join(page.entries or b"" for page in pages))]
@@ -120,7 +113,6 @@ def tree_pages(image):  # the nodes that are listed
           count=all(page.count == 50 for page in pages[:-1]), reserved=not any(any(node[1]) for node in listed),
           order=groups == sorted({*groups} & {*range(-(-image.superblock.blocks // 128))}))
     return listed
-
 def touched(image, older):  # groups that have a node: decided in part, grown or shrunk, not only entries without a leaf
     s, cheap = image.superblock, Counter(block // 128 for block, e in image.entries.items() if not e.hashed)
     lengths = {s.address_space_len, older.address_space_len if older else s.address_space_len}
@@ -133,22 +125,16 @@ def check_block(image, block):  # one with a frame, decoded; one that is a copy,
     if entry.kind == "DELTA" and not image.whole: bases_of(image.frame_of(block))
     elif entry.hashed and (entry.kind != "PARENT" or image.whole): image.read(block)
 
-# ---- parity
+POWERS = [1]  # of 2 in GF(2^8) with the polynomial 0x11D
+for _ in range(254): POWERS.append(POWERS[-1] << 1 ^ 0x11D * (POWERS[-1] >> 7))
+LOG = {power: n for n, power in enumerate(POWERS)}
 
-def product(a, b):  # in GF(2^8) with the polynomial 0x11D
-    out = 0
-    while b: out, a, b = out ^ a * (b & 1), a << 1 ^ 0x11D * (a >> 7), b >> 1
-    return out
-
-INVERSE = {a: b for a in range(1, 256) for b in range(1, 256) if product(a, b) == 1}
-
-def coefficient(i, j): return product(255 ^ j, INVERSE[255 - i ^ j])
-
+def coefficient(i, j): return POWERS[(LOG[255 ^ j] - LOG[255 - i ^ j]) % 255]
 def parity_of(shards):  # the four parity shards of a stripe, made by XORs of whole packets
     size, rows = len(shards[0]) // 8, [[0] * 8 for _ in range(4)]
     for (j, shard), i, m in itertools.product(enumerate(shards), range(4), range(8)):
         packet = int.from_bytes(shard[m * size:m * size + size], "little")
-        column = product(coefficient(i, j), 1 << m)
+        column = POWERS[(LOG[coefficient(i, j)] + m) % 255]
         rows[i] = [old ^ packet if column >> r & 1 else old for r, old in enumerate(rows[i])]
     return [b"".join(packet.to_bytes(size, "little") for packet in row) for row in rows]
 
@@ -168,7 +154,6 @@ def area_of(image):  # the parity area as the pages before it give it
             number += 1
         out += directory + b"".join(parity) + directory
     return out
-
 def check_parity(image):
     t, stored = image.trailer, image.stream.read(image.trailer.parity_offset, image.trailer.parity_len)
     TRAILER.same(t, t.parity_offset, parity_hash=keyed_hash("section", stored))

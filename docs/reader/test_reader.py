@@ -428,7 +428,7 @@ FORGED = [
     (0x6000 + 64 + 2 * 48 + 7, b"\x40", "a bad blocks_|_root"), (0x6000 + 64 + 8, b"\x41", "a bad magic"),
     (0x6000 + 64 + 14, b"\5", "a bad size"), (0x6000 + 64 + 16, b"\0", "a bad leaf_prefix"),
     (0x7000 + 80, b"\0", "a bad nodes"), (0x7000 + 64 + 80, b"\1", "a bad (reserved|order|nodes|groups)"),
-    (0x8000 + 64 + 2, b"\2", "a bad item"), (0x8000 + 64, b"\x63\0\0\0", "a bad tag"),
+    (0x8000 + 64 + 2, b"\2", "a bad flags"), (0x8000 + 64, b"\x63\0\0\0", "a bad tag"),
     (0x85c0 + 64 + 8, b"\0\0\x30", "no source error touches"),
     (-4096 + 432, b"\0", "a bad frames"), (-4096 + 440, b"\6", "a bad blocks_data"),
     (-4096 + 424, b"\x40", "a bad last"), (-4096 + 112, b"\0", "state_root"),
