@@ -3,19 +3,14 @@ docs/format.md, which is all that this reader was made from. What that says in t
 import pathlib, re, struct
 from collections import namedtuple
 from types import SimpleNamespace
-import google_crc32c
-import lz4.block
-import zstandard
+import google_crc32c, lz4.block, zstandard
 from blake3 import blake3
-
 DOCUMENT = pathlib.Path(__file__).resolve().parents[1].joinpath("format.md").read_text(encoding="utf-8")
 PAGE, PIECE, FRAME_MAX, WINDOW_MAX, FILL = 4096, 65536, 16 << 20, 1 << 23, b"!AIV-UNREADABLE!"
 TAIL, TAIL_PARITY = 3 * PAGE + 65536, 3 * PAGE + 4 * 65536  # trailer 1, gap, superblock copy, trailer 2
-
 class Problem(Exception):  # false, where a record would be true
     def __init__(self, what, at=None): super().__init__(what if at is None else f"{what} (at 0x{at:x})")
     def __bool__(self): return False
-
 class Damage(Problem): pass  # the bytes contradict the format
 class Refused(Problem): pass  # not damaged: no image, unfinished, or of a version or with features not known here
 
@@ -43,7 +38,6 @@ KINDS = {int(row[0]): row[1:] for row in table("| kind | name | place | run | re
 TYPES = {int(row[0]): row[1] for row in table("| type | name | subject | payload |")}
 KEYS = dict(re.findall(r'(?m)^(\w+) +"(aivory draft: .{18})"$', DOCUMENT))
 DEFINITIONS = dict(table("| value | definition |"))
-
 def keyed_hash(purpose, data):  # by the name of a key in section 6, or by the words of another one
     return blake3(data, key=KEYS.get(purpose, f"aivory draft: {purpose}".ljust(32)).encode()).digest()
 
@@ -73,12 +67,10 @@ class Layout:  # a record of fixed size, as the table behind `<!-- layout: NAME 
     def same(self, r, at, sb=None, /, **expected):  # fields have these values, or are as in the superblock `sb`
         expected |= {field: getattr(sb, field) for field in self.shared if sb}
         rules(self.name, at, **{field: getattr(r, field) == value for field, value in expected.items()})
-
 SUPERBLOCK, TRAILER, SEGMENT = Layout("Superblock"), Layout("Trailer", "trailer"), Layout("SegmentTrailer", "segment")
 FRAME, INNER_HEAD, DELTA_HEAD, LOCAL_HEAD, LOCAL_BASE, CHECKPOINT_HEAD = map(
     Layout, "FrameHeader InnerHead DeltaHead LocalHead LocalBase CheckpointHead".split())
 PAGE_HEADER, INDEX_ENTRY, INNER_ENTRY, TREE_NODE = map(Layout, "PageHeader IndexEntry InnerEntry TreeNode".split())
-
 def label(data, what, at):  # a text of fixed length, padded with zeros, without control characters
     text = guarded(what, at, UnicodeDecodeError, data.rstrip(b"\0").decode)
     need(not re.search(r"[\0-\x1f\x7f-\x9f]", text), f"{what} has a control character", at)
@@ -133,7 +125,6 @@ def tree_root(purpose, level_1, level=2):  # the root over the nodes of level 1
 
 CODECS = dict(DATA=(0, 1, 2), DELTA=(2,), LOCAL=(2,), CHECKPOINT=(0,), META=(0, 2), PARITY=(0,), PAD=(0,))
 BLOCKS, SEALED = [*CODECS][:3], [*CODECS][:5]  # the types of frames that hold blocks, and those that may be sealed
-
 def frames(stream, at, end, seal):  # every frame of an area [4], without a byte between them
     while at < end:
         frame = frame_at(stream, at, end, seal)
@@ -178,7 +169,6 @@ def decode(frame, skip=0, prefix=b""):  # the payload behind `skip` bytes after 
     return data
 
 Entry = namedtuple("Entry", "kind place leaf framed hashed condition address size")
-
 def entries_of(data, sb, frames_end, at):  # checked entries of the index [5]: the one of each block, in ascending order
     out, end = {}, 0
     for key, place, leaf in INDEX_ENTRY.form.iter_unpack(data):
@@ -199,7 +189,6 @@ def entries_of(data, sb, frames_end, at):  # checked entries of the index [5]: t
 ITEMS = {name: [re.fullmatch(r"(\w+):([\w-]+)([?*+]?)(\d*)", word).groups() for word in words.split()]
          for name, words in re.findall(r"(?m)^(\w+) += ((?:\w+:.*(?:\n   .*)*))", DOCUMENT)}
 SECTIONS = {int(number): name.replace(" ", "_") for number, name, _ in table("| type | section | presence |")}
-
 def items(data, group, at, depth=1):  # a section or group as a dictionary
     names, out, place, count = dict(enumerate(ITEMS[group], 1)), {name: [] for name, *_ in ITEMS[group]}, 0, 0
     while place < len(data):
@@ -220,7 +209,6 @@ def item(value, kind, at, depth):
     number, size = int.from_bytes(value, "little"), int(kind[1:]) if kind[0] == "b" else 8
     rules("META", at, length=len(value) == size, number=kind[0] == "b" or low <= number <= high)
     return value if kind[0] == "b" else number
-
 def meta_of(frames, sb, at):  # the sections that are known, and rules that join several items
     meta = {}
     for count, frame in enumerate(frames):
@@ -229,15 +217,14 @@ def meta_of(frames, sb, at):  # the sections that are known, and rules that join
         if name in ITEMS: meta[name] = items(decode(frame), name, frame.at)
     need({"manifest", "disk", "origins"} <= meta.keys(), "META: a section is missing", at)
     disk, end, excluded = meta["disk"], 0, meta.get("excluded_files", {"files": [], "count": 0})
-    trackers = meta.get("change_trackers", {"trackers": []})["trackers"]
     for region in disk["regions"]:
         rules("META region", at, start=region["start"] == end, length=region["length"],
               kind=region["kind"] == 4 or not (region["entry"] or region["volume"]))
         end += region["length"]
     rules("META", at, roots=("roots" in meta) == ("sealed" in sb.features), sector=disk["sector"] == sb.sector_size,
           length=disk["length"] == end == sb.address_space_len, files=len(excluded["files"]) <= excluded["count"],
-          table=disk["table"] in ("gpt", "mbr", "none"),
-          places=all(sorted({*t["places"]}) == t["places"] for t in trackers))
+          table=disk["table"] in ("gpt", "mbr", "none"), places=all(
+              sorted({*t["places"]}) == t["places"] for t in meta.get("change_trackers", {}).get("trackers", [])))
     for part in [meta.get("source_errors", {"ranges": []}), *excluded["files"]]:
         end = 0
         for start, length in map(struct.Struct("<QQ").unpack, part["ranges"]):

@@ -5,10 +5,8 @@ from aivformat import (
     SEGMENT, SUPERBLOCK, TAIL, TAIL_PARITY, TRAILER, TREE_NODE, Damage, Refused, attempt, decode, entries_of, frame_at,
     frames, guarded, keyed_hash, meta_of, need, round_up, rules, state_root, superblock, trailers)
 from aivkeys import Ring, Seal, key_area
-
 LAST_PARITY = 266240  # bytes of the PARITY frame that ends a frame area
 BLOCKS_MAX = 1 << 26  # a state is held in memory here, so this program stops long before the format does
-
 class FileStream:  # the bytes of one file
     segments = ()
     def __init__(self, path):
@@ -49,7 +47,6 @@ class Joined:  # the slices of all segments, in the place of a file
         need(0 <= at and at + size <= self.length, f"{size} bytes lie behind the end of the image", at)
         parts = ((s, max(at, s.start), min(at + size, s.start + s.length)) for s in self.segments)
         return b"".join(s.stream.read(s.at + start - s.start, end - start) for s, start, end in parts if start < end)
-
 def superblocks(stream): return [attempt(superblock, stream, at) for at in (0, stream.length - 2 * PAGE)]
 def stream_of(path, given):  # of the image that `path` is, or is a segment of; others lie beside it, or were given
     def uuids(stream): return {s.image_uuid for s in superblocks(stream) if s and "split" in s.features}
@@ -57,7 +54,6 @@ def stream_of(path, given):  # of the image that `path` is, or is a segment of; 
     paths = {os.path.realpath(p) for p in (path, *given, *(os.path.join(folder, name) for name in os.listdir(folder)))}
     others = (FileStream(p) for p in sorted(paths) if os.path.isfile(p) and os.access(p, os.R_OK))
     return Joined([Segment(other) for other in others if uuids(other) & uuids(stream)]) if uuids(stream) else stream
-
 def levels(leaf_pages):  # pages of each level of the index, from level 0 to the root [5]
     return [leaf_pages] * (leaf_pages > 0) + (levels(-(-leaf_pages // 84)) if leaf_pages > 1 else [])
 
@@ -97,8 +93,7 @@ class Image:  # one that is finished and whose tail fits its length; `found` lis
         raise tried[0] if tried else Refused("unfinished, or cut off: no trailer")
     def check_areas(self, t, s, at):  # step 5
         last, count = t.frames_end - LAST_PARITY, len(self.stream.segments)
-        TRAILER.same(
-            t, at, index_offset=t.frames_end, index_pages=sum(levels(t.index_leaf_pages)), segment_count=count,
+        TRAILER.same(t, at, index_offset=t.frames_end, index_pages=sum(levels(t.index_leaf_pages)), segment_count=count,
             tree_offset=t.index_offset + PAGE * t.index_pages, meta_offset=t.tree_offset + PAGE * t.tree_pages,
             stored_offset=round_up(t.meta_offset + t.meta_len, PAGE), stored_pieces=-(-t.stored_offset // PIECE),
             parity_offset=round_up(t.stored_offset + 32 * t.stored_pieces, PAGE),
@@ -198,16 +193,15 @@ class Image:  # one that is finished and whose tail fits its length; `found` lis
             other = entry.place
             (entry, image), block = image.base(block, other, leaf), other
         if not entry.framed: return uniform(entry.kind, image.block_len(block))[0]
-        frame, (skip, bases) = image.frame_of(block), (0, [])
-        if frame.type != "DATA":
-            skip, bases = bases_of(frame)
-            need(differences < 8, f"block {block} is more than 8 differences deep", frame.at)
+        frame, prefix = image.frame_of(block), b""
+        skip, bases = bases_of(frame) if frame.type != "DATA" else (0, [])
+        need(not bases or differences < 8, f"block {block} is more than 8 differences deep", frame.at)
         for other, base_leaf in bases:
             found, owner = image.base(block, other, base_leaf) if frame.type == "DELTA" else image.find(other)
             rules("LOCAL", frame.at, base=frame.type == "DELTA" or other < block and owner is image
                   and found.kind in ("DATA", "REF") and found.leaf == base_leaf)
-        below = image.parent if frame.type == "DELTA" else image
-        data = decode(frame, skip, b"".join(below.read(other, differences + 1) for other, _ in bases))
+            prefix += (image.parent if frame.type == "DELTA" else image).read(other, differences + 1)
+        data = decode(frame, skip, prefix)
         need(keyed_hash("leaf", data) == leaf, f"block {block}: its bytes have another leaf", frame.at)
         return data
 
@@ -218,7 +212,6 @@ def bases_of(frame):  # where the zstd frame of a difference begins, and the blo
     rules(layout.name, frame.at, depth=1 <= getattr(head, "depth", 1) <= 8, count=1 <= getattr(head, "count", 1) <= 2,
           length=len(frame.data) >= end)
     return end, [*LOCAL_BASE.form.iter_unpack(frame.data[start:end])] or [(head.base_block, head.base_leaf)]
-
 @functools.lru_cache(16)
 def uniform(kind, length):  # bytes and leaf of a block that no frame holds
     data = (FILL * (length // 16 + 1))[:length] if kind == "UNREADABLE" else bytes(length)
@@ -232,8 +225,7 @@ def link(images):  # gives images their parents, in whatever order they are; non
             s = image.superblock
             image.parent, image.whole = whole[s.parent_point, s.parent_state_root], True
             line = [other.superblock for other in image.line()]
-            points = {other.recovery_point for other in line}
-            need(len(points) == len(line) <= 10000, "chain: a point twice, or too long")
+            need(len({one.recovery_point for one in line}) == len(line) <= 10000, "chain: a point twice, or too long")
             names = "set_uuid", "block_size", "sector_size", "key_commitment", "keyed"
             rules("chain", None, **{name: getattr(line[-1], name) == getattr(s, name) for name in names})
             whole.setdefault((s.recovery_point, image.trailer.state_root), image)

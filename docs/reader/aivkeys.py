@@ -6,11 +6,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from aivformat import Layout, Refused, guarded, keyed_hash, label, need, rules
-
 AREA, AREA_HEAD, SLOT = 32768, Layout("KeyAreaHead", "key-slot area"), Layout("KeySlot")
 PASSPHRASE, KEY_FILE, CODE, RECIPIENT = range(1, 5)
 DIGITS = str.maketrans("ABCDEFGHJKMNPQRSTVWXYZILOU", "abcdefghijklmnopqrstuv110?")  # as Python has them in base 32
-
 def derive(key, purpose, to=b""): return blake3(f"aivory draft: {purpose}".ljust(32).encode() + to, key=key).digest()
 def area_code(key, area): return derive(key, "slot area mac", AREA_HEAD.covered("mac", area.data))
 
@@ -20,8 +18,7 @@ class Seal:  # how one image is protected: `sealed` or not, and its chain key or
         self.cipher = functools.lru_cache(64)(lambda *purpose: AESGCM(derive(key, *purpose)))
     def decrypt(self, purpose, info, nonce, data, associated, at):
         return guarded(purpose, at, InvalidTag, self.cipher(purpose, info).decrypt, nonce, data, associated)
-    def shown(self, root):  # what stands for a root of a state in trailers and links
-        return derive(self.key, "clear root", root) if self.sealed else root
+    def shown(self, root): return derive(self.key, "clear root", root) if self.sealed else root  # what stands for it
     def mac(self, t, sb):  # of a trailer, and of the superblock whichever copy was taken
         return derive(self.key, "trailer mac", t.data[:12] + b"\0" + t.data[13:512] + t.data[544:4060] + sb.data)
 
@@ -46,8 +43,7 @@ def base32(symbols, size):  # the bytes that symbols stand for; the bits that fi
     need(int(digits, 32) % (1 << spare) == 0, "a key as text has bits behind its end")
     return (int(digits, 32) >> spare).to_bytes(size, "big")
 def recovery_code(text):  # the 20 bytes of a code, each of its groups checked
-    lines = "".join(line for line in text.upper().splitlines() if not line.startswith("#"))
-    symbols = re.sub("[- ]", "", lines).translate(DIGITS)
+    symbols = re.sub(r"(?m)^#.*$|[- \r\n]", "", text.upper()).translate(DIGITS)
     need(re.fullmatch("[0-9a-v]{40}", symbols), "a recovery code has 40 letters and digits")
     for group in range(8):
         *numbers, total = (int(c, 32) for c in symbols[5 * group:5 * group + 5])
@@ -59,8 +55,7 @@ def recovery_code(text):  # the 20 bytes of a code, each of its groups checked
 def secret_key(content):  # the one of a recipient that a file holds as text; None when it holds none
     found = re.search(rb"(?m)^aiv-secret-(.*?)\s*$", content)
     data = found and base32(found[1].decode("ascii", "replace").upper(), 36)
-    check = keyed_hash("text of a key", b"aiv-secret-" + data[:32])[:4] if data else None
-    need(not data or data[32:] == check, "a secret key is mistyped")
+    need(not data or data[32:] == keyed_hash("text of a key", b"aiv-secret-" + data[:32])[:4], "secret key: mistyped")
     return data and data[:32]
 
 class Ring:  # what was given to open images with: chain keys, and how secrets open slots, by their kind

@@ -6,7 +6,6 @@ from aivformat import Problem, Refused, need
 from aivimage import Image, link
 from aivkeys import CODE, KEY_FILE, PASSPHRASE, Ring
 from aivverify import verify
-
 def info(images):  # JSON shows bytes as hexadecimal digits, and escapes what a terminal must not see
     image, hidden = images[0], ("data", "magic", "feature_names", "specification")
     parts = ("superblock", vars(image.superblock)), ("trailer", vars(image.trailer)), ("meta", image.meta or {})
@@ -59,12 +58,10 @@ def main():
         told = {"--to": "the file to make", "--key": "chain key: 64 hexadecimal digits, or a file of 32 bytes"}
         parser.add_argument(name, metavar="PATH", help=told.get(name, "opens the key slots"))
     words = parser.parse_args()
-    if (words.to is None) == (words.command == "restore"):
-        parser.error("restore needs --to, and no other command takes it")
+    if (words.to is None) == (words.command == "restore"): parser.error("restore needs --to, and nothing else takes it")
     try:
         images = open_all(words)
         if words.to: return restore(images, words.to)
         return info(images) if words.command == "info" else verify_all(images)
     except (Problem, OSError, ValueError) as problem: return print(f"aivreader: {problem}", file=sys.stderr)
-
 if __name__ == "__main__": sys.exit(0 if main() else 1)

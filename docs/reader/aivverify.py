@@ -53,9 +53,9 @@ def check_piece(image, i):
     need(keyed_hash("piece", piece) == listed, f"piece {i} is not what the stored list says", at)
 def check_segments(image):  # each by itself, and against the image
     for part in image.stream.segments:
-        name, first, at = part.stream.path, image.superblock.data, image.trailer.stored_offset + part.start // 2048
+        name, sb, at = part.stream.path, image.superblock.data, image.trailer.stored_offset + part.start // PIECE * 32
         own = part.number.to_bytes(4, "little"), part.start.to_bytes(8, "little")  # segment_no and segment_start
-        expected = first[:148] + own[0] + first[152:1824] + own[1] + first[1832:4092]
+        expected = sb[:148] + own[0] + sb[152:1824] + own[1] + sb[1832:4092]
         need(not part.found, f"{name}: {part.found and part.found[0]}")
         rules(name, 0, superblock=part.stream.read(0, 4092) == expected)
         if part.trailer:
@@ -121,14 +121,13 @@ def touched(image, older):  # groups that have a node: decided in part, grown or
             if cheap[group] < min(128, s.blocks - 128 * group)}  # none behind the end
 
 def check_block(image, block):  # one with a frame, decoded; one that is a copy, followed
-    entry = image.entries[block]
-    if entry.kind == "DELTA" and not image.whole: bases_of(image.frame_of(block))
-    elif entry.hashed and (entry.kind != "PARENT" or image.whole): image.read(block)
+    kind, hashed = image.entries[block].kind, image.entries[block].hashed
+    if kind == "DELTA" and not image.whole: bases_of(image.frame_of(block))
+    elif hashed and (kind != "PARENT" or image.whole): image.read(block)
 
 POWERS = [1]  # of 2 in GF(2^8) with the polynomial 0x11D
 for _ in range(254): POWERS.append(POWERS[-1] << 1 ^ 0x11D * (POWERS[-1] >> 7))
 LOG = {power: n for n, power in enumerate(POWERS)}
-
 def coefficient(i, j): return POWERS[(LOG[255 ^ j] - LOG[255 - i ^ j]) % 255]
 def parity_of(shards):  # the four parity shards of a stripe, made by XORs of whole packets
     size, rows = len(shards[0]) // 8, [[0] * 8 for _ in range(4)]
