@@ -197,9 +197,9 @@ class Image:  # one that is finished and whose tail fits its length; `found` lis
         skip, bases = bases_of(frame) if frame.type != "DATA" else (0, [])
         need(not bases or differences < 8, f"block {block} is more than 8 differences deep", frame.at)
         for other, base_leaf in bases:
-            found, owner = image.base(block, other, base_leaf) if frame.type == "DELTA" else image.find(other)
-            rules("LOCAL", frame.at, base=frame.type == "DELTA" or other < block and owner is image
-                  and found.kind in ("DATA", "REF") and found.leaf == base_leaf)
+            own = image.entries.get(other) if other < block else None
+            if frame.type == "DELTA": image.base(block, other, base_leaf)
+            else: rules("LOCAL", frame.at, base=own and own.kind in ("DATA", "REF") and own.leaf == base_leaf)
             prefix += (image.parent if frame.type == "DELTA" else image).read(other, differences + 1)
         data = decode(frame, skip, prefix)
         need(keyed_hash("leaf", data) == leaf, f"block {block}: its bytes have another leaf", frame.at)
