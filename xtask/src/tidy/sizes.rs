@@ -167,7 +167,8 @@ mod tests {
 
     #[test]
     fn a_reader_with_a_line_too_many_or_too_wide_is_found() {
-        let (half, more) = ("\n".repeat(READER_LINES_MAX / 2), "\n".repeat(READER_LINES_MAX / 2 + 1));
+        let (half, more) =
+            ("\n".repeat(READER_LINES_MAX / 2), "\n".repeat(READER_LINES_MAX / 2 + 1));
         let (one, other) = ("docs/reader/aivone.py", "docs/reader/deeper/aivtwo.py");
         let tests = (READER_TESTS, half.as_str());
         assert_eq!(check(&Tree::of(&[(one, &half), (other, &half), tests])), []);
