@@ -66,7 +66,10 @@ pub use slots::{
     KeyedChain, KeyedChains, KeyedFile, SlotReport, change_slots, keyed_chains, locate_chains,
     newest_slots,
 };
-pub use split::{PartFiles, discard_parts, open_parts, publish_parts, remove_interrupted};
+pub use split::{
+    BegunParts, PartFiles, discard_parts, open_parts, publish_parts, publish_parts_as,
+    remove_interrupted,
+};
 pub use transfer::{
     ArchiveReport, CopiedFile, CopyReport, MoveReport, archive, archive_as, copy_point, copy_set,
     move_point, move_set,
