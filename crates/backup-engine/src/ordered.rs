@@ -45,8 +45,8 @@ pub(crate) fn write_in_order(
                     Some(place) => writer.push_ref(place, block.leaf)?,
                     None => {
                         let place = writer.push_block(&block)?;
-                        // Nothing refers to a difference: it needs more than this image.
-                        if !block.is_delta() {
+                        // Nothing refers to a difference.
+                        if block.is_whole() {
                             workshop.seen.remember(block.leaf, place);
                         }
                     }

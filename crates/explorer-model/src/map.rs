@@ -39,8 +39,8 @@ impl BlockKind {
             Kind::Zero => Self::Zero,
             Kind::Unreadable => Self::Unreadable,
             Kind::Delta if is_new => Self::Delta,
-            Kind::Data | Kind::Ref | Kind::Parent if is_new => Self::Changed,
-            Kind::Delta | Kind::Data | Kind::Ref | Kind::Parent => Self::Used,
+            Kind::Data | Kind::Ref | Kind::Local | Kind::Parent if is_new => Self::Changed,
+            Kind::Delta | Kind::Data | Kind::Ref | Kind::Local | Kind::Parent => Self::Used,
         }
     }
 

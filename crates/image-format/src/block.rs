@@ -8,7 +8,9 @@ use crate::error::{Error, Fault, Result, Section};
 use crate::hash;
 use crate::ids::{BlockIndex, Digest};
 use crate::image::Image;
-use crate::layout::{DeltaHead, FRAME_HEADER_SIZE, FrameHeader, FrameKind, IndexEntry, Kind};
+use crate::layout::{
+    DeltaHead, FRAME_HEADER_SIZE, FrameHeader, FrameKind, IndexEntry, Kind, LocalHead,
+};
 use crate::limits::DELTA_DEPTH_MAX;
 use crate::seal::Access;
 
@@ -57,10 +59,50 @@ impl Image {
             }
             return Ok(0);
         }
-        let Scratch { decoder, frame, base: buffer, plain } = scratch;
+        let Scratch { decoder, frame, base: buffer, plain, own } = scratch;
         let bytes = self.load_frame(frame, entry)?;
-        let working = Working { access: &self.access, decoder, buffer, plain };
+        let prefix = &mut |head: &LocalHead, decoder: &mut Decoder, out: &mut Buffer| {
+            self.read_prefix(own, entry, head, decoder, out)
+        };
+        let working = Working { access: &self.access, decoder, buffer, plain, prefix };
         decode_frame(working, bytes, entry, block, limit, out, base)
+    }
+
+    /// Fills `out` with the bytes of the blocks that the LOCAL frame of `entry` is a difference
+    /// to, one behind the other, and says how many they are. Each has been checked against the
+    /// leaf that `head` gives it.
+    pub(crate) fn read_prefix(
+        &self,
+        own: &mut OwnScratch,
+        entry: &IndexEntry,
+        head: &LocalHead,
+        decoder: &mut Decoder,
+        out: &mut Buffer,
+    ) -> Result<usize> {
+        // A base comes before another block, so it is never the last one, which may be short.
+        let len = self.geometry().block_size().get() as usize;
+        let bases = head.bases();
+        let out = out.of_len(len * bases.len());
+        for (base, out) in bases.iter().zip(out.chunks_exact_mut(len)) {
+            let at = |fault: Fault| fault.at(Section::Frame, entry.address);
+            let found = self.entry(base.block)?.filter(IndexEntry::is_whole).ok_or_else(|| {
+                let (field, found) = ("base block", base.block);
+                at(Fault::Value { field, found, allowed: "a block the image stores whole" })
+            })?;
+            if found.leaf != base.leaf {
+                return Err(at(Fault::Differs { field: "base leaf", other: "index" }));
+            }
+            let bytes = self.load_frame(&mut own.frame, &found)?;
+            let working = Working {
+                access: &self.access,
+                plain: &mut own.plain,
+                decoder,
+                buffer: &mut Buffer::default(),
+                prefix: &mut no_prefix,
+            };
+            decode_frame(working, bytes, &found, base.block, 0, out, &mut no_parent)?;
+        }
+        Ok(len * bases.len())
     }
 
     /// What is wrong with this image when it leaves `block` to a parent whose state does not
@@ -102,6 +144,26 @@ impl Image {
         }
         let at = |fault: Fault| fault.at(Section::Frame, entry.address);
         DeltaHead::split(payload).map(|(head, _)| head).map_err(at)
+    }
+
+    /// What the LOCAL frame that `entry` names, and `frame` begins with, is a difference to. The
+    /// frame is checked as far as that goes without decoding it.
+    ///
+    /// # Errors
+    /// As [`Image::delta_head`].
+    pub fn local_head(
+        &self,
+        scratch: &mut Scratch,
+        frame: &[u8],
+        entry: &IndexEntry,
+    ) -> Result<LocalHead> {
+        let (_, payload) =
+            check_frame(&self.access, &mut scratch.plain, frame, entry, entry.block)?;
+        if entry.kind != Kind::Local {
+            return Err(Error::Misuse("the bases of a block that is no difference to any"));
+        }
+        let at = |fault: Fault| fault.at(Section::Frame, entry.address);
+        LocalHead::split(payload, entry.block).map(|(head, _)| head).map_err(at)
     }
 
     /// Reads the frame of `entry`, header and padding included.
@@ -161,20 +223,40 @@ pub(crate) fn no_parent(_: &BaseBlock, _: &mut [u8]) -> Result<u8> {
 #[derive(Default)]
 pub struct Scratch {
     pub(crate) decoder: Decoder,
-    frame: Buffer,
+    pub(crate) frame: Buffer,
     /// The block that the one being read is a difference to.
     pub(crate) base: Buffer,
     /// What a sealed frame holds.
     pub(crate) plain: Buffer,
+    pub(crate) own: OwnScratch,
 }
 
-/// What decoding needs: the key of sealed frames, the codec's memory, and room for what a sealed
-/// frame holds and for the block that a difference builds on.
+/// Working memory for blocks of the image itself that another one is a difference to.
+#[derive(Default)]
+pub(crate) struct OwnScratch {
+    pub(crate) frame: Buffer,
+    pub(crate) plain: Buffer,
+}
+
+/// What decoding needs: the key of sealed frames, the codec's memory, room for what a sealed
+/// frame holds and for the blocks that a difference builds on, and where those of the same image
+/// come from.
 pub(crate) struct Working<'s> {
     pub(crate) access: &'s Access,
     pub(crate) plain: &'s mut Buffer,
     pub(crate) decoder: &'s mut Decoder,
     pub(crate) buffer: &'s mut Buffer,
+    pub(crate) prefix: &'s mut PrefixReader<'s>,
+}
+
+/// Reads the blocks of the same image that a LOCAL frame names into the buffer, one behind the
+/// other and each compared with its leaf, and returns their length.
+pub(crate) type PrefixReader<'f> =
+    dyn FnMut(&LocalHead, &mut Decoder, &mut Buffer) -> Result<usize> + 'f;
+
+/// A [`PrefixReader`] for frames that were asked to hold a whole block.
+pub(crate) fn no_prefix(_: &LocalHead, _: &mut Decoder, _: &mut Buffer) -> Result<usize> {
+    Err(Error::Misuse("a difference in place of a block stored whole"))
 }
 
 /// Reads blocks of one image that needs no other; keeps the working memory of one thread.
@@ -251,7 +333,7 @@ pub(crate) fn frame_header(frame: &[u8], address: u64) -> Result<FrameHeader> {
 /// only where a frame lies; what ends a row of hostile frames is `limit`, which falls with every
 /// one.
 pub(crate) fn decode_frame(
-    Working { access, plain, decoder, buffer }: Working<'_>,
+    Working { access, plain, decoder, buffer, prefix }: Working<'_>,
     frame: &[u8],
     entry: &IndexEntry,
     block: BlockIndex,
@@ -266,20 +348,30 @@ pub(crate) fn decode_frame(
         let (field, found) = ("plain length", header.plain_len.into());
         return Err(at(Fault::Value { field, found, allowed: "the block length" }));
     }
+    // Before a base is read: a row of hostile frames must not be followed.
+    let below = limit.checked_sub(1).ok_or_else(|| {
+        let (field, found) = ("differences to undo", u64::from(DELTA_DEPTH_MAX) + 1);
+        at(Fault::Value { field, found, allowed: "at most 8" })
+    });
     let mut depth = header.depth;
-    if header.kind == FrameKind::Delta {
-        let (head, compressed) = DeltaHead::split(payload).map_err(at)?;
-        // Before the base is read: a row of hostile frames must not be followed.
-        let Some(limit) = limit.checked_sub(1) else {
-            let (field, found) = ("differences to undo", u64::from(DELTA_DEPTH_MAX) + 1);
-            return Err(at(Fault::Value { field, found, allowed: "at most 8" }));
-        };
-        let (block, leaf) = (head.base_block, head.base_leaf);
-        let bytes = buffer.of_len(out.len());
-        depth = base(&BaseBlock { block, leaf, limit }, bytes)?.saturating_add(1).max(head.depth);
-        decoder.decode_delta(bytes, compressed, out).map_err(at)?;
-    } else {
-        decoder.decode(header.codec, payload, out).map_err(at)?;
+    match header.kind {
+        FrameKind::Delta => {
+            let (head, compressed) = DeltaHead::split(payload).map_err(at)?;
+            let (block, leaf, limit) = (head.base_block, head.base_leaf, below?);
+            let bytes = buffer.of_len(out.len());
+            let under = base(&BaseBlock { block, leaf, limit }, bytes)?;
+            depth = under.saturating_add(1).max(head.depth);
+            decoder.decode_delta(bytes, compressed, out).map_err(at)?;
+        }
+        FrameKind::Local => {
+            let (head, compressed) = LocalHead::split(payload, block).map_err(at)?;
+            // What it builds on is stored whole.
+            below?;
+            let len = prefix(&head, decoder, buffer)?;
+            decoder.decode_delta(buffer.of_len(len), compressed, out).map_err(at)?;
+            depth = 1;
+        }
+        _ => decoder.decode(header.codec, payload, out).map_err(at)?,
     }
     check_leaf(out, &entry.leaf, address)?;
     Ok(depth)
@@ -305,13 +397,16 @@ pub(crate) fn check_frame<'f>(
             (header, Some(content))
         }
     };
-    let kind = if entry.kind == Kind::Delta { FrameKind::Delta } else { FrameKind::Data };
-    if header.kind != kind {
+    if header.kind != entry.kind.frame() {
         return Err(at(Fault::Differs { field: "type", other: "index" }));
     }
-    if kind == FrameKind::Delta && header.codec != CODEC_ZSTD {
+    if header.kind.is_difference() && header.codec != CODEC_ZSTD {
         let (field, found) = ("codec", header.codec.into());
-        return Err(at(Fault::Value { field, found, allowed: "2 (zstd) in DELTA frames" }));
+        let allowed = match header.kind {
+            FrameKind::Delta => "2 (zstd) in DELTA frames",
+            _ => "2 (zstd) in LOCAL frames",
+        };
+        return Err(at(Fault::Value { field, found, allowed }));
     }
     if header.is_damaged != (entry.kind == Kind::Unreadable) {
         return Err(at(Fault::Differs { field: "damage flag", other: "index" }));

@@ -6,7 +6,7 @@ use zstd::zstd_safe;
 use crate::error::{Error, Fault, Result, Section};
 use crate::hash;
 use crate::ids::{BlockIndex, Digest};
-use crate::layout::{DeltaHead, FrameKind};
+use crate::layout::{DeltaHead, FrameKind, LocalHead, NamedBase};
 use crate::limits::DELTA_DEPTH_MAX;
 
 /// How new blocks are compressed; each block says for itself how it was stored.
@@ -45,7 +45,7 @@ const WORTHWHILE_SHARE: usize = 32;
 /// A block ready to be framed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodedBlock {
-    /// DATA or DELTA.
+    /// DATA, DELTA or LOCAL.
     pub(crate) kind: FrameKind,
     pub(crate) codec: u8,
     /// Of a DATA frame; a difference has it in its payload.
@@ -65,14 +65,15 @@ impl EncodedBlock {
 
     /// The same, stating the `depth`, at most [`DELTA_DEPTH_MAX`], that the block has in the image
     /// this one will take the place of. Depth belongs to a block of a *state*: images that build
-    /// on it count from there, and are read on top of either image.
+    /// on it count from there, and are read on top of either image. A difference to blocks of its
+    /// own image states none: it is one deep.
     #[must_use]
     pub fn standing_for(mut self, depth: u8) -> Self {
         let depth = depth.min(DELTA_DEPTH_MAX);
-        if self.is_delta() {
-            DeltaHead::raise(&mut self.payload, depth);
-        } else {
-            self.depth = depth;
+        match self.kind {
+            FrameKind::Delta => DeltaHead::raise(&mut self.payload, depth),
+            FrameKind::Local => {}
+            _ => self.depth = depth,
         }
         self
     }
@@ -81,6 +82,19 @@ impl EncodedBlock {
     #[must_use]
     pub fn is_delta(&self) -> bool {
         self.kind == FrameKind::Delta
+    }
+
+    /// Whether the payload is a difference to other blocks of the same image.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.kind == FrameKind::Local
+    }
+
+    /// Whether the payload is the block itself: only then others may refer to it, or be
+    /// differences to it within the image.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.kind == FrameKind::Data
     }
 }
 
@@ -97,6 +111,17 @@ pub struct DeltaBase<'b> {
     pub bytes: &'b [u8],
 }
 
+/// A block of the same image that a later one may be stored as a difference to.
+#[derive(Debug, Clone, Copy)]
+pub struct LocalBase<'b> {
+    /// Number of the block.
+    pub block: BlockIndex,
+    /// Its leaf.
+    pub leaf: Digest,
+    /// Its bytes: as many as every block but the last has.
+    pub bytes: &'b [u8],
+}
+
 /// Differences a reader has to undo for one block of images we write by default: a random read costs at
 /// most this many decompressions more than in a full image. Measured in `docs/performance.md`.
 pub const DELTA_DEPTH_WRITTEN: u8 = 2;
@@ -109,12 +134,13 @@ const DELTA_SMALL_SHARE: usize = 16;
 const DELTA_TABLE_LEVEL_MAX: i32 = 4;
 
 /// Least and most places of the base, as powers of two, that a fast level remembers. One for
-/// each byte of the block: measured, it takes no longer than the default of 2^13 and makes
+/// each byte of the base: measured, it takes no longer than the default of 2^13 and makes
 /// differences of 64 KiB half as large, those of 1 MiB a hundredth.
 const DELTA_HASH_LOGS: (u32, u32) = (10, 20);
 
-/// The smallest window zstd knows.
+/// The smallest window zstd knows, and the largest one the format allows.
 const WINDOW_LOG_MIN: u32 = 10;
+const WINDOW_LOG_MAX: u32 = 23;
 
 /// Compresses blocks; keeps the working memory of one thread.
 pub struct Encoder {
@@ -123,6 +149,8 @@ pub struct Encoder {
     zstd: Option<zstd::bulk::Compressor<'static>>,
     decoder: Option<Decoder>,
     check: Vec<u8>,
+    /// The bytes of several bases, one behind the other.
+    prefix: Vec<u8>,
 }
 
 impl Encoder {
@@ -140,6 +168,7 @@ impl Encoder {
             zstd,
             decoder: self_check.then(Decoder::new),
             check: Vec::new(),
+            prefix: Vec::new(),
         }
     }
 
@@ -179,16 +208,62 @@ impl Encoder {
         leaf: Digest,
         base: &DeltaBase<'_>,
     ) -> Result<EncodedBlock> {
+        if base.depth >= self.delta_depth || base.bytes.len() != block.len() {
+            return self.encode(block, leaf);
+        }
+        let depth = base.depth + 1;
+        let head = DeltaHead { base_block: base.block, base_leaf: base.leaf, depth };
+        self.encode_behind(FrameKind::Delta, &head.to_bytes(), base.bytes, block, leaf)
+    }
+
+    /// Encodes `block` as a difference to `bases`, one or two blocks that come before it in the
+    /// image and are stored whole there, where that is clearly smaller than the block by itself,
+    /// and as [`Encoder::encode`] does otherwise. Of two bases the bytes of the first stand in
+    /// front.
+    ///
+    /// # Errors
+    /// As [`Encoder::encode`], and [`Error::Misuse`] for more bases.
+    pub fn encode_local(
+        &mut self,
+        block: &[u8],
+        leaf: Digest,
+        bases: &[LocalBase<'_>],
+    ) -> Result<EncodedBlock> {
+        let Some(first) = bases.first() else { return self.encode(block, leaf) };
+        // Bases come before the block, so only it may be the last one, which may be shorter.
+        let len = first.bytes.len();
+        if len < block.len() || bases.iter().any(|base| base.bytes.len() != len) {
+            return self.encode(block, leaf);
+        }
+        let named: Vec<NamedBase> =
+            bases.iter().map(|base| NamedBase { block: base.block, leaf: base.leaf }).collect();
+        let head = LocalHead::new(&named).ok_or(Error::Misuse("more than two bases"))?;
+        let mut head_bytes = Vec::with_capacity(LocalHead::size(bases.len()));
+        head.put(&mut head_bytes);
+        let mut prefix = std::mem::take(&mut self.prefix);
+        prefix.clear();
+        bases.iter().for_each(|base| prefix.extend_from_slice(base.bytes));
+        let encoded = self.encode_behind(FrameKind::Local, &head_bytes, &prefix, block, leaf);
+        self.prefix = prefix;
+        encoded
+    }
+
+    /// Encodes `block` as a difference of `kind` to `prefix`, which `head` tells of, or whole.
+    fn encode_behind(
+        &mut self,
+        kind: FrameKind,
+        head: &[u8],
+        prefix: &[u8],
+        block: &[u8],
+        leaf: Digest,
+    ) -> Result<EncodedBlock> {
         let level = match self.compression {
             Compression::None => return self.encode(block, leaf),
             Compression::Lz4 => 1,
             Compression::Zstd(level) => level,
         };
-        if base.depth >= self.delta_depth || base.bytes.len() != block.len() {
-            return self.encode(block, leaf);
-        }
-        let frame = compress_delta(level, block, base.bytes)?;
-        let delta_len = DeltaHead::SIZE + frame.len();
+        let frame = compress_delta(level, block, prefix)?;
+        let delta_len = head.len() + frame.len();
         if delta_len > block.len() / DELTA_SMALL_SHARE {
             let whole = self.encode(block, leaf)?;
             if delta_len > whole.payload.len() / 4 * 3 {
@@ -197,19 +272,16 @@ impl Encoder {
         }
         if let Some(decoder) = self.decoder.as_mut() {
             self.check.resize(block.len(), 0);
-            let same = decoder.decode_delta(base.bytes, &frame, &mut self.check).is_ok();
+            let same = decoder.decode_delta(prefix, &frame, &mut self.check).is_ok();
             if !same || self.check != block {
                 return Err(Error::Misuse("a compressed block that does not decode to itself"));
             }
         }
-        let depth = base.depth + 1;
-        let head = DeltaHead { base_block: base.block, base_leaf: base.leaf, depth };
         let mut payload = Vec::with_capacity(delta_len);
-        payload.extend_from_slice(&head.to_bytes());
+        payload.extend_from_slice(head);
         payload.extend_from_slice(&frame);
         let plain_len = u32::try_from(block.len()).map_err(|_| Error::Misuse("a huge block"))?;
-        let (kind, codec) = (FrameKind::Delta, CODEC_ZSTD);
-        Ok(EncodedBlock { kind, codec, depth: 0, plain_len, payload, leaf })
+        Ok(EncodedBlock { kind, codec: CODEC_ZSTD, depth: 0, plain_len, payload, leaf })
     }
 
     fn compress(&mut self, block: &[u8]) -> Result<(u8, Vec<u8>)> {
@@ -237,14 +309,15 @@ impl Encoder {
 fn compress_delta(level: i32, block: &[u8], base: &[u8]) -> Result<Vec<u8>> {
     let refused = |_| Error::Misuse("a block the zstd codec refuses");
     // Base and block lie in one window, or the far part of the base would be forgotten.
-    let window = (2 * block.len()).next_power_of_two().ilog2().max(WINDOW_LOG_MIN);
+    let both = (base.len() + block.len()).next_power_of_two();
+    let window = both.ilog2().clamp(WINDOW_LOG_MIN, WINDOW_LOG_MAX);
     let mut context = zstd_safe::CCtx::create();
     let level_parameter = zstd_safe::CParameter::CompressionLevel(level);
     context.set_parameter(level_parameter).map_err(refused)?;
     context.set_parameter(zstd_safe::CParameter::WindowLog(window)).map_err(refused)?;
     // Fast levels remember so few places that most of the base would be forgotten all the same.
     if level <= DELTA_TABLE_LEVEL_MAX {
-        let places = block.len().max(1).ilog2().clamp(DELTA_HASH_LOGS.0, DELTA_HASH_LOGS.1);
+        let places = base.len().max(1).ilog2().clamp(DELTA_HASH_LOGS.0, DELTA_HASH_LOGS.1);
         context.set_parameter(zstd_safe::CParameter::HashLog(places)).map_err(refused)?;
     }
     context.ref_prefix(base).map_err(refused)?;
@@ -365,166 +438,4 @@ pub(crate) fn check_leaf(block: &[u8], leaf: &Digest, address: u64) -> Result<()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    /// Bytes without structure, the same for the same seed.
-    fn noise(seed: u64, len: usize) -> Vec<u8> {
-        let mut out = vec![0; len];
-        blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut out);
-        out
-    }
-
-    const ALL: [Compression; 4] =
-        [Compression::None, Compression::Lz4, Compression::Zstd(1), Compression::Zstd(19)];
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-        #[test]
-        fn every_codec_gives_the_block_back(
-            seed in any::<u64>(), len in 1usize..70_000, repeat in 1usize..4000, codec in 0usize..4,
-        ) {
-            let unit = noise(seed, repeat.min(len));
-            let block: Vec<u8> = unit.iter().copied().cycle().take(len).collect();
-            let encoded = Encoder::new(ALL[codec], true).encode(&block, hash::leaf(&block))?;
-            let mut back = vec![0; len];
-            Decoder::new().decode(encoded.codec, &encoded.payload, &mut back).expect("own payload");
-            prop_assert_eq!(back, block);
-        }
-
-        #[test]
-        fn any_payload_fills_the_block_or_fails(
-            payload in prop::collection::vec(any::<u8>(), 0..300), codec in 0u8..4, len in 0usize..5000,
-        ) {
-            let mut out = vec![0; len];
-            let _ = Decoder::new().decode(codec, &payload, &mut out);
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-        #[test]
-        fn every_difference_gives_the_block_back(
-            seed in any::<u64>(), len in 1usize..70_000, at in any::<usize>(), changed in 1usize..300,
-            level in prop::sample::select(vec![1, 3, 19]), is_dictionary in any::<bool>(),
-        ) {
-            let mut base = noise(seed, len);
-            if is_dictionary && len > 4 {
-                base[..4].copy_from_slice(&DICTIONARY_MAGIC);
-            }
-            let mut block = base.clone();
-            let from = at % len;
-            let to = len.min(from + changed);
-            block[from..to].copy_from_slice(&noise(seed ^ 1, to - from));
-            let frame = compress_delta(level, &block, &base).expect("compresses");
-            let mut decoder = Decoder::new();
-            for _ in 0..2 {
-                let mut back = vec![0; len];
-                decoder.decode_delta(&base, &frame, &mut back).expect("own frame");
-                prop_assert!(back == block);
-            }
-            // A base leaves nothing behind in the decoder.
-            let whole = Encoder::new(Compression::Zstd(1), false).encode(&block, Digest([0; 32]))?;
-            let mut back = vec![0; len];
-            decoder.decode(whole.codec, &whole.payload, &mut back).expect("own payload");
-            prop_assert!(back == block);
-        }
-
-        #[test]
-        fn any_difference_fills_the_block_or_fails(
-            base in prop::collection::vec(any::<u8>(), 0..300),
-            frame in prop::collection::vec(any::<u8>(), 0..300), len in 0usize..5000,
-        ) {
-            let mut out = vec![0; len];
-            let _ = Decoder::new().decode_delta(&base, &frame, &mut out);
-        }
-    }
-
-    fn base_of<'b>(bytes: &'b [u8], depth: u8) -> DeltaBase<'b> {
-        DeltaBase { block: 3, leaf: hash::leaf(bytes), depth, bytes }
-    }
-
-    #[test]
-    fn a_block_becomes_a_difference_only_where_that_is_clearly_smaller() {
-        let base = noise(1, 65536);
-        let mut near = base.clone();
-        near[70..90].fill(0);
-        let other = noise(2, 65536);
-        for level in [Compression::Lz4, Compression::Zstd(1), Compression::Zstd(19)] {
-            let mut encoder = Encoder::new(level, true);
-            let mut is_delta = |block: &[u8], base: &DeltaBase<'_>| {
-                let encoded = encoder.encode_against(block, hash::leaf(block), base);
-                encoded.expect("encodes").is_delta()
-            };
-            assert!(is_delta(&near, &base_of(&base, 0)) && is_delta(&near, &base_of(&base, 1)));
-            assert!(!is_delta(&near, &base_of(&base, 2)), "too deep");
-            assert!(!is_delta(&near, &base_of(&base[..65535], 0)), "another length");
-            assert!(!is_delta(&other, &base_of(&base, 0)), "nothing in common");
-        }
-        let mut encoder = Encoder::new(Compression::None, true);
-        let encoded = encoder.encode_against(&near, hash::leaf(&near), &base_of(&base, 0));
-        assert!(!encoded.expect("encodes").is_delta(), "nothing is to be compressed");
-    }
-
-    #[test]
-    fn the_head_of_a_difference_names_its_base_and_counts_its_depth() {
-        let base = noise(1, 65536);
-        let mut near = base.clone();
-        near[70..90].fill(0);
-        for depth in 0..DELTA_DEPTH_WRITTEN {
-            let encoded = Encoder::new(Compression::Zstd(1), true)
-                .encode_against(&near, hash::leaf(&near), &base_of(&base, depth))
-                .expect("encodes");
-            let (head, frame) = DeltaHead::split(&encoded.payload).expect("our own");
-            let wanted =
-                DeltaHead { base_block: 3, base_leaf: hash::leaf(&base), depth: depth + 1 };
-            assert_eq!(head, wanted);
-            let mut back = vec![0; 65536];
-            Decoder::new().decode_delta(&base, frame, &mut back).expect("our own");
-            assert!(back == near);
-        }
-    }
-
-    #[test]
-    fn a_difference_of_two_zstd_frames_is_refused() {
-        let frame = compress_delta(1, &noise(1, 500), &noise(2, 1000)).expect("compresses");
-        let mut out = vec![0; 1000];
-        let base = noise(2, 1000);
-        assert!(Decoder::new().decode_delta(&base, &frame.repeat(2), &mut out).is_err());
-        assert!(Decoder::new().decode_delta(&base, &frame, &mut out[..500]).is_ok());
-    }
-
-    #[test]
-    fn random_bytes_are_stored_as_they_are_and_text_is_not() {
-        let random = noise(1, 65536);
-        let text: Vec<u8> =
-            (0..65536u32).map(|i| b"the quick brown fox "[i as usize % 20]).collect();
-        let mut encoder = Encoder::new(Compression::Zstd(1), false);
-        assert_eq!(encoder.encode(&random, Digest::default()).expect("fits").codec, CODEC_NONE);
-        assert_eq!(encoder.encode(&text, Digest::default()).expect("fits").codec, CODEC_ZSTD);
-    }
-
-    #[test]
-    fn the_probe_knows_random_from_structured_bytes() {
-        assert!((0..200).all(|seed| looks_incompressible(&noise(seed, 65536))));
-        let mut half = noise(7, 65536);
-        half.iter_mut().for_each(|b| *b &= 0x7f);
-        assert!(!looks_incompressible(&half));
-    }
-
-    #[test]
-    fn a_payload_of_two_zstd_frames_is_refused() {
-        let frame = zstd::bulk::compress(&[7; 500], 1).expect("compresses");
-        let mut out = vec![0; 1000];
-        assert!(Decoder::new().decode(CODEC_ZSTD, &frame.repeat(2), &mut out).is_err());
-        assert!(Decoder::new().decode(CODEC_ZSTD, &frame, &mut out[..500]).is_ok());
-    }
-
-    #[test]
-    fn a_zstd_bomb_is_refused_without_its_memory() {
-        let bomb = zstd::bulk::compress(&vec![0; 64 << 20], 1).expect("compresses");
-        let mut out = vec![0; 65536];
-        assert!(Decoder::new().decode(CODEC_ZSTD, &bomb, &mut out).is_err());
-    }
-}
+mod tests;

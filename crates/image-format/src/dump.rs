@@ -10,9 +10,9 @@ use crate::error::{Error, Fault, Result, Section};
 use crate::image::{Image, read_page, trailer_gap};
 use crate::layout::{
     Checkpoint, DeltaHead, FRAME_HEADER_SIZE, FrameHeader, FrameKind, IndexEntry, InnerEntry, Kind,
-    PageHeader, PageKind, Superblock, Trailer, TreeNode,
+    LocalHead, NamedBase, PageHeader, PageKind, Superblock, Trailer, TreeNode,
 };
-use crate::limits::{FRAME_ALIGN, PAGE_SIZE, PIECE_SIZE};
+use crate::limits::{FRAME_ALIGN, LOCAL_BASES_MAX, PAGE_SIZE, PIECE_SIZE};
 use crate::meta::SectionType;
 use crate::parity::pages::ProtectedPages;
 use crate::segments;
@@ -194,6 +194,9 @@ impl Dump<'_> {
             n.blocks_excluded,
             n.blocks_unreadable
         ))?;
+        if n.blocks_local > 0 {
+            self.detail(format_args!("{} local", n.blocks_local))?;
+        }
         if t.parent.is_none() {
             return Ok(());
         }
@@ -232,6 +235,7 @@ impl Dump<'_> {
         let codec = codec_name(header.codec);
         match header.kind {
             FrameKind::Delta => self.delta(&header, &content, at),
+            FrameKind::Local => self.local(&header, &content, at),
             FrameKind::Data => {
                 let damaged = if header.is_damaged { ", damaged" } else { "" };
                 let depth = match header.depth {
@@ -265,6 +269,7 @@ impl Dump<'_> {
         let wanted = match header.kind {
             _ if header.seal.is_some() => header.stored_len as usize,
             FrameKind::Delta => DeltaHead::SIZE.min(header.stored_len as usize),
+            FrameKind::Local => LocalHead::size(LOCAL_BASES_MAX).min(header.stored_len as usize),
             FrameKind::Checkpoint => header.stored_len as usize,
             _ => return Ok(Some((header, Vec::new()))),
         };
@@ -291,6 +296,21 @@ impl Dump<'_> {
                 self.detail(format_args!(
                     "depth {depth} on block {base_block} of the parent, leaf {base_leaf}"
                 ))
+            }
+            Err(fault) => self.damaged(header.frame_size(), name, fault.at(Section::Frame, at)),
+        }
+    }
+
+    fn local(&mut self, header: &FrameHeader, head: &[u8], at: u64) -> Result<()> {
+        let (subject, plain, stored) = (header.subject, header.plain_len, header.stored_len);
+        let name = format_args!("LOCAL block {subject}, {plain} -> {stored}");
+        match LocalHead::split(head, subject) {
+            Ok((head, _)) => {
+                self.line(header.frame_size(), name)?;
+                for NamedBase { block, leaf } in head.bases() {
+                    self.detail(format_args!("on block {block}, leaf {leaf}"))?;
+                }
+                Ok(())
             }
             Err(fault) => self.damaged(header.frame_size(), name, fault.at(Section::Frame, at)),
         }

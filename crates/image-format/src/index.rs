@@ -10,8 +10,8 @@ use crate::hash;
 use crate::ids::{BlockIndex, Digest, Geometry, ImageId};
 use crate::image::read_page;
 use crate::layout::{
-    Features, INDEX_ENTRIES_PER_PAGE, IndexEntry, InnerEntry, Kind, PageHeader, PageKind,
-    Superblock, Trailer,
+    INDEX_ENTRIES_PER_PAGE, IndexEntry, InnerEntry, PageHeader, PageKind, Superblock, Trailer,
+    covering,
 };
 use crate::limits::{INDEX_LEVELS_MAX, PAGE_SIZE};
 use crate::seal::Access;
@@ -158,11 +158,7 @@ impl Index {
                 let (field, found) = ("block", entry.end() - 1);
                 return Err(Fault::Value { field, found, allowed: "inside the disk" });
             }
-            let needs = match entry.kind {
-                Kind::Delta => Features::DELTA,
-                Kind::Parent => Features::PARENT,
-                _ => 0,
-            };
+            let needs = entry.kind.needs();
             if self.incompat & needs != needs {
                 let (field, found) = ("entry kind", u64::from(entry.kind.code()));
                 return Err(Fault::Value { field, found, allowed: "a kind of its feature bits" });
@@ -186,9 +182,7 @@ impl Index {
         let Some(position) = self.leaf_of(block)? else { return Ok(None) };
         let page = self.page(0, position)?;
         let Page::Leaf(entries) = &*page else { return Ok(None) };
-        let after = entries.partition_point(|e| e.block <= block);
-        let found = after.checked_sub(1).map(|i| entries[i]);
-        Ok(found.filter(|e| e.end() > block))
+        Ok(covering(entries, block).copied())
     }
 
     /// The leaf page whose first block is the last one at or below `block`.

@@ -38,7 +38,9 @@ mod writer;
 
 pub use aiv_keys::{ChainKey, Keys};
 pub use block::{BaseBlock, BaseReader, BlockReader, Scratch};
-pub use codec::{Compression, DELTA_DEPTH_WRITTEN, Decoder, DeltaBase, EncodedBlock, Encoder};
+pub use codec::{
+    Compression, DELTA_DEPTH_WRITTEN, Decoder, DeltaBase, EncodedBlock, Encoder, LocalBase,
+};
 pub use dump::dump;
 pub use error::{
     Corrupt, Error, Foreign, Result, Section, SegmentError, Unsalvageable, Unsupported,
@@ -51,8 +53,8 @@ pub use ids::{
 pub use image::{Image, peek, peek_set};
 pub use index::Entries;
 pub use layout::{
-    DeltaHead, Features, FrameKind, ImageKind, IndexEntry, Kind, ParentLink, Superblock, Totals,
-    Trailer,
+    DeltaHead, Features, FrameKind, ImageKind, IndexEntry, Kind, LocalHead, NamedBase, ParentLink,
+    Superblock, Totals, Trailer,
 };
 pub use parent::ParentState;
 pub use repair::{KeySlots, Repair, RepairReport, SegmentsRepair};

@@ -83,6 +83,10 @@ pub const WITNESSES_MAX: usize = 64;
 /// so that a random read costs at most two decompressions more than in a full image.
 pub const DELTA_DEPTH_MAX: u8 = 8;
 
+/// Blocks of the same image one block may be a difference to: with the largest blocks their bytes
+/// fill a zstd window. All of them are read for one block.
+pub const LOCAL_BASES_MAX: usize = 2;
+
 /// Frame payloads are padded to this; addresses count in it.
 pub const FRAME_ALIGN: u64 = 64;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use aiv_backup_engine::{BackupPlan, BackupReport, HintReport, LostPoint, NotUsed};
 use aiv_chain::meta::{DiskInfo, Excluded, ExcludedFile, RegionInfo, Trackers};
 use aiv_chain::{Checked, Image, Point, PointState, Protection, Set, Stray};
-use aiv_image_format::{Corrupt, Error as ImageError, MAJOR, MINOR, Segments};
+use aiv_image_format::{Corrupt, Error as ImageError, MAJOR, MINOR, Segments, Totals};
 use aiv_restore_engine::{NewTable, PlanStep, RestorePlan, RestoreReport, TableRow, UndoLog};
 use aiv_volume_io::Extent;
 use aiv_volume_io::device::{BlockDevice, DeviceKind};
@@ -172,6 +172,7 @@ pub fn image(image: &Image) -> Value {
             "data": n.blocks_data, "ref": n.blocks_ref, "zero": n.blocks_zero,
             "unused": n.blocks_unused, "excluded": n.blocks_excluded,
             "unreadable": n.blocks_unreadable, "delta": n.blocks_delta, "parent": n.blocks_parent,
+            "local": n.blocks_local,
             "inherited": geometry.blocks().saturating_sub(n.blocks_decided()),
         },
         "bitmaps": bitmaps(&meta.trackers),
@@ -319,6 +320,11 @@ fn error(file: &str, offset: u64, what: &dyn ToString) -> Value {
     json!({"file": file, "offset": offset, "what": what.to_string()})
 }
 
+/// Blocks that a backup stored in frames.
+fn blocks_new(totals: &Totals) -> u64 {
+    totals.blocks_data + totals.blocks_delta + totals.blocks_local
+}
+
 /// One image of a finished backup into `folder`.
 #[must_use]
 pub fn backup(folder: &Path, plan: &BackupPlan, report: &BackupReport, elapsed: Duration) -> Value {
@@ -353,8 +359,9 @@ pub fn backup(folder: &Path, plan: &BackupPlan, report: &BackupReport, elapsed: 
         "parent": report.parent.map(|parent| parent.to_string()),
         "blocks": report.blocks,
         "blocks_changed": report.totals.blocks_decided(),
-        "blocks_new": report.totals.blocks_data + report.totals.blocks_delta,
+        "blocks_new": blocks_new(&report.totals),
         "blocks_delta": report.totals.blocks_delta,
+        "blocks_local": report.totals.blocks_local,
         "blocks_moved": report.totals.blocks_parent,
         "lost": lost,
         "resumed": resumed,

@@ -55,7 +55,9 @@ impl Batch {
 /// What becomes of a kind of block; `None` when its bytes are written from the image.
 pub(crate) fn action(kind: Kind, unused: Unused) -> Option<Action> {
     match kind {
-        Kind::Data | Kind::Ref | Kind::Delta | Kind::Parent | Kind::Unreadable => None,
+        Kind::Data | Kind::Ref | Kind::Delta | Kind::Local | Kind::Parent | Kind::Unreadable => {
+            None
+        }
         Kind::Zero => Some(Action::Zero),
         Kind::Unused | Kind::Excluded => Some(match unused {
             Unused::Leave => Action::Leave,

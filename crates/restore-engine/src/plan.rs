@@ -64,7 +64,7 @@ pub struct Amounts {
 impl Amounts {
     fn add(&mut self, piece: &Piece) {
         let amount = match piece.stretch.kind() {
-            Kind::Data | Kind::Ref | Kind::Delta | Kind::Parent => &mut self.data,
+            Kind::Data | Kind::Ref | Kind::Delta | Kind::Local | Kind::Parent => &mut self.data,
             Kind::Zero => &mut self.zero,
             Kind::Unused => &mut self.unused,
             Kind::Excluded => &mut self.excluded,

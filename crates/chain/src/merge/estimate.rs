@@ -72,12 +72,15 @@ pub(crate) fn bytes_max(view: &View, count: usize) -> ImageResult<u64> {
             // Below the oldest image nothing changes.
             Kind::Delta if has_parent && layer + 1 == count => own(layer, &entry)?,
             Kind::Delta => anew(&entry).max(own(layer, &entry)?),
+            // Nothing overlays the newest image, so its blocks keep what they build on.
+            Kind::Local if layer == 0 => own(layer, &entry)?,
+            Kind::Local => anew(&entry).max(own(layer, &entry)?),
             Kind::Parent => match run.follow(layer, &entry)? {
                 Origin::Parent(_) => 0,
                 Origin::Entry(from, found) => match found.kind {
                     Kind::Zero | Kind::Unused | Kind::Excluded => 0,
                     Kind::Data | Kind::Ref => shared(from, &found)?,
-                    Kind::Delta | Kind::Unreadable | Kind::Parent => anew(&entry),
+                    Kind::Delta | Kind::Local | Kind::Unreadable | Kind::Parent => anew(&entry),
                 },
             },
         };

@@ -97,7 +97,7 @@ impl<'r, I: Iterator<Item = ImageResult<Decision>>> Gather<'r, I> {
             };
             let at = batch.items.len();
             if let Some((_, entry)) = decision.by
-                && matches!(entry.kind, Kind::Delta | Kind::Parent)
+                && matches!(entry.kind, Kind::Delta | Kind::Local | Kind::Parent)
             {
                 anew_len += u64::from(self.run.layers.top().geometry().block_len(entry.block));
                 if at > 0 && anew_len > ANEW_MAX {
@@ -160,7 +160,7 @@ impl<'r, I: Iterator<Item = ImageResult<Decision>>> Gather<'r, I> {
                 stored(self, layer, entry)
             }
             Kind::Ref => stored(self, layer, entry),
-            Kind::Data | Kind::Delta => Simple::Frame,
+            Kind::Data | Kind::Delta | Kind::Local => Simple::Frame,
             Kind::Unreadable if entry.has_frame() => Simple::Frame,
             Kind::Zero => Simple::Item(Item::Run(RunKind::Zero, entry.run)),
             Kind::Unused => Simple::Item(Item::Run(RunKind::Unused, entry.run)),
@@ -176,7 +176,7 @@ impl<'r, I: Iterator<Item = ImageResult<Decision>>> Gather<'r, I> {
                     Kind::Zero | Kind::Unused | Kind::Excluded => {
                         Simple::Item(Item::Run(RunKind::Zero, 1))
                     }
-                    Kind::Delta | Kind::Unreadable | Kind::Parent => Simple::Anew,
+                    Kind::Delta | Kind::Local | Kind::Unreadable | Kind::Parent => Simple::Anew,
                 },
             },
         })
@@ -228,7 +228,12 @@ impl<'r, I: Iterator<Item = ImageResult<Decision>>> Gather<'r, I> {
             let frame = &batch.bytes[from..];
             // Bounded by the bytes that were read.
             from += usize::try_from(*size).map_err(|_| ImageError::Misuse("a huge frame"))?;
-            if entry.kind == Kind::Delta && !self.keeps_base(batch.layer, entry, frame)? {
+            let is_fine = match entry.kind {
+                Kind::Delta => self.keeps_base(batch.layer, entry, frame)?,
+                Kind::Local => self.keeps_own_bases(batch.layer, entry, frame)?,
+                _ => true,
+            };
+            if !is_fine {
                 anew.push(Anew { at, layer: batch.layer, entry: *entry });
             }
         }
@@ -255,11 +260,26 @@ impl<'r, I: Iterator<Item = ImageResult<Decision>>> Gather<'r, I> {
         let mut bytes = vec![0; len as usize];
         Ok(ParentState::read(parent, head.base_block, &mut bytes)? < head.depth)
     }
+
+    /// Whether the merged image has every base of a difference to blocks of its own image, with
+    /// the same bytes and stored whole.
+    fn keeps_own_bases(&self, layer: usize, entry: &IndexEntry, frame: &[u8]) -> ImageResult<bool> {
+        let in_layer = |e| self.run.layers.in_layer(layer, e);
+        let image = &self.run.layers.get(layer).image;
+        let head = image.local_head(&mut Scratch::default(), frame, entry).map_err(in_layer)?;
+        for base in head.bases() {
+            let found = self.run.decides(base.block)?;
+            if !found.is_some_and(|(_, found)| found.is_whole() && found.leaf == base.leaf) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
 }
 
 enum Simple {
     Item(Item),
-    /// Its frame is copied, unless it is a difference that has lost its base.
+    /// Its frame is copied, unless it is a difference that has lost a base.
     Frame,
     Anew,
 }

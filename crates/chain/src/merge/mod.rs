@@ -121,6 +121,9 @@ pub(crate) struct Merge<'a> {
 /// Features that entries of an image with a parent need; the others are the writer's business.
 const IN_CHAINS: u64 = Features::DELTA | Features::PARENT;
 
+/// Features that entries of any image may need, and parity.
+const IN_ALL: u64 = Features::LOCAL | Features::PARITY;
+
 /// An image that was merged and published.
 #[derive(Debug, Clone)]
 pub(crate) struct Merged {
@@ -280,9 +283,9 @@ impl Merge<'_> {
             features: Features {
                 // Whether it is split itself is decided anew.
                 incompat: if has_parent {
-                    incompat & (IN_CHAINS | Features::PARITY)
+                    incompat & (IN_CHAINS | IN_ALL)
                 } else {
-                    incompat & Features::PARITY
+                    incompat & IN_ALL
                 },
                 ..Features::default()
             },

@@ -90,6 +90,18 @@ impl Run<'_> {
         Ok(None)
     }
 
+    /// The entry that the merged image has for `block`, which one of its images decides, and the
+    /// layer it is of; `None` when it is left to the parent.
+    pub(crate) fn decides(&self, block: BlockIndex) -> ImageResult<Option<(usize, IndexEntry)>> {
+        for layer in (0..self.count).take_while(|&layer| block < self.layers.shared(layer, 0)) {
+            let entry = self.layers.get(layer).image.entry(block);
+            if let Some(entry) = entry.map_err(|e| self.layers.in_layer(layer, e))? {
+                return Ok(Some((layer, entry)));
+            }
+        }
+        Ok(None)
+    }
+
     /// Follows a PARENT entry of `layer` to what has the bytes, as far as that lies in the run.
     /// Each step goes to an older image.
     pub(crate) fn follow(&self, mut layer: usize, entry: &IndexEntry) -> ImageResult<Origin> {

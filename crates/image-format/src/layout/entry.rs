@@ -1,5 +1,5 @@
 use super::page::{PageHeader, entries};
-use super::record;
+use super::{Features, FrameKind, record};
 use crate::error::Fault;
 use crate::ids::{BlockIndex, Digest};
 use crate::limits::{FRAME_ALIGN, PAGE_SIZE, RUN_MAX};
@@ -38,6 +38,9 @@ pub enum Kind {
     Delta,
     /// The same bytes as another block of the parent's state.
     Parent,
+    /// A LOCAL frame of this image holds the block as a difference to other blocks of this image
+    /// that are stored whole.
+    Local,
 }
 
 impl Kind {
@@ -53,6 +56,26 @@ impl Kind {
             Self::Ref => "REF",
             Self::Delta => "DELTA",
             Self::Parent => "PARENT",
+            Self::Local => "LOCAL",
+        }
+    }
+
+    /// The kind of frame that entries of this kind name.
+    pub(crate) const fn frame(self) -> FrameKind {
+        match self {
+            Self::Delta => FrameKind::Delta,
+            Self::Local => FrameKind::Local,
+            _ => FrameKind::Data,
+        }
+    }
+
+    /// The feature bits without which no entry of this kind may be.
+    pub(crate) const fn needs(self) -> u64 {
+        match self {
+            Self::Delta => Features::DELTA,
+            Self::Parent => Features::PARENT,
+            Self::Local => Features::LOCAL,
+            _ => 0,
         }
     }
 
@@ -66,6 +89,7 @@ impl Kind {
             Self::Unreadable => 6,
             Self::Ref => 7,
             Self::Parent => 8,
+            Self::Local => 10,
         }
     }
 
@@ -81,6 +105,7 @@ impl Kind {
             6 => Some(Self::Unreadable),
             7 => Some(Self::Ref),
             8 => Some(Self::Parent),
+            10 => Some(Self::Local),
             _ => None,
         }
     }
@@ -89,7 +114,7 @@ impl Kind {
     #[must_use]
     pub const fn map_state(self) -> u8 {
         match self {
-            Self::Data | Self::Zero | Self::Ref | Self::Delta | Self::Parent => 0,
+            Self::Data | Self::Zero | Self::Ref | Self::Delta | Self::Parent | Self::Local => 0,
             Self::Unused => 1,
             Self::Excluded => 2,
             Self::Unreadable => 3,
@@ -146,6 +171,13 @@ impl IndexEntry {
         self.address != 0
     }
 
+    /// Whether a frame of the image holds the block whole, so that others may be differences to it
+    /// or the same.
+    #[must_use]
+    pub const fn is_whole(&self) -> bool {
+        matches!(self.kind, Kind::Data | Kind::Ref)
+    }
+
     /// Whether the entry carries a leaf hash; without one its kind determines the bytes.
     #[must_use]
     pub const fn has_leaf(&self) -> bool {
@@ -175,7 +207,7 @@ impl IndexEntry {
             return Err(value("run", 0, "at least 1"));
         }
         let framed = match kind {
-            Kind::Data | Kind::Ref | Kind::Delta => true,
+            Kind::Data | Kind::Ref | Kind::Delta | Kind::Local => true,
             Kind::Zero | Kind::Unused | Kind::Excluded | Kind::Parent => false,
             Kind::Unreadable => low != 0,
         };
@@ -225,6 +257,12 @@ impl IndexEntry {
     }
 }
 
+/// The one of `entries`, which ascend, that covers `block`.
+pub(crate) fn covering(entries: &[IndexEntry], block: BlockIndex) -> Option<&IndexEntry> {
+    let after = entries.partition_point(|entry| entry.block <= block);
+    entries.get(after.checked_sub(1)?).filter(|entry| entry.end() > block)
+}
+
 const fn mask(bits: u32) -> u64 {
     (1 << bits) - 1
 }
@@ -235,11 +273,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn arb_entry() -> impl Strategy<Value = IndexEntry> {
-        let framed = (0..1u64 << 40, 0..4usize, 1..1u64 << 48, 2..70_000u64, any::<[u8; 32]>())
+        let framed = (0..1u64 << 40, 0..5usize, 1..1u64 << 48, 2..70_000u64, any::<[u8; 32]>())
             .prop_map(|(block, kind, unit, size, leaf)| IndexEntry {
                 block,
                 run: 1,
-                kind: [Kind::Data, Kind::Ref, Kind::Unreadable, Kind::Delta][kind],
+                kind: [Kind::Data, Kind::Ref, Kind::Unreadable, Kind::Delta, Kind::Local][kind],
                 address: unit * 64,
                 frame_size: if size >= 0xffff { 0 } else { size * 64 },
                 parent_block: 0,
@@ -277,7 +315,7 @@ mod tests {
 
     #[test]
     fn kinds_that_need_a_feature_bit_are_refused() {
-        for code in [0u64, 9, 10, 15] {
+        for code in [0u64, 9, 11, 15] {
             let mut bytes = IndexEntry::run(0, 1, Kind::Zero).to_bytes();
             let key = 1 << LBLK_BITS | code << (LBLK_BITS + RUN_BITS);
             bytes[..8].copy_from_slice(&key.to_le_bytes());

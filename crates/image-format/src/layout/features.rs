@@ -41,9 +41,11 @@ impl Features {
     pub const KEY_SLOTS: u64 = 1 << 7;
     /// The file is an unfinished increment that a mount writes to.
     pub const OVERLAY: u64 = 1 << 8;
+    /// Some blocks are stored as a difference to other blocks of the same image.
+    pub const LOCAL: u64 = 1 << 9;
 
     /// Name of each defined incompatible feature, in the order of their bits.
-    pub const NAMES: [&'static str; 9] = [
+    pub const NAMES: [&'static str; 10] = [
         "sealed",
         "authenticated",
         "split",
@@ -53,11 +55,13 @@ impl Features {
         "parity",
         "key-slots",
         "overlay",
+        "local-delta",
     ];
 
     /// The incompatible features this version reads.
     pub(super) const KNOWN: u64 = Self::DELTA
         | Self::PARENT
+        | Self::LOCAL
         | Self::SEALED
         | Self::AUTHENTICATED
         | Self::KEY_SLOTS
@@ -81,18 +85,6 @@ impl Features {
     /// Where the frames begin.
     pub(crate) const fn frames_start(&self) -> u64 {
         PAGE_SIZE as u64 + self.slot_area_len()
-    }
-
-    /// What keeps an unfinished image from being gone on with, separated by commas: all but what
-    /// increments and keys need. Segments and parity have a state of their own that no checkpoint
-    /// holds.
-    #[must_use]
-    pub fn names_against_going_on(&self) -> Option<String> {
-        let fine = Self::DELTA | Self::PARENT | Self::KEYED | Self::KEY_SLOTS;
-        let against = self.incompat & !fine;
-        let bits = (0..64).filter(|bit| against >> bit & 1 == 1);
-        let names: Vec<String> = bits.map(|bit| Self::name(bit, &[])).collect();
-        (!names.is_empty()).then(|| names.join(", "))
     }
 
     /// The name of incompatible bit `bit`: ours, else what the image calls it.

@@ -71,6 +71,8 @@ pub enum FrameKind {
     Parity,
     /// Zeros, so that what follows lies where its writer wants it.
     Pad,
+    /// One block as a difference to other blocks of the same image; the subject is its number.
+    Local,
 }
 
 impl FrameKind {
@@ -84,12 +86,23 @@ impl FrameKind {
             Self::Meta => "META",
             Self::Parity => "PARITY",
             Self::Pad => "PAD",
+            Self::Local => "LOCAL",
         }
     }
 
     /// Whether frames of this kind are sealed in sealed images: those that hold something.
     pub(crate) const fn is_sealable(self) -> bool {
-        matches!(self, Self::Data | Self::Delta | Self::Checkpoint | Self::Meta)
+        self.holds_block() || matches!(self, Self::Checkpoint | Self::Meta)
+    }
+
+    /// Whether a frame of this kind holds a block, whole or as a difference.
+    pub(crate) const fn holds_block(self) -> bool {
+        matches!(self, Self::Data | Self::Delta | Self::Local)
+    }
+
+    /// Whether a frame of this kind holds a block as a difference to others.
+    pub(crate) const fn is_difference(self) -> bool {
+        matches!(self, Self::Delta | Self::Local)
     }
 
     const fn code(self) -> u8 {
@@ -100,6 +113,7 @@ impl FrameKind {
             Self::Meta => 4,
             Self::Parity => 5,
             Self::Pad => 6,
+            Self::Local => 7,
         }
     }
 
@@ -111,6 +125,7 @@ impl FrameKind {
             4 => Some(Self::Meta),
             5 => Some(Self::Parity),
             6 => Some(Self::Pad),
+            7 => Some(Self::Local),
             _ => None,
         }
     }
@@ -158,8 +173,7 @@ impl Stated {
         if self.depth > DELTA_DEPTH_MAX || (self.depth != 0 && kind != FrameKind::Data) {
             return Err(value("depth", self.depth.into(), "0, or up to 8 for DATA"));
         }
-        let holds_block = matches!(kind, FrameKind::Data | FrameKind::Delta);
-        if !holds_block && self.leaf_prefix != [0; 8] {
+        if !kind.holds_block() && self.leaf_prefix != [0; 8] {
             return Err(Fault::Reserved { at: 52 });
         }
         if kind == FrameKind::Pad && self.subject != 0 {
@@ -194,7 +208,7 @@ impl FrameHeader {
         }
         let value = |field, found: u64, allowed| Fault::Value { field, found, allowed };
         let kind =
-            FrameKind::from_code(raw.kind).ok_or(value("frame type", raw.kind.into(), "1 to 6"))?;
+            FrameKind::from_code(raw.kind).ok_or(value("frame type", raw.kind.into(), "1 to 7"))?;
         if raw.codec > CODEC_MAX {
             return Err(value("codec", raw.codec.into(), "0 (none), 1 (lz4), 2 (zstd)"));
         }
@@ -416,10 +430,12 @@ mod tests {
     fn every_value_out_of_range_is_refused_by_field() {
         assert!(refused(|b| b[0] = 0).contains("magic"));
         assert!(refused(|b| b[4] = 0).contains("frame type is 0"));
+        assert!(refused(|b| b[4] = 8).contains("frame type is 8"));
         assert!(refused(|b| b[5] = 3).contains("codec is 3"));
         assert!(refused(|b| b[6] = 2).contains("flags is 2"));
         assert!(refused(|b| b[7] = 9).contains("depth is 9"));
         assert!(refused(|b| b[4] = 2).contains("depth is 2"));
+        assert!(refused(|b| b[4] = 7).contains("depth is 2"));
         assert!(refused(|b| b[20] = 1).contains("nonce salt"));
         assert!(refused(|b| b[43] = 2).contains("plain length"));
         assert!(refused(|b| b[47] = 2).contains("stored length"));

@@ -9,6 +9,7 @@ mod delta;
 mod entry;
 mod features;
 mod frame;
+mod local;
 mod page;
 mod segment;
 mod superblock;
@@ -16,12 +17,14 @@ mod trailer;
 
 pub(crate) use checkpoint::{Checkpoint, CheckpointHead, ORIGIN_SIZE};
 pub use delta::DeltaHead;
+pub(crate) use entry::covering;
 pub use entry::{IndexEntry, Kind};
 pub use features::Features;
 pub use frame::FrameKind;
 pub(crate) use frame::{
     FRAME_CLEAR, FRAME_HEADER_SIZE, FrameHeader, INNER_HEAD_SIZE, TAG_SIZE, frame_size,
 };
+pub use local::{LocalHead, NamedBase};
 pub(crate) use page::{
     INDEX_ENTRIES_PER_PAGE, InnerEntry, PAGE_BODY, PAGE_CLEAR, PAGE_HASHES_PER_PAGE, PAGE_TAG,
     PageHeader, PageKind, TreeNode,

@@ -54,6 +54,7 @@ record! {
         568 => parity_len: u64,
         576 => parity_hash: [u8; 32],
         608 => segment_count: u32,
+        616 => blocks_local: u64,
         4060 => hash: [u8; 32],
         4092 => crc: u32,
     }
@@ -85,6 +86,8 @@ pub struct Totals {
     pub blocks_delta: u64,
     /// Blocks equal to another block of the parent's state.
     pub blocks_parent: u64,
+    /// Blocks stored as a difference to other blocks of the image.
+    pub blocks_local: u64,
 }
 
 impl Totals {
@@ -99,6 +102,7 @@ impl Totals {
             Kind::Ref => &mut self.blocks_ref,
             Kind::Delta => &mut self.blocks_delta,
             Kind::Parent => &mut self.blocks_parent,
+            Kind::Local => &mut self.blocks_local,
         }
     }
 
@@ -114,6 +118,7 @@ impl Totals {
             .saturating_add(self.blocks_ref)
             .saturating_add(self.blocks_delta)
             .saturating_add(self.blocks_parent)
+            .saturating_add(self.blocks_local)
     }
 }
 
@@ -239,6 +244,7 @@ impl Trailer {
                 payload_bytes: raw.payload_bytes,
                 blocks_delta: raw.blocks_delta,
                 blocks_parent: raw.blocks_parent,
+                blocks_local: raw.blocks_local,
             },
             parity_offset: raw.parity_offset,
             parity_len: raw.parity_len,
@@ -289,6 +295,7 @@ impl Trailer {
             payload_bytes: self.totals.payload_bytes,
             blocks_delta: self.totals.blocks_delta,
             blocks_parent: self.totals.blocks_parent,
+            blocks_local: self.totals.blocks_local,
             parity_offset: self.parity_offset,
             parity_len: self.parity_len,
             parity_hash: self.parity_hash.0,
@@ -349,6 +356,7 @@ mod tests {
                 payload_bytes: 32,
                 blocks_delta: 33,
                 blocks_parent: 34,
+                blocks_local: 40,
             },
             parity_offset: 35,
             parity_len: 36,

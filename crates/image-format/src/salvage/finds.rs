@@ -38,7 +38,7 @@ pub(super) struct BlockFrame {
     pub leaf_prefix: [u8; 8],
     pub plain_len: u32,
     pub session: u16,
-    pub is_delta: bool,
+    pub kind: FrameKind,
     pub is_damaged: bool,
 }
 
@@ -184,7 +184,7 @@ impl Finds {
             leaf_prefix: frame.leaf_prefix,
             plain_len: frame.plain_len,
             session,
-            is_delta: frame.kind == FrameKind::Delta,
+            kind: frame.kind,
             is_damaged: frame.is_damaged,
         });
         Ok(())

@@ -155,6 +155,8 @@ pub enum Loss {
     Conflict,
     /// It needs the parent's state, which is not there, or is not what it was.
     Parent,
+    /// It is stored as a difference to another block of the image, which is lost.
+    Base,
 }
 
 impl Loss {
@@ -166,6 +168,7 @@ impl Loss {
             Self::Frame => "frame",
             Self::Conflict => "conflict",
             Self::Parent => "parent",
+            Self::Base => "base",
         }
     }
 }
@@ -178,6 +181,7 @@ impl fmt::Display for Loss {
             Self::Frame => "what was stored of it is damaged",
             Self::Conflict => "two versions are left, and nothing decides between them",
             Self::Parent => "it needs an older image that is missing or damaged",
+            Self::Base => "it is a difference to another block, which is lost",
         })
     }
 }

@@ -2,26 +2,90 @@
 
 use super::open::open_frame;
 use super::{Evidence, Fate, Loss, Salvage};
-use crate::block::{BaseBlock, BaseReader, Scratch, Working, decode_frame};
-use crate::codec::CODEC_ZSTD;
-use crate::error::{Error, Result};
+use crate::block::{
+    BaseBlock, BaseReader, Buffer, OwnScratch, Scratch, Working, decode_frame, no_parent, no_prefix,
+};
+use crate::codec::{CODEC_ZSTD, Decoder};
+use crate::error::{Corrupt, Error, Fault, Result, Section};
 use crate::hash;
 use crate::ids::BlockIndex;
-use crate::layout::{DeltaHead, FRAME_HEADER_SIZE, FrameKind, IndexEntry, Kind};
+use crate::layout::{
+    DeltaHead, FRAME_HEADER_SIZE, FrameKind, IndexEntry, Kind, LocalHead, NamedBase,
+};
 use crate::limits::DELTA_DEPTH_MAX;
 
 /// Reads salvaged blocks; keeps the working memory of one thread.
 pub struct SalvageReader<'s> {
     salvage: &'s Salvage,
     scratch: Scratch,
-    frame: Vec<u8>,
 }
 
 impl Salvage {
     /// A reader for one thread.
     #[must_use]
     pub fn reader(&self) -> SalvageReader<'_> {
-        SalvageReader { salvage: self, scratch: Scratch::default(), frame: Vec::new() }
+        SalvageReader { salvage: self, scratch: Scratch::default() }
+    }
+
+    /// Reads the frame of `entry` with its header.
+    fn load<'b>(&self, buffer: &'b mut Buffer, entry: &IndexEntry) -> Result<&'b [u8]> {
+        let (file, at) = (&*self.file, entry.address);
+        let failed = || Error::io("read frame", at);
+        let mut header = [0; FRAME_HEADER_SIZE];
+        file.read_exact_at(&mut header, at).map_err(failed())?;
+        let stored = crate::block::frame_header(&header, at)?.stored_len as usize;
+        let frame = buffer.of_len(FRAME_HEADER_SIZE + stored);
+        file.read_exact_at(frame, at).map_err(failed())?;
+        Ok(frame)
+    }
+
+    /// Fills `out` with the blocks that the LOCAL frame of `entry` is a difference to, as
+    /// [`crate::Image`] does, wherever their frames are found.
+    fn read_prefix(
+        &self,
+        own: &mut OwnScratch,
+        entry: &IndexEntry,
+        head: &LocalHead,
+        decoder: &mut Decoder,
+        out: &mut Buffer,
+    ) -> Result<usize> {
+        let len = self.geometry.block_size().get() as usize;
+        let out = out.of_len(len * head.bases().len());
+        for (base, out) in head.bases().iter().zip(out.chunks_exact_mut(len)) {
+            if !self.read_whole(own, base, decoder, out) {
+                return Err(Fault::Base.at(Section::Frame, entry.address));
+            }
+        }
+        Ok(len * head.bases().len())
+    }
+
+    /// Reads a block that was stored whole, if any frame that is left has it.
+    fn read_whole(
+        &self,
+        own: &mut OwnScratch,
+        base: &NamedBase,
+        decoder: &mut Decoder,
+        out: &mut [u8],
+    ) -> bool {
+        let wanted = IndexEntry { leaf: base.leaf, ..IndexEntry::run(base.block, 1, Kind::Data) };
+        let mut reads = |entry: IndexEntry| {
+            let OwnScratch { frame, plain } = &mut *own;
+            let Ok(frame) = self.load(frame, &entry) else { return false };
+            let (access, buffer) = (&self.access, &mut Buffer::default());
+            let prefix = &mut no_prefix;
+            let working = Working { access, plain, decoder, buffer, prefix };
+            decode_frame(working, frame, &entry, base.block, 0, out, &mut no_parent).is_ok()
+        };
+        // What was remembered of frames costs nothing to look through.
+        if self.lookalikes(&wanted).any(&mut reads) {
+            return true;
+        }
+        match self.fate(base.block) {
+            Fate::Decided(Evidence::Index | Evidence::Checkpoint, entry) => {
+                entry.is_whole() && entry.leaf == base.leaf && reads(entry)
+            }
+            _ => false,
+        }
     }
 }
 
@@ -93,12 +157,15 @@ impl SalvageReader<'_> {
         out: &mut [u8],
         base: &mut BaseReader<'_>,
     ) -> Result<()> {
-        self.load(entry)?;
-        let Scratch { decoder, plain, base: buffer, .. } = &mut self.scratch;
-        let access = &self.salvage.access;
-        let working = Working { access, plain, decoder, buffer };
+        let salvage = self.salvage;
+        let Scratch { decoder, frame, plain, base: buffer, own } = &mut self.scratch;
+        let frame = salvage.load(frame, entry)?;
+        let prefix = &mut |head: &LocalHead, decoder: &mut Decoder, out: &mut Buffer| {
+            salvage.read_prefix(own, entry, head, decoder, out)
+        };
+        let working = Working { access: &salvage.access, plain, decoder, buffer, prefix };
         let limit = DELTA_DEPTH_MAX;
-        decode_frame(working, &self.frame, entry, block, limit, out, base).map(drop)
+        decode_frame(working, frame, entry, block, limit, out, base).map(drop)
     }
 
     /// Reads a block of which only its frame is left: what that says of itself has to agree.
@@ -108,44 +175,39 @@ impl SalvageReader<'_> {
         out: &mut [u8],
         base: &mut BaseReader<'_>,
     ) -> Result<()> {
-        use crate::error::{Fault, Section};
         let at = |fault: Fault| fault.at(Section::Frame, entry.address);
-        self.load(entry)?;
-        let Scratch { decoder, base: buffer, plain, .. } = &mut self.scratch;
-        let frame = open_frame(&self.salvage.access, plain, &self.frame, entry.address)?;
-        let kind = if entry.kind == Kind::Delta { FrameKind::Delta } else { FrameKind::Data };
+        let Scratch { decoder, frame, base: buffer, plain, own } = &mut self.scratch;
+        let bytes = self.salvage.load(frame, entry)?;
+        let frame = open_frame(&self.salvage.access, plain, bytes, entry.address)?;
+        let kind = entry.kind.frame();
         if (frame.kind, frame.subject) != (kind, entry.block)
             || frame.plain_len as usize != out.len()
         {
             return Err(at(Fault::Differs { field: "header", other: "scan" }));
         }
-        if kind == FrameKind::Delta {
-            let (head, compressed) = DeltaHead::split(frame.content).map_err(at)?;
-            if frame.codec != CODEC_ZSTD {
-                return Err(at(Fault::Differs { field: "codec", other: "type" }));
+        if kind.is_difference() && frame.codec != CODEC_ZSTD {
+            return Err(at(Fault::Differs { field: "codec", other: "type" }));
+        }
+        match kind {
+            FrameKind::Delta => {
+                let (head, compressed) = DeltaHead::split(frame.content).map_err(at)?;
+                let (block, leaf) = (head.base_block, head.base_leaf);
+                let bytes = buffer.of_len(out.len());
+                base(&BaseBlock { block, leaf, limit: DELTA_DEPTH_MAX - 1 }, bytes)?;
+                decoder.decode_delta(bytes, compressed, out).map_err(at)?;
             }
-            let (block, leaf) = (head.base_block, head.base_leaf);
-            let bytes = buffer.of_len(out.len());
-            base(&BaseBlock { block, leaf, limit: DELTA_DEPTH_MAX - 1 }, bytes)?;
-            decoder.decode_delta(bytes, compressed, out).map_err(at)?;
-        } else {
-            decoder.decode(frame.codec, frame.content, out).map_err(at)?;
+            FrameKind::Local => {
+                let (head, compressed) =
+                    LocalHead::split(frame.content, entry.block).map_err(at)?;
+                let len = self.salvage.read_prefix(own, entry, &head, decoder, buffer)?;
+                decoder.decode_delta(buffer.of_len(len), compressed, out).map_err(at)?;
+            }
+            _ => decoder.decode(frame.codec, frame.content, out).map_err(at)?,
         }
         if hash::leaf(out).0[..8] != frame.leaf_prefix {
             return Err(at(Fault::Hash { by: "frame header" }));
         }
         Ok(())
-    }
-
-    /// Reads the frame of `entry` with its header.
-    fn load(&mut self, entry: &IndexEntry) -> Result<()> {
-        let (file, at) = (&*self.salvage.file, entry.address);
-        let failed = || Error::io("read frame", at);
-        let mut header = [0; FRAME_HEADER_SIZE];
-        file.read_exact_at(&mut header, at).map_err(failed())?;
-        let stored = crate::block::frame_header(&header, at)?.stored_len as usize;
-        self.frame.resize(FRAME_HEADER_SIZE + stored, 0);
-        file.read_exact_at(&mut self.frame, at).map_err(failed())
     }
 }
 
@@ -155,6 +217,7 @@ fn judge(read: Result<Kind>, is_parents: bool) -> Result<std::result::Result<Kin
         Ok(kind) => Ok(Ok(kind)),
         Err(error @ Error::Canceled(_)) => Err(error),
         Err(Error::Parent { .. }) => Ok(Err(Loss::Parent)),
+        Err(Error::Corrupt(Corrupt { fault: Fault::Base, .. })) => Ok(Err(Loss::Base)),
         Err(_) if is_parents => Ok(Err(Loss::Parent)),
         Err(_) => Ok(Err(Loss::Frame)),
     }

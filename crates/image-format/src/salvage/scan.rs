@@ -126,7 +126,7 @@ fn take_frame(frame: &Opened<'_>, under: Under, at: u64, finds: &mut Finds) -> R
     }
     finds.see(at);
     match frame.kind {
-        FrameKind::Data | FrameKind::Delta => finds.block(frame, under, at),
+        FrameKind::Data | FrameKind::Delta | FrameKind::Local => finds.block(frame, under, at),
         FrameKind::Checkpoint => {
             take_checkpoint(frame, under, at, finds);
             Ok(())

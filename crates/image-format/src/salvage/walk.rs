@@ -7,7 +7,7 @@ use super::covers::{Cover, cover_of};
 use super::finds::BlockFrame;
 use super::{Evidence, Fate, Loss, Salvage, Sessions, Stretch};
 use crate::ids::{BlockIndex, Digest, Geometry};
-use crate::layout::{IndexEntry, Kind};
+use crate::layout::{FrameKind, IndexEntry, Kind};
 use crate::limits::FRAME_ALIGN;
 
 /// Blocks that are looked at in one go where only frames are left.
@@ -199,8 +199,8 @@ fn of_these(frames: &[BlockFrame], geometry: &Geometry, wrote: &Sessions) -> Fat
     };
     let Some(first) = candidates.first() else { return Fate::Lost(Loss::Unknown) };
     let alike = |frame: &&BlockFrame| {
-        (frame.leaf_prefix, frame.is_delta, frame.is_damaged)
-            == (first.leaf_prefix, first.is_delta, first.is_damaged)
+        (frame.leaf_prefix, frame.kind, frame.is_damaged)
+            == (first.leaf_prefix, first.kind, first.is_damaged)
     };
     if !candidates.iter().all(alike) {
         return Fate::Lost(Loss::Conflict);
@@ -233,7 +233,7 @@ pub(super) fn leave_few_of_each(
         group.sort_by_key(class);
         let mut alike: HashMap<_, u8> = HashMap::new();
         let few = group.iter().filter(|frame| {
-            let about = (frame.leaf_prefix, frame.is_delta, frame.is_damaged, class(frame));
+            let about = (frame.leaf_prefix, frame.kind.name(), frame.is_damaged, class(frame));
             let count = alike.entry(about).or_default();
             *count = count.saturating_add(1);
             *count <= FRAMES_ALIKE_MAX
@@ -245,10 +245,11 @@ pub(super) fn leave_few_of_each(
 
 /// The entry an index may have had for a frame, with as much of the leaf as its header has.
 fn entry_of(frame: &BlockFrame) -> IndexEntry {
-    let kind = match (frame.is_delta, frame.is_damaged) {
-        (true, _) => Kind::Delta,
-        (false, true) => Kind::Unreadable,
-        (false, false) => Kind::Data,
+    let kind = match frame.kind {
+        FrameKind::Delta => Kind::Delta,
+        FrameKind::Local => Kind::Local,
+        _ if frame.is_damaged => Kind::Unreadable,
+        _ => Kind::Data,
     };
     let mut leaf = Digest::default();
     leaf.0[..8].copy_from_slice(&frame.leaf_prefix);
@@ -282,7 +283,10 @@ mod tests {
                         leaf_prefix: [u8::from(one_in(odd)); 8],
                         plain_len: if one_in(3) { 100 } else { 16384 },
                         session: u16::from(!one_in(2 + odd)),
-                        is_delta: one_in(odd * 2),
+                        kind: match one_in(odd * 2) {
+                            true => FrameKind::Delta,
+                            false => FrameKind::Data,
+                        },
                         is_damaged: false,
                     });
                 }

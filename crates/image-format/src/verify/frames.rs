@@ -125,7 +125,7 @@ impl<'a> FrameWalk<'a> {
         match self.check(row) {
             Ok(head) => {
                 row.frames += 1;
-                if matches!(head.header.kind, FrameKind::Data | FrameKind::Delta) {
+                if head.header.kind.holds_block() {
                     row.payload_bytes += u64::from(head.header.stored_len);
                 }
                 row.next += head.header.frame_size();
@@ -163,7 +163,9 @@ impl<'a> FrameWalk<'a> {
         let behind_meta = trailer.meta_offset.saturating_add(trailer.meta_len);
         let has_parity = self.image.superblock().features.incompat & Features::PARITY != 0;
         let belongs = match header.kind {
-            FrameKind::Data | FrameKind::Delta | FrameKind::Checkpoint => in_frames,
+            FrameKind::Data | FrameKind::Delta | FrameKind::Local | FrameKind::Checkpoint => {
+                in_frames
+            }
             FrameKind::Parity => in_frames && has_parity,
             FrameKind::Meta => !in_frames && address < behind_meta,
             FrameKind::Pad => in_frames || address >= behind_meta,
@@ -173,7 +175,7 @@ impl<'a> FrameWalk<'a> {
         }
         self.image.access.check_mode(header).map_err(at)?;
         let codecs: &[u8] = match header.kind {
-            FrameKind::Delta => &[CODEC_ZSTD],
+            FrameKind::Delta | FrameKind::Local => &[CODEC_ZSTD],
             FrameKind::Meta => &[CODEC_NONE, CODEC_ZSTD],
             _ => &[CODEC_NONE, CODEC_LZ4, CODEC_ZSTD],
         };

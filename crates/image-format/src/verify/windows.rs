@@ -6,11 +6,12 @@ use super::frames::FrameWalk;
 use super::parity::StripeCheck;
 use super::{Depth, VerifyReport, read_pieces};
 use crate::block::{BaseBlock, Buffer, Scratch, Working, check_frame, decode_frame, no_parent};
+use crate::codec::Decoder;
 use crate::error::{Corrupt, Error, Fault, Result, Section};
 use crate::hash;
 use crate::image::Image;
 use crate::index::Entries;
-use crate::layout::{IndexEntry, Kind};
+use crate::layout::{IndexEntry, Kind, LocalHead};
 use crate::limits::{DELTA_DEPTH_MAX, PAGE_SIZE, PIECE_SIZE};
 use crate::parent::{ParentState, failed};
 
@@ -153,9 +154,13 @@ impl<'a> WindowChecker<'a> {
             let decodes = self.depth == Depth::Data && (parent.is_some() || !on_parent);
             let result = match inside {
                 Some(frame) if decodes => {
-                    let Scratch { decoder, base: buffer, plain, .. } = &mut self.scratch;
-                    let access = &self.image.access;
-                    let working = Working { access, decoder, buffer, plain };
+                    let Scratch { decoder, base: buffer, plain, own, .. } = &mut self.scratch;
+                    let (image, access) = (self.image, &self.image.access);
+                    let prefix =
+                        &mut |head: &LocalHead, decoder: &mut Decoder, out: &mut Buffer| {
+                            image.read_prefix(own, entry, head, decoder, out)
+                        };
+                    let working = Working { access, decoder, buffer, plain, prefix };
                     decode_frame(working, frame, entry, entry.block, limit, block, &mut base)
                 }
                 Some(frame) => {

@@ -1,13 +1,15 @@
 //! Frames of other images, copied as they are: headers name neither their image nor their
 //! place, so merging decodes nothing.
 
+use std::collections::VecDeque;
+
 use aiv_volume_io::ReadAt;
 
 use super::{BlockPlace, ImageWriter, NewFrame, RunKind, in_memory};
 use crate::block::{Buffer, check_frame, frame_header};
 use crate::error::{Error, Fault, Result, Section};
 use crate::ids::{BlockIndex, Digest, SessionTag};
-use crate::layout::{FRAME_HEADER_SIZE, Features, FrameHeader, FrameKind, IndexEntry, Kind};
+use crate::layout::{FRAME_HEADER_SIZE, FrameHeader, IndexEntry, Kind, LocalHead};
 use crate::limits::{
     ADDRESS_UNITS_MAX, CHECKPOINT_ENTRIES_MAX, FRAME_ALIGN, ORIGINS_MAX, PAGE_SIZE, PARITY_REACH,
 };
@@ -48,6 +50,8 @@ struct CheckedRow {
     /// Each frame, and where it begins in the row.
     frames: Vec<(usize, FrameHeader)>,
     len: usize,
+    /// What those of them name that are differences to blocks of this image, in order.
+    bases: VecDeque<LocalHead>,
     /// Whether the bytes can be taken as they stand.
     is_verbatim: bool,
     /// What a sealed frame holds.
@@ -94,7 +98,7 @@ impl ImageWriter<'_> {
         if items.len() > CHECKPOINT_ENTRIES_MAX {
             return Err(Error::Misuse("more blocks at once than a checkpoint lists"));
         }
-        let row = self.check_row(items, bytes)?;
+        let mut row = self.check_row(items, bytes)?;
         if items.len() + self.pending.len() > CHECKPOINT_ENTRIES_MAX {
             self.checkpoint()?;
         }
@@ -120,6 +124,11 @@ impl ImageWriter<'_> {
             match *item {
                 RowItem::Frame(entry) => {
                     self.checkpoint_if_due()?;
+                    if entry.kind == Kind::Local
+                        && let Some(head) = row.bases.pop_front()
+                    {
+                        self.check_bases(&head)?;
+                    }
                     // A frame whose size the index cannot hold keeps the zero of the other index.
                     let address = start + (entry.address - row.first);
                     self.push_entry(IndexEntry { address, ..entry });
@@ -146,7 +155,8 @@ impl ImageWriter<'_> {
 
     fn check_row(&mut self, items: &[RowItem], bytes: &[u8]) -> Result<CheckedRow> {
         let (frames, plain) = (Vec::new(), Buffer::default());
-        let mut row = CheckedRow { first: 0, frames, len: 0, is_verbatim: true, plain };
+        let bases = VecDeque::new();
+        let mut row = CheckedRow { first: 0, frames, len: 0, bases, is_verbatim: true, plain };
         let mut block = self.next_block;
         for item in items {
             if let RowItem::Frame(entry) = item {
@@ -178,13 +188,19 @@ impl ImageWriter<'_> {
             return Err(apart);
         }
         let frame = bytes.get(at..).unwrap_or_default();
-        let (header, _) = check_frame(&self.access, &mut row.plain, frame, entry, entry.block)?;
+        let (header, content) =
+            check_frame(&self.access, &mut row.plain, frame, entry, entry.block)?;
         if header.plain_len != self.superblock.geometry.block_len(entry.block) {
             let (field, found) = ("plain length", header.plain_len.into());
             let fault = Fault::Value { field, found, allowed: "the block length" };
             return Err(fault.at(Section::Frame, entry.address));
         }
         self.needs_of(entry.kind)?;
+        if entry.kind == Kind::Local {
+            let head = LocalHead::split(content, entry.block);
+            let (head, _) = head.map_err(|fault| fault.at(Section::Frame, entry.address))?;
+            row.bases.push_back(head);
+        }
         if is_again {
             return Ok(());
         }
@@ -201,8 +217,9 @@ impl ImageWriter<'_> {
 
     fn needs_of(&self, kind: Kind) -> Result<()> {
         match kind {
-            Kind::Delta => self.needs(Features::DELTA),
-            Kind::Data | Kind::Ref | Kind::Unreadable => Ok(()),
+            Kind::Data | Kind::Ref | Kind::Unreadable | Kind::Delta | Kind::Local => {
+                self.needs(kind.needs())
+            }
             _ => Err(Error::Misuse("an entry without a frame to copy")),
         }
     }
@@ -287,7 +304,7 @@ impl ImageWriter<'_> {
             // What follows in the row lies as far from its start as it did before.
             stored_len: Some(header.stored_len as usize),
         };
-        debug_assert!(matches!(header.kind, FrameKind::Data | FrameKind::Delta));
+        debug_assert!(header.kind.holds_block());
         self.append_frame_here(&about, content).map(drop)
     }
 }

@@ -22,11 +22,12 @@ use aiv_volume_io::AppendFile;
 
 use crate::appender::Appender;
 use crate::codec::EncodedBlock;
-use crate::error::{Error, Result, Section, Unsupported};
+use crate::error::{Error, Result, Section};
 use crate::hash::Roots;
 use crate::ids::{BlockIndex, Digest, SessionTag};
 use crate::layout::{
-    CheckpointHead, Features, FrameKind, IndexEntry, Kind, ORIGIN_SIZE, Superblock, Totals, Trailer,
+    CheckpointHead, Features, FrameKind, IndexEntry, Kind, LocalHead, NamedBase, ORIGIN_SIZE,
+    Superblock, Totals, Trailer, covering,
 };
 use crate::limits::{
     BLOCKS_MAX, CHECKPOINT_BYTES, CHECKPOINT_ENTRIES_MAX, FRAME_ALIGN, PIECE_SIZE, RUN_MAX,
@@ -192,12 +193,8 @@ impl<'f> ImageWriter<'f> {
     /// who goes on.
     ///
     /// # Errors
-    /// [`Error::Io`] when the storage fails, and [`Unsupported::GoingOn`] for an image that is
-    /// split or has parity over its pieces; it must then be given up.
+    /// [`Error::Io`] when the storage fails; the image must then be given up.
     pub fn suspend(mut self) -> Result<()> {
-        if let Some(names) = self.superblock.features.names_against_going_on() {
-            return Err(Unsupported::GoingOn { names }.into());
-        }
         if self.next_unlisted != self.next_block {
             self.checkpoint()?;
         }
@@ -231,20 +228,42 @@ impl<'f> ImageWriter<'f> {
     ///
     /// # Errors
     /// [`Error::Io`] when the storage fails, [`Error::Misuse`] when the block has the wrong
-    /// length, there is no next block, or differences are not among the features.
+    /// length, there is no next block, differences are not among the features, or a base of this
+    /// image is not a lower block that was stored whole with this leaf, as far as that is known:
+    /// of blocks that no checkpoint lists yet.
     pub fn push_block(&mut self, block: &EncodedBlock) -> Result<BlockPlace> {
-        if block.is_delta() {
-            self.needs(Features::DELTA)?;
-            return self.push_framed(block, Kind::Delta);
+        let kind = match block.kind {
+            FrameKind::Delta => Kind::Delta,
+            FrameKind::Local => Kind::Local,
+            _ => Kind::Data,
+        };
+        self.needs(kind.needs())?;
+        if kind == Kind::Local {
+            let head = LocalHead::split(&block.payload, self.next_block);
+            let (head, _) = head.map_err(|_| Error::Misuse("a base that does not come before"))?;
+            self.check_bases(&head)?;
         }
-        self.push_framed(block, Kind::Data)
+        self.push_framed(block, kind)
+    }
+
+    /// Refuses bases that are known not to be what their leaf says, or not to be stored whole.
+    fn check_bases(&self, head: &LocalHead) -> Result<()> {
+        let mut recent = head.bases().iter().filter(|base| base.block >= self.next_unlisted);
+        let is_right = |base: &NamedBase| {
+            let found = covering(&self.pending, base.block);
+            found.is_some_and(|found| found.is_whole() && found.leaf == base.leaf)
+        };
+        match recent.all(is_right) {
+            true => Ok(()),
+            false => Err(Error::Misuse("a base that this image does not store whole")),
+        }
     }
 
     /// Refuses what readers would not expect by the superblock, which is written already.
     fn needs(&self, feature: u64) -> Result<()> {
-        match self.superblock.features.incompat & feature {
-            0 => Err(Error::Misuse("a kind of block the superblock does not announce")),
-            _ => Ok(()),
+        match self.superblock.features.incompat & feature == feature {
+            false => Err(Error::Misuse("a kind of block the superblock does not announce")),
+            true => Ok(()),
         }
     }
 
@@ -254,7 +273,7 @@ impl<'f> ImageWriter<'f> {
     /// # Errors
     /// As [`ImageWriter::push_block`].
     pub fn push_damaged_block(&mut self, block: &EncodedBlock) -> Result<BlockPlace> {
-        if block.is_delta() {
+        if !block.is_whole() {
             return Err(Error::Misuse("a partly unreadable block as a difference"));
         }
         self.push_framed(block, Kind::Unreadable)

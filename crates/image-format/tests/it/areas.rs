@@ -45,6 +45,7 @@ pub(crate) const DELTA: u8 = 2;
 pub(crate) const CHECKPOINT: u8 = 3;
 pub(crate) const PARITY: u8 = 5;
 pub(crate) const PAD: u8 = 6;
+pub(crate) const LOCAL: u8 = 7;
 
 /// Whether the superblock announces parity over the pieces.
 pub(crate) fn has_data_parity(bytes: &[u8]) -> bool {

@@ -7,8 +7,8 @@ use aiv_image_format::hash::{fill_unreadable, leaf};
 use aiv_image_format::meta::{DiskInfo, Meta};
 use aiv_image_format::{
     BlockPlace, Compression, DeltaBase, Digest, Encoder, Features, Geometry, Image, ImageId,
-    ImageKind, ImageWriter, Kind, ParentState, PointId, RunKind, Seal, SessionTag, SetId,
-    Superblock,
+    ImageKind, ImageWriter, Kind, LocalBase, ParentState, PointId, RunKind, Seal, SessionTag,
+    SetId, Superblock,
 };
 use aiv_testkit::MemStorage;
 use aiv_volume_io::{AppendFile, Extent, Storage};
@@ -40,6 +40,9 @@ pub(crate) enum Change {
     Moved(u64),
     /// The bytes of the n-th block before it in this image that has a DATA frame.
     Repeat(usize),
+    /// The second half of the n-th block before it in this image that has a DATA frame, and the
+    /// first half of the next one, wrapped around.
+    Shifted(usize),
 }
 
 /// An image with a parent to be.
@@ -68,6 +71,7 @@ enum Way {
     Damaged,
     Parent(u64),
     Ref(u64),
+    Local([u64; 2]),
 }
 
 /// The block of a state that `wanted`, which may be any number, stands for.
@@ -95,11 +99,17 @@ impl Increment {
 
     pub(crate) fn superblock(&self, parent: &dyn ParentState) -> Superblock {
         Superblock {
-            features: Features { incompat: self.features, ..Features::default() },
+            features: Features { incompat: self.features | self.local(), ..Features::default() },
             kind: ImageKind::Incremental,
             parent: Some(parent.link()),
             ..full_superblock(self.geometry(&parent.geometry()), self.id)
         }
+    }
+
+    /// The feature that differences to blocks of the image itself need, if there may be any.
+    fn local(&self) -> u64 {
+        let is_shifted = |change: &(Change, u64)| matches!(change.0, Change::Shifted(_));
+        if self.changes.iter().any(is_shifted) { Features::LOCAL } else { 0 }
     }
 
     /// What becomes of each block: its way into the image, and what it then is.
@@ -147,6 +157,13 @@ impl Increment {
                 Way::Frame => {
                     let encoded = encoder.encode(bytes, digest)?;
                     places.insert(block, writer.push_block(&encoded)?);
+                }
+                Way::Local(from) => {
+                    let bases = from.map(|block| {
+                        let bytes = &plan[usize::try_from(block).unwrap()].1.1;
+                        LocalBase { block, leaf: leaf(bytes), bytes }
+                    });
+                    writer.push_block(&encoder.encode_local(bytes, digest, &bases)?)?;
                 }
                 Way::Damaged => {
                     writer.push_damaged_block(&encoder.encode(bytes, digest)?)?;
@@ -238,11 +255,7 @@ fn one(change: Change, block: u64, len: usize, old: &Model, before: &[(Way, Cell
             None => new(from),
         },
         Change::Repeat(number) => {
-            let framed: Vec<u64> = (0..)
-                .zip(before)
-                .filter(|(_, (way, cell))| *way == Way::Frame && cell.1.len() == len)
-                .map(|(block, _)| block)
-                .collect();
+            let framed = framed(before, |cell| cell.1.len() == len);
             match framed.len() {
                 0 => new(number as u64),
                 count => {
@@ -252,7 +265,30 @@ fn one(change: Change, block: u64, len: usize, old: &Model, before: &[(Way, Cell
                 }
             }
         }
+        Change::Shifted(number) => {
+            let framed = framed(before, |_| true);
+            match framed.len() {
+                0 => new(number as u64),
+                count => {
+                    let from = [framed[number % count], framed[(number % count + 1) % count]];
+                    let [first, second] =
+                        from.map(|block| &before[usize::try_from(block).unwrap()].1.1);
+                    let half = first.len() / 2;
+                    let mut bytes = [&first[half..], &second[..half]].concat();
+                    bytes.truncate(len);
+                    (Way::Local(from), (Kind::Data, bytes))
+                }
+            }
+        }
     }
+}
+
+/// The blocks so far that have a DATA frame in this image, and are `fitting`.
+fn framed(before: &[(Way, Cell)], fitting: impl Fn(&Cell) -> bool) -> Vec<u64> {
+    let all = (0..).zip(before);
+    all.filter(|(_, (way, cell))| *way == Way::Frame && fitting(cell))
+        .map(|(block, _)| block)
+        .collect()
 }
 
 fn point(id: u8) -> PointId {

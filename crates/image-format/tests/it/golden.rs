@@ -20,7 +20,7 @@ use crate::sealed_parents::{base, increment};
 use crate::segments::{open_keyed, split, three};
 
 /// The stored images by name, each with its recipe.
-fn goldens() -> [(&'static str, Recipe); 7] {
+fn goldens() -> [(&'static str, Recipe); 9] {
     let blocks = [
         (Block::Data(Fill::Words(1)), 1),
         (Block::Data(Fill::Noise(2)), 1),
@@ -41,6 +41,9 @@ fn goldens() -> [(&'static str, Recipe); 7] {
         ..Recipe::new(&blocks)
     };
     let slots = Some(slots());
+    let (local, padded) = (local(), Seal { padding: true, ..Seal::new(key(), 0x0102_0304) });
+    let seal = Some(Seal { slots: slots.clone(), ..padded });
+    let local_sealed = Recipe { id: 13, seal, ..local.clone() };
     let with = |compression| Recipe { compression, short_by: 5632, ..Recipe::new(&blocks) };
     let mut many = vec![(Block::Data(Fill::Words(6)), 1)];
     many.extend((0..60).flat_map(|_| [(Block::Zero, 1), (Block::Unused, 2), (Block::Excluded, 1)]));
@@ -60,7 +63,30 @@ fn goldens() -> [(&'static str, Recipe); 7] {
         ("authenticated", keyed(Mode::Authenticated, None)),
         ("many-pages", many),
         ("parent", parent()),
+        ("local", local),
+        ("local-sealed", local_sealed),
     ]
+}
+
+/// Blocks that are differences to others of the image: to two, across a checkpoint, to one that
+/// comes twice, and one that is shorter than its bases.
+fn local() -> Recipe {
+    let blocks = [
+        (Block::Data(Fill::Words(1)), 1),
+        (Block::Shifted(0), 1),
+        (Block::Data(Fill::Noise(2)), 1),
+        (Block::Zero, 2),
+        (Block::Data(Fill::Noise(3)), 1),
+        (Block::Ref(1), 1),
+        (Block::Shifted(1), 1),
+        (Block::Unused, 140),
+        (Block::Shifted(0), 1),
+        (Block::Data(Fill::Words(4)), 1),
+        (Block::Shifted(2), 1),
+        (Block::Excluded, 3),
+        (Block::Shifted(1), 1),
+    ];
+    Recipe { id: 12, checkpoint_every: 6, small_meta: true, short_by: 5632, ..Recipe::new(&blocks) }
 }
 
 /// What `child.aii` builds on: three groups of blocks, the last one short.
@@ -194,6 +220,7 @@ fn every_stored_image_reads_as_its_recipe_says() {
         assert_eq!(*image.meta(), Meta { origins, ..recipe.meta() }, "{name}");
         assert!(image.verify(Depth::Data, Job::silent()).unwrap().is_sound(), "{name}");
         let text = check_dump(&image, bytes.len() as u64);
+        assert_eq!(text.contains("LOCAL block 1,"), name.starts_with("local"), "{name}");
         check_file(&format!("{name}.dump"), text.as_bytes());
     }
 }

@@ -99,6 +99,7 @@ fn change() -> impl Strategy<Value = (Change, u64)> {
         2 => any::<(u64, u64)>().prop_map(|(from, seed)| (Change::PatchOf(from, seed), 1)),
         2 => any::<u64>().prop_map(|from| (Change::Moved(from), 1)),
         2 => any::<usize>().prop_map(|number| (Change::Repeat(number), 1)),
+        2 => any::<usize>().prop_map(|number| (Change::Shifted(number), 1)),
         1 => any::<u64>().prop_map(|seed| (Change::PartlyUnreadable(seed), 1)),
         4 => (0usize..4, run()).prop_map(|(kind, run)| {
             let kinds = [Change::Zero, Change::Unused, Change::Excluded, Change::Unreadable];

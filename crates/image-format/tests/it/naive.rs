@@ -56,7 +56,7 @@ pub(crate) fn roots(geometry: &Geometry, blocks: &[(Kind, Vec<u8>)]) -> Roots {
 
 fn state(kind: Kind) -> u8 {
     match kind {
-        Kind::Data | Kind::Zero | Kind::Ref | Kind::Delta | Kind::Parent => 0,
+        Kind::Data | Kind::Zero | Kind::Ref | Kind::Delta | Kind::Parent | Kind::Local => 0,
         Kind::Unused => 1,
         Kind::Excluded => 2,
         Kind::Unreadable => 3,
@@ -69,5 +69,10 @@ pub(crate) fn stored_root(before_list: &[u8]) -> Digest {
         .chunks(64 << 10)
         .map(|piece| keyed("aivory draft: stored piece      ", &[piece]))
         .collect();
+    root_of_list(pieces)
+}
+
+/// The root over the hashes of pieces.
+pub(crate) fn root_of_list(pieces: Vec<[u8; 32]>) -> Digest {
     Digest(root_of("aivory draft: stored tree node  ", 0, pieces))
 }

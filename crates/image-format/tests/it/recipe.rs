@@ -6,8 +6,8 @@ use aiv_image_format::hash::{fill_unreadable, leaf};
 use aiv_image_format::meta::{DiskInfo, Meta};
 use aiv_image_format::{
     BlockPlace, BlockSize, Compression, Digest, Encoder, Features, Geometry, GroupId, Image,
-    ImageId, ImageKind, ImageSummary, ImageWriter, Keys, Kind, Mode, PointId, RunKind, Seal,
-    SessionTag, SetId, Superblock,
+    ImageId, ImageKind, ImageSummary, ImageWriter, Keys, Kind, LocalBase, Mode, PointId, RunKind,
+    Seal, SessionTag, SetId, Superblock,
 };
 use aiv_testkit::MemStorage;
 use aiv_volume_io::{AppendFile, Extent, Storage};
@@ -37,6 +37,9 @@ pub(crate) enum Block {
     Unreadable,
     /// The second half could not be read.
     PartlyUnreadable(Fill),
+    /// The second half of the n-th DATA block before it and the first half of the next one, wrapped
+    /// around: a difference to both, where blocks are compressed. New bytes when there is none.
+    Shifted(usize),
 }
 
 /// An image to be: the same recipe always gives the same bytes.
@@ -84,7 +87,7 @@ impl Recipe {
 
     pub(crate) fn superblock(&self) -> Superblock {
         let plain = Superblock {
-            features: Features { incompat: self.features, ..Features::default() },
+            features: Features { incompat: self.features | self.local(), ..Features::default() },
             image: ImageId([self.id; 16]),
             set: SetId([0x20 + self.id; 16]),
             point: PointId([0x40 + self.id; 16]),
@@ -98,6 +101,12 @@ impl Recipe {
             key_commitment: aiv_image_format::Digest::default(),
         };
         self.seal.as_ref().map_or(plain.clone(), |seal| marked(plain, seal))
+    }
+
+    /// The feature that differences to blocks of the image itself need, if there may be any.
+    fn local(&self) -> u64 {
+        let is_shifted = |block: &(Block, u64)| matches!(block.0, Block::Shifted(_));
+        if self.blocks.iter().any(is_shifted) { Features::LOCAL } else { 0 }
     }
 
     /// What opens the image.
@@ -142,7 +151,7 @@ impl Recipe {
             for _ in 0..run {
                 let number = all.len() as u64;
                 let len = geometry.block_len(number) as usize;
-                all.push(Expected::of(block, len, &all));
+                all.push(Expected::of(block, len, &all, self.compression));
             }
         }
         all
@@ -163,7 +172,7 @@ impl Recipe {
         mut writer: ImageWriter<'_>,
     ) -> aiv_image_format::Result<ImageSummary> {
         let mut encoder = Encoder::new(self.compression, true);
-        let mut framed: Vec<(Expected, BlockPlace)> = Vec::new();
+        let mut framed: Vec<(Expected, BlockPlace, u64)> = Vec::new();
         let mut pushed = 0;
         for &(block, run) in &self.blocks {
             if let Some(kind) = run_kind(block) {
@@ -175,10 +184,12 @@ impl Recipe {
                 let number = writer.next_block();
                 let len = self.geometry().block_len(number) as usize;
                 let earlier: Vec<Expected> = match block {
-                    Block::Ref(_) => framed.iter().map(|f| f.0.clone()).collect(),
+                    Block::Ref(_) | Block::Shifted(_) => {
+                        framed.iter().map(|f| f.0.clone()).collect()
+                    }
                     _ => Vec::new(),
                 };
-                let expected = Expected::of(block, len, &earlier);
+                let expected = Expected::of(block, len, &earlier, self.compression);
                 let digest = leaf(&expected.bytes);
                 match expected.kind {
                     Kind::Zero => writer.push_run(RunKind::Zero, 1)?,
@@ -186,13 +197,22 @@ impl Recipe {
                         let same = framed.iter().find(|f| f.0.bytes == expected.bytes);
                         writer.push_ref(same.expect("found by its bytes").1, digest)?;
                     }
+                    Kind::Local => {
+                        let bases = shifted(block, &earlier).expect("it is one").map(|at| {
+                            let (base, _, block) = &framed[at];
+                            LocalBase { block: *block, leaf: leaf(&base.bytes), bytes: &base.bytes }
+                        });
+                        let encoded = encoder.encode_local(&expected.bytes, digest, &bases)?;
+                        assert!(encoded.is_local(), "block {number} is not worth a difference");
+                        writer.push_block(&encoded)?;
+                    }
                     kind => {
                         let encoded = encoder.encode(&expected.bytes, digest)?;
                         let place = match kind {
                             Kind::Data => writer.push_block(&encoded)?,
                             _ => writer.push_damaged_block(&encoded)?,
                         };
-                        framed.push((expected, place));
+                        framed.push((expected, place, number));
                     }
                 }
                 self.checkpoint_if_due(&mut writer, &mut pushed)?;
@@ -266,9 +286,21 @@ fn run_kind(block: Block) -> Option<RunKind> {
         Block::Unused => Some(RunKind::Unused),
         Block::Excluded => Some(RunKind::Excluded),
         Block::Unreadable => Some(RunKind::Unreadable),
-        Block::Data(_) | Block::Ref(_) | Block::PartlyUnreadable(_) => None,
+        Block::Data(_) | Block::Ref(_) | Block::PartlyUnreadable(_) | Block::Shifted(_) => None,
     }
 }
+
+/// Which of the blocks before it a shifted one has halves of.
+fn shifted(block: Block, earlier: &[Expected]) -> Option<[usize; 2]> {
+    let Block::Shifted(number) = block else { return None };
+    let is_data = |at: &usize| earlier[*at].kind == Kind::Data;
+    let whole: Vec<usize> = (0..earlier.len()).filter(is_data).collect();
+    let nth = |number: usize| whole[number % whole.len()];
+    (!whole.is_empty()).then(|| [nth(number), nth(number % whole.len() + 1)])
+}
+
+/// Shorter blocks are not worth a head that names two others.
+const SHIFTED_LEN_MIN: usize = 8192;
 
 /// How a block should read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -279,7 +311,7 @@ pub(crate) struct Expected {
 }
 
 impl Expected {
-    fn of(block: Block, len: usize, earlier: &[Self]) -> Self {
+    fn of(block: Block, len: usize, earlier: &[Self], compression: Compression) -> Self {
         let (kind, framed, bytes) = match block {
             Block::Data(fill) => (Kind::Data, true, fill.bytes(len)),
             Block::PartlyUnreadable(fill) => {
@@ -302,6 +334,17 @@ impl Expected {
                     count => (Kind::Ref, false, same[number % count].bytes.clone()),
                 }
             }
+            Block::Shifted(number) => match shifted(block, earlier) {
+                None => (Kind::Data, true, noise(number as u64, len)),
+                Some([first, second]) => {
+                    let [first, second] = [first, second].map(|at| &earlier[at].bytes);
+                    let half = first.len() / 2;
+                    let mut bytes = [&first[half..], &second[..half]].concat();
+                    bytes.truncate(len);
+                    let is_worth_it = compression != Compression::None && len >= SHIFTED_LEN_MIN;
+                    (if is_worth_it { Kind::Local } else { Kind::Data }, true, bytes)
+                }
+            },
             Block::Zero => (Kind::Zero, false, vec![0; len]),
             Block::Unused => (Kind::Unused, false, vec![0; len]),
             Block::Excluded => (Kind::Excluded, false, vec![0; len]),

@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use aiv_image_format::limits::SEGMENT_BYTES_MIN;
+use aiv_image_format::hash::leaf;
 use aiv_image_format::{
-    BlockPlace, ChainKey, Compression, Depth, Digest, Encoder, Error, Features, Image, ImageWriter,
-    Keys, Kind, Mode, ParentState, RunKind, Seal, SessionTag, Unfinished, Unsupported,
+    BlockPlace, ChainKey, Compression, Depth, Digest, Encoder, Error, Image, ImageWriter, Keys,
+    Kind, LocalBase, Mode, ParentState, RunKind, Seal, SessionTag, Unfinished,
 };
 use aiv_testkit::MemStorage;
 use aiv_volume_io::{Job, Storage};
@@ -15,7 +15,7 @@ use aiv_volume_io::{Job, Storage};
 use crate::change::{Change, Increment, small_meta};
 use crate::increments::noisy;
 use crate::patched::Patched;
-use crate::recipe::{Block, Fill, Recipe, open_with, read_all};
+use crate::recipe::{Block, Expected, Fill, Recipe, open_with, read_all};
 use crate::sealed::{key, seals};
 
 const PART: &str = "image.part";
@@ -48,7 +48,7 @@ pub(crate) fn unfinished(bytes: &[u8]) -> aiv_image_format::Result<Option<Unfini
 }
 
 /// The seal that such an image was begun with.
-fn seal_of(found: &Unfinished) -> Option<Seal> {
+pub(crate) fn seal_of(found: &Unfinished) -> Option<Seal> {
     let mode = if found.superblock().is_sealed() { Mode::Sealed } else { Mode::Authenticated };
     let slots = (!found.slots().is_empty()).then(|| found.slots().into());
     let seal = Seal { mode, slots, ..Seal::new(key(), 0x0ff_5a17) };
@@ -56,7 +56,7 @@ fn seal_of(found: &Unfinished) -> Option<Seal> {
 }
 
 /// Without a key, sealed, and authenticated.
-fn recipes() -> Vec<Recipe> {
+pub(crate) fn recipes() -> Vec<Recipe> {
     let sealed = seals().into_iter().flatten().find(|seal| seal.padding && seal.slots.is_some());
     let authenticated = sealed.clone().map(|s| Seal { mode: Mode::Authenticated, ..s });
     [None, sealed, authenticated].map(|seal| Recipe { seal, ..recipe() }).to_vec()
@@ -79,7 +79,19 @@ pub(crate) fn go_on(
     let found = unfinished(bytes).unwrap();
     let found = found.expect("a whole checkpoint");
     let file = storage.reopen(PART, found.len()).unwrap();
-    let mut writer = ImageWriter::resume(file, &found, session, seal_of(&found)).unwrap();
+    let writer = ImageWriter::resume(file, &found, session, seal_of(&found)).unwrap();
+    write_on(writer, &found, complete, parent, until);
+    storage.contents(PART).unwrap()
+}
+
+/// Writes the blocks of `complete` from where `found` ended to block `until`, or to the end.
+pub(crate) fn write_on(
+    mut writer: ImageWriter<'_>,
+    found: &Unfinished,
+    complete: &Image,
+    parent: Option<&dyn ParentState>,
+    until: Option<u64>,
+) {
     let mut seen: HashMap<Digest, BlockPlace> = HashMap::new();
     for entry in found.entries().map(Result::unwrap).filter(|e| e.kind == Kind::Data) {
         let place = BlockPlace { address: entry.address, frame_size: entry.frame_size };
@@ -123,12 +135,14 @@ pub(crate) fn go_on(
     } else {
         writer.finish_on(complete.meta().clone(), parent).unwrap();
     }
-    storage.contents(PART).unwrap()
 }
 
 /// Whether two images are of one state, the second without a fault.
 fn assert_same_state(complete: &Image, parent: Option<&dyn ParentState>, bytes: &Arc<Vec<u8>>) {
-    let image = open(bytes).unwrap();
+    assert_same_image(complete, parent, &open(bytes).unwrap());
+}
+
+pub(crate) fn assert_same_image(complete: &Image, parent: Option<&dyn ParentState>, image: &Image) {
     let found = match parent {
         None => image.verify(Depth::Data, Job::silent()).unwrap(),
         Some(parent) => image.verify_on(parent, Depth::Data, Job::silent()).unwrap(),
@@ -139,7 +153,7 @@ fn assert_same_state(complete: &Image, parent: Option<&dyn ParentState>, bytes: 
     assert_eq!(was.totals.payload_bytes > 0, is.totals.payload_bytes > 0);
     assert_eq!(was.totals.blocks_decided(), is.totals.blocks_decided());
     if parent.is_none() {
-        assert_eq!(read_all(complete).unwrap(), read_all(&image).unwrap());
+        assert_eq!(read_all(complete).unwrap(), read_all(image).unwrap());
     }
 }
 
@@ -165,6 +179,64 @@ fn an_image_cut_anywhere_goes_on_from_its_last_whole_checkpoint_to_the_same_stat
         let least = if recipe.seal.is_some() { 4 } else { 5 };
         assert!(steps >= least, "{steps} checkpoints");
     }
+}
+
+#[test]
+fn an_image_with_differences_to_its_own_blocks_goes_on_and_new_ones_build_on_what_was_there() {
+    let blocks = [
+        (Block::Data(Fill::Noise(1)), 2),
+        (Block::Shifted(0), 1),
+        (Block::Data(Fill::Words(2)), 1),
+        (Block::Shifted(2), 2),
+        (Block::Data(Fill::Noise(3)), 1),
+        (Block::Shifted(3), 1),
+        (Block::Unused, 3),
+    ];
+    for recipe in recipes() {
+        let recipe = Recipe { blocks: blocks.to_vec(), checkpoint_every: 2, short_by: 0, ..recipe };
+        let bytes = recipe.build();
+        let complete = open(&bytes).unwrap();
+        let mut resumed = 0;
+        for cut in (4096..=bytes.len()).step_by(4736) {
+            let Some(found) = unfinished(&bytes[..cut]).unwrap() else { continue };
+            let whole = go_on(&bytes[..cut], &complete, None, session(1), None);
+            let image = open(&whole).unwrap();
+            assert!(image.verify(Depth::Data, Job::silent()).unwrap().is_sound());
+            let (was, is) = (complete.trailer(), image.trailer());
+            assert_eq!(was.state_root, is.state_root);
+            assert_eq!(is.totals.blocks_local, found.totals().blocks_local);
+            resumed += u64::from(found.totals().blocks_local > 0);
+        }
+        assert!(resumed > 5, "{resumed}");
+    }
+    // The writer does not know what older sessions have stored; who verifies it does.
+    let recipe = Recipe { blocks: blocks.to_vec(), checkpoint_every: 2, short_by: 0, ..recipe() };
+    let (bytes, expected) = (recipe.build(), recipe.expected());
+    let storage = MemStorage::new();
+    storage.insert(PART, bytes[..38 << 10].to_vec());
+    let found = unfinished(&bytes[..38 << 10]).unwrap().unwrap();
+    let next = usize::try_from(found.next_block()).unwrap();
+    let file = storage.reopen(PART, found.len()).unwrap();
+    let mut writer = ImageWriter::resume(file, &found, session(1), None).unwrap();
+    let base = |at: usize| LocalBase {
+        block: at as u64,
+        leaf: leaf(&expected[at].bytes),
+        bytes: &expected[at].bytes,
+    };
+    for Expected { bytes, .. } in &expected[next..] {
+        let mut encoder = Encoder::new(Compression::Zstd(1), true);
+        let encoded = encoder.encode_local(bytes, leaf(bytes), &[base(0), base(1)]).unwrap();
+        match bytes.iter().all(|&byte| byte == 0) {
+            true => writer.push_run(RunKind::Unused, 1).unwrap(),
+            false => drop(writer.push_block(&encoded).unwrap()),
+        }
+    }
+    writer.finish(recipe.meta()).unwrap();
+    let image = open(&storage.contents(PART).unwrap()).unwrap();
+    assert!(image.verify(Depth::Data, Job::silent()).unwrap().is_sound());
+    let read = read_all(&image).unwrap();
+    assert!(read.iter().zip(&expected).all(|(read, expected)| read.1 == expected.bytes));
+    assert!(image.trailer().totals.blocks_local > found.totals().blocks_local);
 }
 
 #[test]
@@ -330,24 +402,6 @@ fn the_source_token_is_read_back_as_it_was_written() {
     writer.finish(meta).unwrap();
     let image = open(&storage.contents(PART).unwrap()).unwrap();
     assert_eq!(image.superblock().source_token, Digest([7; 32]));
-}
-
-#[test]
-fn what_is_split_or_has_parity_is_not_gone_on_with() {
-    let with_parity = Recipe { features: Features::PARITY, ..recipe() };
-    let segments = crate::segments::split(&recipe(), SEGMENT_BYTES_MIN);
-    for (bytes, expected) in [(&with_parity.build(), "parity"), (&segments[0], "split")] {
-        match unfinished(bytes) {
-            Err(Error::Unsupported(Unsupported::GoingOn { names })) => assert_eq!(names, expected),
-            other => panic!("{:?}", other.map(|found| found.is_some())),
-        }
-    }
-    let storage = MemStorage::new();
-    let file = storage.create(PART).unwrap();
-    let mut writer = ImageWriter::create(file, with_parity.superblock()).unwrap();
-    writer.push_run(RunKind::Zero, 2).unwrap();
-    let refused = writer.suspend();
-    assert!(matches!(refused, Err(Error::Unsupported(Unsupported::GoingOn { .. }))), "{refused:?}");
 }
 
 #[test]

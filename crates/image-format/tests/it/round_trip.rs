@@ -16,6 +16,7 @@ fn block() -> impl Strategy<Value = (Block, u64)> {
         4 => fill().prop_map(|fill| (Block::Data(fill), 1)),
         1 => (fill(), 2u64..4).prop_map(|(fill, run)| (Block::Data(fill), run)),
         2 => any::<usize>().prop_map(|n| (Block::Ref(n), 1)),
+        2 => any::<usize>().prop_map(|n| (Block::Shifted(n), 1)),
         1 => fill().prop_map(|fill| (Block::PartlyUnreadable(fill), 1)),
         3 => (0usize..4, 1u64..6).prop_map(run),
         1 => (0usize..4, 100u64..300).prop_map(run),
@@ -87,7 +88,7 @@ pub(crate) fn check(recipe: &Recipe) {
     assert_eq!(report.damage, []);
     assert_eq!(report.bytes_checked, trailer.stored_offset);
     let totals = &trailer.totals;
-    assert!(report.blocks_checked >= totals.blocks_data + totals.blocks_ref);
+    assert!(report.blocks_checked >= totals.blocks_data + totals.blocks_ref + totals.blocks_local);
     check_dump(&image, bytes.len() as u64);
 }
 
@@ -116,6 +117,7 @@ fn check_totals(image: &Image, kinds: &[Kind]) {
     let totals = image.trailer().totals;
     assert_eq!(totals.blocks_data, count(Kind::Data));
     assert_eq!(totals.blocks_ref, count(Kind::Ref));
+    assert_eq!(totals.blocks_local, count(Kind::Local));
     assert_eq!(totals.blocks_zero, count(Kind::Zero));
     assert_eq!(totals.blocks_unused, count(Kind::Unused));
     assert_eq!(totals.blocks_excluded, count(Kind::Excluded));
