@@ -3,7 +3,7 @@
 //!
 //! Nothing that is found is believed: candidates are read from the source again and hashed, and
 //! only what the image has whole with that hash becomes a base. Which blocks may be bases depends
-//! on the number of a block alone, so the image does not depend on the timing of threads.
+//! on where its piece of work begins alone, so the image does not depend on the timing of threads.
 
 use aiv_image_format::hash;
 use aiv_image_format::{BlockIndex, BlockSize, Compression, Digest, LocalBase};
