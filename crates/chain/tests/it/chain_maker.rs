@@ -6,7 +6,7 @@ use aiv_chain::{ImageKind, MERGE_PART, ParentLink, PartFiles, View, publish_part
 use aiv_image_format::meta::{DiskInfo, Manifest, Meta, RegionInfo, RegionKind};
 use aiv_image_format::{
     BlockSize, Compression, DeltaBase, Digest, Encoder, Features, Geometry, ImageId, ImageWriter,
-    Kind, ParentState, PointId, RunKind, Seal, SessionTag, SetId, Superblock, hash,
+    Kind, LocalBase, ParentState, PointId, RunKind, Seal, SessionTag, SetId, Superblock, hash,
 };
 use aiv_volume_io::{Extent, Storage};
 
@@ -20,6 +20,8 @@ pub(crate) enum Way {
     Thrifty,
     /// Stored whole, or as a copy of one stored before in the same image.
     Whole,
+    /// As a difference to the two blocks before it, where this image stores them whole.
+    Local,
 }
 
 /// An image to be made.
@@ -70,6 +72,7 @@ impl Step {
         .unwrap();
         let mut encoder = Encoder::new(Compression::Zstd(1), true);
         let mut places = HashMap::new();
+        let mut whole: HashMap<u64, &[u8]> = HashMap::new();
         let elsewhere = parent.map(blocks_by_leaf).unwrap_or_default();
         for (block, (bytes, number)) in (0..).zip(self.bytes.chunks(BLOCK).zip(0..)) {
             let way: usize = number;
@@ -93,7 +96,18 @@ impl Step {
             {
                 writer.push_parent(other, leaf).unwrap();
             } else {
+                let before = |back: u64| {
+                    let block = u64::checked_sub(block, back)?;
+                    let bytes = *whole.get(&block)?;
+                    Some(LocalBase { block, leaf: hash::leaf(bytes), bytes })
+                };
+                let bases = before(2).zip(before(1)).filter(|_| way == Way::Local);
                 let encoded = match (way, below) {
+                    _ if bases.is_some() => {
+                        let bases: Vec<LocalBase<'_>> =
+                            bases.into_iter().flat_map(|(a, b)| [a, b]).collect();
+                        encoder.encode_local(bytes, leaf, &bases).unwrap()
+                    }
                     (Way::Thrifty, Some((below, depth))) => {
                         let leaf_below = hash::leaf(&below);
                         let base = DeltaBase { block, leaf: leaf_below, depth, bytes: &below };
@@ -101,10 +115,11 @@ impl Step {
                     }
                     _ => encoder.encode(bytes, leaf).unwrap(),
                 };
-                let is_delta = encoded.is_delta();
+                let is_whole = encoded.is_whole();
                 let place = writer.push_block(&encoded).unwrap();
-                if !is_delta {
+                if is_whole {
                     places.insert(leaf, place);
+                    whole.insert(block, bytes);
                 }
             }
         }
@@ -123,7 +138,10 @@ impl Step {
             Some(_) => (Features::DELTA | Features::PARENT, ImageKind::Incremental),
         };
         Superblock {
-            features: Features { incompat: incompat | self.features, ..Features::default() },
+            features: Features {
+                incompat: incompat | self.features | self.local(),
+                ..Features::default()
+            },
             image: ImageId(self.point.0),
             set: SetId([self.set; 16]),
             point: self.point,
@@ -140,6 +158,11 @@ impl Step {
             key_commitment: Digest::default(),
             source_token: Digest::default(),
         }
+    }
+
+    /// The feature that differences to blocks of the image itself need.
+    fn local(&self) -> u64 {
+        if self.ways.contains(&Way::Local) { Features::LOCAL } else { 0 }
     }
 
     pub(crate) fn meta(&self, geometry: &Geometry) -> Meta {

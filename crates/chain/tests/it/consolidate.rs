@@ -162,7 +162,7 @@ fn check_frames(before: &MemStorage, after: &MemStorage, set: &aiv_chain::Set) {
         let own = image.superblock().session;
         let has_parent = image.superblock().parent.is_some();
         let incompat = image.superblock().features.incompat;
-        assert!(has_parent || incompat == 0);
+        assert!(has_parent || incompat & !Features::LOCAL == 0);
         assert_eq!(image.meta().specification == SPECIFICATION, !has_parent);
         let mut seen: BTreeMap<u64, Kind> = BTreeMap::new();
         let mut copied: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
@@ -179,6 +179,15 @@ fn check_frames(before: &MemStorage, after: &MemStorage, set: &aiv_chain::Set) {
                 let mut scratch = aiv_image_format::Scratch::default();
                 let head = image.delta_head(&mut scratch, &bytes, entry).unwrap();
                 assert!(head.depth <= DELTA_DEPTH_WRITTEN);
+            }
+            if entry.kind == Kind::Local {
+                let mut scratch = aiv_image_format::Scratch::default();
+                let head = image.local_head(&mut scratch, &bytes, entry).unwrap();
+                for base in head.bases() {
+                    let found = image.entry(base.block).unwrap().unwrap();
+                    assert!(base.block < entry.block && found.is_whole());
+                    assert_eq!(found.leaf, base.leaf);
+                }
             }
         }
     }

@@ -6,8 +6,8 @@ use aiv_image_format::hash::{fill_unreadable, leaf};
 use aiv_image_format::meta::{DiskInfo, Inventory, Manifest, Meta};
 use aiv_image_format::{
     BlockPlace, BlockSize, Compression, DELTA_DEPTH_WRITTEN, DeltaBase, Digest, Encoder, Features,
-    Geometry, Image, ImageId, ImageKind, ImageWriter, RunKind, SPECIFICATION, SessionTag, SetId,
-    Superblock,
+    Geometry, Image, ImageId, ImageKind, ImageWriter, LocalBase, RunKind, SPECIFICATION,
+    SessionTag, SetId, Superblock,
 };
 use aiv_testkit::MemStorage;
 use aiv_testkit::disks::Content;
@@ -35,6 +35,9 @@ pub(crate) enum Change {
     Moved(u8),
     /// The bytes of the n-th frame of this image.
     Repeat(u8),
+    /// The second half of the n-th frame of this image and the first half of the next one: a
+    /// difference to both.
+    Shifted(u8),
     Zero,
     Unused,
     Excluded,
@@ -242,7 +245,9 @@ fn write(
         Some(parent) if parent.image().superblock().parent.is_none() => ImageKind::Differential,
         Some(_) => ImageKind::Incremental,
     };
-    let incompat = parent.map_or(0, |_| Features::DELTA | Features::PARENT);
+    let is_shifted = |change: &(Change, u8)| matches!(change.0, Change::Shifted(_));
+    let local = if step.changes.iter().any(is_shifted) { Features::LOCAL } else { 0 };
+    let incompat = local | parent.map_or(0, |_| Features::DELTA | Features::PARENT);
     let superblock = Superblock {
         features: Features { incompat, ..Features::default() },
         image: ImageId([byte; 16]),
@@ -303,7 +308,8 @@ struct Maker<'a, 'f> {
     writer: &'a mut ImageWriter<'f>,
     parent: Option<&'a View>,
     old: &'a [Cell],
-    frames: Vec<(Vec<u8>, BlockPlace)>,
+    /// What was stored whole, where, and as which block.
+    frames: Vec<(Vec<u8>, BlockPlace, u64)>,
     seed: u8,
 }
 
@@ -340,15 +346,16 @@ impl Maker<'_, '_> {
             },
             Change::Repeat(number) => {
                 let frames: Vec<_> =
-                    self.frames.iter().filter(|(bytes, _)| bytes.len() == len).collect();
+                    self.frames.iter().filter(|(bytes, ..)| bytes.len() == len).collect();
                 match frames.get(usize::from(number) % frames.len().max(1)) {
-                    Some((bytes, place)) => {
+                    Some((bytes, place, _)) => {
                         self.writer.push_ref(*place, leaf(bytes)).unwrap();
                         Cell { condition: Kind::Data, bytes: bytes.clone() }
                     }
                     None => self.data(fresh(number)),
                 }
             }
+            Change::Shifted(number) => self.shifted(number, len, fresh(number)),
             Change::Zero => self.run(RunKind::Zero, Kind::Zero, len),
             Change::Unused => self.run(RunKind::Unused, Kind::Unused, len),
             Change::Excluded => self.run(RunKind::Excluded, Kind::Excluded, len),
@@ -373,10 +380,34 @@ impl Maker<'_, '_> {
         Cell { condition, bytes }
     }
 
+    fn shifted(&mut self, number: u8, len: usize, fresh: Vec<u8>) -> Cell {
+        let nth = |at: usize| self.frames.get(at % self.frames.len().max(1));
+        let number = usize::from(number);
+        let (Some(first), Some(second)) = (nth(number), nth(number % 251 + 1)) else {
+            return self.data(fresh);
+        };
+        let mut bytes = [&first.0[BLOCK / 2..], &second.0[..BLOCK / 2]].concat();
+        bytes.truncate(len);
+        let bases = [first, second].map(|(bytes, _, block)| LocalBase {
+            block: *block,
+            leaf: leaf(bytes),
+            bytes,
+        });
+        let mut encoder = Encoder::new(Compression::Zstd(1), true);
+        let encoded = encoder.encode_local(&bytes, leaf(&bytes), &bases).unwrap();
+        let (is_whole, block) = (encoded.is_whole(), self.writer.next_block());
+        let place = self.writer.push_block(&encoded).unwrap();
+        if is_whole {
+            self.frames.push((bytes.clone(), place, block));
+        }
+        Cell { condition: Kind::Data, bytes }
+    }
+
     fn data(&mut self, bytes: Vec<u8>) -> Cell {
         let mut encoder = Encoder::new(Compression::Lz4, false);
+        let block = self.writer.next_block();
         let place = self.writer.push_block(&encoder.encode(&bytes, leaf(&bytes)).unwrap()).unwrap();
-        self.frames.push((bytes.clone(), place));
+        self.frames.push((bytes.clone(), place, block));
         Cell { condition: Kind::Data, bytes }
     }
 
@@ -398,10 +429,10 @@ impl Maker<'_, '_> {
         let base = DeltaBase { block: from as u64, leaf: leaf(&old), depth, bytes: &old };
         let mut encoder = Encoder::new(Compression::Zstd(1), true);
         let encoded = encoder.encode_against(&bytes, leaf(&bytes), &base).unwrap();
-        let is_delta = encoded.is_delta();
+        let (is_delta, block) = (encoded.is_delta(), self.writer.next_block());
         let place = self.writer.push_block(&encoded).unwrap();
         if !is_delta {
-            self.frames.push((bytes.clone(), place));
+            self.frames.push((bytes.clone(), place, block));
         }
         Cell { condition: Kind::Data, bytes }
     }
@@ -417,6 +448,7 @@ pub(crate) fn arb_change() -> impl Strategy<Value = Change> {
         2 => (n, n).prop_map(|(from, seed)| Change::PatchOf(from, seed)),
         3 => n.prop_map(Change::Moved),
         2 => n.prop_map(Change::Repeat),
+        3 => n.prop_map(Change::Shifted),
         1 => Just(Change::Zero),
         1 => Just(Change::Unused),
         1 => Just(Change::Excluded),

@@ -14,6 +14,7 @@ mod hostile_chains;
 mod merge_crashes;
 mod merge_deltas;
 mod merge_faults;
+mod merge_locals;
 mod merge_planted;
 mod repairs;
 mod salvage;

@@ -183,6 +183,50 @@ fn differences_are_copied_like_other_frames() {
     assert_eq!(report.damage, []);
 }
 
+/// The image of [`recipe`] with two differences to its own blocks.
+fn with_locals() -> Recipe {
+    let mut blocks = recipe().blocks;
+    blocks.extend([(Block::Shifted(0), 1), (Block::Shifted(1), 1)]);
+    Recipe::new(&blocks)
+}
+
+#[test]
+fn differences_to_blocks_of_their_own_image_are_copied_like_other_frames() {
+    let bytes = with_locals().build();
+    let source = open(&bytes).unwrap();
+    let mut target = Target::new(superblock(source.superblock()));
+    copy_all(&mut target, &source, &bytes);
+    let (copy, summary) = target.finish(&source, None);
+    assert_eq!(frames(&copy, &[7]).len(), 2);
+    assert!(frames(&copy, &[1, 7]) == frames(&bytes, &[1, 7]), "byte for byte");
+    assert_eq!(summary.trailer.totals, source.trailer().totals);
+    assert_eq!(open(&copy).unwrap().verify(Depth::Data, Job::silent()).unwrap().damage, []);
+}
+
+#[test]
+fn a_difference_whose_bases_are_known_to_be_others_is_not_copied() {
+    let bytes = with_locals().build();
+    let all = entries(&open(&bytes).unwrap());
+    let local = all.iter().find(|entry| entry.kind == Kind::Local).unwrap();
+    let frame = stretch(&bytes, &[*local]);
+    for features in [0, Features::LOCAL] {
+        let mut superblock = superblock(with_locals().open().superblock());
+        superblock.features.incompat = features;
+        let mut target = Target::new(superblock);
+        target.writer.push_run(RunKind::Zero, local.block).unwrap();
+        let refused = target.writer.copy_frames(&[*local], frame);
+        assert!(matches!(refused, Err(Error::Misuse(_))), "{refused:?}");
+    }
+    // A head that is damaged is damage of the frame.
+    let forgery = Forgery::of(&bytes);
+    let at = forgery.areas.frame(crate::areas::LOCAL).payload.start;
+    let forged = forgery.at(at, &[9]).seal();
+    let mut target = Target::new(superblock(with_locals().open().superblock()));
+    target.writer.push_run(RunKind::Zero, local.block).unwrap();
+    let refused = target.writer.copy_frames(&[*local], stretch(&forged, &[*local]));
+    assert!(matches!(refused, Err(Error::Corrupt(_))), "{refused:?}");
+}
+
 #[test]
 fn frames_of_two_images_make_one() {
     let old = noisy(9);

@@ -42,6 +42,7 @@ mod rules;
 mod salvage;
 mod salvage_hostile;
 mod salvage_identity;
+mod salvage_locals;
 mod salvage_sealed;
 mod sealed;
 mod sealed_damage;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use aiv_image_format::{Depth, Error, Image, IndexEntry, Kind, dump, hash};
 use aiv_volume_io::Job;
 
-use crate::areas::{Areas, CHECKPOINT, PAGE};
+use crate::areas::{Areas, CHECKPOINT, LOCAL, PAGE};
 use crate::forge::Forgery;
 use crate::memory::peak_of;
 use crate::naive;
@@ -28,6 +28,8 @@ pub(crate) fn base() -> Recipe {
         (Block::Ref(1), 1),
         (Block::PartlyUnreadable(Fill::Words(2)), 1),
         (Block::Unreadable, 3),
+        (Block::Shifted(0), 1),
+        (Block::Shifted(1), 1),
     ];
     blocks.extend((0..100).flat_map(|_| [(Block::Zero, 1), (Block::Unused, 1)]));
     blocks.push((Block::Data(Fill::Words(3)), 1));
@@ -116,6 +118,7 @@ const TRAILER: &[(usize, usize)] = &[
     (472, 8),
     (480, 8),
     (488, 8),
+    (616, 8),
     (1000, 1),
 ];
 const FRAME: &[(usize, usize)] = &[
@@ -131,6 +134,8 @@ const FRAME: &[(usize, usize)] = &[
     (44, 4),
     (52, 8),
 ];
+const LOCAL_HEAD: &[(usize, usize)] =
+    &[(0, 1), (1, 7), (8, 8), (8, 1), (16, 32), (48, 8), (48, 1), (56, 32), (88, 4), (92, 2)];
 const PAGE_HEADER: &[(usize, usize)] =
     &[(0, 4), (4, 1), (5, 1), (6, 2), (8, 8), (16, 8), (24, 16), (40, 1)];
 const INDEX_ENTRY: &[(usize, usize)] = &[(0, 8), (5, 2), (7, 1), (8, 8), (8, 6), (14, 2), (16, 32)];
@@ -141,7 +146,7 @@ const CHECKPOINT_HEAD: &[(usize, usize)] =
 /// One forged field, in words.
 pub(crate) fn mutate(dice: &mut Dice, forgery: &mut Forgery) -> String {
     let areas = forgery.areas.clone();
-    let (name, at, (offset, size)) = match dice.below(9) {
+    let (name, at, (offset, size)) = match dice.below(10) {
         0 => ("superblock", areas.superblock.start, dice.pick(SUPERBLOCK)),
         1 | 2 => ("trailer", areas.last_trailer.start, dice.pick(TRAILER)),
         3 => ("frame", dice.pick(&areas.frames).header.start, dice.pick(FRAME)),
@@ -156,6 +161,10 @@ pub(crate) fn mutate(dice: &mut Dice, forgery: &mut Forgery) -> String {
             ("tree node", page_of(dice, &areas.tree) + node, dice.pick(TREE_NODE))
         }
         7 => ("checkpoint", areas.frame(CHECKPOINT).payload.start, dice.pick(CHECKPOINT_HEAD)),
+        8 if areas.frames.iter().any(|frame| frame.kind == LOCAL) => {
+            let locals: Vec<_> = areas.frames.iter().filter(|f| f.kind == LOCAL).collect();
+            ("LOCAL head", dice.pick(&locals).payload.start, dice.pick(LOCAL_HEAD))
+        }
         _ => {
             let frame = dice.pick(&[areas.frames.clone(), areas.sections.clone()].concat());
             ("payload", frame.payload.start + dice.below(frame.payload.len()), (0, 1))

@@ -4,10 +4,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use aiv_image_format::hash::leaf;
 use aiv_image_format::limits::SEGMENT_BYTES_MIN;
 use aiv_image_format::{
     BlockPlace, ChainKey, Compression, Depth, Digest, Encoder, Error, Features, Image, ImageWriter,
-    Keys, Kind, Mode, ParentState, RunKind, Seal, SessionTag, Unfinished, Unsupported,
+    Keys, Kind, LocalBase, Mode, ParentState, RunKind, Seal, SessionTag, Unfinished, Unsupported,
 };
 use aiv_testkit::MemStorage;
 use aiv_volume_io::{Job, Storage};
@@ -15,7 +16,7 @@ use aiv_volume_io::{Job, Storage};
 use crate::change::{Change, Increment, small_meta};
 use crate::increments::noisy;
 use crate::patched::Patched;
-use crate::recipe::{Block, Fill, Recipe, open_with, read_all};
+use crate::recipe::{Block, Expected, Fill, Recipe, open_with, read_all};
 use crate::sealed::{key, seals};
 
 const PART: &str = "image.part";
@@ -165,6 +166,64 @@ fn an_image_cut_anywhere_goes_on_from_its_last_whole_checkpoint_to_the_same_stat
         let least = if recipe.seal.is_some() { 4 } else { 5 };
         assert!(steps >= least, "{steps} checkpoints");
     }
+}
+
+#[test]
+fn an_image_with_differences_to_its_own_blocks_goes_on_and_new_ones_build_on_what_was_there() {
+    let blocks = [
+        (Block::Data(Fill::Noise(1)), 2),
+        (Block::Shifted(0), 1),
+        (Block::Data(Fill::Words(2)), 1),
+        (Block::Shifted(2), 2),
+        (Block::Data(Fill::Noise(3)), 1),
+        (Block::Shifted(3), 1),
+        (Block::Unused, 3),
+    ];
+    for recipe in recipes() {
+        let recipe = Recipe { blocks: blocks.to_vec(), checkpoint_every: 2, short_by: 0, ..recipe };
+        let bytes = recipe.build();
+        let complete = open(&bytes).unwrap();
+        let mut resumed = 0;
+        for cut in (4096..=bytes.len()).step_by(4736) {
+            let Some(found) = unfinished(&bytes[..cut]).unwrap() else { continue };
+            let whole = go_on(&bytes[..cut], &complete, None, session(1), None);
+            let image = open(&whole).unwrap();
+            assert!(image.verify(Depth::Data, Job::silent()).unwrap().is_sound());
+            let (was, is) = (complete.trailer(), image.trailer());
+            assert_eq!(was.state_root, is.state_root);
+            assert_eq!(is.totals.blocks_local, found.totals().blocks_local);
+            resumed += u64::from(found.totals().blocks_local > 0);
+        }
+        assert!(resumed > 5, "{resumed}");
+    }
+    // The writer does not know what older sessions have stored; who verifies it does.
+    let recipe = Recipe { blocks: blocks.to_vec(), checkpoint_every: 2, short_by: 0, ..recipe() };
+    let (bytes, expected) = (recipe.build(), recipe.expected());
+    let storage = MemStorage::new();
+    storage.insert(PART, bytes[..38 << 10].to_vec());
+    let found = unfinished(&bytes[..38 << 10]).unwrap().unwrap();
+    let next = usize::try_from(found.next_block()).unwrap();
+    let file = storage.reopen(PART, found.len()).unwrap();
+    let mut writer = ImageWriter::resume(file, &found, session(1), None).unwrap();
+    let base = |at: usize| LocalBase {
+        block: at as u64,
+        leaf: leaf(&expected[at].bytes),
+        bytes: &expected[at].bytes,
+    };
+    for Expected { bytes, .. } in &expected[next..] {
+        let mut encoder = Encoder::new(Compression::Zstd(1), true);
+        let encoded = encoder.encode_local(bytes, leaf(bytes), &[base(0), base(1)]).unwrap();
+        match bytes.iter().all(|&byte| byte == 0) {
+            true => writer.push_run(RunKind::Unused, 1).unwrap(),
+            false => drop(writer.push_block(&encoded).unwrap()),
+        }
+    }
+    writer.finish(recipe.meta()).unwrap();
+    let image = open(&storage.contents(PART).unwrap()).unwrap();
+    assert!(image.verify(Depth::Data, Job::silent()).unwrap().is_sound());
+    let read = read_all(&image).unwrap();
+    assert!(read.iter().zip(&expected).all(|(read, expected)| read.1 == expected.bytes));
+    assert!(image.trailer().totals.blocks_local > found.totals().blocks_local);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use aiv_image_format::{ImageWriter, Keys, Kind, Unfinished};
 use aiv_testkit::{MemStorage, Random};
 use aiv_volume_io::{Job, Storage};
 
-use crate::areas::{Areas, CHECKPOINT, DATA, Frame, number};
+use crate::areas::{Areas, CHECKPOINT, DATA, Frame, LOCAL, number};
 use crate::change::{Change, Increment};
 use crate::increments::noisy;
 use crate::memory::peak_of;
@@ -218,6 +218,53 @@ fn kinds_the_superblock_does_not_announce_and_copies_of_no_parent_are_refused() 
     assert!(without_delta > 0 && without_delta <= second, "{without_delta}");
 }
 
+#[test]
+fn a_difference_to_blocks_of_the_image_holds_only_on_lower_ones_that_are_stored_whole() {
+    let noise = |seed| Block::Data(crate::recipe::Fill::Noise(seed));
+    let blocks = [
+        (noise(1), 1),
+        (noise(2), 1),
+        (Block::Shifted(0), 1),
+        (noise(3), 1),
+        (Block::Shifted(1), 1),
+        (Block::Zero, 1),
+        (Block::Unused, 3),
+    ];
+    let recipe = Recipe { checkpoint_every: 3, small_meta: true, ..Recipe::new(&blocks) };
+    let forged = Forged::of(&recipe.build());
+    let locals: Vec<Frame> = forged.frames.iter().filter(|f| f.kind == LOCAL).cloned().collect();
+    let ends: Vec<usize> = forged.checkpoints().iter().map(|c| c.padding.end).collect();
+    let all = len(&forged.bytes);
+    assert_eq!((locals.len(), all), (2, *ends.last().unwrap()));
+    let with = |which: usize, offset: usize, value: &[u8]| {
+        let frame: &Frame = &locals[which];
+        len(&forged.clone().put(frame.payload.start + offset, value).mend(true))
+    };
+    // Of block 2, all bases are in its own checkpoint; of block 4 the second one is.
+    for (offset, value) in [
+        (0, &[0][..]),
+        (0, &[3]),
+        (1, &[1]),
+        (8, &[2]),
+        (8, &[1]),
+        (14, &[1]),
+        (16, &[0xaa; 3]),
+        (48, &[0]),
+    ] {
+        assert_eq!(with(0, offset, value), 0, "{offset}");
+    }
+    for (offset, value) in [(0, &[0][..]), (8, &[4]), (48, &[4]), (48, &[5]), (56, &[0xaa; 3])] {
+        assert_eq!(with(1, offset, value), ends[0], "{offset}");
+    }
+    // What an earlier checkpoint says is compared when the image is proven before it is published.
+    assert_eq!(with(1, 16, &[0xaa; 3]), all);
+    let mut bytes = forged.clone().put(17, &[0]).bytes;
+    let sum = crc(b"aiv.supr", &bytes[..4092]);
+    bytes[4092..4096].copy_from_slice(&sum);
+    let unannounced = Forged { bytes, frames: forged.frames.clone() };
+    assert_eq!(len(&unannounced.mend(true)), 0, "no local-delta");
+}
+
 /// Changes a few bytes anywhere in what a checkpoint or a header says, and makes all fit again.
 fn mutant(forged: &Forged, random: &mut Random) -> Vec<u8> {
     let mut changed = forged.clone();
@@ -239,7 +286,13 @@ fn no_forgery_makes_the_walk_or_the_writer_fall_over() {
     let old = noisy(20);
     let increment = Increment {
         checkpoint_every: 3,
-        ..Increment::new(&[(Change::Moved(3), 2), (Change::Keep, 3), (Change::Patch(5), 4)])
+        ..Increment::new(&[
+            (Change::Moved(3), 2),
+            (Change::Keep, 3),
+            (Change::Patch(5), 2),
+            (Change::New(1), 2),
+            (Change::Shifted(0), 3),
+        ])
     };
     let full = Forged::of(&recipe().build());
     let other = Forged::of(&increment.build(&old));

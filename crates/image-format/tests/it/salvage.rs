@@ -78,7 +78,7 @@ pub(crate) fn hints(recipe: &Recipe) -> Hints {
 }
 
 /// Blocks of which a frame is stored, with the frame.
-fn framed(bytes: &[u8]) -> BTreeMap<usize, Frame> {
+pub(crate) fn framed(bytes: &[u8]) -> BTreeMap<usize, Frame> {
     let frames = Areas::of(bytes).frames.into_iter().filter(|frame| frame.kind == DATA);
     frames.map(|f| (crate::areas::number(bytes, f.header.start + 32), f)).collect()
 }
