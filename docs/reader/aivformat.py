@@ -1,11 +1,10 @@
-"""The records of the Aivory image format: bytes in, checked values out.
+"""The records of the Aivory image format: bytes in, checked values out. Numbers in brackets are sections of
+docs/format.md, which is all that this reader was made from. What that says in tables is read from there."""
 
-Written from docs/format.md alone. Numbers in brackets are its sections. Nothing here knows of files that belong
-together; every function gets bytes (or a stream and a place) and raises `Damage` with what is wrong, and where.
-"""
-
-import os
+import pathlib
+import re
 import struct
+from collections import namedtuple
 from types import SimpleNamespace
 
 import google_crc32c
@@ -13,410 +12,285 @@ import lz4.block
 import zstandard
 from blake3 import blake3
 
-PAGE, PIECE = 4096, 65536
-TAIL = 3 * PAGE + 65536  # trailer 1, gap, superblock copy, trailer 2; the gap is four times as wide with `parity`
-TAIL_PARITY = 3 * PAGE + 4 * 65536
-LAST_PARITY = 266240  # bytes of the PARITY frame that ends a frame area
-FRAME_MAX = 16 << 20
-WINDOW_MAX = 1 << 23
-META_MAX = 32 << 20
-DATA, DELTA, CHECKPOINT, META, PARITY, PAD = range(1, 7)  # types of frames
-(K_DATA, K_DELTA, K_ZERO, K_UNUSED, K_EXCLUDED, K_UNREADABLE, K_REF, K_PARENT, K_STORE) = range(1, 10)
-KIND_NAMES = "0 DATA DELTA ZERO UNUSED EXCLUDED UNREADABLE REF PARENT STORE".split()
-CONDITION = {K_UNUSED: 1, K_EXCLUDED: 2, K_UNREADABLE: 3}  # 0 for all others
-MAGIC = b"\x89AIV\r\n\x1a\n"
-FILL = b"!AIV-UNREADABLE!"
-SEALED, AUTHENTICATED, SPLIT, BIT_DELTA, BIT_PARENT, _, BIT_PARITY, KEY_SLOTS = (1 << bit for bit in range(8))
-KNOWN_INCOMPAT = 0xDF
-KEYS = {name: f"aivory draft: {words}".ljust(32).encode() for name, words in {
-    "segment": "segment trailer", "slots": "key-slot area", "file": "content of keyfile", "code": "recovery code",
-    "text": "text of a key",
-    "leaf": "leaf of one block", "content": "content tree node", "map": "map tree node", "state": "state root",
-    "piece": "stored piece", "stored": "stored tree node", "page": "index page", "section": "whole section",
-    "trailer": "trailer", "set": "set of a source"}.items()}
+DOCUMENT = pathlib.Path(__file__).resolve().parents[1].joinpath("format.md").read_text(encoding="utf-8")
+PAGE, PIECE, FRAME_MAX, WINDOW_MAX, FILL = 4096, 65536, 16 << 20, 1 << 23, b"!AIV-UNREADABLE!"
+TAIL, TAIL_PARITY = 3 * PAGE + 65536, 3 * PAGE + 4 * 65536  # trailer 1, gap, superblock copy, trailer 2
 
-
-class Problem(Exception):
-    """What is wrong, and at which byte of the file."""
-
+class Problem(Exception):  # false, where a record would be true
     def __init__(self, what, at=None):
         super().__init__(what if at is None else f"{what} (at 0x{at:x})")
-
+    def __bool__(self):
+        return False
 
 class Damage(Problem):
     """The bytes contradict the format."""
 
-
 class Refused(Problem):
     """Not damaged: no image, not finished, or of a version or with features this program does not know."""
 
-
-def need(true, what, at=None):
+def need(true, what, at=None, error=Damage):
     if not true:
-        raise Damage(what, at)
+        raise error(what, at)
 
+def rules(name, at, /, **holds):  # several needs: what each is about, and whether it is right
+    for what, true in holds.items():
+        need(true, f"{name}: a bad {what}", at)
 
-def crc(salt, data):
-    return google_crc32c.extend(google_crc32c.extend(0, salt), bytes(data))
-
-
-def keyed_hash(purpose, data):
-    return blake3(data, key=KEYS[purpose]).digest()
-
-
-def le64(number):
-    return number.to_bytes(8, "little")
-
-
-def round_up(number, to):
-    return -(-number // to) * to
-
-
-def attempt(function, *arguments):
-    """What a function gives, or the problem that it found."""
+def attempt(function, *arguments):  # what a function gives, or the problem that it found
     try:
         return function(*arguments)
     except Problem as problem:
         return problem
 
-
-class FileStream:
-    """The bytes of one file."""
-
-    def __init__(self, path):
-        self.file = open(path, "rb")
-        self.path, self.length = path, os.fstat(self.file.fileno()).st_size
-
-    def __del__(self):
-        if hasattr(self, "file"):
-            self.file.close()
-
-    def read(self, at, size):
-        need(0 <= at and at + size <= self.length, f"{size} bytes lie behind the end of the file", at)
-        try:
-            self.file.seek(at)
-            data = self.file.read(size)
-        except OSError as error:
-            raise Damage(f"cannot be read: {error}", at) from None
-        need(len(data) == size, "the file became shorter while it was read", at)
-        return data
-
-
-# ---- records of fixed layout: one table each, in the order and with the names of the document
-
-def layout(table):
-    names, codes = zip(*(word.split(":") for word in table.split()))
-    return names, struct.Struct("<" + "".join(codes))
-
-
-SUPERBLOCK = layout("""magic:8s major:H minor:H _:4s incompat:Q ro_compat:Q compat:Q autoclear:Q image_uuid:16s
-    set_uuid:16s recovery_point:16s parent_point:16s parent_state_root:32s kind:B block_log2:B align_log2:B
-    sector_log2:B segment_no:I segment_count:I slot_area_len:I address_space_len:Q created_unix_ms:Q session_tag:12s
-    _:4s writer:32s feature_names:1536s key_commitment:32s source_token:32s segment_start:Q
-    _:2260s crc:I""")
-TRAILER = layout("""magic:8s major:H minor:H copy:B _:3s image_uuid:16s set_uuid:16s recovery_point:16s
-    parent_point:16s parent_state_root:32s content_root:32s map_root:32s state_root:32s stored_root:32s file_len:Q
-    frames_end:Q index_offset:Q index_pages:Q index_leaf_pages:Q index_root:32s tree_offset:Q tree_pages:Q
-    tree_hash:32s meta_offset:Q meta_len:Q meta_hash:32s stored_offset:Q stored_pieces:Q last_checkpoint:Q frames:Q
-    blocks_data:Q blocks_zero:Q blocks_unused:Q blocks_excluded:Q blocks_unreadable:Q blocks_ref:Q payload_bytes:Q
-    blocks_delta:Q blocks_parent:Q mac:32s session_tag:12s _:4s parity_offset:Q parity_len:Q parity_hash:32s
-    segment_count:I _:3448s hash:32s crc:I""")
-FRAME = layout("""magic:4s kind:B codec:B flags:B depth:B session_tag:12s nonce_salt:I seq:Q subject:Q plain_len:I
-    stored_len:I payload_crc:I leaf_prefix:8s crc:I""")
-PAGE_HEADER = layout("magic:4s kind:B level:B count:H page_no:Q first:Q image_uuid:16s tag:16s _:4s crc:I body:4032s")
-INNER_HEAD = layout("subject:Q leaf_prefix:8s plain_len:I pad_len:I codec:B flags:B depth:B _:5s")
-CHECKPOINT_HEAD = layout("""previous_address:Q number:Q next_block:Q first_piece:Q piece_count:I entry_count:I
-    origin_count:I _:20s""")
-DELTA_HEAD = layout("base_block:Q base_leaf:32s depth:B _:7s")
-
-
-def unpack(record, data):
-    """The values by name, and whether every reserved byte is zero as `clean`."""
-    names, form = record
-    values = form.unpack(data)
-    out = SimpleNamespace(clean=not any(any(v) for n, v in zip(names, values) if n == "_"))
-    out.__dict__.update((n, v) for n, v in zip(names, values) if n != "_")
-    return out
-
-
-def utf8(data, what, at):
+def guarded(what, at, errors, function, *arguments, **more):  # what somebody else's code gives; its errors are damage
     try:
-        return data.decode()
-    except UnicodeDecodeError:
-        raise Damage(f"{what} is not UTF-8", at) from None
+        return function(*arguments, **more)
+    except errors as error:
+        raise Damage(f"{what}: {str(error) or 'forged or damaged'}", at) from None
 
+def round_up(number, to):
+    return -(-number // to) * to
 
-def label(data, what, at):
-    """A text of fixed length: padded with zeros, without control characters."""
-    text = utf8(data.rstrip(b"\0"), what, at)
-    need(not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in text), f"{what} has a control character", at)
+def crc(salt, data):
+    return google_crc32c.extend(google_crc32c.extend(0, salt), bytes(data))
+
+def table(mark):  # the first table of the document behind a mark: its rows as lists of cells, without the heading
+    rows = re.search(re.escape(mark) + r"[\s\S]*?\n\|[-|]+\n((?:\|.*\n)+)", DOCUMENT)[1]
+    return [[cell.strip(" `") for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows.splitlines()]
+
+KNOWN = {*"sealed authenticated split delta parent-blocks parity key-slots local-delta".split()}
+FEATURES = {name: 1 << int(bit) for bit, name, _ in table("| bit | name | stands for |")}
+NEEDS = {text.split()[2]: 1 << int(bit) for bit, _, text in table("| bit | name |") if text.startswith("entry kind")}
+KINDS = {int(row[0]): row[1:] for row in table("| kind | name | place | run | reads as | condition |")}
+TYPES = {int(row[0]): row[1] for row in table("| type | name | subject | payload |")}
+KEYS = dict(re.findall(r'(?m)^(\w+) +"(aivory draft: .{18})"$', DOCUMENT))
+DEFINITIONS = dict(table("| value | definition |"))
+
+def keyed_hash(purpose, data):  # by the name of a key in section 6, or by the words of another one
+    return blake3(data, key=KEYS.get(purpose, f"aivory draft: {purpose}".ljust(32)).encode()).digest()
+
+class Layout:  # a record of fixed size, as the table behind `<!-- layout: NAME SIZE -->` describes it
+    def __init__(self, name, hashed=None):
+        self.name, self.hashed, form = re.sub("(?<=[a-z])([A-Z])", r" \1", name).lower(), hashed, "<"
+        self.meanings, integers = {}, {"1": "B", "2": "H", "4": "I", "8": "Q"}
+        for offset, size, field, meaning in table(f"<!-- layout: {name} "):
+            need(struct.calcsize(form) == int(offset), f"docs/format.md: {name}.{field} is not where it should be")
+            form += size + "s" if field in ("magic", "leaf_prefix", "reserved") else integers.get(size, size + "s")
+            self.meanings[field if field != "reserved" else f"reserved at {offset}"] = DEFINITIONS.get(meaning, meaning)
+        self.form, magic = struct.Struct(form), self.meanings.get("magic", "").partition(" (")[0]
+        self.magic = bytes.fromhex(magic) if " " in magic else magic.encode()
+        self.salts = re.findall(r"`(aiv\.\w+)`", self.meanings.get("crc", ""))
+        self.shared = [field for field, text in self.meanings.items() if text.startswith("as in the superblock")]
+    def covered(self, field, data):  # the bytes that a checksum or code is over: those that its row names as [from, to)
+        return b"".join(data[int(a):int(b)] for a, b in re.findall(r"\[(\d+), (\d+)\)", self.meanings[field]))
+    def read(self, data, at, kind=1, early=None):  # the values by name, checked; each kind has its own salt
+        need(len(data) >= self.form.size, f"{self.name}: cut off", at)
+        values = dict(zip(self.meanings, self.form.unpack_from(data)))
+        r = SimpleNamespace(data=data, **{field: value for field, value in values.items() if " " not in field})
+        rules(self.name, at, magic=not self.magic or r.magic == self.magic,
+              crc=not self.salts or r.crc == crc(self.salts[kind - 1].encode(), self.covered("crc", data)),
+              hash=not self.hashed or r.hash == keyed_hash(self.hashed, self.covered("hash", data)))
+        if early:
+            early(r, at)
+        rules(self.name, at, reserved=not any(any(value) for field, value in values.items() if " " in field))
+        return r
+    def same(self, r, at, sb=None, /, **expected):  # fields have these values, or are as in the superblock `sb`
+        expected |= {field: getattr(sb, field) for field in self.shared if sb}
+        rules(self.name, at, **{field: getattr(r, field) == value for field, value in expected.items()})
+
+SUPERBLOCK, TRAILER, SEGMENT = Layout("Superblock"), Layout("Trailer", "trailer"), Layout("SegmentTrailer", "segment")
+FRAME, INNER_HEAD, DELTA_HEAD, LOCAL_HEAD = map(Layout, "FrameHeader InnerHead DeltaHead LocalHead".split())
+PAGE_HEADER, INDEX_ENTRY, INNER_ENTRY, TREE_NODE = map(Layout, "PageHeader IndexEntry InnerEntry TreeNode".split())
+CHECKPOINT_HEAD, LOCAL_BASE = Layout("CheckpointHead"), Layout("LocalBase")
+
+def label(data, what, at):  # a text of fixed length, padded with zeros, without control characters
+    text = guarded(what, at, UnicodeDecodeError, data.rstrip(b"\0").decode)
+    need(not re.search(r"[\0-\x1f\x7f-\x9f]", text), f"{what} has a control character", at)
     return text
 
+def newer(s, at):  # what is newer than this program is refused by its name, and not called damaged
+    need((s.major, s.minor) == (0, 3), f"the image has format {s.major}.{s.minor}, this program reads 0.3", at, Refused)
+    rows = [s.feature_names[i:i + 48] for i in range(0, 1536, 48)]
+    told = {1 << row[1]: repr(row[4:].rstrip(b"\0").decode(errors="replace")) for row in rows if row[0] == 1}
+    told |= {bit: name for name, bit in FEATURES.items()}
+    bits = {told.get(1 << bit, f"bit {bit}") for bit in range(64) if s.incompat >> bit & 1}
+    need(bits <= KNOWN, f"it needs features this program does not have: {', '.join(bits - KNOWN)}", at, Refused)
 
-def differ(one, other, names):
-    """Whether two records of one layout differ in other fields than these."""
-    return {**vars(one), **dict.fromkeys(names.split())} != {**vars(other), **dict.fromkeys(names.split())}
-
-
-def record(table, data, name, at, magic, salt, purpose=None):
-    """The values of a record whose magic, checksum and, where it has one, hash are right."""
-    r = unpack(table, data)
-    need(r.magic == magic, f"{name}: no magic", at)
-    need(r.crc == crc(salt, data[:60] + data[64:] if magic == b"AVP1" else data[:-4]), f"{name}: crc is wrong", at)
-    need(not purpose or r.hash == keyed_hash(purpose, data[:4060]), f"{name}: hash is wrong", at)
-    return r
-
-
-def superblock(data, at):
-    """A checked superblock [3], in the order of checks the document gives."""
-    s = record(SUPERBLOCK, data, "superblock", at, MAGIC, b"aiv.supr")
-    if (s.major, s.minor) != (0, 3):
-        raise Refused(f"the image has format {s.major}.{s.minor}, this program reads 0.3", at)
-    if s.incompat & ~KNOWN_INCOMPAT:
-        rows = [s.feature_names[i:i + 48] for i in range(0, 1536, 48)]
-        told = {r[1]: repr(r[4:].rstrip(b"\0").decode(errors="replace")) for r in rows if r[0] == 1}
-        told |= {5: "dedup-store", 8: "overlay"}
-        names = [told.get(b, f"bit {b}") for b in range(64) if (s.incompat & ~KNOWN_INCOMPAT) >> b & 1]
-        raise Refused(f"the image needs features this program does not have: {', '.join(names)}", at)
-    need(s.clean, "superblock: reserved bytes are not zero", at)
-    s.writer, s.has_parent = label(s.writer, "superblock: writer", at), any(s.parent_point)
-    need(any(s.image_uuid) and any(s.set_uuid) and any(s.recovery_point) and s.parent_point != s.recovery_point,
-         "superblock: an id is zero, or the image is its own parent", at)
-    need(1 <= s.kind <= 3 and (s.kind == 1) != s.has_parent and (s.has_parent or not any(s.parent_state_root))
-         and (s.has_parent or not s.incompat & (BIT_DELTA | BIT_PARENT)), "superblock: kind and parent disagree", at)
-    need(14 <= s.block_log2 <= 22 and s.align_log2 == 6 and 9 <= s.sector_log2 <= 12, "superblock: a bad size", at)
-    s.sealed, s.keyed, s.split = s.incompat & SEALED, s.incompat & (SEALED | AUTHENTICATED), s.incompat & SPLIT
-    need(s.keyed != SEALED | AUTHENTICATED and bool(s.keyed) == any(s.key_commitment), "superblock: a bad key", at)
-    need(s.keyed or not s.incompat & KEY_SLOTS, "superblock: key slots without a key", at)
-    need(not (s.segment_count or s.autoclear) and s.slot_area_len == 32768 * bool(s.incompat & KEY_SLOTS),
-         "superblock: a bad value", at)
-    need((s.segment_start == 0) == (s.segment_no == 0) and (s.split or not s.segment_no) and s.segment_no < 1000
-         and s.segment_start % PIECE == 0 and s.segment_start < 1 << 54, "superblock: a bad segment", at)
-    s.tail = TAIL_PARITY if s.incompat & BIT_PARITY else TAIL
+def superblock(stream, at):  # a checked one [3], in the order of checks the document gives
+    s = SUPERBLOCK.read(stream.read(at, PAGE), at, early=newer)
+    s.features = has = [name for name, bit in FEATURES.items() if s.incompat & bit]
+    s.keyed, s.has_parent = [name for name in has if name in ("sealed", "authenticated")], any(s.parent_point)
+    s.writer, s.tail = label(s.writer, "superblock: writer", at), TAIL_PARITY if "parity" in has else TAIL
     s.block_size, s.sector_size = 1 << s.block_log2, 1 << s.sector_log2
     s.blocks = -(-s.address_space_len // s.block_size)
-    need(1 <= s.blocks <= 1 << 40, "superblock: a bad length of the address space", at)
+    rules("superblock", at, kind=1 <= s.kind <= 3 and (s.kind == 1) != s.has_parent, autoclear=s.autoclear == 0,
+          id=any(s.image_uuid) and any(s.set_uuid) and any(s.recovery_point) and s.parent_point != s.recovery_point,
+          parent=s.has_parent or not (any(s.parent_state_root) or {"delta", "parent-blocks"} & {*has}),
+          size=14 <= s.block_log2 <= 22 and s.align_log2 == 6 and 9 <= s.sector_log2 <= 12 and 1 <= s.blocks <= 1 << 40,
+          key=len(s.keyed) < 2 and bool(s.keyed) == any(s.key_commitment) and (s.keyed or "key-slots" not in has),
+          slot_area_len=s.slot_area_len == 32768 * ("key-slots" in has), segment_count=s.segment_count == 0,
+          segment_no=s.segment_no < 1000 and ("split" in has or not s.segment_no),
+          segment_start=s.segment_start in range(0, 1 << 54, PIECE) and (s.segment_start == 0) == (s.segment_no == 0))
     return s
 
-
-def trailer(data, copy, sb, length, at):
-    """A trailer that counts [11, opening, step 4]."""
-    name = f"trailer {copy}"
-    t = record(TRAILER, data, name, at, b"AIVTRAIL", b"aiv.trlr", "trailer")
-    need(t.clean and (t.major, t.minor, t.copy) == (0, 3, copy), f"{name}: a bad value", at)
-    need(t.file_len == length, f"{name}: the file has {length} bytes, not {t.file_len}", at)
-    need(sb is None or any(t.mac) == bool(sb.keyed), f"{name}: authentication code and key", at)
-    t.covered = data[:12] + b"\0" + data[13:512] + data[544:4060]  # by the mac, with the superblock
-    for part in ("image_uuid", "set_uuid", "recovery_point", "parent_point", "parent_state_root"):
-        need(sb is None or getattr(t, part) == getattr(sb, part), f"{name}: {part} of another image", at)
-    return t
-
-
-def levels(leaf_pages):
-    """Pages of each level of the index, from level 0 to the root [5]."""
-    counts = [leaf_pages] if leaf_pages else []
-    while counts and counts[-1] > 1:
-        counts.append(-(-counts[-1] // 84))
-    return counts
-
-
-# ---- trees of hashes [6]
+def trailers(layout, stream, tail, sb=None):  # those of both that count [11, step 4], and what is wrong with them
+    def one(copy, at):
+        t = layout.read(stream.read(at, PAGE), at)
+        layout.same(t, at, sb, major=0, minor=3, copy=copy, file_len=stream.length)
+        rules(layout.name, at, mac=not sb or any(t.mac) == bool(sb.keyed))
+        if layout is SEGMENT:
+            layout.same(t, at, slice_len=PIECE * t.pieces, segment_start=PIECE * t.first_piece, file_len=PAGE * (
+                t.segment_no > 0) + t.slice_len + round_up(32 * t.pieces, PAGE) + TAIL, pieces=max(1, t.pieces))
+        return t
+    both = [attempt(one, copy, stream.length - back) for copy, back in ((1, tail), (2, PAGE))]
+    good, found = [t for t in both if t], [t for t in both if not t]
+    if len({t.data[:12] + t.data[13:4060] for t in good}) == 2:  # equal but for copy, hash and crc
+        found.append(Damage(f"the two copies of the {layout.name} differ", stream.length - tail))
+    return good, found
 
 def state_root(sb, content_root, map_root):
-    sizes = le64(sb.address_space_len) + sb.block_size.to_bytes(4, "little") + sb.sector_size.to_bytes(4, "little")
+    sizes = struct.pack("<QII", sb.address_space_len, sb.block_size, sb.sector_size)
     return keyed_hash("state", sizes + content_root + map_root)
 
+def nodes(purpose, children, width=32, level=1):  # one level of a tree [6] over children of `width` bytes
+    parts = (children[i:i + 128 * width] for i in range(0, len(children), 128 * width))
+    return b"".join(keyed_hash(purpose, level.to_bytes(8, "little") + part) for part in parts)
 
-def nodes(purpose, children, width, level):
-    """The nodes of one level of a tree over children of `width` bytes, one behind the other."""
-    step, prefix = 128 * width, le64(level)
-    return b"".join(keyed_hash(purpose, prefix + children[i:i + step]) for i in range(0, len(children), step))
+def tree_root(purpose, level_1, level=2):  # the root over the nodes of level 1
+    return level_1 if len(level_1) <= 32 else tree_root(purpose, nodes(purpose, level_1, 32, level), level + 1)
 
+CODECS = {"DATA": (0, 1, 2), "DELTA": (2,), "LOCAL": (2,), "META": (0, 2), "CHECKPOINT": (0,), "PARITY": (0,), "PAD": (0,)}
+BLOCKS, SEALED = ("DATA", "DELTA", "LOCAL"), ("DATA", "DELTA", "LOCAL", "CHECKPOINT", "META")
 
-def tree_root(purpose, level_1):
-    """The root over the nodes of level 1."""
-    level, children = 2, level_1
-    while len(children) > 32:
-        children, level = nodes(purpose, children, 32, level), level + 1
-    return children
+def frames(stream, at, end, seal):  # every frame of an area [4], without a byte between them
+    while at < end:
+        frame = frame_at(stream, at, end, seal)
+        yield frame
+        at += frame.size
 
-
-# ---- frames [4]
-
-def frame_at(stream, at, end, seal):
-    """The frame at `at`, which must end before `end`: its checked header, and as `data` its payload before the codec;
-    None when that is sealed and there is no key."""
+def frame_at(stream, at, end, seal):  # its checked header; as `data` the payload before the codec, None without the key
     need(at % 64 == 0 and at + 64 <= end, "frame: no room for a header", at)
     header = stream.read(at, 64)
-    f = record(FRAME, header, "header of the frame", at, b"AVF1", b"aiv.fram")
-    need(DATA <= f.kind <= PAD, f"frame: unknown type {f.kind}", at)
-    f.at, f.size = at, 64 + round_up(f.stored_len, 64)
-    need(f.stored_len <= FRAME_MAX and at + f.size <= end, "frame: it ends behind its area, or is too long", at)
-    data = stream.read(at + 64, f.size - 64)
-    need(not any(data[f.stored_len:]), "frame: padding is not zero", at)
-    f.data = data[:f.stored_len]
-    need(f.payload_crc == crc(b"aiv.load", f.data), "frame: crc of the payload is wrong", at)
-    if seal.sealed and f.kind in (DATA, DELTA, CHECKPOINT, META):
-        need(f.stored_len >= 48 and not any(header[5:8] + header[32:44] + header[52:60]), "frame: not sealed", at)
-        if seal.key is None:
-            f.data = None
-            return f
-        key = "session frame key", f.session_tag + le64(f.seq >> 20)
-        data = seal.decrypt(key, header[24:32] + header[20:24], f.data, header[:48], "frame", at)
-        f.__dict__.update(vars(unpack(INNER_HEAD, data[:32])))
-        f.data, padding = data[32:len(data) - f.pad_len], data[max(32, len(data) - f.pad_len):]
-        need(f.clean and len(padding) == f.pad_len and not any(padding), "frame: a bad inner head or padding", at)
-    else:
-        need(f.nonce_salt == 0, "frame: nonce_salt in a frame that is not sealed", at)
-    codecs = {DATA: (0, 1, 2), DELTA: (2,), META: (0, 2)}.get(f.kind, (0,))
-    need(f.codec in codecs, f"frame: codec {f.codec} is not for type {f.kind}", at)
-    need(f.plain_len <= FRAME_MAX and f.seq + 1 < 1 << 64, "frame: a bad plain_len or seq", at)
-    need(f.codec or f.plain_len == len(f.data), "frame: two lengths without a codec", at)
-    need(f.kind == DATA and f.flags <= 1 and f.depth <= 8 or not (f.flags or f.depth), "frame: bad flags or depth", at)
-    need(f.kind in (DATA, DELTA) or not any(f.leaf_prefix), "frame: a leaf_prefix without a leaf", at)
-    need(f.kind != PAD or f.subject == 0, "frame: a PAD with a subject", at)
+    f = FRAME.read(header, at)
+    f.at, f.size, f.type = at, 64 + round_up(f.stored_len, 64), TYPES.get(f.kind)
+    rules("frame", at, type=f.type in CODECS, stored_len=f.stored_len <= FRAME_MAX and at + f.size <= end)
+    stored, sealed = stream.read(at + 64, f.size - 64), seal.sealed and f.type in SEALED
+    f.data = stored[:f.stored_len]
+    rules("frame", at, payload_crc=f.payload_crc == crc(b"aiv.load", f.data), padding=not any(stored[f.stored_len:]),
+          seal=not sealed or f.stored_len >= 48 and not any(header[5:8] + header[32:44] + header[52:60]))
+    if sealed and not seal.key:
+        f.data = None
+        return f
+    if sealed:
+        info, nonce = f.session_tag + (f.seq >> 20).to_bytes(8, "little"), header[24:32] + header[20:24]
+        content = seal.decrypt("session frame key", info, nonce, f.data, header[:48], at)
+        vars(f).update(vars(INNER_HEAD.read(content[:32], at)))
+        f.data, padding = content[32:len(content) - f.pad_len], content[max(32, len(content) - f.pad_len):]
+        rules("inner head", at, pad_len=padding == bytes(f.pad_len))
+    rules("frame", at, codec=f.codec in CODECS[f.type], seq=f.seq + 1 < 1 << 64, nonce_salt=sealed or f.nonce_salt == 0,
+          plain_len=f.plain_len <= FRAME_MAX and (f.codec or f.plain_len == len(f.data)),
+          flags=f.flags <= (f.type == "DATA"), depth=f.depth <= 8 * (f.type == "DATA"),
+          leaf_prefix=f.type in BLOCKS or not any(f.leaf_prefix), subject=f.type != "PAD" or f.subject == 0)
     return f
 
-
-def decode(frame, data, base=None):
-    """The payload after its codec: exactly plain_len bytes."""
-    try:
-        if frame.codec == 1:
-            data = lz4.block.decompress(data, uncompressed_size=frame.plain_len)
-        elif frame.codec == 2:
-            data = decode_zstd(frame, data, base)
-    except (lz4.block.LZ4BlockError, zstandard.ZstdError, ValueError) as error:
-        raise Damage(f"frame: cannot be decoded: {error}", frame.at) from None
-    need(len(data) == frame.plain_len, "frame: decodes to another length", frame.at)
+def decode(frame, skip=0, prefix=b""):  # the payload behind `skip` bytes after its codec: exactly plain_len bytes
+    data, length, what = frame.data[skip:], frame.plain_len, ("frame: cannot be decoded", frame.at)
+    errors = lz4.block.LZ4BlockError, zstandard.ZstdError, ValueError
+    if frame.codec == 1:
+        data = guarded(*what, errors, lz4.block.decompress, data, uncompressed_size=length)
+    elif frame.codec == 2:
+        told = guarded(*what, errors, zstandard.get_frame_parameters, data)
+        # A length in the zstd frame is optional; one that is there would be allocated, so it comes first.
+        rules("zstd frame", frame.at, magic=data[:4] == b"\x28\xb5\x2f\xfd", dictionary=told.dict_id == 0,
+              length=told.content_size in (length, zstandard.CONTENTSIZE_UNKNOWN), window=told.window_size <= WINDOW_MAX)
+        raw = zstandard.ZstdCompressionDict(prefix, dict_type=zstandard.DICT_TYPE_RAWCONTENT) if prefix else None
+        decoder = zstandard.ZstdDecompressor(dict_data=raw, max_window_size=WINDOW_MAX)
+        data = guarded(*what, errors, decoder.decompress, data, max_output_size=length, allow_extra_data=False)
+    rules("frame", frame.at, length=len(data) == length)
     return data
 
+Entry = namedtuple("Entry", "first end run kind place leaf framed hashed condition address size")
 
-def decode_zstd(frame, data, base):
-    need(data[:4] == b"\x28\xb5\x2f\xfd", "frame: no zstd frame", frame.at)
-    told = zstandard.get_frame_parameters(data)
-    # A length in the zstd frame is optional; one that is there would be allocated, so it comes first.
-    need(told.content_size in (frame.plain_len, zstandard.CONTENTSIZE_UNKNOWN), "frame: zstd length", frame.at)
-    need(told.window_size <= WINDOW_MAX and told.dict_id == 0, "frame: zstd window or dictionary", frame.at)
-    prefix = base and zstandard.ZstdCompressionDict(base, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
-    decoder = zstandard.ZstdDecompressor(dict_data=prefix, max_window_size=WINDOW_MAX)
-    return decoder.decompress(data, max_output_size=frame.plain_len, allow_extra_data=False)
-
-
-# ---- pages and entries [5]
-
-def page_at(stream, at, kind, page_no, level, image_uuid, seal):
-    """A checked page: its header, its entries as bytes (None without the key), and all of its bytes as stored."""
-    data, (salt, size, most) = stream.read(at, PAGE), {1: (b"aiv.indx", 48, 84), 2: (b"aiv.tree", 80, 50)}[kind]
-    p = record(PAGE_HEADER, data, "page", at, b"AVP1", salt)
-    need(p.clean and (p.kind, p.level, p.page_no, p.image_uuid) == (kind, level, page_no, image_uuid),
-         "page: not the one that belongs here, or of another level", at)
-    need(1 <= p.count <= most, f"page: {p.count} entries", at)
-    p.data, p.entries, body = data, None, data[64:]
-    if seal.sealed:
-        need(p.first == 0, "page: sealed, and its first entry is told", at)
-        if seal.key is None:
-            return p
-        key, nonce = ("index page key", image_uuid + seal.session_tag), le64(page_no) + kind.to_bytes(4, "little")
-        body = seal.decrypt(key, nonce, body + p.tag, data[:40], "page", at)
-    need(seal.sealed or not any(p.tag), "page: a tag without a key", at)
-    need(not any(body[size * p.count:]), "page: not zero behind its entries", at)
-    first = int.from_bytes(body[:8], "little") & ((1 << 40) - 1 if kind == 1 and level == 0 else -1)
-    need(seal.sealed or p.first == first, "page: `first` is not its first entry", at)
-    p.first, p.entries = first, body[:size * p.count]
-    return p
-
-
-class Entry:
-    """One entry of the index: `run` blocks of one kind, from block `first` on."""
-
-    __slots__ = ("first", "run", "end", "kind", "place", "leaf", "framed", "address", "size")
-
-    def __init__(self, first, run, kind, place, leaf):
-        self.first, self.run, self.end, self.kind, self.place, self.leaf = first, run, first + run, kind, place, leaf
-        self.framed = kind in (K_DATA, K_DELTA, K_REF) or kind == K_UNREADABLE and place != 0
-        self.address, self.size = (place & (1 << 48) - 1) * 64, (place >> 48) * 64  # of its frame, in bytes
-
-
-def entries_of(data, sb, frames_end, at):
-    """Checked entries, in the order they have in `data`; `sb` says which kinds and blocks there are."""
+def entries_of(data, sb, frames_end, at):  # checked entries of the index [5], in the order they have in `data`
     out, end = [], 0
-    for key, place, leaf in struct.iter_unpack("<QQ32s", data):
-        e = Entry(key & (1 << 40) - 1, key >> 40 & (1 << 20) - 1, key >> 60, place, leaf)
-        name = f"index entry of block {e.first}"
-        need(K_DATA <= e.kind <= K_PARENT, f"{name}: kind {e.kind} is not for this image", at)
-        need(e.kind != K_DELTA or sb.incompat & BIT_DELTA, f"{name}: DELTA without its feature", at)
-        need(e.kind != K_PARENT or sb.incompat & BIT_PARENT, f"{name}: PARENT without its feature", at)
-        need(e.run and e.first >= end and e.end <= sb.blocks, f"{name}: not in order, or outside", at)
-        end = e.end
-        if e.framed:
-            need(e.run == 1 and e.size >= 128, f"{name}: a bad run or size", at)
-            need(PAGE + sb.slot_area_len <= e.address <= frames_end - e.size, f"{name}: its frame lies outside", at)
-        elif e.kind == K_PARENT:
-            need(e.run == 1 and place < 1 << 40, f"{name}: a bad run or place", at)
-        else:
-            need(place == 0 and not any(leaf), f"{name}: a place or leaf without a frame", at)
-        out.append(e)
+    for key, place, leaf in INDEX_ENTRY.form.iter_unpack(data):
+        first, run, address, size = key % (1 << 40), key >> 40 & (1 << 20) - 1, place % (1 << 48) * 64, (place >> 48) * 64
+        kind, places, runs, _, condition = KINDS.get(key >> 60, ("unknown", "", "", "", 0))
+        framed = places == "frame" or places == "0 or frame" and place != 0
+        hashed, inside = framed or kind == "PARENT", PAGE + sb.slot_area_len <= address <= frames_end - size
+        rules(f"index entry of block {first}", at, kind=runs and not NEEDS.get(kind, 0) & ~sb.incompat,
+              order=run and end <= first, end=first + run <= sb.blocks, leaf=hashed or not any(leaf),
+              run=run == 1 or runs != "1" and not framed,
+              place=size >= 128 and inside if framed else place < (1 << 40 if kind == "PARENT" else 1))
+        end = first + run
+        out.append(Entry(first, end, run, kind, place, leaf, framed, hashed, int(condition), address, size))
     return out
 
+# META [8]. What an item of each section and group is called, and its kind: t text, n number, A-B one between, bN bytes,
+# or a group. ? may be absent, * and + are lists, which may be empty or not, and the most that they may have.
+ITEMS = {group: [re.fullmatch(r"(\w+):([\w-]+)([?*+]?)(\d*)", word).groups() for word in words.split()] for group, words in {
+    "manifest": "host:t set:t source:t source_id:t full:1-4294967295 increment:0-4294967295 group:b16 time_unix_ms:n "
+                "consistency:1-3 capture:1-2 comment:t",
+    "disk": "length:n sector:n physical_sector:0-4294967295 model:t serial:t wwn:t table:t table_id:t "
+            "table_problems:t*65536 regions:region+8192",
+    "region": "kind:1-4 start:n length:n entry:entry? volume:volume?",
+    "entry": "number:0-4294967295 type:t unique:t name:t attributes:n boot:n",
+    "volume": "filesystem:t label:t uuid:t cluster:0-4294967295 capture:1-2 why_whole:t used:n",
+    "inventory": "facts:fact*65536", "fact": "key:t value:t", "origins": "sessions:b12+16384", "specification": "text:t",
+    "source_errors": "ranges:b16*", "roots": "content:b32 map:b32 state:b32",
+    "excluded_files": "patterns:t*65536 count:n bytes:n files:file*65536", "file": "start:n path:t length:n ranges:b16*",
+    "trackers": "bytes_that_mattered:b32 trackers:tracker*64 used:use?", "use": "name:t not_read:n compared:n",
+    "tracker": "kind:t name:t granularity:n depends_on:b32 marked:n places:n*64 not_marked:n?"}.items()}
+SECTIONS = dict(enumerate("manifest disk inventory source_errors origins specification - excluded_files roots trackers"
+                          .split(), 1))
 
-# ---- META [8]: names of the tags from 1 on; n number, t text, bN bytes of length N, a table a group; + a list, ? may
-# be absent
-
-def table(words, **groups):
-    rows = enumerate((word.split(":") for word in words.split()), 1)
-    return {tag: (name, kind, groups[name]) if name in groups else (name, kind) for tag, (name, kind) in rows}
-
-
-SECTIONS = {
-    1: ("manifest", table("""host:t set:t source:t source_id:t full:n increment:n group:b16 time_unix_ms:n consistency:n
-        capture:n comment:t""")),
-    2: ("disk", table("length:n sector:n physical_sector:n model:t serial:t wwn:t table:t table_id:t table_problems:t+ "
-                      "regions:+", regions=table(
-        "kind:n start:n length:n entry:? volume:?",
-        entry=table("number:n type:t unique:t name:t attributes:n boot:n"),
-        volume=table("filesystem:t label:t uuid:t cluster:n capture:n why_whole:t used:n")))),
-    3: ("inventory", table("facts:+", facts=table("key:t value:t"))),
-    4: ("source_errors", table("ranges:b16+")),
-    5: ("origins", table("sessions:b12+")),
-    6: ("specification", table("text:t")),
-    8: ("excluded_files", table("patterns:t+ count:n bytes:n files:+",
-                                files=table("volume_start:n path:t length:n ranges:b16+"))),
-    9: ("roots", table("content:b32 map:b32 state:b32")),
-    10: ("trackers", table(
-        "bytes_that_mattered:b32 trackers:+ used:?", used=table("name:t not_read:n compared:n"),
-        trackers=table("kind:t name:t granularity:n depends_on:b32 marked:n places:n+ not_marked:n?"))),
-}
-
-
-def items(data, table, at, depth=1):
-    """One section or group as a dictionary."""
-    need(depth <= 8, "META: groups nest too deep", at)
-    out = {row[0]: [] if "+" in row[1] else "" if row[1] == "t" else None for row in table.values()}
-    place, count, seen = 0, 0, set()
+def items(data, group, at, depth=1):  # a section or group as a dictionary
+    names, place, count = dict(enumerate(ITEMS[group], 1)), 0, 0
+    out = {name: [] for name, *_ in names.values()}
     while place < len(data):
-        need(place + 8 <= len(data), "META: an item is cut off", at)
-        tag, flags, size = struct.unpack_from("<HHI", data, place)
-        value = data[place + 8:place + 8 + size]
-        place, count = place + 8 + size, count + 1
-        need(place <= len(data) and count <= 1 << 20 and flags <= 1, "META: a bad item", at)
-        if tag not in table:
-            need(flags & 1, f"META: unknown tag {tag}", at)
-            continue
-        name, kind, *group = table[tag]
-        need("+" in kind or tag not in seen, f"META: {name} occurs twice", at)
-        seen.add(tag)
-        value = items(value, group[0], at, depth + 1) if group else item(value, kind.strip("+?"), name, at)
-        if "+" in kind:
-            out[name].append(value)
-        else:
-            out[name] = value
-    for name, kind, *_ in table.values():
-        need(out[name] is not None or "?" in kind, f"META: {name} is missing", at)
+        tag, flags, size = guarded("META", at, struct.error, struct.unpack_from, "<HHI", data, place)
+        value, place, count = data[place + 8:place + 8 + size], place + 8 + size, count + 1
+        rules("META", at, depth=depth <= 8, item=place <= len(data) and count <= 1 << 20 and flags <= 1,
+              tag=tag in names or flags)
+        if tag in names:
+            name, kind, _, _ = names[tag]
+            out[name].append(item(value, kind, at, depth))
+    for name, kind, many, most in names.values():
+        single, least = many in ("", "?"), 0 if many in ("?", "*") or kind == "t" else 1
+        rules("META", at, **{name: least <= len(out[name]) <= (1 if single else int(most or 1 << 20))})
+        if single:
+            out[name] = (out[name] or ["" if kind == "t" else None])[0]
     return out
 
+def item(value, kind, at, depth):
+    if kind in ITEMS or kind == "t":
+        return items(value, kind, at, depth + 1) if kind != "t" else guarded("META", at, UnicodeDecodeError, value.decode)
+    low, high = map(int, kind.split("-") if "-" in kind else (0, 1 << 64))
+    number, size = int.from_bytes(value, "little"), int(kind[1:]) if kind[0] == "b" else 8
+    rules("META", at, length=len(value) == size, number=kind[0] == "b" or low <= number <= high)
+    return value if kind[0] == "b" else number
 
-def item(value, kind, name, at):
-    if kind == "t":
-        return utf8(value, f"META: {name}", at)
-    need(len(value) == (8 if kind == "n" else int(kind[1:])), f"META: {name} has a bad length", at)
-    return int.from_bytes(value, "little") if kind == "n" else value
+def meta_of(frames, sb, at):  # the sections that are known, and rules that join several items
+    meta = {}
+    for count, frame in enumerate(frames):
+        name = SECTIONS.get(frame.subject)
+        rules("META", frame.at, type=frame.type == "META", count=count < 256, section=name not in meta)
+        if name in ITEMS:
+            meta[name] = items(decode(frame), name, frame.at)
+    need({"manifest", "disk", "origins"} <= meta.keys(), "META: a section is missing", at)
+    disk, end, excluded = meta["disk"], 0, meta.get("excluded_files", {"files": [], "count": 0})
+    for region in disk["regions"]:
+        rules("META region", at, start=region["start"] == end, length=region["length"],
+              kind=region["kind"] == 4 or not (region["entry"] or region["volume"]))
+        end += region["length"]
+    trackers = meta.get("trackers", {"trackers": []})["trackers"]
+    rules("META", at, roots=("roots" in meta) == ("sealed" in sb.features), table=disk["table"] in ("gpt", "mbr", "none"),
+          sector=disk["sector"] == sb.sector_size, length=disk["length"] == end == sb.address_space_len,
+          files=len(excluded["files"]) <= excluded["count"],
+          places=all(sorted({*tracker["places"]}) == tracker["places"] for tracker in trackers))
+    for part in [meta.get("source_errors", {"ranges": []}), *excluded["files"]]:
+        end = 0
+        for start, length in map(struct.Struct("<QQ").unpack, part["ranges"]):
+            rules("META", at, range=start >= end and length and start + length <= sb.address_space_len)
+            end = start + length
+    return meta

@@ -1,372 +1,254 @@
-"""One image opened, and images that build on one another: docs/format.md, sections 3 to 6 and 11."""
+"""The files of an image, the image in them, and images that build on one another: docs/format.md, sections 3 to 11."""
 
 import bisect
-import struct
+import functools
+import os
+import weakref
 
 from aivformat import (
-    BIT_PARITY, CONDITION, DATA, DELTA, DELTA_HEAD, FILL, K_DELTA, K_PARENT, K_REF, K_UNREADABLE, LAST_PARITY, MAGIC,
-    META, META_MAX, PAGE, PIECE, SECTIONS, TAIL, TAIL_PARITY, Damage, Entry, Problem, Refused, attempt, decode, differ,
-    entries_of, frame_at, items, keyed_hash, levels, need, nodes, page_at, round_up, state_root, superblock, trailer,
-    unpack)
-from aivkeys import AREA, Ring, Seal, derive, key_area
-from aivsegments import stream_of
+    BLOCKS, DELTA_HEAD, FILL, FRAME, INDEX_ENTRY, INNER_ENTRY, LOCAL_BASE, LOCAL_HEAD, PAGE, PAGE_HEADER, PIECE, SEGMENT,
+    SUPERBLOCK, TAIL, TAIL_PARITY, TRAILER, TREE_NODE, Damage, Refused, attempt, decode, entries_of, frame_at, frames,
+    guarded, keyed_hash, meta_of, need, round_up, rules, state_root, superblock, trailers)
+from aivkeys import Ring, Seal, key_area
 
-# Leaves of a whole state are held in memory here, so this program stops long before the format does.
-BLOCKS_MAX = 1 << 26
+LAST_PARITY = 266240  # bytes of the PARITY frame that ends a frame area
+BLOCKS_MAX = 1 << 26  # a state is held in memory here, so this program stops long before the format does
 
-
-class Image:
-    """An image that is finished and whose tail fits its length. `found` lists damage that did not stop it."""
-
-    def __init__(self, path, ring=None, stream=None, given=()):
-        self.path, self.found = path, []
-        self.stream = stream or stream_of(path, given)
-        self.superblock = s = self.open_superblock()
-        self.trailer = t = self.open_trailer()
-        self.check_areas()
-        self.slots = self.open_slots()
-        key = (ring or Ring()).key_for(s, [copy for copy in self.slots if not isinstance(copy, Damage)])
-        self.seal, self.locked = Seal(s, key, t.session_tag), s.sealed and key is None
-        for copy in self.counting if key else ():
-            need(copy.mac == derive(key, "trailer mac", copy.covered + self.stream.read(self.first, PAGE)),
-                 f"superblock or trailer {copy.copy}: forged or damaged")
-        need(s.sealed or t.state_root == state_root(s, t.content_root, t.map_root),
-             "trailer: state_root is not of its parts", self.stream.length - PAGE)
-        self.meta = None if self.locked else attempt(self.open_meta)
-        if isinstance(self.meta, Damage):
-            self.found.append(self.meta)
-            self.meta = None
-        self.entries = self.firsts = None
-        self.uniform = {}
-
-    # ---- opening, steps 1 to 7
-
-    def open_superblock(self):
-        n, read, self.first = self.stream.length, self.stream.read, 0  # where the superblock is that counts
-        if n < PAGE:
-            raise Refused(f"not an image: {n} bytes")
-        first = attempt(lambda: superblock(read(0, PAGE), 0))
-        if isinstance(first, Damage) and n >= PAGE + TAIL:
-            self.found.append(first)
-            copy = attempt(superblock, read(n - 2 * PAGE, PAGE), n - 2 * PAGE)
-            if not isinstance(copy, Damage):
-                first, self.first = copy, n - 2 * PAGE
-            elif MAGIC not in (read(0, 8), read(n - 2 * PAGE, 8)) and not self.some_trailer():
-                raise Refused("not an image: no superblock")
-        elif isinstance(first, Damage) and read(0, 8) != MAGIC:
-            raise Refused("not an image: no superblock")
-        if isinstance(first, Problem):
-            raise first
-        return first
-
-    def some_trailer(self):
-        places = (1, TAIL), (1, TAIL_PARITY), (2, PAGE)
-        return any(not isinstance(self.one_trailer(copy, tail, None), Damage) for copy, tail in places)
-
-    def one_trailer(self, copy, tail, sb):
-        n = self.stream.length
-        return attempt(lambda at: trailer(self.stream.read(at, PAGE), copy, sb, n, at), n - tail)
-
-    def open_trailer(self):
-        n, read, places = self.stream.length, self.stream.read, ((1, self.superblock.tail), (2, PAGE))
-        if n < PAGE + self.superblock.tail:
-            raise Refused("unfinished: no room for a trailer")
-        both = [self.one_trailer(copy, tail, self.superblock) for copy, tail in places]
-        self.counting = [t for t in both if not isinstance(t, Damage)]
-        if not self.counting:
-            for copy, tail in places:
-                start = read(n - tail, 16)
-                if start[:8] == b"AIVTRAIL" and start[12] == copy:
-                    raise both[copy - 1]
-            raise Refused("unfinished, or cut off: no trailer")
-        self.found += [t for t in both if isinstance(t, Damage)]
-        if len(self.counting) == 2 and differ(*both, "copy hash crc"):
-            self.found.append(Damage("the two trailers differ", n - self.superblock.tail))
-        return self.counting[-1]
-
-    def open_slots(self):
-        """Both copies of the key slots, or what is wrong with them."""
-        places = (PAGE, self.stream.length - self.superblock.tail + PAGE) if self.superblock.slot_area_len else ()
-        commitment = self.superblock.key_commitment
-        return [attempt(lambda at: key_area(self.stream.read(at, AREA), commitment, at), at) for at in places]
-
-    def check_areas(self):
-        t, s, at = self.trailer, self.superblock, self.stream.length - PAGE
-        counts = levels(min(t.index_leaf_pages, t.file_len // PAGE))
-        need(t.frames_end >= PAGE + s.slot_area_len and t.frames_end % PAGE == 0, "trailer: a bad frames_end", at)
-        need(t.index_offset == t.frames_end and t.index_leaf_pages <= t.index_pages == sum(counts) and len(counts) <= 8
-             and t.tree_offset == t.index_offset + PAGE * t.index_pages
-             and t.meta_offset == t.tree_offset + PAGE * t.tree_pages and t.meta_len <= META_MAX
-             and t.stored_offset == round_up(t.meta_offset + t.meta_len, PAGE)
-             and t.stored_pieces == -(-t.stored_offset // PIECE), "trailer: areas do not fit together", at)
-        need(t.parity_offset == round_up(t.stored_offset + 32 * t.stored_pieces, PAGE) < t.file_len
-             and t.parity_len == sum(PAGE * (2 * -(-(n + 4 * k) // 252) + 4 * k) for n, k in self.parity_groups())
-             and t.file_len == t.parity_offset + t.parity_len + s.tail, "trailer: areas do not end with the file", at)
-        last = t.frames_end - LAST_PARITY
-        need(not s.incompat & BIT_PARITY or last > 0 and last % PIECE == 0, "trailer: no place for parity", at)
-        need(t.segment_count == len(getattr(self.stream, "segments", "")), "trailer: number of segments", at)
-        need(PAGE <= t.last_checkpoint < t.frames_end and t.last_checkpoint % 64 == 0, "trailer: last_checkpoint", at)
-        need(t.index_pages or s.has_parent and not any(t.index_root), "trailer: no index", at)
-        if s.blocks > BLOCKS_MAX:
-            raise Refused(f"{s.blocks} blocks are more than this program holds in memory")
-
-    def parity_groups(self):
-        """Pages and stripes of each group of the parity area [7]."""
-        pages = 1 + (self.trailer.parity_offset - self.trailer.index_offset) // PAGE
-        groups = -(-pages // 512)
-        sizes = [pages // groups + (i < pages % groups) for i in range(groups)]
-        return [(n, max(-(-n // 16), 13 if self.superblock.incompat & BIT_PARITY else 0)) for n in sizes]
-
-    def open_meta(self):
-        t, out, at, count = self.trailer, {}, self.trailer.meta_offset, 0
-        end = at + t.meta_len
-        need(t.meta_hash == keyed_hash("section", self.stream.read(at, t.meta_len)), "META: hash is wrong", at)
-        while at < end:
-            frame = frame_at(self.stream, at, end, self.seal)
-            need(frame.kind == META, "META: a frame of another type", at)
-            count += 1
-            need(count <= 256, "META: too many sections", at)
-            if frame.subject in SECTIONS:
-                name, table = SECTIONS[frame.subject]
-                need(name not in out, f"META: section {name} occurs twice", at)
-                out[name] = items(decode(frame, frame.data), table, at)
-            at += frame.size
-        check_meta(out, self.superblock, t.meta_offset)
-        if self.seal.sealed:
-            roots = [out["roots"][name] for name in ("content", "map", "state")]
-            need(roots[2] == state_root(self.superblock, *roots[:2]) and [*map(self.seal.shown, roots)]
-                 == [t.content_root, t.map_root, t.state_root], "META: roots that the trailer does not show", end)
-        return out
-
-    # ---- index
-
-    def load_index(self):
-        """Every page from the root down, each proven by its parent; then the order of all entries."""
-        t, s = self.trailer, self.superblock
-        expected, page_no = [(t.index_root, None)], t.index_pages
-        counts = levels(t.index_leaf_pages)
-        entries = []
-        for level in reversed(range(len(counts))):
-            page_no -= counts[level]
-            children, last = [], -1
-            for i, (page_hash, first) in enumerate(expected):
-                at = t.index_offset + PAGE * (page_no + i)
-                page = page_at(self.stream, at, 1, page_no + i, level, s.image_uuid, self.seal)
-                need(page_hash == keyed_hash("page", page.data), "index: hash of the page is wrong", at)
-                need(first in (None, page.first), "index: first block", at)
-                if level == 0:
-                    entries += entries_of(page.entries, s, t.frames_end, at)
-                    continue
-                need(page.count == min(84, counts[level - 1] - 84 * i), "index: children of an inner page", at)
-                for block, reserved, child in struct.iter_unpack("<QQ32s", page.entries):
-                    need(block > last and reserved == 0, "index: entries of an inner page", at)
-                    children.append((child, block))
-                    last = block
-            expected = children
-        end = 0
-        for e in entries:
-            need(e.first >= end if s.has_parent else e.first == end, f"index: gap or overlap at block {e.first}",
-                 t.index_offset)
-            end = e.end
-        need(s.has_parent or end == s.blocks, "index: the last block has no entry", t.index_offset)
-        self.entries, self.firsts = entries, [e.first for e in entries]
-
-    def entry_of(self, block):
-        """The entry that covers a block; None when the block is inherited."""
-        i = bisect.bisect_right(self.firsts, block) - 1
-        return self.entries[i] if i >= 0 and block < self.entries[i].end else None
-
-    # ---- blocks
-
-    def block_len(self, block):
-        s = self.superblock
-        return min(s.block_size, s.address_space_len - block * s.block_size)
-
-    def plain(self, kind, length):
-        """Bytes and leaf of a block that no frame holds."""
-        key = (kind == K_UNREADABLE, length)
-        if key not in self.uniform:
-            data = (FILL * (length // 16 + 1))[:length] if key[0] else bytes(length)
-            self.uniform[key] = data, keyed_hash("leaf", data)
-        return self.uniform[key]
-
-    def frame_of(self, entry):
-        """The frame of an entry and its payload as stored, compared with the entry."""
-        f = frame_at(self.stream, entry.address, self.trailer.frames_end, self.seal)
-        name = f"frame of block {entry.first}"
-        need(f.size == entry.size or f.size > entry.size == 0xFFFF * 64, f"{name}: another size", f.at)
-        need(f.kind == (DELTA if entry.kind == K_DELTA else DATA), f"{name}: another type", f.at)
-        need(entry.kind == K_REF or f.subject == entry.first, f"{name}: of block {f.subject}", f.at)
-        need(entry.kind == K_REF or (f.flags == 1) == (entry.kind == K_UNREADABLE), f"{name}: damaged flag", f.at)
-        need(f.plain_len == self.block_len(entry.first), f"{name}: of another length", f.at)
-        need(f.leaf_prefix == entry.leaf[:8], f"{name}: of another leaf", f.at)
-        return f
-
-
-def delta_head(frame):
-    need(len(frame.data) >= 48, "DELTA: shorter than its head", frame.at)
-    head = unpack(DELTA_HEAD, frame.data[:48])
-    need(head.clean and 1 <= head.depth <= 8, "DELTA: a bad head", frame.at)
-    return head
-
-
-def check_meta(meta, sb, at):
-    """The rules of section 8 that join several items."""
-    for name in ("manifest", "disk", "origins"):
-        need(name in meta, f"META: section {name} is missing", at)
-    need(("roots" in meta) == bool(sb.sealed), "META: roots are for sealed images, and must be there", at)
-    m, d = meta["manifest"], meta["disk"]
-    need(m["consistency"] in (1, 2, 3) and m["capture"] in (1, 2) and m["full"] >= 1, "META: a bad manifest", at)
-    need(max(m["full"], m["increment"], d["physical_sector"]) < 1 << 32, "META: a number of 2^32 or more", at)
-    need(d["length"] == sb.address_space_len and d["sector"] == sb.sector_size, "META: another size of the disk", at)
-    need(d["table"] in ("gpt", "mbr", "none") and 1 <= len(d["regions"]) <= 8192, "META: a bad disk", at)
-    end = 0
-    for region in d["regions"]:
-        need(region["start"] == end and region["length"] and 1 <= region["kind"] <= 4, "META: a bad region", at)
-        need(region["kind"] == 4 or not (region["entry"] or region["volume"]), "META: volume or entry in a gap", at)
-        for name, part in (("number", region["entry"]), ("cluster", region["volume"])):
-            need(not part or part[name] < 1 << 32, f"META: {name} of 2^32 or more", at)
-        need(not region["volume"] or region["volume"]["capture"] in (1, 2), "META: a bad capture", at)
-        end += region["length"]
-    need(end == sb.address_space_len, "META: the regions do not end with the disk", at)
-    need(1 <= len(meta["origins"]["sessions"]) <= 16384, "META: number of origins", at)
-    files = meta.get("excluded_files", {}).get("files", [])
-    for ranges in [meta.get("source_errors", {}).get("ranges", [])] + [f["ranges"] for f in files]:
-        ends = 0
-        for start, length in (struct.unpack("<QQ", r) for r in ranges):
-            need(start >= ends and length and start + length <= sb.address_space_len, "META: a bad range", at)
-            ends = start + length
-    need(not files or len(files) <= min(65536, meta["excluded_files"]["count"]), "META: number of excluded files", at)
-    for section, name, most in (("inventory", "facts", 65536), ("disk", "table_problems", 65536),
-                                ("excluded_files", "patterns", 65536), ("trackers", "trackers", 64)):
-        need(len(meta.get(section, {}).get(name, [])) <= most, f"META: more than {most} {name}", at)
-    for tracker in meta.get("trackers", {}).get("trackers", []):
-        places = tracker["places"]
-        need(len(places) <= 64 and sorted({*places}) == places, "META: places of a tracker", at)
-
-
-class Chain:
-    """An image and those it builds on, newest first, up to a full image; or one image alone."""
-
-    def __init__(self, images):
-        self.images = images
-        self.whole = not images[-1].superblock.has_parent
-
-    @staticmethod
-    def of(image, others):
-        """The chain of `image` through `others`, in whatever order they are; alone when there are none."""
-        if not others or not image.superblock.has_parent:
-            return Chain([image])
-        whole = {}  # (point, state_root) of every image whose chain is whole, to its chain
-        waiting = [image, *others]
-        while True:
-            ready = [i for i in waiting if not i.superblock.has_parent
-                     or (i.superblock.parent_point, i.superblock.parent_state_root) in whole]
-            if not ready:
-                raise Damage(f"{image.path}: no whole chain among the files given")
-            for i in ready:
-                s = i.superblock
-                chain = [i] + whole.get((s.parent_point, s.parent_state_root), []) if s.has_parent else [i]
-                waiting.remove(i)
-                if i is image:
-                    return Chain.checked(chain)
-                whole.setdefault((s.recovery_point, i.trailer.state_root), chain)
-
-    @staticmethod
-    def checked(chain):
-        need(len(chain) <= 10000, "chain: more than 10,000 images")
-        need(len({i.superblock.recovery_point for i in chain}) == len(chain), "chain: it holds a point twice")
-        for i in chain[1:]:
-            for name in ("set_uuid", "block_size", "sector_size", "key_commitment", "keyed"):
-                need(getattr(i.superblock, name) == getattr(chain[0].superblock, name), f"chain: {name} of {i.path}")
-        return Chain(chain)
-
-    def load(self):
-        for image in self.images:
-            if image.entries is None:
-                image.load_index()
-
-    def states(self):
-        """From the oldest image to the newest: its place in the chain and the segments of its state."""
-        segments = []
-        for level in reversed(range(len(self.images))):
-            segments = self.overlay(level, segments)
-            yield level, segments
-
-    def overlay(self, level, older):
-        """Pairs (entry, owner) that cover a state without gap: what an image decides, and what it inherits."""
-        image, out, block, i = self.images[level], [], 0, 0
-        for e in image.entries + [Entry(image.superblock.blocks, 0, 0, 0, b"")]:
-            while block < e.first:  # inherited
-                name = f"{image.path}: block {block} is inherited"
-                while i < len(older) and older[i][0].end <= block:
-                    i += 1
-                need(i < len(older), f"{name}, the parent has none")
-                from_parent, owner = older[i]
-                end = min(e.first, from_parent.end)
-                need(from_parent.kind != K_UNREADABLE, f"{name} with unreadable places")
-                need(image.block_len(end - 1) == self.images[level + 1].block_len(end - 1), f"{name} in another length")
-                rest = from_parent.kind, from_parent.place, from_parent.leaf
-                out.append((Entry(block, end - block, *rest), owner))
-                block = end
-            if e.run:
-                out.append((e, level))
-                block = e.end
-        return out
-
-    def locate(self, level, block):
-        """Where the state of the image at `level` has a block: its entry and the place of the image with it."""
-        while level < len(self.images):
-            need(block < self.images[level].superblock.blocks, f"the state has no block {block}")
-            entry = self.images[level].entry_of(block)
-            if entry:
-                return entry, level
-            level += 1
-        raise Damage(f"block {block} is in a parent that is not there")
-
-    def leaf(self, entry, level, block):
-        return entry.leaf if entry.framed or entry.kind == K_PARENT else self.plain(entry, level, block)[1]
-
-    def plain(self, entry, level, block):
-        return self.images[level].plain(entry.kind, self.images[level].block_len(block))
-
-    def parents_block(self, level, block, other):
-        """Block `other` of the parent's state, which must be as long as `block` of the image at `level`."""
-        found = self.locate(level + 1, other)
-        lengths = self.images[level].block_len(block), self.images[level + 1].block_len(other)
-        need(lengths[0] == lengths[1], f"block {block} is made from a block of another length")
-        return found
-
-    def read(self, level, block, differences=0):
-        """The bytes of a block of the state of the image at `level`, proven by its leaf."""
-        entry, level = self.locate(level, block)
-        wanted = self.leaf(entry, level, block)
-        while entry.kind == K_PARENT:
-            other = entry.place
-            entry, owner = self.parents_block(level, block, other)
-            need(self.leaf(entry, owner, other) == wanted, f"block {block}: the parent's block has another leaf")
-            block, level = other, owner
-        if not entry.framed:
-            return self.plain(entry, level, block)[0]
-        frame = self.images[level].frame_of(entry)
-        if frame.kind == DELTA:
-            head = delta_head(frame)
-            need(differences < 8, f"block {block} is more than 8 differences deep", frame.at)
-            base, owner = self.parents_block(level, block, head.base_block)
-            need(self.leaf(base, owner, head.base_block) == head.base_leaf, "DELTA: base_leaf is another", frame.at)
-            data = decode(frame, frame.data[48:], self.read(level + 1, head.base_block, differences + 1))
-        else:
-            data = decode(frame, frame.data)
-        need(keyed_hash("leaf", data) == wanted, f"block {block}: its bytes have another leaf", frame.at)
+class FileStream:  # the bytes of one file
+    segments = ()
+    def __init__(self, path):
+        self.path, self.file, self.length = path, open(path, "rb"), os.stat(path).st_size
+        weakref.finalize(self, self.file.close)
+    def read(self, at, size):
+        need(0 <= at and at + size <= self.length, f"{size} bytes lie behind the end of the file", at)
+        data = guarded("cannot be read", at, OSError, os.pread, self.file.fileno(), size, at)
+        need(len(data) == size, "the file became shorter while it was read", at)
         return data
 
-    def trees(self, segments, level):
-        """Leaves and conditions of all blocks of a state, as the nodes of level 1 of its content and map tree."""
-        leaves, conditions, image = [], [], self.images[level]
-        for entry, owner in segments:
-            short = image.block_len(entry.end - 1) != image.superblock.block_size  # the last block alone has its leaf
-            leaves.append(self.leaf(entry, owner, entry.first) * (entry.run - short))
-            if short:
-                leaves.append(self.leaf(entry, owner, entry.end - 1))
-            conditions.append(bytes([CONDITION.get(entry.kind, 0)]) * entry.run)
-        return nodes("content", b"".join(leaves), 32, 1), nodes("map", b"".join(conditions), 1, 1)
+class Segment:  # one file of a split image: where its slice lies in it (`at`) and in the stream (`start`)
+    def __init__(self, stream):
+        self.stream, n, (first, copy) = stream, stream.length, superblocks(stream)
+        good, found = trailers(SEGMENT, stream, TAIL)
+        known, self.trailer, self.found = first or copy, good[-1] if good else None, found * bool(good) + [first] * (not first)
+        if self.trailer:
+            need(known and len(good + found) == 2, "segment: no superblock, or two different trailers", n - TAIL)
+            SEGMENT.same(self.trailer, n - PAGE, known)
+        # Of the last one the image's trailer tells which it is, and by the lengths where the slice begins.
+        last = None if self.trailer or first else TRAILER.read(stream.read(n - PAGE, PAGE), n - PAGE)
+        self.number = last.segment_count - 1 if last else known.segment_no
+        self.at = PAGE * (self.number > 0)
+        self.length = self.trailer.slice_len if self.trailer else n - self.at
+        self.start = last.file_len - self.length if last else known.segment_start
+
+class Joined:  # the slices of all segments, in the place of a file
+    def __init__(self, segments):
+        self.segments, self.length = sorted(segments, key=lambda s: s.number), 0
+        for number, s in enumerate(self.segments):
+            last, missing = s is self.segments[-1], number + 1 + (s.number == number)
+            need(s.number <= number and not (last and s.trailer), f"segment {missing} of the image is missing", None, Refused)
+            need(s.number == number, f"{s.stream.path}: another file is segment {s.number + 1}, too")
+            rules(s.stream.path, None, start=s.start == self.length, end=last or s.trailer)
+            self.length += s.length
+    def read(self, at, size):
+        need(0 <= at and at + size <= self.length, f"{size} bytes lie behind the end of the image", at)
+        parts = ((s, max(at, s.start), min(at + size, s.start + s.length)) for s in self.segments)
+        return b"".join(s.stream.read(s.at + start - s.start, end - start) for s, start, end in parts if start < end)
+
+def superblocks(stream):
+    return [attempt(superblock, stream, at) for at in (0, stream.length - 2 * PAGE)]
+
+def stream_of(path, given):  # of the image that `path` is, or is a segment of; the others are beside it, or among those given
+    def uuids(stream):
+        return {s.image_uuid for s in superblocks(stream) if s and "split" in s.features}
+    stream, folder = FileStream(path), os.path.dirname(os.path.realpath(path))
+    paths = {os.path.realpath(p) for p in (path, *given, *(os.path.join(folder, name) for name in os.listdir(folder)))}
+    others = (FileStream(p) for p in sorted(paths) if os.path.isfile(p) and os.access(p, os.R_OK))
+    return Joined([Segment(other) for other in others if uuids(other) & uuids(stream)]) if uuids(stream) else stream
+
+def levels(leaf_pages):  # pages of each level of the index, from level 0 to the root [5]
+    return [leaf_pages] * (leaf_pages > 0) + (levels(-(-leaf_pages // 84)) if leaf_pages > 1 else [])
+
+class Image:  # one that is finished and whose tail fits its length; `found` lists damage that did not stop it
+    def __init__(self, path, ring=None, stream=None, given=()):
+        self.path, self.stream, self.found = path, stream or stream_of(path, given), []
+        self.superblock = s = self.open_superblock(self.stream.length, self.stream.read)
+        self.trailer = t = self.open_trailer(self.stream.length, s.tail)
+        self.check_areas(t, s, self.stream.length - PAGE)
+        self.parent, self.whole = None, not s.has_parent  # until it is linked
+        places = (PAGE, self.stream.length - s.tail + PAGE) if s.slot_area_len else ()
+        self.slots = [attempt(key_area, self.stream, s, at) for at in places]
+        self.seal = Seal(s, (ring or Ring()).key_for(s, [area for area in self.slots if area]))
+        for copy in self.counting if self.seal.key else ():
+            need(copy.mac == self.seal.mac(copy, s), f"superblock or trailer {copy.copy}: forged or damaged")
+        root = t.state_root if self.seal.sealed else state_root(s, t.content_root, t.map_root)
+        TRAILER.same(t, self.stream.length - PAGE, state_root=root)
+        meta = {} if self.seal.locked else attempt(self.open_meta, t.meta_offset)
+        self.meta, self.found = meta or None, self.found + [meta] * isinstance(meta, Damage)
+    def open_superblock(self, n, read):  # steps 1 and 2 of opening
+        need(n >= PAGE, f"not an image: {n} bytes", None, Refused)
+        places = (0, n - 2 * PAGE) if n >= PAGE + TAIL else (0,)
+        for s in (attempt(superblock, self.stream, at) for at in places):
+            if s:
+                return s
+            if isinstance(s, Refused):
+                raise s
+            self.found.append(s)
+        intact = len(places) > 1 and any(trailers(TRAILER, self.stream, tail)[0] for tail in (TAIL, TAIL_PARITY))
+        known = intact or any(read(at, 8) == SUPERBLOCK.magic for at in places)
+        raise s if known else Refused("not an image: no superblock")
+    def open_trailer(self, n, tail):  # steps 3 and 4
+        need(n >= PAGE + tail, "unfinished: no room for a trailer", None, Refused)
+        self.counting, found = trailers(TRAILER, self.stream, tail, self.superblock)
+        if self.counting:
+            self.found += found
+            return self.counting[-1]
+        starts = (self.stream.read(n - tail, 13), b"\1"), (self.stream.read(n - PAGE, 13), b"\2")
+        tried = [p for p, (start, copy) in zip(found, starts) if start[:8] + start[12:] == TRAILER.magic + copy]
+        raise tried[0] if tried else Refused("unfinished, or cut off: no trailer")
+    def check_areas(self, t, s, at):  # step 5
+        last = t.frames_end - LAST_PARITY
+        TRAILER.same(t, at, index_offset=t.frames_end, index_pages=sum(levels(t.index_leaf_pages)), segment_count=len(self.stream.segments),
+                     tree_offset=t.index_offset + PAGE * t.index_pages, meta_offset=t.tree_offset + PAGE * t.tree_pages,
+                     stored_offset=round_up(t.meta_offset + t.meta_len, PAGE), stored_pieces=-(-t.stored_offset // PIECE),
+                     parity_offset=round_up(t.stored_offset + 32 * t.stored_pieces, PAGE),
+                     file_len=t.parity_offset + t.parity_len + s.tail)
+        groups = [PAGE * (2 * -(-(pages + 4 * stripes) // 252) + 4 * stripes) for pages, stripes in self.parity_groups()]
+        rules("trailer", at, frames_end=t.frames_end in range(PAGE + s.slot_area_len, at, PAGE), meta_len=t.meta_len <= 32 << 20,
+              parity_len=t.parity_len == sum(groups), last_checkpoint=t.last_checkpoint in range(PAGE, t.frames_end, 64),
+              stripes="parity" not in s.features or last > 0 and last % PIECE == 0,
+              index_root=t.index_pages or s.has_parent and not any(t.index_root))
+        need(s.blocks <= BLOCKS_MAX, f"{s.blocks} blocks are more than this program holds in memory", error=Refused)
+    def without_slots(self, at, size):  # bytes of the stream in which the key slots count as zeros
+        data, slots = self.stream.read(at, size), self.superblock.slot_area_len
+        return data if at else data[:PAGE] + bytes(slots) + data[PAGE + slots:]
+    def parity_groups(self):  # pages and stripes of each group of the parity area [7]
+        pages = 1 + (self.trailer.parity_offset - self.trailer.index_offset) // PAGE
+        groups, least = -(-pages // 512), 13 * ("parity" in self.superblock.features)
+        sizes = (pages // groups + (i < pages % groups) for i in range(groups))
+        return [(n, max(-(-n // 16), least)) for n in sizes]
+    def open_meta(self, at):  # step 7, and of a sealed image step 6
+        t, shown = self.trailer, self.seal.shown
+        TRAILER.same(t, at, meta_hash=keyed_hash("section", self.stream.read(at, t.meta_len)))
+        meta = meta_of(frames(self.stream, at, at + t.meta_len, self.seal), self.superblock, at)
+        if self.seal.sealed:
+            content, states, state = meta["roots"].values()
+            TRAILER.same(t, at, content_root=shown(content), map_root=shown(states), state_root=shown(state))
+            rules("META", at, state_root=state == state_root(self.superblock, content, states))
+        return meta
+    def page(self, kind, number, level=0):  # of the index (kind 1) or the trees (2); with entries if there is the key
+        s, t, seal, layout = self.superblock, self.trailer, self.seal, (INDEX_ENTRY, TREE_NODE)[kind - 1]
+        at, size = (t.index_offset, t.tree_offset)[kind - 1] + PAGE * number, layout.form.size
+        p = PAGE_HEADER.read(self.stream.read(at, PAGE), at, kind)
+        PAGE_HEADER.same(p, at, s, kind=kind, level=level, page_no=number)
+        rules("page", at, count=1 <= p.count <= (PAGE - 64) // size, tag=seal.sealed or not any(p.tag),
+              first=not (seal.sealed and p.first))
+        p.at, p.entries, body = at, None, p.data[64:]
+        if seal.sealed and seal.key:
+            nonce = number.to_bytes(8, "little") + kind.to_bytes(4, "little")
+            body = seal.decrypt("index page key", s.image_uuid + t.session_tag, nonce, body + p.tag, p.data[:40], at)
+        if not seal.locked:
+            first = int.from_bytes(body[:8], "little") & (-1 if kind == 2 or level else (1 << 40) - 1)
+            rules("page", at, padding=not any(body[size * p.count:]), first=seal.sealed or p.first == first)
+            p.first, p.entries = first, body[:size * p.count]
+        return p
+    @functools.cached_property
+    def entries(self):  # of all pages, from level 0 up to the root, where an inner page must be what its children give
+        t, s, at, number, children, entries = self.trailer, self.superblock, self.trailer.index_offset, 0, b"", []
+        for level, count in enumerate(levels(t.index_leaf_pages)):
+            pages = [self.page(1, number + i, level) for i in range(count)]
+            given = b"".join(page.entries or b"" for page in pages)
+            rules("index", at, children=level == 0 or self.seal.locked or given == children,
+                  count=level == 0 or all(page.count == 84 for page in pages[:-1]))
+            entries = entries_of(given, s, t.frames_end, at) if level == 0 else entries
+            children = b"".join(INNER_ENTRY.form.pack(p.first, bytes(8), keyed_hash("page", p.data)) for p in pages)
+            number += count
+        ends = [0] + [e.end for e in entries]
+        rules("index", at, root=children[16:] == t.index_root if children else True,
+              gap=s.has_parent or self.seal.locked or ends == [e.first for e in entries] + [s.blocks])
+        return entries
+    def block_len(self, block):
+        return min(self.superblock.block_size, self.superblock.address_space_len - block * self.superblock.block_size)
+    def frame_of(self, entry):  # the frame of an entry, compared with it
+        f = frame_at(self.stream, entry.address, self.trailer.frames_end, self.seal)
+        own = {} if entry.kind == "REF" else {"subject": entry.first, "flags": int(entry.kind == "UNREADABLE")}
+        FRAME.same(f, f.at, type=entry.kind if entry.kind in BLOCKS else "DATA", plain_len=self.block_len(entry.first),
+                   leaf_prefix=entry.leaf[:8], size=max(entry.size, f.size * (entry.size == 0xFFFF * 64)), **own)
+        return f
+    def line(self):  # this image and those it builds on, newest first
+        while self:
+            yield self
+            self = self.parent
+    def states(self):  # from the oldest image to this one: of all blocks of its state the entry, and whose that is
+        state = []
+        for image in reversed([*self.line()]):
+            older, state = state, [None] * image.superblock.blocks
+            for e in image.entries:
+                state[e.first:e.end] = [(e, image)] * e.run
+            for block in (block for block, decided in enumerate(state) if not decided):
+                need(block < len(older) and older[block][0].kind != "UNREADABLE"
+                     and image.block_len(block) == image.parent.block_len(block),
+                     f"{image.path}: block {block} is inherited, and unreadable, absent or longer or shorter there")
+                state[block] = older[block]
+            yield image, state
+    def find(self, block):  # the entry that decides a block of this image's state, and the image that has it
+        for image in self.line():
+            need(block < image.superblock.blocks, f"the state has no block {block}")
+            i = bisect.bisect_right(image.entries, block, key=lambda entry: entry.first) - 1
+            if i >= 0 and block < image.entries[i].end:
+                return image.entries[i], image
+        raise Damage(f"block {block} is in a parent that is not there")
+    def leaf(self, entry, block):
+        return entry.leaf if entry.hashed else uniform(entry.kind, self.block_len(block))[1]
+    def base(self, block, other, leaf):  # the same of a block of the parent's state that `block` is made from
+        entry, image = self.parent.find(other)
+        need(self.block_len(block) == self.parent.block_len(other) and image.leaf(entry, other) == leaf,
+             f"block {block} is made from one of another length or leaf")
+        return entry, image
+    def read(self, block, differences=0):  # the bytes of a block of this image's state, proven by its leaf
+        entry, image = self.find(block)
+        leaf = image.leaf(entry, block)
+        while entry.kind == "PARENT":
+            other = entry.place
+            (entry, image), block = image.base(block, other, leaf), other
+        if not entry.framed:
+            return uniform(entry.kind, image.block_len(block))[0]
+        frame, (skip, bases) = image.frame_of(entry), (0, [])
+        if frame.type != "DATA":
+            skip, bases = bases_of(frame)
+            need(differences < 8, f"block {block} is more than 8 differences deep", frame.at)
+        for other, base_leaf in bases:
+            found, owner = image.base(block, other, base_leaf) if frame.type == "DELTA" else image.find(other)
+            rules("LOCAL", frame.at, base=frame.type == "DELTA" or other < block and owner is image
+                  and found.kind in ("DATA", "REF") and found.leaf == base_leaf)
+        below = image.parent if frame.type == "DELTA" else image
+        data = decode(frame, skip, b"".join(below.read(other, differences + 1) for other, _ in bases))
+        need(keyed_hash("leaf", data) == leaf, f"block {block}: its bytes have another leaf", frame.at)
+        return data
+
+def bases_of(frame):  # where the zstd frame of a difference begins, and the blocks it is made from with their leaves
+    if frame.type == "DELTA":
+        head, size = DELTA_HEAD.read(frame.data, frame.at), DELTA_HEAD.form.size
+        rules("DELTA", frame.at, depth=1 <= head.depth <= 8)
+        return size, [(head.base_block, head.base_leaf)]
+    start, count = LOCAL_HEAD.form.size, LOCAL_HEAD.read(frame.data, frame.at).count
+    end = start + LOCAL_BASE.form.size * count
+    rules("LOCAL", frame.at, count=1 <= count <= 2, length=len(frame.data) >= end)
+    return end, [*LOCAL_BASE.form.iter_unpack(frame.data[start:end])]
+
+@functools.lru_cache(16)
+def uniform(kind, length):  # bytes and leaf of a block that no frame holds
+    data = (FILL * (length // 16 + 1))[:length] if kind == "UNREADABLE" else bytes(length)
+    return data, keyed_hash("leaf", data)
+
+def link(images):  # gives images their parents, in whatever order they are; none where the chain is not whole
+    whole, waiting = {(bytes(16), bytes(32)): None}, [*images]  # by the point and the state that they provide
+    while ready := [i for i in waiting if (i.superblock.parent_point, i.superblock.parent_state_root) in whole]:
+        for image in ready:
+            waiting.remove(image)
+            s, image.whole = image.superblock, True
+            image.parent = whole[s.parent_point, s.parent_state_root]
+            line = [other.superblock for other in image.line()]
+            need(len({other.recovery_point for other in line}) == len(line) <= 10000, "chain: a point twice, or too long")
+            for name in ("set_uuid", "block_size", "sector_size", "key_commitment", "keyed"):
+                rules("chain", None, **{name: getattr(line[-1], name) == getattr(s, name)})
+            whole.setdefault((s.recovery_point, image.trailer.state_root), image)

@@ -1,5 +1,8 @@
 """The chain key: what is derived from it, what it decrypts, and the slots that hold it: docs/format.md, section 15."""
 
+import functools
+import itertools
+import re
 import unicodedata
 
 from argon2.low_level import Type, hash_secret_raw
@@ -8,156 +11,107 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from aivformat import SEALED, Damage, Refused, keyed_hash, label, layout, need, unpack
+from aivformat import Layout, Refused, guarded, keyed_hash, label, need, rules
 
-AREA = 32768
-HEAD = layout("magic:8s generation:Q key_commitment:32s count:I flags:I _:8s mac:32s _:896s hash:32s")
-SLOT = layout("""kind:B _:3s memory_kib:I passes:I lanes:I created_unix_ms:Q _:8s label:64s salt:32s ephemeral:32s
-    recipient:32s wrapped:48s _:784s""")
+AREA, AREA_HEAD, SLOT = 32768, Layout("KeyAreaHead", "key-slot area"), Layout("KeySlot")
 PASSPHRASE, KEY_FILE, CODE, RECIPIENT = range(1, 5)
-SYMBOLS = {c: n for n, c in enumerate("0123456789ABCDEFGHJKMNPQRSTVWXYZ")} | {"I": 1, "L": 1, "O": 0}
-
+DIGITS = str.maketrans("ABCDEFGHJKMNPQRSTVWXYZILOU", "abcdefghijklmnopqrstuv110?")  # as Python has them in base 32
 
 def derive(key, purpose, info=b""):
     return blake3(f"aivory draft: {purpose}".ljust(32).encode() + info, key=key).digest()
 
-
-class Seal:
-    """How one image is protected: `sealed` or not, and its chain key or None."""
-
-    def __init__(self, sb, key, session_tag):
-        self.sealed, self.key, self.session_tag, self.ciphers = bool(sb.incompat & SEALED), key, session_tag, {}
-
-    def decrypt(self, key, nonce, data, associated, what, at):
-        if key not in self.ciphers:
-            self.ciphers = {**dict(list(self.ciphers.items())[-64:]), key: AESGCM(derive(self.key, *key))}
-        try:
-            return self.ciphers[key].decrypt(nonce, data, associated)
-        except InvalidTag:
-            raise Damage(f"{what}: forged or damaged, its tag does not fit", at) from None
-
-    def shown(self, root):
-        """What stands for a root of a state in trailers and links."""
+class Seal:  # how one image is protected: `sealed` or not, and its chain key or None
+    def __init__(self, sb, key):
+        self.sealed, self.key, self.locked = "sealed" in sb.features, key, "sealed" in sb.features and not key
+        self.cipher = functools.lru_cache(64)(lambda *purpose: AESGCM(derive(key, *purpose)))
+    def decrypt(self, purpose, info, nonce, data, associated, at):
+        return guarded(purpose, at, InvalidTag, self.cipher(purpose, info).decrypt, nonce, data, associated)
+    def shown(self, root):  # what stands for a root of a state in trailers and links
         return derive(self.key, "clear root", root) if self.sealed else root
+    def mac(self, t, sb):  # of a trailer, and of the superblock whichever copy was taken
+        return derive(self.key, "trailer mac", t.data[:12] + b"\0" + t.data[13:512] + t.data[544:4060] + sb.data)
 
+def area_code(key, area):
+    return derive(key, "slot area mac", AREA_HEAD.covered("mac", area.data))
 
-def key_area(data, commitment, at):
-    """A checked copy of the key slots: its head, and the slots that are not empty."""
-    head, slots = unpack(HEAD, data[:1024]), []
-    need(head.magic == b"AIVKEYS1", "key slots: no magic", at)
-    need(head.hash == keyed_hash("slots", data[:992] + data[1024:]), "key slots: hash is wrong", at)
-    need(head.clean and 1 <= head.generation < 1 << 32 and head.flags <= 1 and head.key_commitment == commitment,
-         "key slots: a bad head", at)
+def key_area(stream, sb, at):  # a checked copy of the key slots: its head, and the slots that are not empty
+    area, slots = AREA_HEAD.read(stream.read(at, AREA), at), []
     for place in range(1024, AREA, 1024):
-        s = unpack(SLOT, data[place:place + 1024])
-        s.bound = data[place:place + 192] + commitment
-        if s.kind == 0:
-            need(not any(data[place:place + 1024]), "key slots: an empty slot is not zero", at + place)
-            continue
-        costs, work = (s.memory_kib, s.passes, s.lanes), s.memory_kib * s.passes
-        need(s.clean and s.kind <= 4 and any(s.ephemeral + s.recipient) == (s.kind == RECIPIENT),
-             "key slots: a bad slot", at + place)
-        need(1 <= s.lanes <= 8 and 8 * s.lanes <= s.memory_kib <= 1 << 20 and s.passes and work <= 1 << 21
-             if s.kind == PASSPHRASE else not any(costs), "key slots: costs of a slot", at + place)
+        s, argon = SLOT.read(area.data[place:place + 1024], at + place), area.data[place] == PASSPHRASE
         label(s.label, "key slots: label", at + place)
-        slots.append(s)
-    need(len(slots) == head.count >= 1, "key slots: number of slots", at)
-    head.slots, head.covered = slots, data[:64] + data[96:992] + data[1024:]
-    return head
+        rules("key slots", at + place, kind=s.kind <= 4 and (s.kind or not any(s.data)), memory_kib=s.memory_kib <= argon << 20,
+              recipient=any(s.ephemeral + s.recipient) == (s.kind == RECIPIENT), lanes=argon <= s.lanes <= 8 * argon,
+              passes=argon <= s.passes <= argon << 21 and 8 * s.lanes <= s.memory_kib and s.memory_kib * s.passes <= 1 << 21)
+        slots += [s] * (s.kind > 0)
+    rules("key slots", at, generation=1 <= area.generation < 1 << 32, flags=area.flags <= 1,
+          key_commitment=area.key_commitment == sb.key_commitment, count=len(slots) == area.count >= 1)
+    area.slots = slots
+    return area
 
+def base32(symbols, size):  # the bytes that symbols stand for; the bits that fill up the last one must be zero
+    digits, spare = symbols.translate(DIGITS), 5 * len(symbols) - 8 * size
+    need(re.fullmatch("[0-9a-v]+", digits) and 0 <= spare < 5, "a key as text has another length, or a letter that is none")
+    need(int(digits, 32) % (1 << spare) == 0, "a key as text has bits behind its end")
+    return (int(digits, 32) >> spare).to_bytes(size, "big")
 
-def base32(text, size):
-    """The bytes that symbols stand for, and whether the bits that fill up the last one are zero."""
-    number, spare = 0, 5 * len(text) - 8 * size
-    for symbol in text:
-        number = number << 5 | SYMBOLS[symbol]
-    need(0 <= spare < 5 and not number & (1 << spare) - 1, "a key as text has another length")
-    return (number >> spare).to_bytes(size, "big")
-
-
-def recovery_code(text):
-    """The 20 bytes of a code, each of its groups checked."""
-    text = "".join(line for line in text.splitlines() if not line.startswith("#"))
-    symbols = [c for c in text.upper() if c not in "- "]
-    need(len(symbols) == 40 and set(symbols) <= SYMBOLS.keys(), "a recovery code has 40 letters and digits")
+def recovery_code(text):  # the 20 bytes of a code, each of its groups checked
+    lines = "".join(line for line in text.upper().splitlines() if not line.startswith("#"))
+    symbols = re.sub("[- ]", "", lines).translate(DIGITS)
+    need(re.fullmatch("[0-9a-v]{40}", symbols), "a recovery code has 40 letters and digits")
     for group in range(8):
-        total, numbers = group, [SYMBOLS[c] for c in symbols[5 * group:5 * group + 5]]
-        for i, number in enumerate(numbers[:4], 1):
-            for _ in range(i):
+        *numbers, total = (int(c, 32) for c in symbols[5 * group:5 * group + 5])
+        for power, number in enumerate(numbers, 1):
+            for _ in range(power):
                 number = number << 1 ^ 0x25 * (number >> 4)
             total ^= number
-        need(total == numbers[4], f"recovery code: group {group + 1} is mistyped")
-    return base32([c for i, c in enumerate(symbols) if i % 5 != 4], 20)
+        need(total == group, f"recovery code: group {group + 1} is mistyped")
+    return base32("".join(c for i, c in enumerate(symbols) if i % 5 != 4), 20)
 
+def secret_key(content):  # the one of a recipient that a file holds as text; None when it holds none
+    found = re.search(rb"(?m)^aiv-secret-(.*?)\s*$", content)
+    data = found and base32(found[1].decode("ascii", "replace").upper(), 36)
+    need(not data or data[32:] == keyed_hash("text of a key", b"aiv-secret-" + data[:32])[:4], "a secret key is mistyped")
+    return data and data[:32]
 
-def secret_key(content):
-    """The secret key of a recipient that a file holds as text; None when it holds none."""
-    prefix = b"aiv-secret-"
-    line = next((one.strip() for one in content.splitlines() if one.startswith(prefix)), None)
-    if line is None:
-        return None
-    text = line[len(prefix):].decode("ascii", "replace").upper()
-    need(set(text) <= SYMBOLS.keys(), "a secret key has a letter that is none")
-    data = base32(text, 36)
-    need(data[32:] == keyed_hash("text", prefix + data[:32])[:4], "a secret key is mistyped")
-    return data[:32]
-
-
-class Ring:
-    """What was given to open images with: chain keys, and secrets by the kind of slot they open."""
-
-    def __init__(self):
-        self.keys, self.secrets, self.work = [], [], 0
-
-    def add(self, kind, content):
-        """A secret as it lies in a file."""
+class Ring:  # what was given to open images with: chain keys, and how secrets open slots, by their kind
+    def __init__(self, *keys):
+        self.keys, self.secrets, self.work = [*keys], [], 0
+    def add(self, kind, content):  # a secret as it lies in a file
+        recipient = secret_key(content) if kind == KEY_FILE else None
         if kind == PASSPHRASE:
-            content = unicodedata.normalize("NFC", (content.splitlines() or [b""])[0].decode()).encode()
-            need(1 <= len(content) <= 1024, "a passphrase has 1 to 1,024 bytes")
+            secret = unicodedata.normalize("NFC", (content.splitlines() or [b""])[0].decode()).encode()
+            need(1 <= len(secret) <= 1024, "a passphrase has 1 to 1,024 bytes")
         elif kind == CODE:
-            content = recovery_code(content.decode())
-        elif secret_key(content):
-            kind, content = RECIPIENT, secret_key(content)
+            secret = keyed_hash("recovery code", recovery_code(content.decode()))
         else:
-            need(32 <= len(content) <= 65536, "a key file has 32 bytes to 64 KiB")
-        self.secrets.append((kind, content))
-
-    def secret(self, slot, content):
-        if slot.kind == PASSPHRASE:
-            self.work += slot.memory_kib * slot.passes
-            if self.work > 1 << 22:
-                raise Refused("trying all slots is too much work")
-            return hash_secret_raw(content, slot.salt, slot.passes, slot.memory_kib, slot.lanes, 32, Type.ID, 19)
-        if slot.kind == RECIPIENT:
-            public = X25519PublicKey.from_public_bytes(slot.ephemeral)
-            return X25519PrivateKey.from_private_bytes(content).exchange(public)
-        return keyed_hash("file" if slot.kind == KEY_FILE else "code", content)
-
-    def key_for(self, sb, copies):
-        """The chain key of an image with these copies of its slots; None when nothing was given to open it."""
-        if not sb.keyed:
-            if self.keys or self.secrets:
-                raise Refused("a key was given, and this image has none: it may stand in the place of one that had")
+            need(recipient or 32 <= len(content) <= 65536, "a key file has 32 bytes to 64 KiB")
+            kind, secret = (RECIPIENT, recipient) if recipient else (kind, keyed_hash("content of keyfile", content))
+        self.secrets.append((kind, secret))
+    def key_for(self, sb, areas):  # the chain key of an image with these copies of its slots; None without secrets
+        given = self.keys or self.secrets
+        need(sb.keyed or not given, "a key was given, and this image has none: it may stand in the place of one that had",
+             error=Refused)
+        tries = itertools.product(sorted(areas, key=lambda area: -area.generation), self.secrets, range(31))
+        opened = (self.unwrap(area, area.slots[i], *secret) for area, secret, i in tries if i < len(area.slots))
+        key = next((key for key in itertools.chain(self.keys, opened) if key
+                    and derive(key, "key commitment") == sb.key_commitment), None)
+        need(key or not given, "nothing that was given opens this image", error=Refused)
+        self.keys += [key] * (key is not None and key not in self.keys)
+        return key
+    def unwrap(self, area, s, kind, secret):  # the key in a slot, when this secret opens it
+        if kind != s.kind:
             return None
-        for key in self.keys:
-            if derive(key, "key commitment") == sb.key_commitment:
-                return key
-        for area in sorted(copies, key=lambda area: -area.generation):
-            for slot in area.slots:
-                for kind, content in self.secrets:
-                    key = self.unwrap(slot, content) if kind == slot.kind else None
-                    if key and derive(key, "key commitment") == sb.key_commitment \
-                            and derive(key, "slot area mac", area.covered) == area.mac:
-                        self.keys.append(key)
-                        return key
-        if self.keys or self.secrets:
-            raise Refused("nothing that was given opens this image")
-        return None
-
-    def unwrap(self, slot, content):
+        self.work += s.memory_kib * s.passes
+        need(self.work <= 1 << 22, "trying all slots is too much work", error=Refused)
         try:
-            head = b"aivory draft: key-encryption key" + bytes([slot.kind])
-            kek = blake3(head + slot.salt + slot.ephemeral + slot.recipient, key=self.secret(slot, content)).digest()
-            return AESGCM(kek).decrypt(bytes(12), slot.wrapped, slot.bound)
+            if kind == PASSPHRASE:
+                secret = hash_secret_raw(secret, s.salt, s.passes, s.memory_kib, s.lanes, 32, Type.ID, 19)
+            elif kind == RECIPIENT:
+                public = X25519PublicKey.from_public_bytes(s.ephemeral)
+                secret = X25519PrivateKey.from_private_bytes(secret).exchange(public)
+            words = b"aivory draft: key-encryption key" + bytes([kind])
+            key = blake3(words + s.salt + s.ephemeral + s.recipient, key=secret).digest()
+            key = AESGCM(key).decrypt(bytes(12), s.wrapped, s.data[:192] + area.key_commitment)
         except (InvalidTag, ValueError):
             return None
+        return key if area_code(key, area) == area.mac else None

@@ -7,105 +7,66 @@
 
 PARENT are the images FILE builds on, in any order. Of a split image any segment does; the others are beside it, or
 given, too. Of a sealed image without a key, verify proves the stored bytes. Exit code: 0 good, 1 damaged or refused,
-2 wrong words.
-"""
+2 wrong words."""
 
 import argparse
 import json
 import os
+import pathlib
 import sys
 
-from aivformat import Problem, Refused
-from aivimage import Chain, Image
+from aivformat import Problem, Refused, need
+from aivimage import Image, link
 from aivkeys import CODE, KEY_FILE, PASSPHRASE, Ring
 from aivverify import verify
 
-LONG = "clean magic feature_names covered specification".split()  # what info leaves out
-
-
-def plain(value):
-    """JSON shows bytes as hexadecimal digits, and escapes what a terminal must not see."""
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, dict):
-        return {name: plain(v) for name, v in value.items() if name not in LONG}
-    return [plain(v) for v in value] if isinstance(value, list) else value
-
-
-def info(images):
-    image = images[0]
-    parts = {"superblock": vars(image.superblock), "trailer": vars(image.trailer), "meta": image.meta,
-             "damage": [str(d) for d in image.found]}
-    print(json.dumps(plain(parts), indent=2))
+def info(images):  # JSON shows bytes as hexadecimal digits, and escapes what a terminal must not see
+    image, hidden = images[0], ("data", "magic", "feature_names", "specification")
+    parts = {"superblock": vars(image.superblock), "trailer": vars(image.trailer), "meta": image.meta or {}}
+    shown = {title: {k: v for k, v in part.items() if k not in hidden} for title, part in parts.items()}
+    print(json.dumps({**shown, "damage": [*map(str, image.found)]}, indent=2, default=bytes.hex))
     return not image.found
 
-
-def verify_all(images):
-    """Each file on its own place in a chain; one line for each thing that is wrong."""
-    good = True
+def verify_all(images):  # each file on its own place in a chain; one line for each thing that is wrong
+    bad = []
     for image in images:
-        chain = Chain.of(image, [other for other in images if other is not image])
-        found = verify(chain)
-        for damage in found:
-            print(f"{image.path}: damage: {damage}")
-        if not found:
-            note = "" if chain.whole else " (alone: its roots and differences need the images it builds on)"
-            if image.superblock.keyed and not image.seal.key:
-                note += " (without its key: only the stored bytes)" if image.locked else " (without its key)"
-            print(f"{image.path}: good, state {image.trailer.state_root.hex()}{note}")
-        good = good and not found
-    return good
+        need(image.whole or len(images) == 1, f"{image.path}: no whole chain among the files given")
+        note = "" if image.whole else " (alone: its roots and differences need the images it builds on)"
+        if image.superblock.keyed and not image.seal.key:
+            note += " (without its key: only the stored bytes)" if image.seal.locked else " (without its key)"
+        found = [f"{image.path}: damage: {damage}" for damage in verify(image)]
+        print("\n".join(found) or f"{image.path}: good, state {image.trailer.state_root.hex()}{note}")
+        bad += found
+    return not bad
 
-
-def whole_chain(images):
-    chain = Chain.of(images[0], images[1:])
-    if not chain.whole:
-        raise Refused(f"{images[0].path}: it has a parent, which must be given, too")
-    for image in chain.images:
-        if image.locked:
-            raise Refused(f"{image.path}: it is sealed, and needs a key")
-    chain.load()
-    for _, segments in chain.states():
-        pass
-    return chain, segments
-
-
-def restore(images, to):
-    """Blocks without bytes are left out of the new file: they read as the zeros they are."""
-    chain, segments = whole_chain(images)
-    s = images[0].superblock
+def restore(images, to):  # blocks without bytes are left out of the new file: they read as the zeros they are
+    image, size = images[0], images[0].superblock.block_size
+    need(image.whole or len(images) == 1, f"{image.path}: no whole chain among the files given")
+    need(image.whole, f"{image.path}: it has a parent, which must be given, too", None, Refused)
+    for one in image.line():
+        need(not one.seal.locked, f"{one.path}: it is sealed, and needs a key", None, Refused)
+    *_, (_, state) = image.states()  # so all that is inherited is there
     with open(to, "xb") as out:
-        out.truncate(s.address_space_len)
-        for entry, _ in segments:
-            for block in range(entry.first, entry.end):
-                data = chain.read(0, block)
-                if any(data):
-                    out.seek(block * s.block_size)
-                    out.write(data)
+        out.truncate(image.superblock.address_space_len)
+        for block in range(len(state)):
+            data = image.read(block)
+            if any(data):
+                out.seek(block * size)
+                out.write(data)
         out.flush()
         os.fsync(out.fileno())
     return True
 
-
-def content_of(path):
-    with open(path, "rb") as file:
-        return file.read(1 << 17)
-
-
-def open_all(words):
-    """The images among the files, each once whatever segments of it are named."""
-    ring, images, segments = Ring(), [], set()
-    if words.key:
-        ring.keys.append(bytes.fromhex(words.key) if len(words.key) == 64 else content_of(words.key))
+def open_all(words):  # the images among the files, each once whatever segments of it are named
+    ring, images = Ring(*[bytes.fromhex(words.key) if len(words.key) == 64 else content_of(words.key)] * bool(words.key)), []
     for kind, path in ((PASSPHRASE, words.password_file), (KEY_FILE, words.key_file), (CODE, words.recovery_code_file)):
         if path:
             ring.add(kind, content_of(path))
     for path in words.files:
-        if os.path.realpath(path) not in segments:
+        if os.path.realpath(path) not in {s.stream.path for image in images for s in image.stream.segments}:
             images.append(Image(path, ring, given=words.files))
-            segments |= {s.stream.path for s in getattr(images[-1].stream, "segments", ())}
+    link(images)
     return images
-
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -120,13 +81,10 @@ def main():
         parser.error("restore needs --to, and no other command takes it")
     try:
         images = open_all(words)
-        if words.command == "restore":
-            return restore(images, words.to)
-        return info(images) if words.command == "info" else verify_all(images)
+        return restore(images, words.to) if words.to else info(images) if words.command == "info" else verify_all(images)
     except (Problem, OSError, ValueError) as problem:
         print(f"aivreader: {problem}", file=sys.stderr)
         return False
-
 
 if __name__ == "__main__":
     sys.exit(0 if main() else 1)

@@ -1,245 +1,199 @@
-"""Everything that can be proven of an image: docs/format.md, section 11, both depths in one."""
+"""All that can be proven of an image: docs/format.md, section 11, both depths in one, and its parity, section 7."""
 
+import itertools
 import struct
+from collections import Counter, defaultdict
 
 from aivformat import (
-    BIT_PARITY, CHECKPOINT, CHECKPOINT_HEAD, DATA, DELTA, K_DELTA, K_PARENT, KIND_NAMES, META, PAD, PAGE, PARITY,
-    PIECE, Damage, Problem, attempt, entries_of, frame_at, keyed_hash, levels, need, nodes, page_at,
-    tree_root, unpack)
-from aivimage import delta_head
-from aivkeys import derive
-from aivparity import area_of, check_stripes
-from aivsegments import check_segments
+    BLOCKS, CHECKPOINT_HEAD, PAGE, PAGE_HEADER, PIECE, TAIL, TRAILER, TREE_NODE, Problem, attempt, crc, entries_of, frames,
+    keyed_hash, need, nodes, rules, tree_root)
+from aivimage import LAST_PARITY, bases_of
+from aivkeys import area_code
 
-
-def verify(chain):
-    """What is wrong with the first image of a chain, as a list; its roots need all others, too."""
-    image = chain.images[0]
-    found = image.found + [slots for slots in image.slots if isinstance(slots, Problem)]
-
+def verify(image):  # what is wrong with an image, as a list; its roots and differences need the images it builds on
+    found = image.found + [area for area in image.slots if not area]
     def check(function, *arguments):
-        result = attempt(function, *arguments)
-        if isinstance(result, Problem):
-            found.append(result)
+        result = attempt(function, image, *arguments)
+        found.extend([result] * isinstance(result, Problem))
         return result
-
-    frames = check(check_frames, image)
-    for function in (check_tail, check_parity, check_segments, check_slots):
-        check(function, image)
-    check(check_stored, image, found)
-    if image.locked:
-        check(check_locked_pages, image)
-    elif not isinstance(check(chain.load), Problem):
-        check(check_counts, image)
-        if not isinstance(frames, Problem):
-            check(check_checkpoints, image, frames)
-        check(check_trees, chain)
-        for entry in image.entries:
-            check(check_block, chain, entry)
+    kept = check(check_frames)
+    for part in (check_ends, check_parity, check_segments):
+        check(part)
+    for i in range(image.trailer.stored_pieces):
+        check(check_piece, i)
+    loaded = check(lambda image: [one.entries for one in image.line()])
+    for part in () if isinstance(loaded, Problem) else (tree_pages,) if image.seal.locked else (check_counts, check_trees):
+        check(part)
+    for entry in () if isinstance(loaded, Problem) else image.entries:
+        check(check_block, entry)
+    if not image.seal.locked and kept and not isinstance(loaded, Problem):
+        check(check_checkpoints, kept["CHECKPOINT"])
     return found
 
+def check_frames(image):  # every frame, in order and without a byte between them; those looked at again, by type
+    t, s, kept, stored = image.trailer, image.superblock, defaultdict(list), 0
+    sessions, meta_end = image.meta and image.meta["origins"]["sessions"], t.meta_offset + t.meta_len
+    areas = (PAGE + s.slot_area_len, t.frames_end), (t.meta_offset, t.stored_offset)
+    for count, f in enumerate(itertools.chain(*(frames(image.stream, *area, image.seal) for area in areas)), 1):
+        inside = t.meta_offset <= f.at < meta_end
+        rules("frame", f.at, type=inside == (f.type == "META") and (f.type == "PAD" or f.at < meta_end),
+              parity=f.type != "PARITY" or "parity" in s.features, data=f.type != "PAD" or not any(f.data),
+              session_tag=not sessions or f.session_tag in sessions)
+        stored += f.stored_len * (f.type in BLOCKS)
+        kept[f.type] += [f] * (f.type in ("CHECKPOINT", "PARITY", "META"))
+    TRAILER.same(t, image.stream.length - PAGE, frames=count, payload_bytes=stored)
+    rules("META", t.meta_offset, frames=kept["META"], origins=not sessions or s.session_tag in sessions)
+    check_stripes(image, kept["PARITY"], kept["META"][0])
+    return kept
 
-def check_frames(image):
-    """Every frame of both areas, in order and without a byte between them. Returns the checkpoints."""
-    t, kept = image.trailer, {CHECKPOINT: [], PARITY: [], META: []}
-    sessions = image.meta and set(image.meta["origins"]["sessions"])
-    count, stored = 0, 0
-    for at, end in ((PAGE + image.superblock.slot_area_len, t.frames_end), (t.meta_offset, t.stored_offset)):
-        while at < end:
-            f = frame_at(image.stream, at, end, image.seal)
-            inside_meta = t.meta_offset <= at < t.meta_offset + t.meta_len
-            need(inside_meta == (f.kind == META) and (f.kind == PAD or at < t.meta_offset + t.meta_len)
-                 and (f.kind != PARITY or image.superblock.incompat & BIT_PARITY),
-                 "frame: of a type that does not belong here", at)
-            need(f.kind != PAD or not any(f.data), "PAD: not zeros", at)
-            need(sessions is None or f.session_tag in sessions, "frame: of a session that origins do not name", at)
-            if f.kind in kept:
-                kept[f.kind].append(f)
-            stored += f.stored_len * (f.kind in (DATA, DELTA))
-            count, at = count + 1, at + f.size
-    need(t.frames == count and t.payload_bytes == stored, "trailer: number of frames or their bytes",
-         image.stream.length - PAGE)
-    need(sessions is None or image.superblock.session_tag in sessions, "META: origins without the image's session")
-    need(kept[META], "META: no frame", t.meta_offset)
-    check_stripes(image, kept[PARITY], kept[META][0])
-    return kept[CHECKPOINT]
+def check_end(name, stream, tail, slots, at, end, hashes, root):  # of an image or a segment: stored list, gap, copies
+    listed, gap, copy = stream.read(at, end - at), stream.length - tail + PAGE + slots, stream.length - 2 * PAGE
+    rules(name, at, list=listed == hashes.ljust(len(listed), b"\0"), superblock=stream.read(0, PAGE) == stream.read(copy, PAGE),
+          gap=not any(stream.read(gap, copy - gap)), stored_root=tree_root("stored", nodes("stored", hashes)) == root)
 
+def check_ends(image):
+    t, s, key = image.trailer, image.superblock, image.seal.key
+    rules("key slots", PAGE, mac=not key or all(area.mac == area_code(key, area) for area in image.slots if area))
+    hashes = image.stream.read(t.stored_offset, 32 * t.stored_pieces)
+    check_end("image", image.stream, s.tail, s.slot_area_len, t.stored_offset, t.parity_offset, hashes, t.stored_root)
 
-def check_tail(image):
-    read, at, copy = image.stream.read, image.stream.length - image.superblock.tail, image.stream.length - 2 * PAGE
-    at += image.superblock.slot_area_len
-    need(not any(read(at + PAGE, copy - at - PAGE)), "the gap is not zero", at + PAGE)
-    need(read(0, PAGE) == read(copy, PAGE), "the two superblocks differ", copy)
+def check_piece(image, i):
+    at, listed = i * PIECE, image.stream.read(image.trailer.stored_offset + 32 * i, 32)
+    piece = image.without_slots(at, min(PIECE, image.trailer.stored_offset - at))
+    need(keyed_hash("piece", piece) == listed, f"piece {i} is not what the stored list says", at)
 
+def check_segments(image):  # each by itself, and against the image
+    for part in image.stream.segments:
+        name, first, start = part.stream.path, image.superblock.data, image.trailer.stored_offset + part.start // PIECE * 32
+        own = part.number.to_bytes(4, "little"), part.start.to_bytes(8, "little")  # segment_no and segment_start
+        expected = first[:148] + own[0] + first[152:1824] + own[1] + first[1832:4092]
+        need(not part.found, f"{name}: {part.found and part.found[0]}")
+        rules(name, 0, superblock=part.stream.read(0, 4092) == expected)
+        if part.trailer:
+            hashes, end = image.stream.read(start, 32 * part.trailer.pieces), part.stream.length - TAIL
+            check_end(name, part.stream, TAIL, 0, part.at + part.length, end, hashes, part.trailer.stored_root)
+
+def check_counts(image):  # and that source errors touch every block that is unreadable
+    s, counts, touched = image.superblock, Counter(), bytearray(image.superblock.blocks)
+    errors = image.meta and image.meta.get("source_errors", {"ranges": []})["ranges"]
+    for start, length in map(struct.Struct("<QQ").unpack, errors or ()):
+        first, end = start // s.block_size, (start + length - 1) // s.block_size + 1
+        touched[first:end] = b"\1" * (end - first)
+    for e in image.entries:
+        counts["blocks_" + e.kind.lower()] += e.run
+        unknown = errors is not None and e.kind == "UNREADABLE" and not all(touched[e.first:e.end])
+        need(not unknown, f"META: no source error touches block {e.first}, or one of its run")
+    expected = {name: counts[name] for name in TRAILER.meanings if name.startswith("blocks_")}
+    TRAILER.same(image.trailer, image.stream.length - PAGE, **expected)
+
+def check_checkpoints(image, checkpoints):  # they are the index once more, and the stored list
+    t, s, entries, next_block, pieces, previous, sessions = image.trailer, image.superblock, [], 0, 0, 0, set()
+    for number, f in enumerate(checkpoints):
+        h, new = CHECKPOINT_HEAD.read(f.data, f.at), f.at // PIECE - pieces
+        a, b = 64 + 16 * h.origin_count, 64 + 16 * h.origin_count + 32 * new
+        CHECKPOINT_HEAD.same(h, f.at, number=number, previous_address=previous, first_piece=pieces, piece_count=new)
+        origins, rest = {f.data[i:i + 16] for i in range(64, a, 16)}, f.data[b:]
+        rules("checkpoint", f.at, pieces=f.data[a:b] == image.stream.read(t.stored_offset + 32 * pieces, 32 * new),
+              subject=f.subject == number, counts=new <= 1 << 18 and h.entry_count <= 65536 and 1 <= h.origin_count <= 16384,
+              length=len(rest) == 48 * h.entry_count, next_block=next_block <= h.next_block <= s.blocks,
+              origins=sessions | {f.session_tag + bytes(4)} <= origins and not any(any(o[12:]) for o in origins))
+        new = entries_of(rest, s, t.frames_end, f.at)
+        rules("checkpoint", f.at, entries=not new or next_block <= new[0].first and new[-1].end <= h.next_block)
+        entries, next_block, pieces, previous, sessions = entries + new, h.next_block, f.at // PIECE, f.at, origins
+    both = itertools.zip_longest(*([(block, e.kind, e.place, e.leaf) for e in some for block in range(e.first, e.end)]
+                                   for some in (entries, image.entries)))  # runs may be cut elsewhere
+    rules("checkpoints", t.last_checkpoint, last=checkpoints and previous == t.last_checkpoint, end=next_block == s.blocks,
+          entries=all(one == other for one, other in both))
+
+def trees(state):  # the nodes of level 1 of the content and of the map tree of a state
+    leaves = b"".join(image.leaf(entry, block) for block, (entry, image) in enumerate(state))
+    return nodes("content", leaves), nodes("map", bytes(entry.condition for entry, _ in state), 1)
+
+def check_trees(image):  # roots of every state of a chain, and the tree pages of its newest image
+    listed, at, older = tree_pages(image), image.trailer.tree_offset, image.parent and image.parent.superblock
+    rules("tree pages", at, groups=touched(image, older) <= {group for group, *_ in listed})
+    for one, state in image.states() if image.whole else ():
+        content, states = trees(state)
+        TRAILER.same(one.trailer, one.stream.length - PAGE, map_root=one.seal.shown(tree_root("map", states)),
+                     content_root=one.seal.shown(tree_root("content", content)))
+    places = [(group, slice(32 * group, 32 * group + 32)) for group in sorted(touched(image, older)) if image.whole]
+    rules("tree pages", at, nodes=not image.whole or listed == [(group, bytes(8), content[p], states[p]) for group, p in places])
+
+def tree_pages(image):  # the nodes that are listed
+    pages = [image.page(2, number) for number in range(image.trailer.tree_pages)]
+    listed = [*TREE_NODE.form.iter_unpack(b"".join(page.entries or b"" for page in pages))]
+    groups, last, stored = [node[0] for node in listed], (image.superblock.blocks - 1) // 128, [page.data for page in pages]
+    rules("tree pages", image.trailer.tree_offset, hash=keyed_hash("section", b"".join(stored)) == image.trailer.tree_hash,
+          count=all(page.count == 50 for page in pages[:-1]), reserved=not any(any(node[1]) for node in listed),
+          order=groups == sorted({*groups}) and (not groups or groups[-1] <= last))
+    return listed
+
+def touched(image, older):  # groups that have a node: decided in part, grown or shrunk, not only entries without a leaf
+    s, marks = image.superblock, bytearray(image.superblock.blocks)
+    for e in image.entries:
+        marks[e.first:e.end] = bytes([2 if e.hashed else 1]) * e.run
+    lengths = {s.address_space_len, older.address_space_len if older else s.address_space_len}
+    changed = min(lengths) // (128 * s.block_size) if len(lengths) > 1 else None  # the first that is not as it was
+    groups = ((group, marks[128 * group:128 * group + 128]) for group in range(-(-s.blocks // 128)))
+    return {group for group, part in groups if part.strip(b"\1") and (any(part) or group == changed)}
+
+def check_block(image, entry):  # a block with a frame, decoded; one that is a copy, followed
+    if entry.kind == "DELTA" and not image.whole:
+        bases_of(image.frame_of(entry))
+    elif entry.hashed and (entry.kind != "PARENT" or image.whole):
+        image.read(entry.first)
+
+# ---- parity
+
+def product(a, b):  # in GF(2^8) with the polynomial 0x11D
+    out = 0
+    while b:
+        out, a, b = out ^ a * (b & 1), a << 1 ^ 0x11D * (a >> 7), b >> 1
+    return out
+
+INVERSE = {a: b for a in range(1, 256) for b in range(1, 256) if product(a, b) == 1}
+
+def coefficient(i, j):
+    return product(255 ^ j, INVERSE[255 - i ^ j])
+
+def parity_of(shards):  # the four parity shards of a stripe, made by XORs of whole packets
+    size, rows = len(shards[0]) // 8, [[0] * 8 for _ in range(4)]
+    for (j, shard), i, m in itertools.product(enumerate(shards), range(4), range(8)):
+        packet = int.from_bytes(shard[m * size:m * size + size], "little")
+        column = product(coefficient(i, j), 1 << m)
+        rows[i] = [old ^ packet if column >> r & 1 else old for r, old in enumerate(rows[i])]
+    return [b"".join(packet.to_bytes(size, "little") for packet in row) for row in rows]
+
+def area_of(image):  # the parity area as the pages before it give it
+    t, out, number = image.trailer, b"", 0
+    protected = image.stream.read(0, PAGE) + image.stream.read(t.index_offset, t.parity_offset - t.index_offset)
+    pages = [protected[i:i + PAGE] for i in range(0, len(protected), PAGE)]
+    for n, stripes in image.parity_groups():
+        group, pages = pages[:n], pages[n:]
+        shards = [parity_of(group[s::stripes] or [bytes(PAGE)]) for s in range(stripes)]
+        parity = [shards[(n + j) % stripes][j // stripes] for j in range(4 * stripes)]
+        hashes, directory = [keyed_hash("page", page)[:16] for page in group + parity], b""
+        for first in range(0, len(hashes), 252):
+            body, count = b"".join(hashes[first:first + 252]).ljust(PAGE - 64, b"\0"), min(252, len(hashes) - first)
+            head = PAGE_HEADER.form.pack(b"AVP1", 3, 0, count, number, first, t.image_uuid, bytes(16), bytes(4), 0)[:60]
+            directory += head + crc(b"aiv.pdir", head + body).to_bytes(4, "little") + body
+            number += 1
+        out += directory + b"".join(parity) + directory
+    return out
 
 def check_parity(image):
-    t = image.trailer
-    stored = image.stream.read(t.parity_offset, t.parity_len)
-    need(keyed_hash("section", stored) == t.parity_hash, "parity area: another hash", t.parity_offset)
+    t, stored = image.trailer, image.stream.read(image.trailer.parity_offset, image.trailer.parity_len)
+    TRAILER.same(t, t.parity_offset, parity_hash=keyed_hash("section", stored))
     need(stored == area_of(image), "parity area: not what its pages give", t.parity_offset)
 
-
-def check_stored(image, found):
-    t, read, slots = image.trailer, image.stream.read, image.superblock.slot_area_len
-    listed = read(t.stored_offset, t.parity_offset - t.stored_offset)
-    listed, padding = listed[:32 * t.stored_pieces], listed[32 * t.stored_pieces:]
-    need(not any(padding), "stored list: padding is not zero", t.stored_offset)
-    for i in range(t.stored_pieces):
-        piece = read(i * PIECE, min(PIECE, t.stored_offset - i * PIECE))
-        if i == 0:  # the key slots count as zeros
-            piece = piece[:PAGE] + bytes(slots) + piece[PAGE + slots:]
-        if keyed_hash("piece", piece) != listed[32 * i:32 * i + 32]:
-            found.append(Damage(f"piece {i} is not what the stored list says", i * PIECE))
-    root = tree_root("stored", nodes("stored", listed, 32, 1))
-    need(root == t.stored_root, "stored list: another root", t.stored_offset)
-
-
-def check_slots(image):
-    """With the key, nobody without it changed them."""
-    for slots in image.slots if image.seal.key else ():
-        need(isinstance(slots, Problem) or slots.mac == derive(image.seal.key, "slot area mac", slots.covered),
-             "key slots: forged")
-
-
-def check_locked_pages(image):
-    """Of pages without the key: each is in its place, and the root and the tree are the ones."""
-    t, s, number = image.trailer, image.superblock, 0
-    for level, count in enumerate(levels(t.index_leaf_pages)):
-        for number in range(number, number + count):
-            page = page_at(image.stream, t.index_offset + PAGE * number, 1, number, level, s.image_uuid, image.seal)
-        number += 1
-    need(not number or keyed_hash("page", page.data) == t.index_root, "index: hash of the root", t.index_offset)
-    check_tree_pages(image)
-
-
-def check_counts(image):
-    t, s, at = image.trailer, image.superblock, image.stream.length - PAGE
-    counts = [0] * len(KIND_NAMES)
-    for e in image.entries:
-        counts[e.kind] += e.run
-    for kind, name in list(enumerate(KIND_NAMES))[1:-1]:
-        need(getattr(t, "blocks_" + name.lower()) == counts[kind], f"trailer: number of blocks {name}", at)
-    if image.meta is None:
-        return
-    ranges = [struct.unpack("<QQ", r) for r in image.meta.get("source_errors", {}).get("ranges", [])]
-    ranges = [(a // s.block_size, (a + n - 1) // s.block_size) for a, n in ranges]
-    unreadable = [(e.first, e.end) for e in image.entries if KIND_NAMES[e.kind] == "UNREADABLE"]
-    i = 0
-    for block, end in unreadable:
-        while block < end:  # every block is touched by some range
-            while i < len(ranges) and ranges[i][1] < block:
-                i += 1
-            need(i < len(ranges) and ranges[i][0] <= block, f"META: no source error touches block {block}")
-            block = ranges[i][1] + 1
-
-
-def check_checkpoints(image, frames):
-    """They are the index once more, and the stored list."""
-    t, s = image.trailer, image.superblock
-    listed = image.stream.read(t.stored_offset, 32 * t.stored_pieces)
-    entries, next_block, pieces, previous, sessions = [], 0, 0, 0, set()
-    for number, f in enumerate(frames):
-        data = f.data
-        need(len(data) >= 64, "checkpoint: shorter than its head", f.at)
-        h = unpack(CHECKPOINT_HEAD, data[:64])
-        a = 64 + 16 * h.origin_count
-        b = a + 32 * h.piece_count
-        need(h.clean and h.piece_count <= 1 << 18 and h.entry_count <= 65536 and 1 <= h.origin_count <= 16384
-             and len(data) == b + 48 * h.entry_count, "checkpoint: a bad head", f.at)
-        need((h.number, f.subject, h.previous_address) == (number, number, previous), "checkpoint: its number", f.at)
-        need(h.first_piece == pieces and pieces + h.piece_count == f.at // PIECE, "checkpoint: pieces skipped", f.at)
-        need(data[a:b] == listed[32 * pieces:32 * (pieces + h.piece_count)], "checkpoint: other piece hashes", f.at)
-        origins = {data[i:i + 16] for i in range(64, a, 16)}
-        need(sessions | {f.session_tag + bytes(4)} <= origins and not any(any(o[12:]) for o in origins),
-             "checkpoint: its origins", f.at)
-        new = entries_of(data[b:], s, t.frames_end, f.at)
-        need(not new or new[0].first >= next_block and new[-1].end <= h.next_block, "checkpoint: its blocks", f.at)
-        need(next_block <= h.next_block <= s.blocks, "checkpoint: next_block", f.at)
-        entries, next_block, pieces = entries + new, h.next_block, pieces + h.piece_count
-        previous, sessions = f.at, origins
-    need(frames and previous == t.last_checkpoint and next_block == s.blocks, "checkpoints: the last is missing",
-         t.last_checkpoint)
-    need(joined(entries) == joined(image.entries), "checkpoints: other entries than the index", t.last_checkpoint)
-
-
-def joined(entries):
-    """Runs that touch as one, however they were cut."""
-    out = []
-    for e in entries:
-        place = (e.kind, e.place, e.leaf)
-        if out and not (e.framed or e.kind == K_PARENT) and out[-1][1:] == (e.first, place):
-            out[-1] = (out[-1][0], e.end, place)
-        else:
-            out.append((e.first, e.end, place))
-    return out
-
-
-def check_trees(chain):
-    """Roots of every state of a chain, and the tree pages of its first image."""
-    image = chain.images[0]
-    if not chain.whole:
-        listed = check_tree_pages(image)
-        need(touched(image, None) <= listed.keys(), "tree pages: a group is missing", image.trailer.tree_offset)
-        return
-    for level, segments in chain.states():
-        one = chain.images[level]
-        content, states = chain.trees(segments, level)
-        check_roots(chain, level, content, states)
-    listed, older = check_tree_pages(image), chain.images[1].superblock if len(chain.images) > 1 else None
-    need(touched(image, older) == listed.keys(), "tree pages: other groups than the index", image.trailer.tree_offset)
-    for group, (at, hashes) in listed.items():
-        part = slice(32 * group, 32 * group + 32)
-        need(hashes == content[part] + states[part], f"tree pages: other nodes of group {group}", at)
-
-
-def check_roots(chain, level, content, states):
-    """The roots of one state against its trailer, and against the link of the image that builds on it."""
-    t, name, shown = chain.images[level].trailer, chain.images[level].path, chain.images[level].seal.shown
-    at = chain.images[level].stream.length - PAGE
-    need(shown(tree_root("content", content)) == t.content_root, f"{name}: another content_root", at)
-    need(shown(tree_root("map", states)) == t.map_root, f"{name}: another map_root", at)
-    if level:
-        link = chain.images[level - 1].superblock
-        need((t.recovery_point, t.state_root) == (link.parent_point, link.parent_state_root), f"{name}: no parent")
-
-
-def check_tree_pages(image):
-    """The nodes by group, with the place of their page."""
-    t, out, last = image.trailer, {}, -1
-    pages = image.stream.read(t.tree_offset, PAGE * t.tree_pages)
-    need(keyed_hash("section", pages) == t.tree_hash, "tree pages: another hash", t.tree_offset)
-    for i in range(t.tree_pages):
-        at = t.tree_offset + PAGE * i
-        page = page_at(image.stream, at, 2, i, 0, image.superblock.image_uuid, image.seal)
-        need(page.count == 50 or i + 1 == t.tree_pages, "tree pages: count", at)
-        for group, reserved, hashes in struct.iter_unpack("<QQ64s", page.entries or b""):
-            need(last < group <= (image.superblock.blocks - 1) // 128 and reserved == 0, "tree pages: a bad node", at)
-            out[group], last = (at, hashes), group
-    return out
-
-
-def touched(image, older):
-    """Groups that have a node: decided in part or grown or shrunk, and not wholly of entries without a leaf."""
-    blocks, cheap, groups = image.superblock.blocks, {}, set()
-    for e in image.entries:
-        first, last = e.first // 128, (e.end - 1) // 128
-        if e.framed or e.kind == K_PARENT:
-            groups.add(first)
-            continue
-        for group in {first, last}:  # those between are wholly covered
-            cheap[group] = cheap.get(group, 0) + min(e.end, 128 * group + 128) - max(e.first, 128 * group)
-    groups |= cheap.keys()
-    length = image.superblock.address_space_len
-    if older and older.address_space_len != length:  # the first group that is not as it was
-        groups.add(min(older.address_space_len, length) // (128 * older.block_size))
-    return {g for g in groups if cheap.get(g, 0) < min(128, blocks - 128 * g)}  # none behind the end
-
-
-def check_block(chain, entry):
-    """A block with a frame, decoded; one that is a copy, followed."""
-    image = chain.images[0]
-    if entry.kind in (K_DELTA, K_PARENT) and not chain.whole:
-        if entry.kind == K_DELTA:
-            delta_head(image.frame_of(entry))
-    elif entry.framed or entry.kind == K_PARENT:
-        chain.read(0, entry.first)
+def check_stripes(image, frames, first_meta):  # every stripe has its PARITY frame, and no other is there
+    last, size = image.trailer.frames_end - LAST_PARITY, 128 * PIECE
+    stripes = -(-last // size) if "parity" in image.superblock.features else 0
+    need(sorted(f.subject for f in frames) == [*range(stripes)], "PARITY: a stripe has none, or two")
+    for f in frames:
+        start, end, final = f.subject * size, min(f.subject * size + size, last), f.subject == stripes - 1
+        stripe, before = image.without_slots(start, end - start), (f.session_tag, f.seq + 1)
+        expected = b"".join(parity_of([stripe[at:at + PIECE] for at in range(0, len(stripe), PIECE)]))
+        rules("PARITY", f.at, place=end <= f.at <= end + (32 << 20) and (f.at == last) == final,
+              parity=f.data == expected + bytes(4032 * final),
+              number=not final or before == (first_meta.session_tag, first_meta.seq))

@@ -7,8 +7,10 @@
 
 mod image;
 mod layers;
+mod mend;
 mod seeds;
 mod sparse;
+mod trees;
 mod volume;
 mod wire;
 
@@ -35,23 +37,40 @@ pub struct Target {
     pub run: fn(&[u8]) -> bool,
     /// Sound inputs, made by the writers of the formats.
     pub seeds: fn() -> Vec<Vec<u8>>,
+    /// The same, where several parsers hide behind one function: what each of them is fed with.
+    pub families: &'static [Family],
+}
+
+/// One of several parsers behind a [`Target`].
+#[derive(Clone, Copy)]
+pub struct Family {
+    /// What it is called.
+    pub name: &'static str,
+    /// Sound inputs of it.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+}
+
+impl Target {
+    const fn new(name: &'static str, run: fn(&[u8]) -> bool, seeds: fn() -> Vec<Vec<u8>>) -> Self {
+        Self { name, run, seeds, families: &[] }
+    }
 }
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
-    Target { name: "image", run: image, seeds: seeds::images },
-    Target { name: "image_mended", run: image_mended, seeds: seeds::images },
-    Target { name: "segment", run: segment, seeds: seeds::segments },
-    Target { name: "salvaged", run: salvaged, seeds: seeds::images },
-    Target { name: "key_slots", run: key_slots, seeds: seeds::slots },
-    Target { name: "folder", run: folder, seeds: seeds::images },
-    Target { name: "catalogue", run: catalogue, seeds: seeds::catalogues },
-    Target { name: "partitions", run: partitions, seeds: seeds::disks },
-    Target { name: "volume", run: volume, seeds: seeds::volumes },
-    Target { name: "files", run: files, seeds: seeds::trees },
-    Target { name: "layers", run: layers, seeds: layers::seeds },
-    Target { name: "virtual_disk", run: virtual_disk, seeds: seeds::virtual_disks },
-    Target { name: "nbd", run: nbd, seeds: seeds::conversations },
+    Target::new("image", image, seeds::images),
+    Target::new("image_mended", image_mended, seeds::images),
+    Target::new("segment", segment, seeds::segments),
+    Target::new("salvaged", salvaged, seeds::images),
+    Target::new("key_slots", key_slots, seeds::slots),
+    Target::new("folder", folder, seeds::images),
+    Target::new("catalogue", catalogue, seeds::catalogues),
+    Target::new("partitions", partitions, seeds::disks),
+    Target::new("volume", volume, seeds::volumes),
+    Target { families: trees::FAMILIES, ..Target::new("files", files, trees::seeds) },
+    Target { families: layers::FAMILIES, ..Target::new("layers", layers, layers::seeds) },
+    Target::new("virtual_disk", virtual_disk, seeds::virtual_disks),
+    Target::new("nbd", nbd, seeds::conversations),
 ];
 
 /// The target of that name.

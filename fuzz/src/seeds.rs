@@ -3,9 +3,9 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use aiv_filesystems::{UsedMap, open_filesystem, recognise, used_map};
+use aiv_filesystems::{UsedMap, recognise, used_map};
 use aiv_image_format::{Image, Keys};
 use aiv_keys::ChainKey;
 use aiv_testkit::MemStorage;
@@ -15,7 +15,7 @@ use aiv_volume_io::{CATALOGUE_NAME, Extent, FileDisk, Job, MemDisk, ReadAt};
 
 use crate::SparseDisk;
 
-const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 /// Stretches of a seed are no longer than this, and those of zeros are left out.
 const PIECE: usize = 4096;
 
@@ -114,111 +114,6 @@ fn volume(len: u64, maker: &str) -> Vec<u8> {
     kept(&disk, &reads)
 }
 
-/// What readers of files read of volumes of every family, with some files on them.
-pub(crate) fn trees() -> Vec<Vec<u8>> {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let root = folder.path().join("root");
-    let deep = root.join("folder/deep");
-    std::fs::create_dir_all(&deep).expect("room");
-    for n in 0..60_usize {
-        let bytes = Content::Text(n as u64).bytes(if n < 4 { 70_000 } else { 100 * n });
-        std::fs::write(root.join(format!("file{n}")), bytes).expect("room");
-    }
-    std::fs::write(deep.join("a long name, longer than eight"), b"x").expect("room");
-    std::os::unix::fs::symlink("../../file7", deep.join("link")).expect("room");
-    std::fs::hard_link(root.join("file9"), deep.join("again")).expect("room");
-    let root = root.to_str().expect("text");
-    let copies = format!("-s {root}/folder {root}/file7 {root}/file1 {root}/file30");
-    let proto = folder.path().join("proto");
-    let lines = (0..60).map(|n| format!("file{n} ---644 0 0 {root}/file{n}\n"));
-    let lines = lines.collect::<String>();
-    let text =
-        format!("/\n0 0\nd--755 0 0\n{lines}folder d--755 0 0\nlink l--777 0 0 ../file7\n$\n$\n");
-    std::fs::write(&proto, text).expect("room");
-    let proto = proto.to_str().expect("text");
-    let makers = [
-        (4, format!("mke2fs -q -F -t ext2 -b 1024 -d {root}"), None),
-        (
-            4,
-            format!("mke2fs -q -F -t ext4 -b 1024 -O ^metadata_csum,inline_data -I 256 -d {root}"),
-            None,
-        ),
-        (8, format!("mke2fs -q -F -t ext4 -b 4096 -d {root}"), None),
-        (300, format!("mkfs.xfs -q -m crc=0 -d agcount=2 -p {proto}"), None),
-        (300, format!("mkfs.xfs -q -d agcount=2 -p {proto}"), None),
-        (128, format!("mkfs.btrfs -q -m single --rootdir {root}"), None),
-        (2, "mkfs.fat -F 12".to_owned(), Some(copies.clone())),
-        (35, "mkfs.fat -F 32".to_owned(), Some(copies)),
-        (2, "mkntfs -q -Q -F -c 512".to_owned(), None),
-        (4, "mkfs.exfat -b 64K".to_owned(), None),
-        (0, "mksquashfs -noI -noId -b 16384".to_owned(), None),
-        (0, "mksquashfs -comp xz -b 16384".to_owned(), None),
-        (0, "mksquashfs -comp lzo -noI -noId -always-use-fragments".to_owned(), None),
-    ];
-    let of = |(mib, maker, copies): &(u64, String, Option<String>)| {
-        tree(mib * MIB, maker, copies.as_deref(), Path::new(root))
-    };
-    makers.iter().map(of).collect()
-}
-
-fn tree(len: u64, maker: &str, copies: Option<&str>, root: &Path) -> Vec<u8> {
-    let file = tempfile::NamedTempFile::new().expect("a temporary file");
-    file.as_file().set_len(len).expect("room");
-    let words: Vec<&str> = maker.split(' ').collect();
-    let mut command = Command::new(words[0]);
-    run(match words[0] {
-        // Its options come last.
-        "mksquashfs" => command
-            .arg(root)
-            .arg(file.path())
-            .args(["-noappend", "-quiet", "-no-progress"])
-            .args(&words[1..]),
-        _ => command.args(&words[1..]).arg(file.path()),
-    });
-    if words[0] == "mkntfs" {
-        // Only where this is can files be put without mounting.
-        for name in ["file1", "file7", "file30"] {
-            let mut command = Command::new("ntfscp");
-            run(command
-                .args(["-q", "-f"])
-                .arg(file.path())
-                .args([root.join(name).as_path(), Path::new(name)]));
-        }
-    }
-    if let Some(copies) = copies {
-        let mut command = Command::new("mcopy");
-        command.args(["-o", "-Q", "-i"]).arg(file.path()).args(copies.split(' ')).arg("::");
-        run(command.env("MTOOLS_SKIP_CHECK", "1"));
-    }
-    let disk = Arc::new(FileDisk::open_source(file.path()).expect("just made"));
-    let recorded = Arc::new(Recorded { disk: Arc::clone(&disk), reads: Mutex::default() });
-    let recognised = recognise(&recorded).expect("readable");
-    let filesystem = open_filesystem(recorded.clone(), &recognised, Job::silent());
-    let filesystem = filesystem.unwrap_or_else(|e| panic!("{maker}: {e}"));
-    crate::volume::read_tree(&*filesystem);
-    let mut reads = recorded.reads.lock().expect("nobody else").clone();
-    reads.sort_by_key(|read| (read.start, read.len));
-    let reads: aiv_volume_io::ExtentSet = reads.into_iter().collect();
-    kept(&*disk, reads.runs())
-}
-
-/// Remembers what is read.
-struct Recorded {
-    disk: Arc<FileDisk>,
-    reads: Mutex<Vec<Extent>>,
-}
-
-impl ReadAt for Recorded {
-    fn len(&self) -> u64 {
-        self.disk.len()
-    }
-
-    fn read_exact_at(&self, out: &mut [u8], offset: u64) -> std::io::Result<()> {
-        self.reads.lock().expect("nobody panics").push(Extent::new(offset, out.len() as u64));
-        self.disk.read_exact_at(out, offset)
-    }
-}
-
 /// Small disks of every format that QEMU writes.
 pub(crate) fn virtual_disks() -> Vec<Vec<u8>> {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -262,7 +157,7 @@ pub(crate) fn conversations() -> Vec<Vec<u8>> {
 }
 
 /// The container of what is not zeros in some stretches of a disk.
-fn kept(disk: &dyn ReadAt, stretches: &[Extent]) -> Vec<u8> {
+pub(crate) fn kept(disk: &dyn ReadAt, stretches: &[Extent]) -> Vec<u8> {
     let mut kept: Vec<Extent> = Vec::new();
     for stretch in stretches {
         for at in (stretch.start..stretch.end()).step_by(PIECE) {
@@ -277,7 +172,7 @@ fn kept(disk: &dyn ReadAt, stretches: &[Extent]) -> Vec<u8> {
     SparseDisk::container(disk, &kept).expect("readable")
 }
 
-fn run(command: &mut Command) {
+pub(crate) fn run(command: &mut Command) {
     let output =
         command.stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
     let said = String::from_utf8_lossy(&output.stderr);

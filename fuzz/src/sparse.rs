@@ -44,6 +44,43 @@ impl SparseDisk {
         Self { len, stretches }
     }
 
+    /// A disk of zeros.
+    pub(crate) fn zeros(len: u64) -> Self {
+        Self { len: len.min(LEN_MAX), stretches: Vec::new() }
+    }
+
+    /// Puts these bytes over what is there.
+    pub(crate) fn patch(&mut self, at: u64, bytes: Vec<u8>) {
+        let end = at.saturating_add(bytes.len() as u64);
+        let end_of = |known: &(u64, Vec<u8>)| known.0.saturating_add(known.1.len() as u64);
+        let last =
+            self.stretches.iter_mut().rev().find(|known| known.0 < end && end_of(known) > at);
+        match last {
+            Some(known) if known.0 <= at && end_of(known) >= end => {
+                let from = small(at - known.0);
+                known.1[from..from + bytes.len()].copy_from_slice(&bytes);
+            }
+            _ => self.stretches.push((at, bytes)),
+        }
+    }
+
+    /// Where something lies that `is` knows by its first bytes, in steps of `step` that begin at
+    /// multiples of it.
+    pub(crate) fn places<T>(&self, step: u64, is: impl Fn(&[u8]) -> Option<T>) -> Vec<(u64, T)> {
+        let mut found = Vec::new();
+        for (start, bytes) in &self.stretches {
+            let Some(mut at) = start.checked_next_multiple_of(step) else { continue };
+            while let Some(rest) = bytes.get(usize::try_from(at - start).unwrap_or(usize::MAX)..)
+                && !rest.is_empty()
+            {
+                found.extend(is(rest).map(|what| (at, what)));
+                let Some(next) = at.checked_add(step) else { break };
+                at = next;
+            }
+        }
+        found
+    }
+
     /// The container of a disk of `len` bytes with the bytes of `disk` in `kept`, and zeros
     /// elsewhere.
     ///
@@ -84,6 +121,22 @@ impl ReadAt for SparseDisk {
     }
 }
 
+#[cfg(test)]
+impl SparseDisk {
+    /// The first byte that is another one there.
+    pub(crate) fn differs_from(&self, other: &Self) -> Option<u64> {
+        let both = self.stretches.iter().chain(&other.stretches);
+        both.filter_map(|(at, bytes)| {
+            let [mut ours, mut theirs] = [(); 2].map(|()| vec![0; bytes.len()]);
+            self.read_exact_at(&mut ours, *at).expect("inside");
+            other.read_exact_at(&mut theirs, *at).expect("inside");
+            let different = ours.iter().zip(&theirs).position(|(ours, theirs)| ours != theirs);
+            different.map(|inside| at + inside as u64)
+        })
+        .min()
+    }
+}
+
 fn small(number: u64) -> usize {
     usize::try_from(number).expect("inside a buffer")
 }
@@ -108,6 +161,25 @@ mod tests {
         }
         assert!(sparse.read_exact_at(&mut [0; 2], 99).is_err());
         assert!(sparse.read_exact_at(&mut [0; 2], u64::MAX).is_err());
+    }
+
+    #[test]
+    fn a_patch_lies_over_what_was_there_wherever_that_ends() {
+        let mut disk = SparseDisk::zeros(100);
+        let mut all = [0_u8; 100];
+        for (n, (at, len)) in
+            [(10, 20), (12, 3), (28, 10), (5, 40), (20, 5)].into_iter().enumerate()
+        {
+            let byte = u8::try_from(n).unwrap() + 1;
+            disk.patch(at as u64, vec![byte; len]);
+            all[at..at + len].fill(byte);
+            let mut out = [9; 100];
+            disk.read_exact_at(&mut out, 0).unwrap();
+            assert_eq!(out, all);
+        }
+        assert_eq!(disk.stretches.len(), 3);
+        let found = disk.places(4, |bytes| (bytes[0] == 4).then_some(()));
+        assert!(found.contains(&(8, ())) && found.iter().all(|(at, ())| at % 4 == 0));
     }
 
     #[test]

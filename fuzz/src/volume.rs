@@ -13,6 +13,7 @@ use aiv_volume_io::partition::{SectorSize, detect_sector_size, read_table, regio
 use aiv_volume_io::{Extent, Job, ReadAt};
 
 use crate::SparseDisk;
+use crate::mend::mend;
 
 /// Bytes that may be read to answer about one volume of a few hundred MiB.
 const READ_MAX: u64 = 64 << 20;
@@ -49,9 +50,14 @@ pub fn volume(data: &[u8]) -> bool {
     matches!(map, UsedMap::Used { .. })
 }
 
-/// A volume in a [`SparseDisk`], and everything that is in it, as far as a budget goes.
+/// A volume in a [`SparseDisk`], and everything that is in it, as far as a budget goes. Of eight inputs
+/// seven get their checksums mended.
 pub fn files(data: &[u8]) -> bool {
-    let disk = Arc::new(SparseDisk::from_bytes(data));
+    let mut disk = SparseDisk::from_bytes(data);
+    if data.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)) & 7 != 0 {
+        mend(&mut disk);
+    }
+    let disk = Arc::new(disk);
     let Ok(recognised) = recognise(&disk) else { return false };
     let disk = Arc::new(Budget { disk, left: AtomicU64::new(READ_MAX) });
     let Ok(filesystem) = open_filesystem(disk, &recognised, Job::silent()) else { return false };

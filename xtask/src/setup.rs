@@ -118,11 +118,14 @@ const GUEST: &str = "--guest";
 
 const SOURCE: &str = "/etc/apt/sources.list.d/aivory-backports.list";
 pub(crate) const MIRROR: &str = "http://deb.debian.org/debian";
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+pub(crate) const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 const GUEST_NEEDS: &[Need] = &[
     need("qemu-system-x86_64", "qemu-system-x86", "virtual machines"),
     need("dmsetup", "dmsetup", "what the device mapper says"),
+    need("make", "make", "modules of ZFS"),
+    need("gcc-12", "gcc-12", "modules of ZFS"),
+    need("/usr/lib/x86_64-linux-gnu/libelf.so.1", "libelf1", "modules of ZFS"),
     need("debootstrap", "debootstrap", "a Debian that boots"),
     need("/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin", "disks that boot with BIOS"),
     need("/usr/lib/grub/x86_64-efi/moddep.lst", "grub-efi-amd64-bin", "disks that boot with UEFI"),
@@ -238,8 +241,20 @@ fn install_from(release: Option<&str>) -> Command {
 /// Where the packages of QEMU have to come from, when those of this Debian would have to take
 /// the place of newer ones: all of them are of one version.
 fn backports_of(installed: &str, os_release: &str) -> Option<String> {
-    let codename = os_release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="))?;
-    installed.contains("~bpo").then(|| format!("{}-backports", codename.trim_matches('"')))
+    let codename = codename_in(os_release)?;
+    installed.contains("~bpo").then(|| format!("{codename}-backports"))
+}
+
+fn codename_in(os_release: &str) -> Option<&str> {
+    let name = os_release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="))?;
+    Some(name.trim_matches('"'))
+}
+
+/// Of the release that runs here.
+pub(crate) fn codename() -> Result<String, String> {
+    let release = os_release()?;
+    let name = codename_in(&release).ok_or("this system does not say which release it is")?;
+    Ok(name.to_owned())
 }
 
 /// Nothing, when the package is not installed.

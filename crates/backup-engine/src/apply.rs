@@ -219,15 +219,15 @@ impl BackupPlan {
             let hint = watched.hint(self, base.parent.as_ref(), number, job)?;
             let seal = self.seal(&inputs, &base)?;
             let mut candidate = None;
-            if let Some(mut leftovers) = leftovers.take() {
+            if let Some(leftovers) = leftovers.take() {
                 // Where a tracker is believed there is little to read.
                 let goes_on = self.options.resume && self.may_be_gone_on_with(seal.as_ref());
                 if goes_on && !is_believed(&hint) {
                     let wanted = self.wanted(ids, &base, &hint, seal.as_ref());
-                    candidate = leftovers.take(&wanted, &folder);
+                    candidate = leftovers.choose(storage, &wanted, &folder);
                 }
-                let spared = candidate.as_ref().map(|candidate| candidate.name.as_str());
-                removed = leftovers.remove(storage, set_id(&self.source_id), spared)?;
+                let set = set_id(&self.source_id);
+                removed = leftovers.remove(storage, set, candidate.as_ref())?;
             }
             let about = About { base: &base, seal: seal.as_ref() };
             let mut made = self.make(&inputs, &ids.of_attempt(attempt), about, &hint, candidate);

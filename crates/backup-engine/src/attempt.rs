@@ -111,7 +111,7 @@ impl BackupPlan {
             Err(error) => return Err(error),
         };
         let mut report = self.make_anew(inputs, &ids.anew(), about, hint)?;
-        report.leftovers_removed.push(candidate.name);
+        report.leftovers_removed.extend(candidate.names());
         Ok(BackupReport { not_resumed: Some(why), ..report })
     }
 
@@ -157,7 +157,7 @@ impl BackupPlan {
             blocks,
             blocks_compared: if is_vouched { 0 } else { blocks },
         };
-        let (parts, unfinished) = (Parts::One(candidate.name.clone()), Some(unfinished));
+        let (parts, unfinished) = (candidate.parts(), Some(unfinished));
         let (begins_key, leaves_key) = self.begins_key(inputs, about.seal);
         let (keys, resumed) = (candidate.keys(), Some(resumed));
         Ok(Ok(Begun {
@@ -416,7 +416,8 @@ impl BackupPlan {
         let repeats = repeats::are_stored(&self.options, base.geometry.block_size());
         let incompat = parent.map_or(0, |_| Features::DELTA | Features::PARENT)
             | if repeats { Features::LOCAL } else { 0 }
-            | if self.options.parity { Features::PARITY } else { 0 };
+            | if self.options.parity { Features::PARITY } else { 0 }
+            | if self.options.split.is_some() { Features::SPLIT } else { 0 };
         let superblock = Superblock {
             features: Features { incompat, ..Features::default() },
             image: ids.image,
@@ -455,6 +456,7 @@ impl BackupPlan {
         Wanted {
             superblock: self.superblock(ids, base, hint, seal),
             plan: self.source_token(&base.geometry, parent),
+            split: self.options.split,
             seal: self.options.seal.as_ref().zip(seal),
         }
     }
@@ -481,7 +483,20 @@ impl BackupPlan {
 
 /// Whether the image itself is at fault.
 fn is_damage(error: &Error) -> bool {
-    matches!(error, Error::ReadBack { .. } | Error::Image { source: ImageError::Corrupt(_), .. })
+    let of_image = |source: &ImageError| {
+        matches!(
+            source,
+            ImageError::Corrupt(_)
+                | ImageError::Segments(_)
+                | ImageError::Foreign(_)
+                | ImageError::Incomplete { .. }
+        )
+    };
+    match error {
+        Error::ReadBack { .. } => true,
+        Error::Image { source, .. } => of_image(source),
+        _ => false,
+    }
 }
 
 /// What ends a backup whose source could not be read to its end. When enough was stored to be
@@ -496,8 +511,7 @@ fn interrupted(writer: ImageWriter<'_>, geometry: &Geometry, error: Error) -> Er
     let at = geometry.offset_of(writer.next_block()).min(geometry.len());
     match writer.suspend() {
         Ok(()) => Error::Interrupted { at, source: Box::new(error) },
-        // What stopped the backup is what its user wants to know. Nothing is kept of an image that
-        // is split or has parity.
+        // What stopped the backup is what its user wants to know.
         Err(_) => error,
     }
 }

@@ -1,6 +1,6 @@
 //! The files of an image while it is written: one under a name of this set, or segments.
 
-use aiv_chain::{PartFiles, discard_parts, open_parts, publish_parts};
+use aiv_chain::{PartFiles, discard_parts, open_parts, publish_parts_as};
 use aiv_image_format::{Error as ImageError, Image, ImageWriter, Keys, Seal, Superblock};
 use aiv_volume_io::{PART_EXTENSION, Storage};
 
@@ -11,8 +11,9 @@ use crate::error::{Error, Result};
 pub(crate) enum Parts {
     /// In one file of this name.
     One(String),
-    /// In segments, each under its final name with [`PART_EXTENSION`] behind it; this is the
-    /// final name of the first.
+    /// In segments, called as those of an image with [`PART_EXTENSION`] behind it; this is what
+    /// the first of them would be called then. Its final name may be another one, if it was begun
+    /// by a backup that was interrupted.
     Split(String),
 }
 
@@ -83,7 +84,7 @@ impl Parts {
     ) -> std::io::Result<()> {
         match self {
             Self::One(part) => storage.publish(part, image),
-            Self::Split(_) => publish_parts(storage, image, PART_EXTENSION, count),
+            Self::Split(parts) => publish_parts_as(storage, parts, PART_EXTENSION, count, image),
         }
     }
 

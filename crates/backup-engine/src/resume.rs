@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use aiv_chain::{Folder, MERGE_PART, remove_interrupted};
+use aiv_chain::{BegunParts, Folder, MERGE_PART, remove_interrupted};
 use aiv_image_format::{
     Digest, Error as ImageError, Geometry, ImageWriter, Keys, Kind, ParentLink, Seal, SessionTag,
-    SetId, Superblock, Unfinished, peek,
+    SetId, Superblock, Unfinished, peek, peek_segment,
 };
-use aiv_volume_io::{Job, Lease, PART_EXTENSION, Storage, causes};
+use aiv_volume_io::{Job, Lease, PART_EXTENSION, ReadAt, Storage, causes};
 
 use crate::error::{Error, Result};
+use crate::parts::Parts;
 use crate::plan::BackupPlan;
 use crate::seal::{self, SealOptions};
 
@@ -21,9 +22,9 @@ const KEY_PLAN: &[u8; 32] = b"aivory backup: token of a plan  ";
 /// What a backup went on with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resumed {
-    /// Name of the unfinished file.
+    /// Name of the unfinished file, or of its first segment.
     pub file: String,
-    /// Bytes of it that were kept.
+    /// Bytes of the image that were kept.
     pub bytes: u64,
     /// Blocks of the source that it had decided.
     pub blocks: u64,
@@ -45,6 +46,8 @@ pub(crate) struct Leftovers(Vec<Leftover>);
 struct Leftover {
     name: String,
     len: u64,
+    /// Which segment of a split image it is, from 0.
+    no: u32,
     /// `None` when it has not got as far as that.
     superblock: Option<Superblock>,
 }
@@ -66,40 +69,52 @@ impl Leftovers {
                 None => entry.name.ends_with(&of_set),
             };
             if is_ours {
-                found.push(Leftover { name: entry.name, len: entry.len, superblock });
+                let no = peek_segment(&*file).map_or(0, |head| head.no);
+                found.push(Leftover { name: entry.name, len: entry.len, no, superblock });
             }
         }
         Ok(Self(found))
     }
 
-    /// Takes out the longest file that began as `wanted` is going to and is no published image,
-    /// also not under another name. One that is split or has parity is never gone on with.
-    pub(crate) fn take(&mut self, wanted: &Wanted<'_>, folder: &Folder) -> Option<Candidate> {
+    /// Chooses the longest image that began as `wanted` is going to and is no published one, also
+    /// not under another name.
+    pub(crate) fn choose(
+        &self,
+        storage: &dyn Storage,
+        wanted: &Wanted<'_>,
+        folder: &Folder,
+    ) -> Option<Candidate> {
         let fits = |leftover: &Leftover| {
-            let it = leftover.superblock.as_ref()?;
-            let is_free = it.features.names_against_going_on().is_none();
-            let seal = wanted.fits(it).filter(|_| is_free && !is_published(it, folder))?;
-            Some((leftover.len, seal))
+            let it = leftover.superblock.as_ref().filter(|_| leftover.no == 0)?;
+            let seal = wanted.fits(it).filter(|_| !is_published(it, folder))?;
+            let files = Files::of(storage, &leftover.name, it, wanted.split)?;
+            let token = it.source_token;
+            // What has a key is believed in nothing that was not compared.
+            let is_same = seal.is_none() && token == wanted.superblock.source_token;
+            let is_vouched = is_same && token.0[HALF..] != [0; HALF];
+            let name = leftover.name.clone();
+            Some((self.bytes_of(it), Candidate { name, files, is_vouched, seal }))
         };
-        let fitting = self.0.iter().enumerate().filter_map(|(at, it)| Some((at, fits(it)?)));
-        let (at, (_, seal)) = fitting.max_by_key(|(_, (len, _))| *len)?;
-        let Leftover { name, superblock, .. } = self.0.swap_remove(at);
-        let token = superblock?.source_token;
-        // What has a key is believed in nothing that was not compared.
-        let is_same = seal.is_none() && token == wanted.superblock.source_token;
-        let is_vouched = is_same && token.0[HALF..] != [0; HALF];
-        Some(Candidate { name, is_vouched, seal })
+        let fitting = self.0.iter().filter_map(fits);
+        fitting.max_by_key(|(bytes, _)| *bytes).map(|(_, candidate)| candidate)
     }
 
-    /// Removes all of them but `spared`, with the segments that belong to them, and returns the
-    /// names, sorted.
+    /// Bytes of all the files of an image.
+    fn bytes_of(&self, begun: &Superblock) -> u64 {
+        let is_of = |it: &&Leftover| it.superblock.as_ref().is_some_and(|s| s.image == begun.image);
+        self.0.iter().filter(is_of).fold(0, |sum, it| sum.saturating_add(it.len))
+    }
+
+    /// Removes all of them but those of `spared`, with the segments that belong to them, and returns
+    /// the names, sorted.
     pub(crate) fn remove(
         self,
         storage: &dyn Storage,
         set: SetId,
-        spared: Option<&str>,
+        spared: Option<&Candidate>,
     ) -> Result<Vec<String>> {
-        let goes = |name: &str| is_part(name) && Some(name) != spared;
+        let spared = spared.map(Candidate::names).unwrap_or_default();
+        let goes = |name: &str| is_part(name) && !spared.iter().any(|spared| spared == name);
         let mut names = remove_interrupted(storage, set, &goes).map_err(failed(REMOVING))?;
         // No superblock says whose these are, but their names do.
         let nameless = self.0.into_iter().filter(|leftover| leftover.superblock.is_none());
@@ -132,6 +147,8 @@ pub(crate) struct Wanted<'w> {
     pub superblock: Superblock,
     /// The token, without a key.
     pub plan: Digest,
+    /// Bytes of a file at most, where it is split.
+    pub split: Option<u64>,
     /// How it is sealed, where it is.
     pub seal: Option<(&'w SealOptions, &'w Seal)>,
 }
@@ -181,9 +198,46 @@ fn is_published(begun: &Superblock, folder: &Folder) -> bool {
         || strays.any(|stray| stray.image == Some(begun.image))
 }
 
+/// The files of an unfinished image.
+enum Files {
+    One(String),
+    /// Segments, and the bytes of one at most.
+    Split(BegunParts, u64),
+}
+
+impl Files {
+    /// Those of the image that begins in the file `name`; `None` when it cannot be gone on with.
+    fn of(
+        storage: &dyn Storage,
+        name: &str,
+        begun: &Superblock,
+        split: Option<u64>,
+    ) -> Option<Self> {
+        let Some(limit) = split else { return Some(Self::One(name.to_owned())) };
+        let parts = BegunParts::find(storage, name, PART_EXTENSION, begun.image);
+        parts.ok().flatten().map(|parts| Self::Split(parts, limit))
+    }
+
+    /// Opens them. The inner error is the name of a file that is in their way.
+    fn open(
+        &self,
+        storage: &dyn Storage,
+    ) -> std::io::Result<std::result::Result<Vec<Arc<dyn ReadAt>>, String>> {
+        match self {
+            Self::One(name) => Ok(Ok(vec![storage.open(name)?])),
+            Self::Split(parts, _) => match parts.stranger() {
+                Some(name) => Ok(Err(name.to_owned())),
+                None => parts.open(storage).map(Ok),
+            },
+        }
+    }
+}
+
 /// An unfinished image that fits.
 pub(crate) struct Candidate {
+    /// The name of its first file.
     pub name: String,
+    files: Files,
     /// The source is the one it was then, as its caller has it.
     pub is_vouched: bool,
     /// How it is sealed, where it is.
@@ -196,18 +250,35 @@ impl Candidate {
         self.seal.as_ref().map_or_else(Keys::none, |seal| Keys::of(seal.key.clone()).required())
     }
 
+    /// The names of all its files.
+    pub(crate) fn names(&self) -> Vec<String> {
+        match &self.files {
+            Files::One(name) => vec![name.clone()],
+            Files::Split(parts, _) => parts.names().map(str::to_owned).collect(),
+        }
+    }
+
+    /// Where it is until it is published.
+    pub(crate) fn parts(&self) -> Parts {
+        match &self.files {
+            Files::One(name) => Parts::One(name.clone()),
+            Files::Split(parts, _) => Parts::Split(parts.file().to_owned()),
+        }
+    }
+
     /// Reads it. The inner error says why it is of no use.
     pub(crate) fn read(
         &self,
         storage: &dyn Storage,
         job: Job<'_>,
     ) -> Result<std::result::Result<Unfinished, String>> {
-        let file = match storage.open(&self.name) {
-            Ok(file) => file,
+        let files = match self.files.open(storage) {
+            Ok(Ok(files)) => files,
+            Ok(Err(other)) => return Ok(Err(format!("{other} is a segment of another image"))),
             Err(error) => return Ok(Err(format!("it cannot be opened: {error}"))),
         };
         let slots = self.seal.as_ref().and_then(|seal| seal.slots.as_deref()).unwrap_or_default();
-        match Unfinished::read(Arc::clone(&file), &self.keys(), job) {
+        match Unfinished::read_segments(&files, &self.keys(), job) {
             // Whoever was locked out meanwhile must not get in by the image that is new.
             Ok(Some(unfinished)) if unfinished.slots() != slots => {
                 Ok(Err("its key slots are others than a new image would have".to_owned()))
@@ -227,16 +298,29 @@ impl Candidate {
         unfinished: &Unfinished,
         session: SessionTag,
     ) -> std::result::Result<ImageWriter<'a>, String> {
-        let file = storage
-            .reopen(&self.name, unfinished.len())
-            .map_err(|error| format!("it cannot be gone on with: {error}"))?;
-        ImageWriter::resume(file, unfinished, session, self.seal.clone())
-            .map_err(|error| causes(&error))
+        let cannot = |error: std::io::Error| format!("it cannot be gone on with: {error}");
+        let seal = self.seal.clone();
+        let writer = match &self.files {
+            Files::One(name) => {
+                let file = storage.reopen(name, unfinished.len()).map_err(cannot)?;
+                ImageWriter::resume(file, unfinished, session, seal)
+            }
+            Files::Split(parts, limit) => {
+                let (files, last) = parts.reopen(storage, &unfinished.kept()).map_err(cannot)?;
+                let files = Box::new(files);
+                ImageWriter::resume_split(files, last, unfinished, session, seal, *limit)
+            }
+        };
+        writer.map_err(|error| causes(&error))
     }
 
     /// Removes it, if it still is ours to remove.
     pub(crate) fn remove(&self, storage: &dyn Storage, lease: &dyn Lease) -> Result<()> {
-        lease.check().and_then(|()| storage.remove(&self.name)).map_err(failed(REMOVING))
+        let remove = || match &self.files {
+            Files::One(name) => storage.remove(name),
+            Files::Split(parts, _) => parts.remove(storage),
+        };
+        lease.check().and_then(|()| remove()).map_err(failed(REMOVING))
     }
 }
 
@@ -248,15 +332,14 @@ pub(crate) fn has_unreadable(unfinished: &Unfinished) -> bool {
 }
 
 impl BackupPlan {
-    /// Whether what this plan begins may be gone on with, and may go on with something: an image
-    /// in one file, without parity over its pieces; with a key if somebody here has it.
+    /// Whether what this plan begins may be gone on with, and may go on with something: with a key
+    /// if somebody here has it.
     pub(crate) fn may_be_gone_on_with(&self, seal: Option<&Seal>) -> bool {
         let options = &self.options;
-        let has_key = match (&options.seal, seal) {
+        match (&options.seal, seal) {
             (Some(options), Some(seal)) => !options.is_for_others(&seal.key),
             (options, _) => options.is_none(),
-        };
-        options.split.is_none() && !options.parity && has_key
+        }
     }
 
     /// What this plan recognises its own unfinished images by: sixteen bytes of a hash of
@@ -278,6 +361,10 @@ impl BackupPlan {
         add(format!("{how:?} {repeats:?}").as_bytes());
         // Whoever does not believe in holes has nothing taken for one.
         add(&[u8::from(options.read_holes)]);
+        // Segments that are complete already would be larger than was asked for, or smaller.
+        if let Some(limit) = options.split {
+            add(&limit.to_le_bytes());
+        }
         if let Some(ParentLink { point, state_root }) = parent {
             add(&point.0);
             add(&state_root.0);

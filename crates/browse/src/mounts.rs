@@ -17,27 +17,39 @@ enum Wanted<'a> {
 /// How many entries of a table of mounts are volumes of `disk`, and which are nowhere.
 pub(crate) fn mounts(disk: &Disk, text: &str) -> (u64, Vec<String>) {
     let (mut found, mut missing) = (0, Vec::new());
-    // What is in a volume that is not opened may be the one.
-    let may_be_hidden = disk.volumes().iter().any(|volume| volume.why_closed().is_some());
     for line in text.lines().take(ENTRIES_MAX) {
         let mut words = line.split_whitespace();
         let Some(what) = words.next().filter(|what| !what.starts_with('#')) else { continue };
         // A mount that may fail is missed by nobody.
         let options = words.nth(2).unwrap_or_default();
         let may_fail = options.split(',').any(|one| one == "nofail" || one == "noauto");
-        let Some(wanted) = wanted(what) else { continue };
-        let may_be_elsewhere = match &wanted {
-            Wanted::Tag(..) => may_be_hidden,
-            // All volumes of a group are known; one of another group may be on another disk.
-            Wanted::Logical(name) => !disk.volumes().iter().any(|volume| is_of_group(volume, name)),
-        };
-        if disk.volumes().iter().any(|volume| is_wanted(volume, &wanted)) {
-            found += 1;
-        } else if !may_be_elsewhere && !may_fail {
-            missing.push(what.to_owned());
+        match is_there(disk, what) {
+            Some(true) => found += 1,
+            Some(false) if !may_fail => missing.push(what.to_owned()),
+            _ => {}
         }
     }
     (found, missing)
+}
+
+/// Whether a name is one of a volume, and no volume of `disk` has it.
+pub(crate) fn is_missing(disk: &Disk, what: &str) -> bool {
+    is_there(disk, what) == Some(false)
+}
+
+/// Whether a volume of `disk` has this name; `None` when it names none, or one that may be elsewhere.
+fn is_there(disk: &Disk, what: &str) -> Option<bool> {
+    let wanted = wanted(what)?;
+    if disk.volumes().iter().any(|volume| is_wanted(volume, &wanted)) {
+        return Some(true);
+    }
+    let may_be_elsewhere = match &wanted {
+        // What is in a volume that is not opened may be the one.
+        Wanted::Tag(..) => disk.volumes().iter().any(|volume| volume.why_closed().is_some()),
+        // All volumes of a group are known; one of another group may be on another disk.
+        Wanted::Logical(name) => !disk.volumes().iter().any(|volume| is_of_group(volume, name)),
+    };
+    (!may_be_elsewhere).then_some(false)
 }
 
 fn wanted(what: &str) -> Option<Wanted<'_>> {

@@ -281,6 +281,12 @@ impl Volume {
         matches!(self.inside, Inside::Opened(_))
     }
 
+    /// Whether a passphrase or key file may open it that was not given.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        matches!(self.inside, Inside::Locked { .. })
+    }
+
     /// Why files that may be on it cannot be read, as the rest of a sentence.
     #[must_use]
     pub fn why_closed(&self) -> Option<&str> {

@@ -2,7 +2,7 @@
 //! key nowhere else.
 
 use aiv_image_format::limits::PAGE_SIZE;
-use aiv_image_format::peek;
+use aiv_image_format::{first_segment_name, peek};
 use aiv_keys::KeyArea;
 use aiv_volume_io::{Job, Storage};
 
@@ -20,7 +20,11 @@ const FILES_MAX: usize = 64;
 /// [`crate::Error::Io`] when the folder cannot be listed; [`crate::Error::Canceled`].
 pub fn unfinished_chains(storage: &dyn Storage, job: Job<'_>) -> Result<Vec<KeyedChain>> {
     let names = list(storage)?.into_iter().map(|entry| entry.name);
-    let is_begun = |name: &String| name.ends_with(PART_EXTENSION) && !name.ends_with(MERGE_PART);
+    // Of a split image the first segment has the slots.
+    let is_begun = |name: &String| {
+        let file = name.strip_suffix(PART_EXTENSION).filter(|_| !name.ends_with(MERGE_PART));
+        file.is_some_and(|file| first_segment_name(file).is_none())
+    };
     let mut found = Vec::new();
     for name in names.filter(is_begun).take(FILES_MAX) {
         job.check()?;

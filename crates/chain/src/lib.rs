@@ -66,13 +66,18 @@ pub use slots::{
     KeyedChain, KeyedChains, KeyedFile, SlotReport, change_slots, keyed_chains, locate_chains,
     newest_slots,
 };
-pub use split::{PartFiles, discard_parts, open_parts, publish_parts, remove_interrupted};
+pub use split::{
+    BegunParts, PartFiles, discard_parts, open_parts, publish_parts, publish_parts_as,
+    remove_interrupted,
+};
 pub use transfer::{
     ArchiveReport, CopiedFile, CopyReport, MoveReport, archive, archive_as, copy_point, copy_set,
     move_point, move_set,
 };
 pub use verify::{Checked, verify_file, verify_file_keyed};
-pub use verify_folder::{Verification, VerifyOptions, verify_folder, verify_folder_keyed};
+pub use verify_folder::{
+    Verification, VerifyOptions, verify_folder, verify_folder_keyed, verify_one_keyed,
+};
 pub use view::{Stretch, View};
 
 pub use aiv_image_format::{

@@ -81,17 +81,45 @@ pub fn verify_folder_keyed(
     keys: &Keys,
     job: Job<'_>,
 ) -> Result<Verification> {
-    if options.not_verified_since.is_some() {
-        let (folder, catalogue) = Folder::scan_keyed(storage, keys, Trust::Catalogue, job)?;
-        let run = Run { storage, options, folder, catalogue, job };
-        if let Some(done) = run.verify(true)? {
-            return Ok(done);
-        }
+    if options.not_verified_since.is_some()
+        && let Some(done) = run(storage, options, None, Trust::Catalogue, keys, job)?
+    {
+        return Ok(done);
     }
     // Every file is opened anyway, or one of them was not what the catalogue said.
-    let (folder, catalogue) = Folder::scan_keyed(storage, keys, Trust::Files, job)?;
-    let run = Run { storage, options, folder, catalogue, job };
-    run.verify(false).map(Option::unwrap_or_default)
+    run(storage, options, None, Trust::Files, keys, job).map(Option::unwrap_or_default)
+}
+
+/// As [`verify_folder_keyed`], for one file of the folder: what came of it can be recorded. Nothing
+/// is verified when the folder has no image of that name.
+///
+/// # Errors
+/// As [`verify_folder`].
+pub fn verify_one_keyed(
+    storage: &dyn Storage,
+    file: &str,
+    options: &VerifyOptions,
+    keys: &Keys,
+    job: Job<'_>,
+) -> Result<Verification> {
+    match run(storage, options, Some(file), Trust::Catalogue, keys, job)? {
+        Some(done) => Ok(done),
+        None => run(storage, options, Some(file), Trust::Files, keys, job)
+            .map(Option::unwrap_or_default),
+    }
+}
+
+fn run(
+    storage: &dyn Storage,
+    options: &VerifyOptions,
+    only: Option<&str>,
+    trust: Trust,
+    keys: &Keys,
+    job: Job<'_>,
+) -> Result<Option<Verification>> {
+    let (folder, catalogue) = Folder::scan_keyed(storage, keys, trust, job)?;
+    let run = Run { storage, options, only, folder, catalogue, job };
+    run.verify(trust == Trust::Catalogue)
 }
 
 /// Files of chains that are open at once at most, unless a single chain has more.
@@ -101,6 +129,8 @@ const OPEN_FILES_MAX: usize = 512;
 struct Run<'a> {
     storage: &'a dyn Storage,
     options: &'a VerifyOptions,
+    /// The only file that is asked for, if it is one.
+    only: Option<&'a str>,
     folder: Folder,
     catalogue: Catalogue,
     job: Job<'a>,
@@ -177,7 +207,7 @@ impl Run<'_> {
         for set in self.folder.sets.iter().filter(|set| is_asked(set.id)) {
             let links = set.links();
             for point in set.points.iter().rev() {
-                if done.contains(point.file.as_str()) {
+                if done.contains(point.file.as_str()) || !self.is_meant(&point.file) {
                     continue;
                 }
                 if let Some(verified) = self.proven(&point.file).filter(|_| may_skip(point)) {
@@ -194,14 +224,16 @@ impl Run<'_> {
                     |point: &Point| self.proven(&point.file).is_some() && may_skip(point);
                 let wanted = chain.iter().enumerate().filter(|(_, point)| !is_proven(point));
                 let wanted = wanted.map(|(place, point)| (place, point.file.as_str()));
-                let wanted = wanted.filter(|(_, file)| done.insert(*file)).collect();
+                let wanted = wanted.filter(|(_, file)| self.is_meant(file) && done.insert(*file));
+                let wanted = wanted.collect();
                 todo.groups.push(Group { set, newest: point, len: chain.len(), wanted });
             }
         }
         for stray in &self.folder.strays {
             let file = stray.file.as_str();
             let is_image = matches!(stray.kind, StrayKind::Unusable(_) | StrayKind::Duplicate(_));
-            if !is_image || !self.may_be_asked(file) || !done.insert(file) {
+            let is_asked = self.is_meant(file) && self.may_be_asked(file);
+            if !is_image || !is_asked || !done.insert(file) {
                 continue;
             }
             // Whether it has a key is not known here.
@@ -211,6 +243,11 @@ impl Run<'_> {
             }
         }
         todo
+    }
+
+    /// Whether a file is the only one that was asked for, if it is one.
+    fn is_meant(&self, file: &str) -> bool {
+        self.only.is_none_or(|only| only == file)
     }
 
     /// Whether a file is of the set that was asked for, as far as its first bytes tell.

@@ -53,6 +53,9 @@ impl State {
                     self.over = Some(Over::Prompt(Prompt::new(Purpose::Extract, EXTRACT_TO)));
                 }
             }
+            Action::Download if self.is_closed() => {
+                "open it first: Enter".clone_into(&mut self.said);
+            }
             Action::Download => match self.file_row().map(|file| file.metadata.file_type) {
                 None | Some(FileType::File | FileType::Folder) => {
                     out.extend(self.file_here().map(|path| Command::Download { path }));
@@ -263,6 +266,16 @@ impl State {
             Screen::Preview { preview, .. } => Some(preview.path.clone()),
             Screen::Disk { .. } => self.folder_here(),
             _ => None,
+        }
+    }
+
+    /// Whether a partition is selected whose files cannot be read.
+    fn is_closed(&self) -> bool {
+        match self.top() {
+            Screen::Disk { facts: Some(facts), cursor, .. } => {
+                facts.volumes.get(cursor.at).is_some_and(|volume| !volume.closed.is_empty())
+            }
+            _ => false,
         }
     }
 

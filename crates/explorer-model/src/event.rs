@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use aiv_browse::Path;
-use aiv_report::{Exit, Failure, LOCKED, Verdict, words};
+use aiv_report::{Exit, Failure, LOCKED, VOLUME_LOCKED, VOLUME_WRONG_KEY, Verdict, words};
 
 use crate::map::BlockMap;
 use crate::preview::Preview;
@@ -77,6 +77,8 @@ pub enum Event {
         /// How far it is.
         amount: Amount,
     },
+    /// Nobody looks any more: what goes on for somebody to see it stops. A verification goes on.
+    Abandoned,
 }
 
 /// How far something is.
@@ -186,6 +188,23 @@ pub enum Work {
         /// The folder or image.
         what: PathBuf,
     },
+    /// Open the opened disk once more, and the encrypted volume on the way to a file with it, by
+    /// what was given for such volumes before: [`Answer::Disk`].
+    UnlockVolume {
+        /// The file, or the volume itself.
+        path: Path,
+        /// Ask the user for its passphrase first, which is remembered where it opens the volume.
+        asks: Option<Asks>,
+    },
+}
+
+/// What is said where a passphrase is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asks {
+    /// Why, in one line, safe to show.
+    pub line: String,
+    /// The one that was typed before was wrong.
+    pub again: bool,
 }
 
 /// What came of a [`Work`].
@@ -234,10 +253,24 @@ pub struct Problem {
     pub line: String,
     /// The next step.
     pub hint: String,
-    /// It needs a key that was not given.
-    pub locked: bool,
+    /// What a passphrase would open.
+    pub lock: Lock,
     /// Somebody stopped it.
     pub canceled: bool,
+}
+
+/// What keeps somebody out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Lock {
+    /// Nothing that a passphrase opens.
+    #[default]
+    None,
+    /// An image is sealed.
+    Image,
+    /// A volume of the disk is encrypted.
+    Volume,
+    /// The same, and what was given does not open it.
+    WrongKey,
 }
 
 impl Problem {
@@ -247,7 +280,12 @@ impl Problem {
         Self {
             line: words::clean(&words::without_secret_keys(&failure.message)),
             hint: hint_of(failure.verdict).to_owned(),
-            locked: failure.verdict.code == LOCKED,
+            lock: match failure.verdict.code {
+                LOCKED => Lock::Image,
+                VOLUME_LOCKED => Lock::Volume,
+                VOLUME_WRONG_KEY => Lock::WrongKey,
+                _ => Lock::None,
+            },
             canceled: failure.verdict.exit == Exit::Canceled,
         }
     }
@@ -257,7 +295,10 @@ impl Problem {
 fn hint_of(verdict: Verdict) -> &'static str {
     match verdict.code {
         "exists" => "nothing was written: choose another folder, or a new archive",
-        "no_files" => "other partitions may hold files",
+        "no_files" => {
+            "nothing can be read here; other partitions, where there are any, may hold files"
+        }
+        "source_damaged" => "take another copy, or let the program that made it repair one",
         "no_such_file" | "no_such_volume" => "r lists what is there",
         _ => verdict.hint,
     }

@@ -201,6 +201,10 @@ pub(crate) const fn about(kind: Kind, downloads: bool) -> &'static [&'static str
             "changed, used, zero, free. Changed and delta: stored in the image of this point,",
             "not in those it builds on.",
         ],
+        Kind::Differences if downloads => &[
+            "Files that are not the same: new, gone, renamed or changed.",
+            "CHANGED counts bytes of a file that lie in changed blocks.",
+        ],
         Kind::Sets => &["The sets of the folder: all recovery points of one source are one set."],
         Kind::Points => &[
             "The recovery points of a set, oldest first, and where they lie in time:",

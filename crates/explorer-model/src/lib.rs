@@ -21,6 +21,8 @@
 //! says so. Text from images is made safe before it becomes part of a page.
 
 mod act;
+mod ahead;
+mod answered;
 mod event;
 mod facts;
 mod keys;
@@ -35,7 +37,7 @@ mod screens;
 mod state;
 mod timeline;
 
-pub use event::{Amount, Answer, Command, Event, Key, Problem, ProvenNow, Work};
+pub use event::{Amount, Answer, Asks, Command, Event, Key, Lock, Problem, ProvenNow, Work};
 pub use facts::file_facts;
 pub use map::{BLOCK_KINDS, BlockKind, BlockMap};
 pub use page::{Line, Page, Panel, Span, Tone};

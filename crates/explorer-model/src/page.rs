@@ -156,7 +156,7 @@ impl State {
 
     fn status(&self) -> Line {
         if let Some(busy) = &self.busy {
-            return Line::of(busy_text(busy), Tone::Warn);
+            return Line::of(busy_text(busy) + &self.waiting_keys(), Tone::Warn);
         }
         if !self.said.is_empty() {
             return Line::of(self.said.clone(), Tone::Warn);
@@ -267,7 +267,8 @@ pub(crate) fn busy_text(busy: &Busy) -> String {
         Work::Verify { .. } => "verifying",
         Work::Extract { .. } => "extracting",
         Work::Compare { .. } => "comparing",
-        Work::Unlock { .. } => "unlocking",
+        Work::UnlockVolume { asks: None, .. } => "unlocking",
+        Work::Unlock { .. } | Work::UnlockVolume { .. } => "unlocking by a passphrase",
     };
     match busy.amount {
         Some(Amount::Bytes { step, done, total: 0 }) => format!("{what}: {step}, {}", size(done)),

@@ -159,6 +159,8 @@ pub struct VolumeRow {
     pub holds: &'static str,
     /// The label of that.
     pub label: String,
+    /// Why files that may be on it cannot be read, as a sentence; empty where they can.
+    pub closed: String,
     /// Its folder of everything.
     pub path: Path,
 }
@@ -173,6 +175,10 @@ impl DiskFacts {
             len: volume.len(),
             holds: volume.recognised().kind.name(),
             label: volume.recognised().label.clone(),
+            closed: match volume.why_closed() {
+                _ if volume.is_locked() => "encrypted: Enter asks for its passphrase".to_owned(),
+                why => why.map(words::clean).unwrap_or_default(),
+            },
             path: volume.path(),
         };
         Self {

@@ -8,10 +8,10 @@ use crate::keys::{MOVES, about, bindings};
 use crate::map::BlockMap;
 use crate::page::{Line, Tone, busy_text, set_name};
 use crate::preview::Tab;
-use crate::rows::{FileRow, Files};
+use crate::rows::{FileRow, Files, VolumeRow};
 use crate::screen::{Kind, Screen};
 use crate::screens::{
-    Column, DIFFERENCES, DISK, FILES, POINTS, SETS, difference_cells, file_cells, minute,
+    Column, DIFFERENCES_IN_WORDS, DISK, FILES, POINTS, SETS, difference_cells, file_cells, minute,
     point_cells, set_cells, shown_of, volume_cells,
 };
 use crate::state::{Over, Start, State};
@@ -190,7 +190,10 @@ impl State {
                     Some(Amount::Bytes { done, total: total @ 1.., .. }) => Some((done, total)),
                     _ => None,
                 },
-                asks: matches!(busy.work, Work::Unlock { .. }),
+                asks: matches!(
+                    busy.work,
+                    Work::Unlock { .. } | Work::UnlockVolume { asks: Some(_), .. }
+                ),
             }),
             keys: self.keys_here().collect(),
             over: self.over.as_ref().map(|over| self.overlay(over)),
@@ -218,15 +221,23 @@ impl State {
             Screen::Disk { facts, .. } => {
                 let volumes = facts.as_ref().map_or(&[][..], |facts| &facts.volumes);
                 let seen = volumes.iter().skip(first).take(count);
-                let path = |path: &Path| Some(path.clone());
-                seen.map(|volume| row(volume_cells(volume), true, path(&volume.path))).collect()
+                let path =
+                    |volume: &VolumeRow| volume.closed.is_empty().then(|| volume.path.clone());
+                seen.map(|volume| row(volume_cells(volume), true, path(volume))).collect()
             }
             Screen::Folder { files: None, .. } | Screen::Map { .. } => Vec::new(),
             Screen::Folder { files: Some(files), path, .. } => file_rows(files, path, first, count),
             Screen::Found { files, below, .. } => file_rows(files, below, first, count),
             Screen::Differences { found, .. } => {
                 let seen = found.rows.iter().skip(first).take(count);
-                seen.map(|one| row(difference_cells(one), false, None)).collect()
+                let cells = |one| {
+                    let (mut cells, tone) = difference_cells(one);
+                    if let Some(sign) = cells.first_mut() {
+                        *sign = in_a_word(sign).to_owned();
+                    }
+                    (cells, tone)
+                };
+                seen.map(|one| row(cells(one), false, None)).collect()
             }
             Screen::Preview { lines, .. } | Screen::Report { lines, .. } => texts(lines),
         }
@@ -265,7 +276,7 @@ impl State {
             Kind::Points => &POINTS,
             Kind::Disk => &DISK,
             Kind::Folder | Kind::Found => &FILES,
-            Kind::Differences => &DIFFERENCES,
+            Kind::Differences => &DIFFERENCES_IN_WORDS,
             Kind::Preview | Kind::Map | Kind::Report => &[],
         }
     }
@@ -310,7 +321,7 @@ impl State {
             Screen::Differences { title, .. } => {
                 Line::of(format!("{title}  "), Tone::Plain).and_all(self.about_selected())
             }
-            Screen::Map { .. } => Line::of("each cell is blocks in a row", Tone::Dim),
+            Screen::Map { .. } => Line::of("each cell stands for blocks in a row", Tone::Dim),
             _ => self.about_selected(),
         }
     }
@@ -363,6 +374,17 @@ fn file_rows(files: &Files, folder: &Path, first: usize, count: usize) -> Vec<Ro
     };
     let seen = files.rows.iter().skip(first).take(count);
     seen.map(|file| row(file_cells(file), true, path(file))).collect()
+}
+
+/// What a sign of a difference means.
+fn in_a_word(sign: &str) -> &str {
+    match sign {
+        "+" => "new",
+        "-" => "gone",
+        ">" => "renamed",
+        "~" => "changed",
+        other => other,
+    }
 }
 
 /// The last name of a path, safe to show.

@@ -61,17 +61,22 @@ pub(crate) const POINTS: [Column; 8] = [
     left("POINT", 8, 80),
     left("IMAGE", 0, 100),
 ];
+/// Characters of a name of a volume that are seen in its own column.
+const PART_WIDTH: usize = 5;
 pub(crate) const DISK: [Column; 5] = [
-    left("PART", 5, 0),
+    left("PART", PART_WIDTH, 0),
     right("START", 11, 60),
     right("SIZE", 11, 0),
-    left("HOLDS", 10, 0),
+    left("HOLDS", 11, 0),
     left("LABEL", 0, 0),
 ];
 pub(crate) const FILES: [Column; 4] =
     [left("MODE", 10, 60), right("SIZE", 11, 0), left("MODIFIED", 19, 48), left("NAME", 0, 0)];
 pub(crate) const DIFFERENCES: [Column; 4] =
     [left("", 1, 0), right("SIZE", 11, 60), right("CHANGED", 11, 0), left("FILE", 0, 0)];
+/// The same where there is room for a word.
+pub(crate) const DIFFERENCES_IN_WORDS: [Column; 4] =
+    [left("WHAT", 8, 0), right("SIZE", 11, 60), right("CHANGED", 11, 48), left("FILE", 0, 0)];
 
 impl State {
     /// Lines of a list or text that are seen at once.
@@ -143,7 +148,8 @@ impl State {
         match self.top() {
             Screen::Sets { .. } => "no images in this folder",
             Screen::Points { .. } => "no points",
-            Screen::Disk { facts: None, .. } => "nothing is open",
+            Screen::Disk { facts: None, .. } if self.busy.is_some() => "",
+            Screen::Disk { facts: None, .. } => "nothing is open; r tries again",
             Screen::Disk { .. } => "no partitions",
             Screen::Folder { files: None, .. } => "not listed; r lists it",
             Screen::Folder { .. } => "nothing is in this folder",
@@ -253,12 +259,18 @@ impl State {
                 let (file, comment) = (&point.file, &point.comment);
                 line.and(clean(&format!("{file}  {comment}")), Tone::Dim)
             }
-            Screen::Disk { facts: Some(facts), name, .. } => {
+            Screen::Disk { facts: Some(facts), name, cursor } => {
                 let table = match facts.table {
                     "none" => "no partition table".to_owned(),
                     table => format!("{table} table"),
                 };
-                Line::of(format!("{} {table}  {name}", size(facts.len)), Tone::Dim)
+                let line = Line::of(format!("{} {table}  ", size(facts.len)), Tone::Dim);
+                let volume = facts.volumes.get(cursor.at);
+                let line = match volume.map(|volume| clean(&volume.closed)) {
+                    Some(closed) if !closed.is_empty() => line.and(closed + "  ", Tone::Warn),
+                    _ => line,
+                };
+                line.and(name.clone(), Tone::Dim)
             }
             Screen::Disk { facts: None, .. } | Screen::Folder { files: None, .. } => {
                 Line::default()
@@ -275,7 +287,7 @@ impl State {
                 let last = (cursor.top + self.room()).min(lines.len());
                 Line::of(format!("lines to {last} of {}", lines.len()), Tone::Dim)
             }
-            Screen::Map { .. } => Line::of("each sign is blocks in a row", Tone::Dim),
+            Screen::Map { .. } => Line::of("each sign stands for blocks in a row", Tone::Dim),
         }
     }
 }
@@ -362,12 +374,16 @@ pub(crate) fn point_cells(point: &PointRow) -> (Vec<String>, Tone) {
 }
 
 pub(crate) fn volume_cells(volume: &VolumeRow) -> (Vec<String>, Tone) {
+    // The name of a volume inside of others is longer, and there is more room for the label.
+    let name = clean(&volume.name);
+    let is_long = name.chars().count() > PART_WIDTH;
+    let long = if is_long { format!("{name}  ") } else { String::new() };
     let cells = [
-        volume.name.clone(),
+        name,
         volume.start.map_or_else(String::new, size),
         size(volume.len),
         volume.holds.to_owned(),
-        clean(&volume.label),
+        clean(&format!("{long}{}", volume.label)),
     ];
     (cells.to_vec(), Tone::Plain)
 }

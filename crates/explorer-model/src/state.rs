@@ -1,14 +1,13 @@
 //! Where somebody is, and what an event makes of it.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 
-use aiv_report::words::clean;
-
-use crate::event::{Amount, Answer, Command, Event, Key, Problem, ProvenNow, Work};
+use crate::event::{Amount, Command, Event, Key, Problem, ProvenNow, Work};
 use crate::keys::{Action, action};
 use crate::preview::Tab;
 use crate::prompt::{Prompt, Purpose};
-use crate::rows::{Proof, SetRow};
+use crate::rows::SetRow;
 use crate::screen::{Cursor, Move, Screen};
 
 /// Files of a folder, or of a search, that are held.
@@ -45,7 +44,7 @@ pub(crate) struct Busy {
     pub(crate) work: Work,
     pub(crate) amount: Option<Amount>,
     /// The user was asked for a passphrase for it already.
-    asked: bool,
+    pub(crate) asked: bool,
 }
 
 /// What lies over a screen.
@@ -71,12 +70,16 @@ pub struct State {
     pub(crate) busy: Option<Busy>,
     /// What is done when something was unlocked.
     pub(crate) after: Option<Work>,
+    /// Passphrases of a volume that were tried in a row.
+    pub(crate) tries: u8,
+    /// Keys that were pressed meanwhile.
+    pub(crate) ahead: VecDeque<Key>,
     /// File of the point that is marked.
     pub(crate) marked: Option<String>,
     /// One line for the moment.
     pub(crate) said: String,
     /// What verifications found meanwhile, of which the folder may know nothing.
-    proven: Vec<ProvenNow>,
+    pub(crate) proven: Vec<ProvenNow>,
     /// Something was unlocked since the folder was looked into.
     pub(crate) outdated: bool,
     ticket: u64,
@@ -106,6 +109,8 @@ impl State {
             over: None,
             busy: None,
             after: None,
+            tries: 0,
+            ahead: VecDeque::new(),
             marked: None,
             said: String::new(),
             proven: Vec::new(),
@@ -168,9 +173,11 @@ impl State {
     /// Takes an event, and says what has to be done.
     pub fn update(&mut self, event: Event) -> Vec<Command> {
         let mut out = Vec::new();
-        if !matches!(event, Event::Progress { .. } | Event::Resize { .. } | Event::Select(_)) {
-            self.version += 1;
-        }
+        let is_same = matches!(
+            event,
+            Event::Progress { .. } | Event::Resize { .. } | Event::Select(_) | Event::Abandoned
+        );
+        self.version += u64::from(!is_same);
         match event {
             _ if self.ended => {}
             Event::Resize { width, height } => {
@@ -184,8 +191,10 @@ impl State {
             Event::Answer { ticket, answer } => {
                 if let Some(busy) = self.busy.take_if(|busy| busy.ticket == ticket) {
                     self.answered(busy, answer, &mut out);
+                    self.catch_up(&mut out);
                 }
             }
+            Event::Abandoned => self.abandoned(&mut out),
             Event::Key(key) => self.pressed(key, &mut out),
             Event::Typed(line) => match self.over.take() {
                 Some(Over::Prompt(prompt)) => self.entered(prompt.typed(&line), &mut out),
@@ -204,18 +213,28 @@ impl State {
         self.begin(work, false, out);
     }
 
-    fn begin(&mut self, work: Work, asked: bool, out: &mut Vec<Command>) {
+    pub(crate) fn begin(&mut self, work: Work, asked: bool, out: &mut Vec<Command>) {
         self.ticket += 1;
         let ticket = self.ticket;
         out.push(Command::Start { ticket, work: work.clone() });
         self.busy = Some(Busy { ticket, work, amount: None, asked });
     }
 
-    fn stop(&mut self, out: &mut Vec<Command>) {
+    pub(crate) fn stop(&mut self, out: &mut Vec<Command>) {
         out.push(Command::Stop);
         self.busy = None;
         self.after = None;
+        self.ahead.clear();
         "stopped".clone_into(&mut self.said);
+    }
+
+    fn abandoned(&mut self, out: &mut Vec<Command>) {
+        let is_for_itself = |busy: &Busy| matches!(busy.work, Work::Verify { .. });
+        if self.busy.as_ref().is_some_and(|busy| !is_for_itself(busy)) {
+            self.stop(out);
+            self.version += 1;
+            "stopped, because no page was open".clone_into(&mut self.said);
+        }
     }
 
     pub(crate) fn quit(&mut self, out: &mut Vec<Command>) {
@@ -224,14 +243,10 @@ impl State {
         self.ended = true;
     }
 
-    fn pressed(&mut self, key: Key, out: &mut Vec<Command>) {
+    pub(crate) fn pressed(&mut self, key: Key, out: &mut Vec<Command>) {
         self.said.clear();
         if self.busy.is_some() {
-            return match key {
-                Key::Escape | Key::Stop => self.stop(out),
-                Key::Char('q') => self.quit(out),
-                _ => {}
-            };
+            return self.pressed_ahead(key, out);
         }
         let kind = self.top().kind();
         match (self.over.take(), action(kind, key, self.downloads)) {
@@ -294,118 +309,6 @@ impl State {
         }
     }
 
-    /// What came of something that was asked for.
-    fn answered(&mut self, busy: Busy, answer: Result<Answer, Problem>, out: &mut Vec<Command>) {
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(problem) if problem.canceled => {
-                self.after = None;
-                return "stopped".clone_into(&mut self.said);
-            }
-            Err(problem) if problem.locked && !busy.asked && !is_unlock(&busy.work) => {
-                let what = self.start.path().clone();
-                self.after = Some(busy.work);
-                return self.begin(Work::Unlock { what }, true, out);
-            }
-            Err(problem) => {
-                self.after = None;
-                self.over = Some(Over::Problem(problem, Cursor::default()));
-                return;
-            }
-        };
-        match (busy.work, answer) {
-            (Work::Unlock { .. }, Answer::Unlocked) => match self.after.take() {
-                Some(work) => {
-                    self.outdated = true;
-                    self.begin(work, true, out);
-                }
-                None => self.refresh(out),
-            },
-            (Work::Scan { .. }, Answer::Sets(sets, notes)) => self.found_sets(sets, notes),
-            (Work::Open { what }, Answer::Disk(facts)) => {
-                let name = what.file_name().unwrap_or(what.as_os_str()).to_string_lossy();
-                let new = Screen::Disk {
-                    name: clean(&name),
-                    facts: Some(facts),
-                    cursor: Cursor::default(),
-                };
-                match self.screens.last_mut() {
-                    Some(top @ Screen::Disk { .. }) => *top = new,
-                    _ => self.push(new),
-                }
-            }
-            (Work::List { path }, Answer::Files(files)) => match self.screens.last_mut() {
-                // Listed again.
-                Some(Screen::Folder { path: here, files: held, .. }) if *here == path => {
-                    *held = Some(files);
-                }
-                _ => self.push(Screen::Folder {
-                    path,
-                    files: Some(files),
-                    cursor: Cursor::default(),
-                }),
-            },
-            (Work::Search { below, pattern }, Answer::Files(files)) => {
-                self.push(Screen::Found { below, pattern, files, cursor: Cursor::default() });
-            }
-            (Work::Read { facts, .. }, Answer::Preview(preview)) => {
-                let tab = if facts { Tab::Facts } else { preview.first_tab() };
-                let lines = preview.lines(tab);
-                self.push(Screen::Preview { preview, tab, lines, cursor: Cursor::default() });
-            }
-            (Work::Map, Answer::Map(map)) => self.push(Screen::Map { map }),
-            (Work::Compare { old, new }, Answer::Differences(found)) => {
-                let name =
-                    |path: &PathBuf| path.file_name().map(|n| n.to_string_lossy().into_owned());
-                let title = [&old, &new].map(|path| name(path).unwrap_or_default()).join(" -> ");
-                let title = clean(&title);
-                self.push(Screen::Differences { title, found, cursor: Cursor::default() });
-            }
-            (work, Answer::Report { text, bad, proven }) => {
-                self.proven.retain(|old| proven.iter().all(|new| new.file != old.file));
-                self.proven.extend(proven);
-                self.prove();
-                let title = title_of(&work).to_owned();
-                let lines = text.lines().map(clean).collect();
-                self.push(Screen::Report { title, lines, bad, cursor: Cursor::default() });
-            }
-            // Another answer than the one to this question: nothing is to be made of it.
-            _ => {}
-        }
-    }
-
-    /// The sets, where somebody goes on looking at the one and the point they were at.
-    fn found_sets(&mut self, sets: Vec<SetRow>, notes: Vec<String>) {
-        let place = |screens: &[Screen], old: &[SetRow]| {
-            let Some(Screen::Points { set, cursor }) = screens.get(1) else { return None };
-            let set = old.get(*set)?;
-            Some((set.id.clone(), set.points.get(cursor.at).map(|point| point.file.clone())))
-        };
-        let place = place(&self.screens, &self.sets);
-        (self.sets, self.notes, self.outdated) = (sets, notes, false);
-        self.prove();
-        let Some((id, file)) = place else { return };
-        let found = self.sets.iter().position(|set| set.id == id);
-        match (found, self.screens.get_mut(1)) {
-            (Some(at), Some(Screen::Points { set, cursor })) => {
-                *set = at;
-                let points = &self.sets[at].points;
-                let is_it = |file: &String| points.iter().position(|point| point.file == *file);
-                cursor.at = file.as_ref().and_then(is_it).unwrap_or(cursor.at);
-            }
-            // The set is gone.
-            _ => self.screens.truncate(1),
-        }
-    }
-
-    fn prove(&mut self) {
-        for point in self.sets.iter_mut().flat_map(|set| &mut set.points) {
-            let found = self.proven.iter().find(|proven| proven.file == point.file);
-            let found = found.map(|p| Proof { time_unix_ms: p.time_unix_ms, sound: p.sound });
-            point.verified = found.or(point.verified);
-        }
-    }
-
     pub(crate) fn push(&mut self, screen: Screen) {
         if self.screens.len() < SCREENS_MAX {
             self.screens.push(screen);
@@ -428,7 +331,7 @@ impl State {
         self.screens.last().expect("the first screen is never taken away")
     }
 
-    fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         let (len, room) = (self.line_count(), self.room());
         let Some(screen) = self.screens.last_mut() else { return };
         let is_text = screen.is_text();
@@ -437,19 +340,5 @@ impl State {
             Some(cursor) => cursor.settle(room, len),
             None => {}
         }
-    }
-}
-
-fn is_unlock(work: &Work) -> bool {
-    matches!(work, Work::Unlock { .. })
-}
-
-/// What a report is about.
-const fn title_of(work: &Work) -> &'static str {
-    match work {
-        Work::Verify { .. } => "verified",
-        Work::Extract { .. } => "extracted",
-        Work::Describe { .. } => "image",
-        _ => "report",
     }
 }

@@ -48,12 +48,17 @@ pub(crate) async fn download(
     let Ok(permit) = Arc::clone(permits).try_acquire_owned() else {
         return said(StatusCode::SERVICE_UNAVAILABLE, "other downloads go on: wait for one");
     };
-    let cancel = Arc::new(Cancel::new());
+    let given = Given(Arc::new(Cancel::new()));
+    let cancel = Arc::clone(&given.0);
     let found = tokio::task::spawn_blocking({
         let (opened, path, cancel) = (Arc::clone(&opened), path.clone(), Arc::clone(&cancel));
-        move || Handed::of(&opened, &path, Job::new(Job::silent().progress, &cancel))
+        move || {
+            let handed = Handed::of(&opened, &path, Job::new(Job::silent().progress, &cancel));
+            // Whoever is gone meanwhile keeps the place until this thread is free.
+            handed.map(|handed| (handed, permit))
+        }
     });
-    let handed = match found.await {
+    let (handed, permit) = match found.await {
         Ok(Ok(handed)) => handed,
         Ok(Err(failure)) => {
             return said(StatusCode::NOT_FOUND, &aiv_report::words::clean(&failure.message));
@@ -104,7 +109,7 @@ pub(crate) async fn download(
         .header(header::CONTENT_DISPOSITION, attachment(path.name(), ending));
     let (pieces, taken) = channel(PIECES_MAX);
     let way = Way { pieces, runtime: Handle::current(), full: Vec::new() };
-    let body = Pieces { taken, cancel: Arc::clone(&cancel) };
+    let body = Pieces { taken, _given: given };
     let work = Work { opened, handed, path, part, cancel, _permit: permit };
     tokio::task::spawn_blocking(move || work.run(way));
     answer
@@ -184,10 +189,20 @@ impl Write for Way {
     }
 }
 
-/// The other end. When a browser gives up, this is dropped, and the work stops.
+/// What somebody waits for. When a browser gives up, this is dropped, and the work stops: the search
+/// for the file, or what is made of it.
+struct Given(Arc<Cancel>);
+
+impl Drop for Given {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+/// The other end.
 struct Pieces {
     taken: Receiver<io::Result<Bytes>>,
-    cancel: Arc<Cancel>,
+    _given: Given,
 }
 
 impl http_body::Body for Pieces {
@@ -200,11 +215,5 @@ impl http_body::Body for Pieces {
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let next = self.taken.poll_recv(context);
         next.map(|piece| piece.map(|piece| piece.map(Frame::data)))
-    }
-}
-
-impl Drop for Pieces {
-    fn drop(&mut self) {
-        self.cancel.cancel();
     }
 }

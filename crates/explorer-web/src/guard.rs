@@ -7,24 +7,29 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use blake3::Hash;
 
 /// Random bytes a guard is made of.
-pub const SECRET_BYTES: usize = 48;
-/// The part of them that is in every address.
-const PLACE_BYTES: usize = 16;
+pub const SECRET_BYTES: usize = 64;
+/// What each secret is made of.
+const ONE_BYTES: usize = SECRET_BYTES / 4;
 /// The name of the cookie.
 const COOKIE: &str = "aiv-explorer";
+/// The header that has the run.
+pub(crate) const RUN: &str = "aiv-explorer-run";
 /// What follows the place in the address that is printed.
 pub(crate) const ENTER: &str = "enter";
 
 /// Says who is answered.
 ///
-/// Three secrets: the *place* is in every address, so that nothing else on this machine, on
+/// Four secrets: the *place* is in every address, so that nothing else on this machine, on
 /// whatever port, is sent the cookie; the *token* is in the address that is printed, and is good
-/// for one visit; the *cookie* is what that visit gets.
+/// for one visit; the *cookie* is what that visit gets. The *run* is told to whoever has the cookie,
+/// in the page and in every answer, and is never sent back: a program that takes the port
+/// afterwards, and is sent the cookie, does not know it.
 pub(crate) struct Guard {
     host: String,
     place: String,
     token: String,
     cookie: String,
+    run: String,
     is_used: AtomicBool,
 }
 
@@ -58,13 +63,14 @@ pub(crate) const BODY: &str = "application/json";
 impl Guard {
     /// For an explorer that listens on `port`.
     pub(crate) fn new(secret: &[u8; SECRET_BYTES], port: u16) -> Self {
-        let (place, rest) = secret.split_at(PLACE_BYTES);
-        let (token, cookie) = rest.split_at(rest.len() / 2);
+        let mut parts = secret.chunks(ONE_BYTES).map(hex);
+        let mut part = || parts.next().unwrap_or_default();
         Self {
             host: format!("127.0.0.1:{port}"),
-            place: hex(place),
-            token: hex(token),
-            cookie: hex(cookie),
+            place: part(),
+            token: part(),
+            cookie: part(),
+            run: part(),
             is_used: AtomicBool::new(false),
         }
     }
@@ -77,6 +83,11 @@ impl Guard {
     /// What all paths begin with, with a slash at both ends.
     pub(crate) fn root(&self) -> String {
         format!("/{}/", self.place)
+    }
+
+    /// What tells this explorer from any other program, for those who have the cookie.
+    pub(crate) fn run(&self) -> &str {
+        &self.run
     }
 
     /// Exchanges the token for what the cookie is set to, once.
@@ -202,9 +213,10 @@ mod tests {
     #[test]
     fn the_secrets_have_nothing_in_common() {
         let guard = guard();
-        let (place, token, cookie) = (&guard.place, &guard.token, &guard.cookie);
-        assert_eq!((place.len(), token.len(), cookie.len()), (32, 32, 32));
-        assert!(place != token && token != cookie && place != cookie);
+        let mut all = [&guard.place, &guard.token, &guard.cookie, &guard.run];
+        assert!(all.iter().all(|secret| secret.len() == 32));
+        all.sort();
+        assert!(all.windows(2).all(|two| two[0] != two[1]), "{all:?}");
     }
 
     #[test]

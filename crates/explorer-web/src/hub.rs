@@ -1,18 +1,21 @@
 //! The state of the explorer, its worker, and whoever looks at it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use aiv_browse::Path as FilePath;
-use aiv_explorer_model::{Answer, Command, Event, Problem, Start, State, Work};
+use aiv_browse::{LuksKey, LuksKeys, Path as FilePath};
+use aiv_explorer_model::{Answer, Command, Event, Lock, Problem, Start, State, Work};
 use aiv_explorer_work::{Outside, Shelf, Worker};
 use aiv_jobs::World;
-use aiv_keys::{ChainKey, Credential, Keys};
+use aiv_keys::{ChainKey, Credential, Keys, Passphrase};
 use aiv_report::Failure;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
+use zeroize::Zeroizing;
 
+use crate::tries::Tries;
+use crate::watched::Watched;
 use crate::wire::{self, Message};
 
 /// How long nobody looks whether the worker has news.
@@ -32,7 +35,9 @@ pub type Unlock =
 pub(crate) struct Hub {
     inner: Mutex<Inner>,
     unlock: Unlock,
+    world: Arc<dyn World + Send + Sync>,
     shelf: Shelf,
+    watched: Watched,
     /// Counts what happened.
     news: watch::Sender<u64>,
     /// The worker has something to do.
@@ -45,34 +50,56 @@ struct Inner {
     keys: Keys,
     /// What waits for a passphrase.
     asking: Option<Asking>,
+    tries: Tries,
     ended: bool,
 }
 
 #[derive(Clone)]
 struct Asking {
     ticket: u64,
-    what: PathBuf,
+    /// What it is for: [`Work::Unlock`] or [`Work::UnlockVolume`].
+    work: Work,
     /// One is being tried.
     is_tried: bool,
     /// What was wrong with the last one.
-    wrong: Option<Problem>,
+    wrong: Option<String>,
+}
+
+/// What became of a passphrase.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Tried {
+    /// It was or is being tried: the scene tells.
+    Taken,
+    /// Nobody asks for one.
+    Unasked,
+    /// It cannot be one: why.
+    Unusable(String),
+    /// Others were wrong; none is tried for so long.
+    TooSoon(Duration),
 }
 
 impl Hub {
     pub(crate) fn new(
         start: Start,
         world: Arc<dyn World + Send + Sync>,
-        keys: Keys,
+        (keys, luks): (Keys, LuksKeys),
         unlock: Unlock,
     ) -> Self {
         let shelf = Shelf::default();
-        let worker = Worker::with(Outside::reading_only(world, shelf.clone()));
+        let outside = Outside::reading_only(Arc::clone(&world), shelf.clone());
+        let worker = Worker::with(outside.with_luks(luks));
         let (state, commands) = State::for_downloads(start);
-        let mut inner = Inner { state, worker, keys, asking: None, ended: false };
+        let tries = Tries::default();
+        let mut inner = Inner { state, worker, keys, asking: None, tries, ended: false };
         let mut downloads = Vec::new();
         inner.carry_out(commands, &mut downloads);
         let news = watch::Sender::new(1);
-        Self { inner: Mutex::new(inner), unlock, shelf, news, begun: Notify::new() }
+        let (inner, watched) = (Mutex::new(inner), Watched::default());
+        Self { inner, unlock, world, shelf, watched, news, begun: Notify::new() }
+    }
+
+    fn now(&self) -> Duration {
+        self.world.clock().now()
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -106,7 +133,12 @@ impl Hub {
                 begun.await;
             }
             let mut inner = self.inner();
-            let Some(events) = inner.worker.news() else { return false };
+            let Some(mut events) = inner.worker.news() else { return false };
+            let now = self.now();
+            events.iter().for_each(|event| inner.heard(event, now));
+            if inner.state.is_busy() && self.watched.is_abandoned(now) {
+                events.push(Event::Abandoned);
+            }
             if !events.is_empty() {
                 inner.update(events);
                 drop(inner);
@@ -118,6 +150,7 @@ impl Hub {
     /// What is shown, as soon as it is something else than whoever asks has seen, or after a while.
     pub(crate) async fn wait(&self, seen: u64) -> Value {
         let mut news = self.news.subscribe();
+        let _watching = self.watched.begin(|| self.now());
         let _ = tokio::time::timeout(WAIT, news.wait_for(|&count| count != seen)).await;
         self.scene(&self.inner(), &[])
     }
@@ -138,8 +171,13 @@ impl Hub {
     fn scene(&self, inner: &Inner, downloads: &[FilePath]) -> Value {
         let mut scene = wire::scene(&inner.state.scene());
         let asking = inner.asking.as_ref().map(|asking| {
-            let wrong = asking.wrong.as_ref().map(|problem| &problem.line);
-            serde_json::json!({"tried": asking.is_tried, "wrong": wrong})
+            let of = match &asking.work {
+                Work::UnlockVolume { asks: Some(asks), .. } if !asks.again => Some(&asks.line),
+                _ => None,
+            };
+            let is_volume = matches!(asking.work, Work::UnlockVolume { .. });
+            let (tried, wrong) = (asking.is_tried, &asking.wrong);
+            serde_json::json!({"tried": tried, "wrong": wrong, "volume": is_volume, "why": of})
         });
         let disk = self.shelf.number();
         let download = downloads.first().zip(disk).map(|(path, disk)| wire::address(path, disk));
@@ -166,46 +204,62 @@ impl Hub {
         Some(wire::picture(&picture, cells.min(CELLS_MAX)))
     }
 
-    /// Whether somebody is to say a passphrase, and none is being tried.
-    fn begin_try(&self) -> Option<Asking> {
+    /// Tries what somebody typed. It takes a while and much memory: one is tried at a time, and
+    /// after some that were wrong there is a pause.
+    pub(crate) fn try_passphrase(&self, text: &str) -> Tried {
         let mut inner = self.inner();
-        let asking = inner.asking.as_mut().filter(|asking| !asking.is_tried)?;
-        asking.is_tried = true;
-        Some(asking.clone())
+        let pause = inner.tries.pause(self.now());
+        let Some(asking) = inner.asking.as_mut().filter(|asking| !asking.is_tried) else {
+            return Tried::Unasked;
+        };
+        if let Some(pause) = pause {
+            return Tried::TooSoon(pause);
+        }
+        let Asking { ticket, work, .. } = asking.clone();
+        if let Work::Unlock { what } = work {
+            let passphrase = match Passphrase::new(text) {
+                Ok(passphrase) => passphrase,
+                Err(error) => return Tried::Unusable(error.to_string()),
+            };
+            asking.is_tried = true;
+            drop(inner);
+            self.happened();
+            self.try_credential(ticket, &what, Credential::Passphrase(passphrase));
+        } else {
+            let Some(key) = LuksKey::new(Zeroizing::new(text.as_bytes().to_vec())) else {
+                return Tried::Unusable("nothing was typed".to_owned());
+            };
+            asking.is_tried = true;
+            let keys = inner.keys.clone();
+            inner.worker.begin_with(ticket, work, keys, Some(key));
+            drop(inner);
+        }
+        self.happened();
+        Tried::Taken
     }
 
-    /// Tries what somebody typed; `false` when nobody is asked, or another one is tried. It takes
-    /// a while and much memory: one is tried at a time.
-    pub(crate) fn try_credential(&self, credential: Credential) -> bool {
-        let Some(asking) = self.begin_try() else { return false };
-        self.happened();
-        let tried = (self.unlock)(&asking.what, credential);
+    fn try_credential(&self, ticket: u64, what: &Path, credential: Credential) {
+        let tried = (self.unlock)(what, credential);
+        let now = self.now();
         let mut inner = self.inner();
+        let is_wrong = tried.as_ref().is_err_and(|failure| failure.verdict.code == WRONG);
+        inner.tries.tried(is_wrong, now);
         // Somebody may have stopped it, and be asked for something else.
-        if inner.asking.as_ref().is_some_and(|now| now.ticket == asking.ticket) {
-            let answer = match tried {
-                Ok(keys) => {
-                    keys.into_iter().for_each(|key| inner.keys.add(key));
-                    Some(Ok(Answer::Unlocked))
-                }
-                Err(failure) if failure.verdict.code == WRONG => {
-                    let asking = inner.asking.as_mut();
-                    if let Some(asking) = asking {
-                        asking.is_tried = false;
-                        asking.wrong = Some(Problem::of(&failure));
-                    }
-                    None
-                }
-                Err(failure) => Some(Err(Problem::of(&failure))),
-            };
-            if let Some(answer) = answer {
-                inner.asking = None;
-                inner.update(vec![Event::Answer { ticket: asking.ticket, answer }]);
+        let Some(asking) = inner.asking.as_mut().filter(|now| now.ticket == ticket) else { return };
+        let answer = match tried {
+            Ok(keys) => {
+                keys.into_iter().for_each(|key| inner.keys.add(key));
+                Ok(Answer::Unlocked)
             }
-        }
-        drop(inner);
-        self.happened();
-        true
+            Err(failure) if is_wrong => {
+                asking.is_tried = false;
+                asking.wrong = Some(Problem::of(&failure).line);
+                return;
+            }
+            Err(failure) => Err(Problem::of(&failure)),
+        };
+        inner.asking = None;
+        inner.update(vec![Event::Answer { ticket, answer }]);
     }
 
     /// Stops whatever goes on, for good.
@@ -222,6 +276,16 @@ impl Hub {
 const WRONG: &str = "wrong_key";
 
 impl Inner {
+    /// Takes note of what became of a passphrase for a volume.
+    fn heard(&mut self, event: &Event, now: Duration) {
+        let Event::Answer { ticket, answer } = event else { return };
+        if self.asking.as_ref().is_some_and(|asking| asking.ticket == *ticket) {
+            self.asking = None;
+            let is_wrong = |problem: &Problem| problem.lock == Lock::WrongKey;
+            self.tries.tried(answer.as_ref().is_err_and(is_wrong), now);
+        }
+    }
+
     /// Hands events to the state, and carries out what comes of them. What is to be downloaded is
     /// returned.
     fn update(&mut self, events: Vec<Event>) -> Vec<FilePath> {
@@ -236,8 +300,16 @@ impl Inner {
     fn carry_out(&mut self, commands: Vec<Command>, downloads: &mut Vec<FilePath>) {
         for command in commands {
             match command {
-                Command::Start { ticket, work: Work::Unlock { what } } => {
-                    self.asking = Some(Asking { ticket, what, is_tried: false, wrong: None });
+                Command::Start {
+                    ticket,
+                    work: work @ (Work::Unlock { .. } | Work::UnlockVolume { asks: Some(_), .. }),
+                } => {
+                    let wrong = match &work {
+                        Work::UnlockVolume { asks, .. } => asks.as_ref(),
+                        _ => None,
+                    };
+                    let wrong = wrong.filter(|asks| asks.again).map(|asks| asks.line.clone());
+                    self.asking = Some(Asking { ticket, work, is_tried: false, wrong });
                 }
                 Command::Start { ticket, work } => {
                     self.worker.begin(ticket, work, self.keys.clone());

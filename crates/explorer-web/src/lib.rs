@@ -23,6 +23,8 @@ mod query;
 mod range;
 mod routes;
 mod server;
+mod tries;
+mod watched;
 mod wire;
 
 pub use guard::SECRET_BYTES;

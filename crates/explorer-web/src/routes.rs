@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aiv_keys::{Credential, Passphrase};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
@@ -17,9 +16,9 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::assets::{ASSETS, Asset};
 use crate::download::{DOWNLOADS_MAX, download, said};
-use crate::guard::{ENTER, Guard};
+use crate::guard::{ENTER, Guard, RUN};
 use crate::headers;
-use crate::hub::Hub;
+use crate::hub::{Hub, Tried};
 use crate::query;
 use crate::wire::Message;
 
@@ -55,7 +54,8 @@ pub(crate) fn router(served: Arc<Served>) -> Router {
         .route(&at("events"), post(events))
         .route(&at("passphrase"), post(passphrase));
     for asset in ASSETS {
-        router = router.route(&at(asset.name), get(move || async move { page(asset) }));
+        let shown = move |served: Shared| async move { page(asset, served.guard.run()) };
+        router = router.route(&at(asset.name), get(shown));
     }
     let router = router.fallback(|| async { said(StatusCode::NOT_FOUND, "nothing is here") });
     let checks = from_fn_with_state(Arc::clone(&served), check);
@@ -65,8 +65,17 @@ pub(crate) fn router(served: Arc<Served>) -> Router {
 /// Answers whom the guard lets in, and says of every answer what it may do.
 async fn check(State(served): Shared, request: Request, next: Next) -> Response<Body> {
     let checked = served.guard.check(request.method(), request.uri().path(), request.headers());
+    let is_door = request.uri().path().ends_with(ENTER);
     let mut answer = match checked {
-        Ok(()) => next.run(request).await,
+        Ok(()) => {
+            let mut answer = next.run(request).await;
+            // At the door there may be somebody without a cookie.
+            let run = HeaderValue::from_str(served.guard.run());
+            if let Some(run) = run.ok().filter(|_| !is_door) {
+                answer.headers_mut().insert(RUN, run);
+            }
+            answer
+        }
         Err(refusal) => {
             let mut answer = said(refusal.status, refusal.why);
             // Nobody who must not be here keeps a connection from others, reading nothing.
@@ -78,8 +87,12 @@ async fn check(State(served): Shared, request: Request, next: Next) -> Response<
     answer
 }
 
-fn page(asset: &'static Asset) -> Response<Body> {
-    let mut answer = Response::new(Body::from(asset.text));
+fn page(asset: &'static Asset, run: &str) -> Response<Body> {
+    let body = match asset.name {
+        "" => Body::from(asset.text.replace("{run}", run)),
+        _ => Body::from(asset.text),
+    };
+    let mut answer = Response::new(body);
     let kind = HeaderValue::from_static(asset.content_type);
     answer.headers_mut().insert(header::CONTENT_TYPE, kind);
     answer
@@ -166,14 +179,14 @@ async fn passphrase(State(served): Shared, body: Body) -> Response<Body> {
         return said(StatusCode::BAD_REQUEST, "that is no text");
     };
     drop(bytes);
-    let passphrase = match Passphrase::new(&text) {
-        Ok(passphrase) => passphrase,
-        Err(error) => return said(StatusCode::BAD_REQUEST, &error.to_string()),
-    };
     let hub = Arc::clone(&served.hub);
-    let tried = move || hub.try_credential(Credential::Passphrase(passphrase));
-    match tokio::task::spawn_blocking(tried).await {
-        Ok(true) => said(StatusCode::OK, "tried"),
+    match tokio::task::spawn_blocking(move || hub.try_passphrase(&text)).await {
+        Ok(Tried::Taken) => said(StatusCode::OK, "tried"),
+        Ok(Tried::Unusable(why)) => said(StatusCode::BAD_REQUEST, &why),
+        Ok(Tried::TooSoon(wait)) => {
+            let why = format!("too many were wrong: wait {} seconds", wait.as_secs() + 1);
+            said(StatusCode::TOO_MANY_REQUESTS, &why)
+        }
         _ => said(StatusCode::CONFLICT, "nobody asks for it"),
     }
 }

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aiv_browse::LuksKeys;
 use aiv_explorer_model::Start;
 use aiv_jobs::World;
 use aiv_keys::Keys;
@@ -43,6 +44,8 @@ pub struct Setup {
     pub world: Arc<dyn World + Send + Sync>,
     /// Keys that are known already.
     pub keys: Keys,
+    /// What may open encrypted volumes inside of disks.
+    pub luks: LuksKeys,
     /// From a passphrase to more of them.
     pub unlock: Unlock,
     /// Random bytes that nobody else knows.
@@ -75,7 +78,7 @@ impl Web {
     /// # Errors
     /// When the port is taken, or the system has no room.
     pub fn new(setup: Setup) -> io::Result<Self> {
-        let Setup { start, world, keys, unlock, secret, port } = setup;
+        let Setup { start, world, keys, luks, unlock, secret, port } = setup;
         let mut runtime = Builder::new_current_thread();
         let runtime =
             runtime.enable_io().enable_time().max_blocking_threads(THREADS_MAX).build()?;
@@ -85,7 +88,7 @@ impl Web {
         let inside = runtime.enter();
         let listener = tokio::net::TcpListener::from_std(listener)?;
         drop(inside);
-        let hub = Arc::new(Hub::new(start, world, keys, unlock));
+        let hub = Arc::new(Hub::new(start, world, (keys, luks), unlock));
         Ok(Self { runtime, listener, served: Arc::new(Served::new(guard, hub)) })
     }
 

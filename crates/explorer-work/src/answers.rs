@@ -1,22 +1,24 @@
 //! What is asked of the outside, and the libraries that answer.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aiv_browse::{
-    Disk, File, FileData, FileType, Filter, Found, Links, LuksKeys, Path as FilePath, Pattern,
-    Place, Step, Trouble, Walk,
+    Disk, File, FileData, FileType, Filter, Found, Links, LuksKey, LuksKeys, Path as FilePath,
+    Pattern, Place, Step, Trouble, Walk,
 };
 use aiv_chain::{
-    Checked, Depth, Folder, Keys, Trust, VerifyOptions, find_set, locate_image_keyed,
-    verify_file_keyed, verify_folder_keyed,
+    Checked, Depth, Folder, Keys, Trust, VerifyOptions, find_set, locate_image_keyed, storage_of,
+    verify_file_keyed, verify_folder_keyed, verify_one_keyed,
 };
 use aiv_explorer_model::{
     Answer, BlockKind, BlockMap, Differences, DiskFacts, FILES_MAX, FileRow, Files,
     PREVIEW_BYTES_MAX, Preview, ProvenNow, Work, file_facts, sets_of,
 };
 use aiv_jobs::{Opened, RecoverJob, RecoverTo, World, compare_disks, open_disk};
-use aiv_report::{Exit, Failure, Outcome, Remarks, Verdict, files, text};
+use aiv_report::{
+    Exit, Failure, Outcome, Remarks, VOLUME_LOCKED, VOLUME_WRONG_KEY, Verdict, files, text,
+};
 use aiv_restore_engine::recover::RecoverOptions;
 use aiv_volume_io::{DirStorage, Job};
 use serde_json::Value;
@@ -36,6 +38,10 @@ pub struct Outside {
     /// Nothing is written at all.
     reads_only: bool,
     opened: Option<Arc<Opened>>,
+    /// What that is.
+    what: PathBuf,
+    /// What opened encrypted volumes, or may.
+    luks: LuksKeys,
     shelf: Shelf,
 }
 
@@ -44,7 +50,8 @@ impl Outside {
     /// root can.
     #[must_use]
     pub fn new(world: Arc<dyn World + Send + Sync>, owners: bool) -> Self {
-        Self { world, owners, reads_only: false, opened: None, shelf: Shelf::default() }
+        let (opened, what, luks) = (None, PathBuf::new(), LuksKeys::none());
+        Self { world, owners, reads_only: false, opened, what, luks, shelf: Shelf::default() }
     }
 
     /// The same, which writes nothing: nothing is extracted, and what a verification found is not
@@ -52,6 +59,12 @@ impl Outside {
     #[must_use]
     pub fn reading_only(world: Arc<dyn World + Send + Sync>, shelf: Shelf) -> Self {
         Self { reads_only: true, shelf, ..Self::new(world, false) }
+    }
+
+    /// The same, which knows already what may open encrypted volumes.
+    #[must_use]
+    pub fn with_luks(self, luks: LuksKeys) -> Self {
+        Self { luks, ..self }
     }
 
     /// Does something. `looked` is told how many files were looked at.
@@ -77,12 +90,10 @@ impl Outside {
                 // What was open makes room first.
                 self.opened = None;
                 self.shelf.clear();
-                let luks = LuksKeys::none();
-                let opened = Arc::new(open_disk(&*self.world, &what, keys, &luks, job)?);
-                let facts = DiskFacts::of(&opened.disk, opened.point.is_some());
-                self.shelf.put(Arc::clone(&opened));
-                self.opened = Some(opened);
-                Ok(Answer::Disk(facts))
+                // Encrypted volumes are opened when somebody wants their files: that takes a while.
+                let opened = open_disk(&*self.world, &what, keys, &LuksKeys::none(), job)?;
+                self.what = what;
+                Ok(self.put(opened))
             }
             Work::Describe { image } => {
                 let (path, image) = locate_image_keyed(&image, keys, job)?;
@@ -108,15 +119,75 @@ impl Outside {
             Work::Extract { .. } if self.reads_only => Err(nothing("nothing is written here")),
             Work::Extract { path, to } => self.extract(path, &to, job),
             Work::Compare { old, new } => {
-                let luks = LuksKeys::none();
-                let open = |what: &Path| open_disk(&*self.world, what, keys, &luks, job);
+                let open = |what: &Path| self.open_as_far_as_known(what, keys, job);
                 let compared =
                     compare_disks(&open(&old)?, &open(&new)?, &FilePath::default(), job)?;
                 Ok(Answer::Differences(Differences::of(&compared, FILES_MAX)))
             }
-            // Asked where there is a terminal.
-            Work::Unlock { .. } => Err(nothing("nobody can be asked here")),
+            Work::UnlockVolume { path, asks: None } => self.unlock_volume(&path, None, keys, job),
+            // Asked where there is a terminal, or a page.
+            Work::Unlock { .. } | Work::UnlockVolume { .. } => {
+                Err(nothing("nobody can be asked here"))
+            }
         }
+    }
+
+    /// Opens the disk once more, and the encrypted volume that `path` leads through, by what is known
+    /// and by `key`, which is known from then on.
+    ///
+    /// # Errors
+    /// [`VOLUME_LOCKED`] and [`VOLUME_WRONG_KEY`] when the volume stays closed; all is as before then.
+    /// Whatever the libraries say.
+    pub fn unlock_volume(
+        &mut self,
+        path: &FilePath,
+        key: Option<LuksKey>,
+        keys: &Keys,
+        job: Job<'_>,
+    ) -> Result<Answer, Failure> {
+        let is_asked = key.is_some();
+        let mut luks = self.luks.clone();
+        key.into_iter().for_each(|key| luks.add(key));
+        if luks.is_empty() {
+            is_open(self.disk()?, path, job)?;
+        }
+        let opened = open_disk(&*self.world, &self.what, keys, &luks, job);
+        let opened = opened.map_err(Failure::from).and_then(|opened| {
+            is_open(&opened.disk, path, job)?;
+            Ok(opened)
+        });
+        let opened = opened.map_err(|failure| match failure.verdict.code {
+            // It may be told of another volume than the one that is meant.
+            VOLUME_WRONG_KEY if is_asked => {
+                let message = format!("that passphrase does not open {path}");
+                Failure { message, ..failure }
+            }
+            _ => failure,
+        })?;
+        self.luks = luks;
+        Ok(self.put(opened))
+    }
+
+    /// A disk, with its encrypted volumes as far as what is known opens any.
+    fn open_as_far_as_known(
+        &self,
+        what: &Path,
+        keys: &Keys,
+        job: Job<'_>,
+    ) -> Result<Opened, Failure> {
+        let open = |luks: &LuksKeys| open_disk(&*self.world, what, keys, luks, job);
+        match open(&self.luks).map_err(Failure::from) {
+            Err(failure) if is_volume(&failure) => Ok(open(&LuksKeys::none())?),
+            opened => opened,
+        }
+    }
+
+    fn put(&mut self, opened: Opened) -> Answer {
+        let facts = DiskFacts::of(&opened.disk, opened.point.is_some());
+        let opened = Arc::new(opened);
+        self.shelf.put(Arc::clone(&opened));
+        self.opened = Some(opened);
+        Answer::Disk(facts)
     }
 
     fn disk(&self) -> Result<&Disk, Failure> {
@@ -240,6 +311,21 @@ impl Outside {
     }
 }
 
+/// Whether no volume on the way to `path` is locked.
+fn is_open(disk: &Disk, path: &FilePath, job: Job<'_>) -> Result<(), Failure> {
+    match disk.resolve(path, Links::Keep, job).map_err(Failure::from) {
+        Err(failure) if is_volume(&failure) || failure.verdict.exit == Exit::Canceled => {
+            Err(failure)
+        }
+        // What is wrong behind it is told to whoever goes there.
+        _ => Ok(()),
+    }
+}
+
+fn is_volume(failure: &Failure) -> bool {
+    [VOLUME_LOCKED, VOLUME_WRONG_KEY].contains(&failure.verdict.code)
+}
+
 /// The file, folder or partition at a path, whatever it leads to.
 pub(crate) fn file_of(disk: &Disk, path: &FilePath, job: Job<'_>) -> Result<File, Failure> {
     match disk.resolve(path, Links::Keep, job)? {
@@ -264,7 +350,11 @@ fn first_bytes(data: &dyn FileData, preview: &mut Preview) {
 fn filter_of(text: &str) -> Result<Filter, Failure> {
     let is_pattern = text.contains(['*', '?', '[', '/', '\\']);
     let text = if is_pattern { text.to_owned() } else { format!("*{text}*") };
-    let pattern: Pattern = text.parse()?;
+    let pattern = text.parse::<Pattern>().map_err(|error| {
+        let mut failure = Failure::from(error);
+        failure.verdict.hint = "type a part of the name, or a pattern such as *.txt or etc/*.conf";
+        failure
+    })?;
     let patterns = vec![pattern.without_case()];
     Ok(Filter { patterns, ignore_case: true, ..Filter::default() })
 }
@@ -278,21 +368,31 @@ fn verify(
     job: Job<'_>,
 ) -> Result<Answer, Failure> {
     let depth = Depth::Data;
-    let (images, strays) = match set {
+    let options = VerifyOptions { depth, not_verified_since: None, now_unix_ms, set: None };
+    let (verified, storage) = match set {
         Some(id) => {
             let storage = open_folder(what)?;
             let (folder, _) = Folder::scan_keyed(&storage, keys, Trust::Catalogue, job)?;
-            let set = Some(find_set(&folder, id)?.id);
-            let options = VerifyOptions { depth, not_verified_since: None, now_unix_ms, set };
-            let verified = verify_folder_keyed(&storage, &options, keys, job)?;
-            if remember {
-                // On a medium that cannot be written, it is known until the explorer ends.
-                let _ = verified.record(&storage, job);
-            }
-            (verified.images, verified.strays)
+            let options = VerifyOptions { set: Some(find_set(&folder, id)?.id), ..options };
+            (verify_folder_keyed(&storage, &options, keys, job)?, storage)
         }
-        None => (vec![verify_file_keyed(what, depth, keys, job)?], Vec::new()),
+        None => {
+            let (storage, file) = storage_of(what)?;
+            let mut verified = verify_one_keyed(&storage, file, &options, keys, job)?;
+            // Other files are not what was asked about.
+            verified.strays.clear();
+            if verified.images.is_empty() {
+                // It says why it is none.
+                verified.images.push(verify_file_keyed(what, depth, keys, job)?);
+            }
+            (verified, storage)
+        }
     };
+    if remember {
+        // On a medium that cannot be written, it is known until the explorer ends.
+        let _ = verified.record(&storage, job);
+    }
+    let (images, strays) = (verified.images, verified.strays);
     let exit = if images.iter().all(Checked::is_sound) { Exit::Done } else { Exit::Damage };
     let mut outcome = Outcome::answer(Value::Null, text::verification(&images));
     outcome.exit = exit;

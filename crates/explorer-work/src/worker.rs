@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use aiv_browse::LuksKey;
 use aiv_chain::Keys;
 use aiv_explorer_model::{Amount, Event, Problem, Work};
 use aiv_jobs::World;
@@ -17,6 +18,8 @@ struct Task {
     ticket: u64,
     work: Work,
     keys: Keys,
+    /// What the user typed for an encrypted volume.
+    secret: Option<LuksKey>,
     cancel: Arc<Cancel>,
 }
 
@@ -48,12 +51,17 @@ impl Worker {
         let latest = Latest::default();
         let told = Arc::clone(&latest);
         let thread = thread::spawn(move || {
-            for Task { ticket, work, keys, cancel } in todo {
+            for Task { ticket, work, keys, secret, cancel } in todo {
                 let tell =
                     Tell { ticket, latest: Arc::clone(&told), done: 0.into(), total: 0.into() };
                 let looked = |count| tell.set(Amount::Looked(count));
                 let job = Job::new(&tell, &cancel);
-                let answer = outside.answer(work, &keys, job, &looked);
+                let answer = match (work, secret) {
+                    (Work::UnlockVolume { path, .. }, Some(key)) => {
+                        outside.unlock_volume(&path, Some(key), &keys, job)
+                    }
+                    (work, _) => outside.answer(work, &keys, job, &looked),
+                };
                 let answer = answer.map_err(|failure| Problem::of(&failure));
                 if done.send(Event::Answer { ticket, answer }).is_err() {
                     return;
@@ -65,11 +73,17 @@ impl Worker {
 
     /// Hands it something to do, with the keys that are known by now.
     pub fn begin(&mut self, ticket: u64, work: Work, keys: Keys) {
+        self.begin_with(ticket, work, keys, None);
+    }
+
+    /// The same, with what the user typed for an encrypted volume, which is for
+    /// [`Work::UnlockVolume`].
+    pub fn begin_with(&mut self, ticket: u64, work: Work, keys: Keys, secret: Option<LuksKey>) {
         let cancel = Arc::new(Cancel::new());
         self.cancels.push(Arc::clone(&cancel));
         if let Some(tasks) = &self.tasks {
             // That nobody takes it is seen when no answer comes.
-            let _ = tasks.send(Task { ticket, work, keys, cancel });
+            let _ = tasks.send(Task { ticket, work, keys, secret, cancel });
         }
     }
 

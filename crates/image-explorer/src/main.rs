@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aiv_chain::{KeyedChain, Keys, locate_chains};
-use aiv_explorer_model::{Answer, Command, Event, Problem, Start, State, Work};
+use aiv_explorer_model::{Answer, Asks, Command, Event, Problem, Start, State, Work};
 use aiv_explorer_web::{Ended, Setup, Web};
-use aiv_explorer_work::Worker;
+use aiv_explorer_work::{Outside, Worker};
 use aiv_image_explorer::{Screen, end_with_the_terminal, key_of};
 use aiv_report::{Exit, Failure, Verdict};
-use aiv_terminal::{SecretFiles, Session, is_root, print, random};
+use aiv_terminal::{LuksFiles, SecretFiles, Session, is_root, print, random};
 use clap::{CommandFactory, Parser};
 use clap_complete::Shell;
 use crossterm::event;
@@ -62,7 +62,15 @@ struct Args {
     #[arg(long, exclusive = true)]
     man: bool,
     #[command(flatten)]
+    secrets: Secrets,
+}
+
+#[derive(clap::Args)]
+struct Secrets {
+    #[command(flatten)]
     unlock: SecretFiles,
+    #[command(flatten)]
+    luks: LuksFiles,
 }
 
 /// How long nothing is looked at while no key is pressed.
@@ -79,16 +87,16 @@ fn main() -> ExitCode {
 }
 
 fn begin(args: Args, session: &Arc<Session>) -> Result<Exit, Failure> {
-    let Args { what, unlock, web, port, completions, man } = args;
+    let Args { what, secrets, web, port, completions, man } = args;
     let mut text = Vec::new();
     if man {
         clap_mangen::Man::new(Args::command()).render(&mut text)?;
     } else if let Some(shell) = completions {
         clap_complete::generate(shell, &mut Args::command(), "aiv-explorer", &mut text);
     } else if web {
-        return serve(what, &unlock, port, session);
+        return serve(what, &secrets, port, session);
     } else {
-        return run(what, &unlock, session);
+        return run(what, &secrets, session);
     }
     print(&String::from_utf8_lossy(&text))?;
     Ok(Exit::Done)
@@ -97,13 +105,14 @@ fn begin(args: Args, session: &Arc<Session>) -> Result<Exit, Failure> {
 /// Shows it in a browser, until the user leaves there or stops it here.
 fn serve(
     what: PathBuf,
-    unlock: &SecretFiles,
+    secrets: &Secrets,
     port: u16,
     session: &Arc<Session>,
 ) -> Result<Exit, Failure> {
     let opener = Arc::clone(session);
     let web = Web::new(Setup {
-        keys: session.keys(&what, unlock)?,
+        keys: session.keys(&what, &secrets.unlock)?,
+        luks: secrets.luks.read()?,
         start: start_of(what),
         world: Arc::clone(session) as _,
         unlock: Arc::new(move |what, credential| {
@@ -131,17 +140,18 @@ fn start_of(what: PathBuf) -> Start {
     if what.is_dir() { Start::Folder(what) } else { Start::Disk(what) }
 }
 
-fn run(what: PathBuf, unlock: &SecretFiles, session: &Arc<Session>) -> Result<Exit, Failure> {
+fn run(what: PathBuf, secrets: &Secrets, session: &Arc<Session>) -> Result<Exit, Failure> {
     if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
         let hint = "start it on a terminal; `aiv list` and `aiv ls` write to files and pipes";
         let verdict = Verdict { code: "no_terminal", exit: Exit::Usage, hint };
         return Err(Failure::new(verdict, "the explorer needs a terminal"));
     }
     end_with_the_terminal();
-    let mut keys = session.keys(&what, unlock)?;
+    let mut keys = session.keys(&what, &secrets.unlock)?;
+    let outside = Outside::new(Arc::clone(session) as _, is_root()).with_luks(secrets.luks.read()?);
     let lost = || Failure::io("cannot draw on the terminal");
     // Dropped last: what takes a while to stop is waited for when the terminal is given back.
-    let mut worker = Worker::start(Arc::clone(session) as _, is_root());
+    let mut worker = Worker::with(outside);
     let mut screen = Screen::take().map_err(lost())?;
     let (width, height) = screen.size().map_err(lost())?;
     let (mut state, mut commands) = State::new(start_of(what), width, height);
@@ -159,7 +169,20 @@ fn run(what: PathBuf, unlock: &SecretFiles, session: &Arc<Session>) -> Result<Ex
                         let answer = answer.map_err(|failure| Problem::of(&failure));
                         news.push(Event::Answer { ticket, answer });
                     }
-                    Command::Start { ticket, work } => worker.begin(ticket, work, keys.clone()),
+                    Command::Start { ticket, work } => {
+                        let asks = match &work {
+                            Work::UnlockVolume { asks, .. } => asks.as_ref(),
+                            _ => None,
+                        };
+                        let ask = |asks: &Asks| screen.without(|| session.ask_luks_key(&asks.line));
+                        match asks.map(ask).transpose().map_err(lost())?.transpose() {
+                            Ok(key) => worker.begin_with(ticket, work, keys.clone(), key),
+                            Err(failure) => {
+                                let answer = Err(Problem::of(&failure));
+                                news.push(Event::Answer { ticket, answer });
+                            }
+                        }
+                    }
                     Command::Stop => worker.stop(),
                     // Where there is a terminal, files are extracted.
                     Command::Download { .. } => {}

@@ -62,17 +62,18 @@ impl<'f> Appender<'f> {
         }
     }
 
-    /// Goes on behind the `len` bytes a file has, without parity over its pieces.
-    /// `open_piece` are those of them that complete no piece, `pieces` the hashes of pieces before
-    /// them that nobody has taken yet.
+    /// Goes on behind the `len` bytes a file has. `open_piece` are those of them that complete no
+    /// piece, `pieces` the hashes of pieces before them that nobody has taken yet, and `stripes` the
+    /// parity of those that have none yet, where the image is to have it.
     pub(crate) fn resume(
         file: Box<dyn AppendFile + 'f>,
         len: u64,
         open_piece: Vec<u8>,
         pieces: Vec<Digest>,
+        stripes: Option<StripeSums>,
     ) -> Self {
         let piece_count = len / PIECE_SIZE as u64;
-        Self { flushed: len, piece_count, open_piece, pieces, ..Self::new(file, false) }
+        Self { flushed: len, piece_count, open_piece, pieces, stripes, ..Self::new(file, false) }
     }
 
     /// Counts `slots` bytes behind the first page as zeros.

@@ -192,12 +192,6 @@ pub enum Unsupported {
         /// Their names, as the image gives them, separated by commas.
         names: String,
     },
-    /// An unfinished image with these features is not gone on with, but made anew.
-    #[error("going on with an unfinished image that has these features is not supported: {names}")]
-    GoingOn {
-        /// Their names, separated by commas.
-        names: String,
-    },
 }
 
 /// Why segments do not make an image. Segments are numbered from 1, as people count.

@@ -236,19 +236,36 @@ pub enum FreezeError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SnapshotError {
-    /// Snapshots are made of logical volumes.
-    #[error("{} is no logical volume of LVM", device.display())]
-    NotLogical {
+    /// Snapshots are made of logical volumes of LVM and volumes of ZFS.
+    #[error("{} is neither a logical volume of LVM nor a volume of ZFS", device.display())]
+    NoProvider {
         /// The source.
         device: PathBuf,
+    },
+    /// Snapshots are made of whole volumes.
+    #[error("{} is a part of the volume {}", device.display(), volume.display())]
+    PartOfVolume {
+        /// The source, a partition.
+        device: PathBuf,
+        /// The device of the volume.
+        volume: PathBuf,
+    },
+    /// The programs of ZFS are not installed.
+    #[error("the programs of ZFS are missing")]
+    NoProgram {
+        /// Which one.
+        source: io::Error,
     },
     /// A program of LVM failed.
     #[error("LVM failed")]
     Lvm(#[source] io::Error),
-    /// More was overwritten than there was space for.
+    /// A program of ZFS failed.
+    #[error("ZFS failed")]
+    Zfs(#[source] io::Error),
+    /// More was overwritten than there was space for, or the pool can take no more.
     #[error("the space for what is overwritten ran over: {name}")]
     Overflow {
-        /// The snapshot, or the thin pool.
+        /// The snapshot, the thin pool, or the pool or volume of ZFS.
         name: String,
     },
 }

@@ -11,8 +11,11 @@ use crate::backup::{BackupDone, Run, random};
 use crate::error::{Error, FreezeError, Result, SnapshotError};
 use crate::freeze::{Choice, Frozen, choose};
 use crate::hooks::{Around, HookReport};
-use crate::snapshot::{Lvm, Snapshot, SnapshotProvider};
+use crate::snapshot::{Snapshot, SnapshotProvider, provider};
 use crate::source::Source;
+
+/// How long making a snapshot may take while filesystems are frozen for it.
+const MOMENT_MAX: Duration = Duration::from_secs(30);
 
 /// How a source is kept from changing while it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,15 +25,16 @@ pub enum Still {
     /// fails and leaves no image.
     Freeze(Duration),
     /// A snapshot is read in its place, with room for so many overwritten bytes, or for a tenth
-    /// of the volume. When that runs over, the backup fails and leaves no image. The source has
-    /// to be a logical volume of LVM.
+    /// of the volume; a thin volume and one of ZFS have no need of it. When that or the pool runs
+    /// over, the backup fails and leaves no image. The source has to be a logical volume of LVM
+    /// or a volume of ZFS, and mounted filesystems on it are frozen for the moment.
     Snapshot(Option<u64>),
 }
 
 /// How a source was kept from changing while it was read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StillReport {
-    /// Mount points of the filesystems that were frozen.
+    /// Mount points of the filesystems that were frozen, unless the kernel did that by itself.
     pub frozen: Vec<PathBuf>,
     /// The snapshot that was read.
     pub snapshot: Option<String>,
@@ -108,27 +112,27 @@ impl Run<'_> {
     pub(crate) fn of_snapshot(&self, source: Source, space: Option<u64>) -> Result<BackupDone> {
         let Self { request, word, world, job, .. } = *self;
         let device = device::at(world.root(), word)?;
-        let device =
-            device.ok_or_else(|| SnapshotError::NotLogical { device: word.to_path_buf() })?;
-        let lvm = Lvm::of(&device, space)?;
-        let leftovers_removed = lvm.remove_leftovers();
+        let no_provider = || SnapshotError::NoProvider { device: word.to_path_buf() };
+        let provider = provider(&device.ok_or_else(no_provider)?, space, world)?;
+        let provider = &*provider;
+        let leftovers_removed = provider.remove_leftovers();
         let name = format!("aiv-{:08x}", u32::from_le_bytes(random(world)?));
         let around = Around::begin(&request.hooks, word, world.clock(), job)?;
         let began = world.clock().now();
-        let made = Snapshot::create(&lvm, name.clone());
+        let made = self.made(provider, &name, &source.made_of);
         let elapsed = world.clock().now().saturating_sub(began);
-        let (snapshot, hooks) = around.end(made.map_err(Error::from))?;
+        let ((snapshot, frozen), hooks) = around.end(made)?;
         let facts = SourceFacts {
             writers: Vec::new(),
-            held: Some(format!("snapshot {}", lvm.title(&name))),
+            held: Some(format!("snapshot {}", provider.title(&name))),
             ..source.facts
         };
         let result = self.while_it_holds(&snapshot, facts);
         let removed = snapshot.remove();
         let left_behind = removed.err().map(|error| causes(&Error::from(error)));
         let report = StillReport {
-            frozen: Vec::new(),
-            snapshot: Some(lvm.title(&name)),
+            frozen,
+            snapshot: Some(provider.title(&name)),
             elapsed,
             hooks,
             leftovers_removed,
@@ -137,9 +141,37 @@ impl Run<'_> {
         result.map(|done| BackupDone { still: Some(report), ..done })
     }
 
+    /// A snapshot, and mount points of what was frozen for the moment it took.
+    fn made<'p>(
+        &self,
+        provider: &'p dyn SnapshotProvider,
+        name: &str,
+        made_of: &[PathBuf],
+    ) -> Result<(Snapshot<'p>, Vec<PathBuf>)> {
+        let create = || Snapshot::create(provider, name.to_owned());
+        if provider.freezes() {
+            return Ok((create()?, Vec::new()));
+        }
+        let choice = choose(self.world.root(), made_of)?;
+        if choice.mounts.is_empty() {
+            return Ok((create()?, Vec::new()));
+        }
+        let frozen = Frozen::freeze(choice.mounts.clone(), MOMENT_MAX, self.world)?;
+        if choose(self.world.root(), made_of)? != choice {
+            return Err(FreezeError::MountsChanged.into());
+        }
+        let made = create();
+        // First of all, whatever came of it.
+        let thawed = frozen.thaw();
+        let snapshot = made?;
+        thawed?;
+        Ok((snapshot, choice.mounts))
+    }
+
     fn while_it_holds(&self, snapshot: &Snapshot<'_>, facts: SourceFacts) -> Result<BackupDone> {
-        let disk = FileDisk::open_source(&snapshot.device)?;
-        let (disk, hold) = (&snapshot.watch(&disk), Some(&Holds(snapshot) as &dyn Hold));
+        let disk = FileDisk::open_source(&snapshot.show()?)?;
+        let disk = &snapshot.watch(&disk, self.world.clock());
+        let hold = Some(&Holds(snapshot) as &dyn Hold);
         let done = self.image(HeldSource { disk, hold, trackers: &[] }, facts);
         match done {
             Err(error) if error.is_canceled() => Err(error),

@@ -80,13 +80,17 @@ fn add_still(outcome: &mut Outcome, still: &StillReport) {
     let ms = u64::try_from(still.elapsed.as_millis()).unwrap_or(u64::MAX);
     let time = format!("{}.{} s", ms / 1000, ms % 1000 / 100);
     outcome.json["hooks"] = still.hooks.iter().map(hook).collect();
+    let mounts: Vec<String> = still.frozen.iter().map(|path| path.display().to_string()).collect();
     if let Some(name) = &still.snapshot {
-        outcome.text += &format!("of snapshot {}, made in {time}\n", clean(name));
+        outcome.text += &format!("of snapshot {}, made in {time}", clean(name));
+        if !mounts.is_empty() {
+            outcome.text += &format!(", frozen meanwhile: {}", clean(&mounts.join(", ")));
+            outcome.json["frozen"] = Value::from(mounts);
+        }
+        outcome.text += "\n";
         outcome.json["snapshot"] = Value::from(name.as_str());
         outcome.json["snapshot_ms"] = Value::from(ms);
     } else {
-        let mounts = still.frozen.iter().map(|path| path.display().to_string());
-        let mounts: Vec<String> = mounts.collect();
         outcome.text += &format!("frozen for {time}: {}\n", clean(&mounts.join(", ")));
         outcome.json["frozen"] = Value::from(mounts);
         outcome.json["frozen_ms"] = Value::from(ms);

@@ -96,7 +96,7 @@ fn boot_json(boot: &BootReport) -> Value {
         BootFact::BiosCode { active, bios_boot } => {
             json!({"kind": "bios", "active": active, "bios_boot": bios_boot})
         }
-        BootFact::Linux { volume, kernels, loader, mounts_found, mounts_missing } => {
+        BootFact::Linux { volume, kernels, loader, mounts_found, mounts_missing, dangling } => {
             let kernel = |(kernel, ram_disk): &(Path, Option<Path>)| {
                 let ram_disk = path(ram_disk);
                 json!({"kernel": text_of(kernel), "initrd": ram_disk})
@@ -108,6 +108,7 @@ fn boot_json(boot: &BootReport) -> Value {
                 "loader": path(loader),
                 "mounts_found": mounts_found,
                 "mounts_missing": mounts_missing,
+                "dangling": dangling,
             })
         }
         BootFact::Windows { volume, loader, configuration } => json!({

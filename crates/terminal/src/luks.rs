@@ -85,17 +85,30 @@ impl Session {
         for _ in 0..TRIES {
             match &done {
                 Err(failure) if files.is_empty() && !self.json && is_locked(failure) => {
-                    self.say(&failure.message);
-                    let hint = "name a file with --luks-password-file or --luks-key-file";
-                    let line = self.ask_secret("Passphrase of the volume: ", hint)?;
                     let mut keys = LuksKeys::none();
-                    keys.add(key(Zeroizing::new(line.as_bytes().to_vec()))?);
+                    keys.add(self.ask_luks_key(&failure.message)?);
                     done = work(&keys);
                 }
                 _ => break,
             }
         }
         done
+    }
+
+    /// Asks for the passphrase of an encrypted volume, having said why.
+    ///
+    /// # Errors
+    /// When nobody can be asked, or nothing is typed.
+    pub fn ask_luks_key(&self, why: &str) -> Result<LuksKey, Failure> {
+        self.say(why);
+        let hint = "name a file with --luks-password-file or --luks-key-file";
+        let line = self.ask_secret("Passphrase of the volume: ", hint)?;
+        if line.is_empty() {
+            let hint = "nothing was opened; try it again with the passphrase";
+            let verdict = Verdict { code: "unusable_key", exit: Exit::Refused, hint };
+            return Err(Failure::new(verdict, "nothing was typed"));
+        }
+        key(Zeroizing::new(line.as_bytes().to_vec()))
     }
 }
 

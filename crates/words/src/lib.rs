@@ -161,8 +161,8 @@ Examples:
 /// XFS, Btrfs, F2FS, NTFS, FAT, exFAT, swap, also in logical volumes of LVM2); all else is captured
 /// whole. The source is never written. An image appears in the folder only after it was written,
 /// synced and read back. A backup that was interrupted is gone on with by the same command, if the
-/// source still is what was stored of it; one with a key, --split or --parity, or that did not read
-/// what --changes left out, begins anew.
+/// source still is what was stored of it, and --split and --parity are as they were; one that did
+/// not read what --changes left out begins anew.
 ///
 /// A qcow2, VHD, VHDX or VMDK file is read as the disk it describes, and so is a disk behind an NBD
 /// server: nbd://HOST:PORT/EXPORT or nbd+unix:///EXPORT?socket=PATH.
@@ -237,10 +237,10 @@ pub struct Backup {
     /// Seconds after which they are thawed in any case, and the backup fails
     #[arg(long, value_name = "SECONDS", default_value = "60", requires = "freeze")]
     pub freeze_limit: NonZeroU64,
-    /// Read a snapshot of the source, which has to be a logical volume of LVM
+    /// Read a snapshot of the source, which has to be a logical volume of LVM or a volume of ZFS
     #[arg(long, groups = ["use", "still"])]
     pub snapshot: bool,
-    /// Room for what is overwritten meanwhile [default: a tenth of the volume]
+    /// Room for what is overwritten meanwhile, of LVM without a pool [default: a tenth of the volume]
     #[arg(long, value_name = "SIZE", requires = "snapshot", value_parser = parse::size)]
     pub snapshot_size: Option<u64>,
     /// Shell command to run before the freeze or snapshot; there is no backup when it fails

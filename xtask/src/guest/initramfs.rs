@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use super::archive::Archive;
 use super::failed;
 use super::kernel::Kernel;
-use crate::process;
+use crate::{Outcome, process};
 
 /// Run first: makes the machine usable, runs the scenario and says how it ended.
 const INIT: &str = include_str!("init.sh");
+/// Sourced by those that want it.
+const COMMON: &str = include_str!("common.sh");
 
 pub(super) struct Initramfs {
     /// Contents by path, folders not among them.
@@ -21,12 +23,13 @@ pub(super) struct Initramfs {
 }
 
 impl Initramfs {
-    /// With busybox, and kernel modules that the first script loads.
+    /// With busybox, what scripts share, and kernel modules that the first script loads.
     pub(super) fn new(kernel: &Kernel, modules: &[&str]) -> Result<Self, String> {
         let mut initramfs = Self { files: BTreeMap::new(), links: BTreeMap::new() };
         let busybox = process::find_program("busybox").ok_or("there is no program 'busybox'")?;
         initramfs.file("bin/busybox", &busybox)?;
         initramfs.text("init", INIT)?;
+        initramfs.text("common", COMMON)?;
         let mut order = String::new();
         for (number, module) in kernel.modules(modules)?.iter().enumerate() {
             let name = module.file_name().unwrap_or_default().to_string_lossy();
@@ -45,17 +48,27 @@ impl Initramfs {
 
     /// A program of this machine as `/usr/sbin/NAME`, and its libraries where it looks for them.
     pub(super) fn program(&mut self, program: &Path) -> Result<(), String> {
-        let name =
-            |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let real = fs::canonicalize(program).map_err(failed("finding", program))?;
         self.file(&format!("usr/sbin/{}", name(&real)), &real)?;
         // A program of many names, as those of LVM are.
         if name(&real) != name(program) {
             self.links.insert(format!("usr/sbin/{}", name(program)), name(&real));
         }
-        for library in libraries(program)? {
-            let place = library.to_string_lossy().trim_start_matches('/').to_owned();
-            self.file(&place, &library)?;
+        self.libraries_of(program, Path::new("/"))
+    }
+
+    /// The program at `place` below `root`, at the same place, with libraries from there where it
+    /// has them.
+    pub(super) fn program_below(&mut self, root: &Path, place: &str) -> Outcome {
+        let program = root.join(place);
+        self.file(place, &program)?;
+        self.libraries_of(&program, root)
+    }
+
+    fn libraries_of(&mut self, program: &Path, root: &Path) -> Outcome {
+        for library in libraries(program, root)? {
+            let place = library.strip_prefix(root).unwrap_or(&library).to_string_lossy();
+            self.file(place.trim_start_matches('/'), &library)?;
         }
         Ok(())
     }
@@ -73,7 +86,7 @@ impl Initramfs {
         let out = fs::File::create(path).map_err(failed("creating", path))?;
         let mut archive = Archive::new(BufWriter::new(out));
         let mut folders: Vec<&str> = vec!["bin", "dev", "proc", "sys", "run", "tmp", "mnt"];
-        folders.extend(["etc", "usr/bin"]);
+        folders.extend(["etc", "usr/bin", "usr/sbin"]);
         let mut known = std::collections::BTreeSet::new();
         let inside = self.files.keys().filter_map(|file| Some(file.rsplit_once('/')?.0));
         let written = folders.into_iter().chain(inside).try_for_each(|folder| {
@@ -93,10 +106,17 @@ impl Initramfs {
     }
 }
 
-/// The libraries a program is loaded with, the loader among them.
-fn libraries(program: &Path) -> Result<Vec<PathBuf>, String> {
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The libraries a program is loaded with, the loader among them. They are looked for below
+/// `root` first.
+fn libraries(program: &Path, root: &Path) -> Result<Vec<PathBuf>, String> {
     let mut ldd = process::command("ldd");
-    let output = ldd.arg(program).output().map_err(|e| format!("ldd: {e}"))?;
+    let folders = ["lib", "usr/lib"].map(|lib| root.join(lib).join("x86_64-linux-gnu"));
+    let folders = std::env::join_paths(folders).map_err(|e| format!("ldd: {e}"))?;
+    let output = ldd.env("LD_LIBRARY_PATH", folders).arg(program).output().map_err(|e| format!("ldd: {e}"))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() && !text.contains("not a dynamic") {
         return Err(format!("ldd says nothing of {}", program.display()));

@@ -5,13 +5,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::failed;
-use crate::process;
+use super::packages::Packages;
+use crate::Outcome;
 
 /// The package that always depends on the newest one.
 const NEWEST: &str = "linux-image-cloud-amd64";
 
 pub(super) struct Kernel {
     pub(super) image: PathBuf,
+    /// What `uname -r` will say.
+    pub(super) release: String,
     /// Files of modules by their name, with `_` for `-`.
     modules: BTreeMap<String, PathBuf>,
 }
@@ -25,12 +28,20 @@ impl Kernel {
         }
         let boot = unpacked.join("boot");
         let entries = fs::read_dir(&boot).map_err(failed("reading", &boot))?;
-        let is_image = |path: &PathBuf| path.to_string_lossy().contains("vmlinuz-");
-        let image = entries.flatten().map(|entry| entry.path()).find(is_image);
-        let image = image.ok_or_else(|| format!("no kernel in {}", boot.display()))?;
+        let release_of = |path: PathBuf| {
+            let release = path.file_name()?.to_str()?.strip_prefix("vmlinuz-")?.to_owned();
+            Some((path, release))
+        };
+        let image = entries.flatten().map(|entry| entry.path()).find_map(release_of);
+        let (image, release) = image.ok_or_else(|| format!("no kernel in {}", boot.display()))?;
         let mut modules = BTreeMap::new();
         find_modules(&unpacked.join("lib/modules"), &mut modules)?;
-        Ok(Self { image, modules })
+        Ok(Self { image, release, modules })
+    }
+
+    /// Modules that did not come with it.
+    pub(super) fn add(&mut self, folder: &Path) -> Outcome {
+        find_modules(folder, &mut self.modules)
     }
 
     /// The files of modules, each after those it depends on.
@@ -81,26 +92,15 @@ fn find_modules(folder: &Path, found: &mut BTreeMap<String, PathBuf>) -> Result<
     Ok(())
 }
 
-fn download(folder: &Path, unpacked: &Path) -> Result<(), String> {
-    fs::create_dir_all(folder).map_err(failed("creating", folder))?;
-    let mut depends = process::command("apt-cache");
-    let output =
-        depends.args(["depends", NEWEST]).output().map_err(|e| format!("apt-cache: {e}"))?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let package = text.lines().find_map(|line| line.trim().strip_prefix("Depends: linux-image-"));
-    let package = package.ok_or_else(|| format!("apt knows no package {NEWEST}"))?;
-    let mut download = process::command("apt-get");
-    download.args(["download", "--quiet", &format!("linux-image-{package}")]).current_dir(folder);
-    process::run(&mut download)?;
-    let entries = fs::read_dir(folder).map_err(failed("reading", folder))?;
-    let is_package = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "deb");
-    let file = entries.flatten().map(|entry| entry.path()).find(is_package);
-    let file = file.ok_or("apt-get downloaded nothing")?;
+fn download(folder: &Path, unpacked: &Path) -> Outcome {
+    let debian = Packages::of_machine();
+    let needed = debian.dependencies(NEWEST)?;
+    let package = needed.iter().find(|name| name.starts_with("linux-image-"));
+    let package = package.ok_or_else(|| format!("{NEWEST} needs no kernel"))?;
     // Renamed at the end: a folder of that name is a whole one.
     let part = folder.join("kernel.part");
-    process::run(process::command("dpkg-deb").arg("--extract").args([&file, &part]))?;
-    fs::rename(&part, unpacked).map_err(failed("renaming", &part))?;
-    fs::remove_file(&file).map_err(failed("removing", &file))
+    debian.unpack(&[package], &part)?;
+    fs::rename(&part, unpacked).map_err(failed("renaming", &part))
 }
 
 #[cfg(test)]

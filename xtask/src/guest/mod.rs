@@ -1,6 +1,6 @@
 //! `cargo xtask guest`: what needs a kernel of its own, in a machine of its own.
 //!
-//! Device mapper, and with it LVM, is not on every machine that tests run on, and a broken
+//! Device mapper, and with it LVM, and ZFS are not on every machine that tests run on, and a broken
 //! snapshot must not take the machine with it. So a virtual machine boots Debian's kernel for
 //! clouds, in software emulation, with an initial file system that holds a scenario: a shell
 //! script, the programs it calls, their libraries and kernel modules. Its disks are new. What it
@@ -14,54 +14,87 @@ mod boot;
 mod initramfs;
 mod kernel;
 mod machine;
+mod packages;
+mod zfs;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::{Outcome, process, setup};
 use initramfs::Initramfs;
 use kernel::Kernel;
 use machine::Machine;
+use zfs::Zfs;
 
 /// Something to be proven in a machine of its own.
 struct Scenario {
     name: &'static str,
-    /// Run by the guest's shell, with `/init.sh` sourced. Its exit status is the result.
+    /// Run by the guest's shell. Its exit status is the result.
     script: &'static str,
     /// Programs of this machine it calls, besides those of busybox and `aiv`.
     programs: &'static [&'static str],
     /// Kernel modules it needs; those they need themselves come along.
     modules: &'static [&'static str],
+    /// Programs of ZFS, by their places below `/`; then there are its modules, too.
+    zfs: &'static [&'static str],
     /// Lengths of its disks in MiB: `/dev/nvme0n1`, `/dev/nvme1n1` and so on.
     disks_mib: &'static [u64],
     /// The machine is stopped after this.
     limit: Duration,
 }
 
-const SCENARIOS: &[Scenario] = &[Scenario {
-    name: "lvm",
-    script: include_str!("lvm.sh"),
-    programs: &[
-        "lvm",
-        "lvs",
-        "vgs",
-        "pvcreate",
-        "vgcreate",
-        "lvcreate",
-        "lvchange",
-        "lvremove",
-        "dmsetup",
-        "thin_check",
-        "mkfs.ext4",
-        "e2fsck",
-        "mkfs.xfs",
-        "xfs_repair",
-        "fsfreeze",
-    ],
-    modules: &["dm-snapshot", "dm-thin-pool", "xfs"],
-    disks_mib: &[640, 512, 384],
-    limit: Duration::from_secs(400),
-}];
+const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "lvm",
+        script: include_str!("lvm.sh"),
+        programs: &[
+            "lvm",
+            "lvs",
+            "vgs",
+            "pvcreate",
+            "vgcreate",
+            "lvcreate",
+            "lvchange",
+            "lvremove",
+            "dmsetup",
+            "thin_check",
+            "mkfs.ext4",
+            "e2fsck",
+            "mkfs.xfs",
+            "xfs_repair",
+            "fsfreeze",
+        ],
+        modules: &["dm-snapshot", "dm-thin-pool", "xfs"],
+        zfs: &[],
+        disks_mib: &[640, 512, 384],
+        limit: Duration::from_secs(400),
+    },
+    Scenario {
+        name: "zfs",
+        script: include_str!("zfs.sh"),
+        programs: &["sfdisk", "mkfs.ext4", "e2fsck", "mkfs.xfs", "xfs_repair", "fsfreeze"],
+        modules: &["zfs", "xfs"],
+        zfs: &["sbin/zfs", "sbin/zpool", "lib/udev/zvol_id"],
+        disks_mib: &[640, 512, 384],
+        limit: Duration::from_secs(600),
+    },
+    Scenario {
+        name: "hints",
+        script: include_str!("hints.sh"),
+        programs: &[
+            "dmsetup",
+            "era_dump",
+            "era_invalidate",
+            "thin_delta",
+            "mkfs.ext4",
+            "e2fsck",
+        ],
+        modules: &["dm-era", "dm-thin-pool"],
+        zfs: &[],
+        disks_mib: &[512, 512],
+        limit: Duration::from_secs(400),
+    },
+];
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     setup::run(&["--guest".to_owned()])?;
@@ -79,9 +112,15 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     process::run(process::cargo().args(["build", "--quiet", "--package", "aiv-cli"]))?;
     let folder = process::repository().join("target/guest");
     if !scripts.is_empty() {
-        let kernel = Kernel::provide(&folder)?;
+        let mut kernel = Kernel::provide(&folder)?;
+        let mut zfs = None;
+        if scripts.iter().any(|scenario| !scenario.zfs.is_empty()) {
+            let built = Zfs::provide(&folder, &kernel)?;
+            kernel.add(&built.modules)?;
+            zfs = Some(built);
+        }
         for scenario in scripts {
-            timed(scenario.name, || prove(scenario, &kernel, &folder))?;
+            timed(scenario.name, || prove(scenario, &kernel, zfs.as_ref(), &folder))?;
         }
     }
     if is_wanted(boot::NAME) {
@@ -98,12 +137,17 @@ fn timed(name: &str, prove: impl FnOnce() -> Outcome) -> Outcome {
     Ok(())
 }
 
-fn prove(scenario: &Scenario, kernel: &Kernel, folder: &std::path::Path) -> Outcome {
+fn prove(scenario: &Scenario, kernel: &Kernel, zfs: Option<&Zfs>, folder: &Path) -> Outcome {
     let mut initramfs = Initramfs::new(kernel, scenario.modules)?;
     initramfs.program(&aiv()?)?;
     for name in scenario.programs {
         let found = process::find_program(name);
         initramfs.program(&found.ok_or_else(|| format!("there is no program '{name}'"))?)?;
+    }
+    if let Some(zfs) = zfs {
+        for place in scenario.zfs {
+            initramfs.program_below(&zfs.root, place)?;
+        }
     }
     initramfs.text("scenario", scenario.script)?;
     let machine = Machine {
@@ -122,7 +166,7 @@ fn aiv() -> Result<PathBuf, String> {
 }
 
 /// Wraps an error of the system with what was being done to which file.
-fn failed(op: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> String {
+fn failed(op: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> String {
     let path = path.display().to_string();
     move |error| format!("{op} {path}: {error}")
 }

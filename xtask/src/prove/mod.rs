@@ -4,6 +4,7 @@
 mod crash;
 mod disk;
 mod files;
+mod flips;
 mod hang;
 mod maps;
 mod memory;
@@ -25,7 +26,7 @@ use crate::{Outcome, process};
 const MODEL_SEEDS: u64 = 5_000;
 
 /// States of the full tier of the crash simulation.
-const CRASH_STATES: u64 = 100_000;
+const CRASH_STATES: u64 = 250_000;
 
 /// Reads of the full tier of damaged chains.
 const READS: u64 = 1_000_000;
@@ -35,14 +36,17 @@ usage: cargo xtask prove model [--seeds N] [--first SEED]
        cargo xtask prove crash [--states N] [--first SEED]
        cargo xtask prove maps [--family NAME] [--mutants N] [--first SEED]
        cargo xtask prove reads [--reads N] [--first SEED]
-       cargo xtask prove parsers [--only NAME] [--mutants N] [--first SEED]
+       cargo xtask prove flips [--only NAME] [--step N]
+       cargo xtask prove parsers [--only NAME] [--family NAME] [--mutants N] [--first SEED]
        cargo xtask prove files [--only NAME] [--files N]
 
 model   random programs of 200 operations against plain bytes (default: 5,000 seeds)
-crash   the power goes at every operation of random scenarios (default: 100,000 states)
+crash   the power goes at every operation of random scenarios (default: 250,000 states)
 maps    changed volumes of each family are asked for their map (default: 1,000,000 each)
 reads   blocks of damaged chains read right or not at all (default: 1,000,000 reads)
-parsers changed inputs of every parser in fuzz/ (default: 1,000,000 each)
+flips   every bit of every stored image, or of each Nth byte, flips alone, and is told of
+parsers changed inputs of every parser in fuzz/ (default: 1,000,000 each, and of each
+        family where one function stands for several)
 files   whole trees read as their drivers read them (default: 100,000 files each; as root)
 
 A failure names its seed; `--seeds 1 --first SEED` repeats it.";
@@ -74,9 +78,15 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
             maps::campaign(family, number("--first", 1)?, number("--mutants", maps::MUTANTS)?)
         }
         Some(&"reads") => corrupted_reads(number("--first", 1)?, number("--reads", READS)?),
+        Some(&"flips") => {
+            let only = name("--only", flips::names())?;
+            flips::campaign(only, number("--step", 1)?)
+        }
         Some(&"parsers") => {
             let only = name("--only", parsers::names())?;
-            parsers::campaign(only, number("--first", 1)?, number("--mutants", parsers::MUTANTS)?)
+            let family = name("--family", parsers::names())?;
+            let mutants = number("--mutants", parsers::MUTANTS)?;
+            parsers::campaign(only, family, number("--first", 1)?, mutants)
         }
         Some(&"files") => {
             let only = name("--only", files::names())?;

@@ -17,24 +17,58 @@ pub(super) const MUTANTS: u64 = 1_000_000;
 /// A mutant that took long is tried again this often: the machine may have been busy.
 const TRIES: usize = 5;
 
-/// Runs the campaign of the parser called `name`, or of all.
-pub(super) fn campaign(name: Option<&str>, first: u64, count: u64) -> Outcome {
-    let chosen: Vec<&Target> =
-        TARGETS.iter().filter(|target| name.is_none_or(|name| target.name == name)).collect();
+/// Runs the campaign of the parser called `name`, or of all, and of those with several families of
+/// inputs each family by itself, or the one called `family`.
+pub(super) fn campaign(
+    name: Option<&str>,
+    family: Option<&str>,
+    first: u64,
+    count: u64,
+) -> Outcome {
+    let chosen: Vec<(Target, Option<&str>)> = TARGETS
+        .iter()
+        .filter(|target| name.is_none_or(|name| target.name == name))
+        .flat_map(by_family)
+        .filter(|(_, own)| family.is_none_or(|family| *own == Some(family)))
+        .collect();
     if chosen.is_empty() {
-        return Err(format!("no parser {}: {}", name.unwrap_or(""), names()));
+        let family = family.map(|family| format!(" with a family {family}")).unwrap_or_default();
+        return Err(format!("no parser {}{family}: {}", name.unwrap_or(""), names()));
     }
-    for target in chosen {
-        let tried = run(target, first, count)?;
+    for (target, family) in chosen {
+        let label = match family {
+            Some(family) => format!("{}-{family}", target.name),
+            None => target.name.to_owned(),
+        };
+        let tried = run(&label, &target, first, count)?;
         let end = first.saturating_add(count);
-        println!("parsers: {}: seeds {first}..{end}, {tried}, 0 failed", target.name);
+        println!("parsers: {label}: seeds {first}..{end}, {tried}, 0 failed");
     }
     Ok(())
 }
 
-/// The names of all parsers.
+/// A target for each family of inputs.
+fn by_family(target: &Target) -> Vec<(Target, Option<&'static str>)> {
+    if target.families.is_empty() {
+        return vec![(*target, None)];
+    }
+    target
+        .families
+        .iter()
+        .map(|family| (Target { seeds: family.seeds, ..*target }, Some(family.name)))
+        .collect()
+}
+
+/// The names of all parsers, with those of their families.
 pub(super) fn names() -> String {
-    TARGETS.iter().map(|target| target.name).collect::<Vec<_>>().join(", ")
+    let name = |target: &Target| match target.families {
+        [] => target.name.to_owned(),
+        families => {
+            let families: Vec<&str> = families.iter().map(|family| family.name).collect();
+            format!("{} ({})", target.name, families.join(", "))
+        }
+    };
+    TARGETS.iter().map(name).collect::<Vec<_>>().join(", ")
 }
 
 /// What came of a number of mutants.
@@ -59,7 +93,7 @@ impl std::fmt::Display for Tried {
     }
 }
 
-fn run(target: &Target, first: u64, count: u64) -> Result<Tried, String> {
+fn run(label: &str, target: &Target, first: u64, count: u64) -> Result<Tried, String> {
     let seeds = (target.seeds)();
     // What is made once for all inputs is no cost of any.
     seeds.iter().for_each(|seed| {
@@ -68,7 +102,7 @@ fn run(target: &Target, first: u64, count: u64) -> Result<Tried, String> {
     let mut tried = Tried { seeds: seeds.len(), ..Tried::default() };
     let started = Instant::now();
     let current = AtomicU64::new(first);
-    hang::watched(&format!("parsers: {}", target.name), &current, || {
+    hang::watched(&format!("parsers: {label}"), &current, || {
         for number in first..first.saturating_add(count) {
             current.store(number, Ordering::Relaxed);
             let mut random = Random::new(&[number, 0x7061_7273]);
@@ -76,8 +110,8 @@ fn run(target: &Target, first: u64, count: u64) -> Result<Tried, String> {
             let mutant = mutants::mutate(&mut random, seed);
             let verdict = judge(target, &mutant);
             let (reached, time, memory) = verdict.map_err(|why| {
-                let kept = keep(target.name, number, &mutant);
-                format!("{} seed {number}: {why}; {kept}", target.name)
+                let kept = keep(label, number, &mutant);
+                format!("{label} seed {number}: {why}; {kept}")
             })?;
             tried.mutants += 1;
             tried.reached += u64::from(reached);
@@ -85,7 +119,7 @@ fn run(target: &Target, first: u64, count: u64) -> Result<Tried, String> {
             tried.memory_max = tried.memory_max.max(memory);
             if tried.mutants.is_multiple_of(100_000) {
                 let seconds = started.elapsed().as_secs();
-                println!("parsers: {}: {} of {count}, {seconds} s", target.name, tried.mutants);
+                println!("parsers: {label}: {} of {count}, {seconds} s", tried.mutants);
             }
         }
         Ok(())
@@ -128,7 +162,7 @@ mod tests {
     use super::*;
 
     const fn lame(name: &'static str, run: fn(&[u8]) -> bool) -> Target {
-        Target { name, run, seeds: || vec![vec![1; 100], (0..100).collect()] }
+        Target { name, run, seeds: || vec![vec![1; 100], (0..100).collect()], families: &[] }
     }
 
     #[test]
@@ -137,7 +171,7 @@ mod tests {
             assert!(data.first() != Some(&0xff), "planted");
             true
         });
-        let why = run(&panics, 1, 20_000).err().unwrap();
+        let why = run("panics", &panics, 1, 20_000).err().unwrap();
         assert!(why.contains("it panicked"), "{why}");
         let slow = lame("slow", |data| {
             if data.len() > 4000 {
@@ -145,13 +179,25 @@ mod tests {
             }
             true
         });
-        assert!(run(&slow, 1, 10_000).is_err());
+        assert!(run("slow", &slow, 1, 10_000).is_err());
         let greedy = lame("greedy", |data| {
             let held = vec![1u8; if data.len() > 4000 { 40 << 20 } else { 1 }];
             std::hint::black_box(&held).iter().all(|&byte| byte == 1)
         });
-        assert!(run(&greedy, 1, 10_000).is_err());
+        assert!(run("greedy", &greedy, 1, 10_000).is_err());
         let good = lame("good", |_| true);
-        assert_eq!(run(&good, 1, 1000).unwrap().mutants, 1000);
+        assert_eq!(run("good", &good, 1, 1000).unwrap().mutants, 1000);
+    }
+    #[test]
+    fn a_target_with_families_is_run_family_by_family() {
+        assert!(names().contains("files (ext, ntfs,") && names().contains("layers (lvm, md,"));
+        let why = campaign(Some("files"), Some("no such"), 1, 1).unwrap_err();
+        assert!(why.contains("no parser files with a family no such"), "{why}");
+        campaign(Some("layers"), Some("thin"), 1, 20).unwrap();
+        for target in TARGETS.iter().filter(|target| !target.families.is_empty()) {
+            let of = by_family(target);
+            assert_eq!(of.len(), target.families.len());
+            assert!(of.iter().all(|(_, family)| family.is_some()));
+        }
     }
 }

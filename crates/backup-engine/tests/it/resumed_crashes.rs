@@ -145,7 +145,7 @@ fn no_lasting_fault_while_a_backup_goes_on_does_either() {
 
 /// What a storage does wrong when a file is reopened.
 #[derive(Clone, Copy)]
-enum Bug {
+pub(crate) enum Bug {
     /// It cannot.
     Cannot,
     /// It does not cut.
@@ -158,7 +158,7 @@ enum Bug {
     Loses,
 }
 
-struct Broken(MemStorage, Bug);
+pub(crate) struct Broken(pub(crate) MemStorage, pub(crate) Bug);
 
 impl Storage for Broken {
     fn create(&self, name: &str) -> io::Result<Box<dyn AppendFile>> {

@@ -1,4 +1,4 @@
-//! Backups that are never gone on with: they begin anew, and nothing of them is left.
+//! Backups that are not gone on with: they begin anew, and nothing of them is left.
 
 use aiv_backup_engine::{BackupOptions, Error};
 use aiv_image_format::limits::SEGMENT_BYTES_MIN;
@@ -9,14 +9,7 @@ use aiv_volume_io::{Extent, Storage};
 use crate::common::{BLOCK, all_sectors, apply, disk};
 use crate::hints::{BLOCK_LEN, Bitmap, hinted, not_used, relying_on, try_hinted};
 use crate::resumed::{GoneFrom, assert_right, content, parts, plan_of, resuming};
-
-fn split() -> BackupOptions {
-    BackupOptions { split: Some(SEGMENT_BYTES_MIN), ..resuming() }
-}
-
-fn with_parity() -> BackupOptions {
-    BackupOptions { parity: true, ..resuming() }
-}
+use crate::resumed_split::{both, split, with_parity};
 
 /// A folder in which a backup was killed when it was about to publish, by what it had written.
 fn killed(options: &BackupOptions) -> MemStorage {
@@ -31,17 +24,13 @@ fn killed(options: &BackupOptions) -> MemStorage {
 }
 
 #[test]
-fn a_killed_backup_that_is_split_or_has_parity_is_removed_with_its_segments_and_begun_anew() {
+fn a_killed_backup_goes_on_only_as_split_and_with_the_parity_it_was_begun_with() {
     let source = disk(&content(192));
-    for (begun, wanted, resumes) in [
-        (resuming(), resuming(), true),
-        (split(), split(), false),
-        (split(), resuming(), false),
-        (resuming(), split(), false),
-        (with_parity(), with_parity(), false),
-        (with_parity(), resuming(), false),
-        (resuming(), with_parity(), false),
-    ] {
+    let larger = || BackupOptions { split: Some(SEGMENT_BYTES_MIN + 1), ..split() };
+    let ways: [&dyn Fn() -> BackupOptions; 5] = [&resuming, &split, &with_parity, &both, &larger];
+    for (begun, wanted) in (0..25).map(|n| (n / 5, n % 5)) {
+        let resumes = begun == wanted;
+        let (begun, wanted) = (ways[begun](), ways[wanted]());
         let storage = killed(&begun);
         let left = parts(&storage);
         assert_eq!(left.len() > 3, begun.split.is_some());
@@ -69,18 +58,6 @@ fn an_image_that_is_gone_on_with_is_spared_when_segments_of_another_one_go() {
     assert_eq!(report.resumed.as_ref().map(|it| it.file.as_str()), Some("other.part"));
     assert_eq!(report.leftovers_removed, segments);
     assert_right(&storage, &report, &content(192));
-}
-
-#[test]
-fn of_a_split_backup_or_one_with_parity_that_loses_its_source_nothing_is_kept() {
-    let source = disk(&content(192));
-    for options in [split(), with_parity()] {
-        let storage = MemStorage::new();
-        let plan = plan_of(&source, options, None);
-        let done = apply(&plan, &GoneFrom(&source, 2 << 20), &storage, 1);
-        assert!(matches!(done, Err(Error::Source { .. })), "{done:?}");
-        assert_eq!(storage.names(), [""; 0]);
-    }
 }
 
 #[test]

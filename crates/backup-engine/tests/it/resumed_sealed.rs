@@ -16,11 +16,11 @@ use crate::resumed::{content, interrupt, parts, plan_of, resuming};
 use crate::sealed::{area, for_others, key, seal, sealed};
 
 const MIB: u64 = 1 << 20;
-const MODES: [Mode; 2] = [Mode::Sealed, Mode::Authenticated];
+pub(crate) const MODES: [Mode; 2] = [Mode::Sealed, Mode::Authenticated];
 
 /// Of a source that has no image yet: its key would be number `fresh`, and those of `begun` were
 /// opened in what interrupted backups left. The `n`-th run of a clock.
-fn keyed(mode: Mode, fresh: u8, begun: &[u8], n: u8) -> BackupOptions {
+pub(crate) fn keyed(mode: Mode, fresh: u8, begun: &[u8], n: u8) -> BackupOptions {
     let mut options = sealed(fresh, &[]);
     let it = seal(&mut options);
     it.mode = Some(mode);
@@ -29,13 +29,19 @@ fn keyed(mode: Mode, fresh: u8, begun: &[u8], n: u8) -> BackupOptions {
     BackupOptions { seal: options.seal, ..resuming() }
 }
 
-fn plan(source: &MemDisk, options: &BackupOptions) -> BackupPlan {
+pub(crate) fn plan(source: &MemDisk, options: &BackupOptions) -> BackupPlan {
     plan_of(source, options.clone(), None)
 }
 
 /// Whether the image of `report` is sound, has this key and mode, and holds `bytes`.
 #[track_caller]
-fn assert_right(storage: &MemStorage, report: &BackupReport, n: u8, mode: Mode, bytes: &[u8]) {
+pub(crate) fn assert_right(
+    storage: &MemStorage,
+    report: &BackupReport,
+    n: u8,
+    mode: Mode,
+    bytes: &[u8],
+) {
     let keys = Keys::of(key(n)).required();
     let view = View::open_keyed(storage, &report.image, &keys, Job::silent()).unwrap();
     let found = match view.parent() {
@@ -230,11 +236,11 @@ fn the_session_is_a_new_one_even_when_random_numbers_and_time_come_again() {
 
 /// Frames of sealed images that were seen, by session, number and salt.
 #[derive(Default)]
-struct Nonces(HashMap<(Vec<u8>, u64, u32), [u8; 32]>, usize);
+pub(crate) struct Nonces(HashMap<(Vec<u8>, u64, u32), [u8; 32]>, pub(crate) usize);
 
 impl Nonces {
     /// Looks at every frame of every file.
-    fn see(&mut self, storage: &MemStorage) {
+    pub(crate) fn see(&mut self, storage: &MemStorage) {
         for name in storage.names() {
             let bytes = storage.contents(&name).unwrap();
             for at in (0..bytes.len().saturating_sub(64)).step_by(64) {

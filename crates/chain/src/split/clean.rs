@@ -60,7 +60,7 @@ pub fn remove_interrupted(
 
 /// Beside which file the segments of an image are, or were, that is being published or removed:
 /// the temporary name of its first one says it.
-fn marked(name: &str) -> Option<&str> {
+pub(super) fn marked(name: &str) -> Option<&str> {
     let name = name.strip_suffix(MERGE_PART).or_else(|| name.strip_suffix(PART_EXTENSION))?;
     name.strip_suffix(PUBLISHING).or_else(|| name.strip_suffix(REMOVED))
 }

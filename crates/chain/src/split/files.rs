@@ -30,9 +30,14 @@ impl<'a> PartFiles<'a> {
     ) -> Self {
         Self { storage, file: file.to_owned(), suffix, first: Some(first) }
     }
+
+    /// For an image whose first segment is there already.
+    pub(super) fn behind(storage: &'a dyn Storage, file: &str, suffix: &'static str) -> Self {
+        Self { storage, file: file.to_owned(), suffix, first: None }
+    }
 }
 
-fn part_name(file: &str, suffix: &str, no: u32) -> String {
+pub(super) fn part_name(file: &str, suffix: &str, no: u32) -> String {
     format!("{}{suffix}", segment_name(file, no))
 }
 
@@ -101,8 +106,11 @@ pub fn publish_parts(
     publish_parts_as(storage, file, suffix, count, file)
 }
 
-/// As [`publish_parts`], under another name than the parts were written for.
-pub(crate) fn publish_parts_as(
+/// As [`publish_parts`], under another name, `file`, than `part`, which the parts were written for.
+///
+/// # Errors
+/// Those of [`publish_parts`].
+pub fn publish_parts_as(
     storage: &dyn Storage,
     part: &str,
     suffix: &str,

@@ -7,6 +7,7 @@
 //! good as not there. That name says beside which file the others have their final names, or had
 //! them, and whoever holds the lease may remove those.
 
+mod begun;
 mod clean;
 mod files;
 mod find;
@@ -14,9 +15,9 @@ mod group;
 mod listing;
 mod repair;
 
+pub use begun::BegunParts;
 pub use clean::remove_interrupted;
-pub(crate) use files::publish_parts_as;
-pub use files::{PartFiles, discard_parts, open_parts, publish_parts};
+pub use files::{PartFiles, discard_parts, open_parts, publish_parts, publish_parts_as};
 pub(crate) use find::open_split;
 pub(crate) use group::{Piece, group};
 pub(crate) use listing::Listing;

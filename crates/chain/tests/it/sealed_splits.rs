@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aiv_chain::{
     Checked, MERGE_PART, PointState, StrayKind, VerifyOptions, View, archive, copy_set,
-    keyed_chains, move_set, verify_folder_keyed,
+    keyed_chains, move_set, unfinished_chains, verify_folder_keyed,
 };
 use aiv_image_format::limits::SEGMENT_BYTES_MIN;
 use aiv_image_format::{ChainKey, Depth, Digest, Features, Image, Keys, Mode, Seal};
@@ -373,4 +373,18 @@ fn a_change_works_on_a_disk_as_it_does_in_memory() {
     assert_eq!(opens(&storage, "old", "new"), [Some(true); 2]);
     assert!(checked(&storage, &keys()).iter().all(Checked::is_sound));
     assert!(images.names().iter().all(|name| !name.ends_with(MERGE_PART)));
+}
+
+#[test]
+fn the_key_of_an_unfinished_split_image_is_found_however_many_segments_it_has() {
+    let (whole, storage) = (two(), MemStorage::new());
+    let (first, second) = (whole.contents("1.aiv").unwrap(), whole.contents("1.aiv.p002").unwrap());
+    storage.insert("1.aiv.part", first.to_vec());
+    // Their names sort before that of the first, and none of them has key slots.
+    for no in 2..=120 {
+        storage.insert(&format!("1.aiv.p{no:03}.part"), second.to_vec());
+    }
+    let found = unfinished_chains(&storage, Job::silent()).unwrap();
+    let files: Vec<_> = found.iter().flat_map(|chain| &chain.files).map(|it| &it.file).collect();
+    assert_eq!(files, ["1.aiv.part"]);
 }

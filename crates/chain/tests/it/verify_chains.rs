@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use aiv_chain::{
-    Checked, Depth, Error, Folder, Point, SetId, StrayKind, Verification, Verified, VerifyOptions,
-    View, verify_folder,
+    Checked, Depth, Error, Folder, Keys, Point, SetId, StrayKind, Verification, Verified,
+    VerifyOptions, View, verify_folder, verify_one_keyed,
 };
 use aiv_testkit::{FaultStorage, MemStorage, Op};
 use aiv_volume_io::{CATALOGUE_NAME, Cancel, Job, Progress, Storage};
@@ -114,6 +114,27 @@ fn damage_names_every_point_that_is_read_through_it() {
         (of_point(&folder, 4).damaged_by.as_deref(), of_point(&folder, 2).verified),
         (None, None)
     );
+}
+
+#[test]
+fn one_image_is_verified_by_itself_and_what_came_of_it_is_recorded_for_it_alone() {
+    let storage = chain_of(&states(4));
+    let one = |file: &str| {
+        let found = verify_one_keyed(&storage, file, &ALL, &Keys::none(), Job::silent()).unwrap();
+        found.record(&storage, Job::silent()).unwrap();
+        found
+    };
+    assert_eq!(outcomes(&one("03")), [("03", "proven")]);
+    let times = |folder: &Folder| {
+        [1, 2, 3, 4].map(|number| of_point(folder, number).verified.map(|v| v.sound))
+    };
+    assert_eq!(times(&scan(&storage)), [None, None, Some(true), None]);
+    damage_data(&storage, "02");
+    let found = one("02");
+    assert_eq!(outcomes(&found), [("02", "damaged")]);
+    assert_eq!(found.images[0].points_affected, [2, 3, 4].map(point));
+    assert_eq!(times(&scan(&storage)), [None, Some(false), Some(true), None]);
+    assert_eq!(outcomes(&one("nothing")), []);
 }
 
 #[test]

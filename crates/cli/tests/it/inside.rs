@@ -41,7 +41,11 @@ fn system(scratch: &Scratch) -> String {
         fs::write(root.join("etc/fstab"), fstab).unwrap();
         fs::write(root.join("boot/vmlinuz-6.1.0-1"), "kernel").unwrap();
         fs::write(root.join("boot/initrd.img-6.1.0-1"), "ram disk").unwrap();
-        fs::write(root.join("boot/grub/grub.cfg"), "set timeout=0").unwrap();
+        let grub = format!(
+            "set root='hd0,gpt2'\nlinux /boot/vmlinuz-6.1.0-1 root=UUID={uuid} ro\n\
+             linux /boot/vmlinuz-6.1.0-1 root=/dev/sda2 root=$root root=UUID=abcd\n"
+        );
+        fs::write(root.join("boot/grub/grub.cfg"), grub).unwrap();
         fs::write(root.join("srv/big"), noise(6 * MIB, 1)).unwrap();
         fs::write(root.join("srv/old"), "old").unwrap();
     });
@@ -83,11 +87,87 @@ fn every_record_inside_is_read_and_what_there_is_to_boot_is_told() {
         (&2.into(), &"LABEL=elsewhere".into())
     );
     let faults = inside["boot"]["faults"].as_array().unwrap();
-    assert_eq!(faults.len(), 1, "{faults:?}");
+    assert_eq!(faults.len(), 2, "{faults:?}");
+    assert_eq!(faults[0], "/p2/boot/grub/grub.cfg names UUID=abcd, which no volume is");
     let text =
         aiv(&["verify", &format!("{images}@latest"), "--depth", "filesystem"]).ended(0).stdout;
     assert!(text.contains("p2, ext4: 6 files"), "{text}");
     assert!(text.contains("note: boot: /etc/fstab on p2 names LABEL=elsewhere"), "{text}");
+}
+
+/// A system on a subvolume of Btrfs, started by entries and by a kernel that is a program of EFI, of
+/// which some lead nowhere.
+#[test]
+fn systems_on_btrfs_and_what_boot_loaders_are_told_are_looked_at() {
+    let scratch = Scratch::new();
+    let disk = scratch.arg("disk.raw");
+    let script = "truncate -s 320M \"$1\" && printf '%s\\n' 'label: gpt' \
+                  'start=2048,size=131072,type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B' \
+                  'start=135168,size=450560' | sfdisk -q \"$1\"";
+    run("sh", &["-c", script, "sh", &disk]);
+    let uuid = "11111111-2222-3333-4444-555555555555";
+    let esp = Loop::part(Path::new(&disk), (MIB, 64 * MIB), false);
+    run("mkfs.fat", &["-F", "32", "-i", "1234abcd", esp.arg()]);
+    let good = format!(
+        "title One\nlinux /id/6.1/linux\ninitrd /id/6.1/initrd\noptions root=UUID={uuid} ro\n"
+    );
+    let bad = "title Two\n# options root=UUID=none\nlinux  /id/6.2/linux\ninitrd /id/6.1/initrd\n\
+               options quiet root=UUID=99999999-2222-3333-4444-555555555555\n";
+    let files = [
+        ("loader/loader.conf", "timeout 1"),
+        ("loader/entries/one.conf", &good),
+        ("loader/entries/two.conf", bad),
+        ("id/6.1/linux", "kernel"),
+        ("id/6.1/initrd", "ram disk"),
+        ("EFI/Linux/linux-6.3.efi", "both"),
+        ("EFI/BOOT/BOOTX64.EFI", "MZ"),
+    ];
+    let folders = ["loader", "loader/entries", "id", "id/6.1", "EFI", "EFI/Linux", "EFI/BOOT"];
+    folders.iter().for_each(|name| drop(run("mmd", &["-i", esp.arg(), &format!("::/{name}")])));
+    for (name, text) in files {
+        let file = scratch.write("file", text.as_bytes());
+        run("mcopy", &["-o", "-i", esp.arg(), &file, &format!("::/{name}")]);
+    }
+    drop(esp);
+    let tree = scratch.path("tree");
+    for folder in ["@/etc", "@/boot", "@home/etc"] {
+        fs::create_dir_all(tree.join(folder)).unwrap();
+    }
+    fs::write(tree.join("@/etc/fstab"), format!("UUID={uuid} / btrfs subvol=@ 0 0\n")).unwrap();
+    fs::write(tree.join("@/boot/vmlinuz-lts"), "kernel").unwrap();
+    fs::write(tree.join("@/boot/initramfs-lts"), "ram disk").unwrap();
+    let root = Loop::part(Path::new(&disk), (66 * MIB, 220 * MIB), false);
+    run("mkfs.btrfs", &["-q", "-U", uuid, "-r", tree.to_str().unwrap(), root.arg()]);
+    drop(root);
+    scratch.back_up(&disk);
+    let images = scratch.arg("images");
+    let json = aiv_json(&["verify", &images, "--depth", "filesystem"]).ended(0).json();
+    let boot = &json["filesystems"][0]["boot"];
+    let facts = boot["facts"].as_array().unwrap();
+    let linux = facts.iter().find(|fact| fact["kind"] == "linux").unwrap();
+    assert_eq!((&linux["volume"], &linux["mounts_found"]), (&"p2".into(), &1.into()));
+    let kernels = linux["kernels"].as_array().unwrap().iter();
+    let kernels: Vec<[&str; 2]> =
+        kernels.map(|one| ["kernel", "initrd"].map(|key| one[key].as_str().unwrap())).collect();
+    assert_eq!(
+        kernels,
+        [
+            ["/p2/@/boot/vmlinuz-lts", "/p2/@/boot/initramfs-lts"],
+            ["/p1/id/6.1/linux", "/p1/id/6.1/initrd"],
+            ["/p1/EFI/Linux/linux-6.3.efi", "/p1/EFI/Linux/linux-6.3.efi"],
+        ]
+    );
+    assert_eq!(linux["loader"], "/p1/loader/loader.conf");
+    let faults = boot["faults"].as_array().unwrap();
+    let faults: Vec<&str> = faults.iter().map(|fault| fault.as_str().unwrap()).collect();
+    let entry = "/p1/loader/entries/two.conf";
+    assert_eq!(
+        faults,
+        [
+            format!("{entry} names /id/6.2/linux, which is not there"),
+            format!("{entry} names UUID=99999999-2222-3333-4444-555555555555, which no volume is"),
+        ]
+    );
 }
 
 #[test]

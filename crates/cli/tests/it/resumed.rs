@@ -16,14 +16,10 @@ fn args<'a>(disk: &'a str, images: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     [&["backup", disk, "--to", images, "--compress", "none"], more].concat()
 }
 
-/// Bytes of the unfinished file in a folder, zero without one.
+/// Bytes of what is unfinished in a folder, in however many files.
 fn part_len(folder: &Path) -> u64 {
     let parts = names_in(folder).into_iter().filter(|name| name.ends_with(".part"));
-    parts
-        .filter_map(|name| fs::metadata(folder.join(name)).ok())
-        .map(|m| m.len())
-        .max()
-        .unwrap_or(0)
+    parts.filter_map(|name| fs::metadata(folder.join(name)).ok()).map(|m| m.len()).sum()
 }
 
 /// Waits until so much is in the unfinished file, or the program has ended.
@@ -34,24 +30,52 @@ fn wait_for_len(child: &mut Child, folder: &Path, len: u64) {
 }
 
 fn restored(scratch: &Scratch, image: &Value) -> Vec<u8> {
+    restored_with(scratch, image, &[])
+}
+
+fn restored_with(scratch: &Scratch, image: &Value, key: &[&str]) -> Vec<u8> {
     let (image, target) = (image["image"].as_str().unwrap(), scratch.arg("back.raw"));
-    aiv_json(&["verify", image]).ended(0);
-    aiv_json(&["restore", image, "--to", &target, "--yes"]).ended(0);
+    aiv_json(&[&["verify", image], key].concat()).ended(0);
+    aiv_json(&[&["restore", image, "--to", &target, "--yes"], key].concat()).ended(0);
     fs::read(target).unwrap()
 }
 
 #[test]
 fn a_backup_that_is_killed_at_any_moment_goes_on_when_it_is_run_again() {
+    // Before the first checkpoint, behind it, while it is compared, behind the next.
+    check_kills(DISK, &[0, 30, 90, 66, 150], &[], None);
+}
+
+#[test]
+fn so_does_one_that_is_split() {
+    check_kills(DISK, &[25, 90, 70, 150], &["--split", "24M"], None);
+}
+
+#[test]
+fn so_does_one_with_parity() {
+    check_kills(DISK, &[90, 70, 150], &["--parity"], None);
+}
+
+#[test]
+fn so_does_one_that_is_split_and_sealed_and_has_parity() {
+    let more = ["--split", "24M", "--parity", "--seal"];
+    check_kills(100 * MIB, &[80, 90], &more, Some("a passphrase"));
+}
+
+/// Kills a backup whenever so many MiB, and a random number of bytes, are there, and runs it again.
+fn check_kills(len: u64, mibs: &[u64], more: &[&str], passphrase: Option<&str>) {
     let scratch = Scratch::new();
-    let disk = scratch.disk("disk.raw", DISK);
+    let disk = scratch.disk("disk.raw", len);
+    let key = passphrase.map(|text| scratch.write("pass", text.as_bytes()));
+    let key: Vec<&str> = key.iter().flat_map(|pass| ["--password-file", pass.as_str()]).collect();
+    let more = &[more, &key[..]].concat()[..];
     let (images, folder) = (scratch.arg("images"), scratch.path("images"));
     let other = scratch.arg("other");
-    let whole = aiv_json(&args(&disk, &other, &[])).ended(0).json()["images"][0].clone();
+    let whole = aiv_json(&args(&disk, &other, more)).ended(0).json()["images"][0].clone();
     let mut before = 0;
-    // Before the first checkpoint, behind it, while it is compared, behind the next.
-    for mib in [0, 30, 90, 66, 150] {
+    for &mib in mibs {
         let jitter = u64::from(std::process::id()) * 4099 % MIB;
-        let mut child = start(&args(&disk, &images, &[]));
+        let mut child = start(&args(&disk, &images, more));
         wait_for_len(&mut child, &folder, mib * MIB + jitter);
         child.kill().unwrap();
         child.wait().unwrap();
@@ -63,9 +87,10 @@ fn a_backup_that_is_killed_at_any_moment_goes_on_when_it_is_run_again() {
         assert!(part_len(&folder) + 70 * MIB > before, "{mib}");
         before = part_len(&folder);
     }
-    let image = aiv_json(&args(&disk, &images, &[])).ended(0).json()["images"][0].clone();
+    let image = aiv_json(&args(&disk, &images, more)).ended(0).json()["images"][0].clone();
     assert_eq!(image["state_root"], whole["state_root"]);
-    assert!(restored(&scratch, &image) == fs::read(&disk).unwrap());
+    assert_eq!(image["segments"].as_u64() > Some(3), more.contains(&"--split"));
+    assert!(restored_with(&scratch, &image, &key) == fs::read(&disk).unwrap());
     let parts = names_in(&folder).into_iter().filter(|name| name.ends_with(".part")).count();
     assert_eq!(parts, 0);
     if image["kind"] == "full" {

@@ -2,7 +2,7 @@
 
 use aiv_browse::Path;
 use aiv_explorer_model::{
-    Amount, Answer, Command, Event, Files, Key, Problem, ProvenNow, Start, State, Work,
+    Amount, Answer, Command, Event, Files, Key, Lock, Problem, ProvenNow, Start, State, Work,
 };
 
 use crate::samples;
@@ -93,9 +93,9 @@ impl Somebody {
     }
 }
 
-fn problem(locked: bool) -> Problem {
+fn problem(lock: Lock) -> Problem {
     let (line, hint) = ("it is broken".to_owned(), "take another one".to_owned());
-    Problem { line, hint, locked, canceled: false }
+    Problem { line, hint, lock, canceled: false }
 }
 
 fn path(text: &str) -> Path {
@@ -151,7 +151,7 @@ fn a_sealed_point_asks_for_its_passphrase_once_and_is_then_opened() {
     let mut somebody = Somebody::in_a_folder();
     somebody.keys(&[Key::Enter, Key::Enter]);
     let open = somebody.work();
-    somebody.fail(problem(true));
+    somebody.fail(problem(Lock::Image));
     assert_eq!(somebody.work(), Work::Unlock { what: "/mnt/backup".into() });
     somebody.answer(Answer::Unlocked);
     assert_eq!(somebody.work(), open);
@@ -163,18 +163,145 @@ fn a_sealed_point_asks_for_its_passphrase_once_and_is_then_opened() {
 
     // A key that opens something else: told, and not asked for again and again.
     somebody.keys(&[Key::Enter]);
-    somebody.fail(problem(true));
+    somebody.fail(problem(Lock::Image));
     somebody.answer(Answer::Unlocked);
-    somebody.fail(problem(true));
+    somebody.fail(problem(Lock::Image));
     assert!(somebody.asked.is_empty());
     assert!(somebody.sees().contains("next: take another one"));
+}
+
+/// Whether somebody is asked for the passphrase of a volume, and whether once more.
+fn asked_again(work: &Work) -> Option<bool> {
+    match work {
+        Work::UnlockVolume { asks, .. } => asks.as_ref().map(|asks| asks.again),
+        _ => None,
+    }
+}
+
+#[test]
+fn an_encrypted_volume_is_tried_with_what_is_known_then_asked_for_three_times_and_gone_on_with() {
+    let mut somebody = Somebody::at_a_disk();
+    somebody.keys(&[Key::Down, Key::Enter]);
+    let list = somebody.work();
+    somebody.fail(problem(Lock::Volume));
+    assert_eq!(somebody.work(), Work::UnlockVolume { path: path("/p2"), asks: None });
+    for again in [false, true, true] {
+        somebody.fail(problem(Lock::WrongKey));
+        assert_eq!(asked_again(&somebody.work()), Some(again));
+    }
+    somebody.fail(problem(Lock::WrongKey));
+    assert!(somebody.asked.is_empty() && somebody.sees().contains("next: take another one"));
+    // Once more, and it opens.
+    somebody.keys(&[Key::Escape, Key::Enter]);
+    assert_eq!(somebody.work(), list);
+    somebody.fail(problem(Lock::Volume));
+    somebody.fail(problem(Lock::Volume));
+    assert_eq!(asked_again(&somebody.work()), Some(false));
+    somebody.answer(Answer::Disk(samples::disk()));
+    assert_eq!(somebody.work(), list);
+    somebody.answer(Answer::Files(samples::files()));
+    assert!(somebody.selected().contains("etc/"));
+    assert_eq!(somebody.state.depth(), 4);
+}
+
+#[test]
+fn volumes_inside_of_an_encrypted_one_are_listed_where_it_was() {
+    let mut somebody = Somebody::at_a_disk();
+    somebody.keys(&[Key::Down, Key::Enter]);
+    somebody.fail(problem(Lock::Volume));
+    let mut disk = samples::disk();
+    let mut inner = disk.volumes[1].clone();
+    (inner.name, inner.path) = ("p2/vg/data".into(), path("/p2/vg/data"));
+    disk.volumes.insert(2, inner);
+    somebody.answer(Answer::Disk(disk));
+    assert!(somebody.asked.is_empty() && somebody.state.is_at_rest());
+    assert!(somebody.sees().contains("unlocked"), "{}", somebody.sees());
+    assert!(somebody.selected().contains("p2"));
+    somebody.keys(&[Key::Down, Key::Enter]);
+    assert_eq!(somebody.work(), Work::List { path: path("/p2/vg/data") });
+}
+
+#[test]
+fn what_is_encrypted_says_so_and_a_volume_that_stays_closed_is_a_problem_not_a_loop() {
+    let mut somebody = Somebody::at(Start::Disk("disk.raw".into()));
+    let mut disk = samples::disk();
+    disk.volumes[0].closed = "encrypted: Enter asks for its passphrase".into();
+    somebody.answer(Answer::Disk(disk.clone()));
+    assert!(somebody.sees().contains("encrypted: Enter asks"), "{}", somebody.sees());
+    somebody.keys(&[Key::Enter]);
+    somebody.fail(problem(Lock::Volume));
+    somebody.answer(Answer::Disk(disk));
+    somebody.fail(problem(Lock::Volume));
+    assert!(somebody.asked.is_empty() && somebody.sees().contains("it is broken"));
+}
+
+#[test]
+fn keys_wait_while_something_goes_on_and_mean_what_they_mean_then() {
+    let mut somebody = Somebody::in_a_folder();
+    somebody.keys(&[Key::Enter, Key::Home, Key::Enter]);
+    let ticket = somebody.ticket();
+    somebody.keys(&[Key::Down]);
+    assert!(somebody.sees().contains("1 key waits"), "{}", somebody.sees());
+    somebody.keys(&[Key::Enter, Key::Char('j')]);
+    assert!(somebody.sees().contains("3 keys wait"));
+    let answer = |answer| Event::Answer { ticket, answer };
+    somebody.asked = somebody.state.update(answer(Ok(Answer::Disk(samples::disk()))));
+    assert_eq!(somebody.work(), Work::List { path: path("/p2") });
+    somebody.answer(Answer::Files(samples::files()));
+    assert!(somebody.selected().contains("home/"), "{}", somebody.selected());
+    // A line that begins there is typed, whatever is in it.
+    somebody.keys(&[Key::Enter]);
+    let ticket = somebody.ticket();
+    somebody.types("/q");
+    somebody.asked = somebody
+        .state
+        .update(Event::Answer { ticket, answer: Ok(Answer::Files(samples::files())) });
+    assert!(!somebody.state.is_ended());
+    somebody.keys(&[Key::Enter]);
+    let search = Work::Search { below: path("/p2/home"), pattern: "q".into() };
+    assert_eq!(somebody.work(), search);
+}
+
+#[test]
+fn keys_that_wait_are_bounded_and_forgotten_when_it_stops_or_goes_wrong() {
+    let mut somebody = Somebody::in_a_folder();
+    somebody.keys(&[Key::Enter, Key::Home, Key::Enter]);
+    let ticket = somebody.ticket();
+    somebody.keys(&[Key::Down; 50]);
+    assert!(somebody.sees().contains("32 keys wait, no more are taken"), "{}", somebody.sees());
+    let failed = Event::Answer { ticket, answer: Err(problem(Lock::None)) };
+    somebody.state.update(failed);
+    assert!(somebody.sees().contains("it is broken"), "no key put it away");
+    somebody.keys(&[Key::Escape, Key::Enter, Key::Char('v'), Key::Escape]);
+    assert!(somebody.state.is_at_rest() && somebody.sees().contains("stopped"));
+    // Whoever asks for a passphrase is not answered by what was pressed before.
+    somebody.keys(&[Key::End, Key::Enter]);
+    let ticket = somebody.ticket();
+    somebody.keys(&[Key::Enter]);
+    let locked = Event::Answer { ticket, answer: Err(problem(Lock::Image)) };
+    somebody.asked = somebody.state.update(locked);
+    somebody.answer(Answer::Unlocked);
+    assert!(matches!(somebody.work(), Work::Open { .. }));
+    somebody.answer(Answer::Disk(samples::disk()));
+    assert!(somebody.asked.is_empty() && somebody.state.is_at_rest());
+}
+
+#[test]
+fn what_nobody_looks_at_any_more_stops_but_not_a_verification() {
+    let mut somebody = Somebody::in_a_folder();
+    assert!(somebody.state.update(Event::Abandoned).is_empty(), "nothing goes on");
+    somebody.keys(&[Key::Char('v')]);
+    assert!(somebody.state.update(Event::Abandoned).is_empty() && somebody.state.is_busy());
+    somebody.keys(&[Key::Escape, Key::Enter, Key::Home, Key::Enter]);
+    assert_eq!(somebody.state.update(Event::Abandoned), [Command::Stop]);
+    assert!(somebody.state.is_at_rest() && somebody.sees().contains("no page was open"));
 }
 
 #[test]
 fn a_problem_is_shown_with_its_next_step_and_any_key_puts_it_away() {
     let mut somebody = Somebody::in_a_folder();
     somebody.keys(&[Key::Enter, Key::Enter]);
-    somebody.fail(problem(false));
+    somebody.fail(problem(Lock::None));
     let seen = somebody.sees();
     assert!(seen.contains("it is broken") && seen.contains("next: take another one"), "{seen}");
     somebody.keys(&[Key::Escape]);
@@ -216,6 +343,19 @@ fn a_verified_point_says_when_it_was_even_after_another_look_at_the_folder() {
     somebody.keys(&[Key::Char('r')]);
     somebody.answer(Answer::Sets(samples::sets(), Vec::new()));
     assert!(somebody.selected().contains("2027-01-15"), "{}", somebody.selected());
+}
+
+#[test]
+fn where_damage_was_found_the_folder_is_looked_into_again() {
+    let mut somebody = Somebody::in_a_folder();
+    somebody.keys(&[Key::Enter, Key::Home, Key::Char('v')]);
+    let file = "sda-000.aiv".to_owned();
+    let proven = vec![ProvenNow { file, sound: false, time_unix_ms: 1_800_000_000_000 }];
+    somebody.answer(Answer::Report { text: "sda-000.aiv: DAMAGED\n".into(), bad: true, proven });
+    somebody.keys(&[Key::Escape]);
+    assert!(matches!(somebody.work(), Work::Scan { .. }), "others may be read through it");
+    somebody.answer(Answer::Sets(samples::sets(), Vec::new()));
+    assert!(somebody.selected().contains("DAMAGED"), "{}", somebody.selected());
 }
 
 #[test]
@@ -319,7 +459,7 @@ fn every_screen_has_help_that_scrolls_where_it_does_not_fit() {
 #[test]
 fn a_disk_that_cannot_be_opened_can_be_tried_again() {
     let mut somebody = Somebody::at(Start::Disk("/dev/sdx".into()));
-    somebody.fail(problem(false));
+    somebody.fail(problem(Lock::None));
     somebody.keys(&[Key::Enter]);
     assert!(somebody.sees().contains("nothing is open"));
     somebody.keys(&[Key::Char('r')]);

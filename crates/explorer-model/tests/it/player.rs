@@ -3,8 +3,8 @@
 
 use aiv_browse::Path;
 use aiv_explorer_model::{
-    Amount, Answer, Command, Event, Files, Key, PREVIEW_BYTES_MAX, Problem, ProvenNow, SetRow,
-    Start, State, Work,
+    Amount, Answer, Command, Event, Files, Key, Lock, PREVIEW_BYTES_MAX, Problem, ProvenNow,
+    SetRow, Start, State, Work,
 };
 use aiv_testkit::Random;
 
@@ -87,6 +87,9 @@ fn answer(random: &mut Random) -> Answer {
             let mut disk = samples::disk();
             disk.volumes.truncate(random.below(4));
             disk.is_point = random.below(2) == 0;
+            if let Some(volume) = disk.volumes.first_mut().filter(|_| random.below(2) == 0) {
+                volume.closed = "encrypted\u{1b}".to_owned();
+            }
             if random.below(4) == 0 {
                 disk.len = number(random);
                 disk.volumes.iter_mut().for_each(|volume| volume.start = Some(number(random)));
@@ -121,7 +124,7 @@ fn fitting(work: &Work, random: &mut Random) -> Answer {
         let fits = matches!(
             (work, &answer),
             (Work::Scan { .. }, Answer::Sets(..))
-                | (Work::Open { .. }, Answer::Disk(_))
+                | (Work::Open { .. } | Work::UnlockVolume { .. }, Answer::Disk(_))
                 | (Work::List { .. } | Work::Search { .. }, Answer::Files(_))
                 | (Work::Read { .. }, Answer::Preview(_))
                 | (Work::Map, Answer::Map(_))
@@ -139,10 +142,11 @@ fn fitting(work: &Work, random: &mut Random) -> Answer {
 }
 
 fn problem(random: &mut Random) -> Problem {
+    const LOCKS: [Lock; 4] = [Lock::None, Lock::Image, Lock::Volume, Lock::WrongKey];
     Problem {
         line: "it\u{1b} did not work ".repeat(random.below(60)),
         hint: "do something else".to_owned(),
-        locked: random.below(2) == 0,
+        lock: LOCKS[random.below(LOCKS.len())],
         canceled: random.below(4) == 0,
     }
 }
@@ -179,6 +183,7 @@ pub(crate) fn play(seed: u64) -> usize {
                 Event::Progress { ticket: random.next() % 20, amount }
             }
             7 if random.below(2) == 0 => chosen(&mut random),
+            8 if random.below(8) == 0 => Event::Abandoned,
             _ => Event::Key(key(&mut random)),
         };
         asked.extend(asked_by(state.update(event)));

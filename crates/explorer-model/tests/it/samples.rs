@@ -59,6 +59,7 @@ pub(crate) fn disk() -> DiskFacts {
         len,
         holds,
         label: label.into(),
+        closed: String::new(),
         path: Path::default().join(name.as_bytes()),
     };
     DiskFacts {

@@ -1,7 +1,7 @@
 //! What a face shows that has rows and clicks instead of lines and arrows.
 
 use aiv_explorer_model::{
-    Answer, Command, Event, Key, Overlay, Picture, Problem, Scene, Start, State, Work,
+    Answer, Command, Event, Key, Lock, Overlay, Picture, Problem, Scene, Start, State, Work,
 };
 
 use crate::samples;
@@ -183,7 +183,7 @@ fn a_passphrase_is_asked_for_and_what_goes_wrong_is_told() {
     let problem = Problem {
         line: "it was \u{202e}wrong".into(),
         hint: "again".into(),
-        locked: false,
+        lock: Lock::None,
         canceled: false,
     };
     let ticket = *ticket;

@@ -14,6 +14,7 @@ function form(title, done, ...parts) {
 }
 
 const row = (...parts) => element("div", { class: "buttons" }, ...parts);
+const sentence = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
 const submit = (text, attributes = {}) => element("button", { class: "first", ...attributes }, text);
 
 function help({ about, keys }, title, close) {
@@ -62,7 +63,7 @@ function prompt({ title, explained, text }, does) {
   );
 }
 
-function passphrase({ tried, wrong }, does) {
+function passphrase({ tried, wrong, volume, why }, does) {
   const input = element("input", {
     id: "secret",
     type: "password",
@@ -75,17 +76,19 @@ function passphrase({ tried, wrong }, does) {
   const said = tried
     ? "Trying it; that takes a moment."
     : wrong
-      ? `${capital(wrong)}.`
+      ? sentence(wrong)
       : "It is tried here on this machine, and is not stored.";
   return form(
-    "Sealed images",
+    volume ? "Encrypted volume" : "Sealed images",
     async () => {
       const text = input.value;
       input.value = "";
       if (!text) return;
-      const refused = await does.passphrase(text);
-      if (refused) byId("secret-said").textContent = refused;
+      const refused = await does.passphrase(text).catch(() => "It was not sent.");
+      const place = byId("secret-said");
+      if (refused && place) place.textContent = sentence(refused);
     },
+    why ? element("p", {}, sentence(why)) : null,
     element("label", { for: "secret" }, "Passphrase"),
     input,
     element("p", { id: "secret-said", class: wrong && !tried ? "bad" : "dim", role: "status" }, said),

@@ -23,6 +23,7 @@ const ELSEWHERE = ["Esc", "?", "q", "t"];
 let scene = null;
 let picture = null;
 let isLeaving = false;
+let isGone = false;
 let selectionTimer = 0;
 let tenth = -1;
 
@@ -51,6 +52,7 @@ function title() {
 }
 
 function shown(next) {
+  if (isGone) return;
   const before = scene;
   scene = next;
   if (scene.ended) return ended("The explorer has ended. This page can be closed.");
@@ -241,6 +243,9 @@ function leaving(now) {
 }
 
 function ended(text) {
+  isGone = true;
+  scene = null;
+  clearTimeout(selectionTimer);
   document.body.replaceChildren(
     element(
       "main",

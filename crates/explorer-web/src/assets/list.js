@@ -95,8 +95,7 @@ export class List {
 
   headCell(at) {
     const [name, , right] = this.scene.columns[at];
-    const shown = name ? capital(name) : element("span", { class: "unseen" }, "Change");
-    return this.cell("columnheader", right ? "right" : "", shown);
+    return this.cell("columnheader", right ? "right" : "", capital(name));
   }
 
   cell(role, kind, ...parts) {

@@ -1,6 +1,13 @@
 // What the page and the explorer say to each other.
 
 const JSON_BODY = { "content-type": "application/json" };
+// What the explorer of this page says in every answer, and no other program knows.
+const RUN = document.querySelector('meta[name="run"]').content;
+const STRANGER =
+  "The explorer has ended, and another program answers at its address. Close this page, and type nothing into it.";
+
+// Longer than any answer takes.
+const PATIENCE = 60_000;
 
 let heard = () => {};
 let lost = () => {};
@@ -12,8 +19,19 @@ let last = Promise.resolve();
 
 export function listen(onScene, onLost) {
   heard = onScene;
-  lost = onLost;
+  lost = (text) => {
+    isOver = true;
+    onLost(text);
+  };
   wait();
+}
+
+// Asks the explorer of this page. What another program answers is not read.
+async function asked(address, options = {}) {
+  const answer = await fetch(address, { ...options, signal: AbortSignal.timeout(PATIENCE) });
+  if (answer.headers.get("aiv-explorer-run") === RUN) return answer;
+  if (!isOver) lost(STRANGER);
+  throw new Error("not the explorer");
 }
 
 function take(scene) {
@@ -28,7 +46,7 @@ function take(scene) {
 async function wait() {
   for (let failures = 0; !isOver && failures < 3;) {
     try {
-      const answer = await fetch(`scene?seen=${seen}`);
+      const answer = await asked(`scene?seen=${seen}`);
       if (!answer.ok) return lost(await answer.text());
       take(await answer.json());
       failures = 0;
@@ -45,7 +63,7 @@ export function tell(events) {
   last = last.then(async () => {
     const body = JSON.stringify({ version, events: events() });
     try {
-      const answer = await fetch("events", { method: "POST", headers: JSON_BODY, body });
+      const answer = await asked("events", { method: "POST", headers: JSON_BODY, body });
       if (answer.ok) take(await answer.json());
     } catch {
       // Whoever waits for scenes sees it, too.
@@ -55,7 +73,9 @@ export function tell(events) {
 }
 
 export async function tellPassphrase(text) {
-  const answer = await fetch("passphrase", {
+  // Nobody else is told it: before it is sent, whoever is there has to be the explorer.
+  await asked("icon.svg");
+  const answer = await asked("passphrase", {
     method: "POST",
     headers: JSON_BODY,
     body: JSON.stringify(text),
@@ -66,7 +86,7 @@ export async function tellPassphrase(text) {
 // What belongs to what is shown; nothing when that is something else by now.
 async function ask(address) {
   try {
-    const answer = await fetch(address);
+    const answer = await asked(address);
     return answer.status === 200 ? await answer.json() : null;
   } catch {
     return null;

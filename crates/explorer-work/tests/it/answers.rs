@@ -5,11 +5,11 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use aiv_browse::Path as FilePath;
+use aiv_browse::{LuksKey, Path as FilePath};
 use aiv_chain::{Keys, keyed_chains};
 use aiv_explorer_model::{
-    Answer, BlockKind, Differences, DiskFacts, Files, Preview, Problem, ProvenNow, SetRow, Truth,
-    Work,
+    Answer, BlockKind, Differences, DiskFacts, Files, Lock, Preview, Problem, ProvenNow, SetRow,
+    Truth, Work,
 };
 use aiv_explorer_work::Outside;
 use aiv_keys::{Credential, Passphrase, Work as KeyWork};
@@ -180,11 +180,12 @@ fn what_a_verification_found_is_told_and_remembered() {
     let image = made.back_up(None);
     let mut asker = Asker::new();
     let one = Work::Verify { what: image.clone(), set: None };
+    assert_eq!(asker.sets(made.images())[0].points[0].verified, None);
     let (text, bad, proven) = asker.report(one.clone());
     assert!(text.contains("sound") && !bad, "{text}");
     assert_eq!((proven.len(), proven[0].sound), (1, true));
     let set = asker.sets(made.images()).remove(0);
-    assert_eq!(set.points[0].verified, None, "one image is proven for this time only");
+    assert!(set.points[0].verified.is_some_and(|proof| proof.sound), "for next time, too");
     let all = Work::Verify { what: made.images(), set: Some(set.id) };
     assert!(!asker.report(all.clone()).1);
     assert!(asker.sets(made.images())[0].points[0].verified.is_some_and(|proof| proof.sound));
@@ -208,7 +209,7 @@ fn a_sealed_point_is_locked_until_its_key_is_there() {
     assert_eq!(sets[0].points[0].truth, Truth::Locked);
     assert_eq!(sets[0].name, "", "nothing tells whose it is");
     let locked = asker.ask(Work::Open { what: image.clone() }).unwrap_err();
-    assert!(locked.locked && !locked.canceled, "{locked:?}");
+    assert!(locked.lock == Lock::Image && !locked.canceled, "{locked:?}");
 
     let storage = DirStorage::open(made.images()).unwrap();
     let chains = keyed_chains(&storage, Job::silent()).unwrap().chains;
@@ -216,6 +217,46 @@ fn a_sealed_point_is_locked_until_its_key_is_there() {
     asker.keys.add(chains[0].open(&credential, &mut KeyWork::new()).unwrap().key);
     assert_eq!(asker.sets(made.images())[0].points[0].truth, Truth::Restorable);
     asker.open(image);
+    assert_eq!(asker.read("/p1/etc/hello.txt").bytes, HELLO.as_bytes());
+}
+
+#[test]
+fn an_encrypted_volume_is_opened_by_its_passphrase_which_is_known_from_then_on() {
+    let made = Made::new();
+    let raw = made.encrypted("correct horse");
+    let point = made.back_up_disk(&raw, None);
+    let mut asker = Asker::new();
+    let facts = asker.open(raw);
+    assert!(facts.volumes[0].closed.contains("encrypted"), "{facts:?}");
+    let list = || Work::List { path: path("/p0") };
+    assert_eq!(asker.ask(list()).unwrap_err().lock, Lock::Volume);
+    let known = || Work::UnlockVolume { path: path("/p0"), asks: None };
+    assert_eq!(asker.ask(known()).unwrap_err().lock, Lock::Volume, "nothing is known");
+    let unlock = |asker: &mut Asker, text: &str| {
+        let key = LuksKey::new(text.as_bytes().to_vec().into());
+        let answer = asker.outside.unlock_volume(&path("/p0"), key, &asker.keys, Job::silent());
+        answer.map_err(|failure| Problem::of(&failure))
+    };
+    let wrong = unlock(&mut asker, "battery").unwrap_err();
+    assert_eq!(wrong.lock, Lock::WrongKey);
+    assert!(wrong.line.contains("does not open /p0") && wrong.hint.contains("Caps Lock"));
+    assert_eq!(asker.ask(list()).unwrap_err().lock, Lock::Volume, "and it is forgotten");
+    let Ok(Answer::Disk(opened)) = unlock(&mut asker, "correct horse") else { panic!("it opens") };
+    assert_eq!((opened.volumes[0].holds, opened.volumes[0].closed.as_str()), ("ext4", ""));
+    assert_eq!(asker.read("/p0/etc/hello.txt").bytes, HELLO.as_bytes());
+    // The same volume in a point of the disk: nobody is asked once more, and it is compared.
+    assert!(!asker.open(point.clone()).volumes[0].closed.is_empty());
+    assert_eq!(asker.ask(list()).unwrap_err().lock, Lock::Volume);
+    assert!(matches!(asker.ask(known()), Ok(Answer::Disk(_))));
+    assert!(names(&asker.files(list())).contains(&"etc/".to_owned()));
+    let Ok(Answer::Differences(found)) =
+        asker.ask(Work::Compare { old: point.clone(), new: point })
+    else {
+        panic!("two points")
+    };
+    assert!(found.notes.iter().any(|note| note.contains("the same")), "{:?}", found.notes);
+    // Another disk has nothing to do with it.
+    asker.open(made.path("disk.raw"));
     assert_eq!(asker.read("/p1/etc/hello.txt").bytes, HELLO.as_bytes());
 }
 
@@ -245,7 +286,7 @@ fn what_is_not_there_is_an_answer_with_a_next_step() {
         Work::Verify { what: made.path("nowhere.aiv"), set: None },
     ] {
         let problem = asker.ask(work.clone()).unwrap_err();
-        assert!(!problem.hint.is_empty() && !problem.locked, "{work:?} {problem:?}");
+        assert!(!problem.hint.is_empty() && problem.lock == Lock::None, "{work:?} {problem:?}");
     }
     asker.open(made.path("disk.raw"));
     for missing in ["/p1/nothing", "/p9", "/"] {

@@ -120,6 +120,22 @@ impl Made {
         run("debugfs", &["-w", "-R", &write, &disk]);
     }
 
+    /// A disk without partitions: an encrypted ext4 with the same files. Its passphrase is hard to
+    /// guess, and quick to try.
+    pub(crate) fn encrypted(&self, passphrase: &str) -> PathBuf {
+        let (disk, key) = (self.arg("locked.raw"), self.arg("key"));
+        fs::write(&key, passphrase).unwrap();
+        run("cp", &[&self.arg("volume"), &disk]);
+        // The tool wants twice as much room as it takes for its header.
+        run("truncate", &["-s", "+4M", &disk]);
+        let words = "reencrypt --encrypt --type luks2 --reduce-device-size 4M -q --pbkdf pbkdf2 \
+                     --pbkdf-force-iterations 1000 --key-file";
+        let words = words.split_whitespace().chain([key.as_str(), &disk]);
+        run("cryptsetup", &words.collect::<Vec<_>>());
+        run("truncate", &["-s", "-2M", &disk]);
+        self.path("locked.raw")
+    }
+
     /// Makes a point, sealed with a passphrase or not, and returns its file.
     pub(crate) fn back_up(&self, passphrase: Option<&str>) -> PathBuf {
         self.back_up_disk(&self.path("disk.raw"), passphrase)
@@ -127,6 +143,17 @@ impl Made {
 
     /// The same of another disk.
     pub(crate) fn back_up_disk(&self, disk: &Path, passphrase: Option<&str>) -> PathBuf {
+        self.back_up_with(disk, &self.images(), passphrase, BackupOptions::default())
+    }
+
+    /// The same into another folder, and otherwise.
+    pub(crate) fn back_up_with(
+        &self,
+        disk: &Path,
+        folder: &Path,
+        passphrase: Option<&str>,
+        options: BackupOptions,
+    ) -> PathBuf {
         let seal = passphrase.map(|text| SealJob {
             mode: None,
             padding: false,
@@ -140,15 +167,15 @@ impl Made {
             source_id: None,
             open: OpenOptions::default(),
             marks: Vec::new(),
-            options: BackupOptions::default(),
+            options,
             rate_limit: None,
             still: None,
             hooks: Hooks::default(),
             seal,
         };
         let sources = [disk.to_owned()];
-        let done = job.run(&sources, &self.images(), &self.world, Job::silent()).unwrap();
+        let done = job.run(&sources, folder, &self.world, Job::silent()).unwrap();
         let one = done.results.into_iter().next().unwrap().unwrap();
-        self.images().join(one.report.image)
+        folder.join(one.report.image)
     }
 }

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use aiv_explorer_model::{Amount, Answer, Command, Event, Key, Page, Problem, Start, State};
+use aiv_explorer_model::{Amount, Answer, Command, Event, Key, Lock, Page, Problem, Start, State};
 use aiv_image_explorer::draw;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -79,7 +79,7 @@ fn screens() -> Vec<(&'static str, Vec<Do>)> {
     let problem = Problem {
         line: "cannot open /mnt/backup/sda-009.aii: the disk is on fire".into(),
         hint: "use another copy of it".into(),
-        locked: false,
+        lock: Lock::None,
         canceled: false,
     };
     let amount = Amount::Bytes { step: "checking the image", done: 3 << 20, total: 12 << 20 };

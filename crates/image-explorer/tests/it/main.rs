@@ -1,9 +1,12 @@
 //! The faces: what is drawn, the program on a real terminal, and in a real browser.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::print_stdout, reason = "figures, for whoever measures")]
 #![expect(clippy::disallowed_methods, reason = "tests stand for the outside world")]
 
 mod drawn;
+mod quick;
+mod seen;
 mod terminal;
 mod web;
 mod words;

@@ -20,7 +20,7 @@ const DOWN: &str = "\u{1b}[B";
 const ESCAPE: &str = "\u{1b}";
 
 /// The explorer on a terminal of its own.
-struct Terminal {
+pub(crate) struct Terminal {
     keyboard: File,
     /// The end that the program has, to see how it leaves it.
     line: OwnedFd,
@@ -34,7 +34,7 @@ fn modes(termios: &Termios) -> (LocalModes, rustix::termios::InputModes) {
 }
 
 impl Terminal {
-    fn start(folder: &Path, args: &[&str]) -> Self {
+    pub(crate) fn start(folder: &Path, args: &[&str]) -> Self {
         Self::of(Path::new(env!("CARGO_BIN_EXE_aiv-explorer")), folder, args)
     }
 
@@ -61,12 +61,12 @@ impl Terminal {
     }
 
     /// What is on the screen now.
-    fn screen(&self) -> String {
+    pub(crate) fn screen(&self) -> String {
         shown(&String::from_utf8_lossy(&self.seen.lock().unwrap()))
     }
 
     /// Waits until this is on the screen.
-    fn sees(&self, wanted: &str) {
+    pub(crate) fn sees(&self, wanted: &str) {
         let began = Instant::now();
         while !self.screen().contains(wanted) {
             let screen = self.screen();
@@ -75,8 +75,12 @@ impl Terminal {
         }
     }
 
-    fn press(&mut self, keys: &str) {
+    pub(crate) fn press(&mut self, keys: &str) {
         self.keyboard.write_all(keys.as_bytes()).unwrap();
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     fn ends(&mut self) -> i32 {
@@ -225,6 +229,34 @@ fn a_sealed_point_asks_for_its_passphrase_on_the_terminal_and_does_not_show_it()
     terminal.is_given_back();
     let seen = String::from_utf8_lossy(&terminal.seen.lock().unwrap()).into_owned();
     assert!(!seen.contains("correct"), "what is typed is not shown");
+}
+
+#[test]
+fn an_encrypted_volume_asks_for_its_passphrase_and_says_when_it_was_wrong() {
+    let made = Made::new();
+    let raw = made.encrypted("correct horse");
+    let mut terminal = Terminal::start(&made.path("tree"), &[raw.to_str().unwrap()]);
+    terminal.sees("Enter asks for its passphrase");
+    terminal.press("\r");
+    terminal.sees("Passphrase of the volume");
+    terminal.press("battery\n");
+    terminal.sees("does not open /p0\nPassphrase of the volume");
+    terminal.press("correct horse\n");
+    terminal.sees("etc/");
+    terminal.press("q");
+    assert_eq!(terminal.ends(), 0);
+    terminal.is_given_back();
+    let seen = String::from_utf8_lossy(&terminal.seen.lock().unwrap()).into_owned();
+    assert!(!seen.contains("correct") && !seen.contains("battery"), "what is typed is not shown");
+    // What is in a file opens it unasked.
+    let key = made.arg("key");
+    let args = ["--luks-key-file", &key, raw.to_str().unwrap()];
+    let mut terminal = Terminal::start(&made.path("tree"), &args);
+    terminal.sees("Enter asks");
+    terminal.press("\r");
+    terminal.sees("etc/");
+    terminal.press("q");
+    assert_eq!(terminal.ends(), 0);
 }
 
 #[test]

@@ -15,9 +15,15 @@ fn said(args: &[&str]) -> String {
 #[test]
 fn help_manual_page_and_completions_know_every_word() {
     let help = said(&["--help"]);
-    for word in
-        ["--web", "--port", "--password-file", "works once", "aiv-explorer --web /mnt/backup"]
-    {
+    for word in [
+        "--web",
+        "--port",
+        "--password-file",
+        "--luks-password-file",
+        "--luks-key-file",
+        "works once",
+        "aiv-explorer --web /mnt/backup",
+    ] {
         assert!(help.contains(word), "{word}: {help}");
     }
     let page = said(&["--man"]);

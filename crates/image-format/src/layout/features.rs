@@ -87,18 +87,6 @@ impl Features {
         PAGE_SIZE as u64 + self.slot_area_len()
     }
 
-    /// What keeps an unfinished image from being gone on with, separated by commas: all but what
-    /// increments and keys need. Segments and parity have a state of their own that no checkpoint
-    /// holds.
-    #[must_use]
-    pub fn names_against_going_on(&self) -> Option<String> {
-        let fine = Self::DELTA | Self::PARENT | Self::LOCAL | Self::KEYED | Self::KEY_SLOTS;
-        let against = self.incompat & !fine;
-        let bits = (0..64).filter(|bit| against >> bit & 1 == 1);
-        let names: Vec<String> = bits.map(|bit| Self::name(bit, &[])).collect();
-        (!names.is_empty()).then(|| names.join(", "))
-    }
-
     /// The name of incompatible bit `bit`: ours, else what the image calls it.
     pub(super) fn name(bit: usize, table: &[u8]) -> String {
         if let Some(name) = Self::NAMES.get(bit) {

@@ -162,6 +162,7 @@ pub(crate) fn is_parity_of(
 }
 
 /// The parity of the stripes of a file being written, piece after piece.
+#[derive(Clone)]
 pub(crate) struct StripeSums {
     open: Vec<u8>,
     pieces: usize,

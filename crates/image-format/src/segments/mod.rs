@@ -6,6 +6,7 @@
 //! The last one ends with the stream.
 
 mod account;
+mod begun;
 mod examine;
 mod join;
 mod prove;
@@ -23,11 +24,12 @@ use crate::limits::{
 };
 
 pub(crate) use account::account;
+pub(crate) use begun::Begun;
 pub use examine::{SegmentHead, peek_segment};
 pub use join::{SegmentFile, Segments};
 pub use prove::{SegmentReport, verify_segment};
 pub(crate) use torn::Torn;
-pub(crate) use write::{Cuts, SegmentedFile, segment_tail};
+pub(crate) use write::{Cuts, SegmentedFile, Written, segment_tail};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 const PIECE: u64 = PIECE_SIZE as u64;

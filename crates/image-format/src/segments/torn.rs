@@ -64,6 +64,12 @@ pub(crate) struct Slice {
     copy: Option<Arc<dyn ReadAt>>,
 }
 
+impl Slice {
+    pub(crate) fn new(place: SegmentPlace, end: u64, file: &Arc<dyn ReadAt>) -> Self {
+        Self { place, end, file: Some(file.clone()), copy: Some(file.clone()) }
+    }
+}
+
 /// The stream of a split image: what is missing, or cut off, cannot be read.
 pub(crate) struct Torn {
     pub slices: Vec<Slice>,
@@ -71,6 +77,12 @@ pub(crate) struct Torn {
 }
 
 impl Torn {
+    /// The stream of slices that follow each other.
+    pub(crate) fn of_slices(slices: Vec<Slice>) -> Self {
+        let len = slices.last().map_or(0, |slice| slice.end);
+        Self { slices, len }
+    }
+
     /// Puts together what is left of `image` in `files`, and what of it others of `copies` have.
     ///
     /// # Errors

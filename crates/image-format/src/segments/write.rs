@@ -170,6 +170,26 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What is there of a stream that is written.
+pub(crate) struct Written {
+    /// The bytes the image begins with.
+    pub first_page: [u8; PAGE_SIZE],
+    /// Where each segment begins; the last one is being written.
+    pub starts: Vec<u64>,
+    /// Bytes of the stream.
+    pub len: u64,
+    /// Hashes of the pieces of the last segment, and what follows them.
+    pub pieces: Vec<Digest>,
+    pub open_piece: Vec<u8>,
+}
+
+impl Written {
+    fn nothing(superblock: &Superblock) -> Self {
+        let first_page = superblock.to_bytes();
+        Self { first_page, starts: vec![0], len: 0, pieces: Vec::new(), open_piece: Vec::new() }
+    }
+}
+
 /// The stream as one file that grows, which is several.
 pub(crate) struct SegmentedFile<'f> {
     files: Box<dyn SegmentFiles + 'f>,
@@ -204,24 +224,61 @@ impl<'f> SegmentedFile<'f> {
             return Err(Error::Misuse("segments of less than 160 KiB"));
         }
         let current = files.create(0).map_err(Error::io("create segment", 0))?;
-        let shared = Arc::new(Mutex::new(Shared { count: 1, ..Shared::default() }));
-        let place = SegmentPlace::default();
+        let nothing = Written::nothing(&superblock);
+        Self::behind(files, current, superblock, limit, nothing)
+    }
+
+    /// Goes on behind what is `written`, the last segment of which is `current`.
+    pub(crate) fn resume(
+        files: Box<dyn SegmentFiles + 'f>,
+        current: Box<dyn AppendFile>,
+        superblock: Superblock,
+        limit: u64,
+        written: Written,
+    ) -> Result<(Self, Cuts)> {
+        if limit < SEGMENT_BYTES_MIN {
+            return Err(Error::Misuse("segments of less than 160 KiB"));
+        }
+        let (file, cuts) = Self::behind(files, current, superblock, limit, written)?;
+        let mut page = [0; PAGE_SIZE];
+        file.current.read_exact_at(&mut page, 0).map_err(Error::io("read segment", 0))?;
+        if page != Superblock::with_place(&file.first_page, file.place) {
+            return Err(Error::Misuse("going on with another segment"));
+        }
+        Ok((file, cuts))
+    }
+
+    fn behind(
+        files: Box<dyn SegmentFiles + 'f>,
+        current: Box<dyn AppendFile>,
+        superblock: Superblock,
+        limit: u64,
+        written: Written,
+    ) -> Result<(Self, Cuts)> {
+        let Written { first_page, mut starts, len, pieces, open_piece } = written;
+        let start = starts.pop().ok_or(Error::Misuse("an image of no segments"))?;
+        let no = u32::try_from(starts.len()).map_err(|_| Error::Misuse("too many segments"))?;
+        let place = SegmentPlace { no, start };
+        if start.checked_add(pieces.len() as u64 * PIECE + open_piece.len() as u64) != Some(len) {
+            return Err(Error::Misuse("pieces of another segment"));
+        }
+        let shared = Arc::new(Mutex::new(Shared { count: no + 1, ..Shared::default() }));
         let with_data_parity = superblock.features.has_data_parity();
         let frames_start = superblock.frames_start();
         let cuts = Cuts { shared: shared.clone(), limit, with_data_parity, frames_start, place };
         let file = Self {
             files,
-            first_page: Box::new(superblock.to_bytes()),
+            first_page: Box::new(first_page),
             superblock,
             shared,
             limit,
             place,
             current,
-            position: 0,
-            open_piece: Vec::with_capacity(PIECE_SIZE),
-            pieces: Vec::new(),
+            position: len,
+            open_piece,
+            pieces,
             poisoned: false,
-            starts: Vec::new(),
+            starts,
             opened: Mutex::new(None),
         };
         Ok((file, cuts))

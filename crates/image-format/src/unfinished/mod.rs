@@ -6,9 +6,14 @@
 //! what the walk has found. The first thing that is wrong ends the walk; the checkpoint before it
 //! is the last one that counts. What no walk can know, whether the blocks are those of the
 //! source, is for the caller to find out.
+//!
+//! An image that is split is walked through as the stream it is: each segment in front of the one
+//! where the walk ends was complete, and is held to its own list of hashes on the way.
 
 #[cfg(test)]
 mod nonces;
+#[cfg(test)]
+mod stripes;
 mod walk;
 
 use std::sync::Arc;
@@ -17,17 +22,25 @@ use aiv_keys::Keys;
 use aiv_volume_io::{Job, ReadAt};
 
 use crate::block::{Buffer, frame_header};
-use crate::error::{Error, Fault, Result, Section, Unsupported};
+use crate::error::{Error, Fault, Result, Section};
+use crate::hash;
 use crate::ids::{BlockIndex, Digest, SessionTag};
 use crate::image::{find_key, read_page};
-use crate::layout::{Checkpoint, FRAME_HEADER_SIZE, FrameHeader, IndexEntry, Superblock, Totals};
-use crate::limits::PAGE_SIZE;
+use crate::layout::{
+    Checkpoint, FRAME_HEADER_SIZE, Features, FrameHeader, IndexEntry, Superblock, Totals,
+};
+use crate::limits::{PAGE_SIZE, PIECE_SIZE};
+use crate::parity::stripes::{STRIPE_LEN, StripeSums};
 use crate::seal::Access;
+use crate::segments::{Begun, Written};
 use walk::Walk;
 
 /// An unfinished image up to its last whole checkpoint.
 pub struct Unfinished {
+    /// The bytes of the image, in however many files.
     file: Arc<dyn ReadAt>,
+    /// The same, where it is split.
+    begun: Option<Arc<Begun>>,
     superblock: Superblock,
     /// What opens frames.
     access: Access,
@@ -36,6 +49,8 @@ pub struct Unfinished {
     proven: Proven,
     /// Sessions of frames behind the last whole checkpoint, which will be cut off.
     lost_sessions: Vec<SessionTag>,
+    /// The parity of the pieces so far that have no PARITY frame yet, where the image is to have it.
+    stripes: Option<StripeSums>,
 }
 
 /// What the walk knew right behind a checkpoint.
@@ -52,6 +67,8 @@ pub(crate) struct Proven {
     /// The beginning of the piece after those.
     pub open_piece: Vec<u8>,
     pub totals: Totals,
+    /// PARITY frames.
+    pub stripes: u64,
     /// A hash over the last checkpoint and what was proven before it.
     pub fingerprint: Digest,
 }
@@ -64,16 +81,33 @@ impl Unfinished {
     ///
     /// # Errors
     /// [`Error::Foreign`], [`Error::Unsupported`] and [`Error::Corrupt`] when it has no sound
-    /// superblock; [`Unsupported::GoingOn`] when it is split or has parity over its pieces;
-    /// [`Error::Locked`] and [`Error::WrongKey`] when it has a key that is not there,
+    /// superblock; [`Error::Segments`] when it is another segment than the first; [`Error::Locked`] and [`Error::WrongKey`] when it has a key that is not there,
     /// [`Error::NotKeyed`] when keys are required and it has none; [`Error::Io`],
     /// [`Error::Canceled`].
     pub fn read(file: Arc<dyn ReadAt>, keys: &Keys, job: Job<'_>) -> Result<Option<Self>> {
-        let page = read_page(&*file, 0)?;
+        Self::read_segments(&[file], keys, job)
+    }
+
+    /// As [`Unfinished::read`], of an image that may be split: `files` are its segments in order, as
+    /// many as there are. Those behind the first that is not complete, or not of the image, do not
+    /// count.
+    ///
+    /// # Errors
+    /// As [`Unfinished::read`]; [`Error::Misuse`] without a file.
+    pub fn read_segments(
+        files: &[Arc<dyn ReadAt>],
+        keys: &Keys,
+        job: Job<'_>,
+    ) -> Result<Option<Self>> {
+        let first = files.first().ok_or(Error::Misuse("an image of no files"))?;
+        let page = read_page(&**first, 0)?;
         let superblock = Superblock::from_bytes(&page, Section::Superblock, 0)?;
-        if let Some(names) = superblock.features.names_against_going_on() {
-            return Err(Unsupported::GoingOn { names }.into());
-        }
+        let is_split = superblock.features.incompat & Features::SPLIT != 0;
+        let begun = is_split.then(|| Begun::of(page, files)).transpose()?.map(Arc::new);
+        let file: Arc<dyn ReadAt> = match &begun {
+            Some(begun) => begun.clone(),
+            None => Arc::clone(first),
+        };
         let access = access(&superblock, keys)?;
         let mut head = vec![0; in_memory(superblock.frames_start())];
         if file.len() < head.len() as u64 {
@@ -81,7 +115,7 @@ impl Unfinished {
         }
         file.read_exact_at(&mut head, 0).map_err(Error::io("read unfinished image", 0))?;
         let slots = head[PAGE_SIZE..].to_vec();
-        let mut walk = Walk::new(&*file, &superblock, &access, head);
+        let mut walk = Walk::new(&*file, begun.as_deref(), &superblock, &access, head);
         let mut proven = None;
         loop {
             job.check()?;
@@ -98,7 +132,8 @@ impl Unfinished {
         sessions.retain(|tag| !proven.origins.contains(tag));
         proven.checkpoints = checkpoints;
         let lost_sessions = sessions;
-        Ok(Some(Self { file, superblock, access, slots, proven, lost_sessions }))
+        let stripes = open_stripes(&*file, &superblock, &proven)?;
+        Ok(Some(Self { file, begun, superblock, access, slots, proven, lost_sessions, stripes }))
     }
 
     /// What was known before the first block.
@@ -107,11 +142,18 @@ impl Unfinished {
         &self.superblock
     }
 
-    /// Bytes of the file that are kept: all to the end of the last whole checkpoint.
+    /// Bytes of the image that are kept: all to the end of the last whole checkpoint.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "it has a superblock at least")]
     pub fn len(&self) -> u64 {
         self.proven.len
+    }
+
+    /// Bytes of each of its files that are kept, in order: all of those in front of the one that is
+    /// cut. Files behind them go, once the cut is durable.
+    #[must_use]
+    pub fn kept(&self) -> Vec<u64> {
+        self.begun.as_ref().map_or_else(|| vec![self.len()], |begun| begun.kept(self.len()))
     }
 
     /// The first block that nothing has been decided about.
@@ -158,6 +200,11 @@ impl Unfinished {
     }
 
     fn list(&self, address: u64) -> Result<Vec<IndexEntry>> {
+        self.checkpoint(address)?.entries()
+    }
+
+    /// A checkpoint that holds, read once more.
+    fn checkpoint(&self, address: u64) -> Result<Checkpoint> {
         let read = |out: &mut [u8], at: u64| {
             self.file.read_exact_at(out, at).map_err(Error::io("read checkpoint", at))
         };
@@ -171,12 +218,67 @@ impl Unfinished {
         read(&mut frame, address)?;
         let mut plain = Buffer::default();
         let (header, content) = open_content(&self.access, &frame, &mut plain, address)?;
-        Checkpoint::of_frame(&header, content.to_vec(), address)?.entries()
+        Checkpoint::of_frame(&header, content.to_vec(), address)
+    }
+
+    pub(crate) fn is_split(&self) -> bool {
+        self.begun.is_some()
+    }
+
+    pub(crate) fn stripes(&self) -> Option<&StripeSums> {
+        self.stripes.as_ref()
+    }
+
+    /// What is kept of the stream of a split image; `None` when it is not split.
+    pub(crate) fn written(&self) -> Result<Option<Written>> {
+        let Some(begun) = &self.begun else { return Ok(None) };
+        let (starts, len) = (begun.starts(self.len()), self.len());
+        let first = starts.last().copied().unwrap_or(0) / PIECE_SIZE as u64;
+        let (pieces, open_piece) = (self.pieces(first)?, self.proven.open_piece.clone());
+        Ok(Some(Written { first_page: *begun.first_page(), starts, len, pieces, open_piece }))
+    }
+
+    /// The hashes of the complete pieces from number `first` on, which the checkpoints list.
+    fn pieces(&self, first: u64) -> Result<Vec<Digest>> {
+        let mut lists = vec![self.proven.late_pieces.clone()];
+        let mut from = self.proven.pieces_listed;
+        for &address in self.proven.checkpoints.iter().rev() {
+            if from <= first {
+                break;
+            }
+            let checkpoint = self.checkpoint(address)?;
+            from = checkpoint.head.first_piece;
+            let before = in_memory(first.saturating_sub(from));
+            lists.push(checkpoint.pieces().skip(before).collect());
+        }
+        lists.reverse();
+        Ok(lists.concat())
     }
 
     pub(crate) fn proven(&self) -> &Proven {
         &self.proven
     }
+}
+
+/// The parity of what was proven and has no PARITY frame yet: the pieces are read once more. They
+/// are few, since that frame is never far from its stripe.
+fn open_stripes(
+    file: &dyn ReadAt,
+    superblock: &Superblock,
+    proven: &Proven,
+) -> Result<Option<StripeSums>> {
+    if !superblock.features.has_data_parity() {
+        return Ok(None);
+    }
+    let mut sums = StripeSums::new();
+    let mut piece = vec![0; PIECE_SIZE];
+    let first = proven.stripes * (STRIPE_LEN / PIECE_SIZE as u64);
+    for number in first..proven.len / PIECE_SIZE as u64 {
+        let at = number * PIECE_SIZE as u64;
+        file.read_exact_at(&mut piece, at).map_err(Error::io("read unfinished image", at))?;
+        sums.add(&hash::as_proven(number, &piece, superblock.slot_area_len()));
+    }
+    Ok(Some(sums))
 }
 
 /// What opens the frames of an image that is not finished: no page yet.

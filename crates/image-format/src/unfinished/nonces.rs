@@ -4,25 +4,30 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use aiv_keys::{ChainKey, Keys};
 use aiv_testkit::{MemStorage, Random};
-use aiv_volume_io::{AppendFile, Job, Storage};
+use aiv_volume_io::{AppendFile, Job, ReadAt, Storage};
 
 use super::Unfinished;
 use crate::codec::{Compression, Encoder};
 use crate::hash::leaf;
 use crate::ids::{BlockSize, Digest, Geometry, ImageId, PointId, SessionTag, SetId};
-use crate::layout::{FrameHeader, ImageKind, Superblock};
-use crate::limits::PAGE_SIZE;
+use crate::layout::{Features, FrameHeader, ImageKind, Superblock};
+use crate::limits::{PAGE_SIZE, SEGMENT_BYTES_MIN};
 use crate::meta::{DiskInfo, Meta};
 use crate::seal::Seal;
+use crate::segments::{SegmentFiles, segment_name};
 use crate::writer::ImageWriter;
 
 const BLOCK: usize = 16 << 10;
-const BLOCKS: u64 = 40;
-const PART: &str = "image.part";
+pub(super) const BLOCKS: u64 = 40;
+
+pub(super) fn part(no: u32) -> String {
+    format!("{}.part", segment_name("image", no))
+}
 
 /// What a session has appended, and where in the file.
 type Appended = (SessionTag, u64, Vec<u8>);
@@ -37,17 +42,18 @@ struct Logged {
     session: SessionTag,
     at: u64,
     /// Bytes until the machine stops.
-    left: u64,
+    left: Arc<AtomicU64>,
     log: Log,
 }
 
 impl AppendFile for Logged {
     fn append(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.log.0.lock().unwrap().push((self.session, self.at, bytes.to_vec()));
-        let now = bytes.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let left = self.left.load(Ordering::Relaxed);
+        let now = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         self.inner.append_all(&bytes[..now])?;
         self.at += now as u64;
-        self.left -= now as u64;
+        self.left.fetch_sub(now as u64, Ordering::Relaxed);
         if now < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(now) }
     }
     fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
@@ -55,6 +61,30 @@ impl AppendFile for Logged {
     }
     fn sync(&mut self) -> io::Result<()> {
         self.inner.sync()
+    }
+}
+
+/// The files of an image, each of them logged.
+struct Parts {
+    storage: MemStorage,
+    session: SessionTag,
+    left: Arc<AtomicU64>,
+    log: Log,
+}
+
+impl Parts {
+    fn logged(&self, inner: Box<dyn AppendFile>, at: u64) -> Box<dyn AppendFile> {
+        let Self { session, ref left, ref log, .. } = *self;
+        Box::new(Logged { inner, session, at, left: left.clone(), log: log.clone() })
+    }
+}
+
+impl SegmentFiles for Parts {
+    fn create(&mut self, no: u32) -> io::Result<Box<dyn AppendFile>> {
+        Ok(self.logged(self.storage.create(&part(no))?, 0))
+    }
+    fn open(&self, no: u32) -> io::Result<Arc<dyn ReadAt>> {
+        self.storage.open(&part(no))
     }
 }
 
@@ -66,7 +96,7 @@ fn seal(salt: u32) -> Seal {
     Seal::new(key(), salt)
 }
 
-fn superblock() -> Superblock {
+pub(super) fn superblock() -> Superblock {
     let size = BlockSize::new(16384).unwrap();
     Superblock {
         features: Default::default(),
@@ -108,42 +138,65 @@ fn with_the_old_session(found: &Unfinished, _: u64) -> (SessionTag, Option<u64>)
     (found.superblock().session, Some(found.totals().frames))
 }
 
-/// Runs until an image is finished or there were `runs` of them, each interrupted anywhere. Returns
-/// how many went on with what was there.
-fn history(random: &mut Random, runs: u64, log: &Log, session: Session) -> u64 {
+/// Runs until an image with `features` is finished or there were `runs` of them, each interrupted
+/// anywhere. Returns how many went on with what was there.
+fn history(random: &mut Random, runs: u64, log: &Log, session: Session, features: u64) -> u64 {
     let (storage, mut gone_on) = (MemStorage::new(), 0);
+    let is_split = features & Features::SPLIT != 0;
     for run in 0..runs {
         let left = match random.below(6) {
             0 if run > 0 => u64::MAX,
             _ => (40 + random.below(700)) as u64 * 1000,
         };
-        let found = storage.open(PART).ok().and_then(|file| {
-            Unfinished::read(file, &Keys::of(key()), Job::silent()).ok().flatten()
-        });
+        let left = Arc::new(AtomicU64::new(left));
+        let files: Vec<_> = (0..).map_while(|no| storage.open(&part(no)).ok()).collect();
+        let found = Unfinished::read_segments(&files, &Keys::of(key()), Job::silent());
+        let found = found.ok().flatten();
+        let parts = |session| {
+            let (storage, left, log) = (storage.clone(), left.clone(), log.clone());
+            Parts { storage, session, left, log }
+        };
         let mut writer = match &found {
             Some(found) => {
                 gone_on += 1;
                 let (session, next_seq) = session(found, run);
-                let (inner, at) = (storage.reopen(PART, found.len()).unwrap(), found.len());
-                let file = Box::new(Logged { inner, session, at, left, log: log.clone() });
+                let kept = found.kept();
+                let reopen = |(no, len)| storage.reopen(&part(no), len).unwrap();
+                let last = (0..).zip(kept.iter().copied()).map(reopen).last().unwrap();
+                (kept.len()..files.len()).for_each(|no| {
+                    storage.remove(&part(u32::try_from(no).unwrap())).unwrap();
+                });
+                let parts = parts(session);
+                let file = parts.logged(last, *kept.last().unwrap());
                 let seal = Some(seal(9));
                 match next_seq {
                     None if found.has_session(session) => continue,
+                    None if is_split => {
+                        let (files, limit) = (Box::new(parts), SEGMENT_BYTES_MIN);
+                        ImageWriter::resume_split(files, file, found, session, seal, limit).unwrap()
+                    }
                     None => ImageWriter::resume(file, found, session, seal).unwrap(),
                     Some(next) => ImageWriter::resume_as(file, found, session, seal, next),
                 }
             }
             None => {
-                let _ = storage.remove(PART);
-                let inner = storage.create(PART).unwrap();
+                storage.names().iter().for_each(|name| storage.remove(name).unwrap());
                 // Another image, begun anew.
                 let session = random.below(usize::MAX) as u128;
                 let session = SessionTag(*session.to_le_bytes().first_chunk().unwrap());
-                let file = Box::new(Logged { inner, session, at: 0, left, log: log.clone() });
-                let superblock = Superblock { session, ..superblock() };
-                let Ok(writer) = ImageWriter::create_with(file, superblock, Some(seal(9))) else {
-                    continue;
+                let mut parts = parts(session);
+                let incompat = features & !Features::SPLIT;
+                let features = Features { incompat, ..Features::default() };
+                let superblock = Superblock { session, features, ..superblock() };
+                let seal = Some(seal(9));
+                let begun = match is_split {
+                    true => {
+                        let (files, limit) = (Box::new(parts), SEGMENT_BYTES_MIN);
+                        ImageWriter::create_split_with(files, superblock, limit, seal)
+                    }
+                    false => ImageWriter::create_with(parts.create(0).unwrap(), superblock, seal),
                 };
+                let Ok(writer) = begun else { continue };
                 writer
             }
         };
@@ -158,7 +211,7 @@ fn history(random: &mut Random, runs: u64, log: &Log, session: Session) -> u64 {
     gone_on
 }
 
-fn fill(writer: &mut ImageWriter<'_>, run: u64) -> crate::Result<()> {
+pub(super) fn fill(writer: &mut ImageWriter<'_>, run: u64) -> crate::Result<()> {
     let mut encoder = Encoder::new(Compression::Lz4, false);
     while writer.next_block() < BLOCKS {
         let bytes = block(run, writer.next_block());
@@ -210,14 +263,17 @@ fn repeated(log: &Log) -> usize {
 
 #[test]
 fn no_key_and_nonce_come_twice_in_whatever_order_an_image_is_interrupted_and_gone_on_with() {
-    let mut gone_on = 0;
-    for seed in 0..20 {
-        let mut random = Random::new(&[seed]);
-        let log = Log::default();
-        gone_on += history(&mut random, 8, &log, rightly);
-        assert_eq!(repeated(&log), 0, "seed {seed}");
+    let both = Features::SPLIT | Features::PARITY;
+    for features in [0, Features::SPLIT, Features::PARITY, both] {
+        let mut gone_on = 0;
+        for seed in 0..if features == 0 { 20 } else { 7 } {
+            let mut random = Random::new(&[seed, features]);
+            let log = Log::default();
+            gone_on += history(&mut random, 8, &log, rightly, features);
+            assert_eq!(repeated(&log), 0, "seed {seed}");
+        }
+        assert!(gone_on >= if features == 0 { 30 } else { 8 }, "{gone_on} with {features}");
     }
-    assert!(gone_on >= 30, "{gone_on}");
 }
 
 /// What would happen if the old session were gone on with: the test above notices.
@@ -227,7 +283,7 @@ fn planted_going_on_with_the_old_session_repeats_nonces() {
     for seed in 0..10 {
         let mut random = Random::new(&[seed]);
         let log = Log::default();
-        history(&mut random, 8, &log, with_the_old_session);
+        history(&mut random, 8, &log, with_the_old_session, 0);
         noticed += usize::from(repeated(&log) > 0);
     }
     assert!(noticed >= 5, "{noticed} of 10");

@@ -12,9 +12,12 @@ use crate::layout::{
     covering, first_nonzero,
 };
 use crate::limits::{
-    CHECKPOINT_ENTRIES_MAX, CHECKPOINT_PIECES_MAX, FRAME_ALIGN, ORIGINS_MAX, PIECE_SIZE,
+    CHECKPOINT_ENTRIES_MAX, CHECKPOINT_PIECES_MAX, FRAME_ALIGN, ORIGINS_MAX, PARITY_REACH,
+    PIECE_SIZE,
 };
+use crate::parity::stripes::{STRIPE_LEN, StripeSums};
 use crate::seal::Access;
+use crate::segments::Begun;
 
 /// Checkpoints of one file that are gone through: 64 TiB at one every 64 MiB. What lies behind
 /// them is written again.
@@ -33,6 +36,8 @@ struct BlockFrame {
 
 pub(super) struct Walk<'a> {
     file: &'a dyn ReadAt,
+    /// Its segments, where it is split.
+    begun: Option<&'a Begun>,
     superblock: &'a Superblock,
     access: &'a Access,
     plain: Buffer,
@@ -49,6 +54,8 @@ pub(super) struct Walk<'a> {
     /// Sessions met so far; the last one is writing, and this is the number of its next frame.
     sessions: Vec<SessionTag>,
     next_seq: u64,
+    /// Parity of the stripes whose PARITY frame was not met yet, in an image that has them.
+    stripes: Option<StripeSums>,
     /// Addresses of the checkpoints that hold.
     checkpoints: Vec<u64>,
     /// As of the last checkpoint, but for the totals, which are of all frames so far.
@@ -59,12 +66,14 @@ impl<'a> Walk<'a> {
     /// Begins behind `head`: the superblock, and its key slots.
     pub(super) fn new(
         file: &'a dyn ReadAt,
+        begun: Option<&'a Begun>,
         superblock: &'a Superblock,
         access: &'a Access,
         head: Vec<u8>,
     ) -> Self {
         Self {
             file,
+            begun,
             superblock,
             access,
             plain: Buffer::default(),
@@ -75,6 +84,7 @@ impl<'a> Walk<'a> {
             blocks: Vec::new(),
             sessions: vec![superblock.session],
             next_seq: 0,
+            stripes: superblock.features.has_data_parity().then(StripeSums::new),
             checkpoints: Vec::new(),
             so_far: Proven::default(),
         }
@@ -92,15 +102,17 @@ impl<'a> Walk<'a> {
         if self.file.len() - address < FRAME_HEADER_SIZE as u64 {
             return Ok(None);
         }
+        let end = self.begun.map_or(self.file.len(), |begun| begun.border(address));
         let mut header = [0; FRAME_HEADER_SIZE];
         self.read(&mut header, address)?;
         let bytes = header;
         let header = FrameHeader::from_bytes(&bytes, address)?;
         let at = |fault: Fault| fault.at(Section::Frame, address);
-        if header.frame_size() > self.file.len() - address {
+        if header.frame_size() > end - address {
             return Err(at(Fault::CutOff));
         }
         self.meet_session(&header).map_err(at)?;
+        self.check_stripes(&header, address).map_err(at)?;
         // Bounded by what a header may say.
         let mut frame = vec![0; in_memory(header.frame_size())];
         self.read(&mut frame, address)?;
@@ -139,8 +151,33 @@ impl<'a> Walk<'a> {
                 self.check(&checkpoint, address)?;
                 Ok(true)
             }
-            FrameKind::Meta | FrameKind::Parity => Err(at(Fault::Bounds)),
+            FrameKind::Parity => {
+                let parity = self.stripes.as_mut().and_then(StripeSums::take);
+                if parity.is_none_or(|parity| parity != content) {
+                    return Err(at(Fault::Differs { field: "content", other: "pieces before it" }));
+                }
+                self.so_far.stripes += 1;
+                Ok(false)
+            }
+            FrameKind::Meta => Err(at(Fault::Bounds)),
         }
+    }
+
+    /// The PARITY frame of a stripe comes where the next frame would, once the stripe is complete:
+    /// only PAD frames may move it.
+    fn check_stripes(&self, header: &FrameHeader, address: u64) -> std::result::Result<(), Fault> {
+        let stripe = self.so_far.stripes;
+        let behind = address.checked_sub((stripe + 1) * STRIPE_LEN);
+        let is_due = self.stripes.is_some() && behind.is_some();
+        let fits = match header.kind {
+            FrameKind::Parity => is_due && header.subject == stripe && header.codec == 0,
+            FrameKind::Pad => true,
+            _ => !is_due,
+        };
+        if !fits || (is_due && behind >= Some(PARITY_REACH)) {
+            return Err(Fault::Differs { field: "parity", other: "stripe before it" });
+        }
+        Ok(())
     }
 
     fn read(&self, out: &mut [u8], at: u64) -> Result<()> {
@@ -284,16 +321,28 @@ impl<'a> Walk<'a> {
             self.open_piece.extend_from_slice(now);
             bytes = later;
             if self.open_piece.len() == PIECE_SIZE {
-                let slots = self.superblock.slot_area_len();
-                self.pieces.push(hash::piece(self.piece_count, &self.open_piece, slots));
-                self.piece_count += 1;
-                self.open_piece.clear();
+                self.end_piece()?;
             }
         }
         if self.pieces.len() > CHECKPOINT_PIECES_MAX as usize {
             return Err(Fault::Bounds.at(Section::Frame, self.at));
         }
         self.at += frame.len() as u64;
+        Ok(())
+    }
+
+    fn end_piece(&mut self) -> Result<()> {
+        let (number, slots) = (self.piece_count, self.superblock.slot_area_len());
+        let digest = hash::piece(number, &self.open_piece, slots);
+        if let Some(begun) = self.begun {
+            begun.check_piece(number, digest)?;
+        }
+        if let Some(stripes) = &mut self.stripes {
+            stripes.add(&hash::as_proven(number, &self.open_piece, slots));
+        }
+        self.pieces.push(digest);
+        self.piece_count += 1;
+        self.open_piece.clear();
         Ok(())
     }
 

@@ -22,7 +22,7 @@ use aiv_volume_io::AppendFile;
 
 use crate::appender::Appender;
 use crate::codec::EncodedBlock;
-use crate::error::{Error, Result, Section, Unsupported};
+use crate::error::{Error, Result, Section};
 use crate::hash::Roots;
 use crate::ids::{BlockIndex, Digest, SessionTag};
 use crate::layout::{
@@ -193,12 +193,8 @@ impl<'f> ImageWriter<'f> {
     /// who goes on.
     ///
     /// # Errors
-    /// [`Error::Io`] when the storage fails, and [`Unsupported::GoingOn`] for an image that is
-    /// split or has parity over its pieces; it must then be given up.
+    /// [`Error::Io`] when the storage fails; the image must then be given up.
     pub fn suspend(mut self) -> Result<()> {
-        if let Some(names) = self.superblock.features.names_against_going_on() {
-            return Err(Unsupported::GoingOn { names }.into());
-        }
         if self.next_unlisted != self.next_block {
             self.checkpoint()?;
         }

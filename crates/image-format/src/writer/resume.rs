@@ -9,6 +9,7 @@ use crate::ids::{Digest, SessionTag};
 use crate::layout::{Features, Superblock};
 use crate::limits::PAGE_SIZE;
 use crate::seal::{Access, Seal};
+use crate::segments::{SegmentFiles, SegmentedFile};
 use crate::unfinished::Unfinished;
 
 impl<'f> ImageWriter<'f> {
@@ -21,9 +22,45 @@ impl<'f> ImageWriter<'f> {
     ///
     /// # Errors
     /// [`Error::Misuse`] when the session has written frames of this image already, `seal` is
-    /// another one, or `file` is another one or was not cut there; [`Error::Io`]. Nothing was
-    /// written then.
+    /// another one, `file` is another one or was not cut there, or the image is split;
+    /// [`Error::Io`]. Nothing was written then.
     pub fn resume(
+        file: Box<dyn AppendFile + 'f>,
+        unfinished: &Unfinished,
+        session: SessionTag,
+        seal: Option<Seal>,
+    ) -> Result<Self> {
+        if unfinished.is_split() {
+            return Err(Error::Misuse("going on with a split image as with one that is not"));
+        }
+        Self::resume_in(file, unfinished, session, seal)
+    }
+
+    /// As [`ImageWriter::resume`], with an image that is split into files of `limit` bytes at most:
+    /// `current` is the last of those that [`Unfinished::kept`] keeps, cut to what that says, and
+    /// behind it are none.
+    ///
+    /// # Errors
+    /// As [`ImageWriter::resume`], where the image is split; [`Error::Misuse`] for a limit that is
+    /// too small.
+    pub fn resume_split(
+        files: Box<dyn SegmentFiles + 'f>,
+        current: Box<dyn AppendFile>,
+        unfinished: &Unfinished,
+        session: SessionTag,
+        seal: Option<Seal>,
+        limit: u64,
+    ) -> Result<Self> {
+        let written = unfinished.written()?;
+        let written = written.ok_or(Error::Misuse("going on with segments of no split image"))?;
+        let superblock = unfinished.superblock().clone();
+        let (file, cuts) = SegmentedFile::resume(files, current, superblock, limit, written)?;
+        let mut writer = Self::resume_in(Box::new(file), unfinished, session, seal)?;
+        writer.cuts = Some(cuts);
+        Ok(writer)
+    }
+
+    fn resume_in(
         file: Box<dyn AppendFile + 'f>,
         unfinished: &Unfinished,
         session: SessionTag,
@@ -53,7 +90,8 @@ impl<'f> ImageWriter<'f> {
         let access = seal.as_ref().map(|seal| seal.access(superblock.image, session));
         let access = access.unwrap_or(Access::Clear);
         let (open_piece, late) = (proven.open_piece.clone(), proven.late_pieces.clone());
-        let mut file = Appender::resume(file, proven.len, open_piece, late)
+        let stripes = unfinished.stripes().cloned();
+        let mut file = Appender::resume(file, proven.len, open_piece, late, stripes)
             .with_slots(superblock.slot_area_len());
         if let Access::Open(key) = &access {
             file = file.sealing(key.clone());
@@ -61,7 +99,7 @@ impl<'f> ImageWriter<'f> {
         Self {
             file,
             cuts: None,
-            stripes_written: None,
+            stripes_written: superblock.features.has_data_parity().then_some(proven.stripes),
             superblock: superblock.clone(),
             session,
             next_block: proven.next_block,

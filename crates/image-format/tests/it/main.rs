@@ -36,6 +36,8 @@ mod refusals;
 mod repairs;
 mod resuming;
 mod resuming_forged;
+mod resuming_parity;
+mod resuming_split;
 mod round_trip;
 mod rows;
 mod rules;

@@ -69,5 +69,10 @@ pub(crate) fn stored_root(before_list: &[u8]) -> Digest {
         .chunks(64 << 10)
         .map(|piece| keyed("aivory draft: stored piece      ", &[piece]))
         .collect();
+    root_of_list(pieces)
+}
+
+/// The root over the hashes of pieces.
+pub(crate) fn root_of_list(pieces: Vec<[u8; 32]>) -> Digest {
     Digest(root_of("aivory draft: stored tree node  ", 0, pieces))
 }

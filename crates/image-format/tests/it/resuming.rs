@@ -5,10 +5,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use aiv_image_format::hash::leaf;
-use aiv_image_format::limits::SEGMENT_BYTES_MIN;
 use aiv_image_format::{
-    BlockPlace, ChainKey, Compression, Depth, Digest, Encoder, Error, Features, Image, ImageWriter,
-    Keys, Kind, LocalBase, Mode, ParentState, RunKind, Seal, SessionTag, Unfinished, Unsupported,
+    BlockPlace, ChainKey, Compression, Depth, Digest, Encoder, Error, Image, ImageWriter, Keys,
+    Kind, LocalBase, Mode, ParentState, RunKind, Seal, SessionTag, Unfinished,
 };
 use aiv_testkit::MemStorage;
 use aiv_volume_io::{Job, Storage};
@@ -49,7 +48,7 @@ pub(crate) fn unfinished(bytes: &[u8]) -> aiv_image_format::Result<Option<Unfini
 }
 
 /// The seal that such an image was begun with.
-fn seal_of(found: &Unfinished) -> Option<Seal> {
+pub(crate) fn seal_of(found: &Unfinished) -> Option<Seal> {
     let mode = if found.superblock().is_sealed() { Mode::Sealed } else { Mode::Authenticated };
     let slots = (!found.slots().is_empty()).then(|| found.slots().into());
     let seal = Seal { mode, slots, ..Seal::new(key(), 0x0ff_5a17) };
@@ -57,7 +56,7 @@ fn seal_of(found: &Unfinished) -> Option<Seal> {
 }
 
 /// Without a key, sealed, and authenticated.
-fn recipes() -> Vec<Recipe> {
+pub(crate) fn recipes() -> Vec<Recipe> {
     let sealed = seals().into_iter().flatten().find(|seal| seal.padding && seal.slots.is_some());
     let authenticated = sealed.clone().map(|s| Seal { mode: Mode::Authenticated, ..s });
     [None, sealed, authenticated].map(|seal| Recipe { seal, ..recipe() }).to_vec()
@@ -80,7 +79,19 @@ pub(crate) fn go_on(
     let found = unfinished(bytes).unwrap();
     let found = found.expect("a whole checkpoint");
     let file = storage.reopen(PART, found.len()).unwrap();
-    let mut writer = ImageWriter::resume(file, &found, session, seal_of(&found)).unwrap();
+    let writer = ImageWriter::resume(file, &found, session, seal_of(&found)).unwrap();
+    write_on(writer, &found, complete, parent, until);
+    storage.contents(PART).unwrap()
+}
+
+/// Writes the blocks of `complete` from where `found` ended to block `until`, or to the end.
+pub(crate) fn write_on(
+    mut writer: ImageWriter<'_>,
+    found: &Unfinished,
+    complete: &Image,
+    parent: Option<&dyn ParentState>,
+    until: Option<u64>,
+) {
     let mut seen: HashMap<Digest, BlockPlace> = HashMap::new();
     for entry in found.entries().map(Result::unwrap).filter(|e| e.kind == Kind::Data) {
         let place = BlockPlace { address: entry.address, frame_size: entry.frame_size };
@@ -124,12 +135,14 @@ pub(crate) fn go_on(
     } else {
         writer.finish_on(complete.meta().clone(), parent).unwrap();
     }
-    storage.contents(PART).unwrap()
 }
 
 /// Whether two images are of one state, the second without a fault.
 fn assert_same_state(complete: &Image, parent: Option<&dyn ParentState>, bytes: &Arc<Vec<u8>>) {
-    let image = open(bytes).unwrap();
+    assert_same_image(complete, parent, &open(bytes).unwrap());
+}
+
+pub(crate) fn assert_same_image(complete: &Image, parent: Option<&dyn ParentState>, image: &Image) {
     let found = match parent {
         None => image.verify(Depth::Data, Job::silent()).unwrap(),
         Some(parent) => image.verify_on(parent, Depth::Data, Job::silent()).unwrap(),
@@ -140,7 +153,7 @@ fn assert_same_state(complete: &Image, parent: Option<&dyn ParentState>, bytes: 
     assert_eq!(was.totals.payload_bytes > 0, is.totals.payload_bytes > 0);
     assert_eq!(was.totals.blocks_decided(), is.totals.blocks_decided());
     if parent.is_none() {
-        assert_eq!(read_all(complete).unwrap(), read_all(&image).unwrap());
+        assert_eq!(read_all(complete).unwrap(), read_all(image).unwrap());
     }
 }
 
@@ -389,24 +402,6 @@ fn the_source_token_is_read_back_as_it_was_written() {
     writer.finish(meta).unwrap();
     let image = open(&storage.contents(PART).unwrap()).unwrap();
     assert_eq!(image.superblock().source_token, Digest([7; 32]));
-}
-
-#[test]
-fn what_is_split_or_has_parity_is_not_gone_on_with() {
-    let with_parity = Recipe { features: Features::PARITY, ..recipe() };
-    let segments = crate::segments::split(&recipe(), SEGMENT_BYTES_MIN);
-    for (bytes, expected) in [(&with_parity.build(), "parity"), (&segments[0], "split")] {
-        match unfinished(bytes) {
-            Err(Error::Unsupported(Unsupported::GoingOn { names })) => assert_eq!(names, expected),
-            other => panic!("{:?}", other.map(|found| found.is_some())),
-        }
-    }
-    let storage = MemStorage::new();
-    let file = storage.create(PART).unwrap();
-    let mut writer = ImageWriter::create(file, with_parity.superblock()).unwrap();
-    writer.push_run(RunKind::Zero, 2).unwrap();
-    let refused = writer.suspend();
-    assert!(matches!(refused, Err(Error::Unsupported(Unsupported::GoingOn { .. }))), "{refused:?}");
 }
 
 #[test]

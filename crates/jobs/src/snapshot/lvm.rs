@@ -43,7 +43,7 @@ impl Lvm {
         let found = list(fields, &["--select", &number]).map_err(SnapshotError::Lvm)?;
         let fields = found.first().map(|line| line.split('|').collect::<Vec<_>>());
         let Some([group, volume, size, free, pool]) = fields.as_deref() else {
-            return Err(SnapshotError::NotLogical { device: device.path.clone() });
+            return Err(SnapshotError::NoProvider { device: device.path.clone() });
         };
         let (size, free) = (size.parse().unwrap_or(0), free.parse().unwrap_or(u64::MAX));
         Ok(Self {
@@ -84,7 +84,11 @@ fn holds(attributes: &str, used: &str) -> bool {
 }
 
 impl SnapshotProvider for Lvm {
-    fn create(&self, name: &str) -> Result<PathBuf, SnapshotError> {
+    fn freezes(&self) -> bool {
+        true
+    }
+
+    fn create(&self, name: &str) -> Result<(), SnapshotError> {
         let (origin, space) = (self.full_name(&self.volume), format!("{}b", self.space));
         let mut words = vec!["--yes", "--snapshot", "--permission", "r", "--name", name];
         words.extend(["--addtag", TAG]);
@@ -94,7 +98,10 @@ impl SnapshotProvider for Lvm {
             None => words.extend(["--size", &space]),
         }
         words.push(&origin);
-        run("lvcreate", &words).map_err(SnapshotError::Lvm)?;
+        run("lvcreate", &words).map(drop).map_err(SnapshotError::Lvm)
+    }
+
+    fn show(&self, name: &str) -> Result<PathBuf, SnapshotError> {
         self.check(name)?;
         Ok(PathBuf::from(format!("/dev/{}", self.full_name(name))))
     }

@@ -1,31 +1,51 @@
 //! Snapshots: a device that goes on showing what another one held at a moment.
 //!
 //! Making one stops all writers for the moment it takes. From then on they go on, and what they
-//! overwrite is set aside in a space of limited size. When that overflows, the snapshot is lost,
-//! and with it the backup: it is asked whether it holds when reading fails, and once more after
-//! the last byte was read.
+//! overwrite is set aside in a space of limited size. When that overflows, the snapshot is lost
+//! or the writers have no more room, and the backup ends: whether it holds is asked now and then
+//! while it is read, when reading fails, and once more after the last byte was read.
 
 mod lvm;
-
-pub(crate) use lvm::Lvm;
+mod zfs;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
+use aiv_backup_engine::Clock;
+use aiv_volume_io::device::BlockDevice;
+use aiv_volume_io::programs::run;
 use aiv_volume_io::{Extent, ReadAt};
 
 use crate::error::SnapshotError;
+use crate::world::World;
+use lvm::Lvm;
+use zfs::Zfs;
+
+/// Time between two looks at a snapshot that is read.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// One way to make snapshots of one device.
 pub(crate) trait SnapshotProvider: Sync {
-    /// Makes a snapshot called `name` and returns its device.
+    /// Whether filesystems on the device are frozen for the moment without anybody asking for
+    /// it.
+    fn freezes(&self) -> bool;
+
+    /// Makes a snapshot called `name`. As little as possible is done here: everybody waits.
     ///
     /// # Errors
     /// When there is none afterwards.
-    fn create(&self, name: &str) -> Result<PathBuf, SnapshotError>;
+    fn create(&self, name: &str) -> Result<(), SnapshotError>;
 
-    /// Whether the snapshot still shows what it showed at first.
+    /// The device that shows a snapshot; called once.
+    ///
+    /// # Errors
+    /// When there is none, or the snapshot does not hold.
+    fn show(&self, name: &str) -> Result<PathBuf, SnapshotError>;
+
+    /// Whether the snapshot still shows what it showed at first, and there is room for writers.
     ///
     /// # Errors
     /// [`SnapshotError::Overflow`], or why that cannot be told.
@@ -45,13 +65,31 @@ pub(crate) trait SnapshotProvider: Sync {
     fn title(&self, name: &str) -> String;
 }
 
+/// Who makes snapshots of `device`. `space` is for what is overwritten meanwhile, in bytes, where
+/// that has a size of its own.
+pub(crate) fn provider<'a>(
+    device: &BlockDevice,
+    space: Option<u64>,
+    world: &'a dyn World,
+) -> Result<Box<dyn SnapshotProvider + 'a>, SnapshotError> {
+    if let Some(disk) = device.parent.as_ref().filter(|disk| zfs::is_volume(disk)) {
+        let volume = Path::new("/dev").join(disk);
+        return Err(SnapshotError::PartOfVolume { device: device.path.clone(), volume });
+    }
+    if zfs::is_volume(&device.name) {
+        let now_s = world.now_unix_ms() / 1000;
+        return Ok(Box::new(Zfs::of(device, world.root(), now_s, &run)?));
+    }
+    Ok(Box::new(Lvm::of(device, space)?))
+}
+
 /// A snapshot that is removed when it is dropped.
 pub(crate) struct Snapshot<'a> {
     provider: &'a dyn SnapshotProvider,
     name: String,
-    /// Its device.
-    pub(crate) device: PathBuf,
     is_removed: AtomicBool,
+    /// What ran over. Should there be room again later, it has done so all the same.
+    full: OnceLock<String>,
 }
 
 impl<'a> Snapshot<'a> {
@@ -61,12 +99,24 @@ impl<'a> Snapshot<'a> {
     ) -> Result<Self, SnapshotError> {
         let created = provider.create(&name);
         // One that was made in part must not stay either.
-        let device = created.inspect_err(|_| drop(provider.remove(&name)))?;
-        Ok(Self { provider, name, device, is_removed: AtomicBool::new(false) })
+        created.inspect_err(|_| drop(provider.remove(&name)))?;
+        Ok(Self { provider, name, is_removed: AtomicBool::new(false), full: OnceLock::new() })
+    }
+
+    /// Its device.
+    pub(crate) fn show(&self) -> Result<PathBuf, SnapshotError> {
+        self.provider.show(&self.name)
     }
 
     pub(crate) fn check(&self) -> Result<(), SnapshotError> {
-        self.provider.check(&self.name)
+        let overflow = |name: &String| SnapshotError::Overflow { name: name.clone() };
+        if let Some(name) = self.full.get() {
+            return Err(overflow(name));
+        }
+        self.provider.check(&self.name).map_err(|error| match error {
+            SnapshotError::Overflow { name } => overflow(self.full.get_or_init(|| name)),
+            error => error,
+        })
     }
 
     /// Removes it now, and tells when that failed.
@@ -76,8 +126,12 @@ impl<'a> Snapshot<'a> {
     }
 
     /// Its bytes, for as long as it holds.
-    pub(crate) fn watch<'d>(&'d self, disk: &'d dyn ReadAt) -> SnapshotDisk<'d> {
-        SnapshotDisk { disk, snapshot: self }
+    pub(crate) fn watch<'d>(
+        &'d self,
+        disk: &'d dyn ReadAt,
+        clock: &'d dyn Clock,
+    ) -> SnapshotDisk<'d> {
+        SnapshotDisk { disk, snapshot: self, clock, looked: Mutex::new(clock.now()) }
     }
 }
 
@@ -95,6 +149,22 @@ impl Drop for Snapshot<'_> {
 pub(crate) struct SnapshotDisk<'a> {
     disk: &'a dyn ReadAt,
     snapshot: &'a Snapshot<'a>,
+    clock: &'a dyn Clock,
+    /// When it was asked last whether the snapshot holds.
+    looked: Mutex<Duration>,
+}
+
+impl SnapshotDisk<'_> {
+    /// Asks whether the snapshot holds, if that was long ago.
+    fn look(&self) -> io::Result<()> {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.clock.now();
+        if now.saturating_sub(*looked) < LOOK_EVERY {
+            return Ok(());
+        }
+        *looked = now;
+        self.snapshot.check().map_err(io::Error::other)
+    }
 }
 
 impl ReadAt for SnapshotDisk<'_> {
@@ -103,6 +173,7 @@ impl ReadAt for SnapshotDisk<'_> {
     }
 
     fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
+        self.look()?;
         self.disk.read_exact_at(out, offset).map_err(|error| match self.snapshot.check() {
             Ok(()) => error,
             Err(lost) => io::Error::other(lost),
@@ -118,7 +189,20 @@ impl ReadAt for SnapshotDisk<'_> {
 mod tests {
     use super::*;
     use aiv_volume_io::MemDisk;
-    use std::sync::Mutex;
+
+    /// A clock that stands still until somebody sleeps.
+    #[derive(Default)]
+    struct Hands(Mutex<Duration>);
+
+    impl Clock for Hands {
+        fn now(&self) -> Duration {
+            *self.0.lock().unwrap()
+        }
+
+        fn sleep(&self, time: Duration) {
+            *self.0.lock().unwrap() += time;
+        }
+    }
 
     /// Snapshots that are only talked about.
     #[derive(Default)]
@@ -129,12 +213,20 @@ mod tests {
     }
 
     impl SnapshotProvider for Told {
-        fn create(&self, name: &str) -> Result<PathBuf, SnapshotError> {
+        fn freezes(&self) -> bool {
+            true
+        }
+
+        fn create(&self, name: &str) -> Result<(), SnapshotError> {
             self.there.lock().unwrap().push(name.to_owned());
             match self.cannot_create {
                 true => Err(SnapshotError::Overflow { name: "half made".to_owned() }),
-                false => Ok(PathBuf::from("/dev/null")),
+                false => Ok(()),
             }
+        }
+
+        fn show(&self, _: &str) -> Result<PathBuf, SnapshotError> {
+            Ok(PathBuf::from("/dev/null"))
         }
 
         fn check(&self, name: &str) -> Result<(), SnapshotError> {
@@ -181,7 +273,8 @@ mod tests {
         let told = Told::default();
         let snapshot = Snapshot::create(&told, "a".to_owned()).expect("created");
         let disk = MemDisk::from_bytes(vec![7; 4096]);
-        let watched = snapshot.watch(&disk);
+        let clock = Hands::default();
+        let watched = snapshot.watch(&disk, &clock);
         let mut out = [0; 8];
         watched.read_exact_at(&mut out, 0).expect("read");
         assert_eq!((out, watched.len()), ([7; 8], 4096));
@@ -190,5 +283,21 @@ mod tests {
         told.is_full.store(true, Ordering::Relaxed);
         let lost = watched.read_exact_at(&mut out, 4095).expect_err("past the end");
         assert!(lost.to_string().contains("ran over"), "{lost}");
+    }
+
+    #[test]
+    fn a_snapshot_that_ran_over_is_noticed_while_it_is_read_and_stays_lost() {
+        let told = Told::default();
+        let snapshot = Snapshot::create(&told, "a".to_owned()).expect("created");
+        let disk = MemDisk::from_bytes(vec![7; 4096]);
+        let clock = Hands::default();
+        let watched = snapshot.watch(&disk, &clock);
+        told.is_full.store(true, Ordering::Relaxed);
+        watched.read_exact_at(&mut [0; 8], 0).expect("nobody looked yet");
+        clock.sleep(LOOK_EVERY);
+        let lost = watched.read_exact_at(&mut [0; 8], 0).expect_err("full");
+        assert!(lost.to_string().contains("ran over"), "{lost}");
+        told.is_full.store(false, Ordering::Relaxed);
+        assert!(matches!(snapshot.check(), Err(SnapshotError::Overflow { name }) if name == "a"));
     }
 }

@@ -6,17 +6,29 @@ use crate::failure::Verdict;
 pub(super) fn judge_snapshot(error: &aiv_jobs::SnapshotError) -> Option<Verdict> {
     use aiv_jobs::SnapshotError;
     match error {
-        SnapshotError::NotLogical { .. } => {
+        SnapshotError::NoProvider { .. } => {
             refused("no_snapshots", "freeze its filesystems instead, with --freeze")
         }
+        SnapshotError::PartOfVolume { .. } => {
+            refused("no_snapshots", "back up the whole volume, or use --freeze")
+        }
+        SnapshotError::NoProgram { .. } => failed(
+            "no_zfs",
+            "install them in the version of the running module (package zfsutils-linux on Debian \
+             and Ubuntu, zfs elsewhere), or use --freeze",
+        ),
         SnapshotError::Lvm(_) => failed(
             "snapshot_failed",
             "there is no image; `vgs` shows what is left, --snapshot-size asks for less or more",
         ),
+        SnapshotError::Zfs(_) => failed(
+            "snapshot_failed",
+            "there is no image; `zfs list -t all -o space` shows what takes up the pool",
+        ),
         SnapshotError::Overflow { .. } => failed(
             "snapshot_overflow",
-            "there is no image; give it more room with --snapshot-size, or back up when less is \
-             written",
+            "there is no image; make room: --snapshot-size for a snapshot with space of its own, \
+             else in the pool; or back up when less is written",
         ),
         _ => None,
     }

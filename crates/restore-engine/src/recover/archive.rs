@@ -84,6 +84,10 @@ pub(super) trait Archive {
     fn refuses(&self, _path: &[u8]) -> Option<&'static str> {
         None
     }
+    /// Whether folders stand before what is in them.
+    fn folders_first(&self) -> bool {
+        false
+    }
     /// Whether owners are kept.
     fn has_owners(&self) -> bool;
     /// Whether an attribute is, by its name.
@@ -120,6 +124,7 @@ impl RecoverPlan {
     }
 
     fn to_archive(&self, archive: Box<dyn Archive + '_>, job: Job<'_>) -> Result<RecoverReport> {
+        let folders_first = archive.folders_first();
         let mut packing = Packing {
             plan: self,
             archive,
@@ -129,21 +134,28 @@ impl RecoverPlan {
             missing: HashSet::new(),
         };
         job.progress.begin(Step::RecoverFiles, self.bytes());
-        for at in self.in_image_order() {
-            job.check()?;
-            packing.item(at)?;
+        let mut each = |order: &mut dyn Iterator<Item = usize>| {
+            for at in order {
+                job.check()?;
+                packing.item(at)?;
+            }
+            Ok::<_, Error>(())
+        };
+        let all = 0..self.items.len();
+        let is_folder = |item: &Item| item.file_type == FileType::Folder;
+        if folders_first {
+            each(&mut all.clone().filter(|&at| is_folder(&self.items[at])))?;
         }
+        each(&mut self.in_image_order().into_iter())?;
         // Whoever unpacks gives folders their times when they come, and what comes into one later
         // changes those again. Links in turn must follow their folder: GNU tar makes those that
         // lead up or to the root at the very end, and remembers folders only for what follows.
         let is_read = |item: &Item| item.file_type == FileType::File && item.same_as().is_none();
         let is_late = |item: &Item| matches!(item.file_type, FileType::Folder | FileType::Link);
+        let is_done = |item: &Item| is_read(item) || folders_first && is_folder(item);
         for late in [false, true] {
-            let now = |item: &Item| !is_read(item) && is_late(item) == late;
-            for at in (0..self.items.len()).filter(|&at| now(&self.items[at])) {
-                job.check()?;
-                packing.item(at)?;
-            }
+            let now = |item: &Item| !is_done(item) && is_late(item) == late;
+            each(&mut all.clone().filter(|&at| now(&self.items[at])))?;
         }
         packing.archive.finish()?;
         job.progress.end(Step::RecoverFiles);

@@ -25,3 +25,4 @@ mod tables;
 mod targets;
 mod undo;
 mod unused;
+mod zips;

@@ -15,7 +15,7 @@ fn disk(tree: Tree) -> Disk {
     Disk::of_filesystem(Arc::new(tree), Arc::new(MemDisk::from_bytes(vec![0; 4096])))
 }
 
-fn plan(tree: Tree) -> RecoverPlan {
+pub(crate) fn plan(tree: Tree) -> RecoverPlan {
     let paths = [Path::parse(b"/p0").unwrap()];
     RecoverPlan::new(&disk(tree), &paths, None, Job::silent()).unwrap()
 }

@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::made::{HELLO, Made, run};
 
@@ -359,6 +359,85 @@ fn a_passphrase_opens_what_is_sealed_and_is_told_to_nobody() {
     visitor.does(json!([{"key": "u"}]));
     assert_eq!(visitor.does(json!([{"key": "Escape"}]))["asks"], json!(null));
     assert_eq!(visitor.post("passphrase", typed.as_bytes()).status, 409);
+}
+
+#[test]
+fn wrong_passphrases_are_tried_ever_more_slowly_and_what_is_encrypted_opens_by_the_right_one() {
+    let made = Made::new();
+    let served = Served::start(&made.encrypted("correct horse"));
+    let visitor = served.visit();
+    let asked = visitor.does(json!([{"key": "Enter"}]));
+    assert_eq!((&asked["asks"]["volume"], &asked["asks"]["tried"]), (&json!(true), &json!(false)));
+    let why = asked["asks"]["why"].as_str().unwrap();
+    assert!(why.contains("p0") && why.contains("encrypted"), "{why}");
+    for wrong in ["one", "two"] {
+        assert_eq!(visitor.post("passphrase", json!(wrong).to_string().as_bytes()).status, 200);
+        let asked = visitor.asked();
+        assert!(asked["asks"]["wrong"].as_str().unwrap().contains("does not open /p0"), "{asked}");
+    }
+    assert_eq!(visitor.post("passphrase", b"\"three\"").status, 200);
+    let problem = visitor.asked();
+    assert!(problem["over"]["problem"]["line"].as_str().unwrap().contains("does not open"));
+    visitor.does(json!([{"key": "Escape"}]));
+    visitor.does(json!([{"key": "Enter"}]));
+    let right = json!("correct horse").to_string();
+    let began = Instant::now();
+    while let answer = visitor.post("passphrase", right.as_bytes())
+        && answer.status != 200
+    {
+        assert_eq!(answer.status, 429, "{}", answer.text());
+        assert!(answer.text().contains("wait"), "{}", answer.text());
+        assert!(began.elapsed() < Duration::from_secs(20));
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(visitor.asked()["kind"], "folder");
+    visitor.open("etc/");
+    assert_eq!(visitor.get(&address(&visitor, "hello.txt"), &[]).text(), HELLO);
+}
+
+#[test]
+fn what_nobody_looks_at_any_more_stops() {
+    let made = Made::new();
+    made.back_up(Some("correct horse"));
+    let served = Served::start(&made.images());
+    let visitor = served.visit();
+    let version = visitor.scene()["version"].clone();
+    let body = json!({"version": version, "events": [{"key": "u"}]}).to_string();
+    let scene = |answer: &Answer| serde_json::from_slice::<Value>(&answer.body).unwrap();
+    assert_eq!(scene(&visitor.post("events", body.as_bytes()))["asks"]["tried"], false);
+    std::thread::sleep(Duration::from_secs(10));
+    let now = scene(&visitor.get("scene?seen=0", &[]));
+    assert_eq!(now["asks"], json!(null));
+    assert!(now["said"].as_str().unwrap().contains("no page was open"), "{now}");
+}
+
+#[test]
+fn every_answer_to_whoever_has_the_cookie_says_which_explorer_it_is_and_no_other_does() {
+    let disk = disk();
+    let (one, other) = (Served::start(&disk.raw()), Served::start(&disk.raw()));
+    const RUN: &str = "aiv-explorer-run";
+    let run_of = |served: &Served| {
+        let host = served.host();
+        let door = format!("{}enter?token=0", served.root());
+        let refused = [
+            http::ask(served.socket(), "GET", &door, &[("Host", &host)], b""),
+            http::ask(served.socket(), "GET", &served.root(), &[("Host", &host)], b""),
+            http::ask(served.socket(), "GET", "/", &[("Host", &host)], b""),
+        ];
+        assert!(refused.iter().all(|answer| answer.status >= 400 && answer.header(RUN).is_none()));
+        let visitor = served.visit();
+        let page = visitor.get("", &[]);
+        let run = page.header(RUN).unwrap().to_owned();
+        assert!(run.len() == 32 && page.text().contains(&format!("content=\"{run}\"")));
+        for name in ["scene?seen=0", "rows", "icon.svg", "nothing", "get"] {
+            assert_eq!(visitor.get(name, &[]).header(RUN), Some(run.as_str()), "{name}");
+        }
+        assert_eq!(visitor.post("events", b"{}").header(RUN), Some(run.as_str()));
+        // It is none of what the page sends.
+        assert!(!visitor.cookie.contains(&run) && !served.address.contains(&run));
+        run
+    };
+    assert_ne!(run_of(&one), run_of(&other));
 }
 
 #[test]

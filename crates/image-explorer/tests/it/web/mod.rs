@@ -3,10 +3,11 @@
 
 mod accessible;
 mod answers;
-mod browser;
-mod disk;
+pub(crate) mod browser;
+pub(crate) mod disk;
 mod hostile;
 mod http;
 mod journeys;
 mod looks;
-mod served;
+mod secrets;
+pub(crate) mod served;

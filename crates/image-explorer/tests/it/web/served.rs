@@ -1,12 +1,13 @@
 //! `aiv-explorer --web`, and a visitor who has its address.
 
-use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
+
+use crate::seen::memory_kib;
 
 use super::http::{self, Answer};
 
@@ -67,9 +68,7 @@ impl Served {
 
     /// The most memory it has had.
     pub(crate) fn memory_kib(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
-        let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        most.trim().trim_end_matches(" kB").parse().unwrap()
+        memory_kib(self.id())
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -120,6 +119,17 @@ impl Visitor {
                 return scene;
             }
             seen = scene["seen"].as_u64().unwrap();
+        }
+    }
+
+    /// What is shown once somebody is asked for a passphrase, and none is being tried.
+    pub(crate) fn asked(&self) -> Value {
+        loop {
+            let scene = self.scene();
+            if scene["asks"]["tried"] == false || scene["asks"].is_null() {
+                return scene;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
         }
     }
 

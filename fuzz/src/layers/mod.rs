@@ -1,9 +1,16 @@
-//! Volumes inside of others: the metadata of LVM2 and superblocks of md, their checksums mended.
+//! Volumes inside of others: the metadata of LVM2 and of its pools of thin volumes, superblocks of md,
+//! headers of LUKS, their checksums mended.
+
+mod arrays;
+mod luks;
+mod thin;
 
 use std::sync::Arc;
 
-use aiv_filesystems::{logical_volumes, raid_contents};
-use aiv_volume_io::{Job, MemDisk, ReadAt};
+use aiv_filesystems::logical_volumes;
+use aiv_volume_io::{Extent, Job, MemDisk, ReadAt};
+
+use crate::Family;
 
 /// Bytes of the physical volume, and of the RAID member.
 const DISK: usize = 2 << 20;
@@ -13,13 +20,36 @@ const TEXT: usize = 512;
 const AREA_LEN: usize = 1 << 20;
 const ID: &[u8; 32] = b"aaaaaabbbbccccddddeeeeffffgggggg";
 
-/// The text of a volume group behind a zero byte, or a superblock of md behind any other.
+/// What the first byte says: the text of a volume group, a superblock of md, one for all members of an
+/// array, one for each, a LUKS volume, or the metadata of a pool of thin volumes.
 pub fn layers(data: &[u8]) -> bool {
+    const PARSERS: [fn(&[u8]) -> bool; 6] =
+        [group, arrays::member, arrays::alike, arrays::each, luks::volume, thin::pool];
     let Some((kind, rest)) = data.split_first() else { return false };
-    if *kind == 0 { group(rest) } else { member(rest) }
+    PARSERS[usize::from(*kind) % PARSERS.len()](rest)
 }
 
-fn physical_volume(text: &[u8]) -> Arc<dyn ReadAt> {
+/// Reads what is at either end, and asks for holes; whether all of that could be read.
+fn read_ends(bytes: &dyn ReadAt) -> bool {
+    let mut out = [0; 4096];
+    let count = out.len().min(usize::try_from(bytes.len()).unwrap_or(4096));
+    let mut is_read = true;
+    for at in [0, bytes.len() - count as u64] {
+        is_read &= bytes.read_exact_at(&mut out[..count], at).is_ok();
+    }
+    let holes = bytes.holes(Extent::new(0, bytes.len()));
+    is_read &= holes.is_ok();
+    for hole in holes.unwrap_or_default() {
+        assert!(hole.end() <= bytes.len() && !hole.is_empty(), "{hole:?} of {}", bytes.len());
+    }
+    is_read
+}
+
+fn of_bytes(disk: Vec<u8>) -> Arc<dyn ReadAt> {
+    Arc::new(MemDisk::from_bytes(disk))
+}
+
+fn physical_volume(text: &[u8]) -> Vec<u8> {
     let mut disk = vec![0; DISK];
     let mut set = |at: usize, bytes: &[u8]| disk[at..at + bytes.len()].copy_from_slice(bytes);
     // Label in the second sector, its header behind it: one data area, one of metadata.
@@ -43,53 +73,23 @@ fn physical_volume(text: &[u8]) -> Arc<dyn ReadAt> {
         let sum = crc(&disk[summed]);
         disk[at..at + 4].copy_from_slice(&sum.to_le_bytes());
     }
-    Arc::new(MemDisk::from_bytes(disk))
+    disk
 }
 
 fn group(text: &[u8]) -> bool {
     let text = &text[..text.len().min(AREA_LEN - 2 * TEXT)];
-    let disk = physical_volume(text);
+    let disk = of_bytes(physical_volume(text));
     let Ok(found) = logical_volumes(&[disk], Job::silent()) else { return false };
     for volume in found.volumes {
         assert!(volume.name.split('/').count() == 2 && !volume.name.contains(".."));
         let Ok(bytes) = volume.bytes else { continue };
         assert_eq!(bytes.len(), volume.len);
-        let mut out = [0; 4096];
-        let count = out.len().min(usize::try_from(bytes.len()).unwrap_or(4096));
-        for at in [0, bytes.len() - count as u64] {
-            bytes.read_exact_at(&mut out[..count], at).expect("it lies on the disk");
-        }
+        assert!(read_ends(&*bytes), "it lies on the disk");
         let spans = volume.spans.unwrap_or_default();
         assert!(spans.iter().all(|span| span.extent.end() <= DISK as u64));
     }
     // With its sums right the text is what was looked at.
     !text.is_empty()
-}
-
-fn member(superblock: &[u8]) -> bool {
-    let mut record = superblock[..superblock.len().min(4096)].to_vec();
-    record.resize(4096, 0);
-    // As many roles as the record has room for are summed.
-    let roles = usize::from(u16::from_le_bytes([record[220], record[221]]));
-    let end = (256 + 2 * roles).min(4096);
-    record[216..220].fill(0);
-    let words = record[..end].chunks(4).map(|word| {
-        let word = word.iter().rev().fold(0_u32, |number, &byte| number << 8 | u32::from(byte));
-        u64::from(word)
-    });
-    let sum: u64 = words.sum();
-    let sum = u32::try_from(((sum & 0xffff_ffff) + (sum >> 32)) & 0xffff_ffff).expect("masked");
-    record[216..220].copy_from_slice(&sum.to_le_bytes());
-    let mut disk = vec![0; DISK];
-    disk[4096..8192].copy_from_slice(&record);
-    let disk = MemDisk::from_bytes(disk);
-    match raid_contents(&disk) {
-        Ok(contents) => {
-            assert!(contents.extent.end() <= disk.len() && !contents.extent.is_empty());
-            true
-        }
-        Err(error) => !error.to_string().contains("there is no superblock"),
-    }
 }
 
 fn crc(bytes: &[u8]) -> u32 {
@@ -103,8 +103,8 @@ fn crc(bytes: &[u8]) -> u32 {
     sum
 }
 
-/// A group with a volume of every kind that is read, and a member of a mirror.
-pub(crate) fn seeds() -> Vec<Vec<u8>> {
+/// The text of a group: names, whether they are shown, and the one segment of each.
+fn text_of(volumes: &[(&str, bool, String)]) -> String {
     let mut text = String::from(
         "contents = \"Text Format Volume Group\"\nversion = 1\nvg {\nid = \"one\"\nseqno = 3\n\
          format = \"lvm2\"\nstatus = [\"RESIZEABLE\", \"READ\", \"WRITE\"]\nflags = []\n\
@@ -112,6 +112,18 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
          id = \"aaaaaa-bbbb-cccc-dddd-eeee-ffff-gggggg\"\nstatus = [\"ALLOCATABLE\"]\nflags = []\n\
          dev_size = 4096\npe_start = 2056\npe_count = 200\n}\n}\nlogical_volumes {\n",
     );
+    for (name, shown, segment) in volumes {
+        let shown = if *shown { ", \"VISIBLE\"" } else { "" };
+        text += &format!(
+            "{name} {{\nid = \"{name}\"\nstatus = [\"READ\", \"WRITE\"{shown}]\nflags = []\n\
+             segment_count = 1\nsegment1 {{\nstart_extent = 0\n{segment}\n}}\n}}\n"
+        );
+    }
+    text + "}\n}\n"
+}
+
+/// A group with a volume of every kind that is read but thin ones.
+fn group_text() -> String {
     let area = |first: u32, count: u32| {
         format!(
             "extent_count = {count}\ntype = \"striped\"\nstripe_count = 1\n\
@@ -156,26 +168,33 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         ),
         ("thin", true, format!("{rest}type = \"thin\"\nthin_pool = \"pool\"\ndevice_id = 1")),
     ];
-    for (name, shown, segment) in volumes {
-        let shown = if shown { ", \"VISIBLE\"" } else { "" };
-        text += &format!(
-            "{name} {{\nid = \"{name}\"\nstatus = [\"READ\", \"WRITE\"{shown}]\nflags = []\n\
-             segment_count = 1\nsegment1 {{\nstart_extent = 0\n{segment}\n}}\n}}\n"
-        );
-    }
-    text += "}\n}\n";
-    let mut superblock = vec![0; 512];
-    let mut set = |at: usize, bytes: &[u8]| superblock[at..at + bytes.len()].copy_from_slice(bytes);
-    for (at, word) in [(0, 0xa92b_4efc_u32), (4, 1), (72, 1), (92, 2), (220, 128)] {
-        set(at, &word.to_le_bytes());
-    }
-    for (at, word) in [(80, 2048_u64), (128, 2048), (136, 2048), (144, 8), (208, u64::MAX)] {
-        set(at, &word.to_le_bytes());
-    }
-    [([0].as_slice(), text.into_bytes()), (&[1], superblock)]
-        .into_iter()
-        .map(|(kind, rest)| [kind, rest.as_slice()].concat())
-        .collect()
+    text_of(&volumes)
+}
+
+/// One for each kind of metadata.
+pub(crate) const FAMILIES: &[Family] = &[
+    Family {
+        name: "lvm",
+        seeds: || of_kind(0, [group_text(), thin::text()].map(String::into_bytes)),
+    },
+    Family {
+        name: "md",
+        seeds: || {
+            let [member, alike, each] = arrays::seeds();
+            [of_kind(1, member), of_kind(2, alike), of_kind(3, each)].concat()
+        },
+    },
+    Family { name: "luks", seeds: || of_kind(4, luks::seeds()) },
+    Family { name: "thin", seeds: || of_kind(5, thin::seeds()) },
+];
+
+/// Of all of them.
+pub(crate) fn seeds() -> Vec<Vec<u8>> {
+    FAMILIES.iter().flat_map(|family| (family.seeds)()).collect()
+}
+
+fn of_kind(kind: u8, seeds: impl IntoIterator<Item = Vec<u8>>) -> Vec<Vec<u8>> {
+    seeds.into_iter().map(|seed| [&[kind], seed.as_slice()].concat()).collect()
 }
 
 #[cfg(test)]
@@ -186,7 +205,8 @@ mod tests {
     fn the_group_has_every_volume_that_is_read() {
         let seed = seeds().remove(0);
         assert!(layers(&seed));
-        let found = logical_volumes(&[physical_volume(&seed[1..])], Job::silent()).unwrap();
+        let found =
+            logical_volumes(&[of_bytes(physical_volume(&seed[1..]))], Job::silent()).unwrap();
         let opened = found.volumes.iter().filter(|volume| volume.bytes.is_ok());
         let names: Vec<_> = opened.map(|volume| volume.name.as_str()).collect();
         assert_eq!(names, ["vg/root", "vg/wide", "vg/raid", "vg/mirror", "vg/stacked"]);

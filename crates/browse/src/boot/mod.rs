@@ -1,5 +1,8 @@
 //! Whether a disk has what it needs to boot, as far as its bytes tell.
 
+mod entries;
+mod linux;
+
 use std::ops::ControlFlow;
 
 use aiv_filesystems::FileType;
@@ -8,7 +11,6 @@ use aiv_volume_io::partition::{PartitionKind, TableKind};
 
 use crate::disk::Disk;
 use crate::error::{Error, Result};
-use crate::mounts::mounts;
 use crate::path::Path;
 use crate::resolve::{File, Links, Place};
 use crate::volume::Volume;
@@ -45,7 +47,8 @@ pub enum BootFact {
     Linux {
         /// Volume with `/etc/fstab`.
         volume: String,
-        /// Kernels, each with its initial RAM disk when one was found.
+        /// Kernels, each with its initial RAM disk when one was found: the same file where one holds
+        /// both.
         kernels: Vec<(Path, Option<Path>)>,
         /// Configuration of a boot loader.
         loader: Option<Path>,
@@ -53,6 +56,8 @@ pub enum BootFact {
         mounts_found: u64,
         /// Names in fstab that no volume of this disk has.
         mounts_missing: Vec<String>,
+        /// What the configuration of boot loaders names and is not there, as sentences.
+        dangling: Vec<String>,
     },
     /// A Windows system.
     Windows {
@@ -96,8 +101,9 @@ pub fn boot_report(disk: &Disk, job: Job<'_>) -> Result<BootReport> {
         report.facts.extend(look.efi_system(volume)?);
     }
     report.facts.extend(look.bios_code()?);
+    let entries = look.entries()?;
     for volume in disk.volumes() {
-        report.facts.extend(look.linux(volume)?);
+        report.facts.extend(look.linux(volume, &entries)?);
         report.facts.extend(look.windows(volume)?);
     }
     if report.has_system() {
@@ -116,10 +122,15 @@ fn faults(facts: &[BootFact]) -> Vec<String> {
                 faults.push(format!("the EFI system partition {volume} has no loader"));
             }
             BootFact::EfiSystem { .. } => by_efi = true,
-            BootFact::Linux { volume, kernels, mounts_missing, .. } => {
+            BootFact::Linux { volume, kernels, mounts_missing, dangling, .. } => {
                 if kernels.is_empty() {
                     faults.push(format!("no kernel was found for the system on {volume}"));
+                } else if kernels.iter().all(|(_, ram_disk)| ram_disk.is_none()) {
+                    faults.push(format!(
+                        "no kernel of the system on {volume} has an initial RAM disk beside it"
+                    ));
                 }
+                faults.extend(dangling.iter().cloned());
                 for missing in mounts_missing {
                     faults.push(format!(
                         "/etc/fstab on {volume} names {missing}, which no volume is"
@@ -246,62 +257,6 @@ impl Look<'_> {
             TableKind::None => Ok(None),
             _ => Ok(Some(BootFact::BiosCode { active, bios_boot })),
         }
-    }
-
-    fn linux(&self, volume: &Volume) -> Result<Option<BootFact>> {
-        let Some(fstab) = self.at(volume, "etc/fstab")? else { return Ok(None) };
-        let text = self.text(&fstab).unwrap_or_default();
-        let mut kernels = self.kernels(volume, "boot")?;
-        // A volume of its own for /boot has its kernels in its root.
-        for other in self.disk.volumes() {
-            if kernels.is_empty() && other.name() != volume.name() {
-                kernels = self.kernels(other, "")?;
-            }
-        }
-        let mut loader = None;
-        for (place, prefix) in self.disk.volumes().iter().flat_map(|v| [(v, "boot/"), (v, "")]) {
-            for name in
-                ["grub/grub.cfg", "grub2/grub.cfg", "loader/loader.conf", "extlinux/extlinux.conf"]
-            {
-                if loader.is_none() {
-                    loader = self.at(place, &format!("{prefix}{name}"))?.map(|file| file.path);
-                }
-            }
-        }
-        let (mounts_found, mounts_missing) = mounts(self.disk, &text);
-        let volume = volume.name().to_owned();
-        Ok(Some(BootFact::Linux { volume, kernels, loader, mounts_found, mounts_missing }))
-    }
-
-    fn kernels(&self, volume: &Volume, folder: &str) -> Result<Vec<(Path, Option<Path>)>> {
-        let root = if folder.is_empty() {
-            match self.disk.resolve(&volume.path(), Links::Keep, self.job) {
-                Ok(Place::File(root)) => Some(root),
-                Err(Error::Canceled(canceled)) => return Err(canceled.into()),
-                _ => None,
-            }
-        } else {
-            self.at(volume, folder)?
-        };
-        let Some(root) = root else { return Ok(Vec::new()) };
-        let names = self.names(&root)?;
-        let mut kernels = Vec::new();
-        for (name, is_folder) in &names {
-            let text = String::from_utf8_lossy(name);
-            let Some(version) = text.strip_prefix("vmlinuz-").filter(|_| !is_folder) else {
-                continue;
-            };
-            let ram_disks = [
-                format!("initrd.img-{version}"),
-                format!("initramfs-{version}.img"),
-                format!("initrd-{version}"),
-            ];
-            let found = names.iter().find(|(other, _)| {
-                ram_disks.iter().any(|wanted| wanted.as_bytes() == other.as_slice())
-            });
-            kernels.push((root.path.join(name), found.map(|(other, _)| root.path.join(other))));
-        }
-        Ok(kernels)
     }
 
     fn windows(&self, volume: &Volume) -> Result<Option<BootFact>> {

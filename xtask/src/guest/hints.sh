@@ -1,0 +1,182 @@
+# What dm-era and dm-thin of a running kernel say was written: increments that believe it are those
+# that were made without, and one that is told lies is found out.
+# Disks: one for the devices, one for the images.
+set -eu
+. /common
+
+# backup FOLDER DEVICE OPTION...: an image of the source `data`, whatever device it is on.
+backup() {
+    folder=$1 device=$2
+    shift 2
+    aiv --json --quiet backup "$device" --to "$images/$folder" --source-id data --block-size 64k "$@" >/tmp/report
+}
+used() { grep -q '"used":true' /tmp/report; }
+not_read() { sed -n 's/.*"bytes_not_read":\([0-9]*\).*/\1/p' /tmp/report; }
+
+# compare DEVICE OPTION...: two increments, one by hints and one without, are one state.
+compare() {
+    device=$1
+    shift
+    backup hinted "$device" "$@" || fail "$(cat /tmp/report)"
+    used || fail "not used: $(cat /tmp/report)"
+    root=$(field state_root)
+    [ "$(field kind)" = incremental ] || fail "$(cat /tmp/report)"
+    skipped=$(not_read) read=$(field bytes_read)
+    backup plain "$device" --no-hints || fail "$(cat /tmp/report)"
+    [ "$(field kind)" = incremental ] || fail "$(cat /tmp/report)"
+    [ "$(field state_root)" = "$root" ] || fail "by hints the state is another one"
+    [ "$read" -lt "$(field bytes_read)" ] || fail "nothing was saved"
+    echo "guest: $read bytes read, $skipped not, $(field bytes_read) without hints"
+}
+# compare_unused DEVICE WHY OPTION...: this is not believed, and everything is read.
+compare_unused() {
+    device=$1 why=$2
+    shift 2
+    backup hinted "$device" "$@" || fail "$(cat /tmp/report)"
+    ! used && grep -q "$why" /tmp/report || fail "$(cat /tmp/report)"
+    root=$(field state_root)
+    backup plain "$device" --no-hints || fail "$(cat /tmp/report)"
+    [ "$(field state_root)" = "$root" ] || fail "the state is another one"
+}
+
+uname -r
+mkfs.ext4 -q /dev/nvme1n1 && mount /dev/nvme1n1 $images
+
+echo "guest: dm-era below a filesystem"
+metadata=32768 data=262144
+dmsetup create metadata --table "0 $metadata linear /dev/nvme0n1 0"
+dmsetup create below --table "0 $data linear /dev/nvme0n1 $metadata"
+dmsetup create era --table "0 $data era /dev/mapper/metadata /dev/mapper/below 128"
+era=/dev/mapper/era
+# The next era begins. It is the number that the kernel says, whatever the last one was.
+next_era() {
+    dmsetup message era 0 checkpoint
+    current=$(dmsetup status era | cut -d' ' -f6)
+}
+# What was written, by a copy of the metadata: the tool cannot open those of an active device.
+marks() {
+    dd if=/dev/mapper/metadata of=/tmp/metadata bs=1M iflag=direct 2>/dev/null
+    era_dump /tmp/metadata >"$1"
+}
+change() { dd if=/dev/urandom of="$live/$1" bs=64k count="$2" conv=fsync 2>/dev/null; }
+if era_dump /dev/mapper/metadata >/tmp/marks 2>&1; then
+    echo "guest: era_dump reads metadata of an active device"
+else
+    echo "guest: era_dump does not: $(tr '\n' ' ' </tmp/marks)"
+fi
+mkfs.ext4 -q $era && mount $era $live
+change first 320
+change second 160
+umount $live
+marks /tmp/marks
+current=$(dmsetup status era | cut -d' ' -f6)
+grep -q "current_era=\"$current\"" /tmp/marks || fail "not era $current: $(head -n 1 /tmp/marks)"
+backup hinted $era --marks /tmp/marks || fail "$(cat /tmp/report)"
+backup plain $era || fail "$(cat /tmp/report)"
+
+for round in 1 2 3; do
+    then=$current
+    next_era
+    [ "$current" -gt "$then" ] || fail "no era began after $then"
+    mount $era $live
+    change "new$round" 20
+    rm $live/first || true
+    umount $live
+    marks /tmp/marks
+    # The kernel's own list of what was written since, by the other tool and another way.
+    dmsetup message era 0 take_metadata_snap
+    era_invalidate --metadata-snapshot --written-since "$current" /dev/mapper/metadata >/tmp/blocks || fail "era_invalidate"
+    dmsetup message era 0 drop_metadata_snap
+    grep -q block /tmp/blocks || fail "era_invalidate: $(cat /tmp/blocks)"
+    compare $era --marks /tmp/marks --changes "era:$then"
+    e2fsck -fn $era >/tmp/fsck 2>&1 || fail "$(cat /tmp/fsck)"
+done
+
+echo "guest: metadata of another moment"
+cp /tmp/marks /tmp/old
+then=$current
+mount $era $live
+change again 10
+umount $live
+compare_unused $era 'begins with its own text' --marks /tmp/old --changes "era:$then"
+marks /tmp/marks
+next_era
+marks /tmp/early
+backup hinted $era --marks /tmp/early || fail "$(cat /tmp/report)"
+then=$current
+next_era
+marks /tmp/early
+mount $era $live
+change lie 20
+umount $live
+# Nothing was written yet when this text was made. It is believed, and wrong.
+backup hinted $era --marks /tmp/early --changes "era:$then" || fail "$(cat /tmp/report)"
+used || fail "not used: $(cat /tmp/report)"
+root=$(field state_root)
+backup plain $era --no-hints || fail "$(cat /tmp/report)"
+plain=$(field state_root)
+[ "$plain" != "$root" ] || fail "the lie hid nothing"
+found=0
+for increment in $(seq 30); do
+    then=$current
+    next_era
+    marks /tmp/marks
+    status=0
+    backup hinted $era --marks /tmp/marks --changes "era:$then" || status=$?
+    [ $status -ne 3 ] || { found=$increment && break; }
+    [ $status -eq 0 ] || fail "$status: $(cat /tmp/report)"
+done
+[ "$found" -gt 0 ] || fail "nobody noticed"
+grep -q 'was not marked' /tmp/report || fail "$(cat /tmp/report)"
+[ "$(field state_root)" = "$plain" ] || fail "the state is another one"
+echo "guest: noticed in increment $found"
+dmsetup remove era below metadata
+rm -rf ${images:?}/*
+
+echo "guest: dm-thin below a filesystem that is written to without a pause"
+dd if=/dev/zero of=/dev/nvme0n1 bs=1M count=1 2>/dev/null
+dmsetup create metadata --table "0 $metadata linear /dev/nvme0n1 0"
+dmsetup create below --table "0 655360 linear /dev/nvme0n1 $metadata"
+dmsetup create pool --table "0 655360 thin-pool /dev/mapper/metadata /dev/mapper/below 128 0"
+dmsetup message pool 0 "create_thin 0"
+dmsetup create thin --table "0 $data thin /dev/mapper/pool 0"
+mkfs.ext4 -q /dev/mapper/thin && mount /dev/mapper/thin $live
+change first 320
+# snapshot NUMBER: of the mounted volume, as LVM makes one: suspended, which freezes the filesystem.
+snapshot() {
+    dmsetup suspend thin
+    dmsetup message pool 0 "create_snap $1 0"
+    dmsetup resume thin
+    dmsetup create -r "snap$1" --table "0 $data thin /dev/mapper/pool $1"
+}
+# delta LEFT RIGHT FILE: what differs, by a copy of the metadata that the kernel makes.
+delta() {
+    dmsetup message pool 0 reserve_metadata_snap
+    thin_delta --metadata-snap --snap1 "$1" --snap2 "$2" /dev/mapper/metadata >"$3" || fail "thin_delta"
+    dmsetup message pool 0 release_metadata_snap
+}
+start_writing
+snapshot 1
+delta 1 1 /tmp/marks
+backup hinted /dev/mapper/snap1 --marks /tmp/marks || fail "$(cat /tmp/report)"
+backup plain /dev/mapper/snap1 || fail "$(cat /tmp/report)"
+for now in 2 3; do
+    then=$((now - 1)) before=$(cat /tmp/done)
+    until [ "$(cat /tmp/done)" -ge $((before + 20)) ]; do usleep 50000; done
+    snapshot $now
+    delta $then $now /tmp/marks
+    delta $now $now /tmp/own
+    compare /dev/mapper/snap$now --marks /tmp/marks --marks /tmp/own --changes "thin:$then"
+    e2fsck -fn /dev/mapper/snap$now >/tmp/fsck 2>&1 || fail "$(cat /tmp/fsck)"
+done
+
+echo "guest: a delta of another moment"
+before=$(cat /tmp/done)
+until [ "$(cat /tmp/done)" -ge $((before + 20)) ]; do usleep 50000; done
+snapshot 4
+compare_unused /dev/mapper/snap4 'did not see it' --marks /tmp/marks --changes thin:2
+delta 4 4 /tmp/own
+backup hinted /dev/mapper/snap4 --marks /tmp/own || fail "$(cat /tmp/report)"
+delta 4 4 /tmp/early
+stop_writing
+umount $live
