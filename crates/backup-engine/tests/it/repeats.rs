@@ -270,12 +270,13 @@ fn nor_does_it_where_some_threads_know_of_equal_blocks_and_others_do_not_yet() {
     let repeat_distance = Some(6 * MIB as u64);
     let image_with = |count| {
         let options = BackupOptions { threads: threads(count), repeat_distance, ..near() };
+        let options = BackupOptions { compression: Compression::Zstd(15), ..options };
         let made = backup(&disk(&bytes), options);
         assert!(made.bytes() == bytes);
         image(&made.storage, &made.report)
     };
     let alone = image_with(1);
-    assert!([8, 2, 8, 4, 8].map(image_with).iter().all(|image| *image == alone));
+    assert!([8, 2, 8].map(image_with).iter().all(|image| *image == alone));
 }
 
 /// A folder with a full image of a disk with noise in it, and the disk with new bytes.
