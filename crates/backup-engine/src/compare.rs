@@ -220,7 +220,9 @@ impl<'w> Comparison<'w> {
             self.guess = Some(from + 1);
             return Ok(Block::Moved(from, leaf));
         }
-        if self.workshop.seen.find(&leaf).is_some() {
+        let is_settled = |stored| self.repeats.as_ref().is_none_or(|r| r.is_settled(stored));
+        // Others may not see it yet: then all go on as they do. The writer sees it in any case.
+        if self.workshop.seen.stored(&leaf).is_some_and(is_settled) {
             return Ok(Block::Seen(leaf));
         }
         if let Some(old) = old.filter(|old| self.parent.deltas && old.leaf().is_some())

@@ -79,6 +79,11 @@ impl<'w> Repeats<'w> {
         Self { capture, workshop, limit, kept, next_page, at, jumps_left }
     }
 
+    /// Whether every thread knows of a block by now, whatever its timing.
+    pub(crate) fn is_settled(&self, block: BlockIndex) -> bool {
+        block < self.limit
+    }
+
     /// Blocks of the image that `block`, with these `pages`, repeats in part; ascending. Few
     /// enough for one difference, and none when the difference would not be worth it.
     pub(crate) fn find(&mut self, block: &[u8], pages: &[Page]) -> Vec<LocalBase<'_>> {

@@ -178,7 +178,11 @@ impl Workshop {
             return Ok(Block::Zero);
         }
         let leaf = hash::leaf(bytes);
-        if self.seen.find(&leaf).is_some() {
+        if let Some(stored) = self.seen.stored(&leaf) {
+            // Others may not see that one yet: what is found for later blocks must be the same.
+            if let Some(repeats) = repeats.as_mut().filter(|repeats| !repeats.is_settled(stored)) {
+                repeats.find(bytes, &self.pages.pages_of(bytes));
+            }
             return Ok(Block::Seen(leaf));
         }
         self.encode(bytes, leaf, encoder, repeats)

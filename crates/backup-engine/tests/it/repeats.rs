@@ -245,6 +245,40 @@ fn a_full_image_does_not_depend_on_the_number_of_threads() {
     }
 }
 
+#[test]
+fn nor_does_it_where_some_threads_know_of_equal_blocks_and_others_do_not_yet() {
+    let mut bytes = vec![0; 13 * MIB];
+    let old = Content::Random(1).bytes(MIB);
+    bytes[..MIB].copy_from_slice(&old);
+    // Blocks with one old page each, too little for a difference, in a piece of work that takes
+    // long; and the same again, before what needs places of the source to be read again.
+    for n in 0..4 {
+        let mut block = Content::Random(100 + n as u64).bytes(BLOCK);
+        block[..PAGE].copy_from_slice(&old[n * 10 * BLOCK..][..PAGE]);
+        for work in [8, 11, 12] {
+            bytes[work * MIB + n * BLOCK..][..BLOCK].copy_from_slice(&block);
+        }
+    }
+    let text = Content::Text(1).bytes(MIB - 4 * BLOCK);
+    bytes[8 * MIB + 4 * BLOCK..9 * MIB].copy_from_slice(&text);
+    for n in 0..6 {
+        let copy = &old[(n * 9 + 3) * BLOCK + PAGE..][..BLOCK];
+        for work in [11, 12] {
+            bytes[work * MIB + (10 + n) * BLOCK..][..BLOCK].copy_from_slice(copy);
+        }
+    }
+    let repeat_distance = Some(6 * MIB as u64);
+    let image_with = |count| {
+        let options = BackupOptions { threads: threads(count), repeat_distance, ..near() };
+        let options = BackupOptions { compression: Compression::Zstd(15), ..options };
+        let made = backup(&disk(&bytes), options);
+        assert!(made.bytes() == bytes);
+        image(&made.storage, &made.report)
+    };
+    let alone = image_with(1);
+    assert!([8, 2, 8].map(image_with).iter().all(|image| *image == alone));
+}
+
 /// A folder with a full image of a disk with noise in it, and the disk with new bytes.
 fn changed() -> (MemStorage, Vec<u8>) {
     let mut bytes = Content::Random(1).bytes(7 * MIB);
