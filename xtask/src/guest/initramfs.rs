@@ -116,7 +116,11 @@ fn libraries(program: &Path, root: &Path) -> Result<Vec<PathBuf>, String> {
     let mut ldd = process::command("ldd");
     let folders = ["lib", "usr/lib"].map(|lib| root.join(lib).join("x86_64-linux-gnu"));
     let folders = std::env::join_paths(folders).map_err(|e| format!("ldd: {e}"))?;
-    let output = ldd.env("LD_LIBRARY_PATH", folders).arg(program).output().map_err(|e| format!("ldd: {e}"))?;
+    let output = ldd
+        .env("LD_LIBRARY_PATH", folders)
+        .arg(program)
+        .output()
+        .map_err(|e| format!("ldd: {e}"))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() && !text.contains("not a dynamic") {
         return Err(format!("ldd says nothing of {}", program.display()));

@@ -76,23 +76,16 @@ const SCENARIOS: &[Scenario] = &[
         modules: &["zfs", "xfs"],
         zfs: &["sbin/zfs", "sbin/zpool", "lib/udev/zvol_id"],
         disks_mib: &[640, 512, 384],
-        limit: Duration::from_secs(600),
+        limit: Duration::from_secs(1200),
     },
     Scenario {
         name: "hints",
         script: include_str!("hints.sh"),
-        programs: &[
-            "dmsetup",
-            "era_dump",
-            "era_invalidate",
-            "thin_delta",
-            "mkfs.ext4",
-            "e2fsck",
-        ],
+        programs: &["dmsetup", "era_dump", "era_invalidate", "thin_delta", "mkfs.ext4", "e2fsck"],
         modules: &["dm-era", "dm-thin-pool"],
         zfs: &[],
         disks_mib: &[512, 512],
-        limit: Duration::from_secs(400),
+        limit: Duration::from_secs(1200),
     },
 ];
 

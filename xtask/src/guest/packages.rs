@@ -29,7 +29,8 @@ impl Packages {
         let (mirror, keyring) = (setup::MIRROR, setup::KEYRING);
         let line = format!("deb [signed-by={keyring}] {mirror} {} {name}\n", setup::codename()?);
         fs::write(&sources, line).map_err(failed("writing", &sources))?;
-        let option = |key: &str, path: &Path| ["-o".to_owned(), format!("{key}={}", path.display())];
+        let option =
+            |key: &str, path: &Path| ["-o".to_owned(), format!("{key}={}", path.display())];
         let options = [
             option("Dir::Etc::SourceList", &sources),
             option("Dir::Etc::SourceParts", Path::new("/dev/null")),

@@ -63,7 +63,9 @@ fn build(part: &Path, kernel: &Kernel) -> Outcome {
     for module in modules_in(&source.join("module"))? {
         // What a debugger wants is most of them.
         let to = modules.join(module.file_name().unwrap_or_default());
-        process::run(process::command("strip").arg("--strip-debug").arg("-o").args([&to, &module]))?;
+        process::run(
+            process::command("strip").arg("--strip-debug").arg("-o").args([&to, &module]),
+        )?;
     }
     fs::remove_dir_all(&work).map_err(failed("removing", &work))
 }
@@ -77,7 +79,8 @@ fn step(program: &str, folder: &Path) -> Command {
 
 /// Thousands of lines go to a file.
 fn run_logged(command: &mut Command, log: &Path) -> Outcome {
-    let out = File::options().create(true).append(true).open(log).map_err(failed("opening", log))?;
+    let out =
+        File::options().create(true).append(true).open(log).map_err(failed("opening", log))?;
     let also = out.try_clone().map_err(failed("opening", log))?;
     process::run(command.stdout(out).stderr(also))
         .map_err(|failure| format!("{failure}; {} tells why", log.display()))

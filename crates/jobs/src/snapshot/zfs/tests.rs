@@ -107,7 +107,7 @@ impl Pool {
                     false => failed("dataset does not exist"),
                 }
             }
-            _ => panic!("{program} {words:?}"),
+            _ => failed("nobody should ask that"),
         }
     }
 
@@ -212,12 +212,15 @@ fn leftovers_go_unless_they_are_young_open_or_not_ours() {
     let left = pool.left();
     let expected = [3, 4, 5, 6, 7].map(|number| format!("tank/vm@{}", ours(number)));
     assert_eq!(left[..5], expected);
-    assert_eq!(left[5..], [
-        "tank/vm@daily".to_owned(),
-        format!("tank/{}", ours(1)),
-        format!("tank/{}", ours(3)),
-        "tank/mine".to_owned(),
-    ]);
+    assert_eq!(
+        left[5..],
+        [
+            "tank/vm@daily".to_owned(),
+            format!("tank/{}", ours(1)),
+            format!("tank/{}", ours(3)),
+            "tank/mine".to_owned(),
+        ]
+    );
 }
 
 #[test]
