@@ -217,3 +217,29 @@ impl http_body::Body for Pieces {
         next.map(|piece| piece.map(|piece| piece.map(Frame::data)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_waits_for_any_more_is_stopped_before_and_after_its_first_byte() {
+        let begun = || {
+            let given = Given(Arc::new(Cancel::new()));
+            let cancel = Arc::clone(&given.0);
+            assert!(cancel.check().is_ok());
+            (given, cancel)
+        };
+        // The file is looked for.
+        let (given, cancel) = begun();
+        drop(given);
+        assert!(cancel.check().is_err());
+        // It is on its way.
+        let (given, cancel) = begun();
+        let (pieces, taken) = channel(PIECES_MAX);
+        let body = Pieces { taken, _given: given };
+        assert!(cancel.check().is_ok());
+        drop(body);
+        assert!(cancel.check().is_err() && pieces.is_closed());
+    }
+}

@@ -143,17 +143,6 @@ impl Made {
 
     /// The same of another disk.
     pub(crate) fn back_up_disk(&self, disk: &Path, passphrase: Option<&str>) -> PathBuf {
-        self.back_up_with(disk, &self.images(), passphrase, BackupOptions::default())
-    }
-
-    /// The same into another folder, and otherwise.
-    pub(crate) fn back_up_with(
-        &self,
-        disk: &Path,
-        folder: &Path,
-        passphrase: Option<&str>,
-        options: BackupOptions,
-    ) -> PathBuf {
         let seal = passphrase.map(|text| SealJob {
             mode: None,
             padding: false,
@@ -167,15 +156,15 @@ impl Made {
             source_id: None,
             open: OpenOptions::default(),
             marks: Vec::new(),
-            options,
+            options: BackupOptions::default(),
             rate_limit: None,
             still: None,
             hooks: Hooks::default(),
             seal,
         };
         let sources = [disk.to_owned()];
-        let done = job.run(&sources, folder, &self.world, Job::silent()).unwrap();
+        let done = job.run(&sources, &self.images(), &self.world, Job::silent()).unwrap();
         let one = done.results.into_iter().next().unwrap().unwrap();
-        folder.join(one.report.image)
+        self.images().join(one.report.image)
     }
 }

@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests stand for the outside world")]
 
 mod drawn;
+mod points;
 mod quick;
 mod seen;
 mod terminal;

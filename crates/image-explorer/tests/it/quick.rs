@@ -2,14 +2,13 @@
 //! have: with bounds that a slow machine keeps, and figures for whoever wants to know.
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use aiv_backup_engine::{BackupOptions, Basis};
 use serde_json::json;
 
 use crate::made::{Made, run};
+use crate::points;
 use crate::seen::{bytes_read, memory_kib};
 use crate::terminal::Terminal;
 use crate::web::browser::{Browser, ENTER};
@@ -43,38 +42,10 @@ fn kept(what: &str, process: u32) {
     assert!(kib < MEMORY_MAX, "{what}: {kib} KiB of memory");
 }
 
-/// Points of a small disk, in chains of so many each. Each chain is made in a folder of its own,
-/// beside the first full image, so that nobody looks through all of them each time.
-fn back_up_often(made: &Made, chains: u32, points: u32) {
-    let (disk, part) = (made.path("small.raw"), made.path("part"));
-    let file = File::create(&disk).unwrap();
-    file.set_len(64 << 10).unwrap();
-    fs::create_dir_all(made.images()).unwrap();
-    let mut first = PathBuf::new();
-    for point in 0..chains * points {
-        let [byte, ..] = (point | 1).to_le_bytes();
-        file.write_all_at(&[byte; 4096], u64::from(point % 16) * 4096).unwrap();
-        let is_full = point % points == 0;
-        let basis = if is_full { Basis::Nothing } else { Basis::Newest };
-        let options = BackupOptions { basis, ..BackupOptions::default() };
-        let image = made.back_up_with(&disk, &part, None, options);
-        if point == 0 {
-            first = image;
-        }
-        if (point + 1) % points == 0 {
-            let done = fs::read_dir(&part).unwrap().map(|entry| entry.unwrap().path());
-            let is_last = point + 1 == chains * points;
-            for file in done.filter(|file| is_last || *file != first) {
-                fs::rename(&file, made.images().join(file.file_name().unwrap())).unwrap();
-            }
-        }
-    }
-}
-
 #[test]
 fn the_first_screen_of_a_folder_with_1000_points_is_there_at_once_in_both_faces() {
     let made = Made::new();
-    back_up_often(&made, 20, 50);
+    points::many(&made.images(), 20, 50);
     let images = made.arg("images");
     for catalogue in ["without a catalogue", "with a catalogue"] {
         let began = Instant::now();

@@ -72,7 +72,7 @@ fn has_contrast(browser: &Browser, screen: &str) {
     browser.size(1100, 760, "light");
 }
 
-fn looked_at(browser: &Browser, screen: &str, is_dialog: bool) {
+pub(crate) fn looked_at(browser: &Browser, screen: &str, is_dialog: bool) {
     is_told(browser, screen, is_dialog);
     has_contrast(browser, screen);
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::made::{HELLO, Made};
 
+use super::accessible::looked_at;
 use super::browser::{Browser, ENTER, ESCAPE};
 use super::looks::look;
 use super::served::Served;
@@ -71,6 +72,7 @@ fn an_encrypted_volume_is_opened_in_the_page_and_its_passphrase_stays_nowhere() 
     browser.find("dialog h2", "Encrypted volume");
     browser.until("document.activeElement.id === 'secret'");
     look(&browser, "volume");
+    looked_at(&browser, "volume", true);
     browser.press(&format!("battery{ENTER}"));
     browser.until(
         "document.querySelector('#secret-said.bad') && document.activeElement.id === 'secret'",
