@@ -1,4 +1,4 @@
-# What dm-era and dm-thin of a running kernel say was written: increments that believe it are those
+# What dm-era of a running kernel says was written: increments that believe it are those
 # that were made without, and metadata of another moment are refused, or found out.
 # Disks: one for the devices, one for the images.
 set -eu
@@ -135,52 +135,3 @@ done
 [ $found -gt 0 ] || fail "nobody noticed"
 echo "guest: a lie was found out, number $found"
 dmsetup remove era below metadata
-rm -rf ${images:?}/*
-
-echo "guest: dm-thin below a filesystem that is written to without a pause"
-dd if=/dev/zero of=/dev/nvme0n1 bs=1M count=1 2>/dev/null
-dmsetup create metadata --table "0 $metadata linear /dev/nvme0n1 0"
-dmsetup create below --table "0 655360 linear /dev/nvme0n1 $metadata"
-dmsetup create pool --table "0 655360 thin-pool /dev/mapper/metadata /dev/mapper/below 128 0"
-dmsetup message pool 0 "create_thin 0"
-dmsetup create thin --table "0 $data thin /dev/mapper/pool 0"
-mkfs.ext4 -q /dev/mapper/thin && mount /dev/mapper/thin $live
-change first 320
-# snapshot NUMBER: of the mounted volume, as LVM makes one: suspended, which freezes the filesystem.
-snapshot() {
-    dmsetup suspend thin
-    dmsetup message pool 0 "create_snap $1 0"
-    dmsetup resume thin
-    dmsetup create -r "snap$1" --table "0 $data thin /dev/mapper/pool $1"
-}
-# delta LEFT RIGHT FILE: what differs, by a copy of the metadata that the kernel makes.
-delta() {
-    dmsetup message pool 0 reserve_metadata_snap
-    thin_delta --metadata-snap --snap1 "$1" --snap2 "$2" /dev/mapper/metadata >"$3" || fail "thin_delta"
-    dmsetup message pool 0 release_metadata_snap
-}
-start_writing
-snapshot 1
-delta 1 1 /tmp/marks
-backup hinted /dev/mapper/snap1 --marks /tmp/marks || fail "$(cat /tmp/report)"
-backup plain /dev/mapper/snap1 || fail "$(cat /tmp/report)"
-for now in 2 3; do
-    then=$((now - 1)) before=$(cat /tmp/done)
-    until [ "$(cat /tmp/done)" -ge $((before + 20)) ]; do usleep 50000; done
-    snapshot $now
-    delta $then $now /tmp/marks
-    delta $now $now /tmp/own
-    compare /dev/mapper/snap$now --marks /tmp/marks --marks /tmp/own --changes "thin:$then"
-    e2fsck -fn /dev/mapper/snap$now >/tmp/fsck 2>&1 || fail "$(cat /tmp/fsck)"
-done
-
-echo "guest: a delta of another moment"
-before=$(cat /tmp/done)
-until [ "$(cat /tmp/done)" -ge $((before + 20)) ]; do usleep 50000; done
-snapshot 4
-compare_unused /dev/mapper/snap4 'did not see it' --marks /tmp/marks --changes thin:2
-delta 4 4 /tmp/own
-backup hinted /dev/mapper/snap4 --marks /tmp/own || fail "$(cat /tmp/report)"
-delta 4 4 /tmp/early
-stop_writing
-umount $live
