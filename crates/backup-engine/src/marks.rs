@@ -3,10 +3,10 @@
 //! Two texts are understood. `era_dump` tells for each block in which era it was written last, and
 //! what was written in eras that were not put together with it yet; eras are counted up, never
 //! down. (With `--logical`, version 0.9 of the tool takes the older of two such eras, so that is
-//! not read; nor is the text of an active device, which lacks its current era.) `thin_delta` tells which blocks of a thin volume are not
-//! those of a snapshot of it. Both are about the moment in which the tool ran: the source must be
-//! at rest from then on until the backup is done, a snapshot best of all. Whoever gets that wrong
-//! is caught as everybody who misses a change.
+//! not read; nor is the text of an active device, which lacks its current era.) `thin_delta` tells
+//! which blocks of a thin volume are not those of a snapshot of it. Both are about the moment in
+//! which the tool ran: the source must be at rest from then on until the backup is done, a
+//! snapshot best of all. Whoever gets that wrong is caught as everybody who misses a change.
 //!
 //! A text is believed when all of it is there and every line of it is understood.
 

@@ -1,5 +1,5 @@
-# What dm-era and dm-thin of a running kernel say was written: increments that believe it are those
-# that were made without, and one that is told lies is found out.
+# What dm-era of a running kernel says was written: increments that believe it are those
+# that were made without, and metadata of another moment are refused, or found out.
 # Disks: one for the devices, one for the images.
 set -eu
 . /common
@@ -105,78 +105,33 @@ backup hinted $era --marks /tmp/active || status=$?
 [ $status -eq 1 ] && grep -q 'the current era is missing' /tmp/report || fail "$status: $(cat /tmp/report)"
 marks /tmp/marks
 backup hinted $era --marks /tmp/marks || fail "$(cat /tmp/report)"
-then=$current
-marks /tmp/early
-mount $era $live
-change lie 20
-umount $live
-# Nothing was written yet when this text was made. It is believed, and wrong.
-backup hinted $era --marks /tmp/early --changes "era:$then" || fail "$(cat /tmp/report)"
-used || fail "not used: $(cat /tmp/report)"
-root=$(field state_root)
-backup plain $era --no-hints || fail "$(cat /tmp/report)"
-plain=$(field state_root)
-[ "$plain" != "$root" ] || fail "the lie hid nothing"
+# Nothing was written yet when this text was made. It is believed, and wrong: that is found out by
+# the blocks whose turn it is to be compared, or the next text makes up for it, which goes back to
+# where this one began.
 found=0
-for increment in $(seq 30); do
+for attempt in 1 2 3 4 5 6; do
+    then=$current
+    marks /tmp/early
+    mount $era $live
+    change "lie$attempt" 20
+    umount $live
+    status=0
+    backup hinted $era --marks /tmp/early --changes "era:$then" || status=$?
+    root=$(field state_root)
+    cp /tmp/report /tmp/hinted
+    backup plain $era --no-hints || fail "$(cat /tmp/report)"
+    plain=$(field state_root)
+    if [ $status -eq 3 ]; then
+        grep -q 'was not marked' /tmp/hinted && [ "$root" = "$plain" ] || fail "$(cat /tmp/hinted)"
+        found=$attempt
+        break
+    fi
+    [ $status -eq 0 ] && [ "$plain" != "$root" ] || fail "the lie hid nothing: $(cat /tmp/hinted)"
     then=$current
     marks /tmp/marks
-    status=0
-    backup hinted $era --marks /tmp/marks --changes "era:$then" || status=$?
-    [ $status -ne 3 ] || { found=$increment && break; }
-    [ $status -eq 0 ] || fail "$status: $(cat /tmp/report)"
+    backup hinted $era --marks /tmp/marks --changes "era:$then" || fail "$(cat /tmp/report)"
+    [ "$(field state_root)" = "$plain" ] || fail "the state is another one"
 done
-[ "$found" -gt 0 ] || fail "nobody noticed"
-grep -q 'was not marked' /tmp/report || fail "$(cat /tmp/report)"
-[ "$(field state_root)" = "$plain" ] || fail "the state is another one"
-echo "guest: noticed in increment $found"
+[ $found -gt 0 ] || fail "nobody noticed"
+echo "guest: a lie was found out, number $found"
 dmsetup remove era below metadata
-rm -rf ${images:?}/*
-
-echo "guest: dm-thin below a filesystem that is written to without a pause"
-dd if=/dev/zero of=/dev/nvme0n1 bs=1M count=1 2>/dev/null
-dmsetup create metadata --table "0 $metadata linear /dev/nvme0n1 0"
-dmsetup create below --table "0 655360 linear /dev/nvme0n1 $metadata"
-dmsetup create pool --table "0 655360 thin-pool /dev/mapper/metadata /dev/mapper/below 128 0"
-dmsetup message pool 0 "create_thin 0"
-dmsetup create thin --table "0 $data thin /dev/mapper/pool 0"
-mkfs.ext4 -q /dev/mapper/thin && mount /dev/mapper/thin $live
-change first 320
-# snapshot NUMBER: of the mounted volume, as LVM makes one: suspended, which freezes the filesystem.
-snapshot() {
-    dmsetup suspend thin
-    dmsetup message pool 0 "create_snap $1 0"
-    dmsetup resume thin
-    dmsetup create -r "snap$1" --table "0 $data thin /dev/mapper/pool $1"
-}
-# delta LEFT RIGHT FILE: what differs, by a copy of the metadata that the kernel makes.
-delta() {
-    dmsetup message pool 0 reserve_metadata_snap
-    thin_delta --metadata-snap --snap1 "$1" --snap2 "$2" /dev/mapper/metadata >"$3" || fail "thin_delta"
-    dmsetup message pool 0 release_metadata_snap
-}
-start_writing
-snapshot 1
-delta 1 1 /tmp/marks
-backup hinted /dev/mapper/snap1 --marks /tmp/marks || fail "$(cat /tmp/report)"
-backup plain /dev/mapper/snap1 || fail "$(cat /tmp/report)"
-for now in 2 3; do
-    then=$((now - 1)) before=$(cat /tmp/done)
-    until [ "$(cat /tmp/done)" -ge $((before + 20)) ]; do usleep 50000; done
-    snapshot $now
-    delta $then $now /tmp/marks
-    delta $now $now /tmp/own
-    compare /dev/mapper/snap$now --marks /tmp/marks --marks /tmp/own --changes "thin:$then"
-    e2fsck -fn /dev/mapper/snap$now >/tmp/fsck 2>&1 || fail "$(cat /tmp/fsck)"
-done
-
-echo "guest: a delta of another moment"
-before=$(cat /tmp/done)
-until [ "$(cat /tmp/done)" -ge $((before + 20)) ]; do usleep 50000; done
-snapshot 4
-compare_unused /dev/mapper/snap4 'did not see it' --marks /tmp/marks --changes thin:2
-delta 4 4 /tmp/own
-backup hinted /dev/mapper/snap4 --marks /tmp/own || fail "$(cat /tmp/report)"
-delta 4 4 /tmp/early
-stop_writing
-umount $live
