@@ -1,58 +1,31 @@
 """The records of the Aivory image format: bytes in, checked values out. Numbers in brackets are sections of
 docs/format.md, which is all that this reader was made from. What that says in tables is read from there."""
-
-import pathlib
-import re
-import struct
+import pathlib, re, struct
 from collections import namedtuple
 from types import SimpleNamespace
-
-import google_crc32c
-import lz4.block
-import zstandard
+import google_crc32c, lz4.block, zstandard
 from blake3 import blake3
-
 DOCUMENT = pathlib.Path(__file__).resolve().parents[1].joinpath("format.md").read_text(encoding="utf-8")
 PAGE, PIECE, FRAME_MAX, WINDOW_MAX, FILL = 4096, 65536, 16 << 20, 1 << 23, b"!AIV-UNREADABLE!"
 TAIL, TAIL_PARITY = 3 * PAGE + 65536, 3 * PAGE + 4 * 65536  # trailer 1, gap, superblock copy, trailer 2
-
 class Problem(Exception):  # false, where a record would be true
-    def __init__(self, what, at=None):
-        super().__init__(what if at is None else f"{what} (at 0x{at:x})")
-    def __bool__(self):
-        return False
-
-class Damage(Problem):
-    """The bytes contradict the format."""
-
-class Refused(Problem):
-    """Not damaged: no image, not finished, or of a version or with features this program does not know."""
+    def __init__(self, what, at=None): super().__init__(what if at is None else f"{what} (at 0x{at:x})")
+    def __bool__(self): return False
+class Damage(Problem): pass  # the bytes contradict the format
+class Refused(Problem): pass  # not damaged: no image, unfinished, or of a version or with features not known here
 
 def need(true, what, at=None, error=Damage):
-    if not true:
-        raise error(what, at)
-
+    if not true: raise error(what, at)
 def rules(name, at, /, **holds):  # several needs: what each is about, and whether it is right
-    for what, true in holds.items():
-        need(true, f"{name}: a bad {what}", at)
-
+    for what, true in holds.items(): need(true, f"{name}: a bad {what}", at)
 def attempt(function, *arguments):  # what a function gives, or the problem that it found
-    try:
-        return function(*arguments)
-    except Problem as problem:
-        return problem
-
+    try: return function(*arguments)
+    except Problem as problem: return problem
 def guarded(what, at, errors, function, *arguments, **more):  # what somebody else's code gives; its errors are damage
-    try:
-        return function(*arguments, **more)
-    except errors as error:
-        raise Damage(f"{what}: {str(error) or 'forged or damaged'}", at) from None
-
-def round_up(number, to):
-    return -(-number // to) * to
-
-def crc(salt, data):
-    return google_crc32c.extend(google_crc32c.extend(0, salt), bytes(data))
+    try: return function(*arguments, **more)
+    except errors as error: raise Damage(f"{what}: {str(error) or 'forged or damaged'}", at) from None
+def round_up(number, to): return -(-number // to) * to
+def crc(salt, data): return google_crc32c.extend(google_crc32c.extend(0, salt), bytes(data))
 
 def table(mark):  # the first table of the document behind a mark: its rows as lists of cells, without the heading
     rows = re.search(re.escape(mark) + r"[\s\S]*?\n\|[-|]+\n((?:\|.*\n)+)", DOCUMENT)[1]
@@ -65,7 +38,6 @@ KINDS = {int(row[0]): row[1:] for row in table("| kind | name | place | run | re
 TYPES = {int(row[0]): row[1] for row in table("| type | name | subject | payload |")}
 KEYS = dict(re.findall(r'(?m)^(\w+) +"(aivory draft: .{18})"$', DOCUMENT))
 DEFINITIONS = dict(table("| value | definition |"))
-
 def keyed_hash(purpose, data):  # by the name of a key in section 6, or by the words of another one
     return blake3(data, key=KEYS.get(purpose, f"aivory draft: {purpose}".ljust(32)).encode()).digest()
 
@@ -84,36 +56,31 @@ class Layout:  # a record of fixed size, as the table behind `<!-- layout: NAME 
     def covered(self, field, data):  # the bytes that a checksum or code is over: those that its row names as [from, to)
         return b"".join(data[int(a):int(b)] for a, b in re.findall(r"\[(\d+), (\d+)\)", self.meanings[field]))
     def read(self, data, at, kind=1, early=None):  # the values by name, checked; each kind has its own salt
-        need(len(data) >= self.form.size, f"{self.name}: cut off", at)
-        values = dict(zip(self.meanings, self.form.unpack_from(data)))
+        values = dict(zip(self.meanings, guarded(self.name, at, struct.error, self.form.unpack_from, data)))
         r = SimpleNamespace(data=data, **{field: value for field, value in values.items() if " " not in field})
         rules(self.name, at, magic=not self.magic or r.magic == self.magic,
               crc=not self.salts or r.crc == crc(self.salts[kind - 1].encode(), self.covered("crc", data)),
               hash=not self.hashed or r.hash == keyed_hash(self.hashed, self.covered("hash", data)))
-        if early:
-            early(r, at)
+        if early: early(r, at)
         rules(self.name, at, reserved=not any(any(value) for field, value in values.items() if " " in field))
         return r
     def same(self, r, at, sb=None, /, **expected):  # fields have these values, or are as in the superblock `sb`
         expected |= {field: getattr(sb, field) for field in self.shared if sb}
         rules(self.name, at, **{field: getattr(r, field) == value for field, value in expected.items()})
-
 SUPERBLOCK, TRAILER, SEGMENT = Layout("Superblock"), Layout("Trailer", "trailer"), Layout("SegmentTrailer", "segment")
-FRAME, INNER_HEAD, DELTA_HEAD, LOCAL_HEAD = map(Layout, "FrameHeader InnerHead DeltaHead LocalHead".split())
+FRAME, INNER_HEAD, DELTA_HEAD, LOCAL_HEAD, LOCAL_BASE, CHECKPOINT_HEAD = map(
+    Layout, "FrameHeader InnerHead DeltaHead LocalHead LocalBase CheckpointHead".split())
 PAGE_HEADER, INDEX_ENTRY, INNER_ENTRY, TREE_NODE = map(Layout, "PageHeader IndexEntry InnerEntry TreeNode".split())
-CHECKPOINT_HEAD, LOCAL_BASE = Layout("CheckpointHead"), Layout("LocalBase")
-
 def label(data, what, at):  # a text of fixed length, padded with zeros, without control characters
     text = guarded(what, at, UnicodeDecodeError, data.rstrip(b"\0").decode)
     need(not re.search(r"[\0-\x1f\x7f-\x9f]", text), f"{what} has a control character", at)
     return text
-
 def newer(s, at):  # what is newer than this program is refused by its name, and not called damaged
     need((s.major, s.minor) == (0, 3), f"the image has format {s.major}.{s.minor}, this program reads 0.3", at, Refused)
     rows = [s.feature_names[i:i + 48] for i in range(0, 1536, 48)]
     told = {1 << row[1]: repr(row[4:].rstrip(b"\0").decode(errors="replace")) for row in rows if row[0] == 1}
-    told |= {bit: name for name, bit in FEATURES.items()}
-    bits = {told.get(1 << bit, f"bit {bit}") for bit in range(64) if s.incompat >> bit & 1}
+    told |= {1 << bit: f"bit {bit}" for bit in range(64) if 1 << bit not in told} | {v: k for k, v in FEATURES.items()}
+    bits = {name for bit, name in told.items() if s.incompat & bit}
     need(bits <= KNOWN, f"it needs features this program does not have: {', '.join(bits - KNOWN)}", at, Refused)
 
 def superblock(stream, at):  # a checked one [3], in the order of checks the document gives
@@ -137,10 +104,9 @@ def trailers(layout, stream, tail, sb=None):  # those of both that count [11, st
     def one(copy, at):
         t = layout.read(stream.read(at, PAGE), at)
         layout.same(t, at, sb, major=0, minor=3, copy=copy, file_len=stream.length)
-        rules(layout.name, at, mac=not sb or any(t.mac) == bool(sb.keyed))
-        if layout is SEGMENT:
-            layout.same(t, at, slice_len=PIECE * t.pieces, segment_start=PIECE * t.first_piece, file_len=PAGE * (
-                t.segment_no > 0) + t.slice_len + round_up(32 * t.pieces, PAGE) + TAIL, pieces=max(1, t.pieces))
+        if layout is TRAILER: rules("trailer", at, mac=not sb or any(t.mac) == bool(sb.keyed))
+        else: layout.same(t, at, slice_len=PIECE * max(1, t.pieces), segment_start=PIECE * t.first_piece,
+                          file_len=PAGE * (t.segment_no > 0) + t.slice_len + round_up(32 * t.pieces, PAGE) + TAIL)
         return t
     both = [attempt(one, copy, stream.length - back) for copy, back in ((1, tail), (2, PAGE))]
     good, found = [t for t in both if t], [t for t in both if not t]
@@ -148,26 +114,22 @@ def trailers(layout, stream, tail, sb=None):  # those of both that count [11, st
         found.append(Damage(f"the two copies of the {layout.name} differ", stream.length - tail))
     return good, found
 
-def state_root(sb, content_root, map_root):
-    sizes = struct.pack("<QII", sb.address_space_len, sb.block_size, sb.sector_size)
-    return keyed_hash("state", sizes + content_root + map_root)
-
+def state_root(sb, content, states):
+    form = "<QII32s32s"
+    return keyed_hash("state", struct.pack(form, sb.address_space_len, sb.block_size, sb.sector_size, content, states))
 def nodes(purpose, children, width=32, level=1):  # one level of a tree [6] over children of `width` bytes
     parts = (children[i:i + 128 * width] for i in range(0, len(children), 128 * width))
     return b"".join(keyed_hash(purpose, level.to_bytes(8, "little") + part) for part in parts)
-
 def tree_root(purpose, level_1, level=2):  # the root over the nodes of level 1
     return level_1 if len(level_1) <= 32 else tree_root(purpose, nodes(purpose, level_1, 32, level), level + 1)
 
-CODECS = {"DATA": (0, 1, 2), "DELTA": (2,), "LOCAL": (2,), "META": (0, 2), "CHECKPOINT": (0,), "PARITY": (0,), "PAD": (0,)}
-BLOCKS, SEALED = ("DATA", "DELTA", "LOCAL"), ("DATA", "DELTA", "LOCAL", "CHECKPOINT", "META")
-
+CODECS = dict(DATA=(0, 1, 2), DELTA=(2,), LOCAL=(2,), CHECKPOINT=(0,), META=(0, 2), PARITY=(0,), PAD=(0,))
+BLOCKS, SEALED = [*CODECS][:3], [*CODECS][:5]  # the types of frames that hold blocks, and those that may be sealed
 def frames(stream, at, end, seal):  # every frame of an area [4], without a byte between them
     while at < end:
         frame = frame_at(stream, at, end, seal)
         yield frame
         at += frame.size
-
 def frame_at(stream, at, end, seal):  # its checked header; as `data` the payload before the codec, None without the key
     need(at % 64 == 0 and at + 64 <= end, "frame: no room for a header", at)
     header = stream.read(at, 64)
@@ -178,9 +140,7 @@ def frame_at(stream, at, end, seal):  # its checked header; as `data` the payloa
     f.data = stored[:f.stored_len]
     rules("frame", at, payload_crc=f.payload_crc == crc(b"aiv.load", f.data), padding=not any(stored[f.stored_len:]),
           seal=not sealed or f.stored_len >= 48 and not any(header[5:8] + header[32:44] + header[52:60]))
-    if sealed and not seal.key:
-        f.data = None
-        return f
+    if sealed and not seal.key: return SimpleNamespace(**{**vars(f), "data": None})
     if sealed:
         info, nonce = f.session_tag + (f.seq >> 20).to_bytes(8, "little"), header[24:32] + header[20:24]
         content = seal.decrypt("session frame key", info, nonce, f.data, header[:48], at)
@@ -194,28 +154,27 @@ def frame_at(stream, at, end, seal):  # its checked header; as `data` the payloa
     return f
 
 def decode(frame, skip=0, prefix=b""):  # the payload behind `skip` bytes after its codec: exactly plain_len bytes
-    data, length, what = frame.data[skip:], frame.plain_len, ("frame: cannot be decoded", frame.at)
     errors = lz4.block.LZ4BlockError, zstandard.ZstdError, ValueError
-    if frame.codec == 1:
-        data = guarded(*what, errors, lz4.block.decompress, data, uncompressed_size=length)
+    data, size, what = frame.data[skip:], frame.plain_len, ("frame: cannot be decoded", frame.at, errors)
+    if frame.codec == 1: data = guarded(*what, lz4.block.decompress, data, uncompressed_size=size)
     elif frame.codec == 2:
-        told = guarded(*what, errors, zstandard.get_frame_parameters, data)
+        told = guarded(*what, zstandard.get_frame_parameters, data)
         # A length in the zstd frame is optional; one that is there would be allocated, so it comes first.
         rules("zstd frame", frame.at, magic=data[:4] == b"\x28\xb5\x2f\xfd", dictionary=told.dict_id == 0,
-              length=told.content_size in (length, zstandard.CONTENTSIZE_UNKNOWN), window=told.window_size <= WINDOW_MAX)
+              length=told.content_size in (size, zstandard.CONTENTSIZE_UNKNOWN), window=told.window_size <= WINDOW_MAX)
         raw = zstandard.ZstdCompressionDict(prefix, dict_type=zstandard.DICT_TYPE_RAWCONTENT) if prefix else None
         decoder = zstandard.ZstdDecompressor(dict_data=raw, max_window_size=WINDOW_MAX)
-        data = guarded(*what, errors, decoder.decompress, data, max_output_size=length, allow_extra_data=False)
-    rules("frame", frame.at, length=len(data) == length)
+        data = guarded(*what, decoder.decompress, data, max_output_size=size, allow_extra_data=False)
+    rules("frame", frame.at, length=len(data) == size)
     return data
 
-Entry = namedtuple("Entry", "first end run kind place leaf framed hashed condition address size")
-
-def entries_of(data, sb, frames_end, at):  # checked entries of the index [5], in the order they have in `data`
-    out, end = [], 0
+Entry = namedtuple("Entry", "kind place leaf framed hashed condition address size")
+def entries_of(data, sb, frames_end, at):  # checked entries of the index [5]: the one of each block, in ascending order
+    out, end = {}, 0
     for key, place, leaf in INDEX_ENTRY.form.iter_unpack(data):
-        first, run, address, size = key % (1 << 40), key >> 40 & (1 << 20) - 1, place % (1 << 48) * 64, (place >> 48) * 64
-        kind, places, runs, _, condition = KINDS.get(key >> 60, ("unknown", "", "", "", 0))
+        first, run, kind = key % (1 << 40), key >> 40 & (1 << 20) - 1, key >> 60
+        address, size = place % (1 << 48) * 64, (place >> 48) * 64  # of its frame, in bytes
+        kind, places, runs, _, condition = KINDS.get(kind, ("unknown", "", "", "", 0))
         framed = places == "frame" or places == "0 or frame" and place != 0
         hashed, inside = framed or kind == "PARENT", PAGE + sb.slot_area_len <= address <= frames_end - size
         rules(f"index entry of block {first}", at, kind=runs and not NEEDS.get(kind, 0) & ~sb.incompat,
@@ -223,71 +182,49 @@ def entries_of(data, sb, frames_end, at):  # checked entries of the index [5], i
               run=run == 1 or runs != "1" and not framed,
               place=size >= 128 and inside if framed else place < (1 << 40 if kind == "PARENT" else 1))
         end = first + run
-        out.append(Entry(first, end, run, kind, place, leaf, framed, hashed, int(condition), address, size))
+        out |= dict.fromkeys(range(first, end), Entry(kind, place, leaf, framed, hashed, int(condition), address, size))
     return out
 
-# META [8]. What an item of each section and group is called, and its kind: t text, n number, A-B one between, bN bytes,
-# or a group. ? may be absent, * and + are lists, which may be empty or not, and the most that they may have.
-ITEMS = {group: [re.fullmatch(r"(\w+):([\w-]+)([?*+]?)(\d*)", word).groups() for word in words.split()] for group, words in {
-    "manifest": "host:t set:t source:t source_id:t full:1-4294967295 increment:0-4294967295 group:b16 time_unix_ms:n "
-                "consistency:1-3 capture:1-2 comment:t",
-    "disk": "length:n sector:n physical_sector:0-4294967295 model:t serial:t wwn:t table:t table_id:t "
-            "table_problems:t*65536 regions:region+8192",
-    "region": "kind:1-4 start:n length:n entry:entry? volume:volume?",
-    "entry": "number:0-4294967295 type:t unique:t name:t attributes:n boot:n",
-    "volume": "filesystem:t label:t uuid:t cluster:0-4294967295 capture:1-2 why_whole:t used:n",
-    "inventory": "facts:fact*65536", "fact": "key:t value:t", "origins": "sessions:b12+16384", "specification": "text:t",
-    "source_errors": "ranges:b16*", "roots": "content:b32 map:b32 state:b32",
-    "excluded_files": "patterns:t*65536 count:n bytes:n files:file*65536", "file": "start:n path:t length:n ranges:b16*",
-    "trackers": "bytes_that_mattered:b32 trackers:tracker*64 used:use?", "use": "name:t not_read:n compared:n",
-    "tracker": "kind:t name:t granularity:n depends_on:b32 marked:n places:n*64 not_marked:n?"}.items()}
-SECTIONS = dict(enumerate("manifest disk inventory source_errors origins specification - excluded_files roots trackers"
-                          .split(), 1))
-
+# META [8]: of each section and group the name, type and least and most number of its items, in the order of their tags.
+ITEMS = {name: [re.fullmatch(r"(\w+):([\w-]+)([?*+]?)(\d*)", word).groups() for word in words.split()]
+         for name, words in re.findall(r"(?m)^(\w+) += ((?:\w+:.*(?:\n   .*)*))", DOCUMENT)}
+SECTIONS = {int(number): name.replace(" ", "_") for number, name, _ in table("| type | section | presence |")}
 def items(data, group, at, depth=1):  # a section or group as a dictionary
-    names, place, count = dict(enumerate(ITEMS[group], 1)), 0, 0
-    out = {name: [] for name, *_ in names.values()}
+    names, out, place, count = dict(enumerate(ITEMS[group], 1)), {name: [] for name, *_ in ITEMS[group]}, 0, 0
     while place < len(data):
         tag, flags, size = guarded("META", at, struct.error, struct.unpack_from, "<HHI", data, place)
         value, place, count = data[place + 8:place + 8 + size], place + 8 + size, count + 1
-        rules("META", at, depth=depth <= 8, item=place <= len(data) and count <= 1 << 20 and flags <= 1,
-              tag=tag in names or flags)
-        if tag in names:
-            name, kind, _, _ = names[tag]
-            out[name].append(item(value, kind, at, depth))
+        rules("META", at, depth=depth <= 8, tag=tag in names or flags, flags=flags <= 1, count=count <= 1 << 20,
+              length=place <= len(data))
+        if tag in names: out[names[tag][0]].append(item(value, names[tag][1], at, depth))
     for name, kind, many, most in names.values():
         single, least = many in ("", "?"), 0 if many in ("?", "*") or kind == "t" else 1
         rules("META", at, **{name: least <= len(out[name]) <= (1 if single else int(most or 1 << 20))})
-        if single:
-            out[name] = (out[name] or ["" if kind == "t" else None])[0]
+        if single: out[name] = (out[name] or ["" if kind == "t" else None])[0]
     return out
-
 def item(value, kind, at, depth):
-    if kind in ITEMS or kind == "t":
-        return items(value, kind, at, depth + 1) if kind != "t" else guarded("META", at, UnicodeDecodeError, value.decode)
+    if kind in ITEMS: return items(value, kind, at, depth + 1)
+    if kind == "t": return guarded("META", at, UnicodeDecodeError, value.decode)
     low, high = map(int, kind.split("-") if "-" in kind else (0, 1 << 64))
     number, size = int.from_bytes(value, "little"), int(kind[1:]) if kind[0] == "b" else 8
     rules("META", at, length=len(value) == size, number=kind[0] == "b" or low <= number <= high)
     return value if kind[0] == "b" else number
-
 def meta_of(frames, sb, at):  # the sections that are known, and rules that join several items
     meta = {}
     for count, frame in enumerate(frames):
         name = SECTIONS.get(frame.subject)
         rules("META", frame.at, type=frame.type == "META", count=count < 256, section=name not in meta)
-        if name in ITEMS:
-            meta[name] = items(decode(frame), name, frame.at)
+        if name in ITEMS: meta[name] = items(decode(frame), name, frame.at)
     need({"manifest", "disk", "origins"} <= meta.keys(), "META: a section is missing", at)
     disk, end, excluded = meta["disk"], 0, meta.get("excluded_files", {"files": [], "count": 0})
     for region in disk["regions"]:
         rules("META region", at, start=region["start"] == end, length=region["length"],
               kind=region["kind"] == 4 or not (region["entry"] or region["volume"]))
         end += region["length"]
-    trackers = meta.get("trackers", {"trackers": []})["trackers"]
-    rules("META", at, roots=("roots" in meta) == ("sealed" in sb.features), table=disk["table"] in ("gpt", "mbr", "none"),
-          sector=disk["sector"] == sb.sector_size, length=disk["length"] == end == sb.address_space_len,
-          files=len(excluded["files"]) <= excluded["count"],
-          places=all(sorted({*tracker["places"]}) == tracker["places"] for tracker in trackers))
+    rules("META", at, roots=("roots" in meta) == ("sealed" in sb.features), sector=disk["sector"] == sb.sector_size,
+          length=disk["length"] == end == sb.address_space_len, files=len(excluded["files"]) <= excluded["count"],
+          table=disk["table"] in ("gpt", "mbr", "none"), places=all(
+              sorted({*t["places"]}) == t["places"] for t in meta.get("change_trackers", {}).get("trackers", [])))
     for part in [meta.get("source_errors", {"ranges": []}), *excluded["files"]]:
         end = 0
         for start, length in map(struct.Struct("<QQ").unpack, part["ranges"]):

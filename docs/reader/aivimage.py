@@ -1,19 +1,12 @@
 """The files of an image, the image in them, and images that build on one another: docs/format.md, sections 3 to 11."""
-
-import bisect
-import functools
-import os
-import weakref
-
+import functools, os, weakref
 from aivformat import (
-    BLOCKS, DELTA_HEAD, FILL, FRAME, INDEX_ENTRY, INNER_ENTRY, LOCAL_BASE, LOCAL_HEAD, PAGE, PAGE_HEADER, PIECE, SEGMENT,
-    SUPERBLOCK, TAIL, TAIL_PARITY, TRAILER, TREE_NODE, Damage, Refused, attempt, decode, entries_of, frame_at, frames,
-    guarded, keyed_hash, meta_of, need, round_up, rules, state_root, superblock, trailers)
+    BLOCKS, DELTA_HEAD, FILL, FRAME, INDEX_ENTRY, INNER_ENTRY, LOCAL_BASE, LOCAL_HEAD, PAGE, PAGE_HEADER, PIECE,
+    SEGMENT, SUPERBLOCK, TAIL, TAIL_PARITY, TRAILER, TREE_NODE, Damage, Refused, attempt, decode, entries_of, frame_at,
+    frames, guarded, keyed_hash, meta_of, need, round_up, rules, state_root, superblock, trailers)
 from aivkeys import Ring, Seal, key_area
-
 LAST_PARITY = 266240  # bytes of the PARITY frame that ends a frame area
 BLOCKS_MAX = 1 << 26  # a state is held in memory here, so this program stops long before the format does
-
 class FileStream:  # the bytes of one file
     segments = ()
     def __init__(self, path):
@@ -29,7 +22,8 @@ class Segment:  # one file of a split image: where its slice lies in it (`at`) a
     def __init__(self, stream):
         self.stream, n, (first, copy) = stream, stream.length, superblocks(stream)
         good, found = trailers(SEGMENT, stream, TAIL)
-        known, self.trailer, self.found = first or copy, good[-1] if good else None, found * bool(good) + [first] * (not first)
+        known, self.trailer = first or copy, good[-1] if good else None
+        self.found = found * bool(good) + [first] * (not first)
         if self.trailer:
             need(known and len(good + found) == 2, "segment: no superblock, or two different trailers", n - TAIL)
             SEGMENT.same(self.trailer, n - PAGE, known)
@@ -44,8 +38,8 @@ class Joined:  # the slices of all segments, in the place of a file
     def __init__(self, segments):
         self.segments, self.length = sorted(segments, key=lambda s: s.number), 0
         for number, s in enumerate(self.segments):
-            last, missing = s is self.segments[-1], number + 1 + (s.number == number)
-            need(s.number <= number and not (last and s.trailer), f"segment {missing} of the image is missing", None, Refused)
+            last, told = s is self.segments[-1], f"segment {number + 1 + (s.number == number)} of the image is missing"
+            need(s.number <= number and not (last and s.trailer), told, None, Refused)
             need(s.number == number, f"{s.stream.path}: another file is segment {s.number + 1}, too")
             rules(s.stream.path, None, start=s.start == self.length, end=last or s.trailer)
             self.length += s.length
@@ -53,18 +47,13 @@ class Joined:  # the slices of all segments, in the place of a file
         need(0 <= at and at + size <= self.length, f"{size} bytes lie behind the end of the image", at)
         parts = ((s, max(at, s.start), min(at + size, s.start + s.length)) for s in self.segments)
         return b"".join(s.stream.read(s.at + start - s.start, end - start) for s, start, end in parts if start < end)
-
-def superblocks(stream):
-    return [attempt(superblock, stream, at) for at in (0, stream.length - 2 * PAGE)]
-
-def stream_of(path, given):  # of the image that `path` is, or is a segment of; the others are beside it, or among those given
-    def uuids(stream):
-        return {s.image_uuid for s in superblocks(stream) if s and "split" in s.features}
+def superblocks(stream): return [attempt(superblock, stream, at) for at in (0, stream.length - 2 * PAGE)]
+def stream_of(path, given):  # of the image that `path` is, or is a segment of; others lie beside it, or were given
+    def uuids(stream): return {s.image_uuid for s in superblocks(stream) if s and "split" in s.features}
     stream, folder = FileStream(path), os.path.dirname(os.path.realpath(path))
     paths = {os.path.realpath(p) for p in (path, *given, *(os.path.join(folder, name) for name in os.listdir(folder)))}
     others = (FileStream(p) for p in sorted(paths) if os.path.isfile(p) and os.access(p, os.R_OK))
     return Joined([Segment(other) for other in others if uuids(other) & uuids(stream)]) if uuids(stream) else stream
-
 def levels(leaf_pages):  # pages of each level of the index, from level 0 to the root [5]
     return [leaf_pages] * (leaf_pages > 0) + (levels(-(-leaf_pages // 84)) if leaf_pages > 1 else [])
 
@@ -88,10 +77,8 @@ class Image:  # one that is finished and whose tail fits its length; `found` lis
         need(n >= PAGE, f"not an image: {n} bytes", None, Refused)
         places = (0, n - 2 * PAGE) if n >= PAGE + TAIL else (0,)
         for s in (attempt(superblock, self.stream, at) for at in places):
-            if s:
-                return s
-            if isinstance(s, Refused):
-                raise s
+            if s: return s
+            if isinstance(s, Refused): raise s
             self.found.append(s)
         intact = len(places) > 1 and any(trailers(TRAILER, self.stream, tail)[0] for tail in (TAIL, TAIL_PARITY))
         known = intact or any(read(at, 8) == SUPERBLOCK.magic for at in places)
@@ -99,22 +86,22 @@ class Image:  # one that is finished and whose tail fits its length; `found` lis
     def open_trailer(self, n, tail):  # steps 3 and 4
         need(n >= PAGE + tail, "unfinished: no room for a trailer", None, Refused)
         self.counting, found = trailers(TRAILER, self.stream, tail, self.superblock)
-        if self.counting:
-            self.found += found
-            return self.counting[-1]
+        self.found += found * bool(self.counting)
+        if self.counting: return self.counting[-1]
         starts = (self.stream.read(n - tail, 13), b"\1"), (self.stream.read(n - PAGE, 13), b"\2")
         tried = [p for p, (start, copy) in zip(found, starts) if start[:8] + start[12:] == TRAILER.magic + copy]
         raise tried[0] if tried else Refused("unfinished, or cut off: no trailer")
     def check_areas(self, t, s, at):  # step 5
-        last = t.frames_end - LAST_PARITY
-        TRAILER.same(t, at, index_offset=t.frames_end, index_pages=sum(levels(t.index_leaf_pages)), segment_count=len(self.stream.segments),
-                     tree_offset=t.index_offset + PAGE * t.index_pages, meta_offset=t.tree_offset + PAGE * t.tree_pages,
-                     stored_offset=round_up(t.meta_offset + t.meta_len, PAGE), stored_pieces=-(-t.stored_offset // PIECE),
-                     parity_offset=round_up(t.stored_offset + 32 * t.stored_pieces, PAGE),
-                     file_len=t.parity_offset + t.parity_len + s.tail)
-        groups = [PAGE * (2 * -(-(pages + 4 * stripes) // 252) + 4 * stripes) for pages, stripes in self.parity_groups()]
-        rules("trailer", at, frames_end=t.frames_end in range(PAGE + s.slot_area_len, at, PAGE), meta_len=t.meta_len <= 32 << 20,
-              parity_len=t.parity_len == sum(groups), last_checkpoint=t.last_checkpoint in range(PAGE, t.frames_end, 64),
+        last, count = t.frames_end - LAST_PARITY, len(self.stream.segments)
+        TRAILER.same(t, at, index_offset=t.frames_end, index_pages=sum(levels(t.index_leaf_pages)), segment_count=count,
+            tree_offset=t.index_offset + PAGE * t.index_pages, meta_offset=t.tree_offset + PAGE * t.tree_pages,
+            stored_offset=round_up(t.meta_offset + t.meta_len, PAGE), stored_pieces=-(-t.stored_offset // PIECE),
+            parity_offset=round_up(t.stored_offset + 32 * t.stored_pieces, PAGE),
+            file_len=t.parity_offset + t.parity_len + s.tail)
+        groups = [PAGE * (2 * -(-(n + 4 * stripes) // 252) + 4 * stripes) for n, stripes in self.parity_groups()]
+        rules("trailer", at, meta_len=t.meta_len <= 32 << 20, parity_len=t.parity_len == sum(groups),
+              frames_end=t.frames_end in range(PAGE + s.slot_area_len, at, PAGE),
+              last_checkpoint=t.last_checkpoint in range(PAGE, t.frames_end, 64),
               stripes="parity" not in s.features or last > 0 and last % PIECE == 0,
               index_root=t.index_pages or s.has_parent and not any(t.index_root))
         need(s.blocks <= BLOCKS_MAX, f"{s.blocks} blocks are more than this program holds in memory", error=Refused)
@@ -152,8 +139,8 @@ class Image:  # one that is finished and whose tail fits its length; `found` lis
             p.first, p.entries = first, body[:size * p.count]
         return p
     @functools.cached_property
-    def entries(self):  # of all pages, from level 0 up to the root, where an inner page must be what its children give
-        t, s, at, number, children, entries = self.trailer, self.superblock, self.trailer.index_offset, 0, b"", []
+    def entries(self):  # by block, of all pages from level 0 up; an inner page must be what its children give
+        t, s, at, number, children, entries = self.trailer, self.superblock, self.trailer.index_offset, 0, b"", {}
         for level, count in enumerate(levels(t.index_leaf_pages)):
             pages = [self.page(1, number + i, level) for i in range(count)]
             given = b"".join(page.entries or b"" for page in pages)
@@ -162,16 +149,16 @@ class Image:  # one that is finished and whose tail fits its length; `found` lis
             entries = entries_of(given, s, t.frames_end, at) if level == 0 else entries
             children = b"".join(INNER_ENTRY.form.pack(p.first, bytes(8), keyed_hash("page", p.data)) for p in pages)
             number += count
-        ends = [0] + [e.end for e in entries]
         rules("index", at, root=children[16:] == t.index_root if children else True,
-              gap=s.has_parent or self.seal.locked or ends == [e.first for e in entries] + [s.blocks])
+              gap=s.has_parent or self.seal.locked or len(entries) == s.blocks)
         return entries
     def block_len(self, block):
         return min(self.superblock.block_size, self.superblock.address_space_len - block * self.superblock.block_size)
-    def frame_of(self, entry):  # the frame of an entry, compared with it
+    def frame_of(self, block):  # the frame of a block, compared with its entry
+        entry = self.entries[block]
         f = frame_at(self.stream, entry.address, self.trailer.frames_end, self.seal)
-        own = {} if entry.kind == "REF" else {"subject": entry.first, "flags": int(entry.kind == "UNREADABLE")}
-        FRAME.same(f, f.at, type=entry.kind if entry.kind in BLOCKS else "DATA", plain_len=self.block_len(entry.first),
+        own = {} if entry.kind == "REF" else {"subject": block, "flags": int(entry.kind == "UNREADABLE")}
+        FRAME.same(f, f.at, type=entry.kind if entry.kind in BLOCKS else "DATA", plain_len=self.block_len(block),
                    leaf_prefix=entry.leaf[:8], size=max(entry.size, f.size * (entry.size == 0xFFFF * 64)), **own)
         return f
     def line(self):  # this image and those it builds on, newest first
@@ -181,24 +168,19 @@ class Image:  # one that is finished and whose tail fits its length; `found` lis
     def states(self):  # from the oldest image to this one: of all blocks of its state the entry, and whose that is
         state = []
         for image in reversed([*self.line()]):
-            older, state = state, [None] * image.superblock.blocks
-            for e in image.entries:
-                state[e.first:e.end] = [(e, image)] * e.run
-            for block in (block for block, decided in enumerate(state) if not decided):
-                need(block < len(older) and older[block][0].kind != "UNREADABLE"
+            older, state = state, []
+            for block in range(image.superblock.blocks):
+                need(block in image.entries or block < len(older) and older[block][0].kind != "UNREADABLE"
                      and image.block_len(block) == image.parent.block_len(block),
                      f"{image.path}: block {block} is inherited, and unreadable, absent or longer or shorter there")
-                state[block] = older[block]
+                state.append((image.entries[block], image) if block in image.entries else older[block])
             yield image, state
     def find(self, block):  # the entry that decides a block of this image's state, and the image that has it
         for image in self.line():
             need(block < image.superblock.blocks, f"the state has no block {block}")
-            i = bisect.bisect_right(image.entries, block, key=lambda entry: entry.first) - 1
-            if i >= 0 and block < image.entries[i].end:
-                return image.entries[i], image
+            if block in image.entries: return image.entries[block], image
         raise Damage(f"block {block} is in a parent that is not there")
-    def leaf(self, entry, block):
-        return entry.leaf if entry.hashed else uniform(entry.kind, self.block_len(block))[1]
+    def leaf(self, entry, block): return entry.leaf if entry.hashed else uniform(entry.kind, self.block_len(block))[1]
     def base(self, block, other, leaf):  # the same of a block of the parent's state that `block` is made from
         entry, image = self.parent.find(other)
         need(self.block_len(block) == self.parent.block_len(other) and image.leaf(entry, other) == leaf,
@@ -210,31 +192,26 @@ class Image:  # one that is finished and whose tail fits its length; `found` lis
         while entry.kind == "PARENT":
             other = entry.place
             (entry, image), block = image.base(block, other, leaf), other
-        if not entry.framed:
-            return uniform(entry.kind, image.block_len(block))[0]
-        frame, (skip, bases) = image.frame_of(entry), (0, [])
-        if frame.type != "DATA":
-            skip, bases = bases_of(frame)
-            need(differences < 8, f"block {block} is more than 8 differences deep", frame.at)
+        if not entry.framed: return uniform(entry.kind, image.block_len(block))[0]
+        frame, prefix = image.frame_of(block), b""
+        skip, bases = bases_of(frame) if frame.type != "DATA" else (0, [])
+        need(not bases or differences < 8, f"block {block} is more than 8 differences deep", frame.at)
         for other, base_leaf in bases:
-            found, owner = image.base(block, other, base_leaf) if frame.type == "DELTA" else image.find(other)
-            rules("LOCAL", frame.at, base=frame.type == "DELTA" or other < block and owner is image
-                  and found.kind in ("DATA", "REF") and found.leaf == base_leaf)
-        below = image.parent if frame.type == "DELTA" else image
-        data = decode(frame, skip, b"".join(below.read(other, differences + 1) for other, _ in bases))
+            own = image.entries.get(other) if other < block else None
+            if frame.type == "DELTA": image.base(block, other, base_leaf)
+            else: rules("LOCAL", frame.at, base=own and own.kind in ("DATA", "REF") and own.leaf == base_leaf)
+            prefix += (image.parent if frame.type == "DELTA" else image).read(other, differences + 1)
+        data = decode(frame, skip, prefix)
         need(keyed_hash("leaf", data) == leaf, f"block {block}: its bytes have another leaf", frame.at)
         return data
 
 def bases_of(frame):  # where the zstd frame of a difference begins, and the blocks it is made from with their leaves
-    if frame.type == "DELTA":
-        head, size = DELTA_HEAD.read(frame.data, frame.at), DELTA_HEAD.form.size
-        rules("DELTA", frame.at, depth=1 <= head.depth <= 8)
-        return size, [(head.base_block, head.base_leaf)]
-    start, count = LOCAL_HEAD.form.size, LOCAL_HEAD.read(frame.data, frame.at).count
-    end = start + LOCAL_BASE.form.size * count
-    rules("LOCAL", frame.at, count=1 <= count <= 2, length=len(frame.data) >= end)
-    return end, [*LOCAL_BASE.form.iter_unpack(frame.data[start:end])]
-
+    layout = DELTA_HEAD if frame.type == "DELTA" else LOCAL_HEAD
+    head, start = layout.read(frame.data, frame.at), layout.form.size
+    end = start + LOCAL_BASE.form.size * getattr(head, "count", 0)
+    rules(layout.name, frame.at, depth=1 <= getattr(head, "depth", 1) <= 8, count=1 <= getattr(head, "count", 1) <= 2,
+          length=len(frame.data) >= end)
+    return end, [*LOCAL_BASE.form.iter_unpack(frame.data[start:end])] or [(head.base_block, head.base_leaf)]
 @functools.lru_cache(16)
 def uniform(kind, length):  # bytes and leaf of a block that no frame holds
     data = (FILL * (length // 16 + 1))[:length] if kind == "UNREADABLE" else bytes(length)
@@ -245,10 +222,10 @@ def link(images):  # gives images their parents, in whatever order they are; non
     while ready := [i for i in waiting if (i.superblock.parent_point, i.superblock.parent_state_root) in whole]:
         for image in ready:
             waiting.remove(image)
-            s, image.whole = image.superblock, True
-            image.parent = whole[s.parent_point, s.parent_state_root]
+            s = image.superblock
+            image.parent, image.whole = whole[s.parent_point, s.parent_state_root], True
             line = [other.superblock for other in image.line()]
-            need(len({other.recovery_point for other in line}) == len(line) <= 10000, "chain: a point twice, or too long")
-            for name in ("set_uuid", "block_size", "sector_size", "key_commitment", "keyed"):
-                rules("chain", None, **{name: getattr(line[-1], name) == getattr(s, name)})
+            need(len({one.recovery_point for one in line}) == len(line) <= 10000, "chain: a point twice, or too long")
+            names = "set_uuid", "block_size", "sector_size", "key_commitment", "keyed"
+            rules("chain", None, **{name: getattr(line[-1], name) == getattr(s, name) for name in names})
             whole.setdefault((s.recovery_point, image.trailer.state_root), image)

@@ -10,7 +10,7 @@ import aivformat
 import aivkeys
 import aivverify
 from aivformat import Damage, Problem, Refused, crc, keyed_hash, nodes, state_root, tree_root
-from aivimage import LAST_PARITY, Image, Joined, Segment, levels, link
+from aivimage import LAST_PARITY, Image, Joined, Segment, bases_of, levels, link
 from aivkeys import CODE, KEY_FILE, PASSPHRASE, RECIPIENT, Ring, derive
 from aivreader import restore, verify_all
 from aivverify import trees, verify
@@ -104,7 +104,7 @@ class Golden(unittest.TestCase):
             dump = (GOLDEN / name).with_suffix(".dump").read_text()
             with self.subTest(name):
                 one = chain(name)
-                lines = [described(e) for e in one.entries]
+                lines = [*described(one.entries)]
                 self.assertEqual(lines, re.findall(r"(?m)^ {23}(blocks? \d+.*)$", dump))
 
     def test_a_chain_is_restored_to_the_bytes_its_leaves_name(self):
@@ -140,12 +140,18 @@ class Golden(unittest.TestCase):
                 function(images)
 
 
-def described(e):
-    """An entry in the words of a dump."""
-    text = f"blocks {e.first}..{e.end} {e.kind}" if e.run > 1 else f"block {e.first} {e.kind}"
-    if e.kind == "PARENT":
-        return f"{text} as block {e.place} of the parent, leaf {e.leaf.hex()}"
-    return f"{text} at 0x{e.address:x}, leaf {e.leaf.hex()}" if e.framed else text
+def described(entries):
+    """Entries in the words of a dump: blocks that follow each other without a frame are one run."""
+    starts = [b for b, e in entries.items() if e.hashed or entries.get(b - 1) != e]
+    for first in starts:
+        e, end = entries[first], first + 1
+        while not e.hashed and entries.get(end) == e:
+            end += 1
+        text = f"blocks {first}..{end} {e.kind}" if end > first + 1 else f"block {first} {e.kind}"
+        if e.kind == "PARENT":
+            yield f"{text} as block {e.place} of the parent, leaf {e.leaf.hex()}"
+        else:
+            yield f"{text} at 0x{e.address:x}, leaf {e.leaf.hex()}" if e.framed else text
 
 
 class Keyed(unittest.TestCase):
@@ -422,7 +428,7 @@ FORGED = [
     (0x6000 + 64 + 2 * 48 + 7, b"\x40", "a bad blocks_|_root"), (0x6000 + 64 + 8, b"\x41", "a bad magic"),
     (0x6000 + 64 + 14, b"\5", "a bad size"), (0x6000 + 64 + 16, b"\0", "a bad leaf_prefix"),
     (0x7000 + 80, b"\0", "a bad nodes"), (0x7000 + 64 + 80, b"\1", "a bad (reserved|order|nodes|groups)"),
-    (0x8000 + 64 + 2, b"\2", "a bad item"), (0x8000 + 64, b"\x63\0\0\0", "a bad tag"),
+    (0x8000 + 64 + 2, b"\2", "a bad flags"), (0x8000 + 64, b"\x63\0\0\0", "a bad tag"),
     (0x85c0 + 64 + 8, b"\0\0\x30", "no source error touches"),
     (-4096 + 432, b"\0", "a bad frames"), (-4096 + 440, b"\6", "a bad blocks_data"),
     (-4096 + 424, b"\x40", "a bad last"), (-4096 + 112, b"\0", "state_root"),
@@ -466,6 +472,60 @@ class Forged(unittest.TestCase):
             bad[at + 4092:at + 4096] = crc(b"aiv.trlr", bad[at:at + 4092]).to_bytes(4, "little")
         self.assertEqual([str(p) for p in problems("parity.aiv", bad)],
                          [f"parity area: not what its pages give (at 0x{t.parity_offset:x})"])
+
+
+class Local(unittest.TestCase):
+    """Differences to blocks of the same image."""
+
+    def test_the_vector_of_the_document(self):
+        blocks = [bytes(i * i // divisor & 255 for i in range(16384)) for divisor in (256, 128)]
+        expected = blocks[0][8192:] + blocks[1][:8192]
+        leaves = [keyed_hash("leaf", block).hex() for block in (*blocks, expected)]
+        for i, leaf in enumerate(leaves):
+            self.assertIn(f"leaf of block {i}     {leaf}\n", aivformat.DOCUMENT)
+        made = bytes.fromhex(re.search(r"(?m)^zstd frame +([0-9a-f]+)$", aivformat.DOCUMENT)[1])
+        head = bytes.fromhex(re.search(r"(?m)^head +([0-9a-f]{16})$", aivformat.DOCUMENT)[1])
+        bases = b"".join(bytes([i]) + bytes(7) + bytes.fromhex(leaves[i]) for i in (0, 1))
+        frame = aivformat.SimpleNamespace(data=head + bases + made, plain_len=16384, codec=2, type="LOCAL", at=0)
+        skip, named = bases_of(frame)
+        self.assertEqual(named, [(i, bytes.fromhex(leaves[i])) for i in (0, 1)])
+        self.assertEqual(aivformat.decode(frame, skip, b"".join(blocks)), expected)
+
+    def test_a_base_is_lower_stored_whole_and_has_its_leaf(self):
+        for name in ("local.aiv", "local-sealed.aiv"):
+            one, kinds = image(name), set()
+            for block, entry in one.entries.items():
+                if entry.kind == "LOCAL":
+                    for base, leaf in bases_of(one.frame_of(block))[1]:
+                        kinds.add(one.entries[base].kind)
+                        self.assertEqual((base < block, one.entries[base].leaf), (True, leaf))
+            self.assertTrue(kinds and kinds <= {"DATA", "REF"}, kinds)
+
+    def test_a_base_that_breaks_a_rule_is_refused_whatever_checksums_say(self):
+        good, one = (GOLDEN / "local.aiv").read_bytes(), image("local.aiv")
+        block, entry = next((b, e) for b, e in one.entries.items() if e.kind == "LOCAL")
+        count = len(bases_of(one.frame_of(block))[1])
+        local = [b for b, e in one.entries.items() if e.kind == "LOCAL"]
+        head, base = entry.address + 64, entry.address + 72
+        cases = [(head, b"\0", "a bad count"), (head, b"\3", "a bad count|cannot be decoded"), (head + 5, b"\1", "a bad reserved"),
+                 (base, block.to_bytes(8, "little"), "a bad base"), (base, (1 << 39).to_bytes(8, "little"), "a bad base"),
+                 (base + 8, bytes(32), "a bad base"), (base + 40 * count, b"\0", "a bad magic|cannot be decoded")]
+        zero = next((b for b, e in one.entries.items() if not e.hashed and b < block), None)
+        cases += [] if zero is None else [(base, zero.to_bytes(8, "little") + bytes(32), "a bad base")]
+        for at, new, words in cases:
+            def edit(data):
+                self.assertNotEqual(data[at:at + len(new)], new)
+                data[at:at + len(new)] = new
+            with self.subTest(f"0x{at:x}, {words}"):
+                self.assertRegex("; ".join(map(str, problems("local.aiv", resealed(good, edit)))), words)
+        self.assertTrue(local)
+
+    def test_a_local_block_needs_its_feature(self):
+        good = (GOLDEN / "local.aiv").read_bytes()
+
+        def edit(data):
+            data[17] &= ~2
+        self.assertRegex(str(problems("local.aiv", resealed(good, edit))), "a bad kind")
 
 
 class Vectors(unittest.TestCase):

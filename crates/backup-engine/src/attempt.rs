@@ -21,6 +21,7 @@ use crate::parent::Parent;
 use crate::parts::Parts;
 use crate::pipeline::{self, Capture};
 use crate::plan::BackupPlan;
+use crate::repeats;
 use crate::resume::{Candidate, Resumed, Wanted, has_unreadable, part_name};
 use crate::seal::{self, SealOptions};
 use crate::watched::{Asked, Watched, is_believed};
@@ -412,7 +413,9 @@ impl BackupPlan {
         let hedged = |seal: &SealOptions| seal::session(&seal.hedge, ids.image, root);
         let session = self.options.seal.as_ref().map_or(ids.session, hedged);
         // A set bit says that the image may use it: what it will, nobody knows yet.
+        let repeats = repeats::are_stored(&self.options, base.geometry.block_size());
         let incompat = parent.map_or(0, |_| Features::DELTA | Features::PARENT)
+            | if repeats { Features::LOCAL } else { 0 }
             | if self.options.parity { Features::PARITY } else { 0 }
             | if self.options.split.is_some() { Features::SPLIT } else { 0 };
         let superblock = Superblock {

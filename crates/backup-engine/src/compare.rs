@@ -1,15 +1,14 @@
 //! Compares a section of the disk with the parent's state, and encodes what changed.
 
+use crate::hints::Hint;
+use crate::parent::Parent;
+use crate::pipeline::{Capture, Outcome, blocks_extent};
+use crate::repeats::Repeats;
+use crate::section::{Part, Section, kind_of};
+use crate::workshop::{Batch, Block, Workshop, is_fill, is_zero, mask};
 use aiv_chain::{Stretch, ViewReader};
 use aiv_image_format::hash;
 use aiv_image_format::{BlockIndex, DeltaBase, Digest, EncodedBlock, Encoder, GroupNode, RunKind};
-use aiv_volume_io::Job;
-
-use crate::hints::Hint;
-use crate::parent::Parent;
-use crate::pipeline::{Outcome, blocks_extent};
-use crate::section::{Part, Section, kind_of};
-use crate::workshop::{Batch, Block, Workshop, is_fill, is_zero, mask};
 
 type ImageResult<T> = std::result::Result<T, aiv_image_format::Error>;
 
@@ -52,8 +51,7 @@ impl Section {
         mut self,
         workshop: &Workshop,
         parent: &Parent,
-        hint: Option<&Hint<'_>>,
-        job: Job<'_>,
+        capture: Capture<'_>,
     ) -> Outcome {
         for part in &mut self.parts {
             if let Part::Read(batch) = part {
@@ -66,9 +64,9 @@ impl Section {
         let judged = if self.is_unchanged(&now) {
             Ok(vec![Block::Inherited(self.end - self.first)])
         } else {
-            let mut comparison = Comparison::new(workshop, parent, job);
+            let mut comparison = Comparison::new(workshop, parent, capture, self.first);
             let judged = comparison.judge(self.first, self.end, &now);
-            self.find_lies(hint, &judged, workshop);
+            self.find_lies(capture.hint, &judged, workshop);
             workshop.give_back(comparison.encoder);
             judged
         };
@@ -150,8 +148,9 @@ fn blocks_of<'s>(part: &'s Part, workshop: &'s Workshop) -> Box<dyn Iterator<Ite
 struct Comparison<'w> {
     workshop: &'w Workshop,
     parent: &'w Parent,
-    job: Job<'w>,
+    capture: Capture<'w>,
     encoder: Encoder,
+    repeats: Option<Repeats<'w>>,
     reader: ViewReader<'w>,
     base: Vec<u8>,
     /// Where the block after this one would be if a row of blocks was moved.
@@ -159,9 +158,16 @@ struct Comparison<'w> {
 }
 
 impl<'w> Comparison<'w> {
-    fn new(workshop: &'w Workshop, parent: &'w Parent, job: Job<'w>) -> Self {
+    fn new(
+        workshop: &'w Workshop,
+        parent: &'w Parent,
+        capture: Capture<'w>,
+        first: BlockIndex,
+    ) -> Self {
         let (encoder, reader) = (workshop.encoder(), parent.view.reader());
-        Self { workshop, parent, job, encoder, reader, base: Vec::new(), guess: None }
+        let repeats = workshop.repeats(capture, first);
+        let (base, guess) = (Vec::new(), None);
+        Self { workshop, parent, capture, encoder, repeats, reader, base, guess }
     }
 
     fn judge(&mut self, first: BlockIndex, end: BlockIndex, now: &[Now<'_>]) -> Outcome {
@@ -210,7 +216,7 @@ impl<'w> Comparison<'w> {
     ) -> ImageResult<Block> {
         let len = self.workshop.geometry.block_len(block);
         let guess = self.guess.take();
-        if let Some(from) = self.parent.find_moved(&leaf, len, guess, self.job)? {
+        if let Some(from) = self.parent.find_moved(&leaf, len, guess, self.capture.job)? {
             self.guess = Some(from + 1);
             return Ok(Block::Moved(from, leaf));
         }
@@ -219,10 +225,11 @@ impl<'w> Comparison<'w> {
         }
         if let Some(old) = old.filter(|old| self.parent.deltas && old.leaf().is_some())
             && let Some(encoded) = self.difference(block, bytes, leaf, old)?
+            && encoded.is_delta()
         {
-            return Ok(Block::New(encoded));
+            return Ok(Block::New(encoded, Vec::new()));
         }
-        self.encoder.encode(bytes, leaf).map(Block::New)
+        self.workshop.encode(bytes, leaf, &mut self.encoder, &mut self.repeats)
     }
 
     /// The block as a difference to what the parent has in its place, or whole if that is not

@@ -97,6 +97,14 @@ pub struct BackupOptions {
     pub deltas: bool,
     /// Differences a reader may have to undo for one block.
     pub delta_depth: u8,
+    /// Store blocks that are nowhere else as differences to other blocks of the same image where
+    /// that is clearly smaller: copies that are shifted against the blocks, or in other order.
+    /// What may be such a base is read from the source again.
+    pub repeats: bool,
+    /// Bytes of the source that lie between a piece of work and the blocks it may be a difference
+    /// to, at least; `None` for 16 pieces (16 MiB) in a full image, and 8 (64 MiB in blocks of
+    /// 64 KiB) in others. With fewer, more is found, and threads wait for each other.
+    pub repeat_distance: Option<u64>,
     /// How new blocks are compressed.
     pub compression: Compression,
     /// Bytes per block; `None` for what the format recommends, or what the chain has that the
@@ -146,6 +154,8 @@ impl Default for BackupOptions {
             basis: Basis::Newest,
             deltas: true,
             delta_depth: DELTA_DEPTH_WRITTEN,
+            repeats: true,
+            repeat_distance: None,
             compression: Compression::Zstd(1),
             block_size: None,
             threads: NonZeroUsize::MIN,

@@ -3,7 +3,7 @@
 //! Two texts are understood. `era_dump` tells for each block in which era it was written last, and
 //! what was written in eras that were not put together with it yet; eras are counted up, never
 //! down. (With `--logical`, version 0.9 of the tool takes the older of two such eras, so that is
-//! not read.) `thin_delta` tells which blocks of a thin volume are not
+//! not read; nor is the text of an active device, which lacks its current era.) `thin_delta` tells which blocks of a thin volume are not
 //! those of a snapshot of it. Both are about the moment in which the tool ran: the source must be
 //! at rest from then on until the backup is done, a snapshot best of all. Whoever gets that wrong
 //! is caught as everybody who misses a change.
@@ -284,9 +284,12 @@ impl Reading {
                 Ok(())
             }
             (State::Superblock, "era_array", false) => match &self.eras {
-                Some(eras) if eras.apart.is_empty() => {
-                    Err("it is made by `era_dump` without --logical, of a device that was used")
-                }
+                // While a device is active, what was written in its current era is not in the
+                // tree that the tool prints: only a suspend puts it there.
+                Some(eras) if !eras.apart.contains(&eras.current) => Err(
+                    "the current era is missing: it is made by `era_dump` without --logical, of a \
+                     device that was suspended or closed meanwhile",
+                ),
                 Some(_) => {
                     self.next = 0;
                     self.state = State::Eras;

@@ -4,23 +4,29 @@
 //! thread hands the results to the image writer in the order of the disk, so that the image
 //! does not depend on the timing of threads.
 
+use std::cell::Cell;
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aiv_image_format::{BlockIndex, BlockPlace, Geometry, ImageWriter, Kind, RunKind, Unfinished};
 use aiv_volume_io::{Extent, ExtentSet, Job, Notice, ReadAt, Step};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::bad_ranges::BadRanges;
+use crate::dedup;
 use crate::error::{Error, Result};
 use crate::hints::Hint;
 use crate::ordered::write_in_order;
 use crate::pace::Pacer;
+use crate::pages::PageTable;
 use crate::parent::Parent;
 use crate::plan::BackupPlan;
 use crate::read::read_around_bad_sectors;
+use crate::repeats;
 use crate::section::{self, Section};
 use crate::spans::{Span, Spans};
-use crate::workshop::{Batch, Block, Workshop};
+use crate::workshop::{Batch, Block, Workshop, mask};
 
 /// Bytes read at a time: large enough for any disk, small enough for the cache.
 const STRIDE: u64 = 1 << 20;
@@ -28,6 +34,10 @@ const STRIDE: u64 = 1 << 20;
 /// Bytes that may wait for a worker or the writer: an increment works in larger pieces, and a
 /// machine may have many threads.
 const WAITING_BYTES_MAX: u64 = 64 << 20;
+
+/// Pieces of work between blocks of a full image, or of another one, and those they may be
+/// differences to: about as many as are on their way at a time.
+const REPEAT_DISTANCES: (u64, u64) = (16, 8);
 
 /// What was read.
 #[derive(Debug, Clone)]
@@ -40,6 +50,8 @@ pub(crate) struct Captured {
     pub bytes_audited: u64,
     /// Ranges that matter and could not be read.
     pub unreadable: BadRanges,
+    /// Pages of blocks that the image has whole.
+    pub pages: Arc<PageTable>,
 }
 
 /// A stretch of the disk on its way from the reader to the writer.
@@ -80,13 +92,31 @@ impl Capture<'_> {
             Some(_) => section::blocks_per_section(block_size),
         }
     }
+
+    /// Blocks below it are decided before the work that begins with `first` is.
+    pub(crate) fn limit(&self, first: BlockIndex) -> BlockIndex {
+        let pieces = match self.parent {
+            None => REPEAT_DISTANCES.0,
+            Some(_) => REPEAT_DISTANCES.1,
+        };
+        let block_size = u64::from(self.geometry.block_size().get());
+        let distance = self.plan.options.repeat_distance.map(|bytes| bytes.div_ceil(block_size));
+        first.saturating_sub(distance.unwrap_or(pieces * self.blocks_per_work()))
+    }
 }
 
 impl Capture<'_> {
     pub(crate) fn nothing_captured(&self) -> Captured {
         let geometry = self.geometry;
         let unreadable = BadRanges::new(geometry.sector_size(), geometry.len());
-        Captured { bytes_read: 0, bytes_skipped: 0, bytes_audited: 0, unreadable }
+        let block_size = geometry.block_size();
+        let most = dedup::ENTRIES_MAX as u64 * u64::from(block_size.get());
+        let bytes = match repeats::are_stored(&self.plan.options, block_size) {
+            true => self.plan.used_bytes().min(most),
+            false => 0,
+        };
+        let pages = Arc::new(PageTable::new(block_size, bytes));
+        Captured { bytes_read: 0, bytes_skipped: 0, bytes_audited: 0, unreadable, pages }
     }
 
     pub(crate) fn spans(&self) -> Spans<'_> {
@@ -107,16 +137,14 @@ impl Capture<'_> {
         let keep: Vec<Extent> = plan.used.within(extent).collect();
         // What an earlier batch left in the buffer is read over or masked.
         let mut bytes = workshop.buffer(in_memory(extent.len));
-        let sector = u64::from(geometry.sector_size());
+        let sector = in_memory(u64::from(geometry.sector_size()));
         let mut unreadable = Vec::new();
-        if let (Some(head), Some(tail)) = (keep.first(), keep.last()) {
-            let from = head.start / sector * sector;
-            let from = from.max(extent.start);
-            let to = tail.end();
-            let range = in_memory(from - extent.start)..in_memory(to - extent.start);
-            let bad =
-                read_around_bad_sectors(source, &mut bytes[range], from, in_memory(sector), job)?;
-            captured.bytes_read += to - from;
+        if let Some(matter) = self.hull(&keep, extent) {
+            let Extent { start: from, len } = matter;
+            let at = in_memory(from - extent.start);
+            let out = &mut bytes[at..at + in_memory(len)];
+            let bad = read_around_bad_sectors(source, out, from, sector, job)?;
+            captured.bytes_read += len;
             unreadable =
                 bad.iter().flat_map(|b| keep.iter().filter_map(|k| k.intersect(*b))).collect();
             for &extent in &unreadable {
@@ -125,6 +153,31 @@ impl Capture<'_> {
             }
         }
         Ok(Batch { first, bytes, keep, unreadable })
+    }
+
+    /// The bytes of a block as they are now, masked. Nothing is tried twice, and what is read is
+    /// added to `count`.
+    pub(crate) fn read_again(&self, block: BlockIndex, count: &AtomicU64) -> io::Result<Vec<u8>> {
+        let extent = blocks_extent(&self.geometry, block, 1);
+        let keep: Vec<Extent> = self.plan.used.within(extent).collect();
+        let mut bytes = vec![0; in_memory(extent.len)];
+        if let Some(Extent { start, len }) = self.hull(&keep, extent) {
+            let at = in_memory(start - extent.start);
+            count.fetch_add(len, Ordering::Relaxed);
+            self.source.read_exact_at(&mut bytes[at..at + in_memory(len)], start)?;
+        }
+        let mut batch = Batch { first: block, bytes, keep, unreadable: Vec::new() };
+        mask(&mut batch, self.geometry);
+        Ok(batch.bytes)
+    }
+
+    /// From the first to the last byte of `keep`, which lies in `extent`; from the start of a
+    /// sector on.
+    fn hull(&self, keep: &[Extent], extent: Extent) -> Option<Extent> {
+        let (head, tail) = (keep.first()?, keep.last()?);
+        let sector = u64::from(self.geometry.sector_size());
+        let from = (head.start / sector * sector).max(extent.start);
+        Some(Extent::between(from, tail.end()))
     }
 }
 
@@ -158,7 +211,8 @@ pub(crate) fn run(
     let whole = capture.blocks_per_work() * u64::from(capture.geometry.block_size().get());
     let waiting = in_memory(WAITING_BYTES_MAX / whole).clamp(2, 2 * threads + 2);
     let (items, ordered) = bounded::<Item>(waiting);
-    let workshop = Workshop::new(capture.geometry, &plan.options, in_memory(whole));
+    let pages = Arc::clone(&captured.pages);
+    let workshop = Workshop::new(capture.geometry, &plan.options, pages, in_memory(whole));
     if let Some(unfinished) = capture.resumed {
         remember_blocks(unfinished, &workshop).map_err(|e| Error::of_image(image, e))?;
     }
@@ -173,16 +227,17 @@ pub(crate) fn run(
                 scope.spawn(move |_| {
                     let outcome = match (work, capture.parent) {
                         (Work::Section(section), Some(parent)) => {
-                            section.judge(workshop, parent, capture.hint, job)
+                            section.judge(workshop, parent, capture)
                         }
-                        (Work::Batch(batch), _) => workshop.judge(batch),
+                        (Work::Batch(batch), _) => workshop.judge(batch, capture),
                         (Work::Section(_), None) => Ok(Vec::new()),
                     };
                     // The writer hangs up after an error; then nobody needs the outcome.
                     let _ = done.send(outcome);
                 });
             };
-            let reader = Reader { capture, workshop: &workshop, items, spawn: &spawn };
+            let paced = Cell::new(0);
+            let reader = Reader { capture, workshop: &workshop, items, spawn: &spawn, paced };
             reader.advance(blocks_extent(&capture.geometry, 0, capture.first()));
             match capture.parent {
                 None => reader.read(&mut pacer, captured),
@@ -198,7 +253,8 @@ pub(crate) fn run(
     job.progress.end(Step::ReadSource);
     // Whoever compared last may have found what the reader did not wait for.
     capture.hint.map_or(Ok(()), Hint::check)?;
-    outcome
+    let reread = workshop.reread.load(Ordering::Relaxed);
+    outcome.map(|captured| Captured { bytes_read: captured.bytes_read + reread, ..captured })
 }
 
 /// Blocks that are stored already can be referred to.
@@ -207,7 +263,7 @@ fn remember_blocks(unfinished: &Unfinished, workshop: &Workshop) -> aiv_image_fo
         let entry = entry?;
         if entry.kind == Kind::Data {
             let place = BlockPlace { address: entry.address, frame_size: entry.frame_size };
-            workshop.seen.remember(entry.leaf, place);
+            workshop.seen.remember(entry.leaf, place, entry.block);
         }
     }
     Ok(())
@@ -219,6 +275,8 @@ pub(crate) struct Reader<'a> {
     pub workshop: &'a Workshop,
     items: Sender<Item>,
     spawn: &'a dyn Fn(Work, Sender<Outcome>),
+    /// Bytes that were read again and count for the rate limit already.
+    paced: Cell<u64>,
 }
 
 /// The writer gave up; its error is the one to report.
@@ -247,10 +305,8 @@ impl Reader<'_> {
                 let count = per_batch.min(span.first + span.count - first);
                 let extent = blocks_extent(&geometry, first, count);
                 let batch = self.capture.read_batch(self.workshop, first, extent, &mut captured)?;
-                if let Some(pacer) = pacer {
-                    pacer.wait(batch.bytes.len() as u64, job)?;
-                }
-                if self.give(Work::Batch(batch)).is_err() {
+                self.pace(pacer, batch.bytes.len() as u64)?;
+                if self.give(first, Work::Batch(batch)).is_err() {
                     return Ok(captured);
                 }
                 self.advance(extent);
@@ -264,8 +320,19 @@ impl Reader<'_> {
         self.items.send(item).map_err(|_| HungUp)
     }
 
-    /// Gives work to the pool, with a place for its outcome in the order of the disk.
-    pub(crate) fn give(&self, work: Work) -> std::result::Result<(), HungUp> {
+    /// Waits for the rate limit after `bytes` were read, and what the workers read again.
+    pub(crate) fn pace(&self, pacer: &mut Option<Pacer<'_>>, bytes: u64) -> Result<()> {
+        let Some(pacer) = pacer else { return Ok(()) };
+        let reread = self.workshop.reread.load(Ordering::Relaxed);
+        let new = reread - self.paced.replace(reread);
+        Ok(pacer.wait(bytes.saturating_add(new), self.capture.job)?)
+    }
+
+    /// Gives the work that begins with `first` to the pool, with a place for its outcome in the
+    /// order of the disk. The workers never wait for the writer, which may need them: it is here
+    /// that work waits until the blocks it may build on are decided.
+    pub(crate) fn give(&self, first: BlockIndex, work: Work) -> std::result::Result<(), HungUp> {
+        self.workshop.reached.wait_for(self.capture.limit(first));
         let (done, outcome) = bounded(1);
         self.send(Item::Batch(outcome))?;
         (self.spawn)(work, done);

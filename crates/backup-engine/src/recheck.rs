@@ -4,6 +4,8 @@
 //! its bytes, and its condition. So it does not matter who wrote the file, or what happened to
 //! the source since.
 
+use std::sync::Arc;
+
 use aiv_chain::Stretch;
 use aiv_image_format::hash::{self, ConstantLeaves};
 use aiv_image_format::{BlockIndex, Digest, IndexEntry, Kind, Unfinished};
@@ -52,9 +54,11 @@ impl Capture<'_> {
         let Capture { geometry, plan, job, .. } = *self;
         let end = unfinished.next_block();
         let whole = self.blocks_per_work() * u64::from(geometry.block_size().get());
-        let workshop = Workshop::new(geometry, &plan.options, crate::pipeline::in_memory(whole));
+        let whole = crate::pipeline::in_memory(whole);
         let mut told = Told::new(unfinished, self.parent, ConstantLeaves::new(geometry));
         let mut captured = self.nothing_captured();
+        let pages = Arc::clone(&captured.pages);
+        let workshop = Workshop::new(geometry, &plan.options, pages, whole);
         let mut spans = self.spans();
         while let Some(span) = next_span(&mut spans)? {
             let last = (span.first + span.count).min(end);
@@ -181,29 +185,38 @@ impl<'a> Told<'a> {
         for (block, bytes) in (batch.first..).zip(batch.bytes.chunks(size)) {
             let here = blocks_extent(&workshop.geometry, block, 1);
             let is_damaged = batch.unreadable.iter().any(|u: &Extent| u.intersect(here).is_some());
-            if !self.is_said(block, bytes, is_damaged)? {
+            let Some(said) = self.true_saying(block, bytes, is_damaged)? else {
                 differs = Some(block);
                 break;
+            };
+            if said.kind == Kind::Data && !said.is_inherited {
+                workshop.remember_pages(block, bytes);
             }
         }
         workshop.give_back_buffer(batch.bytes);
         Ok(differs)
     }
 
-    fn is_said(&mut self, block: BlockIndex, bytes: &[u8], is_damaged: bool) -> Result<bool> {
-        let Some(said) = self.about(block)? else { return Ok(false) };
+    /// What is said about the block, if it is true.
+    fn true_saying(
+        &mut self,
+        block: BlockIndex,
+        bytes: &[u8],
+        is_damaged: bool,
+    ) -> Result<Option<Saying>> {
+        let Some(said) = self.about(block)? else { return Ok(None) };
         // Each image lists all unreadable places of its state: none of them is inherited.
         if is_damaged != (said.kind == Kind::Unreadable) || (is_damaged && said.is_inherited) {
-            return Ok(false);
+            return Ok(None);
         }
         if !is_damaged && said.kind.map_state() != 0 {
-            return Ok(false);
+            return Ok(None);
         }
         if is_damaged && is_fill(bytes) != said.leaf.is_none() {
-            return Ok(false);
+            return Ok(None);
         }
         let expected = said.leaf.unwrap_or_else(|| self.constants.of(block, said.kind));
-        Ok(hash::leaf(bytes) == expected)
+        Ok((hash::leaf(bytes) == expected).then_some(said))
     }
 }
 

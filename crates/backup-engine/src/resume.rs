@@ -357,7 +357,8 @@ impl BackupPlan {
         add(&geometry.block_size().get().to_le_bytes());
         add(&geometry.sector_size().to_le_bytes());
         let how = (options.sectors, options.compression, options.deltas, options.delta_depth);
-        add(format!("{how:?}").as_bytes());
+        let repeats = (options.repeats, options.repeat_distance);
+        add(format!("{how:?} {repeats:?}").as_bytes());
         // Whoever does not believe in holes has nothing taken for one.
         add(&[u8::from(options.read_holes)]);
         // Segments that are complete already would be larger than was asked for, or smaller.

@@ -143,9 +143,7 @@ impl Reader<'_> {
                     next = next_span(&mut spans)?;
                 }
                 span = next;
-                if let Some(pacer) = pacer {
-                    pacer.wait(section.bytes(), job).map_err(Error::from)?;
-                }
+                self.pace(pacer, section.bytes())?;
                 let is_group = at.is_multiple_of(GROUP)
                     && (section_end - at == GROUP || section_end == blocks);
                 if is_group && section_end <= parent.shared() {
@@ -153,7 +151,7 @@ impl Reader<'_> {
                 }
                 match section.is_skipped() {
                     true => self.send(Item::Inherited(section_end - at))?,
-                    false => self.give(Work::Section(section))?,
+                    false => self.give(at, Work::Section(section))?,
                 }
                 self.advance(blocks_extent(&geometry, at, section_end - at));
                 at = section_end;

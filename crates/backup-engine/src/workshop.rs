@@ -1,21 +1,25 @@
 //! What becomes of blocks between being read and being written: masked, hashed, compressed.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aiv_image_format::hash::{self, ConstantLeaves};
-use aiv_image_format::{Compression, EncodedBlock, Encoder, Geometry};
+use aiv_image_format::{BlockIndex, Compression, Digest, EncodedBlock, Encoder, Geometry};
 use aiv_volume_io::Extent;
 
 use crate::dedup::SeenBlocks;
 use crate::facts::BackupOptions;
-use crate::pipeline::{blocks_extent, in_memory};
+use crate::pages::{Page, PageTable};
+use crate::pipeline::{Capture, blocks_extent, in_memory};
+use crate::reached::Reached;
+use crate::repeats::{self, Repeats};
 
 /// What became of one block.
 pub(crate) enum Block {
     /// This block and those after it, so many in all, are as in the parent's state.
     Inherited(u64),
     /// Equal to a block of the parent's state that has another number.
-    Moved(u64, aiv_image_format::Digest),
+    Moved(u64, Digest),
     /// No byte of it matters.
     Unused,
     /// No byte of it matters but what the user left out.
@@ -24,8 +28,9 @@ pub(crate) enum Block {
     /// Every byte is the pattern of unreadable places.
     Lost,
     /// Equal to a block the writer remembers.
-    Seen(aiv_image_format::Digest),
-    New(EncodedBlock),
+    Seen(Digest),
+    /// With its pages, as far as they are remembered when it is stored whole.
+    New(EncodedBlock, Vec<Page>),
     /// Partly unreadable.
     Damaged(EncodedBlock),
 }
@@ -47,6 +52,13 @@ pub(crate) struct Workshop {
     self_check: bool,
     delta_depth: u8,
     pub seen: SeenBlocks,
+    /// The pages of blocks that are stored whole.
+    pub pages: Arc<PageTable>,
+    /// How far both tables are filled.
+    pub reached: Reached,
+    /// Bytes of the source that were read again.
+    pub reread: AtomicU64,
+    finds_repeats: bool,
     encoders: Mutex<Vec<Encoder>>,
     buffers: Buffers,
 }
@@ -82,7 +94,12 @@ impl Buffers {
 
 impl Workshop {
     /// `whole` is what the largest piece of work holds of the disk, in bytes.
-    pub(crate) fn new(geometry: Geometry, options: &BackupOptions, whole: usize) -> Self {
+    pub(crate) fn new(
+        geometry: Geometry,
+        options: &BackupOptions,
+        pages: Arc<PageTable>,
+        whole: usize,
+    ) -> Self {
         Self {
             geometry,
             constants: ConstantLeaves::new(geometry),
@@ -90,6 +107,10 @@ impl Workshop {
             self_check: options.self_check,
             delta_depth: options.delta_depth,
             seen: SeenBlocks::default(),
+            pages,
+            reached: Reached::default(),
+            reread: AtomicU64::new(0),
+            finds_repeats: repeats::are_stored(options, geometry.block_size()),
             encoders: Mutex::default(),
             buffers: Buffers { whole, spare: Mutex::default() },
         }
@@ -101,13 +122,20 @@ impl Workshop {
     }
 
     /// Masks, hashes and compresses the blocks of a batch.
-    pub(crate) fn judge(&self, mut batch: Batch) -> aiv_image_format::Result<Vec<Block>> {
+    pub(crate) fn judge(
+        &self,
+        mut batch: Batch,
+        capture: Capture<'_>,
+    ) -> aiv_image_format::Result<Vec<Block>> {
         let mut encoder = self.encoder();
+        let mut repeats = self.repeats(capture, batch.first);
         mask(&mut batch, self.geometry);
         let size = self.geometry.block_size().bytes();
         let blocks = (batch.first..)
             .zip(batch.bytes.chunks(size))
-            .map(|(number, bytes)| self.judge_block(number, bytes, &batch, &mut encoder))
+            .map(|(number, bytes)| {
+                self.judge_block(number, bytes, &batch, &mut encoder, &mut repeats)
+            })
             .collect();
         self.give_back(encoder);
         self.give_back_buffer(batch.bytes);
@@ -136,6 +164,7 @@ impl Workshop {
         bytes: &[u8],
         batch: &Batch,
         encoder: &mut Encoder,
+        repeats: &mut Option<Repeats<'_>>,
     ) -> aiv_image_format::Result<Block> {
         let here = blocks_extent(&self.geometry, number, 1);
         let damaged = batch.unreadable.iter().any(|u| u.intersect(here).is_some());
@@ -152,7 +181,39 @@ impl Workshop {
         if self.seen.find(&leaf).is_some() {
             return Ok(Block::Seen(leaf));
         }
-        encoder.encode(bytes, leaf).map(Block::New)
+        self.encode(bytes, leaf, encoder, repeats)
+    }
+
+    /// The search for what the blocks of one piece of work repeat, where that is wanted.
+    pub(crate) fn repeats<'w>(
+        &'w self,
+        capture: Capture<'w>,
+        first: BlockIndex,
+    ) -> Option<Repeats<'w>> {
+        self.finds_repeats.then(|| Repeats::new(capture, self, first))
+    }
+
+    /// Remembers the pages of a block that the image has whole.
+    pub(crate) fn remember_pages(&self, block: BlockIndex, bytes: &[u8]) {
+        if self.finds_repeats {
+            self.pages.remember(block, &self.pages.pages_of(bytes));
+        }
+    }
+
+    /// A block that is nowhere else: as a difference to blocks of this image, or whole.
+    pub(crate) fn encode(
+        &self,
+        bytes: &[u8],
+        leaf: Digest,
+        encoder: &mut Encoder,
+        repeats: &mut Option<Repeats<'_>>,
+    ) -> aiv_image_format::Result<Block> {
+        let Some(repeats) = repeats else {
+            return encoder.encode(bytes, leaf).map(|block| Block::New(block, Vec::new()));
+        };
+        let pages = self.pages.pages_of(bytes);
+        let encoded = encoder.encode_local(bytes, leaf, &repeats.find(bytes, &pages))?;
+        Ok(Block::New(encoded, pages))
     }
 }
 

@@ -200,7 +200,7 @@ pub struct Backup {
     /// Store what changed since the newest usable full image
     #[arg(long, group = "kind")]
     pub differential: bool,
-    /// Store changed blocks whole, not as differences to what they were
+    /// Store blocks whole, not as differences to what they were, or to others of the image
     #[arg(long)]
     pub no_delta: bool,
     /// What filesystems use, or every sector

@@ -105,6 +105,7 @@ impl Bench<'_> {
                 Study::Scattered => increments::measure_scattered(self),
                 Study::Depth => increments::measure_depth(self),
                 Study::Chain => increments::measure_chain(self),
+                Study::Points => increments::measure_points(self),
                 Study::Merge => increments::measure_merge(self),
                 Study::Volumes => volumes::measure(self),
                 Study::Protection => protection::measure(self),

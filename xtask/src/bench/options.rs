@@ -13,8 +13,8 @@ usage: cargo xtask bench [OPTION]...
   --size-gib N   size of the disk, 1 to 64 (default 8); smaller ones hold a part of the files
   --runs N       rounds to take medians of (default 3)
   --only JOB     one job: full-zstd, restore-lz4, verify-none, quick-zstd, ..., increments,
-                 scattered, depth, chain, merge, volumes, protection, files,
-                 scale (not without being asked for; half an hour), or memory
+                 scattered, depth, chain, points, merge, volumes, protection,
+                 files, scale (not without being asked for; half an hour), or memory
   --no-peers     Aivory and the limits alone
   --aiv PATH     measure this program instead of building one
   --json FILE    where the figures go (default target/bench.json)";

@@ -133,6 +133,12 @@ pub(super) fn stored_bytes(path: &Path) -> std::io::Result<u64> {
     Ok(sum)
 }
 
+/// Whether the kernel forgot every file that it had in memory: only root may ask it to.
+pub(super) fn forget_caches() -> bool {
+    rustix::fs::sync();
+    std::fs::write("/proc/sys/vm/drop_caches", "3").is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,6 +15,8 @@ pub(super) enum Study {
     Depth,
     /// Hundreds of increments: opening them, and reading through them.
     Chain,
+    /// Ten thousand points in one folder: listing them, and opening one.
+    Points,
     /// Images that become one, against copying as many bytes.
     Merge,
     /// Volumes of each filesystem, against partclone.
@@ -28,11 +30,12 @@ pub(super) enum Study {
 }
 
 impl Study {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Increments,
         Self::Scattered,
         Self::Depth,
         Self::Chain,
+        Self::Points,
         Self::Merge,
         Self::Volumes,
         Self::Protection,
@@ -48,6 +51,7 @@ impl fmt::Display for Study {
             Self::Scattered => "scattered",
             Self::Depth => "depth",
             Self::Chain => "chain",
+            Self::Points => "points",
             Self::Merge => "merge",
             Self::Volumes => "volumes",
             Self::Protection => "protection",

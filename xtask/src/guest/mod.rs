@@ -76,7 +76,7 @@ const SCENARIOS: &[Scenario] = &[
         modules: &["zfs", "xfs"],
         zfs: &["sbin/zfs", "sbin/zpool", "lib/udev/zvol_id"],
         disks_mib: &[640, 512, 384],
-        limit: Duration::from_secs(600),
+        limit: Duration::from_secs(1200),
     },
     Scenario {
         name: "hints",
@@ -85,7 +85,7 @@ const SCENARIOS: &[Scenario] = &[
         modules: &["dm-era", "dm-thin-pool"],
         zfs: &[],
         disks_mib: &[512, 512],
-        limit: Duration::from_secs(400),
+        limit: Duration::from_secs(1200),
     },
 ];
 

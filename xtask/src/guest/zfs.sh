@@ -28,7 +28,7 @@ uname -r
 zfs version
 mkfs.ext4 -q /dev/nvme1n1 && mount /dev/nvme1n1 $images
 # With whole disks zpool waits for udev.
-printf 'size=480MiB\n-\n' | sfdisk -q --label gpt /dev/nvme0n1
+printf 'size=480MiB\nsize=96MiB\n' | sfdisk -q --label gpt /dev/nvme0n1
 zpool create -O mountpoint=none -O compression=lz4 $pool /dev/nvme0n1p1
 zfs create "$parent"
 
@@ -87,10 +87,11 @@ no_snapshot_is_left
 umount $live
 
 echo "guest: a pool that runs full leaves no image"
-zpool create -O mountpoint=none small /dev/nvme0n1p2
+# Half of so small a pool is kept free by ZFS for itself.
+zpool create -O mountpoint=none -O compression=lz4 small /dev/nvme0n1p2
 zfs create -s -V 256M small/thin
 find_device small/thin
 mkfs.ext4 -q -E nodiscard,lazy_itable_init=0 "$volume_device" && mount "$volume_device" $live
-dd if=/dev/urandom of=$live/large bs=1M count=30 conv=fsync 2>/dev/null
-overwrite() { dd if=/dev/urandom of=$live/more bs=1M count=120 conv=fsync 2>/dev/null; }
+dd if=/dev/urandom of=$live/large bs=1M count=20 conv=fsync 2>/dev/null
+overwrite() { dd if=/dev/urandom of=$live/more bs=1M count=60 conv=fsync 2>/dev/null; }
 runs_over "$volume_device"

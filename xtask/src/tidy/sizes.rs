@@ -1,4 +1,4 @@
-//! How large things are: a report to read, and one limit for the frontends.
+//! How large things are: a report to read, limits for the frontends and for the second reader.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,6 +15,14 @@ const FRONTENDS: [(&str, usize); 3] = [
     ("crates/image-explorer", 500),
 ];
 
+/// A format that takes more than this to read is no small one. Every line of Python counts, blank
+/// ones and comments too, but those of the tests.
+const READER: &str = "docs/reader";
+const READER_TESTS: &str = "docs/reader/test_reader.py";
+const READER_LINES_MAX: usize = 800;
+/// Longest line of the reader in characters: fewer lines must not mean wider ones.
+const READER_COLUMNS_MAX: usize = 120;
+
 /// Files from this size on are listed: they are candidates for a split.
 const LISTED_LINES_MIN: usize = 450;
 /// The largest files are listed in any case.
@@ -30,6 +38,16 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
             findings.push(Finding::in_file(frontend, what));
         }
     }
+    let lines = reader_lines(tree);
+    if lines > READER_LINES_MAX {
+        let what = format!("{lines} lines; the second reader may have {READER_LINES_MAX}");
+        findings.push(Finding::in_file(READER, what));
+    }
+    for file in reader_files(tree) {
+        let wide = file.lines().filter(|(_, line)| line.chars().count() > READER_COLUMNS_MAX);
+        let what = format!("more than {READER_COLUMNS_MAX} characters");
+        findings.extend(wide.map(|(number, _)| Finding::at(&file.path, number, what.clone())));
+    }
     findings
 }
 
@@ -42,6 +60,7 @@ pub(super) fn report(tree: &Tree) -> String {
     for (name, lines, max) in frontends(tree) {
         let _ = writeln!(text, "size: frontend {name}: {lines} lines of {max}");
     }
+    let _ = writeln!(text, "size: {READER}: {} lines of {READER_LINES_MAX}", reader_lines(tree));
     let mut files: Vec<_> = tree.rust_files().map(|file| (line_count(file), &file.path)).collect();
     files.sort_by(|a, b| b.cmp(a));
     text.push_str("size: largest files\n");
@@ -92,6 +111,19 @@ fn frontends(tree: &Tree) -> Vec<(&'static str, usize, usize)> {
     found
 }
 
+/// What a stranger reads: its Python without the tests.
+fn reader_files(tree: &Tree) -> impl Iterator<Item = &File> {
+    let is_reader = |file: &&File| {
+        let name = file.path.strip_prefix(READER);
+        name.is_some_and(|name| name.ends_with(".py")) && file.path != READER_TESTS
+    };
+    tree.files().iter().filter(is_reader)
+}
+
+fn reader_lines(tree: &Tree) -> usize {
+    reader_files(tree).map(line_count).sum()
+}
+
 fn line_count(file: &File) -> usize {
     file.text().lines().count()
 }
@@ -131,6 +163,22 @@ mod tests {
             ("crates/chain/src/lib.rs", &tests),
         ]);
         assert_eq!(check(&tree), []);
+    }
+
+    #[test]
+    fn a_reader_with_a_line_too_many_or_too_wide_is_found() {
+        let (half, more) =
+            ("\n".repeat(READER_LINES_MAX / 2), "\n".repeat(READER_LINES_MAX / 2 + 1));
+        let (one, other) = ("docs/reader/aivone.py", "docs/reader/deeper/aivtwo.py");
+        let tests = (READER_TESTS, half.as_str());
+        assert_eq!(check(&Tree::of(&[(one, &half), (other, &half), tests])), []);
+        let found = check(&Tree::of(&[(one, &half), (other, &more), tests]));
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].path.as_deref(), Some(READER));
+        let wide = format!("# {}\n", "x".repeat(READER_COLUMNS_MAX - 1));
+        let found = check(&Tree::of(&[(one, &wide), ("docs/reader/README.md", &wide)]));
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].path.as_deref(), found[0].line), (Some(one), 1));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use aiv_backup_engine::{BackupIds, BackupPlan, SourceFacts};
+use aiv_backup_engine::{BackupIds, BackupOptions, BackupPlan, Basis, SourceFacts};
 use aiv_chain::{Digest, Folder, Image, StrayKind, View};
 use aiv_image_format::meta::Inventory;
 use aiv_testkit::disks::Content;
@@ -67,11 +67,23 @@ fn disk_bytes(n: u8) -> Vec<u8> {
     Content::Random(n.into()).bytes(2 * BLOCK + 512)
 }
 
+/// The same with a copy that is shifted by a page, in another piece of work.
+fn repeating(n: u8) -> Vec<u8> {
+    let mut bytes = disk_bytes(n);
+    bytes.resize(2 << 20, 0);
+    bytes.extend_from_within(4096..2 * BLOCK + 512);
+    bytes
+}
+
 /// What must be true of the points a scenario makes, whatever happens to the folder.
 #[derive(Default)]
 pub(crate) struct Oracle {
     /// Bytes and state root of each point, by its id as text.
     points: BTreeMap<String, (Vec<u8>, Digest)>,
+    /// Whether images have differences to blocks of their own.
+    repeats: bool,
+    /// How many they have.
+    local: u64,
     /// Verdicts by the hash of a file's bytes: most states share most files.
     known: HashMap<blake3::Hash, Verdict>,
 }
@@ -97,17 +109,24 @@ impl Oracle {
         n: u8,
         ids: &BackupIds,
     ) -> aiv_backup_engine::Result<String> {
-        let bytes = disk_bytes(n);
+        let (bytes, options) = match self.repeats {
+            // Every file of a state is judged by itself.
+            true => (repeating(n), BackupOptions { basis: Basis::Nothing, ..options() }),
+            false => (disk_bytes(n), options()),
+        };
+        let options = BackupOptions { repeat_distance: Some(0), ..options };
         let facts = SourceFacts { source_id: Some(source_id.to_owned()), ..facts("disk") };
         let source = disk(&bytes);
-        let plan = BackupPlan::new(&source, facts, options(), Job::silent())?;
+        let plan = BackupPlan::new(&source, facts, options, Job::silent())?;
         let nothing = Inventory::default();
         // Rehearsed where nothing fails: what a backup that fails leaves must be right, too.
         let rehearsed =
             plan.apply(&source, &MemStorage::new(), ids, &nothing, None, Job::silent())?;
         let id = rehearsed.recovery_point.to_string();
         self.points.insert(id.clone(), (bytes, rehearsed.state_root));
-        plan.apply(&source, storage, ids, &nothing, None, Job::silent()).map(|_| id)
+        let report = plan.apply(&source, storage, ids, &nothing, None, Job::silent())?;
+        self.local += report.totals.blocks_local;
+        Ok(id)
     }
 
     fn judge(&mut self, bytes: &Arc<Vec<u8>>) -> Verdict {
@@ -216,6 +235,16 @@ fn after_a_power_cut_at_any_moment_every_acknowledged_point_is_there_and_right()
     two_backups(&mut oracle, &crash, &InSteps(crash.clone()));
     let count = check_states(&mut oracle, crash.crash_states(1, 1200), &[]).unwrap();
     assert!(count >= 10_000, "{count} states of {}", crash.history_text());
+}
+
+#[test]
+fn nor_does_one_harm_images_with_differences_to_blocks_of_their_own() {
+    let crash = with_a_leftover();
+    let mut oracle = Oracle { repeats: true, ..Oracle::default() };
+    two_backups(&mut oracle, &crash, &InSteps(crash.clone()));
+    assert!(oracle.local >= 2, "at least one in each image: {}", oracle.local);
+    let count = check_states(&mut oracle, crash.crash_states(3, 150), &[]).unwrap();
+    assert!(count >= 1000, "{count} states of {}", crash.history_text());
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod liars;
 mod logical_volumes;
 mod marks;
 mod planted;
+mod repeats;
 mod resumed;
 mod resumed_crashes;
 mod resumed_forged;

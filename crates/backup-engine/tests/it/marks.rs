@@ -216,6 +216,19 @@ fn a_text_that_breaks_off_or_is_another_tells_nothing() {
 }
 
 #[test]
+fn a_text_without_its_current_era_is_of_a_device_that_goes_on() {
+    let text = eras(1, 60).ask("era_dump", &[]);
+    let begin = text.find("<writeset era=\"9\"").expect("the current era");
+    let end = "</writeset>";
+    let len = text[begin..].find(end).expect("its end") + end.len();
+    // The era before is there, and nothing else tells that what was written last is missing.
+    let without = [text[..begin].trim_end(), &text[begin + len..]].concat();
+    assert!(without.contains("<writeset era=\"8\""), "{without}");
+    let error = read(&without, Some("era:3")).unwrap_err().to_string();
+    assert!(error.contains("the current era is missing"), "{error}");
+}
+
+#[test]
 fn texts_of_an_attacker_do_no_harm() {
     let text = thin(2).0.ask("thin_delta", &["--snap1", "3", "--snap2", "7"]);
     let mut understood = 0;

@@ -1,18 +1,20 @@
 //! Chains no writer makes: cycles, gaps, copies and differences that lie.
 
-use aiv_chain::{Error, ParentLink, PointState, View};
+use aiv_chain::{Error, ParentLink, PointState, View, archive};
 use aiv_image_format::{
     BlockIndex, BlockSize, Compression, DeltaBase, Digest, Encoder, Error as ImageError, Geometry,
-    GroupNode, ImageWriter, IndexEntry, ParentState, RunKind, hash,
+    GroupNode, ImageWriter, IndexEntry, LocalBase, ParentState, RunKind, hash,
 };
 use aiv_testkit::MemStorage;
 use aiv_testkit::disks::Content;
 use aiv_volume_io::{Job, ReadAt, Storage};
 
-use crate::chain_maker::{Step, point};
+use crate::chain_maker::{Step, Way, point};
 use crate::chains::{bytes_of, chain_of, of_point, open, scan, states, the_set};
 use crate::common::BLOCK;
+use crate::consolidate::ids;
 use crate::forge;
+use crate::sealed_merges::plainly;
 
 /// The state of a view under another name.
 struct Alias<'v>(&'v View, ParentLink);
@@ -141,6 +143,63 @@ fn a_copy_of_a_block_with_other_bytes_is_refused() {
     let zeros = hash::leaf(&[0; BLOCK]);
     let storage = hostile(|writer, _| writer.push_parent(2, zeros).unwrap());
     assert!(bytes_of(&open(&storage, "03"))[..BLOCK].iter().all(|&b| b == 0));
+}
+
+/// A difference to block `base` of its own image, where a checkpoint keeps the writer from knowing
+/// better: block 0 is stored whole, block 1 zeros, block 2 left to the parent.
+fn hostile_local(base: u64, base_leaf: Option<Digest>) -> MemStorage {
+    let (first, storage) = (Content::Random(6).bytes(BLOCK), chain_of(&states(2)));
+    let view = open(&storage, "02");
+    let step = Step { ways: vec![Way::Local], ..Step::new(3, bytes_of(&view)) };
+    let file = storage.create("03").unwrap();
+    let mut writer = ImageWriter::create(file, step.superblock(Some(view.link()))).unwrap();
+    let mut encoder = Encoder::new(Compression::Zstd(1), true);
+    writer.push_block(&encoder.encode(&first, hash::leaf(&first)).unwrap()).unwrap();
+    writer.push_run(RunKind::Zero, 1).unwrap();
+    writer.inherit(1).unwrap();
+    writer.checkpoint().unwrap();
+    let mut bytes = vec![0; BLOCK];
+    match base {
+        0 => bytes.copy_from_slice(&first),
+        1 => {}
+        _ => drop(view.reader().read(base, &mut bytes).unwrap()),
+    }
+    let leaf = base_leaf.unwrap_or_else(|| hash::leaf(&bytes));
+    let base = LocalBase { block: base, leaf, bytes: &bytes };
+    let mut block = bytes.clone();
+    block[100..120].fill(0xA7);
+    let encoded = encoder.encode_local(&block, hash::leaf(&block), &[base]).unwrap();
+    assert!(encoded.is_local());
+    writer.push_block(&encoded).unwrap();
+    writer.finish_on(step.meta(view.geometry()), Some(&view)).unwrap();
+    storage
+}
+
+#[test]
+fn a_difference_that_lies_about_a_block_of_its_image_is_refused_with_the_name_of_its_file() {
+    let storage = hostile_local(0, None);
+    bytes_of(&open(&storage, "03"));
+    for (base, leaf) in
+        [(0, Some(Digest([9; 32]))), (1, None), (2, None), (2, Some(Digest([9; 32])))]
+    {
+        let storage = hostile_local(base, leaf);
+        let view = open(&storage, "03");
+        let mut out = vec![0xEE; BLOCK];
+        let error = view.reader().read(3, &mut out).unwrap_err();
+        assert!(matches!(&error, Error::Image { file, .. } if file == "03"), "{error:?}");
+        assert!(out.iter().all(|&byte| byte == 0xEE), "block {base}");
+        // Neither does a merge take it for one.
+        let set = the_set(&scan(&storage)).clone();
+        let (to, mut ids) = (MemStorage::new(), ids(0xb0));
+        let wanted = set.point(point(3)).unwrap();
+        let made = archive(&storage, &set, wanted, &to, plainly(), &mut ids, Job::silent());
+        match made {
+            // All in all it has the block that was to be one of its own.
+            Ok(_) => assert_eq!((base, leaf), (2, None)),
+            Err(Error::Image { file, .. }) => assert_eq!(file, "03"),
+            Err(error) => panic!("{error:?}"),
+        }
+    }
 }
 
 #[test]

@@ -53,17 +53,7 @@ impl<'c> Oracle<'c> {
     }
 
     pub(crate) fn check(&mut self, folder: &MemStorage) -> Result<(), String> {
-        let finished: MemStorage = folder
-            .names()
-            .into_iter()
-            .filter(|name| !name.ends_with(".part"))
-            .map(|name| (name.clone(), folder.contents(&name).unwrap()))
-            .collect();
-        let mut hasher = DefaultHasher::new();
-        for name in finished.names() {
-            (&name, finished.contents(&name).unwrap().as_slice()).hash(&mut hasher);
-        }
-        let key = hasher.finish();
+        let (finished, key) = finished(folder);
         if let Some(verdict) = self.known.get(&key) {
             return verdict.clone();
         }
@@ -88,6 +78,22 @@ impl<'c> Oracle<'c> {
         }
         Ok(())
     }
+}
+
+/// The finished files of a folder, and a number that stands for all they hold.
+pub(crate) fn finished(folder: &MemStorage) -> (MemStorage, u64) {
+    let finished: MemStorage = folder
+        .names()
+        .into_iter()
+        .filter(|name| !name.ends_with(".part"))
+        .map(|name| (name.clone(), folder.contents(&name).unwrap()))
+        .collect();
+    let mut hasher = DefaultHasher::new();
+    for name in finished.names() {
+        (&name, finished.contents(&name).unwrap().as_slice()).hash(&mut hasher);
+    }
+    let key = hasher.finish();
+    (finished, key)
 }
 
 /// Whether the chain of a point is whole when only the first file that provides a state counts.

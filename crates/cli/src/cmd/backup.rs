@@ -25,6 +25,7 @@ pub(crate) fn run(args: Backup, session: &Session) -> Result<Outcome, Failure> {
             _ => Basis::Newest,
         },
         deltas: !args.no_delta,
+        repeats: !args.no_delta,
         compression: args.compress,
         block_size: args.block_size,
         threads: args.threads.unwrap_or_else(threads),

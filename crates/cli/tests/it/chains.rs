@@ -366,3 +366,27 @@ fn what_was_proven_lately_is_not_read_again() {
     assert_eq!(skipped(&json), 3, "{json}");
     assert_eq!(json["images"][3]["points_affected"][0], made[3]["recovery_point"], "{json}");
 }
+
+#[test]
+fn a_shifted_copy_is_a_difference_within_its_image_unless_differences_are_not_wanted() {
+    let scratch = Scratch::new();
+    let copied = noise(MIB, 1);
+    let mut bytes = copied.clone();
+    // As far behind it as it has to be.
+    bytes.resize((20 << 20) + 3 * 4096, 0);
+    bytes.extend_from_slice(&copied);
+    let disk = scratch.write("disk.raw", &bytes);
+    let images = scratch.arg("images");
+    let count = |made: &Value, field: &str| made[field].as_u64().unwrap();
+    let with = backup(&disk, &images, &["--verify"]);
+    assert!(count(&with, "blocks_local") >= 15, "{with}");
+    assert!(count(&with, "bytes_stored") < MIB * 5 / 4, "{with}");
+    let without = backup(&disk, &images, &["--full", "--no-delta"]);
+    assert_eq!(count(&without, "blocks_local"), 0, "{without}");
+    assert!(count(&without, "bytes_stored") > 2 * MIB, "{without}");
+    assert_eq!(with["state_root"], without["state_root"]);
+    let target = scratch.arg("back.raw");
+    let point = format!("{images}@latest~1");
+    aiv(&["restore", &point, "--to", &target, "--yes"]).ended(0);
+    assert!(fs::read(&target).unwrap() == bytes);
+}

@@ -243,8 +243,8 @@ fn a_base_that_the_image_does_not_store_whole_is_refused() {
     assert_found(with(8, &2u64.to_le_bytes()), &wanted(2));
     // Block 5 on block 4, which is a difference itself.
     let forgery = built();
-    let locals = forgery.areas.frames.iter().filter(|frame| frame.kind == LOCAL);
-    let second = locals.last().unwrap().clone();
+    let mut locals = forgery.areas.frames.iter().filter(|frame| frame.kind == LOCAL);
+    let second = locals.next_back().unwrap().clone();
     let leaf = forgery.bytes[entry(&forgery, 4) + 16..entry(&forgery, 4) + 48].to_vec();
     let base = [&4u64.to_le_bytes()[..], &leaf].concat();
     let forged = forgery.at(second.payload.start + 8, &base).seal();
@@ -337,7 +337,7 @@ fn a_payload_that_is_cut_off_or_goes_on_is_refused() {
             forgery.at(frame.header.start + 44, &u32::try_from(len).unwrap().to_le_bytes());
         let number = said.areas.frames.iter().position(|frame| frame.kind == LOCAL).unwrap();
         said.areas.frames[number].payload = frame.payload.start..frame.payload.start + len;
-        let units = u16::try_from((64 + len).next_multiple_of(64) / 64).unwrap().to_le_bytes();
+        let units = u16::try_from((64 + len).div_ceil(64)).unwrap().to_le_bytes();
         let place = entry(&said, 4) + 14;
         let said = damage(&said.at(place, &units).seal(), 4);
         let wanted = if len < 88 { "ends in the middle of an item" } else { "does not decode" };

@@ -10,10 +10,10 @@ use aiv_image_format::{
 };
 use aiv_volume_io::Job;
 
-use crate::areas::{Areas, DELTA};
+use crate::areas::{Areas, DELTA, LOCAL};
 use crate::change::{Change, Increment};
 use crate::parents::{Model, read_block};
-use crate::recipe::{noise, open};
+use crate::recipe::{Block, Fill, Recipe, noise, open};
 
 #[track_caller]
 fn zstd(arguments: &[&str], folder: &Path) {
@@ -65,6 +65,33 @@ fn zstd_undoes_a_difference() {
     }
     check(&noise(2, 64 << 10), 64 << 10, Compression::Zstd(19));
     check(&noise(3, 64 << 10), 64 << 10, Compression::Lz4);
+}
+
+/// A block that lies across two others, undone by zstd with their bytes one behind the other.
+#[test]
+fn zstd_undoes_a_difference_to_two_blocks_of_the_same_image() {
+    for (block_size, compression) in [
+        (16 << 10, Compression::Zstd(1)),
+        (64 << 10, Compression::Zstd(19)),
+        (64 << 10, Compression::Lz4),
+        (4 << 20, Compression::Zstd(1)),
+    ] {
+        let blocks = [
+            (Block::Data(Fill::Noise(1)), 1),
+            (Block::Data(Fill::Noise(2)), 1),
+            (Block::Shifted(0), 1),
+        ];
+        let recipe = Recipe { block_size, compression, ..Recipe::new(&blocks) };
+        let expected = recipe.expected();
+        let bytes = recipe.build();
+        let frame = Areas::of(&bytes).frame(LOCAL).payload.clone();
+        let folder = tempfile::tempdir().unwrap();
+        let bases = [&expected[0].bytes[..], &expected[1].bytes].concat();
+        fs::write(folder.path().join("bases"), bases).unwrap();
+        fs::write(folder.path().join("delta.zst"), &bytes[frame.start + 88..frame.end]).unwrap();
+        zstd(&["-d", "--patch-from=bases", "delta.zst", "-o", "block"], folder.path());
+        assert!(fs::read(folder.path().join("block")).unwrap() == expected[2].bytes);
+    }
 }
 
 #[test]

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use aiv_image_format::hash::{fill_unreadable, leaf};
 use aiv_image_format::meta::{DiskInfo, Meta};
 use aiv_image_format::{
-    BlockPlace, BlockSize, Compression, Digest, Encoder, Features, Geometry, GroupId, Image,
-    ImageId, ImageKind, ImageSummary, ImageWriter, Keys, Kind, LocalBase, Mode, PointId, RunKind,
-    Seal, SessionTag, SetId, Superblock,
+    BlockPlace, BlockSize, Compression, Digest, EncodedBlock, Encoder, Features, Geometry, GroupId,
+    Image, ImageId, ImageKind, ImageSummary, ImageWriter, Keys, Kind, LocalBase, Mode, PointId,
+    RunKind, Seal, SessionTag, SetId, Superblock,
 };
 use aiv_testkit::MemStorage;
 use aiv_volume_io::{AppendFile, Extent, Storage};
@@ -198,12 +198,9 @@ impl Recipe {
                         writer.push_ref(same.expect("found by its bytes").1, digest)?;
                     }
                     Kind::Local => {
-                        let bases = shifted(block, &earlier).expect("it is one").map(|at| {
-                            let (base, _, block) = &framed[at];
-                            LocalBase { block: *block, leaf: leaf(&base.bytes), bytes: &base.bytes }
-                        });
-                        let encoded = encoder.encode_local(&expected.bytes, digest, &bases)?;
-                        assert!(encoded.is_local(), "block {number} is not worth a difference");
+                        let bases = shifted(block, &earlier).expect("it is one");
+                        let bases = bases.map(|at| (framed[at].2, &framed[at].0.bytes[..]));
+                        let encoded = across(&mut encoder, &expected.bytes, bases);
                         writer.push_block(&encoded)?;
                     }
                     kind => {
@@ -297,6 +294,14 @@ fn shifted(block: Block, earlier: &[Expected]) -> Option<[usize; 2]> {
     let whole: Vec<usize> = (0..earlier.len()).filter(is_data).collect();
     let nth = |number: usize| whole[number % whole.len()];
     (!whole.is_empty()).then(|| [nth(number), nth(number % whole.len() + 1)])
+}
+
+/// A block as a difference to two others, each its number and bytes, for which it must be worth it.
+fn across(encoder: &mut Encoder, block: &[u8], bases: [(u64, &[u8]); 2]) -> EncodedBlock {
+    let bases = bases.map(|(block, bytes)| LocalBase { block, leaf: leaf(bytes), bytes });
+    let encoded = encoder.encode_local(block, leaf(block), &bases).expect("a sound codec");
+    assert!(encoded.is_local(), "{} bytes", encoded.payload_len());
+    encoded
 }
 
 /// Shorter blocks are not worth a head that names two others.

@@ -26,17 +26,17 @@ fn crc(salt: &[u8; 8], bytes: &[u8]) -> [u8; 4] {
 
 /// An image being forged, and its frames as they were.
 #[derive(Clone)]
-struct Forged {
+pub(crate) struct Forged {
     bytes: Vec<u8>,
     frames: Vec<Frame>,
 }
 
 impl Forged {
-    fn of(bytes: &[u8]) -> Self {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
         Self { bytes: bytes.to_vec(), frames: Areas::of(bytes).frames }
     }
 
-    fn put(mut self, at: usize, value: &[u8]) -> Self {
+    pub(crate) fn put(mut self, at: usize, value: &[u8]) -> Self {
         self.bytes[at..at + value.len()].copy_from_slice(value);
         self
     }
@@ -47,7 +47,7 @@ impl Forged {
 
     /// Makes the checksums of frames fit, and with `pieces` the hashes of what comes before
     /// each checkpoint, too.
-    fn mend(mut self, pieces: bool) -> Vec<u8> {
+    pub(crate) fn mend(mut self, pieces: bool) -> Vec<u8> {
         for frame in self.frames.clone() {
             let (header, payload) = (frame.header.start, frame.payload.clone());
             if frame.kind == CHECKPOINT && pieces && payload.len() >= HEAD {

@@ -12,6 +12,7 @@ use crate::patched::Patched;
 use crate::recipe::{Block, Fill, Recipe, open};
 use crate::repairs::assert_repaired;
 use crate::resuming::{assert_same_image, go_on, session, unfinished};
+use crate::resuming_forged::Forged;
 
 const STRIPE: usize = 8 << 20;
 
@@ -79,15 +80,6 @@ fn an_image_with_parity_that_is_interrupted_again_and_again_can_be_repaired_in_e
     assert_repaired(&whole, &damaged, "three pieces of each stripe");
 }
 
-/// The image with `value` at `at` of the header of a frame, and its checksums mended.
-fn with_header(bytes: &[u8], frame: usize, at: usize, value: &[u8]) -> Vec<u8> {
-    let mut bytes = bytes.to_vec();
-    bytes[frame + at..frame + at + value.len()].copy_from_slice(value);
-    let sum = crc(b"aiv.fram", &[&bytes[frame..frame + 60]]).to_le_bytes();
-    bytes[frame + 60..frame + 64].copy_from_slice(&sum);
-    bytes
-}
-
 #[test]
 fn parity_that_is_not_that_of_its_stripe_ends_what_is_proven() {
     let bytes = recipe().build();
@@ -98,26 +90,30 @@ fn parity_that_is_not_that_of_its_stripe_ends_what_is_proven() {
     for (stripe, frame) in parity.iter().take(2).enumerate() {
         let at = frame.header.start;
         assert!(at as u64 >= ((stripe + 1) * STRIPE) as u64 && (at as u64) < all);
-        // Another byte, with checksums that fit.
-        let mut forged = bytes.to_vec();
-        forged[at + 64 + 100_000] ^= 1;
-        let sum = crc(b"aiv.load", &[&forged[frame.payload.clone()]]).to_le_bytes();
-        let forged = with_header(&forged, at, 48, &sum);
-        assert!(len(&forged) <= at as u64, "stripe {stripe}");
-        // Of another stripe, of another codec, and as padding: then it is missing.
+        // With every checksum right, and every hash in the checkpoints.
+        let with = |offset: usize, value: &[u8]| {
+            let changed = Forged::of(&bytes).put(at + offset, value).mend(true);
+            len(&changed)
+        };
+        // Another byte of parity.
+        let other = [bytes[at + 64 + 100_000] ^ 1];
+        assert!(with(64 + 100_000, &other) <= at as u64, "stripe {stripe}");
+        // Of another stripe, of another codec.
         let other = (stripe as u64 + 1).to_le_bytes();
-        for (offset, value) in [(32, &other[..]), (5, &[1]), (4, &[PAD])] {
-            let forged = with_header(&bytes, at, offset, value);
-            let found = len(&forged);
-            assert!(found <= frame.padding.end as u64, "stripe {stripe}, {offset}: {found}");
-        }
+        assert!(with(32, &other) <= at as u64 && with(5, &[1]) <= at as u64, "stripe {stripe}");
+        // As padding: then it is missing, and a frame is in its place.
+        let behind = with(4, &[PAD]);
+        assert!(behind <= frame.padding.end as u64, "stripe {stripe}: {behind}");
     }
-    // Where no parity is announced none is expected.
+    // As it is, mending changes nothing.
+    assert!(Forged::of(&bytes).mend(true) == *bytes);
+    // Where no parity is announced none is expected, nor before its stripe is complete.
     let plain = Recipe { features: 0, ..recipe() }.build();
-    let frame = Areas::of(&plain).frames[3].header.start;
-    assert!(len(&with_header(&plain, frame, 4, &[PARITY])) <= frame as u64);
-    // Before its stripe is complete.
-    assert!(len(&with_header(&bytes, frame, 4, &[PARITY])) <= frame as u64);
+    for bytes in [&plain, &bytes] {
+        let frame = Areas::of(bytes).frames[3].header.start;
+        let forged = Forged::of(bytes).put(frame + 4, &[PARITY]).mend(true);
+        assert!(len(&forged) <= frame as u64);
+    }
 }
 
 #[test]

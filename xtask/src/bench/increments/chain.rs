@@ -7,21 +7,21 @@ use std::path::Path;
 use std::time::Instant;
 
 use aiv_backup_engine::{BackupOptions, Basis, BlockSize, Sectors};
-use aiv_chain::{Folder, View};
+use aiv_chain::View;
 use aiv_testkit::Random;
-use aiv_volume_io::{DirStorage, Job, ReadAt};
+use aiv_volume_io::{DirStorage, ReadAt};
 use serde_json::{Value, json};
 
 use super::super::Bench;
 use super::super::disk;
 use super::super::machine::Machine;
 use super::super::measure::{self, Cost};
-use super::super::place::stored_bytes;
+use super::super::place::{forget_caches, stored_bytes};
 use super::super::stats::{median, percentile};
 use super::super::study::Findings;
 use super::super::tool::{Scope, fill};
 use super::super::used::UsedDisk;
-use super::maker::{Maker, newest, scan};
+use super::maker::{Maker, catalogue, newest, scan};
 
 const IMAGES: usize = 500;
 const FILE_MIB_PER_GIB: u64 = 32;
@@ -31,7 +31,6 @@ const PAGES: usize = 8;
 const PAGE: usize = 4096;
 const OPENS: usize = 7;
 const READS: usize = 4000;
-const DROP_CACHES: &str = "/proc/sys/vm/drop_caches";
 
 /// Milliseconds of one opening.
 #[derive(Debug, Clone, Copy, Default)]
@@ -114,13 +113,6 @@ fn make(source: &Path, len: u64, chain: &Path, full: &Path, threads: usize) -> R
     Ok(made_s)
 }
 
-/// Writes the catalogue of a folder, as the program does after each backup.
-fn catalogue(folder: &Path) -> Result<(), String> {
-    let storage = DirStorage::open(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-    let (_, catalogue) = Folder::scan_with(&storage, Job::silent()).map_err(|e| e.to_string())?;
-    catalogue.write(&storage).map(drop).map_err(|e| e.to_string())
-}
-
 fn row(name: &'static str, bench: &Bench<'_>, folder: &Path, source: &Path) -> Result<Row, String> {
     let opened = |is_cold: bool| -> Result<Option<Opening>, String> {
         let mut openings = Vec::new();
@@ -160,12 +152,6 @@ fn open(folder: &Path, number: usize) -> Result<Opening, String> {
     let begun = Instant::now();
     view.read_exact_at(&mut page, offset * PAGE as u64).map_err(|e| e.to_string())?;
     Ok(Opening { scan, open, read: ms(begun) })
-}
-
-/// Whether the kernel forgot every file that it had in memory.
-fn forget_caches() -> bool {
-    rustix::fs::sync();
-    std::fs::write(DROP_CACHES, "3").is_ok()
 }
 
 /// Microseconds of single pages anywhere; the page cache holds the images.

@@ -12,6 +12,8 @@ use aiv_volume_io::{DirStorage, FileDisk, Job, ReadAt};
 /// Makes image after image of one raw file in one folder.
 pub(in super::super) struct Maker {
     storage: DirStorage,
+    /// Name of the source.
+    name: String,
     taken: u64,
 }
 
@@ -22,10 +24,15 @@ impl Maker {
 
     /// Goes on in a folder with so many images.
     pub(in super::super) fn after(folder: &Path, taken: u64) -> Result<Self, String> {
+        Self::of(folder, "bench", taken)
+    }
+
+    /// Goes on with the source of this name after so many images, of whatever source.
+    pub(super) fn of(folder: &Path, name: &str, taken: u64) -> Result<Self, String> {
         std::fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
         let storage = DirStorage::open(folder);
         let storage = storage.map_err(|e| format!("{}: {e}", folder.display()))?;
-        Ok(Self { storage, taken })
+        Ok(Self { storage, name: name.to_owned(), taken })
     }
 
     pub(super) fn back_up(
@@ -47,8 +54,8 @@ impl Maker {
         Random::new(&[self.taken]).fill(&mut bytes);
         let ids = BackupIds::new(&bytes, GroupId([1; 16]), self.taken * 60_000);
         let facts = SourceFacts {
-            name: "bench".into(),
-            source_id: Some("the source of a study".into()),
+            name: self.name.clone(),
+            source_id: Some(format!("{}, the source of a study", self.name)),
             ..SourceFacts::default()
         };
         let plan =
@@ -66,6 +73,13 @@ impl Maker {
 
 pub(super) fn scan(storage: &DirStorage) -> Result<Folder, String> {
     Folder::scan(storage, Job::silent()).map_err(|e| e.to_string())
+}
+
+/// Writes the catalogue of a folder, as the program does after each backup.
+pub(super) fn catalogue(folder: &Path) -> Result<(), String> {
+    let storage = DirStorage::open(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let (_, catalogue) = Folder::scan_with(&storage, Job::silent()).map_err(|e| e.to_string())?;
+    catalogue.write(&storage).map(drop).map_err(|e| e.to_string())
 }
 
 pub(super) fn newest(storage: &DirStorage, folder: &Folder) -> Result<View, String> {

@@ -4,6 +4,7 @@ mod chain;
 mod depth;
 mod maker;
 mod merge;
+mod points;
 mod report;
 mod round;
 mod scattered;
@@ -27,6 +28,7 @@ pub(super) use chain::measure as measure_chain;
 pub(super) use depth::measure as measure_depth;
 pub(super) use maker::Maker;
 pub(super) use merge::measure as measure_merge;
+pub(super) use points::measure as measure_points;
 pub(super) use scattered::measure as measure_scattered;
 
 const TURNS: [Turn; 5] =
