@@ -13,8 +13,9 @@ usage: cargo xtask bench [OPTION]...
   --size-gib N   size of the disk, 1 to 64 (default 8); smaller ones hold a part of the files
   --runs N       rounds to take medians of (default 3)
   --only JOB     one job: full-zstd, restore-lz4, verify-none, quick-zstd, ..., increments,
-                 scattered, depth, chain, points, merge, volumes, protection,
-                 files, scale (not without being asked for; half an hour), or memory
+                 scattered, depth, chain, merge, volumes, protection, files,
+                 memory, or, not without being asked for, scale (half an hour) and
+                 points (ten minutes)
   --no-peers     Aivory and the limits alone
   --aiv PATH     measure this program instead of building one
   --json FILE    where the figures go (default target/bench.json)";
@@ -47,7 +48,8 @@ impl Only {
 
     pub(super) fn wants_study(self, study: Study) -> bool {
         // Sources of a terabyte take their time: they are measured when asked for.
-        self == Self::Study(study) || self == Self::Everything && study != Study::Scale
+        self == Self::Study(study)
+            || self == Self::Everything && !matches!(study, Study::Scale | Study::Points)
     }
 
     /// Whether full images of the disk are made for their own sake.

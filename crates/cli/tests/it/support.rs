@@ -199,6 +199,9 @@ impl Loop {
 
 impl Drop for Loop {
     fn drop(&mut self) {
+        // Whoever else looks at the device keeps it open for a moment, and what was written to it
+        // from its file.
+        run("blockdev", &["--flushbufs", self.arg()]);
         run("losetup", &["--detach", self.arg()]);
     }
 }
