@@ -216,8 +216,14 @@ impl ReadAt for Panicking<'_> {
     }
     fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
         let read = self.0.read_exact_at(out, offset);
-        assert!(self.0.again.load(Ordering::Relaxed) == 0, "planted");
+        self.panic_if_again();
         read
+    }
+}
+
+impl Panicking<'_> {
+    fn panic_if_again(&self) {
+        assert!(self.0.again.load(Ordering::Relaxed) == 0, "planted");
     }
 }
 
