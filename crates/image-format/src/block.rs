@@ -9,7 +9,7 @@ use crate::hash;
 use crate::ids::{BlockIndex, Digest};
 use crate::image::Image;
 use crate::layout::{
-    DeltaHead, FRAME_HEADER_SIZE, FrameHeader, FrameKind, IndexEntry, Kind, LocalHead,
+    DeltaHead, FRAME_HEADER_SIZE, FrameHeader, FrameKind, IndexEntry, Kind, LocalHead, NamedBase,
 };
 use crate::limits::DELTA_DEPTH_MAX;
 use crate::seal::Access;
@@ -84,14 +84,7 @@ impl Image {
         let bases = head.bases();
         let out = out.of_len(len * bases.len());
         for (base, out) in bases.iter().zip(out.chunks_exact_mut(len)) {
-            let at = |fault: Fault| fault.at(Section::Frame, entry.address);
-            let found = self.entry(base.block)?.filter(IndexEntry::is_whole).ok_or_else(|| {
-                let (field, found) = ("base block", base.block);
-                at(Fault::Value { field, found, allowed: "a block the image stores whole" })
-            })?;
-            if found.leaf != base.leaf {
-                return Err(at(Fault::Differs { field: "base leaf", other: "index" }));
-            }
+            let found = self.base_of(entry, base)?;
             let bytes = self.load_frame(&mut own.frame, &found)?;
             let working = Working {
                 access: &self.access,
@@ -105,6 +98,19 @@ impl Image {
         Ok(len * bases.len())
     }
 
+    /// The entry of a block that the LOCAL frame of `entry` names: stored whole, with that leaf.
+    fn base_of(&self, entry: &IndexEntry, base: &NamedBase) -> Result<IndexEntry> {
+        let at = |fault: Fault| fault.at(Section::Frame, entry.address);
+        let found = self.entry(base.block)?.filter(IndexEntry::is_whole).ok_or_else(|| {
+            let (field, found) = ("base block", base.block);
+            at(Fault::Value { field, found, allowed: "a block the image stores whole" })
+        })?;
+        if found.leaf != base.leaf {
+            return Err(at(Fault::Differs { field: "base leaf", other: "index" }));
+        }
+        Ok(found)
+    }
+
     /// What is wrong with this image when it leaves `block` to a parent whose state does not
     /// have it, or has it with another length.
     #[must_use]
@@ -114,15 +120,27 @@ impl Image {
         fault.at(Section::IndexPage, self.trailer().index_offset)
     }
 
-    /// Checks the frame of `entry` as far as that goes without decoding it.
-    pub(crate) fn check_entry(
-        &self,
-        scratch: &mut Scratch,
-        entry: &IndexEntry,
-        block: BlockIndex,
-    ) -> Result<()> {
+    /// Loads the frame of `entry` and checks it as [`Image::check_loaded`] does.
+    pub(crate) fn check_entry(&self, scratch: &mut Scratch, entry: &IndexEntry) -> Result<()> {
         let Scratch { frame, plain, .. } = scratch;
-        check_frame(&self.access, plain, self.load_frame(frame, entry)?, entry, block).map(drop)
+        self.check_loaded(plain, self.load_frame(frame, entry)?, entry)
+    }
+
+    /// Checks the frame of `entry`, which `frame` begins with, as far as that goes without decoding
+    /// any: also that the image has what a LOCAL one builds on.
+    pub(crate) fn check_loaded(
+        &self,
+        plain: &mut Buffer,
+        frame: &[u8],
+        entry: &IndexEntry,
+    ) -> Result<()> {
+        let (_, payload) = check_frame(&self.access, plain, frame, entry, entry.block)?;
+        if entry.kind == Kind::Local {
+            let at = |fault: Fault| fault.at(Section::Frame, entry.address);
+            let (head, _) = LocalHead::split(payload, entry.block).map_err(at)?;
+            head.bases().iter().try_for_each(|base| self.base_of(entry, base).map(drop))?;
+        }
+        Ok(())
     }
 
     /// What the DELTA frame that `entry` names, and `frame` begins with, is a difference to. The

@@ -136,7 +136,7 @@ fn changed(image: &Image) -> String {
         "{} of {} blocks, {} as differences, {} moved",
         n.blocks_decided(),
         image.geometry().blocks(),
-        n.blocks_delta + n.blocks_local,
+        n.blocks_as_differences(),
         n.blocks_parent
     )
 }
@@ -286,7 +286,7 @@ pub fn backup(
             short(parent),
             n.blocks_decided(),
             report.blocks,
-            n.blocks_delta + n.blocks_local,
+            n.blocks_as_differences(),
             n.blocks_parent,
         ),
     };

@@ -39,6 +39,10 @@ const FOLIO_MAX: u64 = 2 << 20;
 /// the present one is used up.
 const READ_AHEAD_MAX: u64 = 32 << 20;
 
+/// Places in which a file is read at a time, told apart: that of who goes through it, and those
+/// that several threads read again meanwhile.
+const PLACES_MAX: usize = 128;
+
 /// Hands back pages behind a reader.
 ///
 /// A read that has to wait for the medium is ours, and so are the hits that follow it as far
@@ -54,6 +58,15 @@ pub(crate) struct ReadBehind {
 #[derive(Debug, Default)]
 struct ReadState {
     used: Runs,
+    /// The one used last in front.
+    places: VecDeque<Place>,
+}
+
+/// Where somebody reads: what he did somewhere else says nothing about it.
+#[derive(Debug, Default)]
+struct Place {
+    /// Where the last read ended.
+    end: u64,
     /// Bytes that come from the medium for all we know.
     ours: Option<Extent>,
     /// A hit that reaches this offset asks for a look ahead.
@@ -72,8 +85,9 @@ impl ReadBehind {
     /// The range had to be read from the medium.
     pub(crate) fn miss(&self, file: &File, range: Extent) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.ours = Some(Extent::new(range.start, range.len.saturating_add(READ_AHEAD_MAX)));
-        state.look_at = range.end().saturating_add(READ_AHEAD_MAX / 2);
+        let ours = Some(Extent::new(range.start, range.len.saturating_add(READ_AHEAD_MAX)));
+        let look_at = range.end().saturating_add(READ_AHEAD_MAX / 2);
+        *state.place(range) = Place { end: range.end(), ours, look_at };
         state.used(file, range);
     }
 
@@ -81,27 +95,31 @@ impl ReadBehind {
     /// byte is resident, and to tell [`ReadBehind::looked`].
     pub(crate) fn hit(&self, file: &File, range: Extent) -> Option<u64> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.ours.is_some_and(|ours| ours.intersect(range).is_some()) {
+        let is_ours = |place: &Place| place.ours.is_some_and(|o| o.intersect(range).is_some());
+        if state.places.iter().any(is_ours) {
             state.used(file, range);
         }
+        let place = state.place(range);
+        place.end = range.end();
         // Far behind the last look: the reader went back, and what is known lies elsewhere.
-        let went_back = range.end().saturating_add(READ_AHEAD_MAX) < state.look_at;
-        if range.end() < state.look_at && !went_back {
+        let went_back = range.end().saturating_add(READ_AHEAD_MAX) < place.look_at;
+        if range.end() < place.look_at && !went_back {
             return None;
         }
-        state.look_at = range.end().saturating_add(READ_AHEAD_MAX / 2);
+        place.look_at = range.end().saturating_add(READ_AHEAD_MAX / 2);
         Some(range.end().saturating_add(READ_AHEAD_MAX))
     }
 
     /// What was found at the offset that [`ReadBehind::hit`] gave for `range`.
     pub(crate) fn looked(&self, range: Extent, at: u64, found: Ahead) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let was_ours = state.ours.filter(|ours| ours.intersect(range).is_some());
-        state.ours = match (was_ours, found) {
+        let place = state.place(range);
+        let was_ours = place.ours.filter(|ours| ours.intersect(range).is_some());
+        place.ours = match (was_ours, found) {
             (Some(ours), Ahead::Resident) => Some(ours),
             (Some(ours), _) => Some(Extent::between(ours.start, at)),
             (None, Ahead::NotResident) => Some(Extent::new(at, READ_AHEAD_MAX)),
-            (None, _) => state.ours,
+            (None, _) => place.ours,
         };
     }
 
@@ -113,6 +131,19 @@ impl ReadBehind {
 }
 
 impl ReadState {
+    /// The place nearest to a range, within what the kernel may have read ahead; else a new one,
+    /// for which the one that was not used for longest is forgotten.
+    fn place(&mut self, range: Extent) -> &mut Place {
+        let far = |place: &Place| place.end.abs_diff(range.start);
+        let places = self.places.iter().enumerate();
+        let near = places.filter(|(_, place)| far(place) <= READ_AHEAD_MAX);
+        let nearest = near.min_by_key(|(_, place)| far(place)).map(|(at, _)| at);
+        let place = nearest.and_then(|at| self.places.remove(at)).unwrap_or_default();
+        self.places.truncate(PLACES_MAX - 1);
+        self.places.push_front(place);
+        &mut self.places[0]
+    }
+
     fn used(&mut self, file: &File, range: Extent) {
         self.used.add(range);
         if self.used.is_large() {

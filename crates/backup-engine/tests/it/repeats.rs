@@ -13,8 +13,8 @@ use aiv_chain::{Depth, Kind, View};
 use aiv_image_format::Features;
 use aiv_image_format::limits::SEGMENT_BYTES_MIN;
 use aiv_image_format::meta::Inventory;
-use aiv_testkit::MemStorage;
 use aiv_testkit::disks::{Content, FlakyDisk};
+use aiv_testkit::{Fault, FaultPlan, FaultStorage, MemStorage};
 use aiv_volume_io::{Extent, ExtentSet, Job, MemDisk, ReadAt};
 use proptest::prelude::*;
 
@@ -204,6 +204,74 @@ fn a_source_that_reads_differently_or_not_at_all_the_second_time_costs_nothing_b
         assert_eq!((report.totals.blocks_local, report.unreadable.len()), (0, 0));
         assert_eq!(report.state_root, honest.report.state_root);
         assert_right(&storage, &report, &bytes);
+    }
+}
+
+/// A disk whose second reads panic.
+struct Panicking<'a>(Changing<'a>);
+
+impl ReadAt for Panicking<'_> {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+    fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
+        let read = self.0.read_exact_at(out, offset);
+        self.panic_if_again();
+        read
+    }
+}
+
+impl Panicking<'_> {
+    fn panic_if_again(&self) {
+        assert!(self.0.again.load(Ordering::Relaxed) == 0, "planted");
+    }
+}
+
+#[test]
+fn whoever_fails_while_others_wait_for_him_ends_the_backup() {
+    let bytes = shifted(2, 60, 3);
+    let inner = disk(&bytes);
+    for count in [1, 2, 8] {
+        let options = BackupOptions { threads: threads(count), ..near() };
+        let plan = plan(&inner, options);
+        // The writer.
+        for at in 0.. {
+            let faults = FaultPlan::persistent(at, Fault::Enospc);
+            let storage = FaultStorage::failing(MemStorage::new(), faults);
+            if crate::common::apply(&plan, &inner, &storage, 1).is_ok() {
+                assert!(at > 3, "{at}");
+                break;
+            }
+        }
+        // A worker.
+        let (seen, again) = (Mutex::default(), AtomicU64::new(0));
+        let source = Panicking(Changing { inner: &inner, seen, again, fails: true });
+        let backup = || crate::common::apply(&plan, &source, &MemStorage::new(), 1).is_ok();
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(backup));
+        assert!(ended.is_err(), "{count} threads");
+        // The reader.
+        let lost = Extent::new(5 << 19, 1 << 19);
+        let source = Gone { inner: &inner, lost };
+        assert!(crate::common::apply(&plan, &source, &MemStorage::new(), 1).is_err());
+    }
+}
+
+/// A disk that is unplugged when `lost` is read.
+struct Gone<'a> {
+    inner: &'a dyn ReadAt,
+    lost: Extent,
+}
+
+impl ReadAt for Gone<'_> {
+    fn len(&self) -> u64 {
+        self.inner.len()
+    }
+    fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
+        let extent = Extent::new(offset, out.len() as u64);
+        match self.lost.intersect(extent) {
+            Some(_) => Err(io::ErrorKind::NotConnected.into()),
+            None => self.inner.read_exact_at(out, offset),
+        }
     }
 }
 

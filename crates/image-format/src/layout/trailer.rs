@@ -120,6 +120,12 @@ impl Totals {
             .saturating_add(self.blocks_parent)
             .saturating_add(self.blocks_local)
     }
+
+    /// Blocks stored as differences, to the parent's state or to other blocks of the image.
+    #[must_use]
+    pub const fn blocks_as_differences(&self) -> u64 {
+        self.blocks_delta.saturating_add(self.blocks_local)
+    }
 }
 
 /// What is known about an image when it is complete; its presence is the commit.
@@ -382,6 +388,15 @@ mod tests {
             let bytes = sample().to_bytes(copy);
             assert_eq!(Trailer::from_bytes(&bytes, copy, 0).expect("just written"), sample());
         }
+    }
+
+    #[test]
+    fn counts_of_a_forged_trailer_are_added_up_without_overflowing() {
+        let forged = Totals { blocks_delta: u64::MAX, blocks_local: 2, ..Totals::default() };
+        assert_eq!(forged.blocks_as_differences(), u64::MAX);
+        assert_eq!(forged.blocks_decided(), u64::MAX);
+        let sound = Totals { blocks_delta: 3, blocks_local: 2, ..Totals::default() };
+        assert_eq!(sound.blocks_as_differences(), 5);
     }
 
     #[test]

@@ -28,8 +28,8 @@ use windows::{WindowChecker, Windows};
 pub enum Depth {
     /// Every structure: superblocks, trailers, index, trees, META, stored list.
     Quick,
-    /// Every structure, every stored byte, and the checksum of every frame: what proves a copy
-    /// of frames that were proven before.
+    /// Every structure, every stored byte, the checksum of every frame, and that the image has
+    /// what its own differences build on: what proves a copy of frames that were proven before.
     Stored,
     /// Every structure, every stored byte, and every block decoded and hashed.
     Data,

@@ -5,7 +5,7 @@ use aiv_volume_io::ReadAt;
 use super::frames::FrameWalk;
 use super::parity::StripeCheck;
 use super::{Depth, VerifyReport, read_pieces};
-use crate::block::{BaseBlock, Buffer, Scratch, Working, check_frame, decode_frame, no_parent};
+use crate::block::{BaseBlock, Buffer, Scratch, Working, decode_frame, no_parent};
 use crate::codec::Decoder;
 use crate::error::{Corrupt, Error, Fault, Result, Section};
 use crate::hash;
@@ -164,15 +164,14 @@ impl<'a> WindowChecker<'a> {
                     decode_frame(working, frame, entry, entry.block, limit, block, &mut base)
                 }
                 Some(frame) => {
-                    let (access, plain) = (&self.image.access, &mut self.scratch.plain);
-                    check_frame(access, plain, frame, entry, entry.block).map(|_| 0)
+                    self.image.check_loaded(&mut self.scratch.plain, frame, entry).map(|()| 0)
                 }
                 None if decodes => {
                     let scratch = &mut self.scratch;
                     self.image.read_entry(scratch, entry, entry.block, limit, block, &mut base)
                 }
                 None if entry.has_frame() => {
-                    self.image.check_entry(&mut self.scratch, entry, entry.block).map(|()| 0)
+                    self.image.check_entry(&mut self.scratch, entry).map(|()| 0)
                 }
                 None => continue,
             };

@@ -254,6 +254,33 @@ fn a_base_that_the_image_does_not_store_whole_is_refused() {
 }
 
 #[test]
+fn a_copy_whose_differences_have_lost_their_bases_is_found_without_decoding_any() {
+    let stored = |forgery: Forgery| -> Vec<String> {
+        let image = open(&forgery.seal()).unwrap();
+        let report = image.verify(Depth::Stored, Job::silent()).unwrap();
+        report.damage.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(stored(built()), [""; 0]);
+    let at = local(&built()).header.start;
+    for (forgery, wanted) in [
+        (
+            with(8, &2u64.to_le_bytes()),
+            "base block is 2, allowed is a block the image stores whole",
+        ),
+        (with(48, &1u64.to_le_bytes()), ""),
+        (with(56, &[0xaa; 32]), "its base leaf and the index do not agree"),
+        (with(8, &4u64.to_le_bytes()), "base block is 4, allowed is below the block itself"),
+        (with(0, &[3]), "base count is 3, allowed is 1 or 2"),
+    ] {
+        let found = stored(forgery);
+        match wanted {
+            "" => assert_eq!(found, [""; 0]),
+            wanted => assert_eq!(found, [format!("the frame at byte {at} is damaged: {wanted}")]),
+        }
+    }
+}
+
+#[test]
 fn a_base_that_is_a_difference_to_the_parent_or_is_inherited_is_refused() {
     let old = noisy(6);
     let changes =

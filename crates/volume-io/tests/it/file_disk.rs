@@ -195,6 +195,24 @@ fn a_backup_leaves_the_page_cache_as_it_was() {
 }
 
 #[test]
+fn one_that_reads_places_behind_it_again_does_so_too() {
+    let cached = Cached::new();
+    evict(&cached.path);
+    let source = FileDisk::open_source(&cached.path).unwrap();
+    let mut block = vec![0; 64 << 10];
+    for at in (0..source.len()).step_by(block.len()) {
+        source.read_exact_at(&mut block, at).unwrap();
+        if at.is_multiple_of(4 * MIB) {
+            source.read_exact_at(&mut block, at / 3 / 65_536 * 65_536).unwrap();
+        }
+    }
+    drop(source);
+    // What the kernel reads ahead behind each of them stays.
+    let left = resident(&cached.path);
+    assert!(left < BORDER, "{left}");
+}
+
+#[test]
 fn a_device_in_use_is_not_opened_exclusively() {
     let folder = tempfile::tempdir().unwrap();
     let (image, at) = (folder.path().join("image"), folder.path().join("mnt"));
