@@ -158,7 +158,7 @@ impl Scene {
     fn of(victim: &Victim, keys: &Keys) -> Result<Self, String> {
         let first = victim.file();
         let mut files = vec![(first.clone(), stored(&first)?)];
-        for number in 2.. {
+        for number in 1.. {
             let name = segment_name(&first, number);
             if !folder().join(&name).exists() {
                 break;
