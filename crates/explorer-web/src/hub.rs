@@ -51,6 +51,8 @@ struct Inner {
     /// What waits for a passphrase.
     asking: Option<Asking>,
     tries: Tries,
+    /// The ticket of the passphrase that is being tried, also when nobody waits for it any more.
+    trying: Option<u64>,
     ended: bool,
 }
 
@@ -90,7 +92,8 @@ impl Hub {
         let worker = Worker::with(outside.with_luks(luks));
         let (state, commands) = State::for_downloads(start);
         let tries = Tries::default();
-        let mut inner = Inner { state, worker, keys, asking: None, tries, ended: false };
+        let (asking, trying, ended) = (None, None, false);
+        let mut inner = Inner { state, worker, keys, asking, tries, trying, ended };
         let mut downloads = Vec::new();
         inner.carry_out(commands, &mut downloads);
         let news = watch::Sender::new(1);
@@ -209,11 +212,15 @@ impl Hub {
     pub(crate) fn try_passphrase(&self, text: &str) -> Tried {
         let mut inner = self.inner();
         let pause = inner.tries.pause(self.now());
+        let is_busy = inner.trying.is_some();
         let Some(asking) = inner.asking.as_mut().filter(|asking| !asking.is_tried) else {
             return Tried::Unasked;
         };
         if let Some(pause) = pause {
             return Tried::TooSoon(pause);
+        }
+        if is_busy {
+            return Tried::Unusable("the one before is being tried still".to_owned());
         }
         let Asking { ticket, work, .. } = asking.clone();
         if let Work::Unlock { what } = work {
@@ -222,6 +229,7 @@ impl Hub {
                 Err(error) => return Tried::Unusable(error.to_string()),
             };
             asking.is_tried = true;
+            inner.trying = Some(ticket);
             drop(inner);
             self.happened();
             self.try_credential(ticket, &what, Credential::Passphrase(passphrase));
@@ -230,6 +238,7 @@ impl Hub {
                 return Tried::Unusable("nothing was typed".to_owned());
             };
             asking.is_tried = true;
+            inner.trying = Some(ticket);
             let keys = inner.keys.clone();
             inner.worker.begin_with(ticket, work, keys, Some(key));
             drop(inner);
@@ -243,6 +252,7 @@ impl Hub {
         let now = self.now();
         let mut inner = self.inner();
         let is_wrong = tried.as_ref().is_err_and(|failure| failure.verdict.code == WRONG);
+        inner.trying = None;
         inner.tries.tried(is_wrong, now);
         // Somebody may have stopped it, and be asked for something else.
         let Some(asking) = inner.asking.as_mut().filter(|now| now.ticket == ticket) else { return };
@@ -281,7 +291,10 @@ impl Inner {
         let Event::Answer { ticket, answer } = event else { return };
         if self.asking.as_ref().is_some_and(|asking| asking.ticket == *ticket) {
             self.asking = None;
-            let is_wrong = |problem: &Problem| problem.lock == Lock::WrongKey;
+        }
+        if self.trying.take_if(|trying| *trying == *ticket).is_some() {
+            // One that somebody stopped may be a wrong one.
+            let is_wrong = |problem: &Problem| problem.canceled || problem.lock == Lock::WrongKey;
             self.tries.tried(answer.as_ref().is_err_and(is_wrong), now);
         }
     }
@@ -322,5 +335,120 @@ impl Inner {
                 Command::Quit => self.ended = true,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::path::PathBuf;
+    use std::process;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc::channel;
+    use std::thread;
+
+    use aiv_backup_engine::Clock;
+    use aiv_explorer_model::{Asks, Key};
+    use aiv_report::{Exit, Verdict};
+
+    use super::*;
+
+    /// A world in which no time passes.
+    struct Still;
+
+    impl Clock for Still {
+        fn now(&self) -> Duration {
+            Duration::from_secs(100)
+        }
+
+        fn sleep(&self, _: Duration) {}
+    }
+
+    impl World for Still {
+        fn root(&self) -> &Path {
+            Path::new("/nowhere")
+        }
+
+        fn clock(&self) -> &dyn Clock {
+            self
+        }
+
+        fn now_unix_ms(&self) -> u64 {
+            0
+        }
+
+        fn fill_random(&self, _: &mut [u8]) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        fn guard(&self, _: Duration, _: &[PathBuf]) -> process::Command {
+            process::Command::new("false")
+        }
+    }
+
+    fn hub(unlock: Unlock) -> Hub {
+        let start = Start::Folder(PathBuf::from("/nowhere"));
+        Hub::new(start, Arc::new(Still), (Keys::none(), LuksKeys::none()), unlock)
+    }
+
+    fn wrong() -> Failure {
+        let verdict = Verdict { code: WRONG, exit: Exit::Refused, hint: "" };
+        Failure::new(verdict, "wrong")
+    }
+
+    /// Somebody is asked for the passphrase of the images.
+    fn ask(hub: &Hub) {
+        hub.inner().update([Key::Escape, Key::Char('u')].map(Event::Key).into());
+        assert!(hub.inner().asking.is_some());
+    }
+
+    #[test]
+    fn one_passphrase_is_tried_at_a_time_also_when_nobody_waits_for_it_any_more() {
+        let (go, gone) = channel();
+        let (begin, begun) = channel();
+        let (gone, count) = (Mutex::new(gone), Arc::new(AtomicUsize::new(0)));
+        let tried = Arc::clone(&count);
+        let hub = hub(Arc::new(move |_, _| {
+            if tried.fetch_add(1, Ordering::Relaxed) == 0 {
+                begin.send(()).unwrap();
+                gone.lock().unwrap().recv().unwrap();
+            }
+            Err(wrong())
+        }));
+        ask(&hub);
+        thread::scope(|scope| {
+            let first = scope.spawn(|| hub.try_passphrase("one"));
+            begun.recv().unwrap();
+            ask(&hub);
+            let second = hub.try_passphrase("two");
+            go.send(()).unwrap();
+            assert_eq!(first.join().unwrap(), Tried::Taken);
+            assert!(matches!(second, Tried::Unusable(_)), "{second:?}");
+        });
+        assert_eq!(count.load(Ordering::Relaxed), 1);
+        assert_eq!(hub.try_passphrase("two"), Tried::Taken);
+        assert_eq!(count.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn who_stops_a_passphrase_of_a_volume_before_it_was_found_wrong_waits_all_the_same() {
+        let hub = hub(Arc::new(|_, _| Err(wrong())));
+        for ticket in 1000..1003 {
+            let asks = Some(Asks { line: String::new(), again: false });
+            let work = Work::UnlockVolume { path: FilePath::default(), asks };
+            let mut inner = hub.inner();
+            assert_eq!(inner.tries.pause(hub.now()), None, "{ticket}");
+            inner.carry_out(vec![Command::Start { ticket, work }], &mut Vec::new());
+            drop(inner);
+            assert_eq!(hub.try_passphrase("wrong"), Tried::Taken);
+            let canceled = ticket % 2 == 0;
+            let lock = if canceled { Lock::None } else { Lock::WrongKey };
+            let answer = Err(Problem { lock, canceled, ..Problem::of(&wrong()) });
+            let mut inner = hub.inner();
+            inner.carry_out(vec![Command::Stop], &mut Vec::new());
+            inner.heard(&Event::Answer { ticket, answer }, hub.now());
+        }
+        let inner = hub.inner();
+        assert_eq!(inner.tries.pause(hub.now()), Some(Duration::from_secs(1)));
     }
 }

@@ -38,6 +38,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const ATTEMPTS: u32 = 50;
 /// The device of a clone appears some time after it: 20 s at most.
 const ATTEMPTS_TO_SEE: u32 = 200;
+/// Of those, the first, in which only devices that were not there before are asked for their names.
+const ATTEMPTS_AT_NEW: u32 = 10;
 /// Seconds in which a snapshot may be one that a backup is about to open. More than the above.
 const YOUNG_S: u64 = 30;
 
@@ -212,8 +214,13 @@ impl SnapshotProvider for Zfs<'_> {
         let options = ["-o", "readonly=on", "-o", "volmode=dev", "-o", NOT_FOR_OTHERS, "-o", &tag];
         let words = [&["clone"], &options[..], &[&snapshot, &clone]].concat();
         self.zfs(&words).map_err(failed)?;
-        for _ in 0..ATTEMPTS_TO_SEE {
-            for device in self.devices()?.iter().filter(|device| !before.contains(&device.name)) {
+        for attempt in 0..ATTEMPTS_TO_SEE {
+            // Another one may have gone meanwhile, and its number was given to this one.
+            let all = attempt >= ATTEMPTS_AT_NEW;
+            let may_be = |device: &&BlockDevice| {
+                !before.contains(&device.name) || (all && device.size == self.len)
+            };
+            for device in self.devices()?.iter().filter(may_be) {
                 // The kernel says that it is read-only after it was opened once.
                 let is_it = name_of(device, self.run).is_ok_and(|name| name == clone);
                 if is_it && device.read_only && device.size == self.len {

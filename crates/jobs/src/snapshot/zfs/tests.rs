@@ -24,6 +24,8 @@ struct State {
     /// What is mounted or open, and cannot be destroyed.
     open: Vec<String>,
     devices: Vec<String>,
+    /// The device that goes when the next one comes, which gets its number.
+    reused: Option<usize>,
     room: u64,
     asked: Vec<Vec<String>>,
 }
@@ -46,8 +48,10 @@ impl Pool {
     /// A device of a volume, the next one.
     fn appear(&self, volume: &str) {
         let mut state = self.state.lock().unwrap();
-        let number = state.devices.len() * 16;
+        let at = state.reused.take().unwrap_or(state.devices.len());
+        state.devices.truncate(at);
         state.devices.push(volume.to_owned());
+        let number = at * 16;
         let at = self.root.path().join(format!("sys/class/block/zd{number}"));
         fs::create_dir_all(&at).unwrap();
         let (len, read_only) = ((LEN / 512).to_string(), u8::from(volume != self.volume));
@@ -170,6 +174,18 @@ fn a_snapshot_is_a_clone_to_read_and_both_go() {
         let cloned = asked.iter().find(|words| words[1] == "clone").expect("cloned");
         assert!(cloned.contains(&"readonly=on".to_owned()), "{cloned:?}");
     }
+}
+
+#[test]
+fn a_clone_that_gets_the_number_of_one_that_went_meanwhile_is_found() {
+    let pool = Pool::new("tank/vm");
+    // Of another backup, which ends now.
+    pool.appear("tank/aiv-00000001");
+    pool.state.lock().unwrap().reused = Some(1);
+    with(&pool, |zfs| {
+        zfs.create(NAME).expect("created");
+        assert_eq!(zfs.show(NAME).expect("shown"), Path::new("/dev/zd16"));
+    });
 }
 
 #[test]
