@@ -1,14 +1,15 @@
 //! Compares a section of the disk with the parent's state, and encodes what changed.
 
+use aiv_chain::{Stretch, ViewReader};
+use aiv_image_format::hash;
+use aiv_image_format::{BlockIndex, DeltaBase, Digest, EncodedBlock, Encoder, GroupNode, RunKind};
+
 use crate::hints::Hint;
 use crate::parent::Parent;
 use crate::pipeline::{Capture, Outcome, blocks_extent};
 use crate::repeats::Repeats;
 use crate::section::{Part, Section, kind_of};
 use crate::workshop::{Batch, Block, Workshop, is_fill, is_zero, mask};
-use aiv_chain::{Stretch, ViewReader};
-use aiv_image_format::hash;
-use aiv_image_format::{BlockIndex, DeltaBase, Digest, EncodedBlock, Encoder, GroupNode, RunKind};
 
 type ImageResult<T> = std::result::Result<T, aiv_image_format::Error>;
 

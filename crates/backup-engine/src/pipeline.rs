@@ -332,7 +332,9 @@ impl Reader<'_> {
     /// order of the disk. The workers never wait for the writer, which may need them: it is here
     /// that work waits until the blocks it may build on are decided.
     pub(crate) fn give(&self, first: BlockIndex, work: Work) -> std::result::Result<(), HungUp> {
-        self.workshop.reached.wait_for(self.capture.limit(first));
+        if self.workshop.finds_repeats() {
+            self.workshop.reached.wait_for(self.capture.limit(first));
+        }
         let (done, outcome) = bounded(1);
         self.send(Item::Batch(outcome))?;
         (self.spawn)(work, done);

@@ -197,6 +197,12 @@ impl Workshop {
         self.finds_repeats.then(|| Repeats::new(capture, self, first))
     }
 
+    /// Whether blocks are compared with earlier ones of the image: then both tables must have got
+    /// as far for every thread.
+    pub(crate) fn finds_repeats(&self) -> bool {
+        self.finds_repeats
+    }
+
     /// Remembers the pages of a block that the image has whole.
     pub(crate) fn remember_pages(&self, block: BlockIndex, bytes: &[u8]) {
         if self.finds_repeats {
