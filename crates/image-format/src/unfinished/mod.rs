@@ -69,7 +69,7 @@ pub(crate) struct Proven {
     pub totals: Totals,
     /// PARITY frames.
     pub stripes: u64,
-    /// A hash over the last checkpoint and what was proven before it.
+    /// A hash over the last checkpoint and everything before it.
     pub fingerprint: Digest,
 }
 

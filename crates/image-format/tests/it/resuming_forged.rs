@@ -13,8 +13,8 @@ use crate::increments::noisy;
 use crate::memory::peak_of;
 use crate::naive::keyed;
 use crate::patched::Patched;
-use crate::recipe::{Block, Recipe, open};
-use crate::resuming::{recipe, session, unfinished};
+use crate::recipe::{Block, Fill, Recipe, open};
+use crate::resuming::{recipe, recipes, session, unfinished};
 
 const HEAD: usize = 64;
 const ORIGIN: usize = 16;
@@ -49,10 +49,13 @@ impl Forged {
             (row[0], row[1]) = (1, bit);
             row[4..4 + name.len()].copy_from_slice(name.as_bytes());
         }
-        let mut forged = self.put(16, &bits.to_le_bytes()).put(224, &rows);
-        let sum = crc(b"aiv.supr", &forged.bytes[..4092]);
-        forged.bytes[4092..4096].copy_from_slice(&sum);
-        forged
+        self.put(16, &bits.to_le_bytes()).put(224, &rows).with_superblock()
+    }
+
+    /// With a superblock whose checksum fits.
+    fn with_superblock(self) -> Self {
+        let sum = crc(b"aiv.supr", &self.bytes[..4092]);
+        self.put(4092, &sum)
     }
 
     fn checkpoints(&self) -> Vec<Frame> {
@@ -136,7 +139,7 @@ fn check(bytes: &[u8], which: usize, offset: usize, value: &[u8]) {
 
 #[test]
 fn a_checkpoint_that_lies_does_not_count_and_nothing_behind_it_does() {
-    let blocks = [(Block::Data(crate::recipe::Fill::Noise(1)), 12)];
+    let blocks = [(Block::Data(Fill::Noise(1)), 12)];
     let recipe = Recipe { checkpoint_every: 4, small_meta: true, ..Recipe::new(&blocks) };
     let bytes = recipe.build();
     let checkpoint = Forged::of(&bytes).checkpoints()[1].payload.start;
@@ -175,7 +178,7 @@ fn a_checkpoint_that_lies_does_not_count_and_nothing_behind_it_does() {
 
 #[test]
 fn an_entry_that_refers_beyond_what_is_there_is_refused() {
-    let blocks = [(Block::Data(crate::recipe::Fill::Noise(1)), 2), (Block::Ref(0), 1)];
+    let blocks = [(Block::Data(Fill::Noise(1)), 2), (Block::Ref(0), 1)];
     let recipe = Recipe { checkpoint_every: 1, small_meta: true, ..Recipe::new(&blocks) };
     let bytes = recipe.build();
     let checkpoint = Forged::of(&bytes).checkpoints()[2].payload.start;
@@ -232,10 +235,8 @@ fn a_superblock_that_no_writer_of_ours_would_repeat_is_not_gone_on_with() {
     assert!(unfinished(&forged.bytes).unwrap().is_some());
     // Names of features mean nothing to readers: but those at the end would be others.
     for row in [0, 31] {
-        let mut bytes = forged.clone().put(224 + row * 48 + 10, b"x").bytes;
-        let sum = crc(b"aiv.supr", &bytes[..4092]);
-        bytes[4092..4096].copy_from_slice(&sum);
-        match unfinished(&bytes) {
+        let named = forged.clone().put(224 + row * 48 + 10, b"x").with_superblock();
+        match unfinished(&named.bytes) {
             Err(Error::Corrupt(at)) => assert_eq!(at.section, Section::Superblock, "{at}"),
             other => panic!("row {row}: {:?}", other.map(|found| found.is_some())),
         }
@@ -243,8 +244,36 @@ fn a_superblock_that_no_writer_of_ours_would_repeat_is_not_gone_on_with() {
 }
 
 #[test]
+fn who_goes_on_is_named_after_everything_that_was_there() {
+    let blocks = [Fill::Words(1), Fill::Noise(1)].map(|fill| (Block::Data(fill), 4));
+    for seal in recipes().into_iter().map(|recipe| recipe.seal) {
+        let recipe = Recipe { seal, checkpoint_every: 1, small_meta: true, ..Recipe::new(&blocks) };
+        let forged = Forged::of(&recipe.build());
+        // The hash of no piece is listed in front of the first checkpoint, nor that of key slots ever.
+        let ends = [0, 7].map(|checkpoint| forged.checkpoints()[checkpoint].padding.end);
+        assert!(ends[0] < PIECE && ends[1] > PIECE, "{ends:?}");
+        let named =
+            |bytes: &[u8], end: usize| unfinished(&bytes[..end]).unwrap().unwrap().fingerprint();
+        let found = unfinished(&forged.bytes).unwrap().unwrap();
+        let [first, last] = ends;
+        let (data, slot) = (forged.frames[0].payload.start + 100, 4096 + 9000);
+        let flipped = |at: usize| forged.clone().put(at, &[forged.bytes[at] ^ 1]);
+        let mut changes = vec![(flipped(168).with_superblock().bytes, first)];
+        if !found.slots().is_empty() {
+            changes.extend([(flipped(slot).bytes, first), (flipped(slot).bytes, last)]);
+        }
+        if !found.superblock().is_sealed() {
+            changes.push((flipped(data).mend(false), first));
+        }
+        for (n, (bytes, end)) in changes.iter().enumerate() {
+            assert_ne!(named(bytes, *end), named(&forged.bytes, *end), "change {n}, {end} bytes");
+        }
+    }
+}
+
+#[test]
 fn a_difference_to_blocks_of_the_image_holds_only_on_lower_ones_that_are_stored_whole() {
-    let noise = |seed| Block::Data(crate::recipe::Fill::Noise(seed));
+    let noise = |seed| Block::Data(Fill::Noise(seed));
     let blocks = [
         (noise(1), 1),
         (noise(2), 1),
