@@ -111,6 +111,7 @@ const BENCH_NEEDS: &[Need] = &[
     need("lz4", "lz4", "comparison"),
     need("borg", "borgbackup", "comparison"),
     need("restic", "restic", "comparison"),
+    need("fsarchiver", "fsarchiver", "comparison"),
 ];
 
 /// Asks for what `cargo xtask guest` puts into its virtual machines, and runs them with.

@@ -98,6 +98,17 @@ pub(super) const PEERS: &[Tool] = &[
         ..PEER
     },
     Tool {
+        name: "fsarchiver zstd:1",
+        scope: Scope::FilesOfRoot,
+        programs: &["fsarchiver"],
+        version: "fsarchiver --version",
+        full: "fsarchiver savefs -o -Z 1 -j {threads} {stored}/root.fsa {root}",
+        restore: Some("fsarchiver restfs -j {threads} {stored}/root.fsa id=0,dest={blank}"),
+        restored: "root.raw",
+        note: "files of the root volume only, no blocks",
+        ..PEER
+    },
+    Tool {
         name: "lz4 -1",
         codec: Codec::Lz4,
         programs: &["lz4"],

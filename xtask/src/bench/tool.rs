@@ -74,6 +74,8 @@ pub(super) enum Scope {
     UsedOfDisk,
     /// What the root filesystem uses; the tool knows no disks.
     UsedOfRoot,
+    /// The files of the root filesystem, wherever they come to lie; the tool knows no blocks.
+    FilesOfRoot,
 }
 
 /// A program with its settings. Command lines are split at white space, then the places in
@@ -92,7 +94,8 @@ pub(super) struct Tool {
     pub(super) prepare: Option<&'static str>,
     /// Runs in the folder of the disk.
     pub(super) full: &'static str,
-    /// Runs in the folder `{restored}`.
+    /// Runs in the folder `{restored}`. `{blank}` is a device over the restored file, which is
+    /// empty and as long as the root filesystem.
     pub(super) restore: Option<&'static str>,
     /// The restored file in the folder `{restored}`.
     pub(super) restored: &'static str,
