@@ -98,6 +98,18 @@ pub(super) const PEERS: &[Tool] = &[
         ..PEER
     },
     Tool {
+        name: "borg zstd:1 encrypted",
+        programs: &["borg"],
+        version: "borg --version",
+        prepare: Some("borg init -e repokey-blake2 {stored}/repo"),
+        full: "borg create --sparse --compression zstd,1 --chunker-params fixed,4194304 \
+               {stored}/repo::one disk.raw",
+        restore: Some("borg extract --sparse {stored}/repo::one"),
+        verify: Some("borg check --verify-data {stored}/repo"),
+        note: "one thread; fixed 4 MiB chunks, deduplicated",
+        ..PEER
+    },
+    Tool {
         name: "fsarchiver zstd:1",
         scope: Scope::FilesOfRoot,
         programs: &["fsarchiver"],

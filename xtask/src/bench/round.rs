@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -9,7 +10,7 @@ use super::disk;
 use super::looped::Looped;
 use super::measure::{self, Cost};
 use super::options::Only;
-use super::place::{Place, stored_bytes};
+use super::place::{Place, forget_caches, stored_bytes};
 use super::tool::{Job, Scope, Side, Step, Tool, fill};
 use super::used::UsedDisk;
 use crate::{Outcome, process};
@@ -63,6 +64,8 @@ pub(super) struct Stage<'a> {
     pub(super) place: &'a Place,
     pub(super) disk: &'a UsedDisk,
     pub(super) only: Only,
+    /// Nothing is in memory before a step, and it ends when all of it is on the disk.
+    pub(super) is_cold: bool,
     /// Values of the places that do not depend on the tool.
     pub(super) places: Vec<(&'static str, String)>,
     /// Set for every program.
@@ -126,8 +129,16 @@ impl Stage<'_> {
                 places.push(("{blank}", looped.device().to_string_lossy().into_owned()));
                 blank = Some(looped);
             }
-            let (cost, said) = measure::run(&fill(line, &places), &folder, &self.variables)
+            if self.is_cold {
+                forget_caches()?;
+            }
+            let (mut cost, said) = measure::run(&fill(line, &places), &folder, &self.variables)
                 .map_err(|failure| format!("{job}: {failure}"))?;
+            if self.is_cold {
+                let begun = Instant::now();
+                rustix::fs::sync();
+                cost.wall_s += begun.elapsed().as_secs_f64();
+            }
             drop(blank);
             record.costs.entry(step).or_default().push(cost);
             match step {

@@ -125,8 +125,8 @@ pub(super) fn fill(line: &str, places: &[(&str, String)]) -> Vec<String> {
     line.split_whitespace().map(fill_word).collect()
 }
 
-/// Aivory at its defaults, once for each codec.
-pub(super) const AIVORY: [Tool; 3] = [
+/// Aivory at its defaults, once for each codec, and sealed.
+pub(super) const AIVORY: [Tool; 4] = [
     aivory(
         "aiv zstd:1",
         Codec::Zstd,
@@ -142,6 +142,20 @@ pub(super) const AIVORY: [Tool; 3] = [
         Codec::None,
         "{aiv} backup {disk} --to {stored} --full --compress none --json --quiet",
     ),
+    Tool {
+        restore: Some(
+            "{aiv} restore {image} --to {restored}/disk.raw --password-file {secret} --json --quiet",
+        ),
+        verify: Some("{aiv} verify {image} --depth data --password-file {secret} --json --quiet"),
+        quick: Some("{aiv} verify {image} --depth quick --password-file {secret} --json --quiet"),
+        note: "AES-256-GCM; a tenth of a second is Argon2id; otherwise as above",
+        ..aivory(
+            "aiv zstd:1 sealed",
+            Codec::Zstd,
+            "{aiv} backup {disk} --to {stored} --full --compress zstd:1 --seal \
+             --password-file {secret} --json --quiet",
+        )
+    },
 ];
 
 const fn aivory(name: &'static str, codec: Codec, full: &'static str) -> Tool {

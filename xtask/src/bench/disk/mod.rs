@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::place::Place;
 use crate::{Outcome, process};
 pub(super) use change::records;
-use mounted::Mounted;
+pub(super) use mounted::Mounted;
 pub(super) use same::check_files;
 
 /// Changes whenever a disk made by an older recipe would not be comparable.

@@ -7,7 +7,7 @@ use aiv_volume_io::Extent;
 use crate::{Outcome, process};
 
 /// Unmounts when dropped.
-pub(super) struct Mounted {
+pub(in super::super) struct Mounted {
     folder: PathBuf,
     is_mounted: bool,
 }
@@ -35,12 +35,12 @@ impl Mounted {
         Ok(Self { folder: folder.to_owned(), is_mounted: true })
     }
 
-    pub(super) fn folder(&self) -> &Path {
+    pub(in super::super) fn folder(&self) -> &Path {
         &self.folder
     }
 
     /// Unmounts, and says so when that fails.
-    pub(super) fn unmount(mut self) -> Outcome {
+    pub(in super::super) fn unmount(mut self) -> Outcome {
         self.end()
     }
 
