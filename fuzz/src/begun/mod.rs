@@ -93,7 +93,7 @@ fn known() -> &'static Nonces {
     KNOWN.get_or_init(|| {
         let mut known = Nonces::default();
         for parts in make::seeds() {
-            let storage = folder(&parts);
+            let storage = folder(parts);
             known.see(&storage, None);
             if let Some((_, found)) = read(&storage) {
                 let session = session(&found);

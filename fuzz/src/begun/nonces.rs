@@ -13,13 +13,13 @@ const PAGE: usize = 4096;
 /// Kinds of frames that are sealed.
 const SEALABLE: [u8; 5] = [1, 2, 3, 4, 7];
 
-/// What stands for a key (image, session and what is encrypted), and the nonce under it.
-type Pair = (ImageId, SessionTag, u16, u64, u32);
+/// What stands for a key of an image (session and what is encrypted), and the nonce under it.
+type Use = (SessionTag, u16, u64, u32);
 
 /// Sealed frames and pages that were seen, with a hash of each.
 #[derive(Default)]
 pub(super) struct Nonces {
-    seen: HashMap<Pair, [u8; 32]>,
+    seen: HashMap<(ImageId, Use), [u8; 32]>,
     /// Pairs that were used for two different things.
     twice: usize,
 }
@@ -34,18 +34,14 @@ impl Nonces {
         let image = superblock.image;
         for bytes in files.filter(|_| superblock.is_sealed()) {
             for at in (0..bytes.len().saturating_sub(HEAD)).step_by(HEAD) {
-                let page = || {
-                    page(&bytes[at..])
-                        .zip(session)
-                        .map(|((page, kind, number), by)| (page, (by, kind, number, 0)))
+                let found = match (frame(&bytes[at..]), session) {
+                    (None, Some(session)) => page(&bytes[at..], session),
+                    (found, _) => found,
                 };
-                let Some((sealed, (by, kind, number, salt))) = frame(&bytes[at..]).or_else(page)
-                else {
-                    continue;
-                };
-                if session.is_none_or(|session| session == by) {
+                let Some((sealed, used)) = found else { continue };
+                if session.is_none_or(|session| session == used.0) {
                     let made = *blake3::hash(sealed).as_bytes();
-                    let before = self.seen.insert((image, by, kind, number, salt), made);
+                    let before = self.seen.insert((image, used), made);
                     self.twice += usize::from(before.is_some_and(|before| before != made));
                 }
             }
@@ -60,8 +56,8 @@ impl Nonces {
 
     /// Pairs that were used for two different things here, or here and there.
     pub(super) fn repeated(&self, others: &Self) -> usize {
-        let differs = |(pair, made): (&Pair, &[u8; 32])| {
-            others.seen.get(pair).is_some_and(|before| before != made)
+        let differs = |(used, made): (&(ImageId, Use), &[u8; 32])| {
+            others.seen.get(used).is_some_and(|before| before != made)
         };
         self.twice + self.seen.iter().filter(|seen| differs(*seen)).count()
     }
@@ -72,7 +68,7 @@ fn number(bytes: &[u8]) -> u64 {
 }
 
 /// The sealed frame that `bytes` begin with: it says nothing about its content.
-fn frame(bytes: &[u8]) -> Option<(&[u8], (SessionTag, u16, u64, u32))> {
+fn frame(bytes: &[u8]) -> Option<(&[u8], Use)> {
     let head: &[u8; HEAD] = bytes.first_chunk()?;
     if !head.starts_with(b"AVF1") || !SEALABLE.contains(&head[4]) || head[32..44] != [0; 12] {
         return None;
@@ -86,10 +82,11 @@ fn frame(bytes: &[u8]) -> Option<(&[u8], (SessionTag, u16, u64, u32))> {
     is_sound.then(|| (frame, (session, 0, number(&head[24..32]), salt)))
 }
 
-/// The sealed page that `bytes` begin with, its kind and its number; in its key is the session that closes the
-/// image, which it does not tell.
-fn page(bytes: &[u8]) -> Option<(&[u8], u16, u64)> {
+/// The sealed page that `bytes` begin with: in its key is the session that closes the image, which it
+/// does not tell.
+fn page(bytes: &[u8], by: SessionTag) -> Option<(&[u8], Use)> {
     let page: &[u8; PAGE] = bytes.first_chunk()?;
     let is_sealed = page.starts_with(b"AVP1") && page[40..56] != [0; 16];
-    is_sealed.then(|| (&page[..], 0x100 | u16::from(page[4]), number(&page[8..16])))
+    let used = (by, 0x100 | u16::from(page[4]), number(&page[8..16]), 0);
+    is_sealed.then_some((&page[..], used))
 }

@@ -173,9 +173,7 @@ fn corrupted_reads(first: u64, wanted: u64) -> Outcome {
     let mut total = reads::Tried::default();
     let mut seed = first;
     while total.reads < wanted {
-        total.add(
-            reads::run(seed, reads::DAMAGES).map_err(|why| format!("reads seed {seed}: {why}"))?,
-        );
+        total.add(reads::run(seed).map_err(|why| format!("reads seed {seed}: {why}"))?);
         if seed.is_multiple_of(50) {
             println!("reads: seed {seed}, {total}, {} s", started.elapsed().as_secs());
         }
