@@ -34,8 +34,9 @@ impl Kind {
     pub(super) const COUNT: u64 = 24;
 
     pub(super) fn of(seed: u64) -> Self {
-        let has = |every: u64| (seed / every) % 2 == 1;
-        let mode = match seed % 3 {
+        let kind = seed % Self::COUNT;
+        let has = |every: u64| (kind / every) % 2 == 1;
+        let mode = match kind % 3 {
             0 => None,
             1 => Some(Mode::Sealed),
             _ => Some(Mode::Authenticated),
