@@ -81,9 +81,10 @@ impl Unfinished {
     ///
     /// # Errors
     /// [`Error::Foreign`], [`Error::Unsupported`] and [`Error::Corrupt`] when it has no sound
-    /// superblock, or one that a writer of ours would not repeat; [`Error::Segments`] when it is another segment than the first; [`Error::Locked`]
-    /// and [`Error::WrongKey`] when it has a key that is not there, [`Error::NotKeyed`] when keys are
-    /// required and it has none; [`Error::Io`], [`Error::Canceled`].
+    /// superblock, or one that a writer of ours would not repeat; [`Error::Segments`] when it is
+    /// another segment than the first; [`Error::Locked`] and [`Error::WrongKey`] when it has a key
+    /// that is not there, [`Error::NotKeyed`] when keys are required and it has none;
+    /// [`Error::Io`], [`Error::Canceled`].
     pub fn read(file: Arc<dyn ReadAt>, keys: &Keys, job: Job<'_>) -> Result<Option<Self>> {
         Self::read_segments(&[file], keys, job)
     }
