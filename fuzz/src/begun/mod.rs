@@ -17,7 +17,7 @@ use make::{FILE, PART, finish, folder, push, read, reopen};
 use nonces::Nonces;
 
 /// Blocks of an image that is gone on with: what a backup goes on with has the size of its source.
-const BLOCKS_MAX: u64 = 1 << 10;
+const BLOCKS_MAX: u64 = 64;
 
 /// The seeds of [`reopened`]: the files of each in one.
 pub(crate) fn inputs() -> Vec<Vec<u8>> {
