@@ -81,8 +81,8 @@ const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "hints",
         script: include_str!("hints.sh"),
-        programs: &["dmsetup", "era_dump", "era_invalidate", "mkfs.ext4", "e2fsck"],
-        modules: &["dm-era"],
+        programs: &["dmsetup", "era_dump", "era_invalidate", "thin_delta", "mkfs.ext4", "e2fsck"],
+        modules: &["dm-era", "dm-thin-pool"],
         zfs: &[],
         disks_mib: &[512, 512],
         limit: Duration::from_secs(1200),
