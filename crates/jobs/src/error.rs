@@ -256,6 +256,9 @@ pub enum SnapshotError {
         /// Which one.
         source: io::Error,
     },
+    /// Nothing would say that the snapshot is in use.
+    #[error("this process cannot be told from others")]
+    NoOwner(#[source] io::Error),
     /// A program of LVM failed.
     #[error("LVM failed")]
     Lvm(#[source] io::Error),

@@ -44,6 +44,8 @@ pub struct StillReport {
     pub hooks: Vec<HookReport>,
     /// Snapshots of interrupted backups that were removed.
     pub leftovers_removed: Vec<String>,
+    /// Snapshots that may be of interrupted backups and stay, and why.
+    pub leftovers_kept: Vec<(String, String)>,
     /// Why the snapshot could not be removed, if it could not.
     pub left_behind: Option<String>,
 }
@@ -115,7 +117,7 @@ impl Run<'_> {
         let no_provider = || SnapshotError::NoProvider { device: word.to_path_buf() };
         let provider = provider(&device.ok_or_else(no_provider)?, space, world)?;
         let provider = &*provider;
-        let leftovers_removed = provider.remove_leftovers();
+        let leftovers = provider.remove_leftovers();
         let name = format!("aiv-{:08x}", u32::from_le_bytes(random(world)?));
         let around = Around::begin(&request.hooks, word, world.clock(), job)?;
         let began = world.clock().now();
@@ -135,7 +137,8 @@ impl Run<'_> {
             snapshot: Some(provider.title(&name)),
             elapsed,
             hooks,
-            leftovers_removed,
+            leftovers_removed: leftovers.removed,
+            leftovers_kept: leftovers.kept,
             left_behind,
         };
         result.map(|done| BackupDone { still: Some(report), ..done })
