@@ -87,6 +87,15 @@ const SCENARIOS: &[Scenario] = &[
         disks_mib: &[512, 512],
         limit: Duration::from_secs(1200),
     },
+    Scenario {
+        name: "md",
+        script: include_str!("md.sh"),
+        programs: &["mdadm", "sfdisk", "mkfs.ext4"],
+        modules: &["linear", "raid0", "raid1", "raid10", "raid456"],
+        zfs: &[],
+        disks_mib: &[192, 512],
+        limit: Duration::from_secs(1200),
+    },
 ];
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
