@@ -58,8 +58,7 @@ impl Row {
         let folder = bench.place.run("protection");
         let failed = |e: std::io::Error| format!("{}: {e}", folder.display());
         std::fs::create_dir_all(&folder).map_err(failed)?;
-        let secret = folder.join("secret");
-        std::fs::write(&secret, "a passphrase for measuring\n").map_err(failed)?;
+        let secret = bench.place.secret();
         let images = folder.join("images");
         let fill = |line: &str| -> Vec<String> {
             line.split_whitespace()
