@@ -142,8 +142,8 @@ pub fn open_luks(volume: Arc<dyn ReadAt>, keys: &LuksKeys, job: Job<'_>) -> Resu
 }
 
 /// Puts Linux software RAIDs (md) together of which several members are needed: linear arrays,
-/// RAID0, 4, 5, 6 and 10. All of their data must be at hand: nothing is computed from parity. Members that hold all of their array are not among them: see
-/// [`raid_contents`].
+/// RAID0, 4, 5, 6 and 10. All of their data must be at hand: nothing is computed from parity.
+/// Members that hold all of their array are not among them: see [`raid_contents`].
 #[must_use]
 pub fn raid_arrays(members: &[Arc<dyn ReadAt>]) -> Vec<RaidArray> {
     md::arrays(members.get(..MEMBERS_MAX).unwrap_or(members))

@@ -14,7 +14,8 @@ assemble() {
     shift 2
     members=
     for number in "$@"; do members="$members ${disk}p$number"; done
-    for member in $members; do dd if=/dev/zero of="$member" bs=1M 2>/dev/null || true; done
+    # shellcheck disable=SC2086
+    mdadm --zero-superblock $members >/dev/null 2>&1 || true
     chunk=
     case $level in raid1) ;; linear) chunk=$rounding ;; *) chunk=--chunk=64 ;; esac
     # Whatever parity is, nothing is made from it here.

@@ -67,7 +67,7 @@ const SCENARIOS: &[Scenario] = &[
         modules: &["dm-snapshot", "dm-thin-pool", "xfs"],
         zfs: &[],
         disks_mib: &[640, 512, 384],
-        limit: Duration::from_secs(400),
+        limit: Duration::from_secs(900),
     },
     Scenario {
         name: "zfs",
