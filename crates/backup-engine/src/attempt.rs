@@ -320,7 +320,7 @@ impl BackupPlan {
         let state = parent.as_ref().map(|parent| &parent.view as &dyn ParentState);
         let ImageSummary { trailer, roots } = writer.finish_on(meta, state).map_err(in_image)?;
         source.release()?;
-        released.store(source.hold.is_some(), Ordering::Relaxed);
+        released.store(source.hold.is_some_and(|hold| hold.keeps()), Ordering::Relaxed);
 
         let segments = trailer.segment_count.max(1);
         let written = parts.open(storage, image, segments, &keys)?;
