@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aiv_backup_engine::{
-    BackupIds, BackupOptions, BackupPlan, BackupReport, HeldSource, Hold, RateLimit, SourceFacts,
-    machine_inventory, marks,
+    BackupIds, BackupOptions, BackupPlan, BackupReport, HeldSource, Hold, PlanNote, RateLimit,
+    SourceFacts, machine_inventory, marks,
 };
 use aiv_disk_formats::OpenOptions;
 use aiv_image_format::GroupId;
@@ -17,7 +17,7 @@ use crate::hooks::Hooks;
 use crate::keys::NewKey;
 use crate::rest::AtRest;
 use crate::seal::SealJob;
-use crate::source::{SeenAs, Source};
+use crate::source::{SeenAs, Source, is_twin};
 use crate::stamp::stamp_of;
 use crate::still::{Still, StillReport, unwrapped};
 use crate::world::World;
@@ -175,7 +175,12 @@ impl Run<'_> {
         let rest = (!is_live).then(|| AtRest::of(self.world.root(), &source.made_of));
         let hold = rest.as_ref().map(|rest| rest as &dyn Hold);
         let held = HeldSource { disk: &*source.disk, hold, trackers: &source.trackers };
-        self.image(held, source.facts).map_err(unwrapped)
+        let mut done = self.image(held, source.facts).map_err(unwrapped)?;
+        let before = done.report.parent_source.as_deref();
+        let twin = before.filter(|before| is_twin(before.as_ref(), &source.made_of));
+        let note = twin.map(|path| PlanNote::Twin { path: path.to_owned() });
+        done.report.notes.extend(note);
+        Ok(done)
     }
 
     pub(crate) fn image(
