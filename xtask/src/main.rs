@@ -63,7 +63,7 @@ const COMMANDS: &[Command] = &[
     Command {
         name: "prove",
         run: prove::run,
-        help: "long campaigns with recorded seeds: prove model|crash|maps|reads|parsers [OPTION]...",
+        help: "long campaigns with recorded seeds: prove CAMPAIGN [OPTION]...",
     },
     Command {
         name: "fuzz",

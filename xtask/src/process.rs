@@ -14,6 +14,11 @@ pub(crate) fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is a folder of the repository")
 }
 
+/// Where programs are that were built for comparison and not installed.
+pub(crate) fn peers() -> PathBuf {
+    repository().join("target/peers")
+}
+
 /// A command that starts in the repository and also finds the administrator's programs.
 pub(crate) fn command(program: &str) -> Command {
     let mut command = Command::new(program);
@@ -59,7 +64,7 @@ pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
 fn search_path() -> OsString {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    for folder in ADMIN_FOLDERS.map(PathBuf::from) {
+    for folder in ADMIN_FOLDERS.map(PathBuf::from).into_iter().chain([peers().join("bin")]) {
         if !folders.contains(&folder) {
             folders.push(folder);
         }

@@ -111,7 +111,11 @@ const BENCH_NEEDS: &[Need] = &[
     need("lz4", "lz4", "comparison"),
     need("borg", "borgbackup", "comparison"),
     need("restic", "restic", "comparison"),
+    need("fsarchiver", "fsarchiver", "comparison"),
 ];
+
+/// Debian has no package of it: built from its release, some minutes, below `target`.
+const RUSTIC: &str = "rustic-rs@0.11.4";
 
 /// Asks for what `cargo xtask guest` puts into its virtual machines, and runs them with.
 const GUEST: &str = "--guest";
@@ -137,7 +141,8 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     match arguments {
         [flag] if flag == BENCH => {
             provide(NEEDS)?;
-            provide(BENCH_NEEDS)
+            provide(BENCH_NEEDS)?;
+            provide_rustic()
         }
         [flag] if flag == GUEST => {
             provide(NEEDS)?;
@@ -170,6 +175,16 @@ fn provide(needs: &[Need]) -> Outcome {
             Err(format!("package {package} is installed, yet {program} is still missing"))
         }
     }
+}
+
+fn provide_rustic() -> Outcome {
+    if is_present("rustic") {
+        return Ok(());
+    }
+    println!("setup: building {RUSTIC}, some minutes (for comparison)");
+    let mut install = process::cargo();
+    install.args(["install", RUSTIC, "--locked", "--no-default-features", "--root"]);
+    process::run(install.arg(process::peers()))
 }
 
 fn missing(needs: &[Need], is_present: impl Fn(&str) -> bool) -> Vec<Need> {

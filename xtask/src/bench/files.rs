@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::place::forget_caches;
 use super::stats::median;
 use super::study::Findings;
 use super::{Bench, measure, text as path_text};
@@ -116,7 +117,7 @@ fn rounds(
                 fs::create_dir(out).map_err(|e| format!("{}: {e}", out.display()))?;
             }
             let source = mount.join(row.what);
-            forget()?;
+            forget_caches()?;
             let path = format!("/p0/{}", row.what);
             let extract =
                 [path_text(bench.aiv).as_str(), "extract", &image, &path, "--quiet", "--to"]
@@ -126,7 +127,7 @@ fn rounds(
             row.ours.0.push(cost.wall_s);
             row.ours.1.push(cost.cpu_s);
             row.peak_rss = row.peak_rss.max(cost.peak_rss);
-            forget()?;
+            forget_caches()?;
             // Ours are on the medium when it ends: so are theirs.
             let script = "cp -a \"$1\" \"$2\" && sync -f \"$2\"";
             let copy = ["sh", "-c", script, "sh", &path_text(&source), &path_text(&theirs)];
@@ -138,13 +139,6 @@ fn rounds(
         }
     }
     Ok(())
-}
-
-/// Drops what memory holds of files, where that may be done.
-fn forget() -> Result<(), String> {
-    const DROP_CACHES: &str = "/proc/sys/vm/drop_caches";
-    process::run(&mut process::command("sync"))?;
-    fs::write(DROP_CACHES, "3").map_err(|e| format!("{DROP_CACHES}: {e}"))
 }
 
 impl Row {

@@ -200,7 +200,7 @@ impl Limits {
 }
 
 /// An offset or length inside a block.
-fn in_block(bytes: u64) -> usize {
+pub(super) fn in_block(bytes: u64) -> usize {
     usize::try_from(bytes).expect("at most a block")
 }
 

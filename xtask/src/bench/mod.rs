@@ -18,7 +18,9 @@ mod parallel;
 mod peers;
 mod place;
 mod protection;
+mod random;
 mod report;
+mod rewind;
 mod round;
 mod scale;
 mod stats;
@@ -109,6 +111,8 @@ impl Bench<'_> {
                 Study::Merge => increments::measure_merge(self),
                 Study::Volumes => volumes::measure(self),
                 Study::Protection => protection::measure(self),
+                Study::Random => random::measure(self),
+                Study::Rewind => rewind::measure(self),
                 Study::Files => files::measure(self),
                 Study::Scale => scale::measure(self),
             };
@@ -138,6 +142,9 @@ impl Bench<'_> {
         result: &mut Map<String, Value>,
     ) -> Result<Vec<String>, String> {
         let (options, place) = (self.options, self.place);
+        if options.is_cold && self.machine.filesystem == "tmpfs" {
+            return Err("--cold needs a work folder on a disk: name one with --dir".to_owned());
+        }
         let disk = UsedDisk::open(&place.disk(), disk::root_extent(&place.disk())?)?;
         println!("bench: {} MiB of the disk are in use", disk.used.total_len() >> 20);
         let wanted = |tool: &&Tool| {
@@ -155,7 +162,8 @@ impl Bench<'_> {
         let mut places = self.places();
         places.push(("{root}", device));
         let variables = self.variables();
-        let stage = Stage { place, disk: &disk, only: options.only, places, variables };
+        let (only, is_cold) = (options.only, options.is_cold);
+        let stage = Stage { place, disk: &disk, only, is_cold, places, variables };
         records.iter_mut().for_each(|record| stage.ask_version(record));
         for round in 1..=options.runs {
             let begun = Instant::now();
@@ -180,6 +188,7 @@ impl Bench<'_> {
             ("{aiv}", text(self.aiv)),
             ("{disk}", text(&self.place.disk())),
             ("{threads}", self.machine.threads.to_string()),
+            ("{secret}", text(&self.place.secret())),
         ]
     }
 
@@ -188,6 +197,7 @@ impl Bench<'_> {
         let home = text(&self.place.run("home"));
         vec![
             ("BORG_BASE_DIR", home.clone()),
+            ("BORG_PASSPHRASE", "benchmark".into()),
             ("BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK", "yes".into()),
             ("RESTIC_CACHE_DIR", home),
             ("RESTIC_PASSWORD", "benchmark".into()),

@@ -13,9 +13,11 @@ usage: cargo xtask bench [OPTION]...
   --size-gib N   size of the disk, 1 to 64 (default 8); smaller ones hold a part of the files
   --runs N       rounds to take medians of (default 3)
   --only JOB     one job: full-zstd, restore-lz4, verify-none, quick-zstd, ..., increments,
-                 scattered, depth, chain, merge, volumes, protection, files,
-                 memory, or, not without being asked for, scale (half an hour) and
+                 scattered, depth, chain, merge, volumes, protection, random,
+                 rewind, files, memory, or, not without being asked for, scale (half an hour) and
                  points (ten minutes)
+  --cold         of full images, their restores and verifications: nothing is in memory before
+                 each, and it counts until all is on the disk
   --no-peers     Aivory and the limits alone
   --aiv PATH     measure this program instead of building one
   --json FILE    where the figures go (default target/bench.json)";
@@ -27,6 +29,7 @@ pub(super) struct Options {
     pub(super) runs: u64,
     pub(super) only: Only,
     pub(super) with_peers: bool,
+    pub(super) is_cold: bool,
     pub(super) aiv: Option<PathBuf>,
     pub(super) json: PathBuf,
 }
@@ -70,6 +73,7 @@ impl Options {
             runs: 3,
             only: Only::Everything,
             with_peers: true,
+            is_cold: false,
             aiv: None,
             json: process::repository().join("target/bench.json"),
         };
@@ -77,6 +81,10 @@ impl Options {
         while let Some(word) = words.next() {
             if word == "--no-peers" {
                 options.with_peers = false;
+                continue;
+            }
+            if word == "--cold" {
+                options.is_cold = true;
                 continue;
             }
             let known = ["--dir", "--size-gib", "--runs", "--only", "--aiv", "--json"];
@@ -134,14 +142,14 @@ mod tests {
 
     #[test]
     fn every_option_is_understood() {
-        let line =
-            "--dir /a --size-gib 2 --runs 5 --only restore-lz4 --no-peers --aiv /b --json /c";
+        let line = "--dir /a --size-gib 2 --runs 5 --only restore-lz4 --no-peers --cold --aiv /b --json /c";
         let expected = Options {
             dir: Some("/a".into()),
             size_gib: 2,
             runs: 5,
             only: Only::Job(Job { step: Step::Restore, codec: Codec::Lz4 }),
             with_peers: false,
+            is_cold: true,
             aiv: Some("/b".into()),
             json: "/c".into(),
         };

@@ -98,6 +98,29 @@ pub(super) const PEERS: &[Tool] = &[
         ..PEER
     },
     Tool {
+        name: "borg zstd:1 encrypted",
+        programs: &["borg"],
+        version: "borg --version",
+        prepare: Some("borg init -e repokey-blake2 {stored}/repo"),
+        full: "borg create --sparse --compression zstd,1 --chunker-params fixed,4194304 \
+               {stored}/repo::one disk.raw",
+        restore: Some("borg extract --sparse {stored}/repo::one"),
+        verify: Some("borg check --verify-data {stored}/repo"),
+        note: "one thread; fixed 4 MiB chunks, deduplicated",
+        ..PEER
+    },
+    Tool {
+        name: "fsarchiver zstd:1",
+        scope: Scope::FilesOfRoot,
+        programs: &["fsarchiver"],
+        version: "fsarchiver --version",
+        full: "fsarchiver savefs -o -Z 1 -j {threads} {stored}/root.fsa {root}",
+        restore: Some("fsarchiver restfs -j {threads} {stored}/root.fsa id=0,dest={blank}"),
+        restored: "root.raw",
+        note: "files of the root volume only, no blocks",
+        ..PEER
+    },
+    Tool {
         name: "lz4 -1",
         codec: Codec::Lz4,
         programs: &["lz4"],

@@ -37,6 +37,9 @@ impl Place {
         check_ours(&folder)?;
         let place = Self { folder };
         place.reset_run()?;
+        let secret = place.secret();
+        std::fs::write(&secret, "a passphrase for measuring\n")
+            .map_err(|e| format!("{}: {e}", secret.display()))?;
         let has =
             free_bytes(&place.folder)? + allocated(&place.disk()) + allocated(&place.second());
         if has < needed {
@@ -65,6 +68,11 @@ impl Place {
     /// Says that the second state is complete.
     pub(super) fn second_marker(&self) -> PathBuf {
         self.folder.join("second.json")
+    }
+
+    /// A file with a passphrase.
+    pub(super) fn secret(&self) -> PathBuf {
+        self.folder.join("secret")
     }
 
     /// A folder of one tool's run.
@@ -133,10 +141,11 @@ pub(super) fn stored_bytes(path: &Path) -> std::io::Result<u64> {
     Ok(sum)
 }
 
-/// Whether the kernel forgot every file that it had in memory: only root may ask it to.
-pub(super) fn forget_caches() -> bool {
+/// Makes the kernel forget every file that it has in memory: only root may ask it to.
+pub(super) fn forget_caches() -> Result<(), String> {
+    const DROP_CACHES: &str = "/proc/sys/vm/drop_caches";
     rustix::fs::sync();
-    std::fs::write("/proc/sys/vm/drop_caches", "3").is_ok()
+    std::fs::write(DROP_CACHES, "3").map_err(|e| format!("{DROP_CACHES}: {e}"))
 }
 
 #[cfg(test)]

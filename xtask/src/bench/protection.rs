@@ -11,11 +11,12 @@ const CODECS: [&str; 2] = ["zstd:1", "lz4"];
 
 /// A way to protect an image, and what the command is told for it. A passphrase costs its
 /// Argon2id, a tenth of a second or two, once for each image.
-const WAYS: [(&str, &str); 4] = [
+const WAYS: [(&str, &str); 5] = [
     ("plain", ""),
     ("authenticated", "--authenticate --password-file {secret}"),
     ("sealed", "--seal --password-file {secret}"),
     ("parity", "--parity"),
+    ("verified", "--verify"),
 ];
 
 /// Most that a way may take, in times of the plain image, by codec; what is not listed has no
@@ -58,8 +59,7 @@ impl Row {
         let folder = bench.place.run("protection");
         let failed = |e: std::io::Error| format!("{}: {e}", folder.display());
         std::fs::create_dir_all(&folder).map_err(failed)?;
-        let secret = folder.join("secret");
-        std::fs::write(&secret, "a passphrase for measuring\n").map_err(failed)?;
+        let secret = bench.place.secret();
         let images = folder.join("images");
         let fill = |line: &str| -> Vec<String> {
             line.split_whitespace()

@@ -173,6 +173,7 @@ fn remark(record: &Record) -> String {
     let check = match (record.is_checked, record.tool.scope) {
         (false, _) => "",
         (true, Scope::Disk) => "bit-identical",
+        (true, Scope::FilesOfRoot) => "files equal",
         (true, _) => "used bytes equal",
     };
     let parts = [check, record.tool.note].into_iter().filter(|part| !part.is_empty());

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Instant;
 
 use serde_json::Value;
 
+use super::disk;
+use super::looped::Looped;
 use super::measure::{self, Cost};
 use super::options::Only;
-use super::place::{Place, stored_bytes};
-use super::tool::{Job, Side, Step, Tool, fill};
+use super::place::{Place, forget_caches, stored_bytes};
+use super::tool::{Job, Scope, Side, Step, Tool, fill};
 use super::used::UsedDisk;
 use crate::{Outcome, process};
 
@@ -61,6 +64,8 @@ pub(super) struct Stage<'a> {
     pub(super) place: &'a Place,
     pub(super) disk: &'a UsedDisk,
     pub(super) only: Only,
+    /// Nothing is in memory before a step, and it ends when all of it is on the disk.
+    pub(super) is_cold: bool,
     /// Values of the places that do not depend on the tool.
     pub(super) places: Vec<(&'static str, String)>,
     /// Set for every program.
@@ -117,8 +122,24 @@ impl Stage<'_> {
                 Step::Restore => self.place.run("restored"),
                 _ => self.place.folder.clone(),
             };
-            let (cost, said) = measure::run(&fill(line, &places), &folder, &self.variables)
+            let restored = self.place.run("restored").join(tool.restored);
+            let mut blank = None;
+            if step == Step::Restore && line.contains("{blank}") {
+                let looped = Looped::blank(&restored, self.disk.root.len)?;
+                places.push(("{blank}", looped.device().to_string_lossy().into_owned()));
+                blank = Some(looped);
+            }
+            if self.is_cold {
+                forget_caches()?;
+            }
+            let (mut cost, said) = measure::run(&fill(line, &places), &folder, &self.variables)
                 .map_err(|failure| format!("{job}: {failure}"))?;
+            if self.is_cold {
+                let begun = Instant::now();
+                rustix::fs::sync();
+                cost.wall_s += begun.elapsed().as_secs_f64();
+            }
+            drop(blank);
             record.costs.entry(step).or_default().push(cost);
             match step {
                 Step::Full => {
@@ -130,14 +151,23 @@ impl Stage<'_> {
                     }
                 }
                 Step::Restore => {
-                    let restored = self.place.run("restored").join(tool.restored);
-                    self.disk.check(&restored, tool.scope).map_err(|e| format!("{job}: {e}"))?;
+                    self.check(tool.scope, &restored).map_err(|e| format!("{job}: {e}"))?;
                     record.is_checked = true;
                 }
                 Step::Verify | Step::Quick => {}
             }
         }
         Ok(())
+    }
+
+    fn check(&self, scope: Scope, restored: &Path) -> Outcome {
+        match scope {
+            Scope::FilesOfRoot => {
+                let mounts = self.place.run("mounted");
+                disk::check_files(&self.place.disk(), self.disk.root, restored, &mounts)
+            }
+            Scope::Disk | Scope::UsedOfDisk | Scope::UsedOfRoot => self.disk.check(restored, scope),
+        }
     }
 }
 

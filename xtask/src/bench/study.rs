@@ -23,6 +23,10 @@ pub(super) enum Study {
     Volumes,
     /// Images with keys or parity, against plain ones.
     Protection,
+    /// Single pages from anywhere, against peers.
+    Random,
+    /// An earlier state over a later one.
+    Rewind,
     /// Files out of an image, against `cp -a`.
     Files,
     /// Sources of many sizes with much or little on them.
@@ -30,7 +34,7 @@ pub(super) enum Study {
 }
 
 impl Study {
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::Increments,
         Self::Scattered,
         Self::Depth,
@@ -39,6 +43,8 @@ impl Study {
         Self::Merge,
         Self::Volumes,
         Self::Protection,
+        Self::Random,
+        Self::Rewind,
         Self::Files,
         Self::Scale,
     ];
@@ -55,6 +61,8 @@ impl fmt::Display for Study {
             Self::Merge => "merge",
             Self::Volumes => "volumes",
             Self::Protection => "protection",
+            Self::Random => "random",
+            Self::Rewind => "rewind",
             Self::Files => "files",
             Self::Scale => "scale",
         })

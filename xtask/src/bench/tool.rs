@@ -74,6 +74,8 @@ pub(super) enum Scope {
     UsedOfDisk,
     /// What the root filesystem uses; the tool knows no disks.
     UsedOfRoot,
+    /// The files of the root filesystem, wherever they come to lie; the tool knows no blocks.
+    FilesOfRoot,
 }
 
 /// A program with its settings. Command lines are split at white space, then the places in
@@ -92,7 +94,8 @@ pub(super) struct Tool {
     pub(super) prepare: Option<&'static str>,
     /// Runs in the folder of the disk.
     pub(super) full: &'static str,
-    /// Runs in the folder `{restored}`.
+    /// Runs in the folder `{restored}`. `{blank}` is a device over the restored file, which is
+    /// empty and as long as the root filesystem.
     pub(super) restore: Option<&'static str>,
     /// The restored file in the folder `{restored}`.
     pub(super) restored: &'static str,
@@ -122,8 +125,8 @@ pub(super) fn fill(line: &str, places: &[(&str, String)]) -> Vec<String> {
     line.split_whitespace().map(fill_word).collect()
 }
 
-/// Aivory at its defaults, once for each codec.
-pub(super) const AIVORY: [Tool; 3] = [
+/// Aivory at its defaults, once for each codec, and sealed.
+pub(super) const AIVORY: [Tool; 4] = [
     aivory(
         "aiv zstd:1",
         Codec::Zstd,
@@ -139,6 +142,20 @@ pub(super) const AIVORY: [Tool; 3] = [
         Codec::None,
         "{aiv} backup {disk} --to {stored} --full --compress none --json --quiet",
     ),
+    Tool {
+        restore: Some(
+            "{aiv} restore {image} --to {restored}/disk.raw --password-file {secret} --json --quiet",
+        ),
+        verify: Some("{aiv} verify {image} --depth data --password-file {secret} --json --quiet"),
+        quick: Some("{aiv} verify {image} --depth quick --password-file {secret} --json --quiet"),
+        note: "AES-256-GCM; a tenth of a second is Argon2id; otherwise as above",
+        ..aivory(
+            "aiv zstd:1 sealed",
+            Codec::Zstd,
+            "{aiv} backup {disk} --to {stored} --full --compress zstd:1 --seal \
+             --password-file {secret} --json --quiet",
+        )
+    },
 ];
 
 const fn aivory(name: &'static str, codec: Codec, full: &'static str) -> Tool {

@@ -59,6 +59,7 @@ impl UsedDisk {
         let len = file.metadata().map_err(|e| format!("{}: {e}", restored.display()))?.len();
         let window = match scope {
             Scope::UsedOfRoot => self.root,
+            Scope::FilesOfRoot => return Err("files are compared by another check".to_owned()),
             Scope::Disk | Scope::UsedOfDisk => Extent::new(0, self.len),
         };
         if len != window.len {
@@ -66,7 +67,9 @@ impl UsedDisk {
         }
         let runs: Vec<Extent> = match scope {
             Scope::Disk => vec![window],
-            Scope::UsedOfDisk | Scope::UsedOfRoot => self.used.within(window).collect(),
+            Scope::UsedOfDisk | Scope::UsedOfRoot | Scope::FilesOfRoot => {
+                self.used.within(window).collect()
+            }
         };
         self.compare(&file, window.start, runs)?;
         if scope == Scope::UsedOfDisk { self.check_root(restored) } else { Ok(()) }

@@ -51,13 +51,40 @@ files   whole trees read as their drivers read them (default: 100,000 files each
 
 A failure names its seed; `--seeds 1 --first SEED` repeats it.";
 
+/// Campaigns, and the options each takes.
+const CAMPAIGNS: [(&str, &[&str]); 7] = [
+    ("model", &["--seeds", "--first"]),
+    ("crash", &["--states", "--first"]),
+    ("maps", &["--family", "--mutants", "--first"]),
+    ("reads", &["--reads", "--first"]),
+    ("flips", &["--only", "--step"]),
+    ("parsers", &["--only", "--family", "--mutants", "--first"]),
+    ("files", &["--only", "--files"]),
+];
+
+/// Refuses words that would be ignored: a campaign takes hours, and should be the one meant.
+fn check(words: &[&str]) -> Outcome {
+    let [name, rest @ ..] = words else { return Err(format!("nothing to prove\n\n{HELP}")) };
+    let campaign = CAMPAIGNS.iter().find(|(campaign, _)| campaign == name);
+    let Some((_, options)) = campaign else {
+        return Err(format!("there is no campaign '{name}'\n\n{HELP}"));
+    };
+    let unknown = rest.chunks(2).find(|pair| !options.contains(&pair[0]));
+    unknown.map_or(Ok(()), |pair| Err(format!("{name} takes no '{}'\n\n{HELP}", pair[0])))
+}
+
 pub(crate) fn run(arguments: &[String]) -> Outcome {
+    if arguments.iter().any(|word| ["--help", "-h"].contains(&word.as_str())) {
+        println!("{HELP}");
+        return Ok(());
+    }
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    check(&words)?;
     // Trees of files wait for their drivers most of the time: any build will do.
     let is_any = arguments.first().is_some_and(|word| word == "files");
     if cfg!(debug_assertions) && !is_any {
         return in_release(arguments);
     }
-    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let number = |option: &str, default: u64| -> Result<u64, String> {
         let Some(at) = words.iter().position(|word| *word == option) else { return Ok(default) };
         let value = words.get(at + 1).and_then(|word| word.replace('_', "").parse().ok());
@@ -181,4 +208,33 @@ fn said(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_would_be_ignored_is_refused() {
+        assert_eq!(check(&["maps", "--family", "xfs", "--mutants", "5"]), Ok(()));
+        assert_eq!(check(&["model"]), Ok(()));
+        for words in [
+            &["maps", "--familly", "xfs"][..],
+            &["maps", "xfs"],
+            &["maps", "--mutants", "5", "--step", "3"],
+            &["map"],
+            &[],
+        ] {
+            assert!(check(words).unwrap_err().ends_with(HELP), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn every_campaign_and_option_is_in_the_help() {
+        for (campaign, options) in CAMPAIGNS {
+            let usage = format!("cargo xtask prove {campaign} ");
+            let line = HELP.lines().find(|line| line.contains(&usage)).unwrap();
+            assert!(options.iter().all(|option| line.contains(option)), "{line}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 
 mod change;
 mod mounted;
+mod same;
 mod tree;
 
 use std::fs::File;
@@ -16,7 +17,8 @@ use serde_json::{Value, json};
 use super::place::Place;
 use crate::{Outcome, process};
 pub(super) use change::records;
-use mounted::Mounted;
+pub(super) use mounted::Mounted;
+pub(super) use same::check_files;
 
 /// Changes whenever a disk made by an older recipe would not be comparable.
 const RECIPE: u64 = 1;

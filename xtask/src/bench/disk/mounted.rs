@@ -7,7 +7,7 @@ use aiv_volume_io::Extent;
 use crate::{Outcome, process};
 
 /// Unmounts when dropped.
-pub(super) struct Mounted {
+pub(in super::super) struct Mounted {
     folder: PathBuf,
     is_mounted: bool,
 }
@@ -15,19 +15,32 @@ pub(super) struct Mounted {
 impl Mounted {
     /// Mounts the volume at `extent` of `disk` on the new folder `folder`.
     pub(super) fn at(disk: &Path, extent: Extent, folder: &Path) -> Result<Self, String> {
+        Self::with("loop", disk, extent, folder)
+    }
+
+    /// The same, and nothing can be written to it.
+    pub(in super::super) fn read_only(
+        disk: &Path,
+        extent: Extent,
+        folder: &Path,
+    ) -> Result<Self, String> {
+        Self::with("ro,loop", disk, extent, folder)
+    }
+
+    fn with(options: &str, disk: &Path, extent: Extent, folder: &Path) -> Result<Self, String> {
         std::fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-        let window = format!("loop,offset={},sizelimit={}", extent.start, extent.len);
+        let window = format!("{options},offset={},sizelimit={}", extent.start, extent.len);
         process::run(process::command("mount").args(["-o", &window]).args([disk, folder]))
             .map_err(|failure| format!("{failure}; mounting needs root and loop devices"))?;
         Ok(Self { folder: folder.to_owned(), is_mounted: true })
     }
 
-    pub(super) fn folder(&self) -> &Path {
+    pub(in super::super) fn folder(&self) -> &Path {
         &self.folder
     }
 
     /// Unmounts, and says so when that fails.
-    pub(super) fn unmount(mut self) -> Outcome {
+    pub(in super::super) fn unmount(mut self) -> Outcome {
         self.end()
     }
 

@@ -117,7 +117,7 @@ fn row(name: &'static str, bench: &Bench<'_>, folder: &Path, source: &Path) -> R
     let opened = |is_cold: bool| -> Result<Option<Opening>, String> {
         let mut openings = Vec::new();
         for number in 0..OPENS {
-            if is_cold && !forget_caches() {
+            if is_cold && forget_caches().is_err() {
                 return Ok(None);
             }
             openings.push(open(folder, number)?);

@@ -71,7 +71,7 @@ impl Maker {
     }
 }
 
-pub(super) fn scan(storage: &DirStorage) -> Result<Folder, String> {
+pub(in super::super) fn scan(storage: &DirStorage) -> Result<Folder, String> {
     Folder::scan(storage, Job::silent()).map_err(|e| e.to_string())
 }
 
@@ -82,7 +82,7 @@ pub(super) fn catalogue(folder: &Path) -> Result<(), String> {
     catalogue.write(&storage).map(drop).map_err(|e| e.to_string())
 }
 
-pub(super) fn newest(storage: &DirStorage, folder: &Folder) -> Result<View, String> {
+pub(in super::super) fn newest(storage: &DirStorage, folder: &Folder) -> Result<View, String> {
     let set = folder.sets.first().ok_or("the folder holds no images")?;
     let point = set.points.last().ok_or("the folder holds no images")?;
     View::of_point(storage, set, point).map_err(|e| e.to_string())

@@ -26,7 +26,7 @@ use series::{SERIES, Turn};
 
 pub(super) use chain::measure as measure_chain;
 pub(super) use depth::measure as measure_depth;
-pub(super) use maker::Maker;
+pub(super) use maker::{Maker, newest, scan};
 pub(super) use merge::measure as measure_merge;
 pub(super) use points::measure as measure_points;
 pub(super) use scattered::measure as measure_scattered;

@@ -88,7 +88,7 @@ fn make(set: usize, apart: &Path, images: &Path) -> Result<(), String> {
 
 fn row(name: &'static str, bench: &Bench<'_>, images: &Path) -> Result<Row, String> {
     let mut row = Row { name, list: Vec::new(), warm_ms: Vec::new(), cold_ms: Vec::new() };
-    while row.cold_ms.len() < OPENS && forget_caches() {
+    while row.cold_ms.len() < OPENS && forget_caches().is_ok() {
         row.cold_ms.push(open(images)?);
     }
     open(images)?;
