@@ -2,7 +2,8 @@
 //!
 //! Order of writes: the head, and a backup partition table at the end, are cleared and synced;
 //! everything else is written, synced, read back and compared; then so is the backup table, and
-//! at last the head. So at any moment before the last the target does not look like a disk, and
+//! at last the head. Where nothing is written, a delta restore compares the target once, as the
+//! medium has it. So at any moment before the last the target does not look like a disk, and
 //! what looks like a restored disk was proven to be one.
 
 use aiv_chain::View;
@@ -18,6 +19,7 @@ use crate::plan::RestorePlan;
 use crate::ranges::{Part, Ranges};
 use crate::report::{RestoreReport, Tally};
 use crate::shrink::Shrunk;
+use crate::touched::Touched;
 use crate::write::Writer;
 use crate::zeros::in_memory;
 
@@ -29,6 +31,8 @@ pub(crate) struct Task<'t> {
     pub(crate) head: Head,
     /// The partition that was made smaller, if the plan takes one from there.
     copy: Option<&'t dyn ReadAt>,
+    /// Where a delta restore wrote, in bytes of the source disk.
+    touched: Option<Touched>,
     job: Job<'t>,
 }
 
@@ -65,7 +69,12 @@ impl RestorePlan {
         let threads = self.options.threads.get();
         let pool = ThreadPoolBuilder::new().num_threads(threads).build().map_err(Error::Threads)?;
         let head = Head::new(self.head_is_blank());
-        let tally = Task { plan: &self, view, target, head, copy, job }.run(&pool)?;
+        let touched = self.options.delta.then(|| {
+            let ends = self.ranges().body.into_iter().map(Extent::end);
+            let end = ends.fold(self.region.end(), u64::max);
+            Touched::nothing(Extent::between(self.region.start, end), self.block_size)
+        });
+        let tally = Task { plan: &self, view, target, head, copy, touched, job }.run(&pool)?;
         Ok(RestoreReport {
             region: self.region,
             bytes_written: tally.written,
@@ -106,14 +115,29 @@ impl Task<'_> {
         let progress = self.job.progress;
         let verified = |bytes| progress.advance(Step::VerifyTarget, bytes);
 
-        progress.begin(Step::WriteTarget, ranges.body.iter().map(|range| range.len).sum());
+        let body = ranges.body.iter().map(|range| range.len).sum();
+        progress.begin(Step::WriteTarget, body);
+        if self.touched.is_some() {
+            // What is compared now is not read again: it has to be what the medium holds.
+            self.sync(&ranges.body)?;
+            self.drop_cache(&ranges.body);
+        }
         let written = self.write(pool, &ranges.body, self.plan.options.delta, |bytes| {
             progress.advance(Step::WriteTarget, bytes);
         })?;
         progress.end(Step::WriteTarget);
 
         progress.begin(Step::VerifyTarget, self.plan.len_touched());
-        let mut tally = written + self.check(pool, &ranges.body, verified)?;
+        let mut tally = match &self.touched {
+            None => written + self.check(pool, &ranges.body, verified)?,
+            Some(touched) => {
+                let again = touched.within(&ranges.body);
+                self.check(pool, &again, verified)?;
+                verified(body - again.iter().map(|range| range.len).sum::<u64>());
+                let compared = written.written + written.zeroed + written.identical;
+                Tally { verified: compared, ..written }
+            }
+        };
         self.job.check()?;
         let is_right = self.settle_ends(pool, &ranges)?;
         for end in [&ranges.late, &ranges.head] {
@@ -157,9 +181,17 @@ impl Task<'_> {
             advance(batch.extent().len);
             Ok(tally)
         })?;
-        let start = ranges.first().map_or(0, |range| self.in_target(*range).start);
-        self.target.sync().map_err(Error::io("syncing", start))?;
+        self.sync(ranges)?;
         Ok(tally)
+    }
+
+    fn sync(&self, ranges: &[Extent]) -> Result<()> {
+        let start = ranges.first().map_or(0, |range| self.in_target(*range).start);
+        self.target.sync().map_err(Error::io("syncing", start))
+    }
+
+    fn drop_cache(&self, ranges: &[Extent]) {
+        ranges.iter().for_each(|range| self.target.drop_cache(self.in_target(*range)));
     }
 
     /// Reads durable ranges back from the medium.
@@ -169,7 +201,7 @@ impl Task<'_> {
         ranges: &[Extent],
         advance: impl Fn(u64) + Sync,
     ) -> Result<Tally> {
-        ranges.iter().for_each(|range| self.target.drop_cache(self.in_target(*range)));
+        self.drop_cache(ranges);
         self.for_each_batch(
             pool,
             ranges,
@@ -231,6 +263,13 @@ impl Task<'_> {
             read.map_err(|source| Error::Copy { offset: place.start - start, source })?;
         }
         Ok(bytes)
+    }
+
+    /// Notes that bytes of the target are being written.
+    pub(crate) fn note(&self, place: Extent) {
+        if let Some(touched) = &self.touched {
+            touched.note(Extent::new(place.start + self.plan.region.start, place.len));
+        }
     }
 
     /// Where bytes of the source disk, inside the region, go in the target.

@@ -67,6 +67,7 @@ mod steps;
 mod table;
 mod target;
 mod tools;
+mod touched;
 mod undo;
 mod write;
 mod zeros;

@@ -74,6 +74,7 @@ impl<'t> Writer<'t> {
             let at = in_memory(run.start - extent.start);
             let bytes = &self.new[at..at + in_memory(run.len)];
             let failed = Error::io("writing", run.start);
+            self.task.note(*run);
             self.task.target.write_all_at(bytes, run.start).map_err(failed)?;
             tally.written += run.len;
         }
@@ -91,6 +92,7 @@ impl<'t> Writer<'t> {
         }
         self.task.head.clear(self.task)?;
         let failed = Error::io("writing", extent.start);
+        self.task.note(extent);
         self.task.target.write_all_at(bytes, extent.start).map_err(failed)?;
         Ok(Tally { written: extent.len, ..Tally::default() })
     }
@@ -112,6 +114,7 @@ impl<'t> Writer<'t> {
         }
         for run in changed.runs() {
             self.task.head.clear(self.task)?;
+            self.task.note(*run);
             self.task.target.zero_range(*run).map_err(Error::io("zeroing", run.start))?;
             tally.zeroed += run.len;
         }

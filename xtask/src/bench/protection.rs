@@ -11,11 +11,12 @@ const CODECS: [&str; 2] = ["zstd:1", "lz4"];
 
 /// A way to protect an image, and what the command is told for it. A passphrase costs its
 /// Argon2id, a tenth of a second or two, once for each image.
-const WAYS: [(&str, &str); 4] = [
+const WAYS: [(&str, &str); 5] = [
     ("plain", ""),
     ("authenticated", "--authenticate --password-file {secret}"),
     ("sealed", "--seal --password-file {secret}"),
     ("parity", "--parity"),
+    ("verified", "--verify"),
 ];
 
 /// Most that a way may take, in times of the plain image, by codec; what is not listed has no

@@ -11,7 +11,7 @@
 //! where the walk ends was complete, and is held to its own list of hashes on the way.
 
 #[cfg(test)]
-mod nonces;
+pub(crate) mod nonces;
 #[cfg(test)]
 mod stripes;
 mod walk;

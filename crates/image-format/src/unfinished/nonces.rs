@@ -23,7 +23,7 @@ use crate::segments::{SegmentFiles, segment_name};
 use crate::writer::ImageWriter;
 
 const BLOCK: usize = 16 << 10;
-pub(super) const BLOCKS: u64 = 40;
+pub(crate) const BLOCKS: u64 = 40;
 
 pub(super) fn part(no: u32) -> String {
     format!("{}.part", segment_name("image", no))
@@ -96,7 +96,7 @@ fn seal(salt: u32) -> Seal {
     Seal::new(key(), salt)
 }
 
-pub(super) fn superblock() -> Superblock {
+pub(crate) fn superblock() -> Superblock {
     let size = BlockSize::new(16384).unwrap();
     Superblock {
         features: Default::default(),

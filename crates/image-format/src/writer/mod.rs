@@ -12,6 +12,8 @@ mod parity;
 mod resume;
 mod sections;
 mod split;
+#[cfg(test)]
+mod turned;
 
 pub use copy::RowItem;
 use frames::NewFrame;

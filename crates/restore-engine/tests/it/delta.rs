@@ -1,4 +1,4 @@
-use aiv_restore_engine::{RestoreOptions, RestorePlan, RestoreReport, Unused};
+use aiv_restore_engine::{Error, RestoreOptions, RestorePlan, RestoreReport, Unused};
 use aiv_volume_io::{Extent, Job};
 
 use crate::build::{Built, Disk, threads};
@@ -46,6 +46,40 @@ fn only_the_head_and_what_differs_is_written() {
     assert_eq!(target.touched().runs(), expected);
     assert_eq!(report.bytes_zeroed, BLOCK);
     assert_eq!(report.bytes_written, HEAD + BLOCK + (BLOCK - 5000));
+}
+
+#[test]
+fn what_is_right_is_read_once_from_the_medium_and_what_is_written_is_read_back() {
+    let built = Disk::sample().build();
+    let mut bytes = built.bytes.clone();
+    let (data, zeros) = (18 * BLOCK + 7, 21 * BLOCK + 40_000);
+    for at in [data, zeros] {
+        bytes[usize::try_from(at).unwrap()] ^= 0x10;
+    }
+    let target = TestTarget::holding(bytes);
+    let report = delta(&built, &target, Unused::Leave);
+    assert_eq!([data, zeros, 17 * BLOCK].map(|at| target.times_read(at)), [2, 2, 1]);
+    let body = Extent::between(HEAD, built.len());
+    assert_eq!(target.dropped()[0], (Op::Sync, body), "before anything is compared");
+    assert_eq!(report.bytes_verified + report.bytes_left, built.len());
+}
+
+#[test]
+fn a_delta_that_the_target_forgets_is_found_out() {
+    for block in [18, 21, 34] {
+        let built = Disk::sample().build();
+        let mut bytes = built.bytes.clone();
+        let at = block * BLOCK + 7;
+        bytes[usize::try_from(at).unwrap()] ^= 0x10;
+        let mut target = TestTarget::holding(bytes);
+        target.forgets = Some(Extent::new(at, 1));
+        let view = built.view();
+        let options = RestoreOptions { delta: true, ..threads(3) };
+        let plan = RestorePlan::new(&view, &device(built.len()), options, Job::silent()).unwrap();
+        let error = plan.apply(&view, &target, Job::silent()).expect_err("it is as it was");
+        let place = block * BLOCK;
+        assert!(matches!(error, Error::Mismatch { extent } if extent.start == place), "{error}");
+    }
 }
 
 #[test]

@@ -34,6 +34,7 @@ pub(crate) struct TestTarget {
     ops: Mutex<Vec<Op>>,
     /// Ranges dropped from the cache, with the operation before.
     dropped: Mutex<Vec<(Op, Extent)>>,
+    reads: Mutex<Vec<Extent>>,
     largest: AtomicU64,
     /// The operation of this number fails, and so does everything after it.
     pub(crate) fail_from: Option<usize>,
@@ -56,6 +57,12 @@ impl TestTarget {
 
     pub(crate) fn dropped(&self) -> Vec<(Op, Extent)> {
         self.dropped.lock().unwrap().clone()
+    }
+
+    /// How often a byte was read.
+    pub(crate) fn times_read(&self, at: u64) -> usize {
+        let reads = self.reads.lock().unwrap();
+        reads.iter().filter(|read| (read.start..read.end()).contains(&at)).count()
     }
 
     /// Every byte that was written, zeroed or discarded.
@@ -99,6 +106,7 @@ impl ReadAt for TestTarget {
     fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
         self.measure(out);
         let range = Extent::new(offset, out.len() as u64);
+        self.reads.lock().unwrap().push(range);
         // What is in `out` after an error may well be what the caller hopes for.
         self.disk.read_exact_at(out, offset)?;
         let fails = |bad: Extent| {
