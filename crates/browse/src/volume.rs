@@ -374,6 +374,8 @@ fn why_closed(kind: FilesystemKind) -> Option<&'static str> {
         FilesystemKind::Apfs
         | FilesystemKind::ReFs
         | FilesystemKind::HfsPlus
+        | FilesystemKind::Hfs
+        | FilesystemKind::Ufs
         | FilesystemKind::F2fs
         | FilesystemKind::Erofs => "files of this filesystem are not read",
         FilesystemKind::Bcache => "it belongs to a bcache device, which is not read",

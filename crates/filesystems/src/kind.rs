@@ -44,6 +44,10 @@ pub enum FilesystemKind {
     Apfs,
     /// Apple HFS+ or HFSX.
     HfsPlus,
+    /// Apple HFS, the predecessor of HFS+.
+    Hfs,
+    /// UFS of the BSDs.
+    Ufs,
     /// Windows resilient filesystem.
     ReFs,
     /// Physical volume of LVM2.
@@ -88,6 +92,8 @@ impl FilesystemKind {
             Self::Zfs => "zfs_member",
             Self::Apfs => "apfs",
             Self::HfsPlus => "hfsplus",
+            Self::Hfs => "hfs",
+            Self::Ufs => "ufs",
             Self::ReFs => "ReFS",
             Self::Lvm2Member => "LVM2_member",
             Self::LuksContainer => "crypto_LUKS",

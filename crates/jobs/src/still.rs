@@ -56,9 +56,7 @@ impl Run<'_> {
         let Self { request, word, world, job, .. } = *self;
         let choice = choose(world.root(), &source.made_of)?;
         if choice.mounts.is_empty() {
-            let disk = &*source.disk;
-            let held = HeldSource { disk, hold: None, trackers: &source.trackers };
-            return self.image(held, source.facts);
+            return self.as_it_is(source);
         }
         drop(source);
         let around = Around::begin(&request.hooks, word, world.clock(), job)?;
@@ -186,7 +184,7 @@ impl Run<'_> {
 }
 
 /// What this crate's own hold had to say is told as it is.
-fn unwrapped(error: Error) -> Error {
+pub(crate) fn unwrapped(error: Error) -> Error {
     match error {
         Error::Backup(aiv_backup_engine::Error::NotHeld(why)) => Error::of_hold(why),
         error => error,

@@ -1,11 +1,13 @@
 //! What lies on a volume, from its signatures.
 
 mod apple;
+mod bsd;
 mod containers;
 mod ext;
 mod fat;
 mod head;
 mod linux;
+mod md5;
 mod raid;
 mod read_only;
 mod text;
@@ -80,14 +82,16 @@ const PROBES: &[Probe] = &[
     read_only::iso9660,
     apple::apfs,
     apple::hfs_plus,
+    apple::hfs,
+    bsd::ufs,
     fat::fat,
 ];
 
 /// Names the filesystem on `volume` from its signatures.
 ///
 /// Only what is needed to tell kinds apart, and to show label and identity, is checked; a
-/// damaged filesystem is still recognised. Reads the first 256 KiB, two small records near the
-/// end and, for the label of NTFS, FAT and exFAT, at most 256 KiB of its root directory.
+/// damaged filesystem is still recognised. Reads the first 256 KiB, a small record behind them, two
+/// near the end and, for the label of NTFS, FAT, exFAT and HFS+, at most 256 KiB of its folders.
 ///
 /// # Errors
 /// [`Error::Io`](crate::Error::Io) when the medium fails.

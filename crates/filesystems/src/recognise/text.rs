@@ -8,7 +8,15 @@ pub(super) fn label(bytes: &[u8]) -> String {
 
 /// A little-endian UTF-16 label, ended by NUL or by the end of `bytes`.
 pub(super) fn label_utf16le(bytes: &[u8]) -> String {
-    let units = bytes.as_chunks().0.iter().map(|&pair| u16::from_le_bytes(pair));
+    utf16(bytes.as_chunks().0.iter().map(|&pair| u16::from_le_bytes(pair)))
+}
+
+/// The same in big-endian UTF-16.
+pub(super) fn label_utf16be(bytes: &[u8]) -> String {
+    utf16(bytes.as_chunks().0.iter().map(|&pair| u16::from_be_bytes(pair)))
+}
+
+fn utf16(units: impl Iterator<Item = u16>) -> String {
     let text = char::decode_utf16(units.take_while(|&unit| unit != 0))
         .map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER));
     text.collect::<String>().trim_end().to_owned()

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use aiv_filesystems::{Error, FileData, Filesystem, ReaderNote};
 use aiv_volume_io::{Extent, ExtentSet, Job, ReadAt};
 
-use crate::btrfs_forge::{SUPERBLOCK, bytes_at, forge_super, leaf_for, places_of, root_of};
+use crate::btrfs_forge::{
+    SUPERBLOCK, bytes_at, forge_items, forge_super, leaf_for, places_of, root_of,
+};
 use crate::btrfs_reader::{check, find, open};
 use crate::btrfs_tools::{MOUNT, dump_tree, fill, mkfs};
 use crate::ext_tools::MIB;
@@ -223,6 +225,33 @@ fn a_damaged_leaf_hides_its_names_and_nothing_else() {
         found.is_ok_and(|found| found.is_some())
     });
     assert_eq!(found.count(), told.len());
+}
+
+#[test]
+fn a_file_longer_than_a_kernel_can_count_is_damaged() {
+    let volume = mkfs(128 * MIB, "");
+    let mounted = Mounted::new(&volume, MOUNT);
+    for name in ["longest", "too long"] {
+        fs::write(mounted.path().join(name), noise(1, 10)).unwrap();
+    }
+    drop(mounted);
+    let (longest, too_long) = {
+        let filesystem = open(&volume);
+        (find(&*filesystem, "longest").number, find(&*filesystem, "too long").number)
+    };
+    let leaf = leaf_for(&volume, root_of(&volume, 5), (longest, 1, 0));
+    forge_items(&volume, leaf, |items| {
+        for (number, len) in [(longest, u64::MAX >> 1), (too_long, (u64::MAX >> 1) + 1)] {
+            let item = items.iter_mut().find(|(key, _)| *key == (number, 1, 0)).unwrap();
+            item.1[16..24].copy_from_slice(&len.to_le_bytes());
+        }
+    });
+    let filesystem = open(&volume);
+    let data = filesystem.open(find(&*filesystem, "longest")).unwrap();
+    assert_eq!(read(&*data, (u64::MAX >> 1) - 1, 1).unwrap(), [0]);
+    let failure = filesystem.open(find(&*filesystem, "too long")).err().unwrap();
+    let expected = format!("the record of file {too_long} of subvolume 5");
+    assert!(failure.to_string().contains(&expected), "{failure}");
 }
 
 /// Files as devices, given back when dropped.

@@ -315,6 +315,8 @@ fn attributes_that_are_damaged_or_forged_are_none() {
         (4, &[0xff][..], "an attribute does not fit its place"),
         (4 + 2, &[0xff, 0xff], "an attribute does not fit its place"),
         (4 + 8, &[0xff, 0xff, 0xff, 0xff], "an attribute does not fit its place"),
+        (4 + 2, &[0, 0], "the value of an attribute is among names"),
+        (4 + 2, &[20, 0], "the value of an attribute is among names"),
         (4 + 4, &[0xff, 0xff, 0xff, 0xff], "there is no such inode"),
         (4 + 4, &[2], "it is not the attribute of another one"),
         (4 + 4, &[13], "it is not the attribute of another one"),

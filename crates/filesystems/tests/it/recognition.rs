@@ -185,6 +185,111 @@ fn a_raid_mirror_is_no_filesystem_although_it_looks_like_one() {
     assert_eq!(part_of(&volume), "a Linux software RAID (md)");
 }
 
+/// What is needed of an HFS+ at `at` to tell what it is: header, catalog, its first leaf.
+fn put_hfs_plus(volume: &Volume, at: u64, magic: &[u8; 4]) {
+    let mut header = [0; 512];
+    header[..4].copy_from_slice(magic);
+    header[40..44].copy_from_slice(&4096u32.to_be_bytes());
+    header[44..48].copy_from_slice(&1000u32.to_be_bytes());
+    header[104..112].copy_from_slice(b"\xc7\xad\x25\xcb\x22\xff\x87\x91");
+    // The catalog is a block in front of three others.
+    header[272..280].copy_from_slice(&32_768u64.to_be_bytes());
+    header[284..288].copy_from_slice(&4u32.to_be_bytes());
+    header[288..304].copy_from_slice(b"\0\0\0\x10\0\0\0\x01\0\0\0\x12\0\0\0\x03");
+    volume.patch(at + 1024, &header);
+    let mut tree = [0; 34];
+    tree[8] = 1;
+    tree[20..24].copy_from_slice(&1u32.to_be_bytes());
+    tree[24..28].copy_from_slice(&2u32.to_be_bytes());
+    tree[32..34].copy_from_slice(&4096u16.to_be_bytes());
+    volume.patch(at + 16 * 4096, &tree);
+    let mut leaf = vec![0; 22];
+    leaf[8] = 0xff;
+    leaf[10..12].copy_from_slice(&1u16.to_be_bytes());
+    let name: Vec<u8> = "Über all".encode_utf16().flat_map(u16::to_be_bytes).collect();
+    leaf[14..16].copy_from_slice(&(6 + u16::try_from(name.len()).unwrap()).to_be_bytes());
+    leaf[16..20].copy_from_slice(&1u32.to_be_bytes());
+    leaf[20..22].copy_from_slice(&u16::try_from(name.len() / 2).unwrap().to_be_bytes());
+    leaf.extend(name);
+    volume.patch(at + 19 * 4096, &leaf);
+}
+
+/// The master directory block of an HFS.
+fn put_hfs(volume: &Volume) {
+    let mut block = [0; 162];
+    block[..2].copy_from_slice(b"BD");
+    block[18..20].copy_from_slice(&8000u16.to_be_bytes());
+    block[20..24].copy_from_slice(&512u32.to_be_bytes());
+    block[28..30].copy_from_slice(&5u16.to_be_bytes());
+    block[36..41].copy_from_slice(b"\x04long");
+    block[116..124].copy_from_slice(b"identity");
+    volume.patch(1024, &block);
+}
+
+#[test]
+fn apple() {
+    for magic in [b"H+\0\x04", b"HX\0\x05"] {
+        let volume = Volume::new(4_096_000);
+        put_hfs_plus(&volume, 0, magic);
+        check(&volume, FilesystemKind::HfsPlus);
+    }
+    let volume = Volume::new(4_100_000);
+    put_hfs(&volume);
+    check(&volume, FilesystemKind::Hfs);
+    // The same around an HFS+ that begins with its 16th block.
+    volume.patch(1024 + 124, b"H+\0\x10\x1f\x00");
+    put_hfs_plus(&volume, 5 * 512 + 16 * 512, b"H+\0\x04");
+    check(&volume, FilesystemKind::HfsPlus);
+}
+
+#[test]
+fn names_and_places_of_apple_that_lead_nowhere_are_none() {
+    let name = |bytes: &[(u64, &[u8])]| {
+        let volume = Volume::new(4_096_000);
+        put_hfs_plus(&volume, 0, b"H+\0\x04");
+        bytes.iter().for_each(|(at, bytes)| volume.patch(*at, bytes));
+        let found = recognise(&volume.open()).unwrap();
+        assert_eq!(found.kind, FilesystemKind::HfsPlus);
+        found.label
+    };
+    assert_eq!(name(&[]), "Über all");
+    for at in [1024 + 40, 1024 + 288, 16 * 4096 + 24, 16 * 4096 + 32, 19 * 4096 + 20] {
+        assert_eq!(name(&[(at, &[0xff; 2])]), "", "{at}");
+    }
+    // A place that no number can hold.
+    let far: [(u64, &[u8]); 3] =
+        [(1024 + 40, &[0xff; 4]), (1024 + 288, &[0xff; 8]), (1024 + 296, &[0xff; 8])];
+    assert_eq!(name(&far), "");
+    let volume = Volume::new(4_096_000);
+    put_hfs(&volume);
+    for bytes in [b"H+\xff\xff\xff\xff", b"H+\0\0\0\0"] {
+        volume.patch(1024 + 124, bytes);
+        assert_eq!(recognise(&volume.open()).unwrap().kind, FilesystemKind::Unknown);
+    }
+}
+
+#[test]
+fn ufs() {
+    for (at, magic, is_big) in [
+        (8 << 10, 0x0001_1954u32, false),
+        (8 << 10, 0x0001_1954, true),
+        (64 << 10, 0x1954_0119, false),
+        (256 << 10, 0x1954_0119, true),
+    ] {
+        let volume = Volume::new(4 * MIB);
+        let mut superblock = [0; 1376];
+        let words =
+            [(48, 32_768), (52, 4096), (100, 1), (144, 0x6262_b872), (148, 0x1e), (1372, magic)];
+        for (at, word) in words {
+            let bytes = if is_big { word.to_be_bytes() } else { word.to_le_bytes() };
+            superblock[at..at + 4].copy_from_slice(&bytes);
+        }
+        superblock[680..684].copy_from_slice(if magic == 0x1954_0119 { b"name" } else { &[0; 4] });
+        volume.patch(at, &superblock);
+        check(&volume, FilesystemKind::Ufs);
+    }
+}
+
 #[test]
 fn read_only_filesystems() {
     let files = tempfile::tempdir().unwrap();

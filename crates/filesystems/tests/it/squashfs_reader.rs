@@ -122,19 +122,24 @@ fn everything_is_read_as_the_kernel_reads_it_whatever_it_is_compressed_with() {
 
 #[test]
 fn what_unsquashfs_unpacks_is_the_same() {
-    let volume = made("-comp zstd -b 16384", fill);
-    let out = tempfile::tempdir().unwrap();
-    let to = out.path().join("out");
-    run("unsquashfs", &["-quiet", "-no-progress", "-d", to.to_str().unwrap(), volume.path()]);
-    let mut theirs = comparable(tree_of_mount(&to));
-    let mut ours = comparable(tree_of(&volume));
-    for tree in [&mut ours, &mut theirs] {
-        // The tool sets no attributes of links and others.
-        tree.values_mut()
-            .filter(|seen| !matches!(seen.file_type, FileType::File | FileType::Folder))
-            .for_each(|seen| seen.attributes.clear());
+    let files = tempfile::tempdir().unwrap();
+    fill(files.path());
+    // No kernel knows LZMA.
+    for options in ["-comp zstd -b 16384", "-comp lzma -b 4096", "-comp lzma -b 1M -tailends"] {
+        let volume = made_of(options, files.path());
+        let out = tempfile::tempdir().unwrap();
+        let to = out.path().join("out");
+        run("unsquashfs", &["-quiet", "-no-progress", "-d", to.to_str().unwrap(), volume.path()]);
+        let mut theirs = comparable(tree_of_mount(&to));
+        let mut ours = comparable(tree_of(&volume));
+        for tree in [&mut ours, &mut theirs] {
+            // The tool sets no attributes of links and others.
+            tree.values_mut()
+                .filter(|seen| !matches!(seen.file_type, FileType::File | FileType::Folder))
+                .for_each(|seen| seen.attributes.clear());
+        }
+        assert_same(&ours, &theirs);
     }
-    assert_same(&ours, &theirs);
 }
 
 #[test]
@@ -186,8 +191,6 @@ fn hard_links_are_one_file_and_its_bytes_are_where_it_says() {
 #[test]
 fn what_is_not_known_or_damaged_is_told_and_hides_nothing_else() {
     let refused = |volume: &Volume| opened(Arc::new(volume.open())).map(|_| ()).unwrap_err();
-    let volume = made("-comp lzma", |root| fs::write(root.join("a"), "a").unwrap());
-    assert!(refused(&volume).to_string().contains("LZMA"));
     let volume = made("-comp gzip -no-fragments", fill);
     for (at, bytes) in [(20, &[9, 0][..]), (28, &[5, 0]), (30, &[1, 0])] {
         let changed = volume.duplicate();
@@ -278,9 +281,15 @@ const CASES: u64 = 60;
 fn changed_volumes_neither_panic_nor_last() {
     let files = tempfile::tempdir().unwrap();
     fill(files.path());
-    for options in
-        ["-noI -noX -noId", "-comp gzip", "-comp xz", "-comp lz4 -noF", "-comp lzo", "-comp zstd"]
-    {
+    for options in [
+        "-noI -noX -noId",
+        "-comp gzip",
+        "-comp xz",
+        "-comp lzma",
+        "-comp lz4 -noF",
+        "-comp lzo",
+        "-comp zstd",
+    ] {
         attack(&made_of(options, files.path()), 0..CASES);
     }
 }

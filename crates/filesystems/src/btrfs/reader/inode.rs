@@ -24,9 +24,9 @@ pub(super) struct Inode {
 }
 
 impl Inode {
-    /// Nothing when the item is too short.
+    /// Nothing when the item is too short, or the file longer than a kernel can count.
     pub(super) fn parse(root: Root, item: &[u8]) -> Option<Self> {
-        if item.len() < LEN {
+        if item.len() < LEN || le64(item, 16) > i64::MAX.cast_unsigned() {
             return None;
         }
         let (mode, flags) = (le32(item, 52), le64(item, 64));

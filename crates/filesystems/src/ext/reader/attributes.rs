@@ -172,10 +172,11 @@ fn entries(
     place: &[u8],
     first: usize,
 ) -> impl Iterator<Item = std::result::Result<Stored<'_>, &'static str>> {
+    let values_from = list_end(place, first);
     let mut at = Some(first);
     std::iter::from_fn(move || {
         let here = at.take()?;
-        match entry(place, here) {
+        match entry(place, here, values_from) {
             Ok(None) => None,
             Ok(Some((stored, next))) => {
                 at = Some(next);
@@ -186,10 +187,27 @@ fn entries(
     })
 }
 
+/// Where the list that begins at `first` ends, which is where values may begin.
+fn list_end(place: &[u8], first: usize) -> usize {
+    let mut at = first;
+    while let Some(head) = place.get(at..).and_then(<[u8]>::first_chunk::<4>)
+        && *head != [0; 4]
+    {
+        at += entry_len(head[0].into());
+    }
+    at + 4
+}
+
+/// Bytes of an entry whose name has `name_len`.
+fn entry_len(name_len: usize) -> usize {
+    (ENTRY_HEAD + name_len).next_multiple_of(4)
+}
+
 /// The entry at `at` and where the next one is, or nothing at the end of the list.
 fn entry(
     place: &[u8],
     at: usize,
+    values_from: usize,
 ) -> std::result::Result<Option<(Stored<'_>, usize)>, &'static str> {
     const CUT_OFF: &str = "an attribute does not fit its place";
     let rest = place.get(at..).filter(|rest| rest.len() >= 4).ok_or(CUT_OFF)?;
@@ -208,10 +226,13 @@ fn entry(
             let from = usize::from(le16(head, 2));
             let value = from.checked_add(len as usize).and_then(|to| place.get(from..to));
             // An empty value may be anywhere.
-            Value::Here(if len == 0 { &[] } else { value.ok_or(CUT_OFF)? })
+            Value::Here(match len {
+                0 => &[],
+                _ if from < values_from => return Err("the value of an attribute is among names"),
+                _ => value.ok_or(CUT_OFF)?,
+            })
         }
         number => Value::Inode { number, len },
     };
-    let next = at + (ENTRY_HEAD + name_len).next_multiple_of(4);
-    Ok(Some((Stored { index, name, value }, next)))
+    Ok(Some((Stored { index, name, value }, at + entry_len(name_len))))
 }
