@@ -5,6 +5,7 @@
 //! programs in `fuzz_targets`, `cargo xtask prove parsers` with mutants of the
 //! [seeds](Target::seeds), and the tests with some of those.
 
+mod begun;
 mod image;
 mod layers;
 mod mend;
@@ -16,6 +17,7 @@ mod wire;
 
 use std::time::Duration;
 
+pub use begun::reopened;
 pub use image::{catalogue, folder, image, image_mended, key_slots, salvaged, segment};
 pub use layers::layers;
 pub use sparse::SparseDisk;
@@ -62,6 +64,7 @@ pub const TARGETS: &[Target] = &[
     Target::new("image_mended", image_mended, seeds::images),
     Target::new("segment", segment, seeds::segments),
     Target::new("salvaged", salvaged, seeds::images),
+    Target::new("reopened", reopened, begun::inputs),
     Target::new("key_slots", key_slots, seeds::slots),
     Target::new("folder", folder, seeds::images),
     Target::new("catalogue", catalogue, seeds::catalogues),

@@ -84,6 +84,8 @@ pub struct BackupReport {
     pub recovery_point: PointId,
     /// The point it builds on; `None` for a full image.
     pub parent: Option<PointId>,
+    /// Where the source of that point was found, when it was on the same host.
+    pub parent_source: Option<String>,
     /// Name of the state.
     pub state_root: Digest,
     /// Hash of the bytes.

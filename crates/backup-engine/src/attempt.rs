@@ -320,7 +320,7 @@ impl BackupPlan {
         let state = parent.as_ref().map(|parent| &parent.view as &dyn ParentState);
         let ImageSummary { trailer, roots } = writer.finish_on(meta, state).map_err(in_image)?;
         source.release()?;
-        released.store(source.hold.is_some(), Ordering::Relaxed);
+        released.store(source.hold.is_some_and(|hold| hold.keeps()), Ordering::Relaxed);
 
         let segments = trailer.segment_count.max(1);
         let written = parts.open(storage, image, segments, &keys)?;
@@ -342,11 +342,14 @@ impl BackupPlan {
             return Err(Error::ReadBack { image: image.to_owned(), what });
         }
         let damage = parent.as_ref().and_then(Parent::take_damage);
+        let before = parent.as_ref().map(|parent| &parent.view.image().meta().manifest);
+        let before = before.filter(|manifest| manifest.host == self.facts.host);
         Ok(BackupReport {
             image: image.to_owned(),
             kind,
             recovery_point: written.superblock().point,
             parent: state.map(|state| state.link().point),
+            parent_source: before.map(|manifest| manifest.source.clone()),
             state_root: roots.state,
             content_root: roots.content,
             bytes_source: self.geometry.len(),

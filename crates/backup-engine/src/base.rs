@@ -68,7 +68,10 @@ impl<'f> Bases<'f> {
         let mut lost = unusable_files(folder, storage, set_id);
         for gone in folder.vanished.iter().filter(|gone| gone.set == set_id) {
             let (id, file) = (Some(gone.point), gone.file.clone());
-            lost.push(LostPoint { id, file, why: "its file is gone".to_owned() });
+            // What is left of it, a split image without one of its files, was named above.
+            if lost.iter().all(|point| point.id != id) {
+                lost.push(LostPoint { id, file, why: "its file is gone".to_owned() });
+            }
         }
         for point in points.iter().rev().filter(wanted) {
             match &point.state {

@@ -11,6 +11,12 @@ pub trait Hold: Sync {
     /// # Errors
     /// Whatever says that the source could have changed. The image is given up then.
     fn release(&self) -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+    /// Whether it keeps the source still until then. One that only looks whether somebody wrote
+    /// to it lets nothing go: the source can be read again afterwards, and is looked at again.
+    fn keeps(&self) -> bool {
+        true
+    }
 }
 
 /// A source, and what holds it still. One that nobody writes to needs no hold.

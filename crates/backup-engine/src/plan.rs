@@ -81,6 +81,12 @@ pub enum PlanNote {
         /// How many there are.
         count: u64,
     },
+    /// The point the image builds on is of another file, which is there still and says that it is
+    /// the same disk: a copy, or a machine made from the same template.
+    Twin {
+        /// Where it lies.
+        path: String,
+    },
     /// The folder has images of a source of this name and host with another identity: this is
     /// another disk, or one with a new partition table, and begins a set of its own.
     NewIdentity {

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use aiv_filesystems::{FilesystemKind, LuksKeys, Span, logical_volumes, raid_arrays};
+use aiv_filesystems::{
+    FilesystemKind, LuksKeys, Span, logical_volumes, raid_arrays, stale_mirrors,
+};
 use aiv_volume_io::partition::{SectorSize, TableKind, read_table};
 use aiv_volume_io::{Extent, Job};
 
@@ -201,6 +203,11 @@ fn arrays(volumes: &mut [Volume]) {
         members.extend(volume.bytes().map(Arc::clone));
         places.extend(volume.bytes().map(|_| at));
     }
+    for member in stale_mirrors(&members) {
+        if let Some(at) = places.get(member) {
+            volumes[*at].add_note(STALE.to_owned());
+        }
+    }
     for array in raid_arrays(&members) {
         let mut places = array.members.iter().filter_map(|member| places.get(*member).copied());
         let Some(first) = places.next() else { continue };
@@ -232,6 +239,9 @@ fn on_disk(spans: Vec<Span>, members: &[Option<Extent>]) -> Option<Vec<Span>> {
 fn is_closed(volume: &Volume) -> bool {
     volume.why_closed().is_some()
 }
+
+/// Of a member of a mirror.
+const STALE: &str = "its mirror went on without it: another member on this disk is newer";
 
 /// What is said where nothing was given that may open it.
 const LOCKED: &str = "it is encrypted; its passphrase or key file opens it";

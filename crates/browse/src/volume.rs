@@ -136,6 +136,10 @@ impl Volume {
         self.inside = inside;
     }
 
+    pub(crate) fn add_note(&mut self, note: String) {
+        self.notes.push(note);
+    }
+
     /// Becomes what the RAID holds that this is a member of, when that can be had from it alone.
     pub(crate) fn leave_raid(&mut self) {
         let Some(bytes) = self.bytes.clone() else { return };

@@ -77,6 +77,7 @@ pub use transfer::{
 pub use verify::{Checked, verify_file, verify_file_keyed};
 pub use verify_folder::{
     Verification, VerifyOptions, verify_folder, verify_folder_keyed, verify_one_keyed,
+    verify_point_keyed,
 };
 pub use view::{Stretch, View};
 

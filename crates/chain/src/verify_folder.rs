@@ -102,9 +102,58 @@ pub fn verify_one_keyed(
     keys: &Keys,
     job: Job<'_>,
 ) -> Result<Verification> {
-    match run(storage, options, Some(file), Trust::Catalogue, keys, job)? {
+    run_only(storage, options, Only::File(file), keys, job)
+}
+
+/// As [`verify_folder_keyed`], for the point that one file of the folder provides: every image it
+/// is read through. Where one of them is missing, it is the file alone.
+///
+/// # Errors
+/// As [`verify_folder`].
+pub fn verify_point_keyed(
+    storage: &dyn Storage,
+    file: &str,
+    options: &VerifyOptions,
+    keys: &Keys,
+    job: Job<'_>,
+) -> Result<Verification> {
+    run_only(storage, options, Only::Chain(file), keys, job)
+}
+
+/// What is asked for of a folder, when it is not all.
+#[derive(Clone, Copy)]
+enum Only<'a> {
+    /// A file.
+    File(&'a str),
+    /// A file, and those its point builds on.
+    Chain(&'a str),
+}
+
+impl Only<'_> {
+    fn files(self, folder: &Folder) -> HashSet<String> {
+        let (Self::File(file) | Self::Chain(file)) = self;
+        let chain = match self {
+            Self::File(_) => None,
+            Self::Chain(_) => folder.sets.iter().find_map(|set| {
+                let point = set.points.iter().find(|point| point.file == file)?;
+                set.chain(point).ok()
+            }),
+        };
+        let files = chain.iter().flatten().map(|point| point.file.clone());
+        files.chain([file.to_owned()]).collect()
+    }
+}
+
+fn run_only(
+    storage: &dyn Storage,
+    options: &VerifyOptions,
+    only: Only<'_>,
+    keys: &Keys,
+    job: Job<'_>,
+) -> Result<Verification> {
+    match run(storage, options, Some(only), Trust::Catalogue, keys, job)? {
         Some(done) => Ok(done),
-        None => run(storage, options, Some(file), Trust::Files, keys, job)
+        None => run(storage, options, Some(only), Trust::Files, keys, job)
             .map(Option::unwrap_or_default),
     }
 }
@@ -112,12 +161,13 @@ pub fn verify_one_keyed(
 fn run(
     storage: &dyn Storage,
     options: &VerifyOptions,
-    only: Option<&str>,
+    only: Option<Only<'_>>,
     trust: Trust,
     keys: &Keys,
     job: Job<'_>,
 ) -> Result<Option<Verification>> {
     let (folder, catalogue) = Folder::scan_keyed(storage, keys, trust, job)?;
+    let only = only.map(|only| only.files(&folder));
     let run = Run { storage, options, only, folder, catalogue, job };
     run.verify(trust == Trust::Catalogue)
 }
@@ -129,8 +179,8 @@ const OPEN_FILES_MAX: usize = 512;
 struct Run<'a> {
     storage: &'a dyn Storage,
     options: &'a VerifyOptions,
-    /// The only file that is asked for, if it is one.
-    only: Option<&'a str>,
+    /// The only files that are asked for, if not all are.
+    only: Option<HashSet<String>>,
     folder: Folder,
     catalogue: Catalogue,
     job: Job<'a>,
@@ -245,9 +295,9 @@ impl Run<'_> {
         todo
     }
 
-    /// Whether a file is the only one that was asked for, if it is one.
+    /// Whether a file was asked for.
     fn is_meant(&self, file: &str) -> bool {
-        self.only.is_none_or(|only| only == file)
+        self.only.as_ref().is_none_or(|only| only.contains(file))
     }
 
     /// Whether a file is of the set that was asked for, as far as its first bytes tell.

@@ -56,7 +56,8 @@ impl Format {
 
     /// What the name says: virtual disks by their extension, `None` for names that say nothing
     /// and for the flat pieces of a VMDK, which are raw bytes whatever they are called.
-    fn of_name(path: &Path) -> Option<Self> {
+    #[must_use]
+    pub fn of_name(path: &Path) -> Option<Self> {
         let extension = path.extension()?.to_str()?.to_ascii_lowercase();
         match extension.as_str() {
             "qcow2" | "qcow" | "qc2" => Some(Self::Qcow2),

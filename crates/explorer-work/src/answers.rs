@@ -15,7 +15,7 @@ use aiv_explorer_model::{
     Answer, BlockKind, BlockMap, Differences, DiskFacts, FILES_MAX, FileRow, Files,
     PREVIEW_BYTES_MAX, Preview, ProvenNow, Work, file_facts, sets_of,
 };
-use aiv_jobs::{Opened, RecoverJob, RecoverTo, World, compare_disks, open_disk};
+use aiv_jobs::{OpenOptions, Opened, RecoverJob, RecoverTo, World, compare_disks, open_disk};
 use aiv_report::{
     Exit, Failure, Outcome, Remarks, VOLUME_LOCKED, VOLUME_WRONG_KEY, Verdict, files, text,
 };
@@ -91,7 +91,13 @@ impl Outside {
                 self.opened = None;
                 self.shelf.clear();
                 // Encrypted volumes are opened when somebody wants their files: that takes a while.
-                let opened = open_disk(&*self.world, &what, keys, &LuksKeys::none(), job)?;
+                let opened = open_disk(
+                    &*self.world,
+                    &what,
+                    &OpenOptions::default(),
+                    (keys, &LuksKeys::none()),
+                    job,
+                )?;
                 self.what = what;
                 Ok(self.put(opened))
             }
@@ -151,7 +157,8 @@ impl Outside {
         if luks.is_empty() {
             is_open(self.disk()?, path, job)?;
         }
-        let opened = open_disk(&*self.world, &self.what, keys, &luks, job);
+        let opened =
+            open_disk(&*self.world, &self.what, &OpenOptions::default(), (keys, &luks), job);
         let opened = opened.map_err(Failure::from).and_then(|opened| {
             is_open(&opened.disk, path, job)?;
             Ok(opened)
@@ -175,7 +182,9 @@ impl Outside {
         keys: &Keys,
         job: Job<'_>,
     ) -> Result<Opened, Failure> {
-        let open = |luks: &LuksKeys| open_disk(&*self.world, what, keys, luks, job);
+        let open = |luks: &LuksKeys| {
+            open_disk(&*self.world, what, &OpenOptions::default(), (keys, luks), job)
+        };
         match open(&self.luks).map_err(Failure::from) {
             Err(failure) if is_volume(&failure) => Ok(open(&LuksKeys::none())?),
             opened => opened,

@@ -142,12 +142,18 @@ pub fn open_luks(volume: Arc<dyn ReadAt>, keys: &LuksKeys, job: Job<'_>) -> Resu
 }
 
 /// Puts Linux software RAIDs (md) together of which several members are needed: linear arrays,
-/// RAID0, 4, 5, 6 and 10 with superblocks of format 1. All of their data must be at hand: nothing is
-/// computed from parity. Members that hold all of their array are not among them: see
-/// [`raid_contents`].
+/// RAID0, 4, 5, 6 and 10. All of their data must be at hand: nothing is computed from parity.
+/// Members that hold all of their array are not among them: see [`raid_contents`].
 #[must_use]
 pub fn raid_arrays(members: &[Arc<dyn ReadAt>]) -> Vec<RaidArray> {
     md::arrays(members.get(..MEMBERS_MAX).unwrap_or(members))
+}
+
+/// Positions of members of RAID1 (md) that are sound, and old: another member of their array, which
+/// is at hand, has seen more changes than the kernel lets one miss.
+#[must_use]
+pub fn stale_mirrors(members: &[Arc<dyn ReadAt>]) -> Vec<usize> {
+    md::stale_mirrors(members.get(..MEMBERS_MAX).unwrap_or(members))
 }
 
 impl fmt::Debug for RaidArray {

@@ -64,7 +64,7 @@ mod xfs;
 pub use btrfs::BtrfsReason;
 pub use contained::{
     LogicalVolume, LogicalVolumes, LuksContents, MEMBERS_MAX, RaidArray, RaidContents, Span,
-    logical_volumes, open_luks, raid_arrays, raid_contents,
+    logical_volumes, open_luks, raid_arrays, raid_contents, stale_mirrors,
 };
 pub use error::{Error, Result};
 pub use exfat::ExFatReason;

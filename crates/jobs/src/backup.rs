@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aiv_backup_engine::{
-    BackupIds, BackupOptions, BackupPlan, BackupReport, HeldSource, RateLimit, SourceFacts,
-    machine_inventory, marks,
+    BackupIds, BackupOptions, BackupPlan, BackupReport, HeldSource, Hold, PlanNote, RateLimit,
+    SourceFacts, machine_inventory, marks,
 };
 use aiv_disk_formats::OpenOptions;
 use aiv_image_format::GroupId;
@@ -15,10 +15,11 @@ use aiv_volume_io::{ChangeTracker, DirStorage, FileDisk, Job, device};
 use crate::error::{Error, Refusal, Result};
 use crate::hooks::Hooks;
 use crate::keys::NewKey;
+use crate::rest::AtRest;
 use crate::seal::SealJob;
-use crate::source::{SeenAs, Source};
+use crate::source::{SeenAs, Source, is_twin};
 use crate::stamp::stamp_of;
-use crate::still::{Still, StillReport};
+use crate::still::{Still, StillReport, unwrapped};
 use crate::world::World;
 
 /// A backup of one or several sources into one folder.
@@ -149,11 +150,7 @@ impl BackupJob {
         let done = match self.still {
             Some(Still::Freeze(limit)) => run.frozen(source, limit),
             Some(Still::Snapshot(space)) => run.of_snapshot(source, space),
-            None => {
-                let held =
-                    HeldSource { disk: &*source.disk, hold: None, trackers: &source.trackers };
-                run.image(held, source.facts)
-            }
+            None => run.as_it_is(source),
         };
         let elapsed = world.clock().now().saturating_sub(started);
         done.map(|done| BackupDone { seen_as, elapsed, ..done })
@@ -171,6 +168,21 @@ pub(crate) struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// Reads `source`, which nothing holds still. Where nobody was seen to write to it, the backup
+    /// fails when somebody did.
+    pub(crate) fn as_it_is(&self, source: Source) -> Result<BackupDone> {
+        let is_live = self.request.options.live;
+        let rest = (!is_live).then(|| AtRest::of(self.world.root(), &source.made_of));
+        let hold = rest.as_ref().map(|rest| rest as &dyn Hold);
+        let held = HeldSource { disk: &*source.disk, hold, trackers: &source.trackers };
+        let mut done = self.image(held, source.facts).map_err(unwrapped)?;
+        let before = done.report.parent_source.as_deref();
+        let twin = before.filter(|before| is_twin(before.as_ref(), &source.made_of));
+        let note = twin.map(|path| PlanNote::Twin { path: path.to_owned() });
+        done.report.notes.extend(note);
+        Ok(done)
+    }
+
     pub(crate) fn image(
         &self,
         source: HeldSource<'_>,

@@ -18,7 +18,7 @@ pub enum Error {
     #[error(transparent)]
     VirtualDisk(aiv_disk_formats::Error),
     /// A source is meant as a disk behind a server, and its address makes no sense.
-    #[error("{word}: {source}")]
+    #[error("{word}")]
     Address {
         /// What was given.
         word: String,
@@ -54,6 +54,13 @@ pub enum Error {
     /// There was no snapshot of the source, or it was lost; no image was left.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// Nobody was seen to use the source, and it was written to while it was read; no image was
+    /// left.
+    #[error("{} was written to while it was read", path.display())]
+    Changed {
+        /// The file or device.
+        path: PathBuf,
+    },
     /// A command of the user failed before anything was read; there is no image.
     #[error("the {} command failed: {failure}", hook.name())]
     Hook {
@@ -136,6 +143,10 @@ impl From<aiv_disk_formats::Error> for Error {
 impl Error {
     /// What a hold says that was made of this crate's freezing or snapshots.
     pub(crate) fn of_hold(why: Box<dyn std::error::Error + Send + Sync>) -> Self {
+        let why = match why.downcast::<Self>() {
+            Ok(error) => return *error,
+            Err(why) => why,
+        };
         match why.downcast::<FreezeError>() {
             Ok(error) => Self::Freeze(*error),
             Err(why) => match why.downcast::<SnapshotError>() {
@@ -256,6 +267,9 @@ pub enum SnapshotError {
         /// Which one.
         source: io::Error,
     },
+    /// Nothing would say that the snapshot is in use.
+    #[error("this process cannot be told from others")]
+    NoOwner(#[source] io::Error),
     /// A program of LVM failed.
     #[error("LVM failed")]
     Lvm(#[source] io::Error),

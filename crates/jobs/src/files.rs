@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use aiv_browse::{Disk, Filter, LuksKeys, Path as FilePath};
 use aiv_chain::{Folder, Keys, Trust, View, find_set, locate_view_keyed};
-use aiv_disk_formats::{Follow, OpenOptions};
+use aiv_disk_formats::OpenOptions;
 use aiv_image_format::Error as ImageError;
 use aiv_restore_engine::recover::{RecoverOptions, RecoverPlan, RecoverReport, give_name};
 use aiv_volume_io::partition::{SectorSize, detect_sector_size};
@@ -38,8 +38,8 @@ impl Opened {
 }
 
 /// What `word` names, to read its files: a recovery point, or else a block device, a raw file or
-/// a virtual disk. A virtual disk may name its own pieces only. LUKS volumes are opened by `luks`; when
-/// there are both, one must open.
+/// a virtual disk, which is opened by `options`. LUKS volumes are opened by `luks`; when there are
+/// both, one must open.
 ///
 /// # Errors
 /// [`Error::Chain`] when an image cannot be read, those of [`Source::open`] for anything else,
@@ -47,8 +47,8 @@ impl Opened {
 pub fn open_disk(
     world: &dyn World,
     word: &Path,
-    keys: &Keys,
-    luks: &LuksKeys,
+    options: &OpenOptions,
+    (keys, luks): (&Keys, &LuksKeys),
     job: Job<'_>,
 ) -> Result<Opened> {
     let mut point = None;
@@ -60,8 +60,7 @@ pub fn open_disk(
             (view as Arc<dyn ReadAt>, sector_size)
         }
         Err(error) if may_be_source(word, &error) => {
-            let options = OpenOptions { follow: Follow::Pieces, ..OpenOptions::default() };
-            let source = Source::open(world.root(), word, &options)?;
+            let source = Source::open(world.root(), word, options)?;
             let sector_size = SectorSize::new(source.facts.logical_sector);
             (Arc::from(source.disk), sector_size)
         }

@@ -20,6 +20,7 @@ mod freeze;
 mod hooks;
 mod keys;
 mod look;
+mod rest;
 mod salvage;
 mod seal;
 mod snapshot;

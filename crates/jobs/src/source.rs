@@ -6,7 +6,7 @@ use std::sync::Arc;
 use aiv_backup_engine::SourceFacts;
 use aiv_disk_formats::{DiskImage, Format, OpenOptions};
 use aiv_nbd_client::{Address, NbdDisk, NbdOptions, Uri};
-use aiv_volume_io::{ChangeTracker, FileDisk, ReadAt, is_written_by_qemu};
+use aiv_volume_io::{ChangeTracker, FileDisk, ReadAt, device, is_written_by_qemu};
 
 use crate::error::{Error, Result};
 
@@ -94,6 +94,17 @@ impl Source {
         let seen_as = SeenAs { format: "nbd", files: Vec::new(), notes: vec![note.to_owned()] };
         Ok(Self { disk: Box::new(disk), trackers, facts, made_of: Vec::new(), seen_as })
     }
+}
+
+/// Whether the file at `before`, of which the last point of a source is, exists still and is none
+/// of those that the source is `made_of` now: two files then say that they are the same disk.
+/// Devices change their names with every boot, and say nothing.
+pub(crate) fn is_twin(before: &Path, made_of: &[PathBuf]) -> bool {
+    let is_file = |path: &Path| fs::metadata(path).is_ok_and(|found| found.is_file());
+    let is_it = |path: &PathBuf| device::same_file(path, before).unwrap_or(true);
+    is_file(before)
+        && made_of.iter().all(|path| is_file(path) && !is_it(path))
+        && !made_of.is_empty()
 }
 
 /// Names the state of the files an image lies on: what its bitmaps do not watch.

@@ -44,6 +44,8 @@ pub struct StillReport {
     pub hooks: Vec<HookReport>,
     /// Snapshots of interrupted backups that were removed.
     pub leftovers_removed: Vec<String>,
+    /// Snapshots that may be of interrupted backups and stay, and why.
+    pub leftovers_kept: Vec<(String, String)>,
     /// Why the snapshot could not be removed, if it could not.
     pub left_behind: Option<String>,
 }
@@ -54,9 +56,7 @@ impl Run<'_> {
         let Self { request, word, world, job, .. } = *self;
         let choice = choose(world.root(), &source.made_of)?;
         if choice.mounts.is_empty() {
-            let disk = &*source.disk;
-            let held = HeldSource { disk, hold: None, trackers: &source.trackers };
-            return self.image(held, source.facts);
+            return self.as_it_is(source);
         }
         drop(source);
         let around = Around::begin(&request.hooks, word, world.clock(), job)?;
@@ -115,7 +115,7 @@ impl Run<'_> {
         let no_provider = || SnapshotError::NoProvider { device: word.to_path_buf() };
         let provider = provider(&device.ok_or_else(no_provider)?, space, world)?;
         let provider = &*provider;
-        let leftovers_removed = provider.remove_leftovers();
+        let leftovers = provider.remove_leftovers();
         let name = format!("aiv-{:08x}", u32::from_le_bytes(random(world)?));
         let around = Around::begin(&request.hooks, word, world.clock(), job)?;
         let began = world.clock().now();
@@ -135,7 +135,8 @@ impl Run<'_> {
             snapshot: Some(provider.title(&name)),
             elapsed,
             hooks,
-            leftovers_removed,
+            leftovers_removed: leftovers.removed,
+            leftovers_kept: leftovers.kept,
             left_behind,
         };
         result.map(|done| BackupDone { still: Some(report), ..done })
@@ -183,7 +184,7 @@ impl Run<'_> {
 }
 
 /// What this crate's own hold had to say is told as it is.
-fn unwrapped(error: Error) -> Error {
+pub(crate) fn unwrapped(error: Error) -> Error {
     match error {
         Error::Backup(aiv_backup_engine::Error::NotHeld(why)) => Error::of_hold(why),
         error => error,

@@ -104,6 +104,9 @@ fn add_still(outcome: &mut Outcome, still: &StillReport) {
     remarks.warnings.extend(still.left_behind.iter().map(|why| {
         format!("the snapshot could not be removed, the next backup tries again: {why}")
     }));
+    remarks.warnings.extend(still.leftovers_kept.iter().map(|(name, why)| {
+        format!("snapshot {name} may be left of another backup, and was not removed: {why}")
+    }));
     let removed =
         |name: &String| format!("removed snapshot {name}, which an interrupted backup left");
     remarks.notes.extend(still.leftovers_removed.iter().map(removed));

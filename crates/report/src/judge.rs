@@ -117,6 +117,11 @@ fn judge_job(error: &aiv_jobs::Error) -> Option<Verdict> {
             hint: "write nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH",
         }),
         Error::Server(error) => Some(judge(error)),
+        Error::Changed { .. } => failed(
+            "source_changed",
+            "nothing was published; stop what writes to it, or back up a snapshot or a copy of it; \
+             with --live it is read as it is",
+        ),
         Error::Freeze(error) => still::judge_freeze(error),
         Error::Snapshot(error) => still::judge_snapshot(error),
         Error::Hook { .. } => failed(
@@ -448,6 +453,7 @@ mod tests {
         for refusal in [
             Refusal::HoldsImage { target: target() },
             Refusal::IsImage { target: target() },
+            Refusal::VirtualDisk { target: target(), format: "qcow2" },
             Refusal::InUse { target: target(), uses: Vec::new() },
             Refusal::ReadOnly { target: target() },
             Refusal::TooSmall { target: target(), needed: 2, len: 1 },

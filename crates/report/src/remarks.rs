@@ -96,6 +96,11 @@ impl Remarks {
             PlanNote::Swap(uses) => self.notes.push(format!(
                 "{uses}; what it holds is not kept from changing, and means nothing after a restore"
             )),
+            PlanNote::Twin { path } => self.notes.push(format!(
+                "the point this one builds on is of {path}, which is there still and says that it \
+                 is the same disk: copies of one disk share a set, where the newest point is of the \
+                 one that was backed up last; --source-id tells them apart"
+            )),
             PlanNote::NewIdentity { before } => self.notes.push(format!(
                 "earlier images of this name are of another disk ({before}); a new set begins"
             )),

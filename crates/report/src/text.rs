@@ -265,6 +265,12 @@ fn checked(image: &Checked) -> String {
     }
 }
 
+/// What there is to say about a folder that holds none.
+#[must_use]
+pub fn no_images(folder: &Path) -> String {
+    format!("no images in {}\n", clean(&folder.display().to_string()))
+}
+
 /// What a backup of `source` into `folder` did.
 #[must_use]
 pub fn backup(

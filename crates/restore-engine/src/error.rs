@@ -186,6 +186,14 @@ pub enum Refusal {
         /// The target's label.
         target: String,
     },
+    /// The target is a virtual disk by its name: what is restored are the bytes of a disk.
+    #[error("{target} is called like a {format} disk, and a restore writes raw bytes")]
+    VirtualDisk {
+        /// The target's label.
+        target: String,
+        /// What its name says.
+        format: &'static str,
+    },
     /// The system uses the target.
     #[error("{target} is in use: {}", sentence(uses))]
     InUse {

@@ -3,6 +3,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use aiv_disk_formats::Format;
 use aiv_image_format::{Error as ImageError, Image};
 use aiv_volume_io::device::{self, DeviceKind, Use};
 use aiv_volume_io::{Extent, FileDisk, FileKind, ReadAt};
@@ -123,6 +124,11 @@ impl TargetFacts {
         }
         if self.is_image {
             return Err(Refusal::IsImage { target });
+        }
+        // Whoever opens it by its name takes it for what it is not, as we would.
+        let named = Format::of_name(Path::new(&target));
+        if let (FileKind::RegularFile, Some(format)) = (self.kind, named) {
+            return Err(Refusal::VirtualDisk { target, format: format.name() });
         }
         if self.uses.iter().any(|found| !forbids_writes(found)) {
             return Err(Refusal::InUse { target, uses: self.uses.clone() });

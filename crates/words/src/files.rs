@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use aiv_backup_engine::Pattern;
 use aiv_browse::{FileType, Filter};
+use aiv_jobs::{Follow, Format, OpenOptions};
 use aiv_report::parse;
 use aiv_restore_engine::recover::Existing;
 use aiv_terminal::{LuksFiles, SecretFiles};
@@ -39,6 +40,8 @@ pub struct Ls {
     pub unlock: SecretFiles,
     #[command(flatten)]
     pub luks: LuksFiles,
+    #[command(flatten)]
+    pub open: OpenArgs,
 }
 
 /// Write the bytes of one file of a recovery point to standard output
@@ -58,6 +61,8 @@ pub struct Cat {
     pub unlock: SecretFiles,
     #[command(flatten)]
     pub luks: LuksFiles,
+    #[command(flatten)]
+    pub open: OpenArgs,
 }
 
 /// Find files of a recovery point by name, size and time
@@ -84,6 +89,28 @@ pub struct Find {
     pub unlock: SecretFiles,
     #[command(flatten)]
     pub luks: LuksFiles,
+    #[command(flatten)]
+    pub open: OpenArgs,
+}
+
+/// What a file is, and what it may name.
+#[derive(clap::Args)]
+pub struct OpenArgs {
+    /// What a file is, where its name and its content do not say the same
+    #[arg(long, value_name = "FORMAT", value_parser = choice(&Format::WORDS))]
+    pub source_format: Option<Format>,
+    /// Which other files a virtual disk may name: none but its own pieces, those in its folder,
+    /// or any
+    #[arg(long, value_name = "WHERE", default_value = "pieces", value_parser = choice(&Follow::WORDS))]
+    pub follow: Follow,
+}
+
+impl OpenArgs {
+    /// Both for whoever opens it.
+    #[must_use]
+    pub const fn options(&self) -> OpenOptions {
+        OpenOptions { format: self.source_format, follow: self.follow }
+    }
 }
 
 /// Which files are meant.
@@ -166,6 +193,8 @@ pub struct Diff {
     pub unlock: SecretFiles,
     #[command(flatten)]
     pub luks: LuksFiles,
+    #[command(flatten)]
+    pub open: OpenArgs,
 }
 
 /// Get files and folders out of a recovery point, into a folder, a tar or a zip archive
@@ -214,4 +243,6 @@ pub struct Extract {
     pub unlock: SecretFiles,
     #[command(flatten)]
     pub luks: LuksFiles,
+    #[command(flatten)]
+    pub open: OpenArgs,
 }

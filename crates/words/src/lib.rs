@@ -12,14 +12,13 @@ use std::path::PathBuf;
 
 use aiv_backup_engine::{BlockSize, Compression, Pattern, Sectors};
 use aiv_chain::Depth;
-use aiv_jobs::{Follow, Format};
 use aiv_report::parse;
 use aiv_restore_engine::{Grow, Identity, TableMode, Unused};
 use aiv_terminal::{GUARD, KeyCommand, LuksFiles, SealArgs, SecretFiles};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
-pub use files::{Cat, Diff, Extract, FilterArgs, Find, Ls};
+pub use files::{Cat, Diff, Extract, FilterArgs, Find, Ls, OpenArgs};
 
 const AFTER_HELP: &str = "\
 IMAGE is a file, or a point in a folder: DIR@latest, DIR@latest~2 (two points earlier),
@@ -184,13 +183,8 @@ pub struct Backup {
     /// What to call the source [default: the name of its device or file]
     #[arg(long)]
     pub name: Option<String>,
-    /// What a file is, where its name and its content do not say the same
-    #[arg(long, value_name = "FORMAT", value_parser = choice(&Format::WORDS))]
-    pub source_format: Option<Format>,
-    /// Which other files a virtual disk may name: none but its own pieces, those in its folder,
-    /// or any
-    #[arg(long, value_name = "WHERE", default_value = "pieces", value_parser = choice(&Follow::WORDS))]
-    pub follow: Follow,
+    #[command(flatten)]
+    pub open: OpenArgs,
     /// Make a full image, which needs no other
     #[arg(long, group = "kind")]
     pub full: bool,
@@ -323,7 +317,7 @@ Examples:
   aiv verify /mnt/backup@latest --depth filesystem
   aiv verify /mnt/backup --repair --to /mnt/repaired --from /mnt/second")]
 pub struct Verify {
-    /// An image, or a folder to verify every image in it
+    /// A folder, with every image in it; a point, with those it is read through; or an image file
     #[arg(value_name = "IMAGE|DIR")]
     pub target: PathBuf,
     /// Structures only; every stored byte and block as well; or also every folder and record of

@@ -21,10 +21,20 @@ const AREA_LEN: usize = 1 << 20;
 const ID: &[u8; 32] = b"aaaaaabbbbccccddddeeeeffffgggggg";
 
 /// What the first byte says: the text of a volume group, a superblock of md, one for all members of an
-/// array, one for each, a LUKS volume, or the metadata of a pool of thin volumes.
+/// array, one for each, a LUKS volume, the metadata of a pool of thin volumes, or one of the three of md
+/// again, of format 0.90.
 pub fn layers(data: &[u8]) -> bool {
-    const PARSERS: [fn(&[u8]) -> bool; 6] =
-        [group, arrays::member, arrays::alike, arrays::each, luks::volume, thin::pool];
+    const PARSERS: [fn(&[u8]) -> bool; 9] = [
+        group,
+        arrays::member,
+        arrays::alike,
+        arrays::each,
+        luks::volume,
+        thin::pool,
+        arrays::old_member,
+        arrays::old_alike,
+        arrays::old_each,
+    ];
     let Some((kind, rest)) = data.split_first() else { return false };
     PARSERS[usize::from(*kind) % PARSERS.len()](rest)
 }
@@ -181,7 +191,10 @@ pub(crate) const FAMILIES: &[Family] = &[
         name: "md",
         seeds: || {
             let [member, alike, each] = arrays::seeds();
-            [of_kind(1, member), of_kind(2, alike), of_kind(3, each)].concat()
+            let new = [of_kind(1, member), of_kind(2, alike), of_kind(3, each)].concat();
+            let [member, alike, each] = arrays::old_seeds();
+            let old = [of_kind(6, member), of_kind(7, alike), of_kind(8, each)].concat();
+            [new, old].concat()
         },
     },
     Family { name: "luks", seeds: || of_kind(4, luks::seeds()) },

@@ -80,20 +80,30 @@ runs_over() {
     no_snapshot_is_left
 }
 
-# leftovers DEVICE SECONDS: what a killed backup leaves is removed by the next one, and not while it
-# is in use. Others leave it alone for so many seconds.
+# leftovers DEVICE: what a killed backup leaves is removed by the next one, and not while it is in use,
+# whether it is read or waits for a command of the user.
 leftovers() {
+    mkdir -p /tmp/other /tmp/slow
+    rm -f /tmp/waits /tmp/go
+    aiv --quiet backup "$1" --to /tmp/slow --full --snapshot \
+        --post-thaw 'touch /tmp/waits; until [ -e /tmp/go ]; do usleep 50000; done' &
+    slow=$!
+    until [ -e /tmp/waits ]; do usleep 20000; done
+    others=$(snapshots)
+    aiv --json --quiet backup "$1" --to /tmp/other --snapshot >/tmp/report || fail "$(cat /tmp/report)"
+    ! grep -q 'removed snapshot\|was not removed' /tmp/report || fail "$(cat /tmp/report)"
+    [ "$(snapshots)" = "$others" ] || fail "not the same: $(snapshots)"
+    touch /tmp/go
+    wait $slow || fail "its snapshot was taken away"
     aiv --quiet backup "$1" --to $images --full --snapshot --rate-limit 256K &
     killed=$!
     until part_there; do usleep 20000; done
-    sleep "$2"
-    mkdir -p /tmp/other
     aiv --json --quiet backup "$1" --to /tmp/other --snapshot >/tmp/report || fail "$(cat /tmp/report)"
     # Of ZFS, one is two: a snapshot and its clone.
     [ "$(snapshots | grep -o 'aiv-[0-9a-f]*$' | sort -u | wc -l)" -eq 1 ] || fail "not one: $(snapshots)"
     kill -9 $killed || fail "it had ended"
     wait $killed || true
-    rm -f $images/*.part
+    rm -rf $images/*.part /tmp/slow /tmp/other
     aiv --json --quiet backup "$1" --to $images --snapshot >/tmp/report || fail "$(cat /tmp/report)"
     grep -q 'removed snapshot [^ ].*aiv-' /tmp/report || fail "$(cat /tmp/report)"
     no_snapshot_is_left

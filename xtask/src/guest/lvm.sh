@@ -31,7 +31,7 @@ overwrite() { dd if=/dev/urandom of=$live/large bs=1M count=30 conv=fsync,notrun
 runs_over /dev/vg/thick --snapshot-size 8M
 
 echo "guest: what a killed backup leaves is removed by the next one, and not while it is in use"
-leftovers /dev/vg/thick 0
+leftovers /dev/vg/thick
 umount $live
 lvremove -qq -y vg/thick
 

@@ -67,7 +67,7 @@ const SCENARIOS: &[Scenario] = &[
         modules: &["dm-snapshot", "dm-thin-pool", "xfs"],
         zfs: &[],
         disks_mib: &[640, 512, 384],
-        limit: Duration::from_secs(400),
+        limit: Duration::from_secs(900),
     },
     Scenario {
         name: "zfs",
@@ -81,10 +81,19 @@ const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "hints",
         script: include_str!("hints.sh"),
-        programs: &["dmsetup", "era_dump", "era_invalidate", "mkfs.ext4", "e2fsck"],
-        modules: &["dm-era"],
+        programs: &["dmsetup", "era_dump", "era_invalidate", "thin_delta", "mkfs.ext4", "e2fsck"],
+        modules: &["dm-era", "dm-thin-pool"],
         zfs: &[],
         disks_mib: &[512, 512],
+        limit: Duration::from_secs(1200),
+    },
+    Scenario {
+        name: "md",
+        script: include_str!("md.sh"),
+        programs: &["mdadm", "sfdisk", "mkfs.ext4"],
+        modules: &["linear", "raid0", "raid1", "raid10", "raid456"],
+        zfs: &[],
+        disks_mib: &[192, 512],
         limit: Duration::from_secs(1200),
     },
 ];

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use aiv_chain::{
     Checked, Depth, Error, Folder, Keys, Point, SetId, StrayKind, Verification, Verified,
-    VerifyOptions, View, verify_folder, verify_one_keyed,
+    VerifyOptions, View, verify_folder, verify_one_keyed, verify_point_keyed,
 };
 use aiv_testkit::{FaultStorage, MemStorage, Op};
 use aiv_volume_io::{CATALOGUE_NAME, Cancel, Job, Progress, Storage};
@@ -135,6 +135,26 @@ fn one_image_is_verified_by_itself_and_what_came_of_it_is_recorded_for_it_alone(
     assert_eq!(found.images[0].points_affected, [2, 3, 4].map(point));
     assert_eq!(times(&scan(&storage)), [None, Some(false), Some(true), None]);
     assert_eq!(outcomes(&one("nothing")), []);
+}
+
+#[test]
+fn a_point_is_verified_with_every_image_it_is_read_through_and_no_other() {
+    let storage = chain_of(&states(4));
+    damage_data(&storage, "02");
+    let point = |file: &str| {
+        let found = verify_point_keyed(&storage, file, &ALL, &Keys::none(), Job::silent());
+        found.expect("the folder is readable")
+    };
+    let found = point("03");
+    assert_eq!(outcomes(&found), [("01", "proven"), ("02", "damaged"), ("03", "proven")]);
+    found.record(&storage, Job::silent()).unwrap();
+    let damaged_by = |number| of_point(&scan(&storage), number).damaged_by.clone();
+    assert_eq!([1, 3, 4].map(damaged_by), [None, Some("02".into()), Some("02".into())]);
+    assert_eq!(outcomes(&point("01")), [("01", "proven")]);
+    // Of one that lacks what it builds on there is only the file.
+    storage.remove("02").unwrap();
+    assert_eq!(outcomes(&point("03")), [("03", "seen")]);
+    assert_eq!(outcomes(&point("nothing")), []);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use aiv_backup_engine::{BackupOptions, Basis};
-use aiv_jobs::{BackupJob, Backups, Hooks, OpenOptions, Still};
+use aiv_jobs::{BackupJob, Backups, Hooks, Still};
 use aiv_report::{Failure, Outcome, backups};
 use aiv_terminal::{Session, threads};
 
@@ -49,7 +49,7 @@ pub(crate) fn run(args: Backup, session: &Session) -> Result<Outcome, Failure> {
     let Backup { sources, to, name, source_id, marks, rate_limit, pre_freeze, post_thaw, .. } =
         args;
     let hooks = Hooks { pre_freeze, post_thaw, limit: seconds(args.hook_limit) };
-    let open = OpenOptions { format: args.source_format, follow: args.follow };
+    let open = args.open.options();
     let seal = sealing.as_ref().map(|sealing| sealing.job.clone());
     let backup =
         BackupJob { name, source_id, open, marks, options, rate_limit, still, hooks, seal };

@@ -10,7 +10,7 @@ use aiv_chain::{
     locate_view_keyed, move_point, move_set, storage_of,
 };
 use aiv_jobs::{Hints, SalvageJob, SalvageTo};
-use aiv_report::{Failure, Outcome, Remarks, chains, salvage::salvaged};
+use aiv_report::{Failure, Outcome, Remarks, chains, salvage::salvaged, text};
 use aiv_terminal::{Session, merge_ids, open_folder, open_or_create_folder, remember};
 use aiv_volume_io::DirStorage;
 
@@ -53,6 +53,9 @@ pub(crate) fn consolidate(args: &Consolidate, session: &Session) -> Result<Outco
         outcome.add(Remarks::on_consolidation(&report));
         Ok(())
     });
+    if folder.sets.is_empty() {
+        outcome.text = text::no_images(&args.dir);
+    }
     outcome.is_report = !args.dry_run;
     if !args.dry_run {
         remember(&storage, session.job());
@@ -128,6 +131,9 @@ pub(crate) fn transfer(
         unused.retain(|stray| copied.iter().all(|copied| copied.from != stray.file));
         Ok(())
     });
+    if wanted.is_empty() {
+        outcome.text = text::no_images(&args.what);
+    }
     outcome.add(Remarks::on_unused(&unused, if leaving { "moved" } else { "copied" }));
     remember(&to, session.job());
     outcome.ended(done)

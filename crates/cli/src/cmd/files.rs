@@ -9,7 +9,7 @@ use aiv_jobs::{Bytes, Look, Opened, RecoverJob, RecoverTo, compare_disks, open_d
 use aiv_report::{Failure, Outcome, diff, files};
 use aiv_restore_engine::recover::RecoverOptions;
 use aiv_terminal::{LuksFiles, SecretFiles, Session, is_root, print_bytes, random};
-use aiv_words::{Cat, Diff, Extract, Find, Ls};
+use aiv_words::{Cat, Diff, Extract, Find, Ls, OpenArgs};
 use serde_json::json;
 
 fn path(text: &Path) -> Result<FilePath, Failure> {
@@ -23,20 +23,20 @@ const fn reader(session: &Session) -> files::Reader {
 
 fn with_disk<T>(
     image: &Path,
-    (unlock, luks): (&SecretFiles, &LuksFiles),
+    (unlock, luks, open): (&SecretFiles, &LuksFiles, &OpenArgs),
     session: &Session,
     work: impl Fn(&Disk) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     session.with_keys(&[image], unlock, |keys| {
         session.with_luks(luks, |luks| {
-            work(&open_disk(session, image, keys, luks, session.job())?.disk)
+            work(&open_disk(session, image, &open.options(), (keys, luks), session.job())?.disk)
         })
     })
 }
 
 pub(crate) fn ls(args: &Ls, session: &Session) -> Result<Outcome, Failure> {
     let path = path(&args.path)?;
-    with_disk(&args.image, (&args.unlock, &args.luks), session, |disk| {
+    with_disk(&args.image, (&args.unlock, &args.luks, &args.open), session, |disk| {
         match disk.resolve(&path, Links::Keep, session.job())? {
             place @ (Place::Top | Place::Volumes(_)) if !args.recursive => {
                 Ok(files::volumes(disk, &disk.volumes_at(&place)))
@@ -52,7 +52,7 @@ pub(crate) fn ls(args: &Ls, session: &Session) -> Result<Outcome, Failure> {
 
 pub(crate) fn cat(args: &Cat, session: &Session) -> Result<Outcome, Failure> {
     let path = path(&args.path)?;
-    with_disk(&args.image, (&args.unlock, &args.luks), session, |disk| {
+    with_disk(&args.image, (&args.unlock, &args.luks, &args.open), session, |disk| {
         let bytes = Bytes::open(disk, &path, session.job())?;
         if session.json {
             let (text, hex) = bytes.in_memory(session.job())?;
@@ -65,7 +65,7 @@ pub(crate) fn cat(args: &Cat, session: &Session) -> Result<Outcome, Failure> {
 
 pub(crate) fn find(args: &Find, session: &Session) -> Result<Outcome, Failure> {
     let path = path(&args.path)?;
-    with_disk(&args.image, (&args.unlock, &args.luks), session, |disk| {
+    with_disk(&args.image, (&args.unlock, &args.luks, &args.open), session, |disk| {
         let place = disk.resolve(&path, Links::Keep, session.job())?;
         let look = Look { filter: args.filter.filter(), sha256: args.sha256, ..Look::default() };
         if !args.sha256 {
@@ -114,7 +114,7 @@ pub(crate) fn extract(args: &Extract, session: &Session) -> Result<Outcome, Fail
         seed: u64::from_le_bytes(random()?),
     };
     let job = RecoverJob { paths, filter: args.filter.filter(), to, options };
-    with_disk(&args.image, (&args.unlock, &args.luks), session, |disk| {
+    with_disk(&args.image, (&args.unlock, &args.luks, &args.open), session, |disk| {
         let report = job.run(disk, session.job())?;
         Ok(files::recovered(&report, job.to.path()))
     })
@@ -127,7 +127,9 @@ pub(crate) fn diff(args: &Diff, session: &Session) -> Result<Outcome, Failure> {
         // The key may be that of one of them only; what has none is told.
         let keys = keys.clone().not_required();
         let (old, new) = session.with_luks(&args.luks, |luks| {
-            let open = |image: &Path| open_disk(session, image, &keys, luks, session.job());
+            let open = |image: &Path| {
+                open_disk(session, image, &args.open.options(), (&keys, luks), session.job())
+            };
             let both = (open(&args.old)?, open(&args.new)?);
             // Whether a volume is locked shows here, where its passphrase is asked for.
             for one in [&both.0, &both.1] {

@@ -14,7 +14,7 @@ pub(crate) fn run(dir: &Path, unlock: &SecretFiles, session: &Session) -> Result
     let (sets, strays) = (json::sets(&folder.sets), json::strays(&folder.strays));
     let json = json!({"folder": json::path(dir), "sets": sets, "strays": strays});
     let text = match folder.sets.as_slice() {
-        [] => format!("no images in {}\n", dir.display()),
+        [] => text::no_images(dir),
         sets => text::sets(sets),
     };
     Ok(Outcome::answer(json, text).with(Remarks::on_folder(&folder)))

@@ -1,11 +1,13 @@
 //! `aiv verify`: proof that images are readable.
 
+use std::path::Path;
+
 use aiv_browse::{boot_report, inspect};
 use aiv_chain::{
-    Checked, Folder, Keys, Repaired, Trust, VerifyOptions, find_set, locate_with_keys, repair,
-    storage_of, verify_file_keyed, verify_folder_keyed,
+    Checked, Depth, Folder, Keys, Repaired, Trust, VerifyOptions, find_set, locate_with_keys,
+    repair, storage_of, verify_file_keyed, verify_folder_keyed, verify_point_keyed,
 };
-use aiv_jobs::{newest_points, open_disk};
+use aiv_jobs::{OpenOptions, newest_points, open_disk};
 use aiv_report::{Exit, Failure, Outcome, Remarks, Verdict, add_inside, json, repairs, text};
 use aiv_terminal::{Session, now_unix_ms, open_folder, open_or_create_folder};
 use aiv_volume_io::Storage;
@@ -41,14 +43,13 @@ pub(crate) fn run(args: &Verify, session: &Session) -> Result<Outcome, Failure> 
         let _ = verified.record(&storage, session.job());
         (verified.images, verified.strays)
     } else {
-        let path = locate_with_keys(target, &keys, session.job())?;
-        (vec![verify_file_keyed(&path, depth, &keys, session.job())?], Vec::new())
+        (image_or_point(target, depth, &keys, session)?, Vec::new())
     };
     let mut json = json::verification(&images);
     json["depth"] = json!(args.depth.name());
     json["strays"] = json::strays(&strays);
     let text = match images.as_slice() {
-        [] => format!("no images in {}\n", target.display()),
+        [] => text::no_images(target),
         images => text::verification(images),
     };
     let remarks = Remarks::on_unverified(&images, &strays, depth, &keys);
@@ -65,6 +66,35 @@ pub(crate) fn run(args: &Verify, session: &Session) -> Result<Outcome, Failure> 
     Ok(outcome)
 }
 
+/// Proves the image file that `target` is, or the point that it names: with all that it is read
+/// through, newest first.
+fn image_or_point(
+    target: &Path,
+    depth: Depth,
+    keys: &Keys,
+    session: &Session,
+) -> Result<Vec<Checked>, Failure> {
+    let path = locate_with_keys(target, keys, session.job())?;
+    let mut images = Vec::new();
+    if path != target {
+        let (storage, name) = storage_of(&path)?;
+        let now_unix_ms = now_unix_ms();
+        let options = VerifyOptions { depth, not_verified_since: None, now_unix_ms, set: None };
+        let verified = verify_point_keyed(&storage, name, &options, keys, session.job())?;
+        let _ = verified.record(&storage, session.job());
+        images = verified.images;
+        images.reverse();
+        images.sort_by_key(|image| image.file != name);
+        for image in &mut images {
+            image.file = path.with_file_name(&image.file).display().to_string();
+        }
+    }
+    if images.is_empty() {
+        images.push(verify_file_keyed(&path, depth, keys, session.job())?);
+    }
+    Ok(images)
+}
+
 /// Looks into the filesystems of an image, or of the newest point of each set.
 fn inside(
     args: &Verify,
@@ -74,7 +104,8 @@ fn inside(
 ) -> Result<(), Failure> {
     let luks = args.luks.read()?;
     for image in newest_points(&args.target, args.set.as_deref(), keys, session.job())? {
-        let disk = open_disk(session, &image, keys, &luks, session.job())?.disk;
+        let disk =
+            open_disk(session, &image, &OpenOptions::default(), (keys, &luks), session.job())?.disk;
         let (found, boot) = (inspect(&disk, session.job())?, boot_report(&disk, session.job())?);
         add_inside(outcome, &image.display().to_string(), &found, &boot);
     }

@@ -279,6 +279,51 @@ fn damage_of_one_image_does_not_hide_the_others_of_its_folder() {
 }
 
 #[test]
+fn a_point_that_builds_on_a_damaged_image_is_not_called_sound() {
+    let scratch = Scratch::new();
+    let disk = scratch.disk("disk.raw", MIB);
+    let full = scratch.back_up(&disk);
+    change(disk.as_ref(), |bytes| bytes[5000] ^= 1);
+    let newest = scratch.back_up(&disk);
+    let point = format!("{}@latest", scratch.arg("images"));
+    let sound = aiv_json(&["verify", &point]).ended(0).json();
+    let files = |json: &serde_json::Value| {
+        let images = json["images"].as_array().unwrap().iter();
+        let found =
+            images.map(|image| (image["file"].as_str().unwrap().into(), image["ok"] == true));
+        found.collect::<Vec<(std::path::PathBuf, bool)>>()
+    };
+    assert_eq!(files(&sound), [(newest.clone(), true), (full.clone(), true)]);
+    let frame = place(&full, "DATA block");
+    flip(&full, frame + 200);
+    let run = aiv_json(&["verify", &point]).ended(4);
+    assert_eq!(files(&run.json()), [(newest.clone(), true), (full.clone(), false)]);
+    assert!(run.stderr.contains("affects point"), "{}", run.stderr);
+    // An image file is proven alone, as far as it can be.
+    assert_eq!(files(&aiv_json(&["verify".as_ref(), &*newest]).ended(3).json()), [(newest, true)]);
+    let (whole, mended) = (scratch.arg("whole"), scratch.arg("mended"));
+    fs::create_dir(&whole).unwrap();
+    fs::copy(&full, Path::new(&whole).join(full.file_name().unwrap())).unwrap();
+    flip(&Path::new(&whole).join(full.file_name().unwrap()), frame + 200);
+    aiv(&["verify", &point, "--repair", "--to", &mended, "--from", &whole]).ended(3);
+    assert!(Path::new(&mended).join(full.file_name().unwrap()).exists());
+}
+
+#[test]
+fn whoever_names_a_folder_without_images_is_told_so() {
+    let scratch = Scratch::new();
+    let (empty, to) = (scratch.arg("empty"), scratch.arg("to"));
+    fs::create_dir(&empty).unwrap();
+    let said = format!("no images in {empty}\n");
+    for command in ["list", "verify", "consolidate"] {
+        assert_eq!(aiv(&[command, empty.as_str()]).ended(0).stdout, said, "{command}");
+    }
+    for command in ["copy", "move"] {
+        assert_eq!(aiv(&[command, &empty, "--to", &to]).ended(0).stdout, said, "{command}");
+    }
+}
+
+#[test]
 fn a_missing_file_folder_or_point_is_named() {
     let scratch = Scratch::new();
     scratch.image();

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
@@ -107,6 +108,32 @@ fn a_source_that_shrinks_is_reported_and_leaves_nothing_behind() {
     assert!(message.contains(&format!("it had {} bytes", 8 * MIB)), "{message}");
     assert_eq!(scratch.images(), [earlier.file_name().unwrap().to_str().unwrap()]);
     aiv(&["verify", images.as_str()]).ended(0);
+}
+
+#[test]
+fn a_source_that_nobody_seemed_to_use_and_somebody_writes_to_leaves_no_image() {
+    let scratch = Scratch::new();
+    let images = scratch.arg("images");
+    let written = scratch.disk("written.raw", 8 * MIB);
+    let shown = scratch.disk("shown.raw", 8 * MIB);
+    let device = Loop::new(shown.as_ref(), &[]);
+    // The last block was read, or was not: both is one point of two moments.
+    for (source, at) in [(written.as_str(), 0), (device.arg(), 7 * MIB)] {
+        let child = start(&["backup", source, "--to", images.as_str(), "--rate-limit", "4M"]);
+        wait_for_part(images.as_ref());
+        let target = File::options().write(true).open(source).unwrap();
+        target.write_all_at(&[7; 4096], at).unwrap();
+        target.sync_all().unwrap();
+        let message = wait(child).failed(1, "source_changed");
+        assert!(message.contains(source), "{message}");
+        assert_eq!(scratch.images(), [""; 0]);
+    }
+    // Whoever wants it as it is gets it, and a source at rest is backed up.
+    let child = start(&["backup", &written, "--live", "--to", &images, "--rate-limit", "4M"]);
+    wait_for_part(images.as_ref());
+    File::options().write(true).open(&written).unwrap().write_all_at(&[8; 4096], 0).unwrap();
+    wait(child).ended(0);
+    aiv(&["backup", device.arg(), "--to", images.as_str()]).ended(0);
 }
 
 #[test]

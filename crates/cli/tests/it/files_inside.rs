@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::files::{fill, said_of, sums_of};
-use crate::layers::{Group, md_member};
+use crate::layers::{Group, md_member, md_member_of};
 use crate::support::{Loop, MIB, Mount, Scratch, aiv, aiv_json, noise, run};
 
 /// A disk with partitions of so many mebibytes each, the first one at 1 MiB.
@@ -275,6 +275,31 @@ fn mirrors_are_what_they_hold_and_other_raids_say_what_is_missing() {
         }
     }
     assert!(aiv_json(&["ls", image, "/p3"]).failed(1, "not_opened").contains(why));
+}
+
+#[test]
+fn a_member_that_its_mirror_went_on_without_is_old_and_a_note_says_so() {
+    let scratch = Scratch::new();
+    let parts = disk(&scratch, "disk.raw", &[20, 20]);
+    let path = scratch.path("disk.raw");
+    let image = path.to_str().unwrap();
+    for (part, text) in parts.iter().zip(["old\n", "new\n"]) {
+        let files =
+            ext4(&scratch, text.trim(), 16, |root| fs::write(root.join("a"), text).unwrap());
+        put(&path, part.0 + MIB, &files);
+    }
+    for (events, is_old) in [(40, false), (41, false), (42, true)] {
+        md_member_of(&path, parts[0], 1, 2, (0, 40));
+        md_member_of(&path, parts[1], 1, 2, (1, events));
+        let told = aiv(&["ls", image]).ended(0);
+        let told = told.stdout + &told.stderr;
+        let note = "its mirror went on without it: another member on this disk is newer";
+        assert_eq!(told.contains(&format!("p1: {note}")), is_old, "{told}");
+        assert!(!told.contains("p2: "), "{told}");
+    }
+    for (file, text) in [("/p1/a", "old\n"), ("/p2/a", "new\n")] {
+        assert_eq!(aiv(&["cat", image, file]).ended(0).stdout, text);
+    }
 }
 
 #[test]

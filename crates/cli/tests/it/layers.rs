@@ -103,12 +103,17 @@ impl Group {
 
 /// Writes a superblock of format 1.2 to a part of a disk, of which the rest is the array: member
 /// `role` of so many. What it holds begins a mebibyte behind the beginning of the part.
-pub(crate) fn md_member(
+pub(crate) fn md_member(disk: &Path, part: (u64, u64), level: i32, members: u32, role: u16) {
+    md_member_of(disk, part, level, members, (role, 0));
+}
+
+/// The same, one that has seen so many changes.
+pub(crate) fn md_member_of(
     disk: &Path,
     (start, len): (u64, u64),
     level: i32,
     members: u32,
-    role: u16,
+    (role, events): (u16, u64),
 ) {
     let mut record = vec![0; 512];
     let mut set = |at: usize, bytes: &[u8]| record[at..at + bytes.len()].copy_from_slice(bytes);
@@ -123,6 +128,7 @@ pub(crate) fn md_member(
     set(128, &2048_u64.to_le_bytes());
     set(136, &sectors.to_le_bytes());
     set(144, &8_u64.to_le_bytes());
+    set(200, &events.to_le_bytes());
     set(208, &u64::MAX.to_le_bytes());
     set(220, &128_u32.to_le_bytes());
     set(256, &[0xff; 256]);

@@ -44,6 +44,12 @@ fn a_split_image_is_made_listed_proven_alone_missed_and_restored() {
     assert!(message.contains("segment 2 is missing (a file like"), "{message}");
     let list = aiv_json(&["list", &images]).ended(3).json();
     assert!(list["strays"][0]["detail"].as_str().unwrap().contains("cannot be restored"));
+
+    // The next backup tells of the point once, and what it lacks.
+    let done = aiv_json(&["backup", &disk, "--to", &images]).ended(3).json()["images"][0].clone();
+    let lost = done["lost"].as_array().unwrap();
+    assert_eq!((lost.len(), &done["kind"]), (1, &"full".into()), "{lost:?}");
+    assert!(lost[0]["why"].as_str().unwrap().contains("segment 2 is missing"), "{lost:?}");
 }
 
 #[test]

@@ -153,6 +153,12 @@ fn files_that_an_image_names_are_read_only_when_that_is_allowed() {
     assert_eq!(scratch.images(), [""; 0]);
     aiv_json(&["backup", &image, "--follow", "anywhere", "--to", &images]).ended(0);
     assert_eq!(scratch.images().len(), 1);
+    // Whoever looks into one is told the same, and can say the same.
+    aiv_json(&["ls", &image]).failed(5, "not_followed");
+    let seen = aiv_json(&["ls", &image, "--follow", "anywhere"]).ended(0).json();
+    assert_eq!(seen["entries"][0]["size"], MIB);
+    let seen = aiv_json(&["ls", &image, "--source-format", "raw"]).ended(0).json();
+    assert_eq!(seen["entries"][0]["size"], fs::metadata(&image).unwrap().len());
 }
 
 fn run_create(base: &str, image: &str) {
@@ -183,6 +189,23 @@ fn a_raw_disk_whose_owner_forged_a_header_is_not_read_as_what_it_pretends_to_be(
     let json = aiv_json(&raw).ended(0).json();
     assert_eq!(json["images"][0]["source_format"], "raw");
     assert!(restored(&scratch) == disk);
+}
+
+#[test]
+fn a_file_that_is_called_like_a_virtual_disk_is_no_target() {
+    let scratch = Scratch::new();
+    let image = scratch.image();
+    let image = image.to_str().unwrap();
+    let target = scratch.arg("vm.qcow2");
+    for _ in ["missing", "there"] {
+        let run = aiv_json(&["restore", image, "--to", &target, "--yes"]);
+        assert!(run.json()["error"]["hint"].as_str().unwrap().contains("qemu-img convert"));
+        run.failed(5, "target_is_virtual");
+        if !fs::exists(&target).unwrap() {
+            crate::support::run("qemu-img", &["create", "-q", "-f", "qcow2", &target, "8M"]);
+        }
+    }
+    assert!(fs::read(&target).unwrap().starts_with(b"QFI\xfb"), "not touched");
 }
 
 #[test]
@@ -249,7 +272,7 @@ fn nbd_addresses_that_make_no_sense_are_usage_errors() {
         ("nbd://host:port/x", "'port' is no port"),
     ] {
         let message = aiv_json(&["backup", word, "--to", &images]).failed(2, "bad_address");
-        assert!(message.contains(says), "{message}");
+        assert_eq!(message.matches(says).count(), 1, "{message}");
     }
 }
 

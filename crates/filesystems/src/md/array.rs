@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use aiv_volume_io::{Extent, ReadAt};
 
-use super::{LINEAR, NOT_SURE, RAID0, RAID1, Role, Superblock, name_of};
+use super::{EVENTS_BEHIND_MAX, LINEAR, NOT_SURE, RAID0, RAID1, Role, Superblock, name_of};
 use crate::RaidArray;
 
 /// Members of an array that is read.
@@ -72,8 +72,10 @@ fn checked(members: &[Member]) -> Told<()> {
     if !(2..=MEMBERS_MAX).contains(&first.members) {
         return Err("it has more members than are read".to_owned());
     }
-    let shape =
-        |found: &Superblock| (found.level, found.members, found.chunk, found.layout, found.used);
+    let shape = |found: &Superblock| {
+        let Superblock { format, level, members, chunk, layout, used, .. } = *found;
+        (format, level, members, chunk, layout, used)
+    };
     if members.iter().any(|member| shape(&member.found) != shape(first)) {
         return Err("its superblocks contradict each other".to_owned());
     }
@@ -96,11 +98,10 @@ fn checked(members: &[Member]) -> Told<()> {
     if members.len() > roles.len() {
         return Err("two of its members have one place".to_owned());
     }
-    // The kernel leaves out a member that is more than one change behind.
     let events = members.iter().map(|member| member.found.events);
     let (oldest, newest) = (events.clone().min().unwrap_or(0), events.max().unwrap_or(0));
     match newest - oldest {
-        0 | 1 => Ok(()),
+        0..=EVENTS_BEHIND_MAX => Ok(()),
         _ => Err("its members are not of one moment: some were left out".to_owned()),
     }
 }

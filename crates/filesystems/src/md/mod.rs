@@ -8,9 +8,9 @@
 //! that is being changed.
 //!
 //! # What one member cannot know
-//! A member that was left out of a mirror while others went on is sound, and old. One that was in
-//! use when it was copied, or whose mirror was never made the same, may lack what the first member
-//! has: a note says so.
+//! A member that was left out of a mirror while others went on is sound, and old: only they show it.
+//! One that was in use when it was copied, or whose mirror was never made the same, may lack what
+//! the first member has: a note says so.
 //!
 //! Facts: `drivers/md/md.c` and `include/uapi/linux/raid/md_p.h` of Linux, `mdadm --examine`.
 
@@ -31,6 +31,9 @@ const RAID1: i32 = 1;
 const RAID0: i32 = 0;
 const LINEAR: i32 = -1;
 
+/// Changes that a member may not have seen: the kernel leaves out those that lack more.
+const EVENTS_BEHIND_MAX: u64 = 1;
+
 /// Of mirrors.
 const NOT_SURE: &str = "it is a mirror that was in use or not yet the same on all members: what was \
                         written last may be missing here";
@@ -50,8 +53,10 @@ struct Superblock {
     chunk: u64,
     /// How chunks lie, by the numbers of each level.
     layout: u32,
-    /// The identity of the array; format 0.90 keeps it elsewhere, and has none here.
-    array: Option<[u8; 16]>,
+    /// The major number of its format.
+    format: u32,
+    /// The identity of the array.
+    array: [u8; 16],
     /// Changes of the array the member has seen.
     events: u64,
     /// Why the data of this member is not that of the array, as a sentence.
@@ -71,20 +76,40 @@ enum Role {
 /// The arrays of which several members are needed, of those that are at hand. Members that are
 /// spare or failed, or hold all of their array, belong to none.
 pub(crate) fn arrays(members: &[Arc<dyn ReadAt>]) -> Vec<RaidArray> {
-    let mut groups: Vec<([u8; 16], Vec<Member>)> = Vec::new();
+    let needs_others = |found: &Superblock| found.level != RAID1 && found.members > 1;
+    groups(members, needs_others).into_iter().map(array::join).collect()
+}
+
+/// Positions of the members of mirrors that went on without them, as others show that are at hand.
+pub(crate) fn stale_mirrors(members: &[Arc<dyn ReadAt>]) -> Vec<usize> {
+    let mut stale = Vec::new();
+    for group in groups(members, |found| found.level == RAID1) {
+        let newest = group.iter().map(|member| member.found.events).max().unwrap_or(0);
+        let old = group.iter().filter(|member| newest - member.found.events > EVENTS_BEHIND_MAX);
+        stale.extend(old.map(|member| member.position));
+    }
+    stale
+}
+
+/// Those that have their part of the data of an array, by their arrays.
+fn groups(members: &[Arc<dyn ReadAt>], wanted: fn(&Superblock) -> bool) -> Vec<Vec<Member>> {
+    let mut groups: Vec<Vec<Member>> = Vec::new();
     for (position, bytes) in members.iter().enumerate() {
         let Ok(Some(found)) = superblock(&**bytes) else { continue };
-        let is_whole = found.level == RAID1 || found.members < 2;
-        let (Some(array), Role::Data(_), false) = (found.array, found.role, is_whole) else {
+        if !matches!(found.role, Role::Data(_)) || !wanted(&found) {
             continue;
+        }
+        let is_of = |group: &&mut Vec<Member>| {
+            group.first().is_some_and(|member| member.found.array == found.array)
         };
+        let group = groups.iter_mut().find(is_of);
         let member = Member { position, bytes: Arc::clone(bytes), found };
-        match groups.iter_mut().find(|(known, _)| *known == array) {
-            Some((_, group)) => group.push(member),
-            None => groups.push((array, vec![member])),
+        match group {
+            Some(group) => group.push(member),
+            None => groups.push(vec![member]),
         }
     }
-    groups.into_iter().map(|(_, group)| array::join(group)).collect()
+    groups
 }
 
 fn superblock(member: &dyn ReadAt) -> Result<Option<Superblock>> {
@@ -112,8 +137,9 @@ pub(crate) fn contents(member: &dyn ReadAt) -> Result<RaidContents> {
     };
     let used = match (found.level, found.members) {
         (RAID1, _) => found.used,
-        (LINEAR, 1) => found.data.len,
-        (RAID0, 1) => found.data.len - found.data.len.checked_rem(found.chunk).unwrap_or(0),
+        (LINEAR | RAID0, 1) => {
+            found.data.len - found.data.len.checked_rem(found.chunk).unwrap_or(0)
+        }
         (level, members) => {
             return unsupported(format!(
                 "it is one of {members} members of a {}: the others are needed, too",

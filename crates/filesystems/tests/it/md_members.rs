@@ -1,7 +1,11 @@
 //! Members of Linux software RAIDs, by superblocks that `mdadm` reads and calls right.
 
-use aiv_filesystems::{Error, FilesystemKind, RaidContents, raid_contents, recognise};
-use aiv_volume_io::{Extent, MemDisk};
+use std::sync::Arc;
+
+use aiv_filesystems::{
+    Error, FilesystemKind, RaidContents, raid_contents, recognise, stale_mirrors,
+};
+use aiv_volume_io::{Extent, MemDisk, ReadAt};
 
 use crate::ext_tools::MIB;
 use crate::tools::{Volume, run};
@@ -13,8 +17,11 @@ pub(crate) const LINEAR: i32 = -1;
 
 /// A superblock to be written, and where.
 pub(crate) struct Member {
+    /// Of the member.
+    len: u64,
     at: u64,
     record: Vec<u8>,
+    is_big_endian: bool,
 }
 
 impl Member {
@@ -22,7 +29,8 @@ impl Member {
     pub(crate) fn version1(minor: u32, level: i32, members: u32, role: u16) -> Self {
         let at = [LEN - 8192, 0, 4096][minor as usize];
         let data = if minor == 0 { (0, LEN / 512 - 16) } else { (2048, LEN / 512 - 2048) };
-        let mut member = Self { at, record: vec![0; 256 + 2 * 128] };
+        let record = vec![0; 256 + 2 * 128];
+        let mut member = Self { len: LEN, at, record, is_big_endian: false };
         for (at, word) in [(0, MAGIC), (4, 1), (72, level.cast_unsigned()), (92, members)] {
             member.set(at, &word.to_le_bytes());
         }
@@ -45,9 +53,10 @@ impl Member {
         member
     }
 
-    /// Format 0.90 in the byte order of `words`.
-    fn version0(level: i32, members: u32, role: u32, state: u32) -> Self {
-        let mut member = Self { at: LEN - (64 << 10), record: vec![0; 4096] };
+    /// Format 0.90.
+    pub(crate) fn version0(level: i32, members: u32, role: u32, state: u32) -> Self {
+        let at = LEN - (64 << 10);
+        let mut member = Self { len: LEN, at, record: vec![0; 4096], is_big_endian: false };
         let size = u32::try_from((LEN - (64 << 10)) / 1024 - 100).unwrap();
         for (word, value) in [
             (0, MAGIC),
@@ -61,6 +70,7 @@ impl Member {
             (33, 1),
             (34, members),
             (35, members),
+            (39, 30),
             (992, role),
             (995, role),
             (996, state),
@@ -82,6 +92,18 @@ impl Member {
         self
     }
 
+    /// The same one, of format 0.90, on a member of so many bytes.
+    pub(crate) fn on(self, len: u64) -> Self {
+        Self { len, at: (len & !0xffff) - (64 << 10), ..self }
+    }
+
+    /// The same one, of format 0.90, as a machine of the other byte order writes it.
+    pub(crate) fn big_endian(mut self) -> Self {
+        self.record[39 * 4..41 * 4].rotate_left(4);
+        self.is_big_endian = true;
+        self
+    }
+
     /// A volume with the superblock, its checksum right.
     pub(crate) fn volume(mut self) -> Volume {
         let sum_at = if self.record.len() == 4096 { 152 } else { 216 };
@@ -91,7 +113,10 @@ impl Member {
         let sum = words.sum::<u64>();
         let sum = u32::try_from(((sum & 0xffff_ffff) + (sum >> 32)) & 0xffff_ffff).unwrap();
         self.set(sum_at, &sum.to_le_bytes());
-        let volume = Volume::new(LEN);
+        if self.is_big_endian {
+            self.record.chunks_mut(4).for_each(<[u8]>::reverse);
+        }
+        let volume = Volume::new(self.len);
         volume.patch(self.at, &self.record);
         volume
     }
@@ -141,6 +166,8 @@ fn a_member_of_a_mirror_in_every_format_by_mdadm() {
         let found = contents(&volume);
         assert_eq!(found.extent, Extent::new(0, sectors(&said, "Array Size") * 1024));
         assert_eq!(found.note, None);
+        let other = Member::version0(RAID1, 2, role, 6).big_endian().volume();
+        assert_eq!(contents(&other), found);
     }
 }
 
@@ -152,6 +179,9 @@ fn arrays_of_one_device_are_their_member_and_others_need_the_rest() {
         let odd = Member::version1(2, level, 1, 0).with(136, &10_001_u64.to_le_bytes());
         let len = contents(&odd.volume()).extent.len / 512;
         assert_eq!(len, if level == 0 { 9984 } else { 10_001 });
+        let rounded = Member::version1(2, level, 1, 0).with(88, &16_u32.to_le_bytes());
+        let rounded = rounded.with(136, &10_001_u64.to_le_bytes());
+        assert_eq!(contents(&rounded.volume()).extent.len / 512, 10_000);
         let found = contents(&Member::version0(level, 1, 0, 6).volume());
         assert_eq!(found.extent, Extent::new(0, LEN - (64 << 10)));
     }
@@ -192,6 +222,32 @@ fn a_mirror_in_use_is_noted_for_all_but_its_first_member() {
 }
 
 #[test]
+fn a_member_that_its_mirror_went_on_without_is_known_by_a_newer_one() {
+    let new = |role| Member::version1(2, RAID1, 2, role);
+    let old = |role| Member::version0(RAID1, 2, role, 6);
+    let seen = |events: u64| events.to_le_bytes();
+    let another = |role| new(role).with(16, b"another array...");
+    let five = Member::version1(2, 5, 3, 0).with(200, &seen(90));
+    let members: Vec<Arc<dyn ReadAt>> = [
+        new(0),
+        new(1).with(200, &seen(32)),
+        old(0).with(4 * 39, &seen(1 << 32 | 4)),
+        old(1),
+        // One change behind is none.
+        another(1).with(200, &seen(31)),
+        another(0),
+        // Neither a spare nor what is no mirror says anything.
+        another(0xffff).with(200, &seen(99)),
+        five.with(16, b"another array..."),
+    ]
+    .into_iter()
+    .map(|member| Arc::new(member.volume().open()) as Arc<dyn ReadAt>)
+    .collect();
+    assert_eq!(stale_mirrors(&members), [0, 3]);
+    assert_eq!(stale_mirrors(&members[..1]), [0; 0]);
+}
+
+#[test]
 fn superblocks_of_an_attacker_are_damage() {
     let mirror = || Member::version1(2, RAID1, 2, 1);
     let (big, most) = (u64::MAX.to_le_bytes(), (u64::MAX / 512).to_le_bytes());
@@ -208,6 +264,8 @@ fn superblocks_of_an_attacker_are_damage() {
         Member::version0(RAID1, 2, 0, 6).with(32, &u32::MAX.to_le_bytes()),
         Member::version0(RAID1, 2, 0, 6).with(995 * 4, &9_u32.to_le_bytes()),
         Member::version0(RAID1, 2, 0, 6).with(8, &91_u32.to_le_bytes()),
+        Member::version0(RAID1, 2, 0, 6).with(8, &92_u32.to_le_bytes()),
+        Member::version0(RAID1, 2, 0, 6).with(40, &28_u32.to_le_bytes()),
     ] {
         let error = raid_contents(&member.volume().open()).unwrap_err();
         assert!(matches!(error, Error::Damaged { .. }), "{error}");

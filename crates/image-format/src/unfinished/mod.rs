@@ -69,7 +69,7 @@ pub(crate) struct Proven {
     pub totals: Totals,
     /// PARITY frames.
     pub stripes: u64,
-    /// A hash over the last checkpoint and what was proven before it.
+    /// A hash over the last checkpoint and everything before it.
     pub fingerprint: Digest,
 }
 
@@ -81,9 +81,10 @@ impl Unfinished {
     ///
     /// # Errors
     /// [`Error::Foreign`], [`Error::Unsupported`] and [`Error::Corrupt`] when it has no sound
-    /// superblock; [`Error::Segments`] when it is another segment than the first; [`Error::Locked`]
-    /// and [`Error::WrongKey`] when it has a key that is not there, [`Error::NotKeyed`] when keys are
-    /// required and it has none; [`Error::Io`], [`Error::Canceled`].
+    /// superblock, or one that a writer of ours would not repeat; [`Error::Segments`] when it is
+    /// another segment than the first; [`Error::Locked`] and [`Error::WrongKey`] when it has a key
+    /// that is not there, [`Error::NotKeyed`] when keys are required and it has none;
+    /// [`Error::Io`], [`Error::Canceled`].
     pub fn read(file: Arc<dyn ReadAt>, keys: &Keys, job: Job<'_>) -> Result<Option<Self>> {
         Self::read_segments(&[file], keys, job)
     }
@@ -104,6 +105,11 @@ impl Unfinished {
         let superblock = Superblock::from_bytes(&page, Section::Superblock, 0)?;
         let is_split = superblock.features.incompat & Features::SPLIT != 0;
         let begun = is_split.then(|| Begun::of(page, files)).transpose()?.map(Arc::new);
+        // Whoever goes on writes it once more, at the end of the image, and proves both.
+        if superblock.to_bytes() != page {
+            let fault = Fault::Differs { field: "feature names", other: "feature bits" };
+            return Err(fault.at(Section::Superblock, 0));
+        }
         let file: Arc<dyn ReadAt> = match &begun {
             Some(begun) => begun.clone(),
             None => Arc::clone(first),

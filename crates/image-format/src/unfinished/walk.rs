@@ -71,6 +71,8 @@ impl<'a> Walk<'a> {
         access: &'a Access,
         head: Vec<u8>,
     ) -> Self {
+        // The key slots are in the hash of no piece.
+        let fingerprint = Digest(*blake3::hash(&head).as_bytes());
         Self {
             file,
             begun,
@@ -86,7 +88,7 @@ impl<'a> Walk<'a> {
             next_seq: 0,
             stripes: superblock.features.has_data_parity().then(StripeSums::new),
             checkpoints: Vec::new(),
-            so_far: Proven::default(),
+            so_far: Proven { fingerprint, ..Proven::default() },
         }
     }
 
@@ -352,6 +354,11 @@ impl<'a> Walk<'a> {
         hasher.update(&self.so_far.fingerprint.0);
         hasher.update(&self.at.to_le_bytes());
         hasher.update(frame);
+        // Of these pieces the checkpoint does not tell.
+        self.pieces.iter().for_each(|piece| {
+            hasher.update(&piece.0);
+        });
+        hasher.update(&self.open_piece);
         self.so_far.fingerprint = Digest(*hasher.finalize().as_bytes());
         Proven {
             len: self.at,

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use aiv_image_format::{ImageWriter, Keys, Kind, Unfinished};
+use aiv_image_format::{Error, Features, ImageWriter, Keys, Kind, Section, Unfinished};
 use aiv_testkit::{MemStorage, Random};
 use aiv_volume_io::{Job, Storage};
 
@@ -13,8 +13,8 @@ use crate::increments::noisy;
 use crate::memory::peak_of;
 use crate::naive::keyed;
 use crate::patched::Patched;
-use crate::recipe::{Block, Recipe, open};
-use crate::resuming::{recipe, session, unfinished};
+use crate::recipe::{Block, Fill, Recipe, open};
+use crate::resuming::{recipe, recipes, session, unfinished};
 
 const HEAD: usize = 64;
 const ORIGIN: usize = 16;
@@ -39,6 +39,23 @@ impl Forged {
     pub(crate) fn put(mut self, at: usize, value: &[u8]) -> Self {
         self.bytes[at..at + value.len()].copy_from_slice(value);
         self
+    }
+
+    /// Other feature bits, with their names as a writer gives them.
+    fn announcing(self, bits: u64) -> Self {
+        let mut rows = vec![0; 32 * 48];
+        let named = (0..).zip(Features::NAMES).filter(|(bit, _)| bits >> bit & 1 == 1);
+        for (row, (bit, name)) in rows.chunks_mut(48).zip(named) {
+            (row[0], row[1]) = (1, bit);
+            row[4..4 + name.len()].copy_from_slice(name.as_bytes());
+        }
+        self.put(16, &bits.to_le_bytes()).put(224, &rows).with_superblock()
+    }
+
+    /// With a superblock whose checksum fits.
+    fn with_superblock(self) -> Self {
+        let sum = crc(b"aiv.supr", &self.bytes[..4092]);
+        self.put(4092, &sum)
     }
 
     fn checkpoints(&self) -> Vec<Frame> {
@@ -122,7 +139,7 @@ fn check(bytes: &[u8], which: usize, offset: usize, value: &[u8]) {
 
 #[test]
 fn a_checkpoint_that_lies_does_not_count_and_nothing_behind_it_does() {
-    let blocks = [(Block::Data(crate::recipe::Fill::Noise(1)), 12)];
+    let blocks = [(Block::Data(Fill::Noise(1)), 12)];
     let recipe = Recipe { checkpoint_every: 4, small_meta: true, ..Recipe::new(&blocks) };
     let bytes = recipe.build();
     let checkpoint = Forged::of(&bytes).checkpoints()[1].payload.start;
@@ -161,7 +178,7 @@ fn a_checkpoint_that_lies_does_not_count_and_nothing_behind_it_does() {
 
 #[test]
 fn an_entry_that_refers_beyond_what_is_there_is_refused() {
-    let blocks = [(Block::Data(crate::recipe::Fill::Noise(1)), 2), (Block::Ref(0), 1)];
+    let blocks = [(Block::Data(Fill::Noise(1)), 2), (Block::Ref(0), 1)];
     let recipe = Recipe { checkpoint_every: 1, small_meta: true, ..Recipe::new(&blocks) };
     let bytes = recipe.build();
     let checkpoint = Forged::of(&bytes).checkpoints()[2].payload.start;
@@ -205,13 +222,7 @@ fn kinds_the_superblock_does_not_announce_and_copies_of_no_parent_are_refused() 
     let forged = Forged::of(&increment.build(&old));
     let checkpoints = forged.checkpoints();
     let (all, second) = (len(&forged.bytes), checkpoints[1].header.start);
-    let with_features = |bits: u8| {
-        let mut bytes = forged.clone().put(16, &[bits]).bytes;
-        let sum = crc(b"aiv.supr", &bytes[..4092]);
-        bytes[4092..4096].copy_from_slice(&sum);
-        let forged = Forged { bytes, frames: forged.frames.clone() };
-        len(&forged.mend(true))
-    };
+    let with_features = |bits| len(&forged.clone().announcing(bits).mend(true));
     assert_eq!(with_features(0b11000), all);
     assert_eq!(with_features(0b01000), 0, "no parent-blocks");
     let without_delta = with_features(0b10000);
@@ -219,8 +230,50 @@ fn kinds_the_superblock_does_not_announce_and_copies_of_no_parent_are_refused() 
 }
 
 #[test]
+fn a_superblock_that_no_writer_of_ours_would_repeat_is_not_gone_on_with() {
+    let forged = Forged::of(&recipe().build());
+    assert!(unfinished(&forged.bytes).unwrap().is_some());
+    // Names of features mean nothing to readers: but those at the end would be others.
+    for row in [0, 31] {
+        let named = forged.clone().put(224 + row * 48 + 10, b"x").with_superblock();
+        match unfinished(&named.bytes) {
+            Err(Error::Corrupt(at)) => assert_eq!(at.section, Section::Superblock, "{at}"),
+            other => panic!("row {row}: {:?}", other.map(|found| found.is_some())),
+        }
+    }
+}
+
+#[test]
+fn who_goes_on_is_named_after_everything_that_was_there() {
+    let blocks = [Fill::Words(1), Fill::Noise(1)].map(|fill| (Block::Data(fill), 4));
+    for seal in recipes().into_iter().map(|recipe| recipe.seal) {
+        let recipe = Recipe { seal, checkpoint_every: 1, small_meta: true, ..Recipe::new(&blocks) };
+        let forged = Forged::of(&recipe.build());
+        // The hash of no piece is listed in front of the first checkpoint, nor that of key slots ever.
+        let ends = [0, 7].map(|checkpoint| forged.checkpoints()[checkpoint].padding.end);
+        assert!(ends[0] < PIECE && ends[1] > PIECE, "{ends:?}");
+        let named =
+            |bytes: &[u8], end: usize| unfinished(&bytes[..end]).unwrap().unwrap().fingerprint();
+        let found = unfinished(&forged.bytes).unwrap().unwrap();
+        let [first, last] = ends;
+        let (data, slot) = (forged.frames[0].payload.start + 100, 4096 + 9000);
+        let flipped = |at: usize| forged.clone().put(at, &[forged.bytes[at] ^ 1]);
+        let mut changes = vec![(flipped(168).with_superblock().bytes, first)];
+        if !found.slots().is_empty() {
+            changes.extend([(flipped(slot).bytes, first), (flipped(slot).bytes, last)]);
+        }
+        if !found.superblock().is_sealed() {
+            changes.push((flipped(data).mend(false), first));
+        }
+        for (n, (bytes, end)) in changes.iter().enumerate() {
+            assert_ne!(named(bytes, *end), named(&forged.bytes, *end), "change {n}, {end} bytes");
+        }
+    }
+}
+
+#[test]
 fn a_difference_to_blocks_of_the_image_holds_only_on_lower_ones_that_are_stored_whole() {
-    let noise = |seed| Block::Data(crate::recipe::Fill::Noise(seed));
+    let noise = |seed| Block::Data(Fill::Noise(seed));
     let blocks = [
         (noise(1), 1),
         (noise(2), 1),
@@ -258,11 +311,7 @@ fn a_difference_to_blocks_of_the_image_holds_only_on_lower_ones_that_are_stored_
     }
     // What an earlier checkpoint says is compared when the image is proven before it is published.
     assert_eq!(with(1, 16, &[0xaa; 3]), all);
-    let mut bytes = forged.clone().put(17, &[0]).bytes;
-    let sum = crc(b"aiv.supr", &bytes[..4092]);
-    bytes[4092..4096].copy_from_slice(&sum);
-    let unannounced = Forged { bytes, frames: forged.frames.clone() };
-    assert_eq!(len(&unannounced.mend(true)), 0, "no local-delta");
+    assert_eq!(len(&forged.announcing(0).mend(true)), 0, "no local-delta");
 }
 
 /// Changes a few bytes anywhere in what a checkpoint or a header says, and makes all fit again.

@@ -1,18 +1,21 @@
 //! Snapshots of logical volumes: with space of their own, or in the pool of a thin volume.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
 use aiv_volume_io::device::BlockDevice;
 
 use super::SnapshotProvider;
+use super::owner::{Leftovers, Owner};
 use crate::error::SnapshotError;
 use aiv_volume_io::programs::run;
 
 /// How snapshots of this program are known.
 const TAG: &str = "aivory-snapshot";
+/// In front of the mark of the process that made one, in a tag of its own.
+const OWNER: &str = "aivory-owner=";
 
 /// Of a volume, for what is overwritten while it is read, unless somebody says otherwise.
 const SHARE: u64 = 10;
@@ -23,20 +26,27 @@ const ATTEMPTS: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A logical volume.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Lvm {
+pub(crate) struct Lvm<'a> {
     group: String,
     volume: String,
     /// Where a thin volume has its blocks.
     pool: Option<String>,
     /// Bytes for what is overwritten.
     space: u64,
+    /// Where `/proc` is found.
+    root: &'a Path,
+    owner: Owner,
 }
 
-impl Lvm {
+impl<'a> Lvm<'a> {
     /// The logical volume that `device` is. `space` is for what is overwritten while the snapshot
     /// is there, in bytes; a thin volume has no need of it.
-    pub(crate) fn of(device: &BlockDevice, space: Option<u64>) -> Result<Self, SnapshotError> {
+    pub(crate) fn of(
+        device: &BlockDevice,
+        root: &'a Path,
+        space: Option<u64>,
+        owner: impl FnOnce() -> Result<Owner, SnapshotError>,
+    ) -> Result<Self, SnapshotError> {
         let number =
             format!("lv_kernel_major={} && lv_kernel_minor={}", device.major, device.minor);
         let fields = "vg_name,lv_name,lv_size,vg_free,pool_lv";
@@ -51,6 +61,8 @@ impl Lvm {
             volume: (*volume).to_owned(),
             pool: Some(*pool).filter(|pool| !pool.is_empty()).map(str::to_owned),
             space: space.unwrap_or_else(|| space_for(size, free)),
+            root,
+            owner: owner()?,
         })
     }
 
@@ -83,15 +95,23 @@ fn holds(attributes: &str, used: &str) -> bool {
     letter(4) == Some(b'a') && letter(8) == Some(b'-') && has_room
 }
 
-impl SnapshotProvider for Lvm {
+/// The name and the mark of a snapshot, of a line with its name and its tags.
+fn marked(line: &str) -> (String, String) {
+    let (name, tags) = line.split_once('|').unwrap_or((line, ""));
+    let mark = tags.split(',').find_map(|tag| tag.strip_prefix(OWNER));
+    (name.to_owned(), mark.unwrap_or_default().to_owned())
+}
+
+impl SnapshotProvider for Lvm<'_> {
     fn freezes(&self) -> bool {
         true
     }
 
     fn create(&self, name: &str) -> Result<(), SnapshotError> {
         let (origin, space) = (self.full_name(&self.volume), format!("{}b", self.space));
+        let owner = format!("{OWNER}{}", self.owner);
         let mut words = vec!["--yes", "--snapshot", "--permission", "r", "--name", name];
-        words.extend(["--addtag", TAG]);
+        words.extend(["--addtag", TAG, "--addtag", &owner]);
         match self.pool {
             // It would only be made, and activated by nothing but a request of its own.
             Some(_) => words.extend(["--setactivationskip", "n"]),
@@ -139,12 +159,15 @@ impl SnapshotProvider for Lvm {
         Err(SnapshotError::Lvm(problem))
     }
 
-    fn remove_leftovers(&self) -> Vec<String> {
+    fn remove_leftovers(&self) -> Leftovers {
         let wanted = format!("lv_tags={{{TAG}}} && origin={}", self.volume);
-        let found = list("lv_name", &["--select", &wanted, &self.group]).unwrap_or_default();
-        // That of a backup that is running is open, and LVM removes nothing that is.
-        let remove = |name: &String| run("lvremove", &["--yes", &self.full_name(name)]).is_ok();
-        found.into_iter().filter(remove).map(|name| self.full_name(&name)).collect()
+        let found = list("lv_name,lv_tags", &["--select", &wanted, &self.group]);
+        let found = found.unwrap_or_default();
+        let found = found.iter().map(|line| marked(line));
+        let found = found.map(|(name, mark)| (self.full_name(&name), mark));
+        // LVM removes nothing that is open, whoever has it open.
+        let remove = |name: &str| run("lvremove", &["--yes", name]).map(drop);
+        self.owner.remove_leftovers(self.root, found, remove)
     }
 
     fn title(&self, name: &str) -> String {
@@ -175,6 +198,18 @@ mod tests {
             ("", ""),
         ] {
             assert!(!holds(attributes, used), "{attributes} {used}");
+        }
+    }
+
+    #[test]
+    fn the_mark_is_told_from_other_tags() {
+        for (line, name, mark) in [
+            ("aiv-00000001|aivory-owner=a:1,aivory-snapshot", "aiv-00000001", "a:1"),
+            ("aiv-00000001|aivory-snapshot,zoo", "aiv-00000001", ""),
+            ("aiv-00000001|", "aiv-00000001", ""),
+            ("aiv-00000001", "aiv-00000001", ""),
+        ] {
+            assert_eq!(marked(line), (name.to_owned(), mark.to_owned()), "{line}");
         }
     }
 

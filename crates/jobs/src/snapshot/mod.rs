@@ -6,10 +6,12 @@
 //! while it is read, when reading fails, and once more after the last byte was read.
 
 mod lvm;
+mod owner;
 mod zfs;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -22,6 +24,8 @@ use aiv_volume_io::{Extent, ReadAt};
 use crate::error::SnapshotError;
 use crate::world::World;
 use lvm::Lvm;
+pub(crate) use owner::Leftovers;
+use owner::Owner;
 use zfs::Zfs;
 
 /// Time between two looks at a snapshot that is read.
@@ -57,9 +61,9 @@ pub(crate) trait SnapshotProvider: Sync {
     /// When it is still there.
     fn remove(&self, name: &str) -> Result<(), SnapshotError>;
 
-    /// Removes those that interrupted backups of this device left behind, and returns their
-    /// names. What is in use is left alone.
-    fn remove_leftovers(&self) -> Vec<String>;
+    /// Removes those that interrupted backups of this device left behind. Those of processes that
+    /// run are left alone, and so are those of which that cannot be told.
+    fn remove_leftovers(&self) -> Leftovers;
 
     /// What users call the snapshot `name`.
     fn title(&self, name: &str) -> String;
@@ -76,11 +80,12 @@ pub(crate) fn provider<'a>(
         let volume = Path::new("/dev").join(disk);
         return Err(SnapshotError::PartOfVolume { device: device.path.clone(), volume });
     }
+    let root = world.root();
+    let owner = || Owner::this_process(root, process::id()).map_err(SnapshotError::NoOwner);
     if zfs::is_volume(&device.name) {
-        let now_s = world.now_unix_ms() / 1000;
-        return Ok(Box::new(Zfs::of(device, world.root(), now_s, &run)?));
+        return Ok(Box::new(Zfs::of(device, root, owner()?, &run)?));
     }
-    Ok(Box::new(Lvm::of(device, space)?))
+    Ok(Box::new(Lvm::of(device, root, space, owner)?))
 }
 
 /// A snapshot that is removed when it is dropped.
@@ -241,8 +246,8 @@ mod tests {
             Ok(())
         }
 
-        fn remove_leftovers(&self) -> Vec<String> {
-            Vec::new()
+        fn remove_leftovers(&self) -> Leftovers {
+            Leftovers::default()
         }
 
         fn title(&self, name: &str) -> String {

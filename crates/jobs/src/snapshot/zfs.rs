@@ -17,10 +17,11 @@ use std::time::Duration;
 use aiv_volume_io::device::{self, BlockDevice, DeviceKind};
 
 use super::SnapshotProvider;
+use super::owner::{Leftovers, Owner};
 use crate::error::SnapshotError;
 
-/// How snapshots and clones of this program are known: the value is their own name, so that one
-/// that is inherited from somewhere says nothing.
+/// How snapshots and clones of this program are known: the value begins with their own name, so that
+/// one that is inherited from somewhere says nothing. Behind that and `:` is the mark of the process.
 const TAG: &str = "aivory:snapshot";
 /// Programs that make snapshots of everything there is leave those out that have this.
 const NOT_FOR_OTHERS: &str = "com.sun:auto-snapshot=false";
@@ -40,8 +41,6 @@ const ATTEMPTS: u32 = 50;
 const ATTEMPTS_TO_SEE: u32 = 200;
 /// Of those, the first, in which only devices that were not there before are asked for their names.
 const ATTEMPTS_AT_NEW: u32 = 10;
-/// Seconds in which a snapshot may be one that a backup is about to open. More than the above.
-const YOUNG_S: u64 = 30;
 
 /// Runs a program to its end and returns what it printed.
 pub(super) type Run<'a> = &'a (dyn Fn(&str, &[&str]) -> io::Result<String> + Sync);
@@ -52,10 +51,9 @@ pub(super) struct Zfs<'a> {
     volume: String,
     /// Its length in bytes.
     len: u64,
-    /// Where `/sys` is found.
+    /// Where `/sys` and `/proc` are found.
     root: &'a Path,
-    /// Seconds since 1970 UTC.
-    now_s: u64,
+    owner: Owner,
     run: Run<'a>,
 }
 
@@ -95,8 +93,8 @@ fn failed(error: io::Error) -> SnapshotError {
 #[derive(Debug, PartialEq, Eq)]
 struct Found {
     name: String,
-    /// When it was made, in seconds since 1970 UTC.
-    made_s: u64,
+    /// Of the process that made it.
+    mark: String,
     clones: Vec<String>,
 }
 
@@ -105,7 +103,7 @@ impl<'a> Zfs<'a> {
     pub(super) fn of(
         device: &BlockDevice,
         root: &'a Path,
-        now_s: u64,
+        owner: Owner,
         run: Run<'a>,
     ) -> Result<Self, SnapshotError> {
         let volume = name_of(device, run).map_err(failed)?;
@@ -115,7 +113,11 @@ impl<'a> Zfs<'a> {
             let what = format!("{} is not the volume {volume}: {said}", device.path.display());
             return Err(SnapshotError::Zfs(io::Error::other(what)));
         }
-        Ok(Self { volume, len: device.size, root, now_s, run })
+        Ok(Self { volume, len: device.size, root, owner, run })
+    }
+
+    fn tag(&self, name: &str) -> String {
+        format!("{TAG}={name}:{}", self.owner)
     }
 
     fn zfs(&self, words: &[&str]) -> io::Result<String> {
@@ -142,7 +144,7 @@ impl<'a> Zfs<'a> {
 
     /// Snapshots of the volume that this program made.
     fn ours(&self) -> io::Result<Vec<Found>> {
-        let fields = format!("name,creation,clones,{TAG}");
+        let fields = format!("name,clones,{TAG}");
         let words = ["list", "-H", "-p", "-d", "1", "-t", "snapshot", "-o", &fields, &self.volume];
         Ok(self.zfs(&words)?.lines().filter_map(|line| self.found(line)).collect())
     }
@@ -150,14 +152,15 @@ impl<'a> Zfs<'a> {
     fn found(&self, line: &str) -> Option<Found> {
         let mut fields = line.split('\t');
         let name = fields.next()?.strip_prefix(&self.volume)?.strip_prefix('@')?;
-        let (made_s, clones, tag) = (fields.next()?, fields.next()?, fields.next()?);
-        if !is_ours(name) || tag != name {
+        let (clones, tag) = (fields.next()?, fields.next()?);
+        let (named, mark) = tag.split_once(':').unwrap_or((tag, ""));
+        if !is_ours(name) || named != name {
             return None;
         }
         let clones = clones.split(',').filter(|clone| !clone.is_empty() && *clone != "-");
         Some(Found {
             name: name.to_owned(),
-            made_s: made_s.parse().ok()?,
+            mark: mark.to_owned(),
             clones: clones.map(str::to_owned).collect(),
         })
     }
@@ -200,15 +203,14 @@ impl SnapshotProvider for Zfs<'_> {
     }
 
     fn create(&self, name: &str) -> Result<(), SnapshotError> {
-        let tag = format!("{TAG}={name}");
-        let words = ["snapshot", "-o", &tag, &self.snapshot(name)];
+        let words = ["snapshot", "-o", &self.tag(name), &self.snapshot(name)];
         self.zfs(&words).map(drop).map_err(failed)
     }
 
     fn show(&self, name: &str) -> Result<PathBuf, SnapshotError> {
         self.check(name)?;
         let before: BTreeSet<_> = self.devices()?.into_iter().map(|device| device.name).collect();
-        let (tag, clone) = (format!("{TAG}={name}"), self.clone_of(name));
+        let (tag, clone) = (self.tag(name), self.clone_of(name));
         let snapshot = self.snapshot(name);
         // With `volmode=dev` the kernel looks for no partitions in it.
         let options = ["-o", "readonly=on", "-o", "volmode=dev", "-o", NOT_FOR_OTHERS, "-o", &tag];
@@ -265,11 +267,14 @@ impl SnapshotProvider for Zfs<'_> {
         Err(failed(problem))
     }
 
-    fn remove_leftovers(&self) -> Vec<String> {
-        let is_old = |found: &Found| self.now_s.saturating_sub(found.made_s) >= YOUNG_S;
-        let old = self.ours().unwrap_or_default().into_iter().filter(is_old);
-        let removed = old.filter(|found| self.destroy(found).is_ok());
-        removed.map(|found| self.snapshot(&found.name)).collect()
+    fn remove_leftovers(&self) -> Leftovers {
+        let all = self.ours().unwrap_or_default();
+        let marks = all.iter().map(|found| (self.snapshot(&found.name), found.mark.clone()));
+        let remove = |title: &str| {
+            let found = all.iter().find(|found| self.snapshot(&found.name) == title);
+            found.map_or(Ok(()), |found| self.destroy(found))
+        };
+        self.owner.remove_leftovers(self.root, marks, remove)
     }
 
     fn title(&self, name: &str) -> String {

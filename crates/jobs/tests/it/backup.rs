@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use aiv_backup_engine::PlanNote;
 use aiv_chain::Folder;
 use aiv_jobs::{BackupJob, Error, Refusal};
 use aiv_volume_io::{Cancel, DirStorage, Job};
@@ -58,6 +59,33 @@ fn a_canceled_job_begins_no_further_source_and_leaves_no_image() {
 
 fn is_image(entry: &fs::DirEntry) -> bool {
     entry.path().extension().is_some_and(|ext| ext == "aiv" || ext == "part")
+}
+
+#[test]
+fn two_files_that_say_they_are_the_same_disk_are_told_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let disks = disks(&dir, &["first", "second"]);
+    let to = dir.path().join("images");
+    let job = BackupJob { source_id: Some("a template".to_owned()), ..plain_job() };
+    let world = Outside::new();
+    let twins = |disk: &PathBuf| {
+        let sources = std::slice::from_ref(disk);
+        let done = job.run(sources, &to, &world, Job::silent()).unwrap();
+        let report = &done.results[0].as_ref().unwrap().report;
+        let path = |note: &PlanNote| match note {
+            PlanNote::Twin { path } => Some(PathBuf::from(path)),
+            _ => None,
+        };
+        report.notes.iter().filter_map(path).collect::<Vec<_>>()
+    };
+    let none: [PathBuf; 0] = [];
+    assert_eq!(twins(&disks[0]), none, "a first image");
+    assert_eq!(twins(&disks[0]), none, "the same file");
+    assert_eq!(twins(&disks[1]), [disks[0].clone()]);
+    assert_eq!(twins(&disks[0]), [disks[1].clone()]);
+    // One that was renamed or moved.
+    fs::rename(&disks[0], dir.path().join("elsewhere.img")).unwrap();
+    assert_eq!(twins(&dir.path().join("elsewhere.img")), none);
 }
 
 #[test]

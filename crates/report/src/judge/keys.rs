@@ -2,7 +2,7 @@
 
 use aiv_chain::PointState;
 use aiv_image_format::Error as ImageError;
-use aiv_keys::{Error, SlotKind};
+use aiv_keys::{Error, SlotKind, TextError};
 
 use super::{LOCKED, failed, refused};
 use crate::failure::{Exit, Verdict};
@@ -101,6 +101,15 @@ pub(super) fn judge_key(error: &Error) -> Option<Verdict> {
         Error::Full(_) => refused("slots_full", "remove one that is not needed: `aiv key remove`"),
         Error::NoSlot(_) => refused("no_such_slot", "`aiv key list` shows their numbers"),
         Error::Unusable(_) => refused("unusable_key", "nothing was changed"),
+        Error::Text(TextError::Secret) => locked(
+            "mistyped_key",
+            "give the public key instead, which begins with aiv-public-: the file with the secret \
+             one names it, and it stays with its owner",
+        ),
+        Error::Text(TextError::Public) => locked(
+            "mistyped_key",
+            "give the file with the secret key, as `aiv key new-recipient` made it",
+        ),
         Error::Text(_) => locked("mistyped_key", "compare it with the paper, group by group"),
         _ => failed("key", "the message names the cause"),
     }

@@ -43,6 +43,11 @@ fn judge_refusal(refusal: &Refusal) -> Option<Verdict> {
         Refusal::HoldsImage { .. } | Refusal::IsImage { .. } => {
             refused("target_is_image", "choose another target")
         }
+        Refusal::VirtualDisk { .. } => refused(
+            "target_is_virtual",
+            "restore into a file called .raw or .img, and make a virtual disk of it: \
+             `qemu-img convert -f raw -O FORMAT`",
+        ),
         Refusal::InUse { .. } => {
             refused("target_in_use", "unmount the target, and stop what else uses it")
         }

@@ -17,6 +17,10 @@ pub(super) fn judge_snapshot(error: &aiv_jobs::SnapshotError) -> Option<Verdict>
             "install them in the version of the running module (package zfsutils-linux on Debian \
              and Ubuntu, zfs elsewhere), or use --freeze",
         ),
+        SnapshotError::NoOwner(_) => failed(
+            "snapshot_failed",
+            "there is no image; mount the /proc of this namespace, or use --freeze",
+        ),
         SnapshotError::Lvm(_) => failed(
             "snapshot_failed",
             "there is no image; `vgs` shows what is left, --snapshot-size asks for less or more",

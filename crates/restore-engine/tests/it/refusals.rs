@@ -73,6 +73,21 @@ fn a_target_that_is_another_image() {
 }
 
 #[test]
+fn a_file_that_is_called_like_a_virtual_disk() {
+    let named = |name: &str| TargetFacts { label: name.to_owned(), ..file(1 << 20) };
+    for (name, format) in [("vm.qcow2", "qcow2"), ("a b/VM.VMDK", "vmdk"), ("x.avhdx", "vhdx")] {
+        let refused = Refusal::VirtualDisk { target: name.to_owned(), format };
+        assert_eq!(refusal(&Disk::sample(), &named(name), None), refused);
+    }
+    // Pieces of a VMDK are raw bytes, and of a device the name says nothing.
+    for name in ["vm.raw", "vm-flat.vmdk", "qcow2"] {
+        plan(&Disk::sample().build(), &named(name), None).expect("raw bytes");
+    }
+    let device = TargetFacts { label: "/dev/a.qcow2".to_owned(), ..device(1 << 30) };
+    plan(&Disk::sample().build(), &device, None).expect("a device");
+}
+
+#[test]
 fn a_device_that_is_one_byte_too_small() {
     let disk = Disk::partitioned_sample();
     let facts = device(disk.len() - 1);

@@ -3,9 +3,9 @@
 
 use std::ops::Range;
 
-const PAGE: usize = 4096;
-const PIECE: usize = 64 << 10;
-const TAIL: usize = 77_824;
+pub(super) const PAGE: usize = 4096;
+pub(super) const PIECE: usize = 64 << 10;
+pub(super) const TAIL: usize = 77_824;
 const FAN_OUT: usize = 128;
 const ENTRIES: usize = 84;
 
@@ -16,8 +16,8 @@ const ENTRIES: usize = 84;
 /// what the blocks hold.
 pub fn mend_image(bytes: &mut [u8]) {
     let Some(places) = Places::of(bytes) else { return };
-    mend_frames(bytes, places.frames.clone());
-    mend_frames(bytes, places.meta.clone());
+    mend_frames(bytes, places.frames.clone(), |_, _| ());
+    mend_frames(bytes, places.meta.clone(), |_, _| ());
     let index_root = mend_index(bytes, &places);
     for at in places.tree.clone().step_by(PAGE) {
         mend_page(bytes, *b"aiv.tree", at);
@@ -25,10 +25,9 @@ pub fn mend_image(bytes: &mut [u8]) {
     let tree = keyed(b"aivory draft: whole section     ", &[&bytes[places.tree.clone()]]);
     let meta = keyed(b"aivory draft: whole section     ", &[&bytes[places.meta.clone()]]);
     for superblock in [0, bytes.len() - 2 * PAGE] {
-        let sum = crc(*b"aiv.supr", &[&bytes[superblock..superblock + 4092]]);
-        put(bytes, superblock + 4092, &sum);
+        mend_superblock(bytes, superblock);
     }
-    let stored = mend_pieces(bytes, places.list);
+    let stored = mend_pieces(bytes, 0..places.list, 0);
     for trailer in [bytes.len() - TAIL, bytes.len() - PAGE] {
         put(bytes, trailer + 208, &stored);
         put(bytes, trailer + 280, &index_root);
@@ -74,20 +73,20 @@ impl Places {
     }
 }
 
-fn le(bytes: &[u8], at: usize, width: usize) -> u64 {
+pub(super) fn le(bytes: &[u8], at: usize, width: usize) -> u64 {
     bytes[at..at + width].iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte))
 }
 
-fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
+pub(super) fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
     bytes[at..at + value.len()].copy_from_slice(value);
 }
 
-fn crc(salt: [u8; 8], parts: &[&[u8]]) -> [u8; 4] {
+pub(super) fn crc(salt: [u8; 8], parts: &[&[u8]]) -> [u8; 4] {
     let sum = parts.iter().fold(crc32c::crc32c(&salt), |sum, p| crc32c::crc32c_append(sum, p));
     sum.to_le_bytes()
 }
 
-fn keyed(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
+pub(super) fn keyed(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_keyed(key);
     parts.iter().for_each(|part| {
         hasher.update(part);
@@ -95,12 +94,23 @@ fn keyed(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
-/// Frames one behind the other, until one has lost its magic or reaches too far.
-fn mend_frames(bytes: &mut [u8], area: Range<usize>) {
+pub(super) fn mend_superblock(bytes: &mut [u8], at: usize) {
+    let sum = crc(*b"aiv.supr", &[&bytes[at..at + 4092]]);
+    put(bytes, at + 4092, &sum);
+}
+
+/// Frames one behind the other, until one has lost its magic or reaches too far. `first` may change
+/// the payload of each, the place of which it is told.
+pub(super) fn mend_frames(
+    bytes: &mut [u8],
+    area: Range<usize>,
+    mut first: impl FnMut(&mut [u8], Range<usize>),
+) {
     let mut at = area.start;
     while at + 64 <= area.end && bytes[at..at + 4] == *b"AVF1" {
         let len = usize::try_from(le(bytes, at + 44, 4)).unwrap_or(usize::MAX);
         let Some(end) = (at + 64).checked_add(len).filter(|&end| end <= area.end) else { return };
+        first(bytes, at + 64..end);
         let payload = crc(*b"aiv.load", &[&bytes[at + 64..end]]);
         put(bytes, at + 48, &payload);
         let own = crc(*b"aiv.fram", &[&bytes[at..at + 60]]);
@@ -136,12 +146,23 @@ fn mend_index(bytes: &mut [u8], places: &Places) -> [u8; 32] {
     hash
 }
 
-/// The hash of every piece, and their root.
-fn mend_pieces(bytes: &mut [u8], list: usize) -> [u8; 32] {
-    let mut nodes = Vec::new();
-    for (number, at) in (0..list).step_by(PIECE).enumerate() {
-        let piece = &bytes[at..(at + PIECE).min(list)];
-        let hash = keyed(b"aivory draft: stored piece      ", &[piece]);
+/// The hash of the piece `number`, in which the key slots behind a superblock count as zeros.
+pub(super) fn piece(number: usize, bytes: &[u8]) -> [u8; 32] {
+    let slots = if number == 0 && bytes.len() > PAGE { le(bytes, 156, 4) } else { 0 };
+    let end = usize::try_from(slots).unwrap_or(0).saturating_add(PAGE).min(bytes.len());
+    let mut masked = bytes.to_vec();
+    if number == 0 && end > PAGE {
+        masked[PAGE..end].fill(0);
+    }
+    keyed(b"aivory draft: stored piece      ", &[&masked])
+}
+
+/// The hash of every piece of a slice, the first of which is number `first`, in the list behind it;
+/// returns their root.
+pub(super) fn mend_pieces(bytes: &mut [u8], slice: Range<usize>, first: usize) -> [u8; 32] {
+    let (list, mut nodes) = (slice.end, Vec::new());
+    for (number, at) in slice.step_by(PIECE).enumerate() {
+        let hash = piece(first + number, &bytes[at..(at + PIECE).min(list)]);
         put(bytes, list + number * 32, &hash);
         nodes.push(hash);
     }

@@ -5,6 +5,7 @@
 //! [`changes`] makes them from a seed; [`Sums`] makes checksums right again, so that the checks
 //! behind them are reached.
 
+mod begun;
 mod changes;
 mod image;
 mod sums;
@@ -15,6 +16,7 @@ use std::sync::Mutex;
 
 use aiv_volume_io::{Extent, ReadAt};
 
+pub use begun::mend_begun;
 pub use changes::{changes, mutate};
 pub use image::mend_image;
 pub use sums::Sums;

@@ -18,7 +18,7 @@
 //! ```
 
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{major, minor};
@@ -143,6 +143,28 @@ pub fn at(root: &Path, path: &Path) -> Result<Option<BlockDevice>> {
     uses::device_at(root, path)
 }
 
+/// What was ever written to the block device behind `path`, or discarded of it, as the kernel counts
+/// it: where two answers are the same, nothing reached the device in between. `None` for anything
+/// else, and where the kernel does not tell.
+#[must_use]
+pub fn writes_to(root: &Path, path: &Path) -> Option<Vec<u64>> {
+    let found = std::fs::metadata(path).ok().filter(|found| found.file_type().is_block_device())?;
+    let number = found.rdev();
+    let stat = format!("sys/dev/block/{}:{}/stat", major(number), minor(number));
+    written(&attributes::text(&root.join(stat))?)
+}
+
+/// Requests and sectors of writes, and of discards where they are counted (Linux 4.18), in a
+/// `stat` of sysfs: numbers between blanks.
+fn written(stat: &str) -> Option<Vec<u64>> {
+    const WRITES: [usize; 2] = [4, 6];
+    const DISCARDS: [usize; 2] = [11, 13];
+    let numbers: Vec<u64> = stat.split_ascii_whitespace().map_while(|n| n.parse().ok()).collect();
+    let number = |at: usize| numbers.get(at).copied();
+    let writes: Option<Vec<u64>> = WRITES.into_iter().map(number).collect();
+    Some(writes?.into_iter().chain(DISCARDS.into_iter().filter_map(number)).collect())
+}
+
 /// The device node that `name` means: of the one disk with a serial number or world-wide name
 /// when it begins with `serial:` or `wwn:`, else `name` itself. Names like `/dev/sdb` go from
 /// one disk to another with the next boot; these do not. A file of such a name is `./serial:…`.
@@ -188,4 +210,25 @@ pub(crate) fn is_read_only(device: &File) -> bool {
     let number = metadata.rdev();
     let ro = format!("/sys/dev/block/{}:{}/ro", major(number), minor(number));
     attributes::flag(Path::new(&ro))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_changes_a_device_is_counted_and_older_kernels_count_less() {
+        let stat = "  2170 5 188368 350   33 12 3264 18  0 140 370   7 0 512 2  3 4\n";
+        assert_eq!(written(stat), Some(vec![33, 3264, 7, 512]));
+        assert_eq!(written("1 2 3 4 5 6 7 8 9 10 11"), Some(vec![5, 7]));
+        assert_eq!(written("1 2 3 4 5 6"), None);
+        assert_eq!(written("nothing of the kind"), None);
+    }
+
+    #[test]
+    fn nothing_is_counted_of_what_is_no_block_device() {
+        assert_eq!(writes_to(Path::new("/"), Path::new("/dev/null")), None);
+        assert_eq!(writes_to(Path::new("/"), Path::new("/")), None);
+        assert_eq!(writes_to(Path::new("/"), Path::new("/missing")), None);
+    }
 }

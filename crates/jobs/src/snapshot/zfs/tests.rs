@@ -2,9 +2,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Mutex;
 
+use super::super::owner::tests::{NUMBER, make_proc, process};
 use super::*;
 
-const NOW: u64 = 2_000_000_000;
 const LEN: u64 = 64 << 20;
 const NAME: &str = "aiv-0badcafe";
 
@@ -17,8 +17,8 @@ struct Pool {
 
 #[derive(Default)]
 struct State {
-    /// Snapshots with the value of the tag, and when they were made.
-    snapshots: BTreeMap<String, (String, u64)>,
+    /// Snapshots with the value of the tag.
+    snapshots: BTreeMap<String, String>,
     /// Clones and their snapshots.
     clones: BTreeMap<String, String>,
     /// What is mounted or open, and cannot be destroyed.
@@ -33,9 +33,8 @@ struct State {
 impl Pool {
     fn new(volume: &'static str) -> Self {
         let root = tempfile::tempdir().unwrap();
-        for folder in ["sys/class/block", "proc/self"] {
-            fs::create_dir_all(root.path().join(folder)).unwrap();
-        }
+        fs::create_dir_all(root.path().join("sys/class/block")).unwrap();
+        make_proc(root.path());
         for file in ["proc/self/mountinfo", "proc/swaps"] {
             fs::write(root.path().join(file), "").unwrap();
         }
@@ -79,16 +78,16 @@ impl Pool {
                 Ok(format!("{pool}\t{}\n{volume}\t{LEN}\n", state.room))
             }
             ("zfs", ["list", "-H", "-p", "-d", "1", "-t", "snapshot", ..]) => {
-                let line = |(name, (tag, made)): (&String, &(String, u64))| {
+                let line = |(name, tag): (&String, &String)| {
                     let clones = state.clones.iter().filter(|(_, of)| *of == name);
                     let clones: Vec<_> = clones.map(|(clone, _)| clone.as_str()).collect();
-                    format!("{name}\t{made}\t{}\t{tag}\n", clones.join(","))
+                    format!("{name}\t{}\t{tag}\n", clones.join(","))
                 };
                 Ok(state.snapshots.iter().map(line).collect())
             }
             ("zfs", ["snapshot", "-o", tag, name]) => {
                 let tag = tag.strip_prefix("aivory:snapshot=").unwrap().to_owned();
-                state.snapshots.insert((*name).to_owned(), (tag, NOW));
+                state.snapshots.insert((*name).to_owned(), tag);
                 Ok(String::new())
             }
             ("zfs", ["clone", .., snapshot, clone]) => {
@@ -129,7 +128,11 @@ impl Pool {
 /// Does something with the volume of a pool.
 fn with<T>(pool: &Pool, act: impl FnOnce(&Zfs<'_>) -> T) -> T {
     let run = |program: &str, words: &[&str]| pool.answer(program, words);
-    act(&Zfs::of(&pool.device(), pool.root.path(), NOW + 100, &run).expect("a volume"))
+    act(&Zfs::of(&pool.device(), pool.root.path(), owner(pool), &run).expect("a volume"))
+}
+
+fn owner(pool: &Pool) -> Owner {
+    Owner::this_process(pool.root.path(), NUMBER).expect("it is there")
 }
 
 #[test]
@@ -200,22 +203,46 @@ fn a_snapshot_without_its_clone_is_removed_as_well() {
 }
 
 #[test]
-fn leftovers_go_unless_they_are_young_open_or_not_ours() {
+fn a_snapshot_of_a_backup_that_runs_stays_for_as_long_as_its_command_takes() {
+    let pool = Pool::new("tank/vm");
+    // It is made, and not open yet: a command of the user runs, for a day if need be.
+    process(pool.root.path(), 77, 500);
+    let mark = owner(&pool).to_string().replace(":4242:900", ":77:500");
+    let name = format!("tank/vm@{NAME}");
+    pool.state.lock().unwrap().snapshots.insert(name.clone(), format!("{NAME}:{mark}"));
+    let clean = |pool: &Pool| with(pool, |zfs| zfs.remove_leftovers());
+    assert_eq!(clean(&pool), Leftovers::default());
+    assert_eq!(pool.left(), std::slice::from_ref(&name));
+    // It is killed.
+    fs::remove_dir_all(pool.root.path().join("proc/77")).unwrap();
+    assert_eq!(clean(&pool).removed, [name]);
+    assert_eq!(pool.left(), [""; 0]);
+    // One of this process.
+    with(&pool, |zfs| zfs.create(NAME)).expect("created");
+    assert_eq!(clean(&pool), Leftovers::default());
+    assert_eq!(pool.left().len(), 1);
+}
+
+#[test]
+fn leftovers_go_unless_they_are_in_use_open_or_not_ours() {
     let pool = Pool::new("tank/vm");
     let ours = |number: u32| format!("aiv-{number:08x}");
+    // Of a process that is gone.
+    let gone = owner(&pool).to_string().replace(":4242:", ":4243:");
     {
         let mut state = pool.state.lock().unwrap();
-        let mut add = |name: &str, tag: &str, made: u64| {
-            state.snapshots.insert(format!("tank/vm@{name}"), (tag.to_owned(), made));
+        let mut add = |name: &str, tag: &str| {
+            state.snapshots.insert(format!("tank/vm@{name}"), tag.to_owned());
         };
         for number in [1, 2, 3, 4] {
-            add(&ours(number), &ours(number), NOW);
+            add(&ours(number), &format!("{}:{gone}", ours(number)));
         }
-        add(&ours(5), &ours(5), NOW + 90);
+        // With no mark.
+        add(&ours(5), &ours(5));
         // Of others: with a name like ours, with an inherited tag, and with no tag.
-        add(&ours(6), "-", NOW);
-        add(&ours(7), &ours(1), NOW);
-        add("daily", "daily", NOW);
+        add(&ours(6), "-");
+        add(&ours(7), &format!("{}:{gone}", ours(1)));
+        add("daily", "daily");
         for (clone, of) in [(ours(2), 2), (ours(3), 3), ("mine".to_owned(), 4)] {
             state.clones.insert(format!("tank/{clone}"), format!("tank/vm@{}", ours(of)));
         }
@@ -223,8 +250,15 @@ fn leftovers_go_unless_they_are_young_open_or_not_ours() {
         state.clones.insert(format!("tank/{}", ours(1)), "tank/other@x".to_owned());
         state.open.push(format!("tank/{}", ours(3)));
     }
-    let removed = with(&pool, |zfs| zfs.remove_leftovers());
-    assert_eq!(removed, [1, 2].map(|number| format!("tank/vm@{}", ours(number))));
+    let leftovers = with(&pool, |zfs| zfs.remove_leftovers());
+    assert_eq!(leftovers.removed, [1, 2].map(|number| format!("tank/vm@{}", ours(number))));
+    // Each that stays, and may be one, is told, with what holds it.
+    let why = ["dataset is busy", "has another clone, tank/mine", "nothing says which process"];
+    assert_eq!(leftovers.kept.len(), why.len(), "{:?}", leftovers.kept);
+    for ((number, why), (name, told)) in [3, 4, 5].into_iter().zip(why).zip(&leftovers.kept) {
+        assert_eq!(*name, format!("tank/vm@{}", ours(number)));
+        assert!(told.contains(why), "{told}");
+    }
     let left = pool.left();
     let expected = [3, 4, 5, 6, 7].map(|number| format!("tank/vm@{}", ours(number)));
     assert_eq!(left[..5], expected);
@@ -257,7 +291,7 @@ fn a_full_pool_is_a_snapshot_that_ran_over() {
 #[test]
 fn missing_programs_and_answers_about_something_else_are_errors() {
     let pool = Pool::new("tank/vm");
-    let of = |run: Run<'_>| Zfs::of(&pool.device(), pool.root.path(), NOW, run).map(drop);
+    let of = |run: Run<'_>| Zfs::of(&pool.device(), pool.root.path(), owner(&pool), run).map(drop);
     let none = |_: &str, _: &[&str]| Err(io::Error::from(io::ErrorKind::NotFound));
     assert!(matches!(of(&none), Err(SnapshotError::NoProgram { .. })));
     let only_udev = |program: &str, words: &[&str]| match program {
