@@ -199,8 +199,10 @@ impl Bench<'_> {
             ("BORG_BASE_DIR", home.clone()),
             ("BORG_PASSPHRASE", "benchmark".into()),
             ("BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK", "yes".into()),
-            ("RESTIC_CACHE_DIR", home),
+            ("RESTIC_CACHE_DIR", home.clone()),
             ("RESTIC_PASSWORD", "benchmark".into()),
+            ("RUSTIC_CACHE_DIR", home),
+            ("RUSTIC_PASSWORD", "benchmark".into()),
             // partclone asks the terminal database even when it stays quiet.
             ("TERM", "linux".into()),
         ]

@@ -98,6 +98,19 @@ pub(super) const PEERS: &[Tool] = &[
         ..PEER
     },
     Tool {
+        name: "rustic",
+        programs: &["rustic"],
+        version: "rustic --version",
+        prepare: Some("rustic -r {stored}/repo --log-level error init"),
+        full: "rustic -r {stored}/repo --no-progress --log-level error backup disk.raw",
+        restore: Some(
+            "rustic -r {stored}/repo --no-progress --log-level error restore latest {restored}",
+        ),
+        verify: Some("rustic -r {stored}/repo --no-progress --log-level error check --read-data"),
+        note: "always encrypts; SHA-256 of content-defined chunks",
+        ..PEER
+    },
+    Tool {
         name: "borg zstd:1 encrypted",
         programs: &["borg"],
         version: "borg --version",
