@@ -77,6 +77,9 @@ pub enum Event {
         /// How far it is.
         amount: Amount,
     },
+    /// What goes on is to stop. Where it has ended by itself meanwhile, or was stopped already, this
+    /// means nothing: it is not the way back.
+    Stop,
     /// Nobody looks any more: what goes on for somebody to see it stops. A verification goes on.
     Abandoned,
 }

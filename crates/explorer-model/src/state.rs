@@ -195,6 +195,8 @@ impl State {
                 }
             }
             Event::Abandoned => self.abandoned(&mut out),
+            Event::Stop if self.busy.is_some() => self.stop(&mut out),
+            Event::Stop => {}
             Event::Key(key) => self.pressed(key, &mut out),
             Event::Typed(line) => match self.over.take() {
                 Some(Over::Prompt(prompt)) => self.entered(prompt.typed(&line), &mut out),

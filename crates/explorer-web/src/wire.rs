@@ -41,6 +41,7 @@ fn event(value: &Value) -> Option<Event> {
         "select" => Event::Select(number()?),
         "tab" => Event::Tab(number()?),
         "back" => Event::BackTo(number()?),
+        "stop" if value.as_bool()? => Event::Stop,
         "typed" => {
             let line = value.as_str().filter(|line| line.len() <= TYPED_MAX)?;
             Event::Typed(line.to_owned())
@@ -180,7 +181,7 @@ mod tests {
     #[test]
     fn what_people_do_is_read() {
         let text = br#"{"version": 3, "events": [{"select": 7}, {"key": "Enter"}, {"key": "v"},
-                        {"back": 1}, {"tab": 2}, {"typed": "*.txt"}]}"#;
+                        {"back": 1}, {"tab": 2}, {"stop": true}, {"typed": "*.txt"}]}"#;
         let message = Message::read(text).unwrap();
         assert_eq!(message.version, 3);
         assert!(matches!(
@@ -191,6 +192,7 @@ mod tests {
                 Event::Key(Key::Char('v')),
                 Event::BackTo(1),
                 Event::Tab(2),
+                Event::Stop,
                 Event::Typed(line),
             ] if line == "*.txt"
         ));

@@ -287,6 +287,17 @@ fn keys_that_wait_are_bounded_and_forgotten_when_it_stops_or_goes_wrong() {
 }
 
 #[test]
+fn whoever_stops_what_has_ended_stays_where_they_are() {
+    let mut somebody = Somebody::in_a_folder();
+    somebody.keys(&[Key::Char('v')]);
+    let depth = somebody.state.depth();
+    assert_eq!(somebody.state.update(Event::Stop), [Command::Stop]);
+    assert!(somebody.state.is_at_rest() && somebody.sees().contains("stopped"));
+    assert!(somebody.state.update(Event::Stop).is_empty());
+    assert!(somebody.state.depth() == depth && somebody.sees().contains("stopped"));
+}
+
+#[test]
 fn what_nobody_looks_at_any_more_stops_but_not_a_verification() {
     let mut somebody = Somebody::in_a_folder();
     assert!(somebody.state.update(Event::Abandoned).is_empty(), "nothing goes on");

@@ -184,6 +184,7 @@ pub(crate) fn play(seed: u64) -> usize {
             }
             7 if random.below(2) == 0 => chosen(&mut random),
             8 if random.below(8) == 0 => Event::Abandoned,
+            8 if random.below(4) == 0 => Event::Stop,
             _ => Event::Key(key(&mut random)),
         };
         asked.extend(asked_by(state.update(event)));

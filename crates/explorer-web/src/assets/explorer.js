@@ -32,6 +32,9 @@ const list = new List(byId("list"), { open, selected });
 const selection = () => (scene.selected === null || scene.len === 0 ? [] : [{ select: list.selected }]);
 const press = (key) => tell(() => [...selection(), { key }]);
 
+// Not the key: whoever stops what just ended does not want to go back.
+const stop = () => tell(() => [{ stop: true }]);
+
 function open(at) {
   list.select(at);
   press("Enter");
@@ -262,7 +265,7 @@ function pressed(event) {
   const isControl = target.closest?.("button, a, input") && target !== list.place;
   if (isControl && (key === "Enter" || key === " ")) return;
   if (scene.working) {
-    if (key === "Escape") press("Escape");
+    if (key === "Escape") stop();
     if (key === "q") leaving(true);
     if (key.length === 1 || key === "Escape") event.preventDefault();
     return;
@@ -287,6 +290,6 @@ function pressed(event) {
 document.addEventListener("keydown", pressed);
 byId("help").addEventListener("click", () => press("?"));
 byId("quit").addEventListener("click", () => leaving(true));
-byId("stop").addEventListener("click", () => press("Escape"));
+byId("stop").addEventListener("click", stop);
 addEventListener("resize", () => scene && drawPicture());
 listen(shown, ended);

@@ -19,19 +19,12 @@ const SIGNATURES: &[Signature] = &[
     Signature("OCFS2", &[4 * KIB, 8 * KIB], b"OCFSV2"),
     Signature("bcachefs", &[4 * KIB + 24], b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca"),
     Signature("bcachefs", &[4 * KIB + 24], b"\xc6\x85\x73\xf6\x66\xce\x90\xa9"),
-    Signature("UFS", UFS_AT, &[0x54, 0x19, 0x01, 0x00]),
-    Signature("UFS", UFS_AT, &[0x19, 0x01, 0x54, 0x19]),
-    Signature("UFS", UFS_AT, &[0x00, 0x01, 0x19, 0x54]),
-    Signature("UFS", UFS_AT, &[0x19, 0x54, 0x01, 0x19]),
     Signature("VxFS", &[8 * KIB], &[0xf5, 0xfc, 0x01, 0xa5]),
     Signature("VxFS", &[8 * KIB], &[0xa5, 0x01, 0xfc, 0xf5]),
     Signature("HPFS", &[8 * KIB], &[0x49, 0xe8, 0x95, 0xf9]),
     Signature("UDF", &[32 * KIB + 1], b"BEA01"),
     Signature("UDF", &[32 * KIB + 1], b"NSR0"),
 ];
-
-/// `fs_magic` of UFS1 and UFS2, where superblocks may be.
-const UFS_AT: &[usize] = &[8 * KIB + 0x55c, 64 * KIB + 0x55c];
 
 /// The name of the first signature in `head`, the front of a volume.
 pub(super) fn signature(head: &[u8]) -> Option<&'static str> {

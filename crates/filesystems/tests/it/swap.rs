@@ -146,10 +146,16 @@ fn a_filesystem_made_later_that_left_the_header_in_place() {
         ((64 << 10) + 0x34, b"ReIsEr2Fs", "ReiserFS"),
         (64 << 10, b"\x01\x16\x19\x70", "GFS2"),
         (8 << 10, b"OCFSV2", "OCFS2"),
-        ((8 << 10) + 0x55c, b"\x54\x19\x01\x00", "UFS"),
     ] {
         let volume = mkswap("");
         volume.patch(at, magic);
         assert_eq!(swap(&volume), SwapReason::OtherSignature { name });
+    }
+    // Of what is recognised by itself, both are told.
+    for at in [8 << 10, 64 << 10, 256 << 10] {
+        let volume = mkswap("");
+        volume.patch(at + 0x55c, b"\x54\x19\x01\x00");
+        let reason = whole_reason(&volume).to_string();
+        assert_eq!(reason, "the volume carries signatures of both swap and ufs");
     }
 }

@@ -169,15 +169,26 @@ impl Browser {
 
     /// Two clicks, as fast as somebody clicks who means to open something.
     pub(crate) fn click_twice(&self, selector: &str, text: &str) {
-        let Element(id) = self.find(selector, text);
         let button = |what: &str| json!({"type": what, "button": 0});
-        let to =
-            json!({"type": "pointerMove", "duration": 0, "origin": {ELEMENT: id}, "x": 0, "y": 0});
         let wait = json!({"type": "pause", "duration": 120});
         let click = [button("pointerDown"), button("pointerUp")];
-        let steps = [&[to][..], &click, &[wait], &click].concat();
-        let mouse = json!({"type": "pointer", "id": "mouse", "actions": steps});
-        self.command("POST", "/actions", &json!({"actions": [mouse]}));
+        let began = Instant::now();
+        loop {
+            let Element(id) = self.find(selector, text);
+            let to = json!({"type": "pointerMove", "duration": 0, "origin": {ELEMENT: id},
+                            "x": 0, "y": 0});
+            let steps = [&[to][..], &click, &[wait.clone()], &click].concat();
+            let mouse = json!({"type": "pointer", "id": "mouse", "actions": steps});
+            // The list may be drawn anew before the mouse is there: then nothing was clicked.
+            match self.tried("POST", "/actions", &json!({"actions": [mouse]})) {
+                Ok(_) => return,
+                Err(error) => assert!(
+                    error["value"]["error"] == "stale element reference"
+                        && began.elapsed() < PATIENCE,
+                    "{selector} {text}: {error}"
+                ),
+            }
+        }
     }
 
     /// Keys on the keyboard, one after the other.
