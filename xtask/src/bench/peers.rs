@@ -30,6 +30,15 @@ const PARTCLONE: Tool = Tool {
     ..PEER
 };
 
+const BORG: Tool = Tool {
+    programs: &["borg"],
+    version: "borg --version",
+    restore: Some("borg extract --sparse {stored}/repo::one"),
+    verify: Some("borg check --verify-data {stored}/repo"),
+    note: "one thread; fixed 4 MiB chunks, deduplicated",
+    ..PEER
+};
+
 pub(super) const PEERS: &[Tool] = &[
     Tool {
         name: "zstd -1",
@@ -112,15 +121,10 @@ pub(super) const PEERS: &[Tool] = &[
     },
     Tool {
         name: "borg zstd:1 encrypted",
-        programs: &["borg"],
-        version: "borg --version",
         prepare: Some("borg init -e repokey-blake2 {stored}/repo"),
         full: "borg create --sparse --compression zstd,1 --chunker-params fixed,4194304 \
                {stored}/repo::one disk.raw",
-        restore: Some("borg extract --sparse {stored}/repo::one"),
-        verify: Some("borg check --verify-data {stored}/repo"),
-        note: "one thread; fixed 4 MiB chunks, deduplicated",
-        ..PEER
+        ..BORG
     },
     Tool {
         name: "fsarchiver zstd:1",
@@ -147,15 +151,10 @@ pub(super) const PEERS: &[Tool] = &[
     Tool {
         name: "borg lz4",
         codec: Codec::Lz4,
-        programs: &["borg"],
-        version: "borg --version",
         prepare: Some("borg init -e none {stored}/repo"),
         full: "borg create --sparse --compression lz4 --chunker-params fixed,4194304 \
                {stored}/repo::one disk.raw",
-        restore: Some("borg extract --sparse {stored}/repo::one"),
-        verify: Some("borg check --verify-data {stored}/repo"),
-        note: "one thread; fixed 4 MiB chunks, deduplicated",
-        ..PEER
+        ..BORG
     },
     Tool {
         name: "partclone -a 0 | lz4 -1",

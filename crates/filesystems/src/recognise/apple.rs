@@ -1,5 +1,6 @@
+use md5::{Digest, Md5};
+
 use super::head::Head;
-use super::md5::md5;
 use super::{Recognised, text};
 use crate::bytes::{array, be16, be32, le32, le64};
 use crate::{FilesystemKind, Result};
@@ -122,10 +123,8 @@ fn finder_uuid(id: [u8; 8]) -> String {
     if id == [0; 8] {
         return String::new();
     }
-    let mut message = [0; 24];
-    message[..16].copy_from_slice(&NAMESPACE);
-    message[16..].copy_from_slice(&id);
-    let mut uuid = md5(&message);
+    // It proves nothing to anybody.
+    let mut uuid: [u8; 16] = Md5::new().chain_update(NAMESPACE).chain_update(id).finalize().into();
     uuid[6] = uuid[6] & 0x0f | 0x30;
     uuid[8] = uuid[8] & 0x3f | 0x80;
     text::uuid(uuid)

@@ -7,7 +7,6 @@ mod ext;
 mod fat;
 mod head;
 mod linux;
-mod md5;
 mod raid;
 mod read_only;
 mod text;
