@@ -177,7 +177,7 @@ impl Browser {
             let Element(id) = self.find(selector, text);
             let to = json!({"type": "pointerMove", "duration": 0, "origin": {ELEMENT: id},
                             "x": 0, "y": 0});
-            let steps = [&[to][..], &click, &[wait.clone()], &click].concat();
+            let steps = [&[to][..], &click, std::slice::from_ref(&wait), &click].concat();
             let mouse = json!({"type": "pointer", "id": "mouse", "actions": steps});
             // The list may be drawn anew before the mouse is there: then nothing was clicked.
             match self.tried("POST", "/actions", &json!({"actions": [mouse]})) {
