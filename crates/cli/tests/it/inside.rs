@@ -105,7 +105,8 @@ fn systems_on_btrfs_and_what_boot_loaders_are_told_are_looked_at() {
                   'start=2048,size=131072,type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B' \
                   'start=135168,size=450560' | sfdisk -q \"$1\"";
     run("sh", &["-c", script, "sh", &disk]);
-    let uuid = "11111111-2222-3333-4444-555555555555";
+    // Of no other disk here: mkfs.btrfs refuses a UUID that any device has at the time.
+    let uuid = "b7c1d2e3-0101-4f5a-8a6b-7c8d9e0f1a2b";
     let esp = Loop::part(Path::new(&disk), (MIB, 64 * MIB), false);
     run("mkfs.fat", &["-F", "32", "-i", "1234abcd", esp.arg()]);
     let good = format!(
