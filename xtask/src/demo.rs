@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::{Outcome, process, setup};
+use crate::{Outcome, process, setup, work_folder};
 
 const MIB: u64 = 1 << 20;
 const DISK_LEN: u64 = 512 * MIB;
@@ -24,16 +24,20 @@ struct Part {
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     let folder = match arguments {
-        [] => process::repository().join("target/demo"),
+        [] => {
+            let folder = process::repository().join("target/demo");
+            // Nobody else's, with or without a mark.
+            if folder.exists() {
+                fs::remove_dir_all(&folder).map_err(failed("emptying", &folder))?;
+            }
+            folder
+        }
         [folder] => PathBuf::from(folder),
         _ => return Err("takes at most one argument, the folder to work in".into()),
     };
     setup::run(&[])?;
     process::run(process::cargo().args(["build", "--quiet", "--package", "aiv-cli"]))?;
-    if folder.exists() {
-        fs::remove_dir_all(&folder).map_err(failed("emptying", &folder))?;
-    }
-    fs::create_dir_all(&folder).map_err(failed("creating", &folder))?;
+    work_folder::emptied(&folder)?;
     let demo = Demo { folder };
 
     headline("A disk like a real one: GPT, an EFI system partition, ext4 with real files");

@@ -20,6 +20,7 @@ mod reader;
 mod setup;
 mod test;
 mod tidy;
+mod work_folder;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,8 @@ struct Command {
     name: &'static str,
     run: fn(&[String]) -> Outcome,
     help: &'static str,
+    /// What `--help` says, where a line is not enough.
+    usage: Option<&'static str>,
 }
 
 /// The one list of commands.
@@ -38,54 +41,74 @@ const COMMANDS: &[Command] = &[
         name: "setup",
         run: setup::run,
         help: "install the Debian packages that tests and demo need, with --bench those of bench too",
+        usage: None,
     },
     Command {
         name: "demo",
         run: demo::run,
         help: "image a real disk, verify it, restore it, prove equality: demo [FOLDER]",
+        usage: None,
     },
     Command {
         name: "tidy",
         run: tidy::run,
         help: "check the promises no compiler keeps: floors, format tables, paths, hygiene",
+        usage: None,
     },
-    Command { name: "test", run: test::run, help: "setup, every test of the workspace, reader" },
+    Command {
+        name: "test",
+        run: test::run,
+        help: "setup, every test of the workspace, reader",
+        usage: None,
+    },
     Command {
         name: "images",
         run: images::run,
         help: "put the third-party images of a folder through the library: images DIR",
+        usage: None,
     },
     Command {
         name: "bench",
         run: bench::run,
         help: "speed and memory beside other tools and the machine's limits: bench [OPTION]...",
+        usage: Some(bench::USAGE),
     },
     Command {
         name: "prove",
         run: prove::run,
         help: "long campaigns with recorded seeds: prove CAMPAIGN [OPTION]...",
+        usage: Some(prove::USAGE),
     },
     Command {
         name: "fuzz",
         run: fuzz::run,
         help: "let libFuzzer look for inputs that bring a parser down: fuzz TARGET [--seconds N]",
+        usage: None,
     },
     Command {
         name: "reader",
         run: reader::run,
         help: "the second reader, written from docs/format.md alone, judges images that aiv makes",
+        usage: None,
     },
     Command {
         name: "guest",
         run: guest::run,
         help: "what needs a kernel of its own, in a virtual machine: guest [SCENARIO]",
+        usage: None,
     },
     Command {
         name: "count",
         run: count::run,
         help: "instructions of the hottest loops against those recorded: count [--record]",
+        usage: None,
     },
-    Command { name: "ci", run: ci::run, help: "everything a change must pass, in order, timed" },
+    Command {
+        name: "ci",
+        run: ci::run,
+        help: "everything a change must pass, in order, timed",
+        usage: None,
+    },
 ];
 
 fn main() -> ExitCode {
@@ -94,7 +117,7 @@ fn main() -> ExitCode {
         print!("{}", help());
         return ExitCode::SUCCESS;
     };
-    if ["help", "-h", "--help"].contains(&name.as_str()) {
+    if name == "help" || is_help(&name) {
         print!("{}", help());
         return ExitCode::SUCCESS;
     }
@@ -102,12 +125,29 @@ fn main() -> ExitCode {
         eprint!("cargo xtask: there is no command '{name}'\n\n{}", help());
         return ExitCode::from(2);
     };
-    match (command.run)(&words.collect::<Vec<_>>()) {
+    let words: Vec<String> = words.collect();
+    // Before any command begins: some of them take hours, or empty a folder.
+    if words.iter().any(|word| is_help(word)) {
+        println!("{}", command.usage());
+        return ExitCode::SUCCESS;
+    }
+    match (command.run)(&words) {
         Ok(()) => ExitCode::SUCCESS,
         Err(sentence) => {
             eprintln!("cargo xtask {name}: {sentence}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn is_help(word: &str) -> bool {
+    ["-h", "--help"].contains(&word)
+}
+
+impl Command {
+    fn usage(&self) -> String {
+        let line = || format!("cargo xtask {}: {}", self.name, self.help);
+        self.usage.map_or_else(line, str::to_owned)
     }
 }
 
@@ -130,6 +170,17 @@ fn no_arguments(arguments: &[String]) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn help_is_asked_for_and_nothing_else_happens() {
+        for word in ["-h", "--help"] {
+            assert!(is_help(word));
+        }
+        assert!(!is_help("help"), "a folder of that name for the demo");
+        for command in COMMANDS {
+            assert!(command.usage().contains(&format!("cargo xtask {}", command.name)));
+        }
+    }
 
     #[test]
     fn the_help_names_every_command_once() {

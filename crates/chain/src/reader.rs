@@ -1,5 +1,7 @@
 //! Reads blocks of a view: follows copies and differences through the chain.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use aiv_image_format::limits::DELTA_DEPTH_MAX;
 use aiv_image_format::{BaseBlock, BlockIndex, Error as ImageError, IndexEntry, Kind, Scratch};
 
@@ -85,5 +87,53 @@ impl Blocks {
         });
         self.steps.push(scratch);
         read.map_err(|e| layers.in_layer(layer, e))
+    }
+}
+
+/// Working memories that are kept for later reads: of as many threads as usually read at once.
+const SPARE_MAX: usize = 4;
+
+/// What reads of pages from anywhere need and would make anew each time: contexts of the
+/// decompressor and buffers cost a tenth of what reading a block takes.
+#[derive(Default)]
+pub(crate) struct Memory(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    /// The block read last, so that small reads in a row decode it once.
+    recent: Option<(BlockIndex, Arc<Vec<u8>>)>,
+    spare: Vec<(Blocks, Vec<u8>)>,
+}
+
+impl Memory {
+    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The bytes of `block`: those read last, or what `read` puts into the buffer it is given,
+    /// whose length and bytes are those of some other block. Nothing is locked while it reads.
+    pub(crate) fn block<E>(
+        &self,
+        block: BlockIndex,
+        read: impl FnOnce(&mut Blocks, &mut Vec<u8>) -> std::result::Result<(), E>,
+    ) -> std::result::Result<Arc<Vec<u8>>, E> {
+        let mut kept = self.kept();
+        if let Some((number, bytes)) = &kept.recent
+            && *number == block
+        {
+            return Ok(Arc::clone(bytes));
+        }
+        let (mut blocks, mut bytes) = kept.spare.pop().unwrap_or_default();
+        drop(kept);
+        read(&mut blocks, &mut bytes)?;
+        let bytes = Arc::new(bytes);
+        let mut kept = self.kept();
+        let before = kept.recent.replace((block, Arc::clone(&bytes)));
+        if kept.spare.len() < SPARE_MAX {
+            // Whoever still copies from the block before keeps its buffer.
+            let buffer = before.and_then(|(_, bytes)| Arc::try_unwrap(bytes).ok());
+            kept.spare.push((blocks, buffer.unwrap_or_default()));
+        }
+        Ok(bytes)
     }
 }

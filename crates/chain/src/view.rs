@@ -15,7 +15,7 @@ use crate::folder::{Folder, Point, PointState, Set};
 use crate::layers::{Layer, Layers};
 use crate::look::in_parallel;
 use crate::open::{self, Head};
-use crate::reader::ViewReader;
+use crate::reader::{Memory, ViewReader};
 use crate::scan::Trust;
 
 /// A recovery point, readable at any offset from any thread.
@@ -29,8 +29,8 @@ pub struct View {
     pub(crate) layers: Layers,
     /// Where the blocks of recently used groups are found; only for chains.
     groups: Mutex<HashMap<u64, Arc<Vec<Stretch>>>>,
-    /// The block read last by [`ReadAt`], so that small reads in a row decode it once.
-    recent: Mutex<Option<(BlockIndex, Arc<Vec<u8>>)>>,
+    /// What [`ReadAt`] works with.
+    memory: Memory,
 }
 
 /// Groups of 128 blocks whose places are remembered: those of 8 GiB in blocks of 64 KiB.
@@ -223,7 +223,7 @@ impl View {
     }
 
     pub(crate) fn new(layers: Layers) -> Self {
-        Self { layers, groups: Mutex::default(), recent: Mutex::default() }
+        Self { layers, groups: Mutex::default(), memory: Memory::default() }
     }
 
     /// The state this one builds on; `None` for a full image.
@@ -341,21 +341,14 @@ impl View {
     }
 
     fn block(&self, block: BlockIndex) -> io::Result<Arc<Vec<u8>>> {
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((number, bytes)) = &*recent
-            && *number == block
-        {
-            return Ok(Arc::clone(bytes));
-        }
-        drop(recent);
-        let mut bytes = vec![0; self.geometry().block_len(block) as usize];
-        self.reader()
-            .read(block, &mut bytes)
-            .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
-        let bytes = Arc::new(bytes);
-        recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        *recent = Some((block, Arc::clone(&bytes)));
-        Ok(bytes)
+        self.memory.block(block, |blocks, bytes| {
+            bytes.resize(self.geometry().block_len(block) as usize, 0);
+            let read = self.find(block).and_then(|Stretch { layer, entry }| {
+                blocks.read(&self.layers, (layer, entry), block, bytes)
+            });
+            let explained = read.map_err(|e| self.layers.explain(e));
+            explained.map(drop).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+        })
     }
 }
 

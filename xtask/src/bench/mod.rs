@@ -40,6 +40,7 @@ use limits::Limits;
 use looped::Looped;
 use machine::Machine;
 use options::Options;
+pub(crate) use options::USAGE;
 use place::Place;
 use round::{Record, Stage};
 use study::{Findings, Study};

@@ -6,7 +6,7 @@ use super::study::Study;
 use super::tool::Job;
 use crate::process;
 
-pub(super) const USAGE: &str = "\
+pub(crate) const USAGE: &str = "\
 usage: cargo xtask bench [OPTION]...
   --dir DIR      work folder, kept between runs (default: aiv-bench in /dev/shm, else in the
                  folder for temporary files)

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::statvfs;
 
 use super::options::Options;
+use crate::work_folder;
 
 const MEMORY_FOLDER: &str = "/dev/shm";
 const NAME: &str = "aiv-bench";
@@ -35,6 +36,7 @@ impl Place {
             return Err(format!("{}: {e}", folder.display()));
         }
         check_ours(&folder)?;
+        work_folder::claim(&folder)?;
         let place = Self { folder };
         place.reset_run()?;
         let secret = place.secret();

@@ -31,7 +31,7 @@ const CRASH_STATES: u64 = 250_000;
 /// Reads of the full tier of damaged chains.
 const READS: u64 = 1_000_000;
 
-const HELP: &str = "\
+pub(crate) const USAGE: &str = "\
 usage: cargo xtask prove model [--seeds N] [--first SEED]
        cargo xtask prove crash [--states N] [--first SEED]
        cargo xtask prove maps [--family NAME] [--mutants N] [--first SEED]
@@ -64,20 +64,16 @@ const CAMPAIGNS: [(&str, &[&str]); 7] = [
 
 /// Refuses words that would be ignored: a campaign takes hours, and should be the one meant.
 fn check(words: &[&str]) -> Outcome {
-    let [name, rest @ ..] = words else { return Err(format!("nothing to prove\n\n{HELP}")) };
+    let [name, rest @ ..] = words else { return Err(format!("nothing to prove\n\n{USAGE}")) };
     let campaign = CAMPAIGNS.iter().find(|(campaign, _)| campaign == name);
     let Some((_, options)) = campaign else {
-        return Err(format!("there is no campaign '{name}'\n\n{HELP}"));
+        return Err(format!("there is no campaign '{name}'\n\n{USAGE}"));
     };
     let unknown = rest.chunks(2).find(|pair| !options.contains(&pair[0]));
-    unknown.map_or(Ok(()), |pair| Err(format!("{name} takes no '{}'\n\n{HELP}", pair[0])))
+    unknown.map_or(Ok(()), |pair| Err(format!("{name} takes no '{}'\n\n{USAGE}", pair[0])))
 }
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
-    if arguments.iter().any(|word| ["--help", "-h"].contains(&word.as_str())) {
-        println!("{HELP}");
-        return Ok(());
-    }
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     check(&words)?;
     // Trees of files wait for their drivers most of the time: any build will do.
@@ -88,7 +84,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     let number = |option: &str, default: u64| -> Result<u64, String> {
         let Some(at) = words.iter().position(|word| *word == option) else { return Ok(default) };
         let value = words.get(at + 1).and_then(|word| word.replace('_', "").parse().ok());
-        value.ok_or_else(|| format!("{option} needs a number\n\n{HELP}"))
+        value.ok_or_else(|| format!("{option} needs a number\n\n{USAGE}"))
     };
     let name = |option: &str, names: String| -> Result<Option<&str>, String> {
         let at = words.iter().position(|word| *word == option);
@@ -120,7 +116,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
             files::campaign(only, number("--files", files::FILES)?)
         }
         Some(&"model") => models(number("--first", 1)?, number("--seeds", MODEL_SEEDS)?),
-        _ => Err(format!("nothing to prove\n\n{HELP}")),
+        _ => Err(format!("nothing to prove\n\n{USAGE}")),
     }
 }
 
@@ -225,7 +221,7 @@ mod tests {
             &["map"],
             &[],
         ] {
-            assert!(check(words).unwrap_err().ends_with(HELP), "{words:?}");
+            assert!(check(words).unwrap_err().ends_with(USAGE), "{words:?}");
         }
     }
 
@@ -233,7 +229,7 @@ mod tests {
     fn every_campaign_and_option_is_in_the_help() {
         for (campaign, options) in CAMPAIGNS {
             let usage = format!("cargo xtask prove {campaign} ");
-            let line = HELP.lines().find(|line| line.contains(&usage)).unwrap();
+            let line = USAGE.lines().find(|line| line.contains(&usage)).unwrap();
             assert!(options.iter().all(|option| line.contains(option)), "{line}");
         }
     }
