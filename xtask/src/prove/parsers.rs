@@ -77,18 +77,20 @@ struct Tried {
     mutants: u64,
     seeds: usize,
     reached: u64,
-    time_max: Duration,
+    /// The longest, and the seed it was of.
+    time_max: (Duration, u64),
     memory_max: u64,
 }
 
 impl std::fmt::Display for Tried {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { mutants, seeds, reached, time_max, memory_max } = self;
-        let (kib, ms) = (memory_max >> 10, time_max.as_millis());
+        let (kib, (time, slowest)) = (memory_max >> 10, time_max);
+        let ms = time.as_millis();
         write!(
             f,
             "{mutants} mutants of {seeds} inputs, {reached} past the first checks, at most {kib} KiB \
-             of memory and {ms} ms"
+             of memory and {ms} ms (seed {slowest})"
         )
     }
 }
@@ -115,7 +117,7 @@ fn run(label: &str, target: &Target, first: u64, count: u64) -> Result<Tried, St
             })?;
             tried.mutants += 1;
             tried.reached += u64::from(reached);
-            tried.time_max = tried.time_max.max(time);
+            tried.time_max = tried.time_max.max((time, number));
             tried.memory_max = tried.memory_max.max(memory);
             if tried.mutants.is_multiple_of(100_000) {
                 let seconds = started.elapsed().as_secs();
@@ -197,7 +199,10 @@ mod tests {
         });
         assert!(run("greedy", &greedy, 1, 10_000).is_err());
         let good = lame("good", |_| true);
-        assert_eq!(run("good", &good, 1, 1000).unwrap().mutants, 1000);
+        let tried = run("good", &good, 1, 1000).unwrap();
+        assert_eq!(tried.mutants, 1000);
+        let slowest = format!("(seed {})", tried.time_max.1);
+        assert!((1..=1000).contains(&tried.time_max.1) && tried.to_string().ends_with(&slowest));
     }
 
     #[test]
