@@ -9,7 +9,7 @@ use aiv_image_format::{
     peek_segment, verify_segment,
 };
 use aiv_keys::{Credential, KeyArea, KeyFile, Work};
-use aiv_testkit::{MemStorage, mutants};
+use aiv_testkit::mutants;
 use aiv_volume_io::{CATALOGUE_NAME, Job, MemDisk, ReadAt};
 
 use crate::seeds;
@@ -119,10 +119,7 @@ pub fn image_mended(data: &[u8]) -> bool {
 
 /// A folder with a sound chain and, beside it, one more file.
 pub fn folder(data: &[u8]) -> bool {
-    let storage = MemStorage::new();
-    for (name, bytes) in seeds::goldens() {
-        storage.insert(&name, bytes);
-    }
+    let storage = seeds::golden_folder();
     let mut data = data.to_vec();
     mutants::mend_image(&mut data);
     storage.insert("mutant.aii", data);
@@ -141,10 +138,7 @@ pub fn folder(data: &[u8]) -> bool {
 
 /// The catalogue of a folder, which is believed in nothing that matters.
 pub fn catalogue(data: &[u8]) -> bool {
-    let storage = MemStorage::new();
-    for (name, bytes) in seeds::goldens() {
-        storage.insert(&name, bytes);
-    }
+    let storage = seeds::golden_folder();
     storage.insert(CATALOGUE_NAME, data.to_vec());
     let (folder, _) = Folder::scan_with(&storage, Job::silent()).expect("a sound folder");
     for (set, point) in folder.sets.iter().flat_map(|set| set.points.iter().map(move |p| (set, p)))

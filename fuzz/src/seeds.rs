@@ -3,7 +3,7 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use aiv_filesystems::{UsedMap, recognise, used_map};
 use aiv_image_format::{Image, Keys};
@@ -33,6 +33,16 @@ pub(crate) fn goldens() -> Vec<(String, Vec<u8>)> {
     files
 }
 
+/// A folder of the stored images, for one input: they are read from the disk once.
+pub(crate) fn golden_folder() -> MemStorage {
+    static FOLDER: LazyLock<MemStorage> = LazyLock::new(|| {
+        let storage = MemStorage::new();
+        goldens().into_iter().for_each(|(name, bytes)| storage.insert(&name, bytes));
+        storage
+    });
+    FOLDER.fork()
+}
+
 /// The key of the stored images that have one.
 pub(crate) fn keys() -> Keys {
     Keys::of(ChainKey::new(*b"a chain key of thirty-two bytes."))
@@ -58,8 +68,7 @@ pub(crate) fn slots() -> Vec<Vec<u8>> {
 }
 
 pub(crate) fn catalogues() -> Vec<Vec<u8>> {
-    let storage = MemStorage::new();
-    goldens().into_iter().for_each(|(name, bytes)| storage.insert(&name, bytes));
+    let storage = golden_folder();
     let (_, catalogue) = aiv_chain::Folder::scan_with(&storage, Job::silent()).expect("a folder");
     catalogue.write(&storage).expect("memory");
     vec![storage.contents(CATALOGUE_NAME).expect("written").to_vec()]
