@@ -138,7 +138,10 @@ fn find(argument: &Path, keys: &Keys, job: Job<'_>) -> Result<Named> {
         return Ok(Named::File(argument.to_path_buf()));
     }
     let Some(at) = at else {
-        return Err(failed("open", argument)(std::io::ErrorKind::NotFound.into()));
+        // Asked again for the system's own words.
+        let gone = argument.metadata().err();
+        let gone = gone.unwrap_or_else(|| std::io::ErrorKind::NotFound.into());
+        return Err(failed("open", argument)(gone));
     };
     let folder = Path::new(OsStr::from_bytes(&bytes[..at]));
     let storage = DirStorage::open(folder).map_err(failed("open", folder))?;

@@ -329,6 +329,7 @@ fn a_missing_file_folder_or_point_is_named() {
     scratch.image();
     let images = scratch.arg("images");
     let message = code(&["info"], "/nowhere/a.aiv", 1, "not_found");
+    assert!(message.contains("No such file or directory"), "{message}");
     assert_eq!(message.matches("/nowhere/a.aiv").count(), 1, "{message}");
     code(&["list"], "/nowhere", 1, "not_found");
     code(&["info"], &format!("{images}@latest~1"), 1, "no_such_point");
