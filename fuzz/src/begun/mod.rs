@@ -82,10 +82,12 @@ fn judge(storage: &MemStorage, found: &Unfinished, finished: &ImageSummary) {
     };
     let report = report.expect("memory");
     // What others say of blocks is for whoever goes on to compare and to prove: in frames, and where a block
-    // is a copy of the parent's, in an entry of a checkpoint.
-    let was_there = |it: &Corrupt| match it.section {
-        Section::Frame => it.offset < found.len(),
-        Section::IndexPage => it.what().contains("leaf of a copied block"),
+    // is a copy of the parent's, in an entry of a checkpoint: which one it is, and its leaf.
+    let was_there = |it: &Corrupt| match (it.section, it.what()) {
+        (Section::Frame, _) => it.offset < found.len(),
+        (Section::IndexPage, what) => {
+            ["leaf of a copied block", "parent block"].iter().any(|it_is| what.contains(it_is))
+        }
         _ => false,
     };
     let new = report.damage.iter().find(|it| is_sealed || !was_there(it));
