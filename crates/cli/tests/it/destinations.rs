@@ -1,0 +1,56 @@
+//! Places to write to that cannot be written: whatever fails names them, and nothing is left there.
+
+use std::fs;
+
+use crate::support::{MIB, Mount, Scratch, aiv_json, names_in, run};
+
+#[test]
+fn a_place_that_cannot_be_written_is_named_by_every_command() {
+    let scratch = Scratch::new();
+    let image = scratch.image().to_str().unwrap().to_owned();
+    let (disk, images) = (scratch.arg("disk.raw"), scratch.arg("images"));
+    let place = Mount::memory(64 * MIB);
+    fs::create_dir(place.path().join("images")).unwrap();
+    let theirs = place.arg("images");
+    // Two points, for those that want to merge some.
+    aiv_json(&["backup", &disk, "--to", &theirs]).ended(0);
+    aiv_json(&["backup", &disk, "--to", &theirs]).ended(0);
+    run("mount", &["-o", "remount,ro", place.path().to_str().unwrap()]);
+    let (file, folder) = (place.arg("file"), place.arg("new"));
+    for command in [
+        &["backup", &disk, "--to", &theirs][..],
+        &["backup", &disk, "--to", &folder],
+        &["copy", &images, "--to", &theirs],
+        &["copy", &image, "--to", &folder],
+        &["move", &images, "--to", &theirs],
+        &["move", &theirs, "--to", &images],
+        &["consolidate", &theirs, "--keep", "1"],
+        &["archive", &image, "--to", &file],
+        &["restore", &image, "--to", &file],
+    ] {
+        let (status, code, message) = aiv_json(command).error();
+        assert!(message.contains(place.path().to_str().unwrap()), "{command:?}: {message}");
+        assert_eq!((status, code.as_str()), (1, "read_only"), "{command:?}: {message}");
+    }
+    assert_eq!(names_in(place.path()), ["images"]);
+}
+
+#[test]
+fn a_full_place_is_named_too() {
+    let scratch = Scratch::new();
+    let disk = scratch.disk("large.raw", 4 * MIB);
+    let place = Mount::memory(MIB);
+    let to = place.arg("images");
+    let image = scratch.image().to_str().unwrap().to_owned();
+    let file = place.arg("file");
+    for command in [
+        &["backup", &disk, "--to", &to][..],
+        &["copy", &image, "--to", &to],
+        &["archive", &image, "--to", &file],
+        &["restore", &image, "--to", &file],
+        &["salvage", &image, "--to", &file],
+    ] {
+        let message = aiv_json(command).failed(1, "disk_full");
+        assert!(message.contains(place.path().to_str().unwrap()), "{command:?}: {message}");
+    }
+}
