@@ -58,10 +58,15 @@ fn verify_finds(file: &Path, what: &str, offset: usize) {
 fn a_foreign_file_is_called_foreign_by_every_command() {
     let scratch = Scratch::new();
     let file = scratch.write("letter.aiv", &b"Dear reader, this is no image. ".repeat(1000));
-    let target = scratch.arg("target.raw");
-    for command in
-        [vec!["info"], vec!["verify"], vec!["dump"], vec!["restore", "--to", target.as_str()]]
-    {
+    let (target, to) = (scratch.arg("target.raw"), scratch.arg("other"));
+    for command in [
+        vec!["info"],
+        vec!["verify"],
+        vec!["dump"],
+        vec!["restore", "--to", target.as_str()],
+        vec!["copy", "--to", to.as_str()],
+        vec!["move", "--to", to.as_str()],
+    ] {
         let message = code(&command, &file, 1, "foreign");
         assert!(message.contains("letter.aiv: not an Aivory image"), "{message}");
         assert!(message.contains("begins with 4465617220726561"), "{message}");
