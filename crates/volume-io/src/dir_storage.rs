@@ -49,6 +49,8 @@ const LOST_AND_FOUND: &CStr = c"lost+found";
 pub struct DirStorage {
     root: Arc<OwnedFd>,
     place: Place,
+    /// Whether it was not there before.
+    is_made: bool,
     unsynced: Mutex<Unsynced>,
 }
 
@@ -74,22 +76,27 @@ impl DirStorage {
         // The folder itself may be a link: the user named it, nobody planted it.
         let root = fs::open(path, FOLDER_FLAGS.difference(OFlags::NOFOLLOW), Mode::empty())?;
         let place = Place::new(path.to_path_buf());
-        Ok(Self { root: Arc::new(root), place, unsynced: Mutex::default() })
+        Ok(Self { root: Arc::new(root), place, is_made: false, unsynced: Mutex::default() })
     }
 
-    /// Opens a folder, and creates it, durably, when no more than its last part is missing.
+    /// Opens a folder, and creates it, durably, when no more than its last part is missing. One that
+    /// was created here goes when this value does, if nothing came into it until then.
     ///
     /// # Errors
     /// As [`DirStorage::open`]; [`io::ErrorKind::NotFound`] when the folder around it is missing.
     pub fn open_or_create(path: impl AsRef<Path>) -> io::Result<Self> {
         let path = path.as_ref();
         match fs::mkdir(path, FOLDER_MODE) {
-            Ok(()) => sync_around(path)?,
-            Err(Errno::EXIST) => {}
+            Ok(()) => {
+                sync_around(path)?;
+                let mut made = Self::open(path)?;
+                made.is_made = true;
+                Ok(made)
+            }
+            Err(Errno::EXIST) => Self::open(path),
             // Whoever may not create it may still use what exists.
-            Err(error) => return Self::open(path).map_err(|_| error.into()),
+            Err(error) => Self::open(path).map_err(|_| error.into()),
         }
-        Self::open(path)
     }
 
     /// The folder as it was named when opened.
@@ -128,6 +135,20 @@ impl DirStorage {
     fn touch(&self, folder: &Folder) {
         let mut unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
         unsynced.folders.extend(folder.way.iter().cloned());
+    }
+}
+
+impl Drop for DirStorage {
+    fn drop(&mut self) {
+        let path = self.place.path();
+        let is_it = |there: fs::Stat| {
+            let opened = fs::fstat(&self.root);
+            opened.is_ok_and(|ours| (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino))
+        };
+        if self.is_made && fs::stat(path).is_ok_and(is_it) {
+            // Refused where anything is in it.
+            let _ = fs::rmdir(path);
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{MIB, Mount, Scratch, aiv_json, names_in, run};
+use crate::support::{MIB, Mount, Scratch, aiv, aiv_json, names_in, run};
 
 #[test]
 fn a_place_that_cannot_be_written_is_named_by_every_command() {
@@ -53,4 +53,23 @@ fn a_full_place_is_named_too() {
         let message = aiv_json(command).failed(1, "disk_full");
         assert!(message.contains(place.path().to_str().unwrap()), "{command:?}: {message}");
     }
+}
+
+#[test]
+fn a_folder_that_was_made_for_nothing_does_not_stay() {
+    let scratch = Scratch::new();
+    let nothing = scratch.write("nothing", b"");
+    let letter = scratch.write("letter.aiv", &b"Dear reader, this is no image. ".repeat(1000));
+    let (new, old) = (scratch.path("new"), scratch.path("old"));
+    fs::create_dir(&old).unwrap();
+    for (folder, stays) in [(&new, false), (&old, true)] {
+        let to = folder.to_str().unwrap();
+        aiv_json(&["backup", &nothing, "--to", to]).failed(5, "source_empty");
+        aiv_json(&["backup", "/dev/nosuch", "--to", to]).failed(1, "not_found");
+        aiv_json(&["copy", &letter, "--to", to]).failed(1, "foreign");
+        assert_eq!(folder.exists(), stays);
+    }
+    aiv(&["backup", &scratch.disk("disk.raw", MIB), "/dev/nosuch", "--to", &scratch.arg("new")])
+        .ended(1);
+    assert_eq!(names_in(&new).len(), 1);
 }

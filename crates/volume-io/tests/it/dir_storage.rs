@@ -423,6 +423,30 @@ fn key_slots_are_those_of_regular_files() {
 }
 
 #[test]
+fn a_folder_made_for_nothing_goes_and_one_that_was_there_or_is_used_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("new");
+    drop(DirStorage::open_or_create(&path).unwrap());
+    assert!(!path.exists());
+    let storage = DirStorage::open_or_create(&path).unwrap();
+    storage.create("a").unwrap();
+    drop(storage);
+    drop(DirStorage::open_or_create(&path).unwrap());
+    assert!(path.join("a").exists());
+    std::fs::remove_file(path.join("a")).unwrap();
+    drop(DirStorage::open_or_create(&path).unwrap());
+    drop(DirStorage::open(&path).unwrap());
+    assert!(path.exists(), "somebody else's");
+    std::fs::remove_dir(&path).unwrap();
+    // Nor another one that took its name.
+    let storage = DirStorage::open_or_create(&path).unwrap();
+    std::fs::rename(&path, dir.path().join("moved")).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    drop(storage);
+    assert!(path.exists() && dir.path().join("moved").exists());
+}
+
+#[test]
 fn errors_name_the_folder_and_stay_of_their_kind() {
     let dir = tempfile::tempdir().unwrap();
     let storage = DirStorage::open(dir.path()).unwrap();
