@@ -244,10 +244,19 @@ fn a_damaged_frame_is_found_and_a_file_created_for_the_restore_is_removed() {
     assert!(message.contains(&format!("frame at byte {frame}")), "{message}");
     assert!(message.contains("the new file was removed"), "{message}");
     assert!(!Path::new(&target).exists());
-    // A file that was there stays, and the message warns of it.
+    // A file that was there stays as it was, as long as nothing was written to it.
     let target = scratch.disk("target.raw", 2 * MIB);
-    let message =
-        code(&["restore", "--yes", "--to", target.as_str()], image.to_str().unwrap(), 4, "damaged");
+    let before = fs::read(&target).unwrap();
+    let restore = ["restore", "--yes", "--to", target.as_str()];
+    let message = code(&restore, image.to_str().unwrap(), 4, "damaged");
+    assert!(message.contains("nothing was written"), "{message}");
+    assert!(fs::read(&target).unwrap() == before);
+    // When something was, the message warns of it: the head comes last.
+    let other = Scratch::new();
+    let image = other.image();
+    let frame = place(&image, "DATA block 0");
+    flip(&image, frame + 1000);
+    let message = code(&restore, image.to_str().unwrap(), 4, "damaged");
     assert!(message.contains("must not be used"), "{message}");
     assert!(Path::new(&target).exists());
 }
