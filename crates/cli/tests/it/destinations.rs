@@ -1,8 +1,9 @@
 //! Places to write to that cannot be written: whatever fails names them, and nothing is left there.
 
 use std::fs;
+use std::path::Path;
 
-use crate::support::{MIB, Mount, Scratch, aiv, aiv_json, names_in, run};
+use crate::support::{Loop, MIB, Mount, Scratch, aiv, aiv_json, names_in, run};
 
 #[test]
 fn a_place_that_cannot_be_written_is_named_by_every_command() {
@@ -72,4 +73,48 @@ fn a_folder_that_was_made_for_nothing_does_not_stay() {
     aiv(&["backup", &scratch.disk("disk.raw", MIB), "/dev/nosuch", "--to", &scratch.arg("new")])
         .ended(1);
     assert_eq!(names_in(&new).len(), 1);
+}
+
+/// A disk with a partition table and an identity, as a file.
+fn partitioned(scratch: &Scratch, name: &str) -> String {
+    let disk = scratch.disk(name, 8 * MIB);
+    run("sgdisk", &["--clear", "--new=1:2048:+2M", &disk]);
+    disk
+}
+
+#[test]
+fn two_devices_that_say_they_are_one_disk_are_told_of() {
+    let scratch = Scratch::new();
+    let first = partitioned(&scratch, "first.raw");
+    let second = scratch.arg("second.raw");
+    fs::copy(&first, &second).unwrap();
+    let other = partitioned(&scratch, "other.raw");
+    let images = scratch.arg("images");
+    let notes = |device: &str| {
+        let json = aiv_json(&["backup", device, "--to", &images]).ended(0).json();
+        json["images"][0]["notes"].to_string()
+    };
+    let is_told = |notes: &str| notes.contains("--source-id tells them apart");
+    let device = Loop::new(first.as_ref(), &[]);
+    let clone = Loop::new(second.as_ref(), &[]);
+    assert!(!is_told(&notes(device.arg())));
+    let said = notes(clone.arg());
+    assert!(is_told(&said) && said.contains(device.arg()), "{said}");
+    // Alone, and where the name is that of another disk by now, nothing is to be told.
+    drop(device);
+    drop(clone);
+    let (a, b) = (Loop::new(first.as_ref(), &[]), Loop::new(other.as_ref(), &[]));
+    assert!(!is_told(&notes(a.arg())));
+    let before = a.arg().to_owned();
+    drop(b);
+    drop(a);
+    let taken = Loop::new(other.as_ref(), &[]);
+    let again = Loop::new(first.as_ref(), &[]);
+    let said = notes(again.arg());
+    assert!(!is_told(&said), "{before} {} {}: {said}", taken.arg(), again.arg());
+    // The same disk by another name is one disk.
+    let link = scratch.path("link");
+    std::os::unix::fs::symlink(again.path(), &link).unwrap();
+    assert!(!is_told(&notes(link.to_str().unwrap())));
+    assert!(Path::new(&images).is_dir());
 }
