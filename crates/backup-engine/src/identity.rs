@@ -1,9 +1,12 @@
 //! Who a source is.
 
+use aiv_filesystems::recognise;
 use aiv_image_format::SetId;
-use aiv_volume_io::partition::{DiskId, PartitionTable};
+use aiv_volume_io::partition::{self, DiskId, PartitionTable};
+use aiv_volume_io::{ReadAt, Slice};
 
 use crate::facts::SourceFacts;
+use crate::plan::sector_size;
 
 const KEY_SET: &[u8; 32] = b"aivory draft: set of a source   ";
 
@@ -38,6 +41,21 @@ pub(crate) fn source_id(
         Some((kind, value)) => format!("{kind}:{value}"),
         None => format!("path:{}:{}", facts.host, facts.label),
     }
+}
+
+/// What a disk itself says that it is: the identity of its table, or of the filesystem that it is.
+/// `None` where it says nothing, or cannot be read.
+#[must_use]
+pub fn disk_identity(disk: &dyn ReadAt, facts: &SourceFacts) -> Option<String> {
+    let len = disk.len();
+    let table = partition::read_table(disk, sector_size(disk, facts)).ok()?;
+    let uuid = match partition::regions(&table, len).as_slice() {
+        [only] => recognise(&Slice::new(disk, only.extent).ok()?).ok()?.uuid,
+        _ => String::new(),
+    };
+    let content_alone = SourceFacts::default();
+    let is_known = table.disk_id.is_some() || !uuid.is_empty();
+    is_known.then(|| source_id(&content_alone, &table, len, &uuid))
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ pub use error::{Error, HintFailure, Refusal, Result};
 pub use facts::{BackupOptions, Basis, Sectors, SourceFacts, SourceStamp};
 pub use hints::{HintReport, NotUsed, SHARES};
 pub use hold::{HeldSource, Hold};
-pub use identity::set_id;
+pub use identity::{disk_identity, set_id};
 pub use inventory::machine_inventory;
 pub use marks::{Marks, MarksError, marks};
 pub use pace::{Clock, RateLimit};

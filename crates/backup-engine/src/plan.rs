@@ -81,8 +81,8 @@ pub enum PlanNote {
         /// How many there are.
         count: u64,
     },
-    /// The point the image builds on is of another file, which is there still and says that it is
-    /// the same disk: a copy, or a machine made from the same template.
+    /// The point the image builds on is of another file or device, which is there still and says
+    /// that it is the same disk: a copy, or a machine made from the same template.
     Twin {
         /// Where it lies.
         path: String,
@@ -204,7 +204,7 @@ fn examine(error: impl std::error::Error + Send + Sync + 'static) -> Error {
 }
 
 /// The device's sector size; for raw files the one its partition table was written with.
-fn sector_size(source: &dyn ReadAt, facts: &SourceFacts) -> SectorSize {
+pub(crate) fn sector_size(source: &dyn ReadAt, facts: &SourceFacts) -> SectorSize {
     SectorSize::new(facts.logical_sector)
         .or_else(|| partition::detect_sector_size(source))
         .unwrap_or(SectorSize::B512)

@@ -85,6 +85,8 @@ pub struct Comparison {
     pub troubles: Vec<(Path, String)>,
     /// How many there are.
     pub trouble_count: u64,
+    /// Files among them of which bytes are lost.
+    pub damaged: u64,
 }
 
 impl Comparison {
@@ -429,6 +431,8 @@ impl Compare<'_> {
         let (a, b) = match opened {
             Ok(both) => both,
             Err(error) => {
+                let is_lost = matches!(error, aiv_filesystems::Error::Damaged { .. });
+                self.answer.damaged += u64::from(is_lost);
                 self.trouble(&Error::of(&self.path, error));
                 return Ok(None);
             }
@@ -436,6 +440,7 @@ impl Compare<'_> {
         match differ(&*a, &*b, self.job)? {
             Ok(differ) => Ok(Some(differ)),
             Err(source) => {
+                self.answer.damaged += 1;
                 let source = aiv_filesystems::Error::Io { op: "read file", offset: 0, source };
                 self.trouble(&Error::of(&self.path, source));
                 Ok(None)

@@ -376,6 +376,19 @@ fn why_closed(kind: FilesystemKind) -> Option<&'static str> {
         | FilesystemKind::HfsPlus
         | FilesystemKind::Hfs
         | FilesystemKind::Ufs
+        | FilesystemKind::Udf
+        | FilesystemKind::Jfs
+        | FilesystemKind::ReiserFs
+        | FilesystemKind::Reiser4
+        | FilesystemKind::Nilfs2
+        | FilesystemKind::Ocfs2
+        | FilesystemKind::Gfs2
+        | FilesystemKind::Bcachefs
+        | FilesystemKind::Vmfs
+        | FilesystemKind::Cramfs
+        | FilesystemKind::Romfs
+        | FilesystemKind::Bfs
+        | FilesystemKind::Minix
         | FilesystemKind::F2fs
         | FilesystemKind::Erofs => "files of this filesystem are not read",
         FilesystemKind::Bcache => "it belongs to a bcache device, which is not read",

@@ -1,7 +1,7 @@
 use std::{fmt, io};
 
 use aiv_image_format::{Digest, Error as ImageError, PointId, SetId};
-use aiv_volume_io::Canceled;
+use aiv_volume_io::{Canceled, Storage};
 
 use crate::folder::PointState;
 
@@ -70,8 +70,10 @@ pub enum Error {
         set: SetId,
     },
     /// What is to be written may not fit: make room, or keep more points.
-    #[error("{needed} bytes may be needed and {free} are free")]
+    #[error("{needed} bytes may be needed in {place} and {free} are free")]
     NoSpace {
+        /// The folder or target.
+        place: String,
         /// Bytes that may be needed.
         needed: u64,
         /// Bytes that are free.
@@ -172,6 +174,12 @@ impl Error {
             ImageError::Canceled(canceled) => canceled.into(),
             source => Self::Image { file: file.to_owned(), source },
         }
+    }
+
+    /// What is to be written to `storage` may not fit.
+    pub(crate) fn no_space(storage: &dyn Storage, needed: u64, free: u64) -> Self {
+        let path = storage.place().map(|path| path.display().to_string());
+        Self::NoSpace { place: path.unwrap_or_else(|| "the folder".to_owned()), needed, free }
     }
 
     /// What went wrong while `op` was being done to the storage.

@@ -100,7 +100,8 @@ pub fn locate_view_keyed(argument: &Path, keys: &Keys, job: Job<'_>) -> Result<(
 /// The folder, the set and the point that `argument` names, as [`locate`] finds it.
 ///
 /// # Errors
-/// Those of [`locate`]; [`Error::NoSuchPoint`] for a file that provides none.
+/// Those of [`locate`]; for a file that provides none those of [`open_image`], or
+/// [`Error::NoSuchPoint`].
 pub fn locate_point(argument: &Path, job: Job<'_>) -> Result<(DirStorage, Set, Point)> {
     locate_point_keyed(argument, &Keys::none(), job)
 }
@@ -124,8 +125,11 @@ pub fn locate_point_keyed(
                 let point = set.points.iter().find(|point| is_it(point))?;
                 Some((set.clone(), point.clone()))
             });
-            let none = || Error::NoSuchPoint { wanted: path.display().to_string() };
-            let (set, point) = found.ok_or_else(none)?;
+            let Some((set, point)) = found else {
+                // Says what is wrong with it, where anything is.
+                open_image_keyed(&path, keys)?;
+                return Err(Error::NoSuchPoint { wanted: path.display().to_string() });
+            };
             Ok((storage, set, point))
         }
     }

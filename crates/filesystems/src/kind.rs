@@ -50,6 +50,32 @@ pub enum FilesystemKind {
     Ufs,
     /// Windows resilient filesystem.
     ReFs,
+    /// UDF, of optical media.
+    Udf,
+    /// JFS of IBM.
+    Jfs,
+    /// ReiserFS 3.
+    ReiserFs,
+    /// Reiser4.
+    Reiser4,
+    /// NILFS2.
+    Nilfs2,
+    /// Cluster filesystem of Oracle.
+    Ocfs2,
+    /// Cluster filesystem of Red Hat.
+    Gfs2,
+    /// bcachefs.
+    Bcachefs,
+    /// Cluster filesystem of VMware.
+    Vmfs,
+    /// Compressed read-only filesystem, before SquashFS.
+    Cramfs,
+    /// Small read-only filesystem.
+    Romfs,
+    /// Boot filesystem of UnixWare.
+    Bfs,
+    /// Minix.
+    Minix,
     /// Physical volume of LVM2.
     Lvm2Member,
     /// LUKS encrypted container, version 1 or 2.
@@ -95,6 +121,19 @@ impl FilesystemKind {
             Self::Hfs => "hfs",
             Self::Ufs => "ufs",
             Self::ReFs => "ReFS",
+            Self::Udf => "udf",
+            Self::Jfs => "jfs",
+            Self::ReiserFs => "reiserfs",
+            Self::Reiser4 => "reiser4",
+            Self::Nilfs2 => "nilfs2",
+            Self::Ocfs2 => "ocfs2",
+            Self::Gfs2 => "gfs2",
+            Self::Bcachefs => "bcachefs",
+            Self::Vmfs => "VMFS",
+            Self::Cramfs => "cramfs",
+            Self::Romfs => "romfs",
+            Self::Bfs => "bfs",
+            Self::Minix => "minix",
             Self::Lvm2Member => "LVM2_member",
             Self::LuksContainer => "crypto_LUKS",
             Self::BitLocker => "BitLocker",

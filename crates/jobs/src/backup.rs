@@ -177,7 +177,8 @@ impl Run<'_> {
         let held = HeldSource { disk: &*source.disk, hold, trackers: &source.trackers };
         let mut done = self.image(held, source.facts).map_err(unwrapped)?;
         let before = done.report.parent_source.as_deref();
-        let twin = before.filter(|before| is_twin(before.as_ref(), &source.made_of));
+        let root = self.world.root();
+        let twin = before.filter(|before| is_twin(root, before.as_ref(), &source.made_of));
         let note = twin.map(|path| PlanNote::Twin { path: path.to_owned() });
         done.report.notes.extend(note);
         Ok(done)

@@ -59,6 +59,8 @@ pub type Tell<'a> = dyn FnMut(&Listed<'_>) -> io::Result<()> + 'a;
 pub struct Seen {
     /// What could not be looked at, and why.
     pub troubles: Vec<(String, String)>,
+    /// Files of which bytes are lost; they are among the troubles.
+    pub damaged: u64,
     /// What is to be known about the state of volumes: name, sentence.
     pub notes: Vec<(String, String)>,
 }
@@ -120,7 +122,7 @@ impl Look {
         for note in from.filesystem.notes() {
             seen.notes.push((name.to_owned(), note.to_string()));
         }
-        let Seen { troubles, .. } = seen;
+        let Seen { troubles, damaged, .. } = seen;
         let known = troubles.len();
         let mut failed = None;
         let mut unlisted = Vec::new();
@@ -145,10 +147,13 @@ impl Look {
                         failed = Some(canceled.into());
                         return Step::End;
                     }
-                    Err(why) if troubles.len() < known + TROUBLES_MAX => {
-                        troubles.push((found.path.to_string(), causes(&why)));
+                    Err(why) => {
+                        *damaged += u64::from(is_damage(&why));
+                        match troubles.len() < known + TROUBLES_MAX {
+                            true => troubles.push((found.path.to_string(), causes(&why))),
+                            false => more += 1,
+                        }
                     }
-                    Err(_) => more += 1,
                 }
                 Step::On
             },
@@ -192,6 +197,18 @@ impl Look {
             listed.sha256 = Some(sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
         }
         Ok(Some(listed))
+    }
+}
+
+/// Whether bytes of a file are lost, and not only out of reach.
+fn is_damage(error: &Error) -> bool {
+    use aiv_filesystems::Error::Damaged;
+    use aiv_restore_engine::Error::Browse;
+    match error {
+        Error::Recover(Browse(BrowseError::Filesystem { source, .. })) => {
+            matches!(source, Damaged { .. })
+        }
+        error => matches!(error, Error::Unreadable { .. }),
     }
 }
 

@@ -127,7 +127,12 @@ impl SalvageJob {
                     // It is not what it seems to be. The first error is the one that matters.
                     let _ = std::fs::remove_file(path);
                 }
-                written?
+                written.map_err(|error| match error {
+                    aiv_chain::Error::Io { op, source } => {
+                        aiv_chain::Error::Io { op: format!("{}: {op}", path.display()), source }
+                    }
+                    error => error,
+                })?
             }
             SalvageTo::Folder(folder) => {
                 let storage = DirStorage::open_or_create(folder).map_err(in_folder(folder))?;

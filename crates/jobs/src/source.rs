@@ -3,10 +3,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aiv_backup_engine::SourceFacts;
+use aiv_backup_engine::{SourceFacts, disk_identity};
 use aiv_disk_formats::{DiskImage, Format, OpenOptions};
 use aiv_nbd_client::{Address, NbdDisk, NbdOptions, Uri};
-use aiv_volume_io::{ChangeTracker, FileDisk, ReadAt, device, is_written_by_qemu};
+use aiv_volume_io::device::{self, BlockDevice, DeviceKind};
+use aiv_volume_io::{ChangeTracker, FileDisk, ReadAt, is_written_by_qemu};
 
 use crate::error::{Error, Result};
 
@@ -96,15 +97,44 @@ impl Source {
     }
 }
 
-/// Whether the file at `before`, of which the last point of a source is, exists still and is none
-/// of those that the source is `made_of` now: two files then say that they are the same disk.
-/// Devices change their names with every boot, and say nothing.
-pub(crate) fn is_twin(before: &Path, made_of: &[PathBuf]) -> bool {
+/// Whether the file or device at `before`, of which the last point of a source is, exists still and
+/// is none of those that the source is `made_of` now: two of them then say that they are the same
+/// disk.
+pub(crate) fn is_twin(root: &Path, before: &Path, made_of: &[PathBuf]) -> bool {
     let is_file = |path: &Path| fs::metadata(path).is_ok_and(|found| found.is_file());
     let is_it = |path: &PathBuf| device::same_file(path, before).unwrap_or(true);
-    is_file(before)
-        && made_of.iter().all(|path| is_file(path) && !is_it(path))
-        && !made_of.is_empty()
+    if is_file(before) {
+        return made_of.iter().all(|path| is_file(path) && !is_it(path)) && !made_of.is_empty();
+    }
+    match made_of {
+        [device] => !is_it(device) && are_clones(root, device, before).unwrap_or(false),
+        _ => false,
+    }
+}
+
+/// Whether two devices are disks of their own that say they are one. Devices change their names
+/// with every boot, and one disk may have several: what they are called says nothing.
+fn are_clones(root: &Path, one: &Path, other: &Path) -> Option<bool> {
+    let (a, b) = (device::at(root, one).ok()??, device::at(root, other).ok()??);
+    // What lies on other devices may be the very same bytes.
+    let is_whole = |device: &BlockDevice| {
+        let on_its_own = matches!(device.kind, DeviceKind::Disk | DeviceKind::Loop);
+        on_its_own && device.slaves.is_empty()
+    };
+    let same = |a: &Option<String>, b: &Option<String>| a.is_some() && a == b;
+    let is_one_disk = same(&a.serial, &b.serial) || same(&a.wwn, &b.wwn);
+    let shows_one = |a: &BlockDevice, b: &BlockDevice| {
+        let shown = a.backing_file.as_ref();
+        shown.is_some_and(|file| b.backing_file.as_ref() == Some(file) || *file == b.path)
+    };
+    if !is_whole(&a) || !is_whole(&b) || is_one_disk || shows_one(&a, &b) || shows_one(&b, &a) {
+        return Some(false);
+    }
+    let says = |device: &BlockDevice| {
+        let disk = FileDisk::open_source(&device.path).ok()?;
+        disk_identity(&disk, &SourceFacts::of_device(device))
+    };
+    Some(says(&a)? == says(&b)?)
 }
 
 /// Names the state of the files an image lies on: what its bitmaps do not watch.

@@ -7,7 +7,7 @@ use aiv_browse::{Change, Difference, What};
 use aiv_jobs::{Compared, VolumeCompared};
 use serde_json::{Value, json};
 
-use crate::files::{Reader, type_name};
+use crate::files::{Reader, damaged, type_name};
 use crate::json::extents;
 use crate::words::{clean, size};
 use crate::{Outcome, Remarks};
@@ -37,7 +37,8 @@ pub fn compared(compared: &Compared) -> Outcome {
             remarks.warnings.push(format!("{}: {more} more could not be compared", volume.name));
         }
     }
-    Outcome::answer(json, String::new()).with(remarks)
+    let lost = compared.volumes.iter().map(|volume| volume.files.damaged).sum();
+    damaged(Outcome::answer(json, String::new()).with(remarks), lost)
 }
 
 /// What there is to say of a point without a key among those that were compared with one.

@@ -1,5 +1,6 @@
 use std::error::Error;
 use std::io;
+use std::path::Path;
 
 use aiv_restore_engine::{self as restore, Failed};
 use aiv_volume_io::causes;
@@ -82,10 +83,13 @@ impl Failure {
         Self::new(judge(error), causes(error))
     }
 
-    /// A restore that failed, with what it left.
+    /// A restore to `target` that failed, with what it left.
     #[must_use]
-    pub fn of_restore(failed: &Failed) -> Self {
-        let failure = Self::of(&failed.error);
+    pub fn of_restore(failed: &Failed, target: &Path) -> Self {
+        let mut failure = Self::of(&failed.error);
+        if let restore::Error::Io { .. } | restore::Error::Mismatch { .. } = &failed.error {
+            failure = failure.about(target.display());
+        }
         match (failed.left, &failed.error) {
             // A refusal says so itself.
             (_, restore::Error::Refused(_)) => failure,

@@ -126,7 +126,13 @@ pub fn seen(seen: &Seen) -> Outcome {
         "troubles": seen.troubles.iter().map(trouble).collect::<Value>(),
         "notes": remarks.notes,
     });
-    Outcome::answer(json, String::new()).with(remarks)
+    damaged(Outcome::answer(json, String::new()).with(remarks), seen.damaged)
+}
+
+/// Files of which bytes are lost are damage, whoever meets it.
+pub(crate) fn damaged(outcome: Outcome, count: u64) -> Outcome {
+    let exit = if count > 0 { outcome.exit.max(Exit::Damage) } else { outcome.exit };
+    Outcome { exit, ..outcome }
 }
 
 /// The checksum of a file as `sha256sum` writes and checks it, by the path that it has when it was
@@ -278,7 +284,7 @@ pub fn mode(metadata: &Metadata) -> String {
 /// What became of files that were recovered into `to`.
 #[must_use]
 pub fn recovered(report: &RecoverReport, to: &Path) -> Outcome {
-    let damaged = report.damaged.iter().map(|file| {
+    let files = report.damaged.iter().map(|file| {
         json!({"path": file.path, "bytes_lost": file.bytes, "ranges": extents(&file.ranges)})
     });
     let not_done = report.not_done.iter().map(|file| json!({"path": file.path, "why": file.why}));
@@ -298,16 +304,12 @@ pub fn recovered(report: &RecoverReport, to: &Path) -> Outcome {
         "skipped": report.skipped,
         "verified": report.verified,
         "damaged_count": report.damaged_count,
-        "damaged": damaged.collect::<Value>(),
+        "damaged": files.collect::<Value>(),
         "not_recovered_count": report.not_done_count,
         "not_recovered": not_done.collect::<Value>(),
         "not_kept": not_kept.collect::<Value>(),
     });
-    let mut outcome = Outcome::report(json, text(report, to)).with(remarks(report));
-    if report.damaged_count > 0 {
-        outcome.exit = outcome.exit.max(Exit::Damage);
-    }
-    outcome
+    damaged(Outcome::report(json, text(report, to)).with(remarks(report)), report.damaged_count)
 }
 
 fn text(report: &RecoverReport, to: &Path) -> String {

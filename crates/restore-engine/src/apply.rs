@@ -14,10 +14,12 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use crate::batch::{Batch, Batches, of_copy};
 use crate::check::Checker;
 use crate::error::{Error, Refusal, Result};
+use crate::guarded::Guarded;
 use crate::head::Head;
 use crate::plan::RestorePlan;
 use crate::ranges::{Part, Ranges};
 use crate::report::{RestoreReport, Tally};
+use crate::run::{Failed, Left};
 use crate::shrink::Shrunk;
 use crate::touched::Touched;
 use crate::write::Writer;
@@ -46,14 +48,41 @@ impl RestorePlan {
     ///
     /// # Errors
     /// [`Error::OtherPoint`] and [`Error::Refused`] before the first write. After it, on every
-    /// error, the target holds part of a disk and must not be used: [`Error::Io`],
+    /// error, the target holds part of a disk and must not be used ([`RestorePlan::apply_to`] tells): [`Error::Io`],
     /// [`Error::Mismatch`] when it returns other bytes than were written, [`Error::View`] and
     /// [`Error::Undecided`] when the image is damaged, [`Error::Canceled`].
     pub fn apply(self, view: &View, target: &dyn WriteAt, job: Job<'_>) -> Result<RestoreReport> {
+        self.apply_to(view, target, job).map_err(|failed| failed.error)
+    }
+
+    /// As [`RestorePlan::apply`], and says what a failure left.
+    ///
+    /// # Errors
+    /// The same: with [`Left::Untouched`] as long as nothing was written.
+    pub fn apply_to(
+        self,
+        view: &View,
+        target: &dyn WriteAt,
+        job: Job<'_>,
+    ) -> std::result::Result<RestoreReport, Failed> {
         self.apply_with(view, None, target, job)
     }
 
     pub(crate) fn apply_with(
+        self,
+        view: &View,
+        shrunk: Option<&Shrunk>,
+        target: &dyn WriteAt,
+        job: Job<'_>,
+    ) -> std::result::Result<RestoreReport, Failed> {
+        let target = Guarded::new(target);
+        self.carry_out(view, shrunk, &target, job).map_err(|error| {
+            let left = if target.is_written() { Left::Part } else { Left::Untouched };
+            Failed { error, left }
+        })
+    }
+
+    fn carry_out(
         self,
         view: &View,
         shrunk: Option<&Shrunk>,

@@ -194,6 +194,14 @@ pub enum Refusal {
         /// What its name says.
         format: &'static str,
     },
+    /// The target is a virtual disk by its content, whatever it is called: somebody's machine.
+    #[error("{target} holds a {format} disk, and a restore would write raw bytes over it")]
+    HoldsVirtualDisk {
+        /// The target's label.
+        target: String,
+        /// What its content says.
+        format: &'static str,
+    },
     /// The system uses the target.
     #[error("{target} is in use: {}", sentence(uses))]
     InUse {

@@ -48,6 +48,7 @@ mod batch;
 mod check;
 mod error;
 mod grow;
+mod guarded;
 mod head;
 mod identity;
 mod many;

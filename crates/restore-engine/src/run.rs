@@ -86,18 +86,21 @@ impl RestorePlan {
         let sector_size = target.logical_sector_size();
         let plan = self.clone();
         let mut result = self.apply_with(view, around.shrunk, &target, job);
+        if let Err(Failed { left: left @ Left::Untouched, .. }) = &mut result
+            && plan.extends_target()
+            && exists
+            && target.set_len(plan.target.len).is_err()
+        {
+            *left = Left::Part;
+        }
         // The tools need it for themselves.
         drop(target);
         if let (Ok(report), Some(tools)) = (&mut result, around.tools) {
             report.notes.extend(grow_filesystems(&plan, path, sector_size, tools));
         }
-        result.map_err(|error| {
-            let left = match &error {
-                _ if !exists && fs::remove_file(path).is_ok() => Left::NoFile,
-                Error::Refused(_) | Error::OtherPoint { .. } => Left::Untouched,
-                _ => Left::Part,
-            };
-            Failed { error, left }
+        result.map_err(|failed| match exists {
+            false if fs::remove_file(path).is_ok() => Failed { left: Left::NoFile, ..failed },
+            _ => failed,
         })
     }
 

@@ -33,6 +33,8 @@ pub struct TargetFacts {
     pub holds_image: bool,
     /// Whether it is an Aivory image itself.
     pub is_image: bool,
+    /// What virtual disk a file is by its content, [`Format::Raw`] for none.
+    pub format: Format,
     /// The header of a backup GPT in its last sector, sound or not.
     pub old_backup: Option<Extent>,
     /// Serial number of the disk, where the system knows one.
@@ -69,10 +71,13 @@ impl TargetFacts {
         let is_it = device::same_file(path, image).map_err(examine(image))?;
         let holds_it = is_it || device::holds_path(root, path, image).map_err(Error::Target)?;
         let old_backup = old_backup(&disk);
-        let (refuses_writes, is_image) = match kind {
-            FileKind::RegularFile => (refuses_writes(path)?, is_image(disk)?),
+        let (refuses_writes, format, is_image) = match kind {
+            FileKind::RegularFile => {
+                let format = Format::of_content(&disk).map_err(examine(path))?;
+                (refuses_writes(path)?, format, is_image(disk)?)
+            }
             // The kernel tells about devices, and what lies on one is not what the device is.
-            FileKind::BlockDevice => (false, false),
+            FileKind::BlockDevice => (false, Format::Raw, false),
         };
         Ok(Self {
             label,
@@ -84,6 +89,7 @@ impl TargetFacts {
             uses,
             holds_image: holds_it,
             is_image,
+            format,
             old_backup,
             offset: found.as_ref().map_or(0, |device| match device.kind {
                 DeviceKind::Partition { start, .. } => start,
@@ -108,6 +114,7 @@ impl TargetFacts {
             uses: Vec::new(),
             holds_image: false,
             is_image: false,
+            format: Format::Raw,
             old_backup: None,
             serial: None,
             wwn: None,
@@ -129,6 +136,9 @@ impl TargetFacts {
         let named = Format::of_name(Path::new(&target));
         if let (FileKind::RegularFile, Some(format)) = (self.kind, named) {
             return Err(Refusal::VirtualDisk { target, format: format.name() });
+        }
+        if self.format != Format::Raw {
+            return Err(Refusal::HoldsVirtualDisk { target, format: self.format.name() });
         }
         if self.uses.iter().any(|found| !forbids_writes(found)) {
             return Err(Refusal::InUse { target, uses: self.uses.clone() });

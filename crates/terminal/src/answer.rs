@@ -5,7 +5,8 @@ use std::io::{self, BufWriter, ErrorKind, StdoutLock, Write};
 use std::sync::atomic::Ordering;
 
 use aiv_report::words::clean;
-use aiv_report::{Exit, Failure, Outcome};
+use aiv_report::{Exit, Failure, Outcome, Verdict};
+use rustix::io::Errno;
 
 use crate::session::Session;
 
@@ -124,6 +125,33 @@ pub fn print(text: &str) -> Result<(), Failure> {
         Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
         written => written.map_err(Failure::io("cannot write to standard output")),
     }
+}
+
+/// Writes to standard output what is shown once: a reader that went, or was never there, is an error.
+///
+/// # Errors
+/// When standard output cannot be written; nothing counts as shown then.
+pub(crate) fn print_for_good(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    if goes_nowhere(&out) {
+        let hint = "show it on a terminal or to a printer, or name a new file for it with --out";
+        let verdict = Verdict { code: "no_secret", exit: Exit::Usage, hint };
+        return Err(Failure::new(verdict, "nothing was changed: standard output leads nowhere"));
+    }
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    // A file may be found to have no room as late as this.
+    let synced = written.and_then(|()| match rustix::fs::fsync(&out) {
+        // Terminals and pipes have nothing to sync.
+        Err(Errno::INVAL | Errno::ROFS | Errno::OPNOTSUPP) => Ok(()),
+        synced => Ok(synced?),
+    });
+    synced.map_err(Failure::io("nothing was changed: cannot write to standard output"))
+}
+
+/// A closed standard output is the same: one that leads nowhere is in its place.
+fn goes_nowhere(out: &StdoutLock<'_>) -> bool {
+    let null = rustix::fs::stat("/dev/null").map(|null| (null.st_dev, null.st_ino));
+    rustix::fs::fstat(out).map(|out| (out.st_dev, out.st_ino)) == null
 }
 
 /// Writes a long text to standard output while `tell` tells it. A reader that has seen enough is

@@ -7,10 +7,11 @@ use aiv_keys::RecoveryCode;
 use aiv_report::{Exit, Failure, Outcome, Verdict, keys};
 use zeroize::Zeroizing;
 
+use crate::answer::print_for_good;
 use crate::secrets::write_secret;
 use crate::session::{Session, now_unix_ms};
 
-/// A recovery code that is shown, or lies in a file, once what it opens is there.
+/// A recovery code that lies in a file, or is shown before anything is opened by it.
 #[must_use]
 pub(crate) struct Sheet {
     text: Zeroizing<String>,
@@ -51,25 +52,38 @@ impl Sheet {
         }
     }
 
-    /// Shows the code, unless a file has it, when what it opens is there, if only in a part of
-    /// the images; else it is gone.
+    /// Shows the code, unless a file has it. Nothing may be opened by it before: where it cannot be
+    /// shown, it would be a way in that nobody has.
+    ///
+    /// # Errors
+    /// When standard output cannot be written, or nobody reads it.
+    pub(crate) fn show(&self) -> Result<(), Failure> {
+        match self.file {
+            Some(_) => Ok(()),
+            None => print_for_good(&self.text),
+        }
+    }
+
+    /// Says where the code is when what it opens is there, if only in a part of the images; else it
+    /// is gone.
     ///
     /// # Errors
     /// That of `done`.
     pub(crate) fn after(self, done: Result<Outcome, Failure>) -> Result<Outcome, Failure> {
         match done {
-            Ok(outcome) => Ok(self.shown(outcome)),
+            Ok(outcome) => Ok(self.told(outcome)),
             Err(mut failure) => {
                 match failure.done.take() {
-                    Some(outcome) => failure = failure.after(self.shown(*outcome)),
-                    None => self.give_up(),
+                    Some(outcome) => failure = failure.after(self.told(*outcome)),
+                    None if self.file.is_some() => self.give_up(),
+                    None => failure.message += "; the recovery code that was shown opens nothing",
                 }
                 Err(failure)
             }
         }
     }
 
-    fn shown(self, mut outcome: Outcome) -> Outcome {
+    fn told(self, mut outcome: Outcome) -> Outcome {
         match self.file {
             Some(file) => {
                 let file = aiv_report::words::clean(&file.display().to_string());
@@ -78,9 +92,7 @@ impl Sheet {
             None => {
                 // What is shown can be kept as it is, and read back.
                 let notes = outcome.text.lines().map(|line| format!("# {line}\n"));
-                outcome.text = notes.collect::<String>() + &self.text;
-                // Quiet or not: this is the one time it is shown.
-                outcome.is_report = false;
+                outcome.text = notes.collect();
             }
         }
         outcome
@@ -106,14 +118,12 @@ mod tests {
             let ended = sheet.after(done);
             assert_eq!(path.exists(), stays, "{ended:?}");
             let _ = std::fs::remove_file(&path);
-            // On the screen it is shown where it stays.
+            // One on the screen cannot be taken back.
             let (_, sheet) = new_code(&session, folder.path(), None).unwrap();
-            let text = |outcome: &Outcome| outcome.text.contains("# Aivory recovery code");
-            let shown = match sheet.after(ended.map(|_| changed())) {
-                Ok(outcome) => text(&outcome),
-                Err(failure) => failure.done.is_some_and(|outcome| text(&outcome)),
-            };
-            assert_eq!(shown, stays);
+            let ended = sheet.after(ended.map(|_| changed()));
+            let is_worthless =
+                ended.is_err_and(|failure| failure.message.contains("opens nothing"));
+            assert_eq!(is_worthless, !stays);
         }
     }
 }

@@ -146,8 +146,14 @@ impl KeyCommand {
             Self::RecoveryCode { chain, out, label } => {
                 let (code, sheet) = new_code(session, &chain.what, out.as_deref())?;
                 let new = NewKey::Credential(Credential::RecoveryCode(code));
-                let add = |_: &Session| Ok(KeyChange::Add(new));
-                sheet.after(change(&chain, "one recovery code more", &label, session, add))
+                let mut is_shown = out.is_some();
+                let add = |_: &Session| {
+                    sheet.show()?;
+                    is_shown = true;
+                    Ok(KeyChange::Add(new))
+                };
+                let done = change(&chain, "one recovery code more", &label, session, add);
+                if is_shown { sheet.after(done) } else { done }
             }
             Self::NewRecipient { to } => {
                 let secret = RecipientSecret::new(random()?);

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, RenameFlags};
@@ -18,10 +18,12 @@ use crate::{
 
 mod appender;
 mod lease;
+mod place;
 mod slots;
 
 use appender::Appender;
 use lease::FileLease;
+use place::Place;
 use slots::Slots;
 
 /// Images hold whole disks, secrets included: nobody but the owner reads them.
@@ -46,7 +48,9 @@ const LOST_AND_FOUND: &CStr = c"lost+found";
 #[derive(Debug)]
 pub struct DirStorage {
     root: Arc<OwnedFd>,
-    path: PathBuf,
+    place: Place,
+    /// Whether it was not there before.
+    is_made: bool,
     unsynced: Mutex<Unsynced>,
 }
 
@@ -68,31 +72,37 @@ impl DirStorage {
     /// # Errors
     /// [`io::ErrorKind::NotFound`] and [`io::ErrorKind::NotADirectory`] among others.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
-        let path = path.as_ref().to_path_buf();
+        let path = path.as_ref();
         // The folder itself may be a link: the user named it, nobody planted it.
-        let root = fs::open(&path, FOLDER_FLAGS.difference(OFlags::NOFOLLOW), Mode::empty())?;
-        Ok(Self { root: Arc::new(root), path, unsynced: Mutex::default() })
+        let root = fs::open(path, FOLDER_FLAGS.difference(OFlags::NOFOLLOW), Mode::empty())?;
+        let place = Place::new(path.to_path_buf());
+        Ok(Self { root: Arc::new(root), place, is_made: false, unsynced: Mutex::default() })
     }
 
-    /// Opens a folder, and creates it, durably, when no more than its last part is missing.
+    /// Opens a folder, and creates it, durably, when no more than its last part is missing. One that
+    /// was created here goes when this value does, if nothing came into it until then.
     ///
     /// # Errors
     /// As [`DirStorage::open`]; [`io::ErrorKind::NotFound`] when the folder around it is missing.
     pub fn open_or_create(path: impl AsRef<Path>) -> io::Result<Self> {
         let path = path.as_ref();
         match fs::mkdir(path, FOLDER_MODE) {
-            Ok(()) => sync_around(path)?,
-            Err(Errno::EXIST) => {}
+            Ok(()) => {
+                sync_around(path)?;
+                let mut made = Self::open(path)?;
+                made.is_made = true;
+                Ok(made)
+            }
+            Err(Errno::EXIST) => Self::open(path),
             // Whoever may not create it may still use what exists.
-            Err(error) => return Self::open(path).map_err(|_| error.into()),
+            Err(error) => Self::open(path).map_err(|_| error.into()),
         }
-        Self::open(path)
     }
 
     /// The folder as it was named when opened.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        self.place.path()
     }
 
     /// Opens the folder that `name` lies in and splits off the file's own name.
@@ -128,6 +138,20 @@ impl DirStorage {
     }
 }
 
+impl Drop for DirStorage {
+    fn drop(&mut self) {
+        let path = self.place.path();
+        let is_it = |there: fs::Stat| {
+            let opened = fs::fstat(&self.root);
+            opened.is_ok_and(|ours| (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino))
+        };
+        if self.is_made && fs::stat(path).is_ok_and(is_it) {
+            // Refused where anything is in it.
+            let _ = fs::rmdir(path);
+        }
+    }
+}
+
 impl Folder {
     fn fd(&self) -> &OwnedFd {
         &self.way.last().expect("starts with the root").1
@@ -136,145 +160,172 @@ impl Folder {
 
 impl Storage for DirStorage {
     fn create(&self, name: &str) -> io::Result<Box<dyn AppendFile>> {
-        let (folder, name) = self.resolve(name, true)?;
-        let flags =
-            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let created = fs::openat(folder.fd(), name, flags, FILE_MODE);
-        self.touch(&folder);
-        Ok(Box::new(Appender::new(created?.into())))
+        self.place.run(|| {
+            let (folder, name) = self.resolve(name, true)?;
+            let flags =
+                OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let created = fs::openat(folder.fd(), name, flags, FILE_MODE);
+            self.touch(&folder);
+            let created = Appender::new(created?.into(), self.place.clone());
+            Ok(Box::new(created) as Box<dyn AppendFile>)
+        })
     }
 
     fn reopen(&self, name: &str, len: u64) -> io::Result<Box<dyn AppendFile>> {
-        check_reopened(name)?;
-        let (folder, file_name) = self.resolve(name, false)?;
-        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = File::from(fs::openat(folder.fd(), file_name, flags, Mode::empty())?);
-        let refuse = |why: &str| {
-            let message = format!("{name:?} {why}");
-            Err(io::Error::new(io::ErrorKind::InvalidInput, message))
-        };
-        let stat = fs::fstat(&file)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return refuse("is not a regular file");
-        }
-        // A publish by link and unlink, interrupted: the other name is that of a finished image.
-        if stat.st_nlink != 1 {
-            return refuse("has a second name");
-        }
-        if u64::try_from(stat.st_size).unwrap_or(0) < len {
-            return refuse("is shorter than what should be left of it");
-        }
-        self.touch(&folder);
-        Ok(Box::new(Appender::reopened(file, len)?))
+        self.place.run(|| {
+            check_reopened(name)?;
+            let (folder, file_name) = self.resolve(name, false)?;
+            let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+            let file = File::from(fs::openat(folder.fd(), file_name, flags, Mode::empty())?);
+            let refuse = |why: &str| {
+                let message = format!("{name:?} {why}");
+                Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+            };
+            let stat = fs::fstat(&file)?;
+            if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+                return refuse("is not a regular file");
+            }
+            // A publish by link and unlink, interrupted: the other name is that of a finished image.
+            if stat.st_nlink != 1 {
+                return refuse("has a second name");
+            }
+            if u64::try_from(stat.st_size).unwrap_or(0) < len {
+                return refuse("is shorter than what should be left of it");
+            }
+            self.touch(&folder);
+            let reopened = Appender::reopened(file, len, self.place.clone())?;
+            Ok(Box::new(reopened) as Box<dyn AppendFile>)
+        })
     }
 
     fn open_slots(&self, name: &str) -> io::Result<Box<dyn SlotFile>> {
-        let (folder, file_name) = self.resolve(name, false)?;
-        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = File::from(fs::openat(folder.fd(), file_name, flags, Mode::empty())?);
-        if !file.metadata()?.is_file() {
-            let message = format!("{name:?} is not a regular file");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
-        }
-        Ok(Box::new(Slots::new(file)))
+        self.place.run(|| {
+            let (folder, file_name) = self.resolve(name, false)?;
+            let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+            let file = File::from(fs::openat(folder.fd(), file_name, flags, Mode::empty())?);
+            if !file.metadata()?.is_file() {
+                let message = format!("{name:?} is not a regular file");
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+            }
+            Ok(Box::new(Slots::new(file, self.place.clone())) as Box<dyn SlotFile>)
+        })
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn ReadAt>> {
-        let (folder, file_name) = self.resolve(name, false)?;
-        // Opening a pipe would otherwise wait for its other end.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = File::from(fs::openat(folder.fd(), file_name, flags, Mode::empty())?);
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            let message = format!("{name:?} is not a regular file");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
-        }
-        Ok(Arc::new(StoredFile { file, len: metadata.len() }))
+        self.place.run(|| {
+            let (folder, file_name) = self.resolve(name, false)?;
+            // Opening a pipe would otherwise wait for its other end.
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+            let file = File::from(fs::openat(folder.fd(), file_name, flags, Mode::empty())?);
+            let metadata = file.metadata()?;
+            if !metadata.is_file() {
+                let message = format!("{name:?} is not a regular file");
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+            }
+            Ok(Arc::new(StoredFile { file, len: metadata.len() }) as Arc<dyn ReadAt>)
+        })
     }
 
     fn publish(&self, from: &str, to: &str) -> io::Result<()> {
-        let (from_folder, from) = self.resolve(from, false)?;
-        let (to_folder, to) = self.resolve(to, true)?;
-        let renamed = rename_noreplace(from_folder.fd(), from, to_folder.fd(), to);
-        self.touch(&from_folder);
-        self.touch(&to_folder);
-        renamed
+        self.place.run(|| {
+            let (from_folder, from) = self.resolve(from, false)?;
+            let (to_folder, to) = self.resolve(to, true)?;
+            let renamed = rename_noreplace(from_folder.fd(), from, to_folder.fd(), to);
+            self.touch(&from_folder);
+            self.touch(&to_folder);
+            renamed
+        })
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        let (folder, name) = self.resolve(name, false)?;
-        let removed = fs::unlinkat(folder.fd(), name, AtFlags::empty());
-        self.touch(&folder);
-        Ok(removed?)
+        self.place.run(|| {
+            let (folder, name) = self.resolve(name, false)?;
+            let removed = fs::unlinkat(folder.fd(), name, AtFlags::empty());
+            self.touch(&folder);
+            Ok(removed?)
+        })
     }
 
     fn list(&self) -> io::Result<Vec<FileEntry>> {
-        let mut found = Vec::new();
-        let mut open = vec![(String::new(), self.root.try_clone()?, 0)];
-        while let Some((prefix, folder, depth)) = open.pop() {
-            for entry in Dir::read_from(&folder)? {
-                let entry = entry?;
-                let name = entry.file_name();
-                let Some(text) = name.to_str().ok().filter(|n| !matches!(*n, "." | "..")) else {
-                    continue;
-                };
-                if !is_listed(text) || (depth == 0 && name == LOST_AND_FOUND) {
-                    continue;
-                }
-                let stat = match fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) {
-                    // Published or removed by somebody else since the folder was read.
-                    Err(Errno::NOENT) => continue,
-                    stat => stat?,
-                };
-                match FileType::from_raw_mode(stat.st_mode) {
-                    FileType::RegularFile => found.push(FileEntry {
-                        name: format!("{prefix}{text}"),
-                        len: u64::try_from(stat.st_size).unwrap_or(0),
-                        stamp: stamp_of(&stat),
-                    }),
-                    FileType::Directory if depth < FOLDER_DEPTH_MAX => {
-                        match fs::openat(&folder, name, FOLDER_FLAGS, Mode::empty()) {
-                            Err(Errno::NOENT) => {}
-                            below => open.push((format!("{prefix}{text}/"), below?, depth + 1)),
-                        }
+        self.place.run(|| {
+            let mut found = Vec::new();
+            let mut open = vec![(String::new(), self.root.try_clone()?, 0)];
+            while let Some((prefix, folder, depth)) = open.pop() {
+                for entry in Dir::read_from(&folder)? {
+                    let entry = entry?;
+                    let name = entry.file_name();
+                    let Some(text) = name.to_str().ok().filter(|n| !matches!(*n, "." | ".."))
+                    else {
+                        continue;
+                    };
+                    if !is_listed(text) || (depth == 0 && name == LOST_AND_FOUND) {
+                        continue;
                     }
-                    _ => {}
+                    let stat = match fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+                        // Published or removed by somebody else since the folder was read.
+                        Err(Errno::NOENT) => continue,
+                        stat => stat?,
+                    };
+                    match FileType::from_raw_mode(stat.st_mode) {
+                        FileType::RegularFile => found.push(FileEntry {
+                            name: format!("{prefix}{text}"),
+                            len: u64::try_from(stat.st_size).unwrap_or(0),
+                            stamp: stamp_of(&stat),
+                        }),
+                        FileType::Directory if depth < FOLDER_DEPTH_MAX => {
+                            match fs::openat(&folder, name, FOLDER_FLAGS, Mode::empty()) {
+                                Err(Errno::NOENT) => {}
+                                below => open.push((format!("{prefix}{text}/"), below?, depth + 1)),
+                            }
+                        }
+                        _ => {}
+                    }
                 }
             }
-        }
-        found.sort_unstable();
-        Ok(found)
+            found.sort_unstable();
+            Ok(found)
+        })
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        // The lock is held throughout: a second caller whose changes are being synced by the
-        // first must not be told they are durable before they are.
-        let mut unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
-        if unsynced.failed {
-            return Err(given_up("an earlier sync of this folder"));
-        }
-        for folder in std::mem::take(&mut unsynced.folders).into_values() {
-            if let Err(e) = sync_folder(&folder) {
-                unsynced.failed = true;
-                return Err(e.into());
+        self.place.run(|| {
+            // The lock is held throughout: a second caller whose changes are being synced by the
+            // first must not be told they are durable before they are.
+            let mut unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
+            if unsynced.failed {
+                return Err(given_up("an earlier sync of this folder"));
             }
-        }
-        Ok(())
+            for folder in std::mem::take(&mut unsynced.folders).into_values() {
+                if let Err(e) = sync_folder(&folder) {
+                    unsynced.failed = true;
+                    return Err(e.into());
+                }
+            }
+            Ok(())
+        })
     }
 
     fn free_bytes(&self) -> io::Result<Option<u64>> {
-        let stat = fs::fstatvfs(&self.root)?;
-        // No size at all is how a filesystem without one answers (tmpfs without a limit, FUSE).
-        let known = stat.f_blocks > 0;
-        Ok(known.then(|| stat.f_bavail.saturating_mul(stat.f_frsize)))
+        self.place.run(|| {
+            let stat = fs::fstatvfs(&self.root)?;
+            // No size at all is how a filesystem without one answers (tmpfs without a limit, FUSE).
+            let known = stat.f_blocks > 0;
+            Ok(known.then(|| stat.f_bavail.saturating_mul(stat.f_frsize)))
+        })
+    }
+
+    fn place(&self) -> Option<&Path> {
+        Some(self.path())
     }
 
     fn lease(&self, name: &str) -> io::Result<Box<dyn Lease>> {
-        let lease = FileLease::take(&self.root, name)?;
-        // The file may be new, and a count that a power cut takes back starts again.
-        let mut unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
-        unsynced.folders.insert(String::new(), Arc::clone(&self.root));
-        Ok(Box::new(lease))
+        self.place.run(|| {
+            let lease = FileLease::take(&self.root, name, self.place.clone())?;
+            // The file may be new, and a count that a power cut takes back starts again.
+            let mut unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
+            unsynced.folders.insert(String::new(), Arc::clone(&self.root));
+            Ok(Box::new(lease) as Box<dyn Lease>)
+        })
     }
 }
 

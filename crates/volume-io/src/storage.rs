@@ -1,4 +1,5 @@
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::{ReadAt, SlotFile, check_reopened};
@@ -89,6 +90,11 @@ pub trait Storage: Send + Sync {
     /// Whatever the medium reports.
     fn free_bytes(&self) -> io::Result<Option<u64>> {
         Ok(None)
+    }
+
+    /// What people call the folder, in messages; `None` for one that has no path.
+    fn place(&self) -> Option<&Path> {
+        None
     }
 
     /// Takes an exclusive lease, held until the returned value is dropped or the process dies.

@@ -82,7 +82,7 @@ pub struct Find {
     pub path: PathBuf,
     #[command(flatten)]
     pub filter: FilterArgs,
-    /// Read every file, and print its SHA-256 as sha256sum does
+    /// Read every file, and print its SHA-256 as sha256sum does; exit code 4 where bytes are lost
     #[arg(long)]
     pub sha256: bool,
     #[command(flatten)]

@@ -202,7 +202,7 @@ impl Folding<'_> {
             false => run.bytes_max,
         };
         if let Some(free) = free.filter(|&free| free < needed) {
-            return Err(Error::NoSpace { needed, free });
+            return Err(Error::no_space(self.storage, needed, free));
         }
         let view = View::of_point(self.storage, set, point)?;
         let split = split_of(options.split, &view, count, needed)?;

@@ -35,7 +35,7 @@ impl Salvaged {
         let geometry = *self.geometry();
         if target.len() < geometry.len() {
             let (needed, free) = (geometry.len(), target.len());
-            return Err(Error::NoSpace { needed, free });
+            return Err(Error::NoSpace { place: "the target".to_owned(), needed, free });
         }
         let (written, hash) = (ExtentSet::new(), blake3::Hasher::new());
         let mut raw = Raw { target, geometry, fill, written, hash };

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 pub(crate) fn check_room(storage: &dyn Storage, needed: u64) -> Result<()> {
     let free = storage.free_bytes().map_err(Error::io("asking for free space"))?;
     match free {
-        Some(free) if free < needed => Err(Error::NoSpace { needed, free }),
+        Some(free) if free < needed => Err(Error::no_space(storage, needed, free)),
         _ => Ok(()),
     }
 }

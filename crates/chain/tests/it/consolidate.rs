@@ -414,7 +414,7 @@ fn too_little_room_is_known_before_anything_is_written() {
     let names = chain.storage.names();
     let error = consolidate(&chain.storage, &keep(1, &[])).unwrap_err();
     assert!(
-        matches!(error, Error::NoSpace { needed: n, free } if n == needed && free == needed - 1)
+        matches!(error, Error::NoSpace { needed: n, free, .. } if n == needed && free == needed - 1)
     );
     assert_eq!(chain.storage.names(), names);
     chain.storage.set_free_bytes(Some(needed));
@@ -423,7 +423,7 @@ fn too_little_room_is_known_before_anything_is_written() {
 
 /// The room that is asked for where there is none.
 fn room(done: Result<impl std::fmt::Debug>) -> u64 {
-    let Err(Error::NoSpace { needed, free: 0 }) = done else { panic!("{done:?}") };
+    let Err(Error::NoSpace { needed, free: 0, .. }) = done else { panic!("{done:?}") };
     needed
 }
 

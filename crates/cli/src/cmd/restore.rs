@@ -47,7 +47,7 @@ pub(crate) fn run(args: &Restore, session: &Session) -> Result<Outcome, Failure>
                 Outcome::of_restore_plan(&one.plan, &image, &to)
             } else {
                 let applied = one.apply(now_unix_ms(), &tools, session.job());
-                let report = applied.map_err(|failed| Failure::of_restore(&failed))?;
+                let report = applied.map_err(|failed| Failure::of_restore(&failed, &to))?;
                 Outcome::of_restore(&report, &image, &to)
             };
             Ok(outcome.with(of_image))

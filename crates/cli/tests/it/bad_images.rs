@@ -58,10 +58,15 @@ fn verify_finds(file: &Path, what: &str, offset: usize) {
 fn a_foreign_file_is_called_foreign_by_every_command() {
     let scratch = Scratch::new();
     let file = scratch.write("letter.aiv", &b"Dear reader, this is no image. ".repeat(1000));
-    let target = scratch.arg("target.raw");
-    for command in
-        [vec!["info"], vec!["verify"], vec!["dump"], vec!["restore", "--to", target.as_str()]]
-    {
+    let (target, to) = (scratch.arg("target.raw"), scratch.arg("other"));
+    for command in [
+        vec!["info"],
+        vec!["verify"],
+        vec!["dump"],
+        vec!["restore", "--to", target.as_str()],
+        vec!["copy", "--to", to.as_str()],
+        vec!["move", "--to", to.as_str()],
+    ] {
         let message = code(&command, &file, 1, "foreign");
         assert!(message.contains("letter.aiv: not an Aivory image"), "{message}");
         assert!(message.contains("begins with 4465617220726561"), "{message}");
@@ -239,10 +244,19 @@ fn a_damaged_frame_is_found_and_a_file_created_for_the_restore_is_removed() {
     assert!(message.contains(&format!("frame at byte {frame}")), "{message}");
     assert!(message.contains("the new file was removed"), "{message}");
     assert!(!Path::new(&target).exists());
-    // A file that was there stays, and the message warns of it.
+    // A file that was there stays as it was, as long as nothing was written to it.
     let target = scratch.disk("target.raw", 2 * MIB);
-    let message =
-        code(&["restore", "--yes", "--to", target.as_str()], image.to_str().unwrap(), 4, "damaged");
+    let before = fs::read(&target).unwrap();
+    let restore = ["restore", "--yes", "--to", target.as_str()];
+    let message = code(&restore, image.to_str().unwrap(), 4, "damaged");
+    assert!(message.contains("nothing was written"), "{message}");
+    assert!(fs::read(&target).unwrap() == before);
+    // When something was, the message warns of it: the head comes last.
+    let other = Scratch::new();
+    let image = other.image();
+    let frame = place(&image, "DATA block 0");
+    flip(&image, frame + 1000);
+    let message = code(&restore, image.to_str().unwrap(), 4, "damaged");
     assert!(message.contains("must not be used"), "{message}");
     assert!(Path::new(&target).exists());
 }

@@ -86,6 +86,30 @@ fn an_image_is_never_overwritten() {
 }
 
 #[test]
+fn a_file_that_holds_a_virtual_disk_is_not_overwritten_whatever_it_is_called() {
+    let setup = Setup::new();
+    for (format, options) in [
+        ("qcow2", "compat=1.1"),
+        ("vhdx", "subformat=dynamic"),
+        ("vmdk", "subformat=monolithicSparse"),
+        ("vpc", "subformat=fixed"),
+        ("vpc", "subformat=dynamic"),
+    ] {
+        let target = setup.scratch.arg("vm.img");
+        run("qemu-img", &["create", "-q", "-f", format, "-o", options, &target, "4M"]);
+        let message = setup.refuses(&target, "target_is_virtual");
+        assert!(message.contains("vm.img holds a"), "{message}");
+        for more in ["--delta", "--dry-run"] {
+            let args = ["restore", &setup.image, "--to", &target, "--yes", more];
+            aiv_json(&args).failed(5, "target_is_virtual");
+        }
+        fs::remove_file(&target).unwrap();
+        aiv_json(&["restore", &setup.image, "--to", &target]).ended(0);
+        fs::remove_file(&target).unwrap();
+    }
+}
+
+#[test]
 fn a_partition_the_disk_does_not_have_is_named() {
     let setup = Setup::new();
     let target = setup.scratch.arg("part.raw");

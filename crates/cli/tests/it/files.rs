@@ -236,6 +236,32 @@ fn damage_costs_the_bytes_it_hit_and_the_file_says_so() {
     assert!(is_lost(50_000) && damaged["bytes_lost"].as_u64().unwrap() <= 64 << 10);
     assert_eq!(fs::read(scratch.path("out/text")).unwrap(), b"hello\n");
     aiv_json(&["cat", &image, "/p1/deep/er/and/deeper/file"]).failed(4, "damaged");
+    // Whoever meets the damage on the way ends as those do, after all the rest.
+    for paths in [&["/p1/deep/er"][..], &["/"]] {
+        let json = aiv_json(&[&["find", &image, "--sha256"], paths].concat()).ended(4).json();
+        let troubles = json["troubles"].as_array().unwrap();
+        assert_eq!(troubles.len(), 1, "{json}");
+        assert!(troubles[0]["path"].as_str().unwrap().ends_with("deeper/file"), "{json}");
+    }
+    aiv(&["find", &image, "/p1/deep"]).ended(0);
+    let volume = scratch.arg("volume");
+    drop(mounted);
+    {
+        let mounted = Mount::new(&volume, "loop");
+        run("touch", &["-c", mounted.path().join("deep/er/and/deeper/file").to_str().unwrap()]);
+    }
+    run(
+        "dd",
+        &[
+            &format!("if={volume}"),
+            &format!("of={}", scratch.arg("disk.raw")),
+            "bs=1M",
+            "seek=1",
+            "conv=notrunc",
+        ],
+    );
+    let diff = aiv_json(&["diff", &image, &scratch.arg("disk.raw"), "/p1"]).ended(4).json();
+    assert!(diff["warnings"][0].as_str().unwrap().contains("deeper/file"), "{diff}");
 }
 
 #[test]

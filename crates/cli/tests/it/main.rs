@@ -15,6 +15,7 @@ mod bad_targets;
 mod chains;
 mod changes;
 mod concurrent;
+mod destinations;
 mod excluded;
 mod files;
 mod files_inside;

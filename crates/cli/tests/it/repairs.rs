@@ -47,6 +47,25 @@ fn a_burst_in_an_image_with_parity_is_repaired_into_another_folder() {
 }
 
 #[test]
+fn a_folder_made_for_repairs_goes_when_there_is_none() {
+    let scratch = Scratch::new();
+    let image = backed_up(&scratch, &[]);
+    let mut damaged = fs::read(&image).unwrap();
+    damaged[2_000_000] ^= 1;
+    fs::write(&image, &damaged).unwrap();
+    let to = scratch.path("repaired");
+    let args = |to: &std::path::Path| {
+        let to = to.to_str().unwrap().to_owned();
+        aiv_json(&["verify", image.to_str().unwrap(), "--repair", "--to", &to]).ended(4)
+    };
+    args(&to);
+    assert!(!to.exists(), "{:?}", fs::read_dir(&to).unwrap().collect::<Vec<_>>());
+    fs::create_dir(&to).unwrap();
+    args(&to);
+    assert!(to.exists(), "somebody else's");
+}
+
+#[test]
 fn a_name_that_is_taken_does_not_keep_others_from_being_repaired() {
     let scratch = Scratch::new();
     let first = backed_up(&scratch, &["--parity"]);

@@ -241,6 +241,40 @@ fn ways_in_are_added_changed_and_removed_in_every_image() {
 }
 
 #[test]
+fn a_recovery_code_that_nobody_was_given_opens_nothing() {
+    let sealed = Sealed::new("pass");
+    let before = sealed.contents();
+    let args = ["key", "recovery-code", &sealed.images, "--password-file", &sealed.pass];
+    let shell = |script: &str| {
+        let script = format!("{} {} {script}", env!("CARGO_BIN_EXE_aiv"), args.join(" "));
+        Command::new("bash").args(["-c", &script]).output().unwrap()
+    };
+    for (script, status) in [
+        ("> /dev/full", 1),
+        ("| sleep 0; exit ${PIPESTATUS[0]}", 1),
+        ("> /dev/null", 2),
+        (">&-", 2),
+    ] {
+        let output = shell(script);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{script}: {said}");
+        assert!(said.contains("nothing was changed"), "{script}: {said}");
+        assert_eq!(sealed.contents(), before, "{script}");
+    }
+    // One that was shown before the images could not be changed is called worthless.
+    let lease = run("sh", &["-c", "ls -A \"$1\"/.aiv-lease-set-*", "sh", &sealed.images]);
+    let lease = fs::File::open(lease).unwrap();
+    lease.lock().unwrap();
+    let output = shell("");
+    let (shown, said) = (output.stdout, String::from_utf8_lossy(&output.stderr).into_owned());
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let shown = sealed.scratch.write("shown", &shown);
+    sealed.restore(&["--recovery-code-file", &shown]).failed(6, "wrong_key");
+    assert!(said.contains("recovery code that was shown opens nothing"), "{said}");
+    assert_eq!(sealed.contents(), before);
+}
+
+#[test]
 fn a_file_that_may_not_be_changed_is_named_and_opens_as_before() {
     let sealed = Sealed::new("pass");
     sealed.back_up(&["--seal", "--password-file", &sealed.pass]).ended(0);

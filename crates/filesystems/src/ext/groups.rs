@@ -15,6 +15,19 @@ const BLOCK_UNINIT: u16 = 0x2;
 /// `bg_flags`: no inode of the group was ever used.
 const INODE_UNINIT: u16 = 0x1;
 
+const WRONG_SUM: &str = "checksum of a group descriptor";
+
+/// What tells that an inode table is where it is said to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// The descriptor of the group.
+    Own,
+    /// A copy of it.
+    Copy,
+    /// Neither: no checksum is right.
+    Nothing,
+}
+
 /// What a group descriptor says. All blocks lie inside the filesystem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Group {
@@ -81,18 +94,21 @@ impl Group {
         Ok(groups)
     }
 
-    /// The inode table of one group by its descriptor, or by a copy of that (and then `true`)
-    /// where it is damaged. Tables stay where they are: an old copy is as good as a new one.
+    /// The inode table of one group by its descriptor, or by a copy of that where it is damaged.
+    /// Tables stay where they are: an old copy is as good as a new one. Where none matches its
+    /// checksum, the descriptor is believed as one without checksums is, if inodes have their own,
+    /// which tell, or a copy says the same.
     pub(super) fn inode_table_of(
         group: u32,
         blocks: &Blocks<'_>,
         superblock: &Superblock,
-    ) -> crate::Result<(u64, bool)> {
+    ) -> crate::Result<(u64, Proof)> {
         let geometry = &superblock.geometry;
         let per_block = geometry.descriptors_per_block();
         let (index, size) = (group / per_block, usize::from(geometry.descriptor_size));
         let at = u64::from(group % per_block) * u64::from(geometry.descriptor_size);
         let mut descriptor = vec![0; size];
+        // The table, and whether the checksum is right.
         let mut table_in = |place: u64| {
             if place >= geometry.blocks {
                 let reason =
@@ -101,26 +117,67 @@ impl Group {
             }
             blocks.read_part("read group descriptor", place, at, &mut descriptor)?;
             let offset = Some(blocks.offset_of(place) + at);
-            if !superblock.checksums.descriptor_is_right(group, &descriptor) {
-                return Err(Error::damaged("checksum of a group descriptor", offset));
-            }
+            let is_right = superblock.checksums.descriptor_is_right(group, &descriptor);
             let table = Self::parse(&descriptor, superblock).inode_table;
             let inside = u64::from(geometry.first_data_block).max(1)..geometry.blocks;
             let section = "inode table";
             match inside.contains(&table) {
-                true => Ok(table),
+                true => Ok((table, is_right, offset)),
+                false if !is_right => Err(Error::damaged(WRONG_SUM, offset)),
                 false => {
                     let reason = ExtReason::Pointer { section, group, block: table };
                     Err(Error::damaged(reason.to_string(), offset))
                 }
             }
         };
-        let error = match table_in(geometry.descriptor_block(index)) {
-            Ok(table) => return Ok((table, false)),
-            Err(error) => error,
-        };
-        let copies = geometry.descriptor_copies(index);
-        copies.into_iter().find_map(|place| table_in(place).ok()).map(|t| (t, true)).ok_or(error)
+        let first = table_in(geometry.descriptor_block(index));
+        if let Ok((table, true, _)) = first {
+            return Ok((table, Proof::Own));
+        }
+        let copies: Vec<_> = geometry.descriptor_copies(index).into_iter().map(table_in).collect();
+        if let Some(&(table, ..)) = copies.iter().flatten().find(|(_, is_right, _)| *is_right) {
+            return Ok((table, Proof::Copy));
+        }
+        let (table, _, offset) = first?;
+        let mut others = copies.iter().flatten().map(|(other, ..)| *other).peekable();
+        let is_proven_by_inodes = superblock.checksums.seed().is_some();
+        match is_proven_by_inodes || others.peek().is_none() || others.any(|other| other == table) {
+            true => Ok((table, Proof::Nothing)),
+            false => Err(Error::damaged(WRONG_SUM, offset)),
+        }
+    }
+
+    /// The groups whose descriptors do not match their checksums, up to the first that cannot be
+    /// read.
+    pub(super) fn wrong_sums(
+        blocks: &Blocks<'_>,
+        superblock: &Superblock,
+        job: Job<'_>,
+    ) -> crate::Result<Vec<u32>> {
+        let geometry = &superblock.geometry;
+        let per_block = geometry.descriptors_per_block();
+        let mut table = vec![0; blocks.block_size()];
+        let mut wrong = Vec::new();
+        if superblock.checksums == super::checksum::Checksums::None {
+            return Ok(wrong);
+        }
+        for index in 0..geometry.groups.div_ceil(per_block) {
+            job.check()?;
+            let place = geometry.descriptor_block(index);
+            if place >= geometry.blocks
+                || blocks.read("read group descriptors", place, &mut table).is_err()
+            {
+                break;
+            }
+            let groups = index * per_block..geometry.groups;
+            let descriptors = table.chunks_exact(usize::from(geometry.descriptor_size));
+            let all = groups.zip(descriptors);
+            let is_wrong = |(group, descriptor): &(u32, &[u8])| {
+                !superblock.checksums.descriptor_is_right(*group, descriptor)
+            };
+            wrong.extend(all.filter(is_wrong).map(|(group, _)| group));
+        }
+        Ok(wrong)
     }
 
     fn parse(descriptor: &[u8], superblock: &Superblock) -> Self {

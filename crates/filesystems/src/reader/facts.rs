@@ -264,6 +264,16 @@ pub enum ReaderNote {
         /// Bytes.
         missing: u64,
     },
+    /// Descriptors do not match their checksums, nor do copies of some, and are believed where inodes
+    /// or copies of them tell that they may be.
+    #[error(
+        "{count} group descriptors do not match their checksums and are believed all the same, as \
+         far as the rest agrees; check the filesystem"
+    )]
+    SumsWrong {
+        /// How many.
+        count: usize,
+    },
     /// The first copy of a record everything hangs on is damaged; another was used.
     #[error("{what} is damaged; a copy of it was used")]
     CopyUsed {

@@ -7,9 +7,11 @@ mod ext;
 mod fat;
 mod head;
 mod linux;
+mod others;
 mod raid;
 mod read_only;
 mod text;
+mod udf;
 mod windows;
 
 use aiv_volume_io::ReadAt;
@@ -86,10 +88,27 @@ const PROBES: &[Probe] = &[
     fat::fat,
 ];
 
+/// Kinds that are looked for where there is none of those: of some the magic is short, and what is left
+/// of others must not make what is there now doubtful.
+const NAMES: &[Probe] = &[
+    udf::udf,
+    others::jfs,
+    others::reiser,
+    others::nilfs2,
+    others::ocfs2,
+    others::gfs2,
+    others::bcachefs,
+    others::vmfs,
+    others::cramfs,
+    others::romfs,
+    others::bfs,
+    others::minix,
+];
+
 /// Names the filesystem on `volume` from its signatures.
 ///
 /// Only what is needed to tell kinds apart, and to show label and identity, is checked; a
-/// damaged filesystem is still recognised. Reads the first 256 KiB, a small record behind them, two
+/// damaged filesystem is still recognised. Reads the first 256 KiB, some small records behind them, two
 /// near the end and, for the label of NTFS, FAT, exFAT and HFS+, at most 256 KiB of its folders.
 ///
 /// # Errors
@@ -105,7 +124,15 @@ pub fn recognise(volume: &dyn ReadAt) -> Result<Recognised> {
             Some(first) => first.also.push(match_.kind),
         }
     }
-    Ok(found.unwrap_or_else(|| Recognised::new(FilesystemKind::Unknown)))
+    if let Some(found) = found {
+        return Ok(found);
+    }
+    for probe in NAMES {
+        if let Some(found) = probe(&head)? {
+            return Ok(found);
+        }
+    }
+    Ok(Recognised::new(FilesystemKind::Unknown))
 }
 
 /// The first kind other than `kind` whose signature is on `volume`, containers included.

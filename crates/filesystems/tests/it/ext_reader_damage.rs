@@ -91,6 +91,74 @@ fn an_inode_with_a_wrong_checksum_hides_no_other() {
     assert_eq!(digest(&*filesystem.open(a).unwrap()).len(), 32);
 }
 
+/// Bytes of all copies of the table of group descriptors of a volume with blocks of 1 KiB.
+fn descriptors(volume: &Volume) -> Vec<u64> {
+    let text = run("dumpe2fs", &[volume.path()]);
+    let lines = text.lines().filter(|line| line.contains("Group descriptors at"));
+    lines.map(|line| number_after(line, "Group descriptors at") * 1024).collect()
+}
+
+#[test]
+fn files_are_read_although_no_group_descriptor_matches_its_checksum() {
+    for (options, size) in [("-t ext4", 64), ("-t ext4 -O ^metadata_csum,uninit_bg,^64bit", 32)] {
+        let volume = filled(options, |root| {
+            for n in 0..40 {
+                fs::create_dir(root.join(format!("{n}"))).unwrap();
+                fs::write(root.join(format!("{n}/file")), noise(n, 5000)).unwrap();
+            }
+        });
+        let sound = open(&volume);
+        assert_eq!(sound.notes(), []);
+        let places = descriptors(&volume);
+        assert!(places.len() > 1, "{places:?}");
+        let mut sum = [0; 2];
+        for (place, group) in places.iter().flat_map(|place| [(place, 0), (place, 1)]) {
+            let at = place + group * size + 0x1e;
+            volume.open().read_exact_at(&mut sum, at).unwrap();
+            volume.patch(at, &[!sum[0], sum[1]]);
+        }
+        let filesystem = open(&volume);
+        let [note] = filesystem.notes() else { panic!("{:?}", filesystem.notes()) };
+        assert!(note.to_string().starts_with("2 group descriptors do not match"), "{note}");
+        for n in 0..40 {
+            let path = format!("{n}/file");
+            let of = |filesystem: &dyn Filesystem| {
+                digest(&*filesystem.open(file(filesystem, &path)).unwrap())
+            };
+            assert!(of(&*filesystem) == of(&*sound), "{options}: {path}");
+        }
+        // No map is made of what they say.
+        let reason = crate::ext_tools::whole_reason(&volume).to_string();
+        assert!(reason.contains("group descriptor"), "{reason}");
+        // A table that is elsewhere is not taken for one: by its inodes, or by the copies.
+        let mut table = [0; 4];
+        volume.open().read_exact_at(&mut table, places[0] + size + 8).unwrap();
+        volume.patch(places[0] + 8, &table);
+        let filesystem = open(&volume);
+        let what = damage_in(filesystem.metadata(filesystem.root()));
+        assert!(what.contains("checksum"), "{what}");
+    }
+}
+
+#[test]
+fn a_root_that_is_no_folder_is_damage() {
+    let volume = filled("-t ext4 -O ^metadata_csum", |root| {
+        fs::write(root.join("a"), noise(1, 5000)).unwrap();
+    });
+    let mode = inode_of(&volume, "/");
+    volume.patch(mode, &[0xa4, 0x81]);
+    let filesystem = open(&volume);
+    let root = filesystem.root();
+    for what in [
+        damage_in(filesystem.metadata(root)),
+        damage_in(filesystem.open(root)),
+        damage_in(filesystem.lookup(root, b"a", Job::silent())),
+        damage_in(entries(&*filesystem, root).1),
+    ] {
+        assert_eq!(what, "inode 2: it is the root, and no folder");
+    }
+}
+
 fn many_names(root: &Path) {
     for n in 0..300 {
         File::create(root.join(format!("a name of some length, of which this is {n}"))).unwrap();

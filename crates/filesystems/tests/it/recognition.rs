@@ -291,6 +291,152 @@ fn ufs() {
 }
 
 #[test]
+fn udf() {
+    let files = tempfile::tempdir().unwrap();
+    fs::write(files.path().join("file"), vec![7; 1_000_000]).unwrap();
+    for name in ["Some name", "Größe"] {
+        let volume = Volume::new(0);
+        let to = ["-quiet", "-udf", "-input-charset", "utf-8", "-V", name, "-o", volume.path()];
+        run("genisoimage", &[&to[..], &[files.path().to_str().unwrap()]].concat());
+        assert_eq!(recognise(&volume.open()).unwrap().kind, FilesystemKind::Iso9660);
+        // Without the volume of ISO 9660 around it.
+        volume.patch(0x8000, &[9]);
+        check(&volume, FilesystemKind::Udf);
+    }
+}
+
+#[test]
+fn kinds_of_which_only_the_name_is_known() {
+    made(2, "mkfs.minix", "-1", FilesystemKind::Minix);
+    made(2, "mkfs.minix", "-2 -n 14", FilesystemKind::Minix);
+    made(20, "mkfs.minix", "-3", FilesystemKind::Minix);
+    made(2, "mkfs.bfs", "", FilesystemKind::Bfs);
+    let files = tempfile::tempdir().unwrap();
+    fs::write(files.path().join("file"), vec![7; 1_000_000]).unwrap();
+    let volume = Volume::new(0);
+    fs::remove_file(&volume.path).unwrap();
+    run("mkfs.cramfs", &["-n", "crammed", files.path().to_str().unwrap(), volume.path()]);
+    check(&volume, FilesystemKind::Cramfs);
+    let romfs = *b"-rom1fs-\x02\x80\0\0\0\0\0\0label\0\0\0\0\0\0\0\0\0\0\0";
+    let sum: u32 = romfs
+        .as_chunks()
+        .0
+        .iter()
+        .fold(0, |sum: u32, &word| sum.wrapping_add(u32::from_be_bytes(word)));
+    let mut romfs = romfs;
+    romfs[12..16].copy_from_slice(&0u32.wrapping_sub(sum).to_be_bytes());
+    forged(0, &romfs, FilesystemKind::Romfs);
+}
+
+/// Where what is put there, checked by blkid, is all there is.
+fn forged(at: u64, bytes: &[u8], kind: FilesystemKind) {
+    // On less blkid believes in no JFS and no GFS2.
+    let volume = Volume::new(40 * MIB);
+    volume.patch(at, bytes);
+    check(&volume, kind);
+}
+
+/// Bytes of zeros with some in them.
+fn record<const N: usize>(parts: &[(usize, &[u8])]) -> [u8; N] {
+    let mut record = [0; N];
+    for (at, bytes) in parts {
+        record[*at..at + bytes.len()].copy_from_slice(bytes);
+    }
+    record
+}
+
+const UUID: &[u8] = b"0123456789abcdef";
+
+#[test]
+fn superblocks_of_other_linux_filesystems() {
+    let le = |word: u32| word.to_le_bytes();
+    let jfs = [
+        (0, &b"JFS1"[..]),
+        (4, &le(1)),
+        (8, &le(80_000)),
+        (16, &le(4096)),
+        (20, &[12, 0, 3, 0]),
+        (24, &le(512)),
+        (28, &[9, 0]),
+        (136, UUID),
+        (152, b"on jfs"),
+    ];
+    forged(0x8000, &record::<512>(&jfs), FilesystemKind::Jfs);
+    for (magic, at) in
+        [(&b"ReIsErFs"[..], 0x2000), (b"ReIsEr2Fs", 0x1_0000), (b"ReIsEr3Fs", 0x1_0000)]
+    {
+        let mut parts = vec![(0, &[0, 0x27][..]), (12, &[18]), (44, &[0, 16]), (52, magic)];
+        if magic != b"ReIsErFs" {
+            parts.extend([(84, UUID), (100, &b"on reiser"[..])]);
+        }
+        forged(at, &record::<512>(&parts), FilesystemKind::ReiserFs);
+    }
+    let reiser4 = [(0, &b"ReIsEr4"[..]), (20, UUID), (36, b"four")];
+    forged(0x1_0000, &record::<512>(&reiser4), FilesystemKind::Reiser4);
+    let ocfs2 = [
+        (0, &b"OCFSV2"[..]),
+        (0xc0, &[0, 0, 90]),
+        (0xc0 + 0x38, &[12]),
+        (0xc0 + 0x50, b"on ocfs2"),
+        (0xc0 + 0x90, UUID),
+    ];
+    forged(0x2000, &record::<512>(&ocfs2), FilesystemKind::Ocfs2);
+    let be = |word: u32| word.to_be_bytes();
+    let gfs2 = [
+        (0, &be(0x0116_1970)[..]),
+        (24, &be(1801)),
+        (28, &be(1900)),
+        (36, &be(4096)),
+        (160, b"cluster:name"),
+        (256, UUID),
+    ];
+    forged(0x1_0000, &record::<512>(&gfs2), FilesystemKind::Gfs2);
+    let vmfs = [(0, &[0x5e, 0xf1, 0xab, 0x2f][..]), (9, UUID), (29, b"datastore1")];
+    let volume = Volume::new(300 * MIB);
+    volume.patch(0x20_0000, &record::<512>(&vmfs));
+    check(&volume, FilesystemKind::Vmfs);
+}
+
+#[test]
+fn nilfs2_is_known_by_its_checksum_and_bcachefs_by_its_long_magic() {
+    let dev = (40 * MIB).to_le_bytes();
+    let mut superblock = record::<1024>(&[
+        (0, &[2]),
+        (6, &[0x34, 0x34, 0x18, 0x01]),
+        (12, &[1, 2, 3, 4]),
+        (20, &[2]),
+        (32, &dev),
+        (152, UUID),
+        (168, b"on nilfs"),
+    ]);
+    let volume = Volume::new(4 * MIB);
+    volume.patch(1024, &superblock);
+    assert_eq!(recognise(&volume.open()).unwrap().kind, FilesystemKind::Unknown);
+    let sum = superblock[..0x118].iter().fold(0x0403_0201_u32, |sum, &byte| {
+        (0..8).fold(sum ^ u32::from(byte), |sum, _| {
+            sum >> 1 ^ (0xedb8_8320 & (sum & 1).wrapping_neg())
+        })
+    });
+    superblock[16..20].copy_from_slice(&sum.to_le_bytes());
+    forged(1024, &superblock, FilesystemKind::Nilfs2);
+
+    let volume = Volume::new(4 * MIB);
+    let magic = b"\xc6\x85\x73\xf6\x66\xce\x90\xa9\xd9\x6a\x60\xcf\x80\x3d\xf7\xef";
+    let parts = [(24, &magic[..]), (56, UUID), (72, b"on bcachefs")];
+    volume.patch(4096, &record::<512>(&parts));
+    let found = recognise(&volume.open()).unwrap();
+    assert_eq!((found.kind.name(), &*found.label), ("bcachefs", "on bcachefs"));
+    assert_eq!(found.uuid, "30313233-3435-3637-3839-616263646566");
+}
+
+#[test]
+fn what_is_known_is_not_made_doubtful_by_what_only_has_a_name() {
+    let volume = mke2fs(8 * MIB, "-t ext4 -b 4096");
+    volume.patch(0x1_0000 + 52, b"ReIsEr2Fs");
+    check(&volume, FilesystemKind::Ext4);
+}
+
+#[test]
 fn read_only_filesystems() {
     let files = tempfile::tempdir().unwrap();
     fs::write(files.path().join("file"), vec![7; 5_000_000]).unwrap();

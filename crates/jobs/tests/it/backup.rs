@@ -54,11 +54,7 @@ fn a_canceled_job_begins_no_further_source_and_leaves_no_image() {
     let job = Job::new(Job::silent().progress, &cancel);
     let done = plain_job().run(&sources, &to, &Outside::new(), job).unwrap();
     assert!(done.results.len() == 1 && done.results[0].as_ref().is_err_and(Error::is_canceled));
-    assert_eq!(fs::read_dir(&to).unwrap().filter(|f| is_image(f.as_ref().unwrap())).count(), 0);
-}
-
-fn is_image(entry: &fs::DirEntry) -> bool {
-    entry.path().extension().is_some_and(|ext| ext == "aiv" || ext == "part")
+    assert!(!to.exists(), "a folder made for nothing");
 }
 
 #[test]

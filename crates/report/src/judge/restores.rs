@@ -48,6 +48,10 @@ fn judge_refusal(refusal: &Refusal) -> Option<Verdict> {
             "restore into a file called .raw or .img, and make a virtual disk of it: \
              `qemu-img convert -f raw -O FORMAT`",
         ),
+        Refusal::HoldsVirtualDisk { .. } => refused(
+            "target_is_virtual",
+            "name a new file; or, where nobody needs the virtual disk any more, remove it first",
+        ),
         Refusal::InUse { .. } => {
             refused("target_in_use", "unmount the target, and stop what else uses it")
         }

@@ -1,6 +1,6 @@
 use std::error::Error as _;
 
-use aiv_restore_engine::{Error, Refusal, RestoreOptions, RestorePlan, Unused};
+use aiv_restore_engine::{Error, Left, Refusal, RestoreOptions, RestorePlan, Unused};
 use aiv_volume_io::{Extent, Job};
 
 use crate::build::{Built, Disk, noise, threads};
@@ -50,6 +50,25 @@ fn every_operation_of_the_target_may_fail_and_none_goes_unnoticed() {
             from += 1;
         }
         assert!(from > 8, "only {from} operations");
+    }
+}
+
+#[test]
+fn a_failure_before_the_first_write_says_that_nothing_was_written() {
+    let built = Disk::sample().build();
+    for (delta, fail_sync) in [(false, false), (true, false), (true, true)] {
+        let before = noise(built.len());
+        let mut target = TestTarget::holding(before.clone());
+        (target.fail_sync, target.fail_from) = (fail_sync, (!fail_sync).then_some(0));
+        let view = built.view();
+        let options = RestoreOptions { delta, ..threads(2) };
+        let plan = RestorePlan::new(&view, &device(built.len()), options, Job::silent()).unwrap();
+        let failed = plan.apply_to(&view, &target, Job::silent()).unwrap_err();
+        assert!(target.bytes() == before);
+        let is_begun = target.ops().iter().any(|op| op.extent().is_some());
+        let left = if is_begun { Left::Part } else { Left::Untouched };
+        assert_eq!(failed.left, left, "{delta} {fail_sync}: {:?}", target.ops());
+        assert_eq!(is_begun, !delta);
     }
 }
 

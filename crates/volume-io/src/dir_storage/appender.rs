@@ -6,6 +6,7 @@ use rustix::fs::{self, Advice};
 use rustix::io::Errno;
 
 use super::given_up;
+use super::place::Place;
 use crate::page_cache::WriteBehind;
 use crate::read_at::check_range;
 use crate::{AppendFile, Extent, ReadAt};
@@ -21,25 +22,26 @@ const SHARED_BYTES_MIN: usize = 64 << 10;
 #[derive(Debug)]
 pub(super) struct Appender {
     file: File,
+    place: Place,
     len: u64,
     failed: bool,
     behind: WriteBehind,
 }
 
 impl Appender {
-    pub(super) fn new(file: File) -> Self {
-        Self { file, len: 0, failed: false, behind: WriteBehind::default() }
+    pub(super) fn new(file: File, place: Place) -> Self {
+        Self { file, place, len: 0, failed: false, behind: WriteBehind::default() }
     }
 
     /// Cuts `file` to `len` bytes, which it has at least, and makes them durable. They are taken
     /// out of the page cache: what a failed write left there would be read back as if it were
     /// on the medium, and a second sync would not report it.
-    pub(super) fn reopened(file: File, len: u64) -> io::Result<Self> {
+    pub(super) fn reopened(file: File, len: u64, place: Place) -> io::Result<Self> {
         file.set_len(len)?;
         file.sync_all()?;
         // Advice: where a filesystem does not take it, its cache is all there is to read.
         let _ = fs::fadvise(&file, 0, None, Advice::DontNeed);
-        Ok(Self { file, len, failed: false, behind: WriteBehind::default() })
+        Ok(Self { file, place, len, failed: false, behind: WriteBehind::default() })
     }
 
     fn check_usable(&self) -> io::Result<()> {
@@ -107,29 +109,33 @@ fn shareable(len: u64, offset: u64, count: usize) -> usize {
 
 impl AppendFile for Appender {
     fn append(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.check_appendable()?;
-        match self.file.write_at(data, self.len) {
-            Ok(count) => {
-                self.grew(count);
-                Ok(count)
+        self.place.clone().run(|| {
+            self.check_appendable()?;
+            match self.file.write_at(data, self.len) {
+                Ok(count) => {
+                    self.grew(count);
+                    Ok(count)
+                }
+                // Nothing was written and nothing is wrong.
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => Err(e),
+                Err(e) => {
+                    self.failed = true;
+                    Err(e)
+                }
             }
-            // Nothing was written and nothing is wrong.
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => Err(e),
-            Err(e) => {
-                self.failed = true;
-                Err(e)
-            }
-        }
+        })
     }
 
     fn append_from(&mut self, source: &dyn ReadAt, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.check_appendable()?;
-        let count = shareable(self.len, offset, data.len());
-        let shared = match source.file() {
-            Some(file) => self.share(file, offset, count)?,
-            None => 0,
-        };
-        self.append_all(&data[shared..])
+        self.place.clone().run(|| {
+            self.check_appendable()?;
+            let count = shareable(self.len, offset, data.len());
+            let shared = match source.file() {
+                Some(file) => self.share(file, offset, count)?,
+                None => 0,
+            };
+            self.append_all(&data[shared..])
+        })
     }
 
     fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
@@ -139,13 +145,15 @@ impl AppendFile for Appender {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.check_usable()?;
-        if let Err(e) = self.file.sync_all() {
-            self.failed = true;
-            return Err(e);
-        }
-        self.behind.synced(&self.file);
-        Ok(())
+        self.place.clone().run(|| {
+            self.check_usable()?;
+            if let Err(e) = self.file.sync_all() {
+                self.failed = true;
+                return Err(e);
+            }
+            self.behind.synced(&self.file);
+            Ok(())
+        })
     }
 }
 

@@ -10,6 +10,7 @@ use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::FILE_MODE;
+use super::place::Place;
 use crate::storage_name::LEASE_PREFIX;
 use crate::{Lease, check_lease_name};
 
@@ -24,13 +25,14 @@ const TOKEN_BYTES_MAX: u64 = 32;
 #[derive(Debug)]
 pub(super) struct FileLease {
     root: Arc<OwnedFd>,
+    place: Place,
     file_name: String,
     file: File,
     token: u64,
 }
 
 impl FileLease {
-    pub(super) fn take(root: &Arc<OwnedFd>, name: &str) -> io::Result<Self> {
+    pub(super) fn take(root: &Arc<OwnedFd>, name: &str, place: Place) -> io::Result<Self> {
         check_lease_name(name)?;
         let file_name = format!("{LEASE_PREFIX}{name}");
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -47,7 +49,7 @@ impl FileLease {
         file.set_len(text.len() as u64)?;
         // A token that a power cut takes back would be given out twice.
         file.sync_all()?;
-        Ok(Self { root: Arc::clone(root), file_name, file, token })
+        Ok(Self { root: Arc::clone(root), place, file_name, file, token })
     }
 
     fn lost(&self, how: &str) -> io::Error {
@@ -62,28 +64,30 @@ impl Lease for FileLease {
     }
 
     fn check(&self) -> io::Result<()> {
-        // By its name and not through the open file: only so a file put in its place shows,
-        // and a network filesystem asks the server instead of its own memory.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let now = match fs::openat(&self.root, &self.file_name, flags, Mode::empty()) {
-            Ok(now) => File::from(now),
-            Err(Errno::NOENT) => return Err(self.lost("its file is gone")),
-            // A link, or a socket: what we locked was neither.
-            Err(Errno::LOOP | Errno::NXIO) => return Err(self.lost("its file was replaced")),
-            Err(e) => return Err(e.into()),
-        };
-        let (held, found) = (fs::fstat(&self.file)?, fs::fstat(&now)?);
-        if (held.st_dev, held.st_ino) != (found.st_dev, found.st_ino) {
-            return Err(self.lost("its file was replaced"));
-        }
-        match read_token(&now)? {
-            Some(token) if token == self.token => Ok(()),
-            Some(token) => {
-                let ours = self.token;
-                Err(self.lost(&format!("it was taken over with token {token}, ours is {ours}")))
+        self.place.run(|| {
+            // By its name and not through the open file: only so a file put in its place shows,
+            // and a network filesystem asks the server instead of its own memory.
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+            let now = match fs::openat(&self.root, &self.file_name, flags, Mode::empty()) {
+                Ok(now) => File::from(now),
+                Err(Errno::NOENT) => return Err(self.lost("its file is gone")),
+                // A link, or a socket: what we locked was neither.
+                Err(Errno::LOOP | Errno::NXIO) => return Err(self.lost("its file was replaced")),
+                Err(e) => return Err(e.into()),
+            };
+            let (held, found) = (fs::fstat(&self.file)?, fs::fstat(&now)?);
+            if (held.st_dev, held.st_ino) != (found.st_dev, found.st_ino) {
+                return Err(self.lost("its file was replaced"));
             }
-            None => Err(self.lost("its file no longer holds a token")),
-        }
+            match read_token(&now)? {
+                Some(token) if token == self.token => Ok(()),
+                Some(token) => {
+                    let ours = self.token;
+                    Err(self.lost(&format!("it was taken over with token {token}, ours is {ours}")))
+                }
+                None => Err(self.lost("its file no longer holds a token")),
+            }
+        })
     }
 }
 

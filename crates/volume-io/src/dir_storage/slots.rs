@@ -3,18 +3,20 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::given_up;
+use super::place::Place;
 use crate::{SlotCopy, SlotFile};
 
 /// A finished file, opened to change its key slots.
 #[derive(Debug)]
 pub(super) struct Slots {
     file: File,
+    place: Place,
     failed: bool,
 }
 
 impl Slots {
-    pub(super) fn new(file: File) -> Self {
-        Self { file, failed: false }
+    pub(super) fn new(file: File, place: Place) -> Self {
+        Self { file, place, failed: false }
     }
 
     fn run(&mut self, act: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
@@ -29,11 +31,13 @@ impl Slots {
 
 impl SlotFile for Slots {
     fn write(&mut self, copy: SlotCopy<'_>) -> io::Result<()> {
-        copy.check_inside(self.file.metadata()?.len())?;
-        self.run(|file| file.write_all_at(copy.bytes(), copy.offset()))
+        self.place.clone().run(|| {
+            copy.check_inside(self.file.metadata()?.len())?;
+            self.run(|file| file.write_all_at(copy.bytes(), copy.offset()))
+        })
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.run(File::sync_all)
+        self.place.clone().run(|| self.run(File::sync_all))
     }
 }

@@ -421,3 +421,50 @@ fn key_slots_are_those_of_regular_files() {
     assert!(storage.open_slots("link").is_err(), "no link is followed");
     storage.open_slots("a").unwrap();
 }
+
+#[test]
+fn a_folder_made_for_nothing_goes_and_one_that_was_there_or_is_used_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("new");
+    drop(DirStorage::open_or_create(&path).unwrap());
+    assert!(!path.exists());
+    let storage = DirStorage::open_or_create(&path).unwrap();
+    storage.create("a").unwrap();
+    drop(storage);
+    drop(DirStorage::open_or_create(&path).unwrap());
+    assert!(path.join("a").exists());
+    std::fs::remove_file(path.join("a")).unwrap();
+    drop(DirStorage::open_or_create(&path).unwrap());
+    drop(DirStorage::open(&path).unwrap());
+    assert!(path.exists(), "somebody else's");
+    std::fs::remove_dir(&path).unwrap();
+    // Nor another one that took its name.
+    let storage = DirStorage::open_or_create(&path).unwrap();
+    std::fs::rename(&path, dir.path().join("moved")).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    drop(storage);
+    assert!(path.exists() && dir.path().join("moved").exists());
+}
+
+#[test]
+fn errors_name_the_folder_and_stay_of_their_kind() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = DirStorage::open(dir.path()).unwrap();
+    storage.create("a").unwrap();
+    let lease = storage.lease("one").unwrap();
+    let errors = [
+        (storage.create("a").err(), io::ErrorKind::AlreadyExists),
+        (storage.open("b").err(), io::ErrorKind::NotFound),
+        (storage.remove("b").err(), io::ErrorKind::NotFound),
+        (storage.publish("b", "c").err(), io::ErrorKind::NotFound),
+        (storage.lease("one").err(), io::ErrorKind::WouldBlock),
+    ];
+    std::fs::remove_file(dir.path().join(".aiv-lease-one")).unwrap();
+    let lost = (lease.check().err(), io::ErrorKind::PermissionDenied);
+    for (error, kind) in errors.into_iter().chain([lost]) {
+        let error = error.unwrap();
+        assert_eq!(error.kind(), kind);
+        let said = error.to_string();
+        assert!(said.starts_with(&format!("in {}: ", dir.path().display())), "{said}");
+    }
+}

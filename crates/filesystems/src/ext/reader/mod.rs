@@ -5,7 +5,8 @@
 //! the behaviour of the kernel.
 //!
 //! A committed journal is read through; fast commits and external journals are not. Where metadata
-//! has checksums, none is believed that does not match its own. Folders are scanned, their index
+//! has checksums, none is believed that does not match its own, but where inode tables lie
+//! (`Group::inode_table_of`). Folders are scanned, their index
 //! is not used. Contents and targets that are encrypted, and contents that e2compr compressed, are
 //! not read; whether contents are what fs-verity says is not checked.
 
@@ -87,6 +88,9 @@ impl Reader {
         }
         if node.inode.is_attribute() {
             return Err(node.damaged("it is an attribute of another one"));
+        }
+        if number == inode::ROOT && node.inode.kind != Kind::Folder {
+            return Err(node.damaged("it is the root, and no folder"));
         }
         Ok(node)
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use aiv_volume_io::{Job, ReadAt};
 
 use super::super::blocks::{Blocks, JournalCopy};
-use super::super::groups::Group;
+use super::super::groups::{Group, Proof};
 use super::super::journal;
 use super::super::reason::{ExtReason, JournalReason};
 use super::super::superblock::{
@@ -18,6 +18,9 @@ use crate::bytes::{le16, le32};
 use crate::reader::Volume;
 use crate::stop::Stop;
 use crate::{Error, Filesystem, FilesystemKind, ReaderNote, Result};
+
+/// Group descriptors with wrong checksums of which it is asked what is believed in their place.
+const LOOKED_AT_MAX: usize = 64;
 
 type Newer = HashMap<u64, JournalCopy>;
 type Bytes = [u8; SUPERBLOCK_SIZE];
@@ -50,14 +53,19 @@ pub(crate) fn open(
     newer_blocks.sort_unstable();
     let newer = Arc::new(newer);
     let mut reader = Reader { kind, volume, superblock, notes, newer, newer_blocks };
-    let copy = {
+    let of_groups = {
         let blocks = reader.blocks();
-        matches!(Group::inode_table_of(0, &blocks, &reader.superblock), Ok((_, true)))
-    };
-    if copy {
+        let proof_of = |group| Group::inode_table_of(group, &blocks, &reader.superblock);
+        let wrong = Group::wrong_sums(&blocks, &reader.superblock, job)?;
+        let has_copy = matches!(proof_of(0), Ok((_, Proof::Copy)));
+        let is_believed = |group: &u32| matches!(proof_of(*group), Ok((_, Proof::Nothing)));
+        let believed = wrong.iter().take(LOOKED_AT_MAX).any(is_believed);
         let what = "the first group descriptor".to_owned();
-        reader.notes.push(ReaderNote::CopyUsed { what });
-    }
+        let copy = has_copy.then_some(ReaderNote::CopyUsed { what });
+        let count = wrong.len();
+        copy.into_iter().chain(believed.then_some(ReaderNote::SumsWrong { count }))
+    };
+    reader.notes.extend(of_groups);
     Ok(Box::new(reader))
 }
 
