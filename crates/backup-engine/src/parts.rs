@@ -65,7 +65,9 @@ impl Parts {
         let part = self.first();
         let unopened = |source| Error::Destination { op: format!("reading back {part}"), source };
         let opened = match self {
-            Self::One(part) => Image::open_with(storage.open(part).map_err(unopened)?, keys),
+            Self::One(part) => {
+                Image::open_with(storage.open_past_cache(part).map_err(unopened)?, keys)
+            }
             Self::Split(name) => open_parts(storage, name, PART_EXTENSION, count, keys),
         };
         opened.map_err(|error| match error {

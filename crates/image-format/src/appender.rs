@@ -208,33 +208,38 @@ impl<'f> Appender<'f> {
         if self.pieces_closed {
             return Ok(());
         }
-        while self.open_piece.len() + bytes.len() >= PIECE_SIZE {
-            let (now, later) = bytes.split_at(PIECE_SIZE - self.open_piece.len());
-            if self.open_piece.is_empty() {
-                self.take_piece(now);
-            } else {
-                self.open_piece.extend_from_slice(now);
+        if !self.open_piece.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(PIECE_SIZE - self.open_piece.len()));
+            self.open_piece.extend_from_slice(now);
+            bytes = later;
+            if self.open_piece.len() == PIECE_SIZE {
                 self.close_piece();
             }
-            bytes = later;
         }
-        self.open_piece.extend_from_slice(bytes);
+        let (whole, open) = bytes.split_at(bytes.len() - bytes.len() % PIECE_SIZE);
+        self.add_pieces(whole);
+        self.open_piece.extend_from_slice(open);
         Ok(())
     }
 
     fn close_piece(&mut self) {
         let mut piece = std::mem::take(&mut self.open_piece);
-        self.take_piece(&piece);
+        self.add_pieces(&piece);
         piece.clear();
         self.open_piece = piece;
     }
 
-    fn take_piece(&mut self, bytes: &[u8]) {
-        self.pieces.push(hash::piece(self.piece_count, bytes, self.slots));
+    /// Takes the next pieces, which are whole but for the last one of the file.
+    fn add_pieces(&mut self, bytes: &[u8]) {
+        let pieces = || (self.piece_count..).zip(bytes.chunks(PIECE_SIZE));
+        self.pieces.extend(pieces().map(|(no, piece)| hash::piece(no, piece, self.slots)));
         if let Some(stripes) = &mut self.stripes {
-            stripes.add(&hash::as_proven(self.piece_count, bytes, self.slots));
+            let proven: Vec<_> =
+                pieces().map(|(no, piece)| hash::as_proven(no, piece, self.slots)).collect();
+            let proven: Vec<&[u8]> = proven.iter().map(|piece| &**piece).collect();
+            stripes.add(&proven);
         }
-        self.piece_count += 1;
+        self.piece_count += bytes.chunks(PIECE_SIZE).len() as u64;
     }
 
     /// The parity of the oldest stripe of pieces that has no frame yet; with `last`, after which

@@ -11,7 +11,7 @@ use crate::image::Image;
 use crate::layout::{
     DeltaHead, FRAME_HEADER_SIZE, FrameHeader, FrameKind, IndexEntry, Kind, LocalHead, NamedBase,
 };
-use crate::limits::DELTA_DEPTH_MAX;
+use crate::limits::{DELTA_DEPTH_MAX, PAGE_SIZE};
 use crate::seal::Access;
 
 impl Image {
@@ -294,6 +294,15 @@ impl Buffer {
             self.0 = vec![0; len];
         }
         &mut self.0[..len]
+    }
+
+    /// `len` bytes of any value that begin with a page of memory, as reads past the page cache
+    /// have to. For a buffer that is asked for nothing else.
+    pub(crate) fn pages_of_len(&mut self, len: usize) -> &mut [u8] {
+        let all = self.of_len(len + PAGE_SIZE);
+        // Where memory begins is not ours to choose.
+        let start = all.as_ptr().align_offset(PAGE_SIZE).min(PAGE_SIZE);
+        &mut all[start..start + len]
     }
 }
 

@@ -23,10 +23,14 @@
 //!
 //! It proves nothing: whoever uses it compares what was found with a hash.
 
-/// Bytes of a packet that are worked on at once: tables and sums of one strip stay in the
-/// first-level cache.
+/// Bytes of a packet that are worked on at once.
 const STRIP: usize = 64;
 type Strip = [u8; STRIP];
+
+/// Strips of a packet for which all shards are added before the next ones: their sums and the
+/// tables stay in the first-level cache. The sums themselves lie as many bytes apart as packets,
+/// for which a cache has little room, so they are touched once for many shards.
+const TILE: usize = 4;
 
 /// Packets of a shard: the bits of a symbol.
 const BITS: usize = 8;
@@ -98,60 +102,107 @@ fn bit_matrix(factor: u8) -> [u8; BITS] {
     rows
 }
 
-fn add_strip(sum: &mut Strip, a: &Strip, b: &Strip) {
+fn add_strips(sum: &mut Strip, a: &Strip, b: &Strip) {
     for ((sum, a), b) in sum.iter_mut().zip(a).zip(b) {
         *sum ^= a ^ b;
     }
 }
 
-/// All sums of four strips.
-fn sums(strips: [&Strip; 4], out: &mut [Strip; 16]) {
-    for (bit, strip) in strips.into_iter().enumerate() {
-        let (lower, upper) = out.split_at_mut(1 << bit);
-        for (new, old) in upper.iter_mut().zip(&*lower) {
-            for ((new, old), byte) in new.iter_mut().zip(old).zip(strip) {
-                *new = old ^ byte;
+/// All sums of four strips; vectors of any size begin at whole ones.
+#[repr(align(64))]
+struct Table([Strip; 16]);
+
+impl Table {
+    const ZEROS: Self = Self([[0; STRIP]; 16]);
+
+    fn fill(&mut self, strips: [&Strip; 4]) {
+        for (bit, strip) in strips.into_iter().enumerate() {
+            let (lower, upper) = self.0.split_at_mut(1 << bit);
+            for (new, old) in upper.iter_mut().zip(&*lower) {
+                for ((new, old), byte) in new.iter_mut().zip(old).zip(strip) {
+                    *new = old ^ byte;
+                }
             }
         }
     }
 }
 
-/// Adds `shard` times each factor to the sum of the same place; `sums` are shards one after the
-/// other, as long as `shard` each.
-fn add_products(factors: &[u8], shard: &[u8], out: &mut [u8]) {
-    assert!(shard.len().is_multiple_of(SHARD_ALIGN), "a shard of whole strips");
-    assert_eq!(out.len(), shard.len() * factors.len(), "a shard for each factor");
-    let matrices: Vec<[u8; BITS]> = factors.iter().map(|&factor| bit_matrix(factor)).collect();
-    let strips = shard.as_chunks::<STRIP>().0;
-    let out = out.as_chunks_mut::<STRIP>().0;
-    let per_packet = strips.len() / BITS;
-    let (mut low, mut high) = ([[0; STRIP]; 16], [[0; STRIP]; 16]);
-    for t in 0..per_packet {
-        let packet = |b: usize| &strips[b * per_packet + t];
-        sums([packet(0), packet(1), packet(2), packet(3)], &mut low);
-        sums([packet(4), packet(5), packet(6), packet(7)], &mut high);
-        let rows = matrices.iter().flatten();
-        for (row, sum) in rows.zip(out.iter_mut().skip(t).step_by(per_packet)) {
-            add_strip(sum, &low[usize::from(row & 15)], &high[usize::from(row >> 4)]);
+/// The sums of one tile: for each packet of each of them its strips.
+#[repr(align(64))]
+struct Sums([[Strip; TILE]; BITS * PARITY_SHARDS]);
+
+/// How often a shard counts in each of up to four sums.
+type Factors = [u8; PARITY_SHARDS];
+
+/// Adds each shard, times its factors, to the sums in `out`: as many as there is room for, one
+/// after the other and as long as a shard each. All shards are of one length.
+fn add_products(terms: &[(Factors, &[u8])], out: &mut [u8]) {
+    let Some((_, first)) = terms.first() else { return };
+    let len = first.len();
+    assert!(len.is_multiple_of(SHARD_ALIGN), "a shard of whole strips");
+    assert!(terms.iter().all(|(_, shard)| shard.len() == len), "shards of one length");
+    if len == 0 {
+        return;
+    }
+    let sums = out.len() / len;
+    assert!(sums <= PARITY_SHARDS && out.len() == sums * len, "a sum for each factor");
+    let of_term = |&(factors, shard): &(Factors, _)| (factors.map(bit_matrix), shard);
+    let terms: Vec<([[u8; BITS]; PARITY_SHARDS], &[u8])> = terms.iter().map(of_term).collect();
+    let per_packet = len / STRIP / BITS;
+    let (mut low, mut high) = (Table::ZEROS, Table::ZEROS);
+    let mut tile = Sums([[[0; STRIP]; TILE]; BITS * PARITY_SHARDS]);
+    for start in (0..per_packet).step_by(TILE) {
+        let count = TILE.min(per_packet - start);
+        tile.0 = [[[0; STRIP]; TILE]; BITS * PARITY_SHARDS];
+        let packets = &mut tile.0[..BITS * sums];
+        for (matrices, shard) in &terms {
+            let strips = shard.as_chunks::<STRIP>().0;
+            for n in 0..count {
+                let packet = |b: usize| &strips[b * per_packet + start + n];
+                low.fill([packet(0), packet(1), packet(2), packet(3)]);
+                high.fill([packet(4), packet(5), packet(6), packet(7)]);
+                for (row, sum) in matrices.as_flattened().iter().zip(packets.iter_mut()) {
+                    let (low, high) =
+                        (&low.0[usize::from(row & 15)], &high.0[usize::from(row >> 4)]);
+                    add_strips(&mut sum[n], low, high);
+                }
+            }
+        }
+        let out = out.as_chunks_mut::<STRIP>().0.chunks_exact_mut(per_packet);
+        for (sum, packet) in packets.iter().zip(out) {
+            for (sum, strip) in sum.iter().zip(&mut packet[start..start + count]) {
+                strip.iter_mut().zip(sum).for_each(|(byte, sum)| *byte ^= sum);
+            }
         }
     }
 }
 
-/// Adds data shard `column` to the four parity shards in `parity`, one after the other. The
-/// parity of a stripe is the sum over its data shards, in any order; those it does not have count
-/// as zeros.
+/// Adds data shards `first`, `first + 1` and so on to the four parity shards in `parity`, one
+/// after the other. The parity of a stripe is the sum over its data shards, in any order; those it
+/// does not have count as zeros. Many at once take less time than one after the other.
 ///
-/// `shard` is a multiple of [`SHARD_ALIGN`] long, `column` below [`DATA_SHARDS_MAX`].
+/// Each shard is the same multiple of [`SHARD_ALIGN`] long, their numbers are below
+/// [`DATA_SHARDS_MAX`].
 ///
 /// # Panics
-/// When they are not, or `parity` is not four times as long as `shard`.
+/// When they are not, or `parity` is not four times as long as a shard.
+pub fn add_shards(first: usize, shards: &[&[u8]], parity: &mut [u8]) {
+    let fits = first <= DATA_SHARDS_MAX && shards.len() <= DATA_SHARDS_MAX - first;
+    assert!(fits, "a stripe has no shard {first} and {} behind it", shards.len());
+    let shards = (first..).zip(shards).map(|(column, &shard)| {
+        assert_eq!(parity.len(), shard.len() * PARITY_SHARDS, "four parity shards");
+        (std::array::from_fn(|row| coefficient(row, column)), shard)
+    });
+    let terms: Vec<(Factors, &[u8])> = shards.collect();
+    add_products(&terms, parity);
+}
+
+/// Adds data shard `column` as [`add_shards`] does.
+///
+/// # Panics
+/// As [`add_shards`].
 pub fn add_shard(column: usize, shard: &[u8], parity: &mut [u8]) {
-    assert!(column < DATA_SHARDS_MAX, "a stripe has no shard {column}");
-    let mut factors = [0; PARITY_SHARDS];
-    for (row, factor) in factors.iter_mut().enumerate() {
-        *factor = coefficient(row, column);
-    }
-    add_products(&factors, shard, parity);
+    add_shards(column, &[shard], parity);
 }
 
 /// Finds the data shards `lost` again. `difference` holds the stored parity shards, one after
@@ -173,10 +224,13 @@ pub fn solve(lost: &[usize], rows: &[usize], difference: &[u8]) -> Option<Vec<Ve
         .collect();
     let inverted = inverted(matrix)?;
     let mut found = vec![0; len * lost.len()];
-    for (place, &row) in rows.iter().enumerate() {
-        let factors: Vec<u8> = inverted.iter().map(|line| line[place]).collect();
-        add_products(&factors, &difference[row * len..(row + 1) * len], &mut found);
-    }
+    let of_row = |(place, &row): (usize, &usize)| {
+        let mut factors = Factors::default();
+        factors.iter_mut().zip(&inverted).for_each(|(factor, line)| *factor = line[place]);
+        (factors, &difference[row * len..(row + 1) * len])
+    };
+    let terms: Vec<(Factors, &[u8])> = rows.iter().enumerate().map(of_row).collect();
+    add_products(&terms, &mut found);
     Some(found.chunks(len.max(1)).map(<[u8]>::to_vec).collect())
 }
 
@@ -341,6 +395,29 @@ mod tests {
             let shards = shards(seed, count);
             let parity = Naive::new().parity(&shards).concat();
             prop_assert_eq!(encode(&shards), parity);
+        }
+
+        #[test]
+        fn shards_added_at_once_are_those_added_one_by_one(
+            seed: u64,
+            strips in 1usize..=2 * TILE + 1,
+            runs in prop::collection::vec(0usize..20, 1..6),
+        ) {
+            let len = strips * SHARD_ALIGN;
+            let shards: Vec<Vec<u8>> =
+                (0..runs.iter().sum::<usize>() as u64).map(|n| noise(seed ^ n << 32, len)).collect();
+            let all: Vec<&[u8]> = shards.iter().map(Vec::as_slice).collect();
+            let (mut at_once, mut single) =
+                (vec![0; PARITY_SHARDS * len], vec![0; PARITY_SHARDS * len]);
+            let mut first = 0;
+            for run in runs {
+                add_shards(first, &all[first..first + run], &mut at_once);
+                first += run;
+            }
+            all.iter().enumerate().for_each(|(n, shard)| add_shard(n, shard, &mut single));
+            prop_assert_eq!(&at_once, &single);
+            let naive = Naive::new().parity(&shards).concat();
+            prop_assert_eq!(at_once, if naive.is_empty() { single } else { naive });
         }
 
         #[test]

@@ -3,14 +3,12 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use crate::read_at::check_range;
 use crate::{
     AppendFile, FOLDER_DEPTH_MAX, FileEntry, Lease, ReadAt, SlotFile, Storage, check_name,
     check_reopened, is_listed,
@@ -20,11 +18,13 @@ mod appender;
 mod lease;
 mod place;
 mod slots;
+mod stored;
 
 use appender::Appender;
 use lease::FileLease;
 use place::Place;
 use slots::Slots;
+use stored::{PastCache, StoredFile};
 
 /// Images hold whole disks, secrets included: nobody but the owner reads them.
 const FILE_MODE: Mode = Mode::from_raw_mode(0o600);
@@ -129,6 +129,19 @@ impl DirStorage {
         Ok((Folder { way }, file))
     }
 
+    /// Opens a file to read it.
+    fn open_reading(&self, name: &str, more: OFlags) -> io::Result<File> {
+        let (folder, file_name) = self.resolve(name, false)?;
+        // Opening a pipe would otherwise wait for its other end.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | more;
+        let file = File::from(fs::openat(folder.fd(), file_name, flags, Mode::empty())?);
+        if !file.metadata()?.is_file() {
+            let message = format!("{name:?} is not a regular file");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        Ok(file)
+    }
+
     /// Remembers a folder for [`Storage::sync_dir`]. With `way` also every folder above it:
     /// somebody else may have created one of those and not synced it yet, and our file is only
     /// as durable as the way to it.
@@ -213,16 +226,19 @@ impl Storage for DirStorage {
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn ReadAt>> {
         self.place.run(|| {
-            let (folder, file_name) = self.resolve(name, false)?;
-            // Opening a pipe would otherwise wait for its other end.
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-            let file = File::from(fs::openat(folder.fd(), file_name, flags, Mode::empty())?);
-            let metadata = file.metadata()?;
-            if !metadata.is_file() {
-                let message = format!("{name:?} is not a regular file");
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+            let file = StoredFile::new(self.open_reading(name, OFlags::empty())?)?;
+            Ok(Arc::new(file) as Arc<dyn ReadAt>)
+        })
+    }
+
+    fn open_past_cache(&self, name: &str) -> io::Result<Arc<dyn ReadAt>> {
+        self.place.run(|| {
+            let file = StoredFile::new(self.open_reading(name, OFlags::empty())?)?;
+            // Not every filesystem can: then its cache is all there is to read.
+            match self.open_reading(name, OFlags::DIRECT) {
+                Ok(direct) => Ok(Arc::new(PastCache::new(file, direct)?) as Arc<dyn ReadAt>),
+                Err(_) => Ok(Arc::new(file)),
             }
-            Ok(Arc::new(StoredFile { file, len: metadata.len() }) as Arc<dyn ReadAt>)
         })
     }
 
@@ -386,26 +402,4 @@ fn link_and_unlink(from_dir: &OwnedFd, from: &str, to_dir: &OwnedFd, to: &str) -
 
 fn given_up(what: &str) -> io::Error {
     io::Error::other(format!("{what} failed, nothing may be assumed about what came before it"))
-}
-
-/// A finished file, opened for reading.
-#[derive(Debug)]
-struct StoredFile {
-    file: File,
-    len: u64,
-}
-
-impl ReadAt for StoredFile {
-    fn len(&self) -> u64 {
-        self.len
-    }
-
-    fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
-        check_range(out.len(), offset, self.len)?;
-        self.file.read_exact_at(out, offset)
-    }
-
-    fn file(&self) -> Option<&File> {
-        Some(&self.file)
-    }
 }

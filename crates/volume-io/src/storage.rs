@@ -57,6 +57,17 @@ pub trait Storage: Send + Sync {
     /// [`io::ErrorKind::NotFound`] when there is no such file.
     fn open(&self, name: &str) -> io::Result<Arc<dyn ReadAt>>;
 
+    /// Opens a file that was written and synced, to prove what came of it: where that is possible,
+    /// reads of a MiB and more show what the medium has and not what memory has, if they begin at
+    /// a page of the file and with a page of memory, and nothing of them stays in memory. The
+    /// default is [`open`](Storage::open).
+    ///
+    /// # Errors
+    /// As [`open`](Storage::open).
+    fn open_past_cache(&self, name: &str) -> io::Result<Arc<dyn ReadAt>> {
+        self.open(name)
+    }
+
     /// Renames `from` to `to` in one step and never replaces: whoever comes second fails.
     ///
     /// # Errors

@@ -3,6 +3,8 @@
 
 use std::collections::HashSet;
 use std::iter::Peekable;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
 
 use aiv_image_format::limits::CHECKPOINT_ENTRIES_MAX;
 use aiv_image_format::{
@@ -10,7 +12,6 @@ use aiv_image_format::{
     IndexEntry, Kind, ParentState, RunKind, Scratch,
     hash::{self, ConstantLeaves},
 };
-use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use crate::layers::ImageResult;
 use crate::merge::REMEMBERED_MAX;
@@ -38,8 +39,8 @@ pub(super) enum Item {
     Parent(BlockIndex, Digest),
     /// A frame of that layer, which may have been copied before; the entry names it as REF.
     Stored(usize, IndexEntry),
-    /// Stored anew. A frame of the batch may lie there that is of no use any more.
-    Encoded(EncodedBlock),
+    /// Being stored anew. A frame of the batch may lie there that is of no use any more.
+    Anew(Receiver<ImageResult<EncodedBlock>>),
 }
 
 /// Consecutive blocks, and the frames of one image that some of them need.
@@ -47,23 +48,31 @@ pub(super) struct Batch {
     pub layer: usize,
     /// Where the bytes lie in the file of that image.
     pub first: u64,
-    pub bytes: Vec<u8>,
+    /// These bytes are the beginning of it.
+    pub memory: Vec<u8>,
+    len: usize,
     pub items: Vec<Item>,
 }
 
+impl Batch {
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.memory[..self.len]
+    }
+}
+
 /// A block that cannot be copied, by the entry of the layer that decides it.
-struct Anew {
-    /// Its place among the items.
-    at: usize,
+pub(super) struct Anew {
     layer: usize,
     entry: IndexEntry,
+    done: SyncSender<ImageResult<EncodedBlock>>,
 }
 
 pub(super) struct Gather<'r, I: Iterator<Item = ImageResult<Decision>>> {
     run: &'r Run<'r>,
     parent: Option<&'r View>,
     decisions: Peekable<I>,
-    compression: Compression,
+    /// Has a block stored anew, by another thread: nobody waits for it before its turn comes.
+    spawn: &'r dyn Fn(Anew),
     constants: ConstantLeaves,
     /// Frames that a block other than their own was the first to need.
     referred: HashSet<(usize, u64)>,
@@ -74,17 +83,16 @@ impl<'r, I: Iterator<Item = ImageResult<Decision>>> Gather<'r, I> {
         run: &'r Run<'r>,
         parent: Option<&'r View>,
         decisions: I,
-        compression: Compression,
+        spawn: &'r dyn Fn(Anew),
     ) -> Self {
         let constants = ConstantLeaves::new(*run.layers.top().geometry());
         let (decisions, referred) = (decisions.peekable(), HashSet::new());
-        Self { run, parent, decisions, compression, constants, referred }
+        Self { run, parent, decisions, spawn, constants, referred }
     }
 
-    /// The next blocks; `None` after the last one. `bytes` is working memory for them.
-    pub(super) fn next(&mut self, bytes: Vec<u8>) -> ImageResult<Option<Batch>> {
-        let mut batch = Batch { layer: 0, first: 0, bytes, items: Vec::new() };
-        let mut anew = Vec::new();
+    /// The next blocks; `None` after the last one. `memory` is working memory for them.
+    pub(super) fn next(&mut self, memory: Vec<u8>) -> ImageResult<Option<Batch>> {
+        let mut batch = Batch { layer: 0, first: 0, memory, len: 0, items: Vec::new() };
         let (mut len, mut anew_len) = (0, 0);
         while batch.items.len() < ITEMS_MAX {
             let decision = match self.decisions.peek() {
@@ -108,11 +116,7 @@ impl<'r, I: Iterator<Item = ImageResult<Decision>>> Gather<'r, I> {
                 None => Item::Inherited(decision.end - decision.start),
                 Some((layer, entry)) => match self.simple(layer, &entry)? {
                     Simple::Item(item) => item,
-                    Simple::Anew => {
-                        anew.push(Anew { at, layer, entry });
-                        // Replaced below.
-                        Item::Inherited(1)
-                    }
+                    Simple::Anew => self.anew(layer, &entry),
                     Simple::Frame => {
                         let image = &self.run.layers.get(layer).image;
                         let in_layer = |e| self.run.layers.in_layer(layer, e);
@@ -137,12 +141,19 @@ impl<'r, I: Iterator<Item = ImageResult<Decision>>> Gather<'r, I> {
             return Ok(None);
         }
         self.read(&mut batch, len)?;
-        self.find_stranded(&batch, &mut anew)?;
-        let store = Storing { run: self.run, parent: self.parent, compression: self.compression };
-        for (at, encoded) in store.all(anew)? {
-            batch.items[at] = Item::Encoded(encoded);
+        for at in self.find_stranded(&batch)? {
+            if let Item::Frame(entry, _) = &batch.items[at] {
+                batch.items[at] = self.anew(batch.layer, entry);
+            }
         }
         Ok(Some(batch))
+    }
+
+    /// Has a block stored anew.
+    fn anew(&self, layer: usize, entry: &IndexEntry) -> Item {
+        let (done, encoded) = sync_channel(1);
+        (self.spawn)(Anew { layer, entry: *entry, done });
+        Item::Anew(encoded)
     }
 
     fn simple(&mut self, layer: usize, entry: &IndexEntry) -> ImageResult<Simple> {
@@ -209,23 +220,27 @@ impl<'r, I: Iterator<Item = ImageResult<Decision>>> Gather<'r, I> {
 
     fn read(&self, batch: &mut Batch, len: u64) -> ImageResult<()> {
         let len = usize::try_from(len).map_err(|_| ImageError::Misuse("a huge frame"))?;
-        batch.bytes.resize(len, 0);
+        batch.len = len;
         if len == 0 {
             return Ok(());
         }
+        if batch.memory.len() < len {
+            batch.memory = vec![0; len];
+        }
         let image = &self.run.layers.get(batch.layer).image;
-        image.file().read_exact_at(&mut batch.bytes, batch.first).map_err(|source| {
+        image.file().read_exact_at(&mut batch.memory[..len], batch.first).map_err(|source| {
             let error = ImageError::Io { op: "read frames", offset: batch.first, source };
             self.run.layers.in_layer(batch.layer, error)
         })
     }
 
-    /// Finds the differences among the frames that have lost their base.
-    fn find_stranded(&self, batch: &Batch, anew: &mut Vec<Anew>) -> ImageResult<()> {
+    /// Finds the differences among the frames that have lost their base, by their place.
+    fn find_stranded(&self, batch: &Batch) -> ImageResult<Vec<usize>> {
+        let mut stranded = Vec::new();
         let mut from = 0;
         for (at, item) in batch.items.iter().enumerate() {
             let Item::Frame(entry, size) = item else { continue };
-            let frame = &batch.bytes[from..];
+            let frame = &batch.bytes()[from..];
             // Bounded by the bytes that were read.
             from += usize::try_from(*size).map_err(|_| ImageError::Misuse("a huge frame"))?;
             let is_fine = match entry.kind {
@@ -234,10 +249,10 @@ impl<'r, I: Iterator<Item = ImageResult<Decision>>> Gather<'r, I> {
                 _ => true,
             };
             if !is_fine {
-                anew.push(Anew { at, layer: batch.layer, entry: *entry });
+                stranded.push(at);
             }
         }
-        Ok(())
+        Ok(stranded)
     }
 
     /// Whether the base of a difference is in the state the merged image builds on, with the
@@ -285,20 +300,32 @@ enum Simple {
 }
 
 /// Stores blocks anew.
-struct Storing<'r> {
+pub(super) struct Storing<'r> {
     run: &'r Run<'r>,
     parent: Option<&'r View>,
     compression: Compression,
+    /// Working memory that nobody uses now: making it takes as long as storing a block.
+    spare: Mutex<Vec<(Blocks, Encoder)>>,
 }
 
-impl Storing<'_> {
-    /// Several at a time, in the rayon pool.
-    fn all(&self, anew: Vec<Anew>) -> ImageResult<Vec<(usize, EncodedBlock)>> {
-        let worker = || (Blocks::default(), Encoder::new(self.compression, true));
-        let done = anew.into_par_iter().map_init(worker, |(blocks, encoder), anew| {
-            Ok((anew.at, self.one(blocks, encoder, &anew)?))
-        });
-        done.collect()
+impl<'r> Storing<'r> {
+    pub(super) fn new(
+        run: &'r Run<'r>,
+        parent: Option<&'r View>,
+        compression: Compression,
+    ) -> Self {
+        Self { run, parent, compression, spare: Mutex::default() }
+    }
+
+    /// Stores one, and gives it to whoever waits for it.
+    pub(super) fn store(&self, anew: &Anew) {
+        let spare = || self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let worker = spare().pop();
+        let new = || (Blocks::default(), Encoder::new(self.compression, true));
+        let (mut blocks, mut encoder) = worker.unwrap_or_else(new);
+        // Nobody waits for it when the merge was given up.
+        let _ = anew.done.send(self.one(&mut blocks, &mut encoder, anew));
+        spare().push((blocks, encoder));
     }
 
     fn one(

@@ -23,7 +23,7 @@ use crate::names::{ImageName, image_name, suffix};
 use crate::slots::newest_slots;
 use crate::split::{PartFiles, discard_parts, open_parts, publish_parts, remove_interrupted};
 use crate::view::View;
-use gather::{Batch, Gather};
+use gather::{Anew, Batch, Gather, Storing};
 use run::Run;
 use write::Sink;
 
@@ -212,7 +212,8 @@ impl Merge<'_> {
         Ok((trailer, bytes))
     }
 
-    /// Copies the blocks: one thread reads, this one checks, hashes and writes.
+    /// Copies the blocks: one thread reads, those of the rayon pool store anew what has to be, and
+    /// this one checks, hashes and writes.
     fn copy<'f>(
         &self,
         run: &Run<'_>,
@@ -236,9 +237,9 @@ impl Merge<'_> {
                 self.job.check()?;
                 let batch: Batch = batch.map_err(|error| layers.explain(error))?;
                 sink.take(&batch)?;
-                self.job.progress.advance(Step::CopyImage, batch.bytes.len() as u64);
+                self.job.progress.advance(Step::CopyImage, batch.bytes().len() as u64);
                 // Nobody takes it back any more once everything was read.
-                let _ = give_back.send(batch.bytes);
+                let _ = give_back.send(batch.memory);
             }
             Ok::<_, Error>(())
         })?;
@@ -389,13 +390,18 @@ fn gather_all(
     send: &SyncSender<std::result::Result<Batch, ImageError>>,
     spare: &Receiver<Vec<u8>>,
 ) {
-    let mut gather = Gather::new(run, parent, run.decisions(), compression);
-    while let Some(batch) = gather.next(spare.try_recv().unwrap_or_default()).transpose() {
-        let failed = batch.is_err();
-        if send.send(batch).is_err() || failed {
-            return;
+    let storing = Storing::new(run, parent, compression);
+    let store = &storing;
+    rayon::in_place_scope(|scope| {
+        let spawn = |anew: Anew| scope.spawn(move |_| store.store(&anew));
+        let mut gather = Gather::new(run, parent, run.decisions(), &spawn);
+        while let Some(batch) = gather.next(spare.try_recv().unwrap_or_default()).transpose() {
+            let failed = batch.is_err();
+            if send.send(batch).is_err() || failed {
+                return;
+            }
         }
-    }
+    });
 }
 
 /// Proves a file that was just written and not yet published: every structure, every stored

@@ -64,9 +64,12 @@ impl<'a, 'f> Sink<'a, 'f> {
                 Item::Inherited(count) => row.items.push(RowItem::Inherited(*count)),
                 Item::Parent(block, leaf) => row.items.push(RowItem::Parent(*block, *leaf)),
                 Item::Stored(layer, entry) => self.refer(batch, &mut row, *layer, entry)?,
-                Item::Encoded(block) => {
+                Item::Anew(stored) => {
                     self.flush(batch, &mut row)?;
-                    self.writer.push_block(block).map_err(|e| self.explain(batch.layer, e))?;
+                    let gone = Err(ImageError::Misuse("a thread that gave up"));
+                    let stored = stored.recv().unwrap_or(gone);
+                    let block = stored.map_err(|error| self.layers.explain(error))?;
+                    self.writer.push_block(&block).map_err(|e| self.explain(batch.layer, e))?;
                 }
             }
         }
@@ -112,7 +115,7 @@ impl<'a, 'f> Sink<'a, 'f> {
             return Ok(());
         }
         let image = &self.layers.get(batch.layer).image;
-        let written = self.writer.copy_row(&items, &batch.bytes[start..end], Some(image.file()));
+        let written = self.writer.copy_row(&items, &batch.bytes()[start..end], Some(image.file()));
         let address = written.map_err(|e| self.explain(batch.layer, e))?;
         if self.remembers {
             for item in &items {

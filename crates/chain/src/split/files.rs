@@ -67,7 +67,7 @@ pub fn open_parts(
 ) -> Result<Image, ImageError> {
     let open = |no| {
         let name = part_name(file, suffix, no);
-        let opened = storage.open(&name);
+        let opened = storage.open_past_cache(&name);
         let op = "open what was written";
         opened.map(|file| SegmentFile { name, file }).map_err(|source| ImageError::Io {
             op,

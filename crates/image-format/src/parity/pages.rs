@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use aiv_parity::{PARITY_SHARDS, add_shard, solve};
+use aiv_parity::{PARITY_SHARDS, add_shard, add_shards, solve};
 
 use crate::hash;
 use crate::ids::ImageId;
@@ -165,9 +165,9 @@ impl Group {
         let mut parity = vec![0; PARITY_SHARDS * PAGE_SIZE];
         for stripe in 0..self.stripes {
             parity.fill(0);
-            for (column, page) in (stripe..self.pages).step_by(self.stripes).enumerate() {
-                add_shard(column, page_of(bytes, page), &mut parity);
-            }
+            let pages = (stripe..self.pages).step_by(self.stripes);
+            let pages: Vec<&[u8]> = pages.map(|page| page_of(bytes, page)).collect();
+            add_shards(0, &pages, &mut parity);
             for (row, parity) in parity.chunks(PAGE_SIZE).enumerate() {
                 let place = self.parity_page(stripe, row) - self.pages;
                 out[place * PAGE_SIZE..(place + 1) * PAGE_SIZE].copy_from_slice(parity);

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use aiv_parity::{DATA_SHARDS_MAX, PARITY_SHARDS, add_shard};
+use aiv_parity::{DATA_SHARDS_MAX, PARITY_SHARDS, add_shards};
 use aiv_volume_io::ReadAt;
 
 use crate::layout::{FRAME_HEADER_SIZE, FrameHeader, FrameKind, Trailer};
@@ -176,13 +176,18 @@ impl StripeSums {
         Self { open: vec![0; PARITY_LEN], pieces: 0, done }
     }
 
-    /// Adds the next piece.
-    pub(crate) fn add(&mut self, piece: &[u8]) {
-        add_shard(self.pieces, piece, &mut self.open);
-        self.pieces += 1;
-        if self.pieces == DATA_SHARDS_MAX {
-            self.done.push_back(std::mem::replace(&mut self.open, vec![0; PARITY_LEN]));
-            self.pieces = 0;
+    /// Adds the next pieces.
+    pub(crate) fn add(&mut self, mut pieces: &[&[u8]]) {
+        while !pieces.is_empty() {
+            let room = DATA_SHARDS_MAX - self.pieces;
+            let (now, later) = pieces.split_at(room.min(pieces.len()));
+            add_shards(self.pieces, now, &mut self.open);
+            self.pieces += now.len();
+            if self.pieces == DATA_SHARDS_MAX {
+                self.done.push_back(std::mem::replace(&mut self.open, vec![0; PARITY_LEN]));
+                self.pieces = 0;
+            }
+            pieces = later;
         }
     }
 

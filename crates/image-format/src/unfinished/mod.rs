@@ -282,7 +282,7 @@ fn open_stripes(
     for number in first..proven.len / PIECE_SIZE as u64 {
         let at = number * PIECE_SIZE as u64;
         file.read_exact_at(&mut piece, at).map_err(Error::io("read unfinished image", at))?;
-        sums.add(&hash::as_proven(number, &piece, superblock.slot_area_len()));
+        sums.add(&[&hash::as_proven(number, &piece, superblock.slot_area_len())]);
     }
     Ok(Some(sums))
 }

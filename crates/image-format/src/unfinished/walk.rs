@@ -340,7 +340,7 @@ impl<'a> Walk<'a> {
             begun.check_piece(number, digest)?;
         }
         if let Some(stripes) = &mut self.stripes {
-            stripes.add(&hash::as_proven(number, &self.open_piece, slots));
+            stripes.add(&[&hash::as_proven(number, &self.open_piece, slots)]);
         }
         self.pieces.push(digest);
         self.piece_count += 1;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use aiv_parity::add_shard;
+use aiv_parity::add_shards;
 use aiv_volume_io::{Job, ReadAt};
 
 use super::VerifyReport;
@@ -87,9 +87,9 @@ impl<'a> StripeCheck<'a> {
         let mut sum = vec![0; PARITY_LEN];
         let slots = self.image.superblock().slot_area_len();
         let pieces = (start / PIECE_SIZE as u64..).zip(bytes.chunks(PIECE_SIZE));
-        for (column, (number, piece)) in (first..).zip(pieces) {
-            add_shard(column, &hash::as_proven(number, piece, slots), &mut sum);
-        }
+        let pieces: Vec<_> = pieces.map(|(no, piece)| hash::as_proven(no, piece, slots)).collect();
+        let pieces: Vec<&[u8]> = pieces.iter().map(|piece| &**piece).collect();
+        add_shards(first, &pieces, &mut sum);
         let whole = self.stripes.end_of(stripe) - stripe * STRIPE_LEN;
         let parity = {
             let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);

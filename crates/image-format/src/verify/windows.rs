@@ -124,7 +124,7 @@ impl<'a> WindowChecker<'a> {
             0 => window.end,
             _ => (window.end + overlap).min(self.image.trailer().stored_offset),
         };
-        let bytes = self.window.of_len(in_memory(read_end - window.start));
+        let bytes = self.window.pages_of_len(in_memory(read_end - window.start));
         let op = Error::io("read image", window.start);
         self.image.file.read_exact_at(bytes, window.start).map_err(op)?;
         check_pieces(self.image, window, bytes, &mut report)?;

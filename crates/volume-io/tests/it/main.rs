@@ -8,5 +8,6 @@ mod file_disk;
 mod lease;
 mod machine;
 mod partition;
+mod past_cache;
 mod sharing;
 mod stamps;
