@@ -53,8 +53,8 @@ impl ReadAt for MadeUp {
         const PART: usize = 4096;
         out.fill(self.1);
         for (part, at) in out.chunks_mut(PART).zip((offset..).step_by(PART)) {
-            let number = at.to_le_bytes();
-            part[..8].copy_from_slice(&number);
+            let count = part.len().min(8);
+            part[..count].copy_from_slice(&at.to_le_bytes()[..count]);
         }
         Ok(())
     }
