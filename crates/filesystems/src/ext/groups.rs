@@ -147,19 +147,20 @@ impl Group {
         }
     }
 
-    /// The groups whose descriptors do not match their checksums, up to the first that cannot be
-    /// read.
+    /// How many groups have descriptors that do not match their checksums, up to the first that
+    /// cannot be read, and the first `max` of them: how many groups there are is the volume's word.
     pub(super) fn wrong_sums(
         blocks: &Blocks<'_>,
         superblock: &Superblock,
+        max: usize,
         job: Job<'_>,
-    ) -> crate::Result<Vec<u32>> {
+    ) -> crate::Result<(usize, Vec<u32>)> {
         let geometry = &superblock.geometry;
         let per_block = geometry.descriptors_per_block();
         let mut table = vec![0; blocks.block_size()];
-        let mut wrong = Vec::new();
+        let (mut count, mut first) = (0, Vec::new());
         if superblock.checksums == super::checksum::Checksums::None {
-            return Ok(wrong);
+            return Ok((count, first));
         }
         for index in 0..geometry.groups.div_ceil(per_block) {
             job.check()?;
@@ -175,9 +176,14 @@ impl Group {
             let is_wrong = |(group, descriptor): &(u32, &[u8])| {
                 !superblock.checksums.descriptor_is_right(*group, descriptor)
             };
-            wrong.extend(all.filter(is_wrong).map(|(group, _)| group));
+            for (group, _) in all.filter(is_wrong) {
+                count += 1;
+                if first.len() < max {
+                    first.push(group);
+                }
+            }
         }
-        Ok(wrong)
+        Ok((count, first))
     }
 
     fn parse(descriptor: &[u8], superblock: &Superblock) -> Self {

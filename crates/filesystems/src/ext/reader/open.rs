@@ -56,13 +56,12 @@ pub(crate) fn open(
     let of_groups = {
         let blocks = reader.blocks();
         let proof_of = |group| Group::inode_table_of(group, &blocks, &reader.superblock);
-        let wrong = Group::wrong_sums(&blocks, &reader.superblock, job)?;
+        let (count, wrong) = Group::wrong_sums(&blocks, &reader.superblock, LOOKED_AT_MAX, job)?;
         let has_copy = matches!(proof_of(0), Ok((_, Proof::Copy)));
         let is_believed = |group: &u32| matches!(proof_of(*group), Ok((_, Proof::Nothing)));
-        let believed = wrong.iter().take(LOOKED_AT_MAX).any(is_believed);
+        let believed = wrong.iter().any(is_believed);
         let what = "the first group descriptor".to_owned();
         let copy = has_copy.then_some(ReaderNote::CopyUsed { what });
-        let count = wrong.len();
         copy.into_iter().chain(believed.then_some(ReaderNote::SumsWrong { count }))
     };
     reader.notes.extend(of_groups);
