@@ -198,11 +198,22 @@ impl Loop {
 }
 
 impl Drop for Loop {
+    /// Whoever else looks at the device keeps it, and what was written to it from its file. It
+    /// would be a second disk beside the next device on that file, which a restore warns of.
     fn drop(&mut self) {
-        // Whoever else looks at the device keeps it open for a moment, and what was written to it
-        // from its file.
         run("blockdev", &["--flushbufs", self.arg()]);
+        let name = self.0.file_name().unwrap().to_str().unwrap();
+        let file = format!("/sys/block/{name}/loop/backing_file");
+        let shown = fs::read(&file).unwrap();
         run("losetup", &["--detach", self.arg()]);
+        for _ in 0..1000 {
+            if fs::read(&file).ok().as_ref() != Some(&shown) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        // A failed test drops its devices as well.
+        assert!(std::thread::panicking(), "{} stays attached", self.0.display());
     }
 }
 

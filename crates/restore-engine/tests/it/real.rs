@@ -58,8 +58,20 @@ impl Loop {
 }
 
 impl Drop for Loop {
+    /// Whoever else looks at the device keeps it: it would be a second disk beside the next device
+    /// on its file.
     fn drop(&mut self) {
+        let name = self.0.file_name().unwrap().to_str().unwrap();
+        let file = format!("/sys/block/{name}/loop/backing_file");
+        let shown = std::fs::read(&file).unwrap();
         run("losetup", &["--detach", self.node()]);
+        for _ in 0..1000 {
+            if std::fs::read(&file).ok().as_ref() != Some(&shown) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        assert!(std::thread::panicking(), "{} stays attached", self.node());
     }
 }
 
