@@ -9,6 +9,7 @@ mod hang;
 mod maps;
 mod memory;
 mod model;
+mod nonces;
 mod oracle;
 mod parsers;
 mod reads;
@@ -39,6 +40,7 @@ usage: cargo xtask prove model [--seeds N] [--first SEED]
        cargo xtask prove flips [--only NAME] [--step N]
        cargo xtask prove parsers [--only NAME] [--family NAME] [--mutants N] [--first SEED]
        cargo xtask prove files [--only NAME] [--files N]
+       cargo xtask prove nonces [--frames N] [--first SEED]
 
 model   random programs of 200 operations against plain bytes (default: 5,000 seeds)
 crash   the power goes at every operation of random scenarios (default: 250,000 states)
@@ -48,11 +50,12 @@ flips   every bit of every stored image, or of each Nth byte, flips alone, and i
 parsers changed inputs of every parser in fuzz/ (default: 1,000,000 each, and of each
         family where one function stands for several)
 files   whole trees read as their drivers read them (default: 100,000 files each; as root)
+nonces  no key and nonce come twice, whatever happens to writers (default: 1,000,000,000 frames)
 
 A failure names its seed; `--seeds 1 --first SEED` repeats it.";
 
 /// Campaigns, and the options each takes.
-const CAMPAIGNS: [(&str, &[&str]); 7] = [
+const CAMPAIGNS: [(&str, &[&str]); 8] = [
     ("model", &["--seeds", "--first"]),
     ("crash", &["--states", "--first"]),
     ("maps", &["--family", "--mutants", "--first"]),
@@ -60,6 +63,7 @@ const CAMPAIGNS: [(&str, &[&str]); 7] = [
     ("flips", &["--only", "--step"]),
     ("parsers", &["--only", "--family", "--mutants", "--first"]),
     ("files", &["--only", "--files"]),
+    ("nonces", &["--frames", "--first"]),
 ];
 
 /// Refuses words that would be ignored: a campaign takes hours, and should be the one meant.
@@ -114,6 +118,9 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
         Some(&"files") => {
             let only = name("--only", files::names())?;
             files::campaign(only, number("--files", files::FILES)?)
+        }
+        Some(&"nonces") => {
+            nonces::campaign(number("--first", 1)?, number("--frames", nonces::FRAMES)?)
         }
         Some(&"model") => models(number("--first", 1)?, number("--seeds", MODEL_SEEDS)?),
         _ => Err(format!("nothing to prove\n\n{USAGE}")),
