@@ -321,7 +321,15 @@ impl Parts {
     fn watched(&self, inner: Box<dyn AppendFile>, at: u64) -> Box<dyn AppendFile> {
         let Self { writer, session, ref left, ref seen, .. } = *self;
         let (left, seen) = (left.clone(), seen.clone());
-        Box::new(Watched { inner, writer, session, at, left, seen })
+        Box::new(Watched {
+            inner,
+            writer,
+            session,
+            at,
+            looked: at.next_multiple_of(64),
+            left,
+            seen,
+        })
     }
 }
 
@@ -341,6 +349,8 @@ struct Watched {
     writer: u64,
     session: SessionTag,
     at: u64,
+    /// Up to where it was looked at.
+    looked: u64,
     /// Bytes until the machine stops.
     left: Arc<AtomicU64>,
     seen: Arc<Mutex<Seen>>,
@@ -349,7 +359,7 @@ struct Watched {
 impl AppendFile for Watched {
     fn append(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.look(self.writer, self.session, self.at, bytes);
+        self.looked = seen.look(self.writer, self.session, self.at, bytes, self.looked);
         drop(seen);
         let left = self.left.load(Ordering::Relaxed);
         let now = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));

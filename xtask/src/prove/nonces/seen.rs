@@ -70,15 +70,29 @@ impl fmt::Display for Counts {
 
 impl Seen {
     /// Looks at all frames and pages in what the `writer`th writer, in a session of its own, appends at
-    /// `at`: whole ones, and areas that are neither.
-    pub(super) fn look(&mut self, writer: u64, session: SessionTag, at: u64, bytes: &[u8]) {
-        let mut at = usize::try_from(at.next_multiple_of(HEAD as u64) - at).expect("below 64");
-        while let Some(rest) = bytes.get(at..).filter(|rest| rest.len() >= HEAD) {
-            let step = match (frame(rest), page(rest)) {
-                (Some((series, number, made, len)), _) => {
-                    self.counts.frames += 1;
-                    self.used(series, number, made);
-                    len.next_multiple_of(HEAD)
+    /// `at`. What was looked at ends where the last one of them ends, maybe behind these bytes; returns
+    /// where, from where it ended before on.
+    pub(super) fn look(
+        &mut self,
+        writer: u64,
+        session: SessionTag,
+        at: u64,
+        bytes: &[u8],
+        mut looked: u64,
+    ) -> u64 {
+        loop {
+            let place = looked.checked_sub(at).and_then(|place| usize::try_from(place).ok());
+            let rest = place.and_then(|place| bytes.get(place..)).unwrap_or_default();
+            if rest.len() < HEAD {
+                return looked;
+            }
+            let size = match (Frame::of(rest), page(rest)) {
+                (Some(frame), _) => {
+                    if let Some(made) = frame.made {
+                        self.counts.frames += 1;
+                        self.used((frame.session, frame.salt), frame.seq, made);
+                    }
+                    frame.size
                 }
                 (None, Some((kind, number, made))) => {
                     // The sum of an odd number of pages, which parity has, looks like a page. Those of
@@ -94,7 +108,7 @@ impl Seen {
                 }
                 (None, None) => HEAD,
             };
-            at += step;
+            looked += size as u64;
         }
     }
 
@@ -123,22 +137,35 @@ fn number(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte))
 }
 
-/// The sealed frame that `bytes` begin with: series, number, what was made, and bytes of it. Fields
-/// and checksums are those of docs/format.md, section 4.
-fn frame(bytes: &[u8]) -> Option<(Series, u64, Made, usize)> {
-    let head: &[u8; HEAD] = bytes.first_chunk()?;
-    if !head.starts_with(b"AVF1") || !SEALABLE.contains(&head[4]) || head[32..44] != [0; 12] {
-        return None;
+/// A frame, as far as this matters here. Fields and checksums are those of docs/format.md, section 4.
+struct Frame {
+    session: SessionTag,
+    salt: u64,
+    seq: u64,
+    size: usize,
+    /// Of a sealed one that is whole.
+    made: Option<Made>,
+}
+
+impl Frame {
+    /// The frame that `bytes` begin with.
+    fn of(bytes: &[u8]) -> Option<Self> {
+        let head: &[u8; HEAD] = bytes.first_chunk()?;
+        let sum = || crc32c::crc32c_append(crc32c::crc32c(b"aiv.fram"), &head[..60]);
+        if !head.starts_with(b"AVF1") || u64::from(sum()) != number(&head[60..]) {
+            return None;
+        }
+        let len = HEAD + usize::try_from(number(&head[44..48])).ok()?;
+        let is_sealed = SEALABLE.contains(&head[4]) && head[32..44] == [0; 12];
+        let payload = bytes.get(HEAD..len).filter(|_| is_sealed);
+        Some(Self {
+            session: SessionTag(*head[8..20].first_chunk()?),
+            salt: number(&head[20..24]),
+            seq: number(&head[24..32]),
+            size: len.next_multiple_of(HEAD),
+            made: payload.and_then(|payload| Some(number(payload.last_chunk::<8>()?))),
+        })
     }
-    let len = HEAD + usize::try_from(number(&head[44..48])).ok()?;
-    let payload = bytes.get(HEAD..len)?;
-    let sum = crc32c::crc32c_append(crc32c::crc32c(b"aiv.load"), payload);
-    if u64::from(sum) != number(&head[48..52]) {
-        return None;
-    }
-    let session = SessionTag(*head[8..20].first_chunk()?);
-    let tag = number(payload.last_chunk::<8>()?);
-    Some(((session, number(&head[20..24])), number(&head[24..32]), tag, len))
 }
 
 /// The sealed page that `bytes` begin with: its kind, number, and what was made (section 5).
