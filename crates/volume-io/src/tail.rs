@@ -12,9 +12,8 @@ use crate::{Extent, ReadAt};
 /// difference between one round trip and a dozen.
 pub struct Tail {
     inner: Arc<dyn ReadAt>,
-    /// Where `bytes` begin.
-    start: u64,
-    bytes: Vec<u8>,
+    /// Where each part begins, and what it holds.
+    parts: Vec<(u64, Vec<u8>)>,
 }
 
 impl Tail {
@@ -26,25 +25,45 @@ impl Tail {
     /// As [`ReadAt::read_exact_at`].
     pub fn read(inner: Arc<dyn ReadAt>, count: usize) -> io::Result<Self> {
         let len = inner.len();
-        let count = usize::try_from(len).map_or(count, |len| count.min(len));
-        let start = len - count as u64;
-        let mut bytes = vec![0; count];
-        if count > 0 {
-            inner.read_exact_at(&mut bytes, start)?;
+        Self::read_around(inner, count, Extent::new(len, 0))
+    }
+
+    /// As [`Tail::read`], without the bytes of `left_out`, which nobody is expected to ask for: what
+    /// lies on both sides of it takes a read each. Ranges that touch it are read from `inner`.
+    ///
+    /// # Errors
+    /// As [`ReadAt::read_exact_at`].
+    pub fn read_around(inner: Arc<dyn ReadAt>, count: usize, left_out: Extent) -> io::Result<Self> {
+        let len = inner.len();
+        let start = len.saturating_sub(count as u64);
+        let before = start..left_out.start.clamp(start, len);
+        let behind = left_out.end().clamp(before.end, len)..len;
+        let mut parts = Vec::with_capacity(2);
+        for part in [before, behind] {
+            // At most `count`.
+            let count = usize::try_from(part.end - part.start).map_err(io::Error::other)?;
+            if count > 0 {
+                let mut bytes = vec![0; count];
+                inner.read_exact_at(&mut bytes, part.start)?;
+                parts.push((part.start, bytes));
+            }
         }
-        Ok(Self { inner, start, bytes })
+        Ok(Self { inner, parts })
     }
 
     /// The bytes in memory that `count` bytes at `offset` are, if they lie there wholly.
     fn kept(&self, count: usize, offset: u64) -> Option<&[u8]> {
-        let from = usize::try_from(offset.checked_sub(self.start)?).ok()?;
-        self.bytes.get(from..from.checked_add(count)?)
+        self.parts.iter().find_map(|(start, bytes)| {
+            let from = usize::try_from(offset.checked_sub(*start)?).ok()?;
+            bytes.get(from..from.checked_add(count)?)
+        })
     }
 }
 
 impl std::fmt::Debug for Tail {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let kept = Extent::new(self.start, self.bytes.len() as u64);
+        let part = |(start, bytes): &(u64, Vec<u8>)| Extent::new(*start, bytes.len() as u64);
+        let kept: Vec<Extent> = self.parts.iter().map(part).collect();
         f.debug_struct("Tail").field("kept", &kept).finish_non_exhaustive()
     }
 }
@@ -60,6 +79,9 @@ impl ReadAt for Tail {
             return Ok(());
         }
         check_range(out.len(), offset, self.len())?;
+        if out.is_empty() {
+            return Ok(());
+        }
         self.inner.read_exact_at(out, offset)
     }
 
@@ -132,8 +154,31 @@ mod tests {
                     tail.read_exact_at(&mut out, from.into()).unwrap();
                     assert_eq!(out, (from..to).collect::<Vec<_>>());
                     let asked = Extent::between(from.into(), to.into());
-                    let kept = u64::from(from) >= start;
-                    assert_eq!(inner.reads(), if kept { vec![] } else { vec![asked] });
+                    let is_kept = u64::from(from) >= start || from == to;
+                    assert_eq!(inner.reads(), if is_kept { vec![] } else { vec![asked] });
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_nobody_asks_for_is_left_out_and_read_when_somebody_does() {
+        for (start, len) in [(14, 3), (10, 4), (14, 9), (0, 3), (3, 12), (0, 20), (25, 3), (20, 0)]
+        {
+            let inner = Watched::new(20);
+            let left_out = Extent::new(start, len);
+            let tail = Tail::read_around(inner.clone(), 10, left_out).unwrap();
+            let is_left_out = |at: u64| at < 10 || (start..start + len).contains(&at);
+            let read: u64 = inner.reads().iter().map(|read| read.len).sum();
+            assert_eq!(read, (0..20).filter(|at| !is_left_out(*at)).count() as u64, "{left_out:?}");
+            for from in 0..20 {
+                for to in from + 1..=20 {
+                    let mut out = vec![0xFF; usize::from(to - from)];
+                    tail.read_exact_at(&mut out, from.into()).unwrap();
+                    assert_eq!(out, (from..to).collect::<Vec<_>>());
+                    let asked = Extent::between(from.into(), to.into());
+                    let is_kept = !(from..to).any(|at| is_left_out(at.into()));
+                    assert_eq!(inner.reads(), if is_kept { vec![] } else { vec![asked] });
                 }
             }
         }
