@@ -95,7 +95,7 @@ impl Bench<'_> {
         result.insert("rounds".into(), self.options.runs.into());
         let mut problems = Vec::new();
         let mut limits = Vec::new();
-        if only.wants_jobs() || only.wants_study(Study::Increments) {
+        if only.wants_jobs() {
             disk::ensure(self.place, self.options.size_gib)?;
         }
         if only.wants_jobs() {
@@ -105,6 +105,7 @@ impl Bench<'_> {
         for study in Study::ALL.into_iter().filter(|study| only.wants_study(*study)) {
             let findings = match study {
                 Study::Increments => increments::measure(self, &limits),
+                Study::Fifth => increments::measure_fifth(self, &limits),
                 Study::Scattered => increments::measure_scattered(self),
                 Study::Depth => increments::measure_depth(self),
                 Study::Chain => increments::measure_chain(self),

@@ -13,9 +13,9 @@ usage: cargo xtask bench [OPTION]...
   --size-gib N   size of the disk, 1 to 64 (default 8); smaller ones hold a part of the files
   --runs N       rounds to take medians of (default 3)
   --only JOB     one job: full-zstd, restore-lz4, verify-none, quick-zstd, ..., increments,
-                 scattered, depth, chain, merge, volumes, protection, random,
-                 rewind, files, memory, or, not without being asked for, scale (half an hour) and
-                 points (ten minutes)
+                 fifth, scattered, depth, chain, merge, volumes, protection, random, rewind, files,
+                 memory, or, not without being asked for, scale (half an hour) and points (ten
+                 minutes)
   --cold         of full images, their restores and verifications: nothing is in memory before
                  each, and it counts until all is on the disk
   --no-peers     Aivory and the limits alone

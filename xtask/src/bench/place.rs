@@ -21,6 +21,26 @@ pub(super) struct Place {
     pub(super) folder: PathBuf,
 }
 
+/// What became of the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Later {
+    /// Some three percent of it changed.
+    Second,
+    /// A fifth of it changed.
+    Fifth,
+}
+
+impl Later {
+    pub(super) const ALL: [Self; 2] = [Self::Second, Self::Fifth];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Second => "second",
+            Self::Fifth => "fifth",
+        }
+    }
+}
+
 impl Place {
     /// Chooses and creates the work folder, and checks that the run will fit.
     pub(super) fn prepare(options: &Options) -> Result<Self, String> {
@@ -43,7 +63,7 @@ impl Place {
         std::fs::write(&secret, "a passphrase for measuring\n")
             .map_err(|e| format!("{}: {e}", secret.display()))?;
         let has =
-            free_bytes(&place.folder)? + allocated(&place.disk()) + allocated(&place.second());
+            free_bytes(&place.folder)? + place.disks().map(|disk| allocated(&disk)).sum::<u64>();
         if has < needed {
             let (has, needed) = (has >> 30, needed >> 30);
             let folder = place.folder.display();
@@ -64,12 +84,22 @@ impl Place {
 
     /// The disk some time later.
     pub(super) fn second(&self) -> PathBuf {
-        self.folder.join("second.raw")
+        self.later(Later::Second)
     }
 
-    /// Says that the second state is complete.
-    pub(super) fn second_marker(&self) -> PathBuf {
-        self.folder.join("second.json")
+    /// A later state of the disk.
+    pub(super) fn later(&self, state: Later) -> PathBuf {
+        self.folder.join(state.name()).with_extension("raw")
+    }
+
+    /// Says that this state is complete.
+    pub(super) fn later_marker(&self, state: Later) -> PathBuf {
+        self.folder.join(state.name()).with_extension("json")
+    }
+
+    /// The disk and its later states, as many as there may be.
+    fn disks(&self) -> impl Iterator<Item = PathBuf> {
+        Later::ALL.map(|state| self.later(state)).into_iter().chain([self.disk()])
     }
 
     /// A file with a passphrase.
@@ -104,7 +134,7 @@ impl Drop for Place {
 
 fn default_folder(needed: u64) -> PathBuf {
     let in_memory = Path::new(MEMORY_FOLDER).join(NAME);
-    let ours = ["disk.raw", "second.raw"].map(|name| allocated(&in_memory.join(name)));
+    let ours = ["disk.raw", "second.raw", "fifth.raw"].map(|name| allocated(&in_memory.join(name)));
     let has = free_bytes(Path::new(MEMORY_FOLDER)).unwrap_or(0) + ours.iter().sum::<u64>();
     if has >= needed { in_memory } else { std::env::temp_dir().join(NAME) }
 }

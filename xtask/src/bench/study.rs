@@ -9,6 +9,8 @@ use serde_json::Value;
 pub(super) enum Study {
     /// Later images of the disk, against peers.
     Increments,
+    /// One of the disk when a fifth of it has changed, against peers.
+    Fifth,
     /// Single pages written all over a file, against peers.
     Scattered,
     /// Differences to differences: what each step saves, and what it costs to read.
@@ -34,8 +36,9 @@ pub(super) enum Study {
 }
 
 impl Study {
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::Increments,
+        Self::Fifth,
         Self::Scattered,
         Self::Depth,
         Self::Chain,
@@ -54,6 +57,7 @@ impl fmt::Display for Study {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Increments => "increments",
+            Self::Fifth => "fifth",
             Self::Scattered => "scattered",
             Self::Depth => "depth",
             Self::Chain => "chain",

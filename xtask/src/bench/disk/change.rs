@@ -1,5 +1,5 @@
 //! What happens to a disk between two backups: files come and go, are replaced, grow, and
-//! databases write single pages. Some three percent of the bytes in use.
+//! databases write single pages. Some three percent of the bytes in use, or a fifth of them.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 
 use aiv_testkit::Random;
 
+use super::super::place::Later;
 use super::{sync, write_noise};
 use crate::Outcome;
 
-/// Shares of the bytes of all files, in thousandths.
+/// Shares of the bytes of all files, in thousandths, where some three percent change.
 const DELETED: u64 = 6;
 const REPLACED: u64 = 8;
 const COPIED: u64 = 6;
@@ -26,11 +27,15 @@ const PAGE: usize = 8 << 10;
 const RECORDS: usize = 5 << 10;
 const LOG_LINES_PER_GIB: usize = 15_000;
 
+/// As many times of everything, and a fifth changes.
+const TIMES_FIFTH: u64 = 7;
+
 /// A regular file and its length.
 type Entry = (PathBuf, u64);
 
 /// Changes the files below `root`; the same tree changes the same way.
-pub(super) fn change(root: &Path, size_gib: u64) -> Outcome {
+pub(super) fn change(root: &Path, size_gib: u64, state: Later) -> Outcome {
+    let times = if state == Later::Fifth { TIMES_FIFTH } else { 1 };
     let mut random = Random::new(&[2]);
     let mut files = Vec::new();
     walk(root, &mut files)?;
@@ -41,7 +46,7 @@ pub(super) fn change(root: &Path, size_gib: u64) -> Outcome {
     largest.truncate(PAGED_FILES);
     files.retain(|(_, len)| (1..=FILE_MAX).contains(len));
     shuffle(&mut files, &mut random);
-    let mut some = |share: u64| draw(&mut files, total * share / 1000);
+    let mut some = |share: u64| draw(&mut files, total * times * share / 1000);
     let (deleted, replaced, copied) = (some(DELETED), some(REPLACED), some(COPIED));
     for (path, _) in &deleted {
         std::fs::remove_file(path).map_err(|e| format!("{}: {e}", path.display()))?;
@@ -49,7 +54,7 @@ pub(super) fn change(root: &Path, size_gib: u64) -> Outcome {
     for (path, _) in &replaced {
         replace(path, &mut random)?;
     }
-    let gib = usize::try_from(size_gib).map_err(|e| e.to_string())?;
+    let gib = usize::try_from(size_gib * times).map_err(|e| e.to_string())?;
     for (path, len) in &largest {
         update_pages(path, *len, PAGES_PER_GIB * gib, &mut random)?;
     }
@@ -59,7 +64,7 @@ pub(super) fn change(root: &Path, size_gib: u64) -> Outcome {
     for (number, (path, _)) in copied.iter().enumerate() {
         copy_shifted(path, &added.join(format!("copy{number}")), number)?;
     }
-    write_noise(&added.join("photo.zip"), 98, total * NEW_NOISE / 1000)?;
+    write_noise(&added.join("photo.zip"), 98, total * times * NEW_NOISE / 1000)?;
     sync(root)
 }
 
@@ -194,14 +199,27 @@ mod tests {
     fn the_same_tree_changes_the_same_way_and_mostly_stays() {
         let (a, b) = (tree(), tree());
         let before = contents(a.path());
-        change(a.path(), 1).unwrap();
-        change(b.path(), 1).unwrap();
+        change(a.path(), 1, Later::Second).unwrap();
+        change(b.path(), 1, Later::Second).unwrap();
         let after = contents(a.path());
         assert!(after == contents(b.path()));
         let kept = before.iter().filter(|file| after.contains(file)).count();
         assert!(kept > 180 && kept < 200, "{kept}");
         assert!(after.iter().any(|(path, _)| path.ends_with("var/log/service.log")));
         assert!(after.iter().any(|(path, _)| path.ends_with("added/copy0")));
+    }
+
+    #[test]
+    fn a_fifth_is_more_than_a_few_percent() {
+        let (a, b) = (tree(), tree());
+        let before = contents(a.path());
+        change(a.path(), 1, Later::Second).unwrap();
+        change(b.path(), 1, Later::Fifth).unwrap();
+        let kept = |root: &Path| {
+            let after = contents(root);
+            before.iter().filter(|file| after.contains(file)).count()
+        };
+        assert!(kept(b.path()) + 15 < kept(a.path()) && kept(b.path()) > 140);
     }
 
     #[test]

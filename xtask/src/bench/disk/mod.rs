@@ -14,7 +14,7 @@ use aiv_volume_io::partition::{self, SectorSize};
 use aiv_volume_io::{Extent, FileDisk};
 use serde_json::{Value, json};
 
-use super::place::Place;
+use super::place::{Later, Place};
 use crate::{Outcome, process};
 pub(super) use change::records;
 pub(super) use mounted::Mounted;
@@ -22,7 +22,7 @@ pub(super) use same::check_files;
 
 /// Changes whenever a disk made by an older recipe would not be comparable.
 const RECIPE: u64 = 1;
-const SECOND_RECIPE: u64 = 1;
+const LATER_RECIPE: u64 = 1;
 const MIB: u64 = 1 << 20;
 const ESP_START: u64 = MIB;
 const ESP_MIB: u64 = 256;
@@ -60,23 +60,35 @@ pub(super) fn ensure(place: &Place, size_gib: u64) -> Outcome {
         return Ok(());
     }
     println!("bench: making a disk of {size_gib} GiB in {}", place.folder.display());
-    // The second state is one of the disk that goes away.
-    forget(&place.second_marker())?;
+    // Later states are those of the disk that goes away.
+    for state in Later::ALL {
+        forget(&place.later_marker(state))?;
+    }
     make_marked(&place.disk_marker(), &facts, || make(place, size_gib))
 }
 
-/// Makes the state of the disk some time later, unless it is there.
+/// Makes the disk some time later, unless it is there.
 pub(super) fn ensure_second(place: &Place, size_gib: u64) -> Outcome {
-    let facts = json!({ "recipe": SECOND_RECIPE, "size_gib": size_gib });
-    if is_made(&place.second_marker(), &facts) {
+    ensure_later(place, size_gib, Later::Second)
+}
+
+/// Makes a later state of the disk, unless it is there; there is room for one.
+pub(super) fn ensure_later(place: &Place, size_gib: u64, state: Later) -> Outcome {
+    let facts = json!({ "recipe": LATER_RECIPE, "size_gib": size_gib });
+    let (disk, marker) = (place.later(state), place.later_marker(state));
+    if is_made(&marker, &facts) {
         return Ok(());
     }
     println!("bench: changing the disk");
-    make_marked(&place.second_marker(), &facts, || {
-        run("cp", &["--sparse=always"], &place.disk(), &[&place.second().to_string_lossy()])?;
-        let root = root_extent(&place.second())?;
-        let mount = Mounted::at(&place.second(), root, &place.folder.join("mnt"))?;
-        change::change(mount.folder(), size_gib)?;
+    for other in Later::ALL {
+        forget(&place.later_marker(other))?;
+        forget(&place.later(other))?;
+    }
+    make_marked(&marker, &facts, || {
+        run("cp", &["--sparse=always"], &place.disk(), &[&disk.to_string_lossy()])?;
+        let root = root_extent(&disk)?;
+        let mount = Mounted::at(&disk, root, &place.folder.join("mnt"))?;
+        change::change(mount.folder(), size_gib, state)?;
         mount.unmount()
     })
 }

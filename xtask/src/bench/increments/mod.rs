@@ -17,6 +17,7 @@ use serde_json::json;
 
 use super::disk;
 use super::limits::Limits;
+use super::place::Later;
 use super::study::Findings;
 use super::tool::{Scope, Side};
 use super::used::UsedDisk;
@@ -31,16 +32,32 @@ pub(super) use merge::measure as measure_merge;
 pub(super) use points::measure as measure_points;
 pub(super) use scattered::measure as measure_scattered;
 
-const TURNS: [Turn; 5] =
-    [Turn::Full, Turn::Unchanged, Turn::Changed, Turn::Restore, Turn::Differential];
+const TURNS: &[Turn] =
+    &[Turn::Full, Turn::Unchanged, Turn::Changed, Turn::Restore, Turn::Differential];
 
 /// Increments of the disk and of its second state. `known` are the limits, where they were
 /// measured already.
 pub(super) fn measure(bench: &Bench<'_>, known: &[Limits]) -> Result<Findings, String> {
+    measure_of(bench, known, Later::Second, TURNS)
+}
+
+/// An increment of the disk when a fifth of it has changed, which is restored.
+pub(super) fn measure_fifth(bench: &Bench<'_>, known: &[Limits]) -> Result<Findings, String> {
+    measure_of(bench, known, Later::Fifth, &[Turn::Full, Turn::Changed, Turn::Restore])
+}
+
+fn measure_of(
+    bench: &Bench<'_>,
+    known: &[Limits],
+    state: Later,
+    turns: &[Turn],
+) -> Result<Findings, String> {
     let place = bench.place;
-    disk::ensure_second(place, bench.options.size_gib)?;
+    disk::ensure(place, bench.options.size_gib)?;
+    disk::ensure_later(place, bench.options.size_gib, state)?;
+    let later = place.later(state);
     let first = UsedDisk::open(&place.disk(), disk::root_extent(&place.disk())?)?;
-    let second = UsedDisk::open(&place.second(), disk::root_extent(&place.second())?)?;
+    let second = UsedDisk::open(&later, disk::root_extent(&later)?)?;
     let check = |restored: &Path, side: Side| {
         let ours = side == Side::Aivory;
         second.check(restored, if ours { Scope::UsedOfDisk } else { Scope::Disk })
@@ -48,9 +65,9 @@ pub(super) fn measure(bench: &Bench<'_>, known: &[Limits]) -> Result<Findings, S
     let stage = Stage {
         place,
         first: place.disk(),
-        second: place.second(),
+        second: later,
         check: &check,
-        turns: &TURNS,
+        turns,
         places: bench.places(),
         variables: bench.variables(),
     };
@@ -62,7 +79,7 @@ pub(super) fn measure(bench: &Bench<'_>, known: &[Limits]) -> Result<Findings, S
     let records = run_all(bench, &stage, "increments");
     let (limit, both) = Limits::median_of(&measured).of_increment();
     let mut text = String::new();
-    for turn in TURNS {
+    for &turn in turns {
         let limit = Some((limit, "limit: read or BLAKE3, the slower"));
         let limit = limit.filter(|_| !matches!(turn, Turn::Full | Turn::Restore));
         text += &report::table(&turn.to_string(), turn, &records, limit);
@@ -75,7 +92,7 @@ pub(super) fn measure(bench: &Bench<'_>, known: &[Limits]) -> Result<Findings, S
     let json = json!({
         "read_and_blake3": { "wall_s": both.wall_s, "cpu_s": both.cpu_s },
         "limit": { "wall_s": limit.wall_s, "cpu_s": limit.cpu_s },
-        "turns": report::to_json(&records, &TURNS),
+        "turns": report::to_json(&records, turns),
     });
     Ok(Findings { text, json, problems: report::our_problems(&records) })
 }
