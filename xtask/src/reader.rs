@@ -5,9 +5,11 @@
 //! find them whole and restore every point to the bytes that `aiv restore` writes.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use serde_json::Value;
 
 use crate::{Outcome, process, setup};
@@ -118,12 +120,14 @@ pub(crate) fn judge() -> Outcome {
 
     process::run(process::cargo().args(["build", "--quiet", "--package", "aiv-cli"]))?;
     let folder = tempfile::tempdir().map_err(|e| format!("a folder for images: {e}"))?;
-    let judge = Judge { python, aiv: target().join("debug/aiv"), folder: folder.path() };
+    let judge = Judge { python, aiv: target().join("debug/aiv"), folder: folder.path().into() };
     judge.make_disk()?;
-    let mut points = 0;
-    for case in CASES {
-        points += judge.case(case).map_err(|failure| format!("chain {}: {failure}", case.name))?;
-    }
+    // Each judges on one thread.
+    let points = CASES.par_iter().map(|case| {
+        let told = |failure: String| format!("chain {}: {failure}", case.name);
+        judge.beside(case.name).and_then(|judge| judge.case(case)).map_err(told)
+    });
+    let points = points.sum::<Result<usize, String>>()?;
     println!("reader: {points} points of {} chains read as aiv reads them", CASES.len());
     Ok(())
 }
@@ -162,15 +166,26 @@ fn path(path: &Path) -> Result<&str, String> {
     path.to_str().ok_or_else(|| format!("{} has a name that is not UTF-8", path.display()))
 }
 
-struct Judge<'a> {
+struct Judge {
     python: PathBuf,
     aiv: PathBuf,
-    folder: &'a Path,
+    folder: PathBuf,
 }
 
-impl Judge<'_> {
+impl Judge {
+    /// Another one in a folder of its own, which has what [`Judge::make_disk`] made.
+    fn beside(&self, name: &str) -> Result<Self, String> {
+        let folder = self.folder.join(format!("of {name}"));
+        let failed = |e| format!("{}: {e}", folder.display());
+        fs::create_dir(&folder).map_err(failed)?;
+        for file in ["disk.raw", "large.raw", "change", "noise.key", "password", "other"] {
+            symlink(self.folder.join(file), folder.join(file)).map_err(failed)?;
+        }
+        Ok(Self { python: self.python.clone(), aiv: self.aiv.clone(), folder })
+    }
+
     fn run(&self, program: &str, arguments: &[&str]) -> Outcome {
-        process::run(process::command(program).args(arguments).current_dir(self.folder))
+        process::run(process::command(program).args(arguments).current_dir(&self.folder))
     }
 
     fn aiv(&self, arguments: &[&str]) -> Outcome {
@@ -180,7 +195,7 @@ impl Judge<'_> {
     fn reader(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.python);
         command.arg("-B").arg(reader_folder().join("aivreader.py"));
-        command.args(arguments).current_dir(self.folder);
+        command.args(arguments).current_dir(&self.folder);
         command
     }
 
