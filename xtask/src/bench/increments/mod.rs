@@ -78,11 +78,12 @@ fn measure_of(
     };
     let records = run_all(bench, &stage, "increments");
     let (limit, both) = Limits::median_of(&measured).of_increment();
+    let what = if state == Later::Fifth { ", a fifth of the disk changed" } else { "" };
     let mut text = String::new();
     for &turn in turns {
         let limit = Some((limit, "limit: read or BLAKE3, the slower"));
         let limit = limit.filter(|_| !matches!(turn, Turn::Full | Turn::Restore));
-        text += &report::table(&turn.to_string(), turn, &records, limit);
+        text += &report::table(&format!("{turn}{what}"), turn, &records, limit);
         text.push('\n');
     }
     text += &format!(
