@@ -5,6 +5,7 @@
 //!   no fault fires, and every failure the medium can show has been met once.
 //! - [`CrashStorage`]: remembers the history of a scenario and builds the states a power cut
 //!   may leave at any point of it. The model is written down in [`crash_storage`].
+//! - [`WatchedFile`]: shows what is appended to a file, until it takes no more.
 //! - [`disks`]: disks of a few hundred KiB with real partition tables, and disks that fail.
 //! - [`files`]: a filesystem in memory, with names and loops no driver would make.
 //! - [`mutants`]: volumes with some bytes changed, for readers of filesystems.
@@ -44,9 +45,11 @@ pub mod files;
 mod mem_storage;
 pub mod mutants;
 mod random;
+mod watched;
 
 pub use crash_storage::{CrashState, CrashStates, CrashStorage};
 pub use fault::{Fault, FaultPlan, Op, Operation, Repeat};
 pub use fault_storage::FaultStorage;
 pub use mem_storage::MemStorage;
 pub use random::Random;
+pub use watched::WatchedFile;

@@ -10,6 +10,7 @@ use crate::work_folder;
 
 const MEMORY_FOLDER: &str = "/dev/shm";
 const NAME: &str = "aiv-bench";
+const DISK: &str = "disk";
 /// Room for the disk, its second state, an image of it and its restored copy, as a share of the
 /// disk's size in percent: about 45 % of the disk is allocated, and not every tool restores
 /// holes.
@@ -62,8 +63,7 @@ impl Place {
         let secret = place.secret();
         std::fs::write(&secret, "a passphrase for measuring\n")
             .map_err(|e| format!("{}: {e}", secret.display()))?;
-        let has =
-            free_bytes(&place.folder)? + place.disks().map(|disk| allocated(&disk)).sum::<u64>();
+        let has = free_bytes(&place.folder)? + allocated_disks(&place.folder);
         if has < needed {
             let (has, needed) = (has >> 30, needed >> 30);
             let folder = place.folder.display();
@@ -74,12 +74,12 @@ impl Place {
 
     /// The disk that everything is measured with.
     pub(super) fn disk(&self) -> PathBuf {
-        self.folder.join("disk.raw")
+        self.folder.join(DISK).with_extension("raw")
     }
 
     /// Says that the disk is complete, and how it was made.
     pub(super) fn disk_marker(&self) -> PathBuf {
-        self.folder.join("disk.json")
+        self.folder.join(DISK).with_extension("json")
     }
 
     /// The disk some time later.
@@ -95,11 +95,6 @@ impl Place {
     /// Says that this state is complete.
     pub(super) fn later_marker(&self, state: Later) -> PathBuf {
         self.folder.join(state.name()).with_extension("json")
-    }
-
-    /// The disk and its later states, as many as there may be.
-    fn disks(&self) -> impl Iterator<Item = PathBuf> {
-        Later::ALL.map(|state| self.later(state)).into_iter().chain([self.disk()])
     }
 
     /// A file with a passphrase.
@@ -134,8 +129,7 @@ impl Drop for Place {
 
 fn default_folder(needed: u64) -> PathBuf {
     let in_memory = Path::new(MEMORY_FOLDER).join(NAME);
-    let ours = ["disk.raw", "second.raw", "fifth.raw"].map(|name| allocated(&in_memory.join(name)));
-    let has = free_bytes(Path::new(MEMORY_FOLDER)).unwrap_or(0) + ours.iter().sum::<u64>();
+    let has = free_bytes(Path::new(MEMORY_FOLDER)).unwrap_or(0) + allocated_disks(&in_memory);
     if has >= needed { in_memory } else { std::env::temp_dir().join(NAME) }
 }
 
@@ -154,6 +148,12 @@ fn check_ours(folder: &Path) -> Result<(), String> {
 fn free_bytes(folder: &Path) -> Result<u64, String> {
     let facts = statvfs(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     Ok(facts.f_bavail.saturating_mul(facts.f_frsize))
+}
+
+/// Of the disk and its later states, as many as are in a work folder.
+fn allocated_disks(folder: &Path) -> u64 {
+    let disks = Later::ALL.map(Later::name).into_iter().chain([DISK]);
+    disks.map(|name| allocated(&folder.join(name).with_extension("raw"))).sum()
 }
 
 fn allocated(file: &Path) -> u64 {

@@ -4,11 +4,11 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use aiv_keys::{ChainKey, Keys};
-use aiv_testkit::{MemStorage, Random};
+use aiv_testkit::{MemStorage, Random, WatchedFile};
 use aiv_volume_io::{AppendFile, Job, ReadAt, Storage};
 
 use super::Unfinished;
@@ -36,34 +36,6 @@ type Appended = (SessionTag, u64, Vec<u8>);
 #[derive(Default, Clone)]
 struct Log(Arc<Mutex<Vec<Appended>>>);
 
-/// A file that writes down what it is given, and takes only so much.
-struct Logged {
-    inner: Box<dyn AppendFile>,
-    session: SessionTag,
-    at: u64,
-    /// Bytes until the machine stops.
-    left: Arc<AtomicU64>,
-    log: Log,
-}
-
-impl AppendFile for Logged {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.log.0.lock().unwrap().push((self.session, self.at, bytes.to_vec()));
-        let left = self.left.load(Ordering::Relaxed);
-        let now = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        self.inner.append_all(&bytes[..now])?;
-        self.at += now as u64;
-        self.left.fetch_sub(now as u64, Ordering::Relaxed);
-        if now < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(now) }
-    }
-    fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
-        self.inner.read_exact_at(out, offset)
-    }
-    fn sync(&mut self) -> io::Result<()> {
-        self.inner.sync()
-    }
-}
-
 /// The files of an image, each of them logged.
 struct Parts {
     storage: MemStorage,
@@ -74,8 +46,9 @@ struct Parts {
 
 impl Parts {
     fn logged(&self, inner: Box<dyn AppendFile>, at: u64) -> Box<dyn AppendFile> {
-        let Self { session, ref left, ref log, .. } = *self;
-        Box::new(Logged { inner, session, at, left: left.clone(), log: log.clone() })
+        let (session, log) = (self.session, self.log.clone());
+        let see = move |at, bytes: &[u8]| log.0.lock().unwrap().push((session, at, bytes.to_vec()));
+        Box::new(WatchedFile::new(inner, at, self.left.clone(), see))
     }
 }
 

@@ -39,6 +39,8 @@ pub(crate) struct Counts {
     pub again: u64,
     /// Those under whose key and nonce something else was encrypted before.
     pub repeated: u64,
+    /// Sealed frames of which only a part was handed over at once: nobody has looked at them.
+    pub unread: u64,
     /// Writers that began an image, and that went on with one.
     pub begun: u64,
     pub gone_on: u64,
@@ -51,6 +53,7 @@ impl Counts {
         self.pages += more.pages;
         self.again += more.again;
         self.repeated += more.repeated;
+        self.unread += more.unread;
         self.begun += more.begun;
         self.gone_on += more.gone_on;
         self.finished += more.finished;
@@ -59,11 +62,12 @@ impl Counts {
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { frames, pages, again, repeated, begun, gone_on, finished } = self;
+        let Self { frames, pages, again, repeated, unread, begun, gone_on, finished } = self;
         write!(
             f,
             "{frames} frames and {pages} pages, {again} of them twice as they were, {begun} images \
-             begun, gone on with {gone_on} times, {finished} finished, {repeated} nonces repeated"
+             begun, gone on with {gone_on} times, {finished} finished, {repeated} nonces repeated, \
+             {unread} frames not looked at"
         )
     }
 }
@@ -92,6 +96,7 @@ impl Seen {
                         self.counts.frames += 1;
                         self.used((frame.session, frame.salt), frame.seq, made);
                     }
+                    self.counts.unread += u64::from(frame.is_sealed && frame.made.is_none());
                     frame.size
                 }
                 (None, Some((kind, number, made))) => {
@@ -143,6 +148,7 @@ struct Frame {
     salt: u64,
     seq: u64,
     size: usize,
+    is_sealed: bool,
     /// Of a sealed one that is whole.
     made: Option<Made>,
 }
@@ -163,6 +169,7 @@ impl Frame {
             salt: number(&head[20..24]),
             seq: number(&head[24..32]),
             size: len.next_multiple_of(HEAD),
+            is_sealed,
             made: payload.and_then(|payload| Some(number(payload.last_chunk::<8>()?))),
         })
     }
