@@ -64,7 +64,7 @@ pub use scan::Trust;
 pub use select::{Selector, find_set};
 pub use slots::{
     KeyedChain, KeyedChains, KeyedFile, SlotReport, change_slots, keyed_chains, locate_chains,
-    newest_slots,
+    make_slots, newest_slots,
 };
 pub use split::{
     BegunParts, PartFiles, discard_parts, open_parts, publish_parts, publish_parts_as,

@@ -1,6 +1,6 @@
 //! Changes of who can open the images of a chain.
 
-use aiv_chain::{Digest, SlotReport, change_slots};
+use aiv_chain::{Digest, SlotReport, make_slots};
 use aiv_keys::{Cost, Credential, KeyArea, NewSlot, Opened, RecipientKey, RecoveryCode, Way};
 use aiv_volume_io::{Job, Storage};
 
@@ -39,14 +39,17 @@ impl NewKey {
         let bytes = random(world)?;
         let created_unix_ms = world.now_unix_ms();
         let mut public = None;
-        let way = self.way(&mut public);
+        let way = self.way(&mut public)?;
         Ok(KeyArea::new(key, &NewSlot { way, label, created_unix_ms, random: &bytes })?)
     }
 
-    fn way<'a>(&'a self, public: &'a mut Option<RecipientKey>) -> Way<'a> {
+    fn way<'a>(
+        &'a self,
+        public: &'a mut Option<RecipientKey>,
+    ) -> std::result::Result<Way<'a>, aiv_keys::Error> {
         match self {
             Self::Credential(credential) => Way::of(credential, Cost::DEFAULT, public),
-            Self::Recipient(recipient) => Way::Recipient(recipient),
+            Self::Recipient(recipient) => Ok(Way::Recipient(recipient)),
         }
     }
 }
@@ -79,7 +82,7 @@ pub struct KeyChanges {
 /// call a new one `label`.
 ///
 /// # Errors
-/// [`Refusal::OneSlotOfMany`], [`Error::Random`], and those of [`change_slots`] when nothing was
+/// [`Refusal::OneSlotOfMany`], [`Error::Random`], and those of [`make_slots`] when nothing was
 /// changed yet: what comes later is in the value.
 pub fn change_keys(
     storage: &dyn Storage,
@@ -127,30 +130,45 @@ fn change_one(
     let created_unix_ms = world.now_unix_ms();
     let bytes = random(world)?;
     let key = &one.key;
-    let apply = |area: &KeyArea| {
+    let apply = |area: Option<&KeyArea>| {
         let mut public = None;
+        let known = || area.ok_or(aiv_keys::Error::Forged);
         match change {
-            KeyChange::Add(new) | KeyChange::Replace(new) => {
-                let way = new.way(&mut public);
+            KeyChange::Add(new) => {
+                let way = new.way(&mut public)?;
                 let slot = NewSlot { way, label, created_unix_ms, random: &bytes };
-                match change {
-                    KeyChange::Replace(_) => {
-                        // Of an earlier change that did not reach all: by now the slot may be
-                        // somebody else's.
-                        if area.slot(one.slot)? != one.area.slot(one.slot)? {
-                            return Err(aiv_keys::Error::Unusable(
-                                "what was given opens older slots only: it is no way in any more \
-                                 that could be replaced",
-                            ));
-                        }
-                        area.change(key, one.slot, &slot)
-                    }
-                    _ => area.add(key, &slot).map(|(area, _)| area),
+                match area {
+                    Some(area) => area.add(key, &slot).map(|(area, _)| area),
+                    // A paper key opened what has no slots any more.
+                    None => KeyArea::new(key, &slot),
                 }
             }
-            KeyChange::Remove(slot) => area.remove(key, *slot),
-            KeyChange::Retire => area.retire(key),
+            KeyChange::Replace(new) => {
+                let number = replaceable(one, known()?)?;
+                let way = new.way(&mut public)?;
+                let slot = NewSlot { way, label, created_unix_ms, random: &bytes };
+                known()?.change(key, number, &slot)
+            }
+            KeyChange::Remove(slot) => known()?.remove(key, *slot),
+            KeyChange::Retire => known()?.retire(key),
         }
     };
-    Ok(change_slots(storage, key, &apply, job)?)
+    Ok(make_slots(storage, key, &apply, job)?)
+}
+
+/// The slot that was opened, where `area`, which has the newest ones, has it still.
+fn replaceable(one: &Opened, area: &KeyArea) -> std::result::Result<u8, aiv_keys::Error> {
+    let Some((number, opened)) = &one.through else {
+        return Err(aiv_keys::Error::Unusable(
+            "a paper key is in no slot that could be changed: add another way in, and remove the \
+             one that is not to be",
+        ));
+    };
+    // Of an earlier change that did not reach all: by now the slot may be somebody else's.
+    if area.slot(*number)? != opened.slot(*number)? {
+        return Err(aiv_keys::Error::Unusable(
+            "what was given opens older slots only: it is no way in any more that could be replaced",
+        ));
+    }
+    Ok(*number)
 }

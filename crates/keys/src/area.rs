@@ -3,7 +3,7 @@
 use crate::error::Fault;
 use crate::layout::{KeyAreaHead, KeySlot};
 use crate::{
-    ChainKey, Credential, Error, KEY_SIZE, NewSlot, Purpose, Result, Slot, SlotKind, Work,
+    ChainKey, Credential, Error, KEY_SIZE, NewSlot, PaperKey, Purpose, Result, Slot, SlotKind, Work,
 };
 
 const MAGIC: [u8; 8] = *b"AIVKEYS1";
@@ -31,10 +31,23 @@ pub struct KeyArea {
 pub struct Opened {
     /// The chain key: it fits the commitment, and proved the area.
     pub key: ChainKey,
-    /// The slot that was opened, from 1.
-    pub slot: u8,
-    /// The copy it stands in.
-    pub area: KeyArea,
+    /// The slot that was opened, from 1, and the copy it stands in. A paper key is the chain key,
+    /// and no slot was opened.
+    pub through: Option<(u8, KeyArea)>,
+}
+
+impl Opened {
+    /// What a paper key gives for the chain that this commitment stands for.
+    ///
+    /// # Errors
+    /// [`Error::OtherChain`].
+    pub fn by_paper(paper: &PaperKey, commitment: &[u8; KEY_SIZE]) -> Result<Self> {
+        // Commitments are public.
+        if paper.key().commitment() != *commitment {
+            return Err(Error::OtherChain);
+        }
+        Ok(Self { key: paper.key().clone(), through: None })
+    }
 }
 
 impl KeyArea {
@@ -146,16 +159,20 @@ impl KeyArea {
     /// Tries what somebody has on every slot of its kind.
     ///
     /// # Errors
-    /// [`Error::WrongKey`]; [`Error::Forged`] when it opens a slot of an area that somebody
-    /// without the chain key changed; [`Error::TooMuchWork`] and [`Error::NoMemory`].
+    /// [`Error::WrongKey`]; [`Error::OtherChain`] for a paper key; [`Error::Forged`] when it opens a
+    /// slot of an area that somebody without the chain key changed; [`Error::TooMuchWork`] and
+    /// [`Error::NoMemory`].
     pub fn open(&self, credential: &Credential, work: &mut Work) -> Result<Opened> {
-        let kind = credential.kind();
+        let kind = match credential.slot_kind() {
+            Ok(kind) => kind,
+            Err(paper) => return Opened::by_paper(paper, &self.commitment),
+        };
         let mut slots = 0;
         for (number, slot) in self.slots().filter(|(_, slot)| slot.kind() == kind) {
             slots += 1;
             if let Some(key) = slot.open(credential, &self.commitment, number, work)? {
                 self.prove(&key)?;
-                return Ok(Opened { key, slot: number, area: self.clone() });
+                return Ok(Opened { key, through: Some((number, self.clone())) });
             }
         }
         Err(Error::WrongKey { kind, slots })

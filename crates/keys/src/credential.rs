@@ -5,7 +5,7 @@ use std::fmt;
 use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
 
-use crate::{Error, KEY_SIZE, RecipientSecret, RecoveryCode, Result, SlotKind};
+use crate::{Error, KEY_SIZE, PaperKey, RecipientSecret, RecoveryCode, Result, SlotKind};
 
 /// A text somebody remembers.
 ///
@@ -70,7 +70,7 @@ impl KeyFile {
     }
 }
 
-/// One of the things that open a slot.
+/// One of the things that open a chain: a slot of it, or, for a paper key, all of it.
 #[derive(Clone)]
 pub enum Credential {
     /// A text somebody remembers.
@@ -81,6 +81,8 @@ pub enum Credential {
     RecoveryCode(RecoveryCode),
     /// The secret key of a recipient.
     Recipient(RecipientSecret),
+    /// The key of the chain itself, from paper.
+    PaperKey(PaperKey),
 }
 
 impl Credential {
@@ -97,14 +99,31 @@ impl Credential {
         Ok(Self::Recipient(RecipientSecret::parse(text)?))
     }
 
-    /// The slots it may open.
+    /// What was typed from paper: a recovery code or a paper key, which is longer.
+    ///
+    /// # Errors
+    /// [`Error::Text`]: neither.
+    pub fn from_paper(text: &str) -> Result<Self> {
+        if PaperKey::is_in(text) {
+            return Ok(Self::PaperKey(PaperKey::parse(text)?));
+        }
+        Ok(Self::RecoveryCode(RecoveryCode::parse(text)?))
+    }
+
+    /// The slots it may open; a paper key needs none.
     #[must_use]
-    pub fn kind(&self) -> SlotKind {
+    pub fn kind(&self) -> Option<SlotKind> {
+        self.slot_kind().ok()
+    }
+
+    /// The slots it may open, or else the paper key that it is.
+    pub(crate) fn slot_kind(&self) -> std::result::Result<SlotKind, &PaperKey> {
         match self {
-            Self::Passphrase(_) => SlotKind::Passphrase,
-            Self::KeyFile(_) => SlotKind::KeyFile,
-            Self::RecoveryCode(_) => SlotKind::RecoveryCode,
-            Self::Recipient(_) => SlotKind::Recipient,
+            Self::Passphrase(_) => Ok(SlotKind::Passphrase),
+            Self::KeyFile(_) => Ok(SlotKind::KeyFile),
+            Self::RecoveryCode(_) => Ok(SlotKind::RecoveryCode),
+            Self::Recipient(_) => Ok(SlotKind::Recipient),
+            Self::PaperKey(paper) => Err(paper),
         }
     }
 }
@@ -155,10 +174,27 @@ mod tests {
     fn a_file_with_a_secret_key_in_it_is_that_key() {
         let secret = RecipientSecret::new([3; 32]);
         let found = Credential::from_key_file(secret.file_text().as_bytes()).unwrap();
-        assert_eq!(found.kind(), SlotKind::Recipient);
+        assert_eq!(found.kind(), Some(SlotKind::Recipient));
         let public = secret.public().text();
         assert!(Credential::from_key_file(public.as_bytes()).is_err());
-        assert_eq!(Credential::from_key_file(&[9; 40]).unwrap().kind(), SlotKind::KeyFile);
+        assert_eq!(Credential::from_key_file(&[9; 40]).unwrap().kind(), Some(SlotKind::KeyFile));
+    }
+
+    #[test]
+    fn what_is_typed_from_paper_is_told_apart_by_its_length() {
+        let code = RecoveryCode::new([7; 20]);
+        let paper = PaperKey::new(crate::ChainKey::new([8; 32]));
+        for (text, is_code) in [(code.text(), true), (paper.text(), false)] {
+            for text in [text.to_string(), text.replace('-', " ")] {
+                let found = Credential::from_paper(&format!("# a sheet\n{text}\n")).unwrap();
+                assert_eq!(matches!(found, Credential::RecoveryCode(_)), is_code);
+                assert_eq!(matches!(found, Credential::PaperKey(_)), !is_code);
+            }
+        }
+        let cut = Credential::from_paper(&paper.text()[..76]);
+        assert_eq!(cut.unwrap_err(), crate::TextError::GroupLength { group: 13, found: 4 }.into());
+        let message = Credential::from_paper("ABCDE").unwrap_err().to_string();
+        assert_eq!(message, "5 symbols: a recovery code has 40, a paper key 65");
     }
 
     #[test]

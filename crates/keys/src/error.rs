@@ -22,6 +22,9 @@ pub enum Error {
         /// Slots of that kind, all of which were tried.
         slots: usize,
     },
+    /// The paper key that was given is that of another chain.
+    #[error("the paper key is that of another chain")]
+    OtherChain,
     /// Trying the next slot would take more work than one attempt may.
     #[error(
         "slot {slot} asks for {} MiB-passes of Argon2id, and {} of at most {} are left",
@@ -128,34 +131,36 @@ impl From<Fault> for Error {
     }
 }
 
-/// Why a text is no recovery code and no recipient's key.
+/// Why a text is no recovery code, no paper key and no recipient's key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TextError {
     /// Too few or too many symbols.
-    #[error("{found} symbols, a recovery code has {}", crate::RecoveryCode::SYMBOLS)]
+    #[error(
+        "{found} symbols: a recovery code has {}, a paper key {}",
+        crate::RecoveryCode::SYMBOLS,
+        crate::PaperKey::SYMBOLS
+    )]
     Symbols {
         /// Symbols found, without spaces and dashes.
         found: usize,
     },
-    /// A group of a recovery code has not five symbols.
-    #[error("group {group} of the recovery code has {found} symbols, each has 5")]
+    /// A group of a code has not five symbols.
+    #[error("group {group} has {found} symbols, each has 5")]
     GroupLength {
         /// Which, from 1.
         group: usize,
         /// Symbols in it.
         found: usize,
     },
-    /// A group of a recovery code has a character that no code has.
-    #[error(
-        "group {group} of the recovery code has a character that is none of 0-9, A-Z without U"
-    )]
+    /// A group of a code has a character that no code has.
+    #[error("group {group} has a character that is none of 0-9, A-Z without U")]
     Character {
         /// Which, from 1.
         group: usize,
     },
-    /// A group of a recovery code does not have the check symbol that belongs to it.
-    #[error("group {group} of the recovery code is mistyped")]
+    /// A group of a code does not have the check symbol that belongs to it.
+    #[error("group {group} is mistyped")]
     Mistyped {
         /// Which, from 1.
         group: usize,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-use crate::{Error, Result, TextError, base32};
+use crate::{Result, groups};
 
 /// A key of 160 random bits that people write down: eight groups of five symbols, the fifth of
 /// each a check that finds any one wrong symbol, any two symbols of a group exchanged, and
@@ -12,14 +12,11 @@ use crate::{Error, Result, TextError, base32};
 #[derive(Clone, PartialEq, Eq)]
 pub struct RecoveryCode(Zeroizing<[u8; Self::SIZE]>);
 
-const GROUP: usize = 5;
-const DATA: usize = GROUP - 1;
-
 impl RecoveryCode {
     /// Bytes of a code.
     pub const SIZE: usize = 20;
     /// Symbols of a code as text, without the dashes.
-    pub const SYMBOLS: usize = 40;
+    pub const SYMBOLS: usize = groups::symbols(Self::SIZE);
 
     /// The code of these bytes, which must be random.
     #[must_use]
@@ -34,71 +31,19 @@ impl RecoveryCode {
     /// The code as people write it: `XXXXX-XXXXX-` and so on, eight groups.
     #[must_use]
     pub fn text(&self) -> Zeroizing<String> {
-        let mut text = Zeroizing::new(String::with_capacity(Self::SYMBOLS + Self::SYMBOLS / GROUP));
-        let values = Zeroizing::new(base32::values(self.bytes()).collect::<Vec<_>>());
-        for (number, group) in values.chunks(DATA).enumerate() {
-            if number > 0 {
-                text.push('-');
-            }
-            group.iter().for_each(|&value| text.push(base32::symbol(value)));
-            text.push(base32::symbol(check_symbol(number, group)));
-        }
-        text
+        groups::text(self.bytes())
     }
 
     /// Reads a code as people type it: in any case, with any dashes and spaces, with I and L for
     /// 1 and O for 0. Lines that begin with `#` are left out, so a file with notes will do.
     ///
     /// # Errors
-    /// [`Error::Text`], which names the group that is wrong.
+    /// [`crate::Error::Text`], which names the group that is wrong.
     pub fn parse(text: &str) -> Result<Self> {
-        let lines = || text.lines().filter(|line| !line.trim_start().starts_with('#'));
-        let is_gap = |c: char| c == '-' || c.is_whitespace();
-        let groups = || lines().flat_map(|line| line.split(is_gap)).filter(|g| !g.is_empty());
-        let found = groups().map(|group| group.chars().count()).sum();
-        if groups().count() == Self::SYMBOLS / GROUP {
-            // As it was printed, so the group that a symbol is missing in can be named.
-            for (number, group) in groups().enumerate() {
-                let found = group.chars().count();
-                if found != GROUP {
-                    return Err(TextError::GroupLength { group: number + 1, found }.into());
-                }
-            }
-        } else if found != Self::SYMBOLS {
-            return Err(TextError::Symbols { found }.into());
-        }
-        let mut values = Zeroizing::new(Vec::with_capacity(Self::SYMBOLS));
-        for symbol in groups().flat_map(str::chars) {
-            let group = values.len() / GROUP + 1;
-            values.push(base32::value(symbol).ok_or(TextError::Character { group })?);
-        }
-        for (number, group) in values.chunks(GROUP).enumerate() {
-            if check_symbol(number, &group[..DATA]) != group[DATA] {
-                return Err(TextError::Mistyped { group: number + 1 }.into());
-            }
-        }
         let mut code = Zeroizing::new([0; Self::SIZE]);
-        let data = values.chunks(GROUP).flat_map(|group| group[..DATA].iter().copied());
-        if base32::bytes(data, code.as_mut_slice()) {
-            Ok(Self(code))
-        } else {
-            Err(Error::Text(TextError::Symbols { found }))
-        }
+        groups::parse(text, code.as_mut_slice())?;
+        Ok(Self(code))
     }
-}
-
-/// Over GF(32): the sum of the symbols, the i-th times the i-th power of x, plus the number of
-/// the group. All weights differ, and differ from the 1 of the check symbol itself, so exchanging
-/// two different symbols of a group changes the sum.
-fn check_symbol(group: usize, data: &[u8]) -> u8 {
-    let number = u8::try_from(group % 32).unwrap_or(0);
-    data.iter().rev().fold(0, |sum, &value| times_x(sum ^ value)) ^ number
-}
-
-/// Multiplies by x modulo x^5 + x^2 + 1.
-fn times_x(value: u8) -> u8 {
-    let doubled = value << 1;
-    if doubled & 32 == 0 { doubled } else { doubled ^ 0b10_0101 }
 }
 
 impl fmt::Debug for RecoveryCode {
@@ -110,6 +55,7 @@ impl fmt::Debug for RecoveryCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Error, TextError, base32};
 
     fn code() -> RecoveryCode {
         RecoveryCode::new(*b"0123456789abcdefghij")

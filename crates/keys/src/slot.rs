@@ -65,18 +65,25 @@ pub enum Way<'a> {
 impl<'a> Way<'a> {
     /// A slot that this opens, passphrases at this cost. For a recipient's secret key, `public`
     /// is where its public key is kept meanwhile.
-    #[must_use]
+    ///
+    /// # Errors
+    /// [`Error::Unusable`] for a paper key, which is the key of a chain that exists.
     pub fn of(
         credential: &'a Credential,
         cost: Cost,
         public: &'a mut Option<RecipientKey>,
-    ) -> Self {
-        match credential {
+    ) -> Result<Self> {
+        Ok(match credential {
             Credential::Passphrase(passphrase) => Self::Passphrase(passphrase, cost),
             Credential::KeyFile(file) => Self::KeyFile(file),
             Credential::RecoveryCode(code) => Self::RecoveryCode(code),
             Credential::Recipient(secret) => Self::Recipient(public.insert(secret.public())),
-        }
+            Credential::PaperKey(_) => {
+                return Err(Error::Unusable(
+                    "a paper key opens the chain that it is the key of, and makes no new way in",
+                ));
+            }
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use aiv_chain::{KeyedChain, KeyedChains, SlotReport};
 use aiv_jobs::KeyChanges;
-use aiv_keys::{KeyArea, RecipientKey, RecoveryCode, Slot};
+use aiv_keys::{KeyArea, PaperKey, RecipientKey, RecoveryCode, Slot};
 use serde_json::{Value, json};
 
 use crate::json::path;
@@ -243,6 +243,59 @@ pub fn recovery_sheet(code: &RecoveryCode, what: &Path, now_unix_ms: u64) -> Str
     )
 }
 
+/// A paper key for paper, and for a file: notes begin with `#`.
+#[must_use]
+pub fn paper_sheet(paper: &PaperKey, what: &Path, now_unix_ms: u64) -> String {
+    let text = paper.text();
+    let groups: Vec<&str> = text.split('-').collect();
+    let lines: Vec<String> = groups.chunks(5).map(|line| line.join("-")).collect();
+    format!(
+        "# Aivory paper key, made {} for the images of key {} in\n\
+         # {}\n\
+         #\n\
+         # Whoever has it can read all images of that key, also those that will be made:\n\
+         # nothing takes it back. Keep it on paper, apart from the images. It opens what is\n\
+         # left of any of them, when their key slots are lost as well.\n\
+         # It has thirteen groups of five; the digits 0 and 1 never are the letters O and I.\n\
+         # To use it: type it into a file, and name that with --recovery-code-file.\n\
+         #\n\
+         {}\n",
+        time(now_unix_ms),
+        short(aiv_chain::Digest(paper.key().commitment())),
+        clean(&what.display().to_string()),
+        lines.join("\n"),
+    )
+}
+
+/// What `aiv key paper-key` has to say beside the key, which is in `file` or was shown.
+#[must_use]
+pub fn paper_key(paper: &PaperKey, what: &Path, file: Option<&Path>) -> Outcome {
+    let key = aiv_chain::Digest(paper.key().commitment());
+    let json = json!({"path": path(what), "key": key.to_string(), "file": file.map(path)});
+    let text = file.map(|file| {
+        let file = clean(&file.display().to_string());
+        format!("the paper key of key {} is in {file}\n", short(key))
+    });
+    Outcome::answer(json, text.unwrap_or_default())
+}
+
+/// One paper key was asked for, and what was given opens several chains.
+#[must_use]
+pub fn paper_of_many(what: &Path) -> Failure {
+    let hint =
+        "name an image of the one that is meant; `aiv key list` shows which images have which key";
+    let verdict = Verdict { code: "many_keys", exit: Exit::Refused, hint };
+    Failure::new(verdict, format!("the images in {} have several keys", what.display()))
+}
+
+/// A backup was given a paper key.
+#[must_use]
+pub fn paper_in_backup() -> Failure {
+    let hint = "make a way in with it, `aiv key add DIR --recovery-code-file FILE`, and give that";
+    let verdict = Verdict { code: "unusable_key", exit: Exit::Refused, hint };
+    Failure::new(verdict, "a paper key opens images that exist: a backup takes none")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,5 +306,21 @@ mod tests {
         let sheet = recovery_sheet(&code, Path::new("/mnt/backup\n1234"), 0);
         assert_eq!(RecoveryCode::parse(&sheet), Ok(code));
         assert!(sheet.lines().all(|line| line.len() <= 80), "it fits on paper");
+    }
+
+    #[test]
+    fn a_sheet_with_a_paper_key_can_be_read_back_as_it_is_and_names_the_key() {
+        let paper = PaperKey::new(aiv_keys::ChainKey::new([0x5A; 32]));
+        let sheet = paper_sheet(&paper, Path::new("/mnt/backup"), 0);
+        assert_eq!(PaperKey::parse(&sheet), Ok(paper.clone()));
+        let long: Vec<&str> = sheet.lines().filter(|line| line.len() > 84).collect();
+        assert_eq!(long, [""; 0], "it fits on paper");
+        let key = short(aiv_chain::Digest(paper.key().commitment()));
+        assert!(sheet.contains(&format!("key {key}")), "{sheet}");
+        let shown = paper_key(&paper, Path::new("/mnt/backup"), Some(Path::new("/sheet")));
+        let secret = paper.text();
+        let (text, json) = (shown.text, shown.json.to_string());
+        assert!(text.contains("/sheet") && !text.contains(&secret[..5]), "{text}");
+        assert!(json.contains("/sheet") && !json.contains(&secret[..5]), "{json}");
     }
 }

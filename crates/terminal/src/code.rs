@@ -1,9 +1,9 @@
-//! Recovery codes on their way to paper.
+//! Recovery codes and paper keys on their way to paper.
 
 use std::path::{Path, PathBuf};
 
 use aiv_jobs::NewKey;
-use aiv_keys::RecoveryCode;
+use aiv_keys::{PaperKey, RecoveryCode};
 use aiv_report::{Exit, Failure, Outcome, Verdict, keys};
 use zeroize::Zeroizing;
 
@@ -33,14 +33,36 @@ pub(crate) fn new_code(
     let text = Zeroizing::new(keys::recovery_sheet(&code, what, now_unix_ms()));
     match file {
         Some(file) => write_secret(file, &text)?,
-        None if session.json => {
-            let hint = "name a new file for it";
-            let verdict = Verdict { code: "no_secret", exit: Exit::Usage, hint };
-            return Err(Failure::new(verdict, "a recovery code never stands in JSON"));
-        }
+        None if session.json => return Err(never_in_json("a recovery code")),
         None => {}
     }
     Ok((code, Sheet { text, file: file.map(Path::to_path_buf) }))
+}
+
+/// Shows the key of the images in `what`, or writes it into a new file.
+///
+/// # Errors
+/// When the file exists already or cannot be written, or standard output cannot; when JSON is wanted
+/// and no file was named.
+pub(crate) fn show_paper(
+    paper: &PaperKey,
+    what: &Path,
+    file: Option<&Path>,
+    session: &Session,
+) -> Result<Outcome, Failure> {
+    let sheet = Zeroizing::new(keys::paper_sheet(paper, what, now_unix_ms()));
+    match file {
+        Some(file) => write_secret(file, &sheet)?,
+        None if session.json => return Err(never_in_json("a paper key")),
+        None => print_for_good(&sheet)?,
+    }
+    Ok(keys::paper_key(paper, what, file))
+}
+
+fn never_in_json(what: &str) -> Failure {
+    let hint = "name a new file for it, with --out";
+    let verdict = Verdict { code: "no_secret", exit: Exit::Usage, hint };
+    Failure::new(verdict, format!("{what} never stands in JSON"))
 }
 
 impl Sheet {

@@ -3,12 +3,13 @@
 
 use std::path::PathBuf;
 
-use aiv_chain::locate_chains;
+use aiv_chain::{KeyedChains, locate_chains};
 use aiv_jobs::{KeyChange, NewKey, change_keys};
-use aiv_keys::{Credential, RecipientSecret};
+use aiv_keys::{Credential, Opened, PaperKey, RecipientSecret};
 use aiv_report::{Failure, Outcome, keys};
+use aiv_volume_io::DirStorage;
 
-use crate::code::new_code;
+use crate::code::{new_code, show_paper};
 use crate::secrets::{NewSecretFiles, SecretFiles, write_secret};
 use crate::session::{Session, random};
 
@@ -78,6 +79,24 @@ Examples:
         /// What to call the new slot
         #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
         label: String,
+    },
+    /// Show the key of the chain itself, for paper: it needs no key slot
+    ///
+    /// It opens what is left of any image of the chain, be it one segment from the middle of a split
+    /// image. Nothing takes it back: whoever has it reads all images of this key, those to come too.
+    /// It is given with --recovery-code-file.
+    #[command(after_help = "\
+Examples:
+  aiv key paper-key /mnt/backup | lp
+  aiv key paper-key /mnt/backup --out /media/usb/sheet.txt
+  aiv salvage disk.aiv.p002 --list --recovery-code-file sheet.txt")]
+    PaperKey {
+        #[command(flatten)]
+        #[expect(missing_docs, reason = "a help text would replace those of its parts")]
+        chain: ChainArgs,
+        /// Write it into this new file instead
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
     },
     /// Retire the key of the chain: the next backup is full, and gets a key of its own
     ///
@@ -155,6 +174,11 @@ impl KeyCommand {
                 let done = change(&chain, "one recovery code more", &label, session, add);
                 if is_shown { sheet.after(done) } else { done }
             }
+            Self::PaperKey { chain, out } => {
+                let (_, opened) = open(&chain, session)?;
+                let [one] = &opened[..] else { return Err(keys::paper_of_many(&chain.what)) };
+                show_paper(&PaperKey::new(one.key.clone()), &chain.what, out.as_deref(), session)
+            }
             Self::NewRecipient { to } => {
                 let secret = RecipientSecret::new(random()?);
                 write_secret(&to, &secret.file_text())?;
@@ -171,12 +195,20 @@ fn change(
     session: &Session,
     ask: impl FnOnce(&Session) -> Result<KeyChange, Failure>,
 ) -> Result<Outcome, Failure> {
-    let (storage, found) = locate_chains(&chain.what, session.job())?;
-    if found.chains.is_empty() {
-        return Err(keys::no_chain(&chain.what, &found));
-    }
-    let opened = session.unlock(&found.chains, &chain.unlock)?.opened;
+    let ((storage, found), opened) = open(chain, session)?;
     let change = ask(session)?;
     let changes = change_keys(&storage, &opened, &change, label, session, session.job())?;
     keys::key_change(&chain.what, done, changes, &found)
 }
+
+/// The images, and those of their chains that what the user has opens.
+fn open(chain: &ChainArgs, session: &Session) -> Result<(Located, Vec<Opened>), Failure> {
+    let located = locate_chains(&chain.what, session.job())?;
+    if located.1.chains.is_empty() {
+        return Err(keys::no_chain(&chain.what, &located.1));
+    }
+    let opened = session.unlock(&located.1.chains, &chain.unlock)?.opened;
+    Ok((located, opened))
+}
+
+type Located = (DirStorage, KeyedChains);

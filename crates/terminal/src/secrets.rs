@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use aiv_jobs::NewKey;
-use aiv_keys::{Credential, KeyFile, Passphrase, RecipientKey, RecoveryCode};
+use aiv_keys::{Credential, KeyFile, Passphrase, RecipientKey};
 use aiv_report::{Exit, Failure, Verdict, words};
 use rustix::process::{DumpableBehavior, Resource, getrlimit, set_dumpable_behavior, setrlimit};
 use zeroize::Zeroizing;
@@ -24,7 +24,7 @@ pub struct SecretFiles {
     /// Key file, or the file with the secret key of a recipient
     #[arg(long, value_name = "FILE", group = "secret")]
     pub key_file: Option<PathBuf>,
-    /// File with the recovery code
+    /// File with the recovery code, or with the paper key
     #[arg(long, value_name = "FILE", group = "secret")]
     pub recovery_code_file: Option<PathBuf>,
 }
@@ -116,8 +116,7 @@ impl SecretFiles {
         let Some(path) = &self.recovery_code_file else { return Ok(None) };
         let content = read_small(path)?;
         let text = String::from_utf8_lossy(&content);
-        let code = RecoveryCode::parse(&text).map_err(in_file(path))?;
-        Ok(Some(Credential::RecoveryCode(code)))
+        Ok(Some(Credential::from_paper(&text).map_err(in_file(path))?))
     }
 }
 
@@ -212,9 +211,10 @@ pub(crate) fn keep_to_ourselves() {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aiv_keys::{RecipientSecret, SlotKind};
+    use aiv_keys::{ChainKey, PaperKey, RecipientSecret, RecoveryCode, SlotKind};
 
-    fn kind_of(files: &SecretFiles) -> Result<Option<SlotKind>, Failure> {
+    /// What opens slots of which kind; a paper key opens none.
+    fn kind_of(files: &SecretFiles) -> Result<Option<Option<SlotKind>>, Failure> {
         files.read().map(|found| found.map(|credential| credential.kind()))
     }
 
@@ -224,26 +224,32 @@ mod tests {
         let path = folder.path().join("secret");
         let code = RecoveryCode::new([7; 20]).text();
         let secret = RecipientSecret::new([8; 32]).file_text();
+        let paper = PaperKey::new(ChainKey::new([9; 32])).text();
         for (content, files, kind) in [
             (
                 "correct horse\nanything",
                 SecretFiles { password_file: Some(path.clone()), ..SecretFiles::default() },
-                SlotKind::Passphrase,
+                Some(SlotKind::Passphrase),
             ),
             (
                 "any content of a file, if it is long enough",
                 SecretFiles { key_file: Some(path.clone()), ..SecretFiles::default() },
-                SlotKind::KeyFile,
+                Some(SlotKind::KeyFile),
             ),
             (
                 secret.as_str(),
                 SecretFiles { key_file: Some(path.clone()), ..SecretFiles::default() },
-                SlotKind::Recipient,
+                Some(SlotKind::Recipient),
             ),
             (
                 code.as_str(),
                 SecretFiles { recovery_code_file: Some(path.clone()), ..SecretFiles::default() },
-                SlotKind::RecoveryCode,
+                Some(SlotKind::RecoveryCode),
+            ),
+            (
+                paper.as_str(),
+                SecretFiles { recovery_code_file: Some(path.clone()), ..SecretFiles::default() },
+                None,
             ),
         ] {
             std::fs::write(&path, content).unwrap();

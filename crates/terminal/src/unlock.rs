@@ -39,7 +39,15 @@ impl Session {
     /// # Errors
     /// When nobody can be asked, or nothing opens any of them; nothing was changed.
     pub fn unlock(&self, chains: &[KeyedChain], files: &SecretFiles) -> Result<Unlocked, Failure> {
-        if let Some(credential) = files.read()? {
+        self.unlock_given(chains, files.read()?)
+    }
+
+    fn unlock_given(
+        &self,
+        chains: &[KeyedChain],
+        given: Option<Credential>,
+    ) -> Result<Unlocked, Failure> {
+        if let Some(credential) = given {
             return self.try_all(chains, credential)?.map_err(in_file);
         }
         let mut tries = 1;
@@ -75,7 +83,7 @@ impl Session {
         chains: &[KeyedChain],
         files: &SecretFiles,
     ) -> Result<Unlocked, Failure> {
-        let Some(credential) = files.read()? else { return self.unlock(chains, files) };
+        let Some(credential) = files.read()? else { return self.unlock_given(chains, None) };
         match self.try_all(chains, credential.clone())? {
             Err(Error::WrongKey { .. }) => Ok(Unlocked { credential, opened: Vec::new() }),
             tried => Ok(tried?),
@@ -120,10 +128,14 @@ impl Session {
         chains: impl Fn() -> Result<Vec<KeyedChain>, Failure>,
         work: impl Fn(&Keys) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let unlock = || match chains()? {
-            chains if chains.is_empty() => Err(ImageError::NotKeyed.into()),
-            // Whoever gives a key for files expects that they have it.
-            chains => Ok(self.unlock(&chains, files)?.keys().required()),
+        // Whoever gives a key for files expects that they have it.
+        let unlock = || match files.read()? {
+            // Whether it is the right one is told by what is left of them: they need not have slots.
+            Some(Credential::PaperKey(paper)) => Ok(Keys::of(paper.key().clone()).required()),
+            given => match chains()? {
+                chains if chains.is_empty() => Err(ImageError::NotKeyed.into()),
+                chains => Ok(self.unlock_given(&chains, given)?.keys().required()),
+            },
         };
         self.with_keys_of(files, unlock, work)
     }
@@ -179,12 +191,15 @@ impl Session {
             }
         }
         if opened.is_empty() {
-            let kind = credential.kind();
+            let none = match credential.kind() {
+                Some(kind) => Error::WrongKey { kind, slots: 0 },
+                None => Error::OtherChain,
+            };
             let failed = failed.into_iter().fold(None, |worst, (_, error)| worse(worst, error));
-            return Ok(Err(failed.unwrap_or(Error::WrongKey { kind, slots: 0 })));
+            return Ok(Err(failed.unwrap_or(none)));
         }
         for (key, error) in failed {
-            if !matches!(error, Error::WrongKey { .. }) {
+            if !matches!(error, Error::WrongKey { .. } | Error::OtherChain) {
                 self.say(&format!("warning: key {} was not opened: {error}", words::short(key)));
             }
         }

@@ -34,13 +34,29 @@ pub struct SlotReport {
 /// are brought up to date.
 ///
 /// # Errors
-/// [`Error::Key`] for what `change` refuses and when no image has sound slots,
-/// [`Error::Busy`] when a backup, a merge or a copy writes images of the chain,
-/// [`Error::Canceled`]; nothing was changed then. What happens to single files is in the report.
+/// Those of [`make_slots`], and [`Error::Key`] when no image has sound slots.
 pub fn change_slots(
     storage: &dyn Storage,
     key: &ChainKey,
     change: &dyn Fn(&KeyArea) -> std::result::Result<KeyArea, aiv_keys::Error>,
+    job: Job<'_>,
+) -> Result<SlotReport> {
+    let change =
+        |newest: Option<&KeyArea>| newest.map_or(Err(aiv_keys::Error::Forged), |area| change(area));
+    make_slots(storage, key, &change, job)
+}
+
+/// As [`change_slots`], also where no image has slots any more that somebody with the key made:
+/// whoever has the key itself, from paper, makes them anew.
+///
+/// # Errors
+/// [`Error::Key`] for what `make` refuses,
+/// [`Error::Busy`] when a backup, a merge or a copy writes images of the chain,
+/// [`Error::Canceled`]; nothing was changed then. What happens to single files is in the report.
+pub fn make_slots(
+    storage: &dyn Storage,
+    key: &ChainKey,
+    make: &dyn Fn(Option<&KeyArea>) -> std::result::Result<KeyArea, aiv_keys::Error>,
     job: Job<'_>,
 ) -> Result<SlotReport> {
     let commitment = Digest(key.commitment());
@@ -52,8 +68,7 @@ pub fn change_slots(
     let _leases =
         sets.into_iter().map(|set| keep_others_out(storage, set)).collect::<Result<Vec<_>>>()?;
     let chain = find(storage, commitment, job)?;
-    let newest = chain.newest(key).ok_or(Error::Key(aiv_keys::Error::Forged))?;
-    let area = change(&newest)?;
+    let area = make(chain.newest(key).as_ref())?;
     let bytes = area.to_bytes();
     let written = in_parallel(&chain.files, &|file: &KeyedFile| {
         // Whoever stops it half-way has to know which have the new slots.

@@ -3,7 +3,7 @@
 
 mod change;
 
-pub use change::{SlotReport, change_slots};
+pub use change::{SlotReport, change_slots, make_slots};
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
@@ -277,7 +277,7 @@ impl KeyedChain {
         areas
     }
 
-    /// Opens the chain with what somebody has.
+    /// Opens the chain with what somebody has; a paper key does it without any slots.
     ///
     /// # Errors
     /// Those of [`KeyArea::open`], for the newest slots.
@@ -286,7 +286,10 @@ impl KeyedChain {
         credential: &Credential,
         work: &mut Work,
     ) -> std::result::Result<Opened, aiv_keys::Error> {
-        KeyArea::open_any(&self.areas(), credential, work)
+        match credential {
+            Credential::PaperKey(paper) => Opened::by_paper(paper, &self.commitment.0),
+            credential => KeyArea::open_any(&self.areas(), credential, work),
+        }
     }
 
     /// The newest slots that somebody with the key made.

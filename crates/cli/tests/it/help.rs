@@ -29,8 +29,8 @@ const COMMANDS: [&str; 21] = [
 ];
 
 /// What `aiv key` can do.
-const KEY_COMMANDS: [&str; 7] =
-    ["list", "add", "change", "remove", "recovery-code", "rotate", "new-recipient"];
+const KEY_COMMANDS: [&str; 8] =
+    ["list", "add", "change", "remove", "recovery-code", "paper-key", "rotate", "new-recipient"];
 
 fn help(command: &str) -> String {
     aiv(&[command, "--help"]).ended(0).stdout

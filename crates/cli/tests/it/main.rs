@@ -27,6 +27,7 @@ mod luks_inside;
 mod many_disks;
 mod marks;
 mod output;
+mod paper_keys;
 mod places;
 mod real_disk;
 mod repairs;

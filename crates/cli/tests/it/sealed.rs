@@ -476,7 +476,7 @@ fn at_a_terminal_a_passphrase_is_asked_for_without_showing_it_and_three_times_at
 #[test]
 fn no_secret_gets_into_the_words_of_a_process_its_environment_or_its_output() {
     let sealed = Sealed::new("pass");
-    let sheet = sealed.scratch.arg("sheet.txt");
+    let (sheet, paper) = (sealed.scratch.arg("sheet.txt"), sealed.scratch.arg("paper.txt"));
     let with = ["--password-file", sealed.pass.as_str()];
     let log = sealed.scratch.arg("strace.log");
     let program = env!("CARGO_BIN_EXE_aiv");
@@ -488,6 +488,8 @@ fn no_secret_gets_into_the_words_of_a_process_its_environment_or_its_output() {
         [&["list", &sealed.images, "--json"][..], &with].concat(),
         [&["dump", &latest][..], &with].concat(),
         [&["key", "recovery-code", &sealed.images, "--out", &sheet, "--json"][..], &with].concat(),
+        [&["key", "paper-key", &sealed.images, "--out", &paper][..], &with].concat(),
+        vec!["verify", &sealed.images, "--recovery-code-file", &paper],
         [&["key", "list", &sealed.images, "--json"][..], &[]].concat(),
         [&["key", "remove", &sealed.images, "--slot", "9", "--json"][..], &with].concat(),
     ] {
@@ -504,9 +506,11 @@ fn no_secret_gets_into_the_words_of_a_process_its_environment_or_its_output() {
         seen += &words.lines().filter(|line| line.contains("execve(")).collect::<String>();
     }
     assert!(seen.contains("execve(") && seen.contains("sealed"), "{seen}");
-    let code = fs::read_to_string(&sheet).unwrap();
-    let group = code.lines().find(|line| !line.starts_with('#')).unwrap();
-    assert!(group.len() == 23 && !seen.contains(group), "{seen}");
+    for (sheet, len) in [(sheet, 23), (paper, 29)] {
+        let code = fs::read_to_string(&sheet).unwrap();
+        let groups = code.lines().find(|line| !line.starts_with('#')).unwrap();
+        assert!(groups.len() == len && !seen.contains(&groups[..11]), "{seen}");
+    }
     assert!(!seen.contains(PASS), "{seen}");
 }
 

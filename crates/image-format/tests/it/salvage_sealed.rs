@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aiv_image_format::limits::SEGMENT_BYTES_MIN;
-use aiv_image_format::salvage::{Evidence, Fate, Hints, KnownBy, Loss, Salvage};
+use aiv_image_format::salvage::{Evidence, Fate, Hints, KnownBy, Loss, Salvage, slot_areas};
 use aiv_image_format::{
     ChainKey, Compression, Error, Features, ImageWriter, Keys, Kind, Result, Unsalvageable,
 };
 use aiv_testkit::{MemStorage, Random};
-use aiv_volume_io::{MemDisk, ReadAt, Storage};
+use aiv_volume_io::{Job, MemDisk, ReadAt, Storage};
 
 use crate::areas::{Areas, CHECKPOINT, DATA, Frame, PAGE};
 use crate::damage::for_each;
@@ -417,4 +417,32 @@ fn each_segment_of_a_sealed_image_with_parity_is_salvaged_by_itself() {
         let lost = (0..truth.len()).filter(|&block| !found[block] && truth[block].0 != Kind::Ref);
         assert_eq!(lost.count(), 0, "{found:?}");
     }
+}
+
+#[test]
+fn of_a_segment_from_the_middle_every_frame_decrypts_and_carries_its_block_number() {
+    let recipe = Recipe { checkpoint_every: 4, ..recipe(Compression::Lz4) };
+    let recipe = sealed(recipe, true);
+    let truth = truth(&recipe);
+    let files = split(&recipe, SEGMENT_BYTES_MIN);
+    let mut blocks = 0;
+    for file in &files[1..files.len() - 1] {
+        let disk = Arc::new(MemDisk::from_bytes(file.to_vec()));
+        let salvage = scan(disk.clone(), &Hints::default()).unwrap();
+        count_true(&salvage, &truth, "a segment");
+        // By the headers in it alone: this segment is all that is left of the image. Which block a
+        // frame holds is in what is encrypted.
+        let is_data = |at: &usize| file[*at..].starts_with(b"AVF1") && file[at + 4] == DATA;
+        let frames = (0..file.len()).step_by(64).filter(is_data).count();
+        let of_data = read(&salvage).into_iter().zip(&truth).filter(|(_, t)| t.0 == Kind::Data);
+        let read = of_data.filter(|(found, _)| found.is_ok()).count();
+        assert_eq!(read, frames);
+        blocks += frames;
+        // It has no key slots: nothing but the key itself opens it.
+        assert!(slot_areas(&*disk, true, Job::silent()).unwrap().areas.is_empty());
+        let other = Keys::of(ChainKey::new([9; 32]));
+        let error = scan_with(disk, &other, &Hints::default()).err();
+        assert!(matches!(error, Some(Error::WrongKey { .. })), "{error:?}");
+    }
+    assert!(blocks > 5, "{blocks} frames in the middle");
 }

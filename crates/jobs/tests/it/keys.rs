@@ -4,7 +4,7 @@ use std::fs;
 
 use aiv_chain::{KeyedChain, keyed_chains};
 use aiv_jobs::{BackupJob, Error, KeyChange, NewKey, SealJob, change_keys};
-use aiv_keys::{Credential, KeyFile, Opened, Work};
+use aiv_keys::{Credential, KeyFile, Opened, PaperKey, Work};
 use aiv_volume_io::{DirStorage, Job, Storage};
 
 use crate::outside::{Outside, plain_job};
@@ -78,4 +78,42 @@ fn what_opens_only_older_slots_replaces_no_newer_one() {
     let now = keyed_chains(&storage, Job::silent()).unwrap().chains;
     assert_eq!((open(&now, 2).len(), open(&now, 3).len()), (2, 0));
     assert_eq!(change(&open(&now, 2), &to(3)).unwrap().done.len(), 2);
+}
+
+#[test]
+fn a_paper_key_adds_and_removes_ways_in_and_replaces_none() {
+    let (dir, world) = (tempfile::tempdir().unwrap(), Outside::new());
+    let (storage, chains) = two_chains(&dir, &world);
+    let paper = PaperKey::new(open(&chains[..1], 1)[0].key.clone());
+    let with = Credential::PaperKey(paper);
+    let opened: Vec<Opened> =
+        chains.iter().filter_map(|chain| chain.open(&with, &mut Work::new()).ok()).collect();
+    assert_eq!(opened.len(), 1, "the other chain has another key");
+    let change =
+        |change: &KeyChange| change_keys(&storage, &opened, change, "", &world, Job::silent());
+    let new = |byte| NewKey::Credential(credential(byte));
+    for refused in [KeyChange::Replace(new(2)), KeyChange::Add(NewKey::Credential(with))] {
+        let error = change(&refused).unwrap_err();
+        assert!(error.to_string().contains("paper key"), "{error}");
+    }
+    assert_eq!(change(&KeyChange::Add(new(2))).unwrap().done.len(), 1);
+    assert_eq!(change(&KeyChange::Remove(1)).unwrap().done.len(), 1);
+    let now = keyed_chains(&storage, Job::silent()).unwrap().chains;
+    assert_eq!((open(&now[..1], 1).len(), open(&now[..1], 2).len()), (0, 1));
+    // Where nobody can get in any more, they are made anew.
+    for file in &chains[0].files {
+        let path = dir.path().join("images").join(&file.file);
+        let mut bytes = fs::read(&path).unwrap();
+        let second = bytes.len() - 69_632 - 4096;
+        for at in [4096, second] {
+            bytes[at + 2000] ^= 1;
+        }
+        fs::write(path, bytes).unwrap();
+    }
+    for lost in [KeyChange::Replace(new(3)), KeyChange::Remove(1), KeyChange::Retire] {
+        assert!(change(&lost).is_err());
+    }
+    assert_eq!(change(&KeyChange::Add(new(3))).unwrap().done[0].changed.len(), 1);
+    let now = keyed_chains(&storage, Job::silent()).unwrap().chains;
+    assert_eq!((open(&now[..1], 2).len(), open(&now[..1], 3).len()), (0, 1));
 }

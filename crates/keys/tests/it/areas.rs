@@ -1,8 +1,8 @@
 //! Ways in: made, opened, added, changed, removed.
 
 use aiv_keys::{
-    ChainKey, Cost, Credential, Error, KeyArea, KeyFile, NewSlot, Passphrase, RecipientSecret,
-    RecoveryCode, SlotKind, Way, Work,
+    ChainKey, Cost, Credential, Error, KeyArea, KeyFile, NewSlot, PaperKey, Passphrase,
+    RecipientSecret, RecoveryCode, SlotKind, Way, Work,
 };
 
 use crate::{add, area_for, chain_key, cheap, passphrase, random};
@@ -28,7 +28,9 @@ fn other_of_each() -> [Credential; 4] {
 /// The slot that it opens; 0 with another key in it.
 fn opens(area: &KeyArea, credential: &Credential) -> Result<u8, Error> {
     let opened = area.open(credential, &mut Work::new())?;
-    Ok(if opened.key == chain_key() { opened.slot } else { 0 })
+    let (slot, through) = opened.through.unwrap();
+    assert_eq!(&through, area);
+    Ok(if opened.key == chain_key() { slot } else { 0 })
 }
 
 #[test]
@@ -40,13 +42,25 @@ fn each_kind_of_slot_is_opened_by_what_it_was_made_for_and_by_nothing_else() {
             if other.kind() == mine.kind() {
                 continue;
             }
-            let wrong = Error::WrongKey { kind: other.kind(), slots: 0 };
+            let wrong = Error::WrongKey { kind: other.kind().unwrap(), slots: 0 };
             assert_eq!(opens(&area, other), Err(wrong));
         }
         let other = other_of_each().into_iter().find(|o| o.kind() == mine.kind()).unwrap();
-        let wrong = Error::WrongKey { kind: other.kind(), slots: 1 };
+        let wrong = Error::WrongKey { kind: other.kind().unwrap(), slots: 1 };
         assert_eq!(opens(&area, &other), Err(wrong));
     }
+}
+
+#[test]
+fn a_paper_key_opens_what_has_its_key_through_no_slot_and_makes_none() {
+    let area = area_for(&passphrase("one"));
+    let paper = |key| Credential::PaperKey(PaperKey::new(key));
+    let opened = area.open(&paper(chain_key()), &mut Work::new()).unwrap();
+    assert!(opened.key == chain_key() && opened.through.is_none());
+    let other = area.open(&paper(ChainKey::new([9; 32])), &mut Work::new());
+    assert_eq!(other.unwrap_err(), Error::OtherChain);
+    let (mut public, mine) = (None, paper(chain_key()));
+    assert!(matches!(Way::of(&mine, cheap(), &mut public), Err(Error::Unusable(_))));
 }
 
 #[test]
@@ -167,7 +181,7 @@ fn a_forged_newer_copy_does_not_hide_the_true_one() {
     assert_eq!(copies[0].generation(), 200);
     assert_eq!(opens(&copies[0], &passphrase("mine")), Err(Error::Forged));
     let opened = KeyArea::open_any(&copies, &passphrase("mine"), &mut Work::new()).unwrap();
-    assert_eq!(opened.area, area);
+    assert_eq!(opened.through.unwrap().1, area);
 }
 
 #[test]
@@ -197,6 +211,7 @@ fn the_vectors_of_the_format_document_hold() {
     let public = secret.public();
     let mut found = format!("commitment {}\n", hex(&key.commitment()));
     found += &format!("code {}\n", *code.text());
+    found += &format!("paper {}\n", *PaperKey::new(key.clone()).text());
     found += &format!("public {}\n", public.text());
     found += &format!("secret {}\n", secret.file_text().lines().last().unwrap());
     for (name, way) in [

@@ -221,6 +221,8 @@ proptest! {
     fn arbitrary_texts_are_no_keys(text in "\\PC{0,80}", tail in "[0-9a-zA-Z-]{0,70}") {
         let _ = RecoveryCode::parse(&text);
         let _ = RecoveryCode::parse(&tail);
+        let _ = Credential::from_paper(&text);
+        let _ = Credential::from_paper(&tail);
         for prefix in ["aiv-public-", "aiv-secret-"] {
             let key = format!("{prefix}{tail}");
             prop_assert!(RecipientKey::parse(&key).is_err());

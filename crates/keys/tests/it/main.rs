@@ -33,7 +33,7 @@ pub(crate) fn add(
     seed: u8,
 ) -> aiv_keys::Result<(aiv_keys::KeyArea, u8)> {
     let mut public = None;
-    let way = Way::of(credential, cheap(), &mut public);
+    let way = Way::of(credential, cheap(), &mut public).unwrap();
     let new = NewSlot { way, label: "one more", created_unix_ms: 7, random: &random(seed) };
     area.add(&chain_key(), &new)
 }
@@ -41,7 +41,7 @@ pub(crate) fn add(
 /// An area that this opens.
 pub(crate) fn area_for(credential: &Credential) -> aiv_keys::KeyArea {
     let mut public = None;
-    let way = Way::of(credential, cheap(), &mut public);
+    let way = Way::of(credential, cheap(), &mut public).unwrap();
     let new = NewSlot { way, label: "the first", created_unix_ms: 7, random: &random(0) };
     aiv_keys::KeyArea::new(&chain_key(), &new).unwrap()
 }

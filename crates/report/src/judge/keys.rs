@@ -81,6 +81,10 @@ pub(super) fn judge_key(error: &Error) -> Option<Verdict> {
         Error::WrongKey { .. } => {
             locked("wrong_key", "nothing was changed; `aiv key list` shows the ways in")
         }
+        Error::OtherChain => locked(
+            "wrong_key",
+            "nothing was changed; the sheet says of which key it is, `aiv key list` which images have it",
+        ),
         Error::Forged => Some(Verdict {
             code: "key_slots_forged",
             exit: Exit::Damage,
