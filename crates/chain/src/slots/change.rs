@@ -41,8 +41,7 @@ pub fn change_slots(
     change: &dyn Fn(&KeyArea) -> std::result::Result<KeyArea, aiv_keys::Error>,
     job: Job<'_>,
 ) -> Result<SlotReport> {
-    let change =
-        |newest: Option<&KeyArea>| newest.map_or(Err(aiv_keys::Error::Forged), |area| change(area));
+    let change = |newest: Option<&KeyArea>| newest.map_or(Err(aiv_keys::Error::Forged), change);
     make_slots(storage, key, &change, job)
 }
 
