@@ -1,5 +1,7 @@
-use super::*;
+use aiv_testkit::Random;
 use proptest::prelude::*;
+
+use super::*;
 
 /// Bytes without structure, the same for the same seed.
 fn noise(seed: u64, len: usize) -> Vec<u8> {
@@ -157,3 +159,69 @@ fn a_zstd_bomb_is_refused_without_its_memory() {
     let mut out = vec![0; 65536];
     assert!(Decoder::new().decode(CODEC_ZSTD, &bomb, &mut out).is_err());
 }
+
+/// Payloads that would become up to 64 MiB, with windows of up to 128 MiB; the last fit a block.
+fn bombs() -> Vec<(u8, Vec<u8>)> {
+    let mut bombs = Vec::new();
+    for (period, len) in
+        [(1, 64 << 20), (3, 1 << 20), (4093, 65_537), (70_000, 300_000), (9, 65_536)]
+    {
+        let plain: Vec<u8> = noise(period as u64, period).into_iter().cycle().take(len).collect();
+        bombs.push((CODEC_LZ4, lz4_flex::block::compress(&plain)));
+        for (window, says_len) in [(10, true), (17, false), (27, true), (27, false)] {
+            let mut context = zstd_safe::CCtx::create();
+            for parameter in [
+                zstd_safe::CParameter::WindowLog(window),
+                zstd_safe::CParameter::ContentSizeFlag(says_len),
+            ] {
+                context.set_parameter(parameter).expect("a window");
+            }
+            let mut out = Vec::with_capacity(zstd_safe::compress_bound(plain.len()));
+            context.compress2(&mut out, &plain).expect("compresses");
+            bombs.push((CODEC_ZSTD, out));
+        }
+    }
+    bombs
+}
+
+#[test]
+fn bombs_of_every_shape_take_no_more_memory_than_the_block_and_one_context() {
+    let (bombs, base) = (bombs(), noise(9, 65536));
+    let mut random = Random::new(&[32]);
+    let mut decoder = Decoder::new();
+    let mut out = vec![0; 65536 + 1];
+    let mut context = None;
+    let (mut refused, mut filled) = (0, 0);
+    for _ in 0..BOMBS {
+        let (codec, bomb) = &bombs[random.below(bombs.len())];
+        let mut payload = bomb.clone();
+        // Most of a frame is decided in its first bytes: window, lengths, kinds of blocks.
+        for _ in 0..random.below(4) {
+            let near = if random.below(3) > 0 { 24 } else { payload.len() };
+            let at = random.below(near.min(payload.len()));
+            payload[at] ^= 1 << random.below(8);
+        }
+        if random.below(4) == 0 {
+            payload.truncate(random.below(payload.len()) + 1);
+        }
+        let len = if random.below(2) == 0 { 65536 } else { random.below(65536) + 1 };
+        out[len] = 0x5a;
+        let done = match (*codec, random.below(3)) {
+            (CODEC_ZSTD, 0) => decoder.decode_delta(&base, &payload, &mut out[..len]),
+            (codec, _) => decoder.decode(codec, &payload, &mut out[..len]),
+        };
+        if done.is_ok() {
+            filled += 1
+        } else {
+            refused += 1
+        }
+        assert_eq!(out[len], 0x5a, "a byte behind the block was written");
+        let now = decoder.zstd.as_ref().map(zstd_safe::DCtx::sizeof);
+        context = context.or(now);
+        assert_eq!(now, context, "the context has grown");
+    }
+    assert!(context.is_some_and(|size| size < 256 << 10), "{context:?}");
+    assert!(refused > BOMBS / 2 && filled > 0, "{refused} refused, {filled} filled");
+}
+
+const BOMBS: usize = 20_000;
