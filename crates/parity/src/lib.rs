@@ -23,6 +23,8 @@
 //!
 //! It proves nothing: whoever uses it compares what was found with a hash.
 
+use multiversion::multiversion;
+
 /// Bytes of a packet that are worked on at once.
 const STRIP: usize = 64;
 type Strip = [u8; STRIP];
@@ -102,6 +104,8 @@ fn bit_matrix(factor: u8) -> [u8; BITS] {
     rows
 }
 
+// Whoever is compiled for wide vectors takes its parts along.
+#[inline(always)]
 fn add_strips(sum: &mut Strip, a: &Strip, b: &Strip) {
     for ((sum, a), b) in sum.iter_mut().zip(a).zip(b) {
         *sum ^= a ^ b;
@@ -115,6 +119,7 @@ struct Table([Strip; 16]);
 impl Table {
     const ZEROS: Self = Self([[0; STRIP]; 16]);
 
+    #[inline(always)]
     fn fill(&mut self, strips: [&Strip; 4]) {
         for (bit, strip) in strips.into_iter().enumerate() {
             let (lower, upper) = self.0.split_at_mut(1 << bit);
@@ -147,15 +152,24 @@ fn add_products(terms: &[(Factors, &[u8])], out: &mut [u8]) {
     let sums = out.len() / len;
     assert!(sums <= PARITY_SHARDS && out.len() == sums * len, "a sum for each factor");
     let of_term = |&(factors, shard): &(Factors, _)| (factors.map(bit_matrix), shard);
-    let terms: Vec<([[u8; BITS]; PARITY_SHARDS], &[u8])> = terms.iter().map(of_term).collect();
-    let per_packet = len / STRIP / BITS;
+    let terms: Vec<Term<'_>> = terms.iter().map(of_term).collect();
+    add_terms(&terms, sums, len / STRIP / BITS, out);
+}
+
+/// A shard with the packets that each packet of its products is the sum of.
+type Term<'s> = ([[u8; BITS]; PARITY_SHARDS], &'s [u8]);
+
+/// Adds terms to sums whose packets are `per_packet` strips long. It is the same plain code for every
+/// processor, compiled for those with wide vectors once more: XORs are all it does.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2"))]
+fn add_terms(terms: &[Term<'_>], sums: usize, per_packet: usize, out: &mut [u8]) {
     let (mut low, mut high) = (Table::ZEROS, Table::ZEROS);
     let mut tile = Sums([[[0; STRIP]; TILE]; BITS * PARITY_SHARDS]);
     for start in (0..per_packet).step_by(TILE) {
         let count = TILE.min(per_packet - start);
         tile.0 = [[[0; STRIP]; TILE]; BITS * PARITY_SHARDS];
         let packets = &mut tile.0[..BITS * sums];
-        for (matrices, shard) in &terms {
+        for (matrices, shard) in terms {
             let strips = shard.as_chunks::<STRIP>().0;
             for n in 0..count {
                 let packet = |b: usize| &strips[b * per_packet + start + n];
