@@ -42,16 +42,16 @@ def base32(symbols, size):  # the bytes that symbols stand for; the bits that fi
     need(re.fullmatch("[0-9a-v]+", digits) and 0 <= spare < 5, "a key as text has another length, or wrong letters")
     need(int(digits, 32) % (1 << spare) == 0, "a key as text has bits behind its end")
     return (int(digits, 32) >> spare).to_bytes(size, "big")
-def recovery_code(text):  # the 20 bytes of a code, each of its groups checked
+def paper(text):  # the 20 bytes of a recovery code or the 32 of a paper key, each of its groups checked
     symbols = re.sub(r"(?m)^#.*$|[- \r\n]", "", text.upper()).translate(DIGITS)
-    need(re.fullmatch("[0-9a-v]{40}", symbols), "a recovery code has 40 letters and digits")
-    for group in range(8):
+    need(re.fullmatch("[0-9a-v]{40}([0-9a-v]{25})?", symbols), "a recovery code has 40 symbols, a paper key 65")
+    for group in range(len(symbols) // 5):
         *numbers, total = (int(c, 32) for c in symbols[5 * group:5 * group + 5])
         for power, number in enumerate(numbers, 1):
             for _ in range(power): number = number << 1 ^ 0x25 * (number >> 4)
             total ^= number
-        need(total == group, f"recovery code: group {group + 1} is mistyped")
-    return base32("".join(c for i, c in enumerate(symbols) if i % 5 != 4), 20)
+        need(total == group, f"group {group + 1} is mistyped")
+    return base32("".join(c for i, c in enumerate(symbols) if i % 5 != 4), len(symbols) // 2)
 def secret_key(content):  # the one of a recipient that a file holds as text; None when it holds none
     found = re.search(rb"(?m)^aiv-secret-(.*?)\s*$", content)
     data = found and base32(found[1].decode("ascii", "replace").upper(), 36)
@@ -65,7 +65,8 @@ class Ring:  # what was given to open images with: chain keys, and how secrets o
         elif kind == PASSPHRASE:
             secret = unicodedata.normalize("NFC", (content.splitlines() or [b""])[0].decode()).encode()
             need(1 <= len(secret) <= 1024, "a passphrase has 1 to 1,024 bytes")
-        elif kind == CODE: secret = keyed_hash("recovery code", recovery_code(content.decode()))
+        elif kind == CODE and len(paper(content.decode())) == 32: return self.keys.append(paper(content.decode()))
+        elif kind == CODE: secret = keyed_hash("recovery code", paper(content.decode()))
         else:
             need(32 <= len(content) <= 65536, "a key file has 32 bytes to 64 KiB")
             secret = keyed_hash("content of keyfile", content)
