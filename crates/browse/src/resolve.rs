@@ -90,6 +90,15 @@ impl Disk {
         Ok(Place::File(File { volume: at, filesystem, path, id, metadata }))
     }
 
+    /// What there is to know about the files of the volume that a file lies on: how it was found,
+    /// and what reading it left out (a journal, checksums that do not match).
+    pub fn notes_on(&self, file: &File) -> impl Iterator<Item = String> {
+        let volume = self.volumes().get(file.volume);
+        let found = volume.map_or(&[][..], |volume| volume.notes()).iter().cloned();
+        let read: Vec<String> = file.filesystem.notes().iter().map(ToString::to_string).collect();
+        found.chain(read)
+    }
+
     /// Positions of the volumes that `place` stands for; none for a file.
     #[must_use]
     pub fn volumes_at(&self, place: &Place) -> Vec<usize> {

@@ -28,6 +28,8 @@ pub struct VolumeCompared {
     pub name: String,
     /// Bytes of it that changed, where that is known.
     pub changed: Option<u64>,
+    /// What there is to know about reading it, then or now.
+    pub notes: Vec<String>,
     /// Its files.
     pub files: Comparison,
 }
@@ -105,5 +107,8 @@ fn one(
     let here = changed.filter(|_| stayed).and_then(|changed| volume.within_disk(changed));
     let files = compare_files(before, after, Closely { changed: here.as_ref() }, job)?;
     let changed = here.map(|here| here.total_len());
-    Ok(VolumeCompared { name: volume.name().to_owned(), changed, files })
+    let mut notes: Vec<String> = new.disk.notes_on(after).collect();
+    let then = old.disk.notes_on(before).filter(|note| !notes.contains(note)).collect::<Vec<_>>();
+    notes.extend(then.into_iter().map(|note| format!("in the older point: {note}")));
+    Ok(VolumeCompared { name: volume.name().to_owned(), changed, notes, files })
 }

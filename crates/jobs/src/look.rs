@@ -116,12 +116,7 @@ impl Look {
     ) -> Result<()> {
         let volume = disk.volumes().get(from.volume);
         let name = volume.map_or("", |volume| volume.name());
-        for note in volume.map_or(&[][..], |volume| volume.notes()) {
-            seen.notes.push((name.to_owned(), note.clone()));
-        }
-        for note in from.filesystem.notes() {
-            seen.notes.push((name.to_owned(), note.to_string()));
-        }
+        seen.notes.extend(disk.notes_on(from).map(|note| (name.to_owned(), note)));
         let Seen { troubles, damaged, .. } = seen;
         let known = troubles.len();
         let mut failed = None;

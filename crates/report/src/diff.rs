@@ -29,6 +29,7 @@ pub fn compared(compared: &Compared) -> Outcome {
         remarks.warnings.push(format!("{name} was not compared: {why}"));
     }
     for volume in &compared.volumes {
+        remarks.notes.extend(volume.notes.iter().map(|note| format!("{}: {note}", volume.name)));
         for (path, why) in volume.files.troubles.iter().take(LINES_MAX) {
             remarks.warnings.push(format!("{path}: {why}"));
         }
@@ -132,6 +133,7 @@ fn volume_json(volume: &VolumeCompared, top: usize) -> Value {
         .map(|one| json!({"path": text_of(&one.path), "bytes_changed": one.changed_bytes}));
     json!({
         "volume": volume.name,
+        "notes": volume.notes,
         "same": files.same,
         "different": files.count(),
         "bytes_changed": volume.changed,

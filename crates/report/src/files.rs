@@ -110,10 +110,7 @@ fn row([mode, size, modified, name]: [&str; 4]) -> String {
 /// What there is to say of a listing but its files.
 #[must_use]
 pub fn seen(seen: &Seen) -> Outcome {
-    let mut remarks = Remarks::default();
-    for (volume, note) in &seen.notes {
-        remarks.notes.push(format!("{volume}: {note}"));
-    }
+    let mut remarks = Remarks { notes: notes(&seen.notes), ..Remarks::default() };
     for (path, why) in seen.troubles.iter().take(LINES_MAX) {
         remarks.warnings.push(format!("{path}: {why}"));
     }
@@ -148,10 +145,16 @@ pub fn checksum(file: &Listed<'_>, reader: Reader) -> Option<String> {
     }
 }
 
-/// What there is to say of checksums but them; `left_out` names no line could hold.
+/// What people are told beside checksums, among which notes have no place.
+#[must_use]
+pub fn beside_checksums(seen: &Seen) -> Vec<String> {
+    notes(&seen.notes).iter().map(|note| format!("note: {}", clean(note))).collect()
+}
+
+/// What there is to say of checksums but them and what stands beside them; `left_out` names no line
+/// could hold.
 #[must_use]
 pub fn checksums(seen: &Seen, left_out: u64) -> Outcome {
-    // Notes have no place among sums.
     let mut outcome = Outcome { text: String::new(), ..self::seen(seen) };
     if left_out > 0 {
         let why = "have names that no line can hold; --json has them";
@@ -308,6 +311,7 @@ pub fn recovered(report: &RecoverReport, to: &Path) -> Outcome {
         "not_recovered_count": report.not_done_count,
         "not_recovered": not_done.collect::<Value>(),
         "not_kept": not_kept.collect::<Value>(),
+        "notes": notes(&report.notes),
     });
     damaged(Outcome::report(json, text(report, to)).with(remarks(report)), report.damaged_count)
 }
@@ -350,8 +354,13 @@ fn text(report: &RecoverReport, to: &Path) -> String {
     text
 }
 
+/// What there is to know about volumes, as sentences.
+fn notes(notes: &[(String, String)]) -> Vec<String> {
+    notes.iter().map(|(volume, note)| format!("{volume}: {note}")).collect()
+}
+
 fn remarks(report: &RecoverReport) -> Remarks {
-    let mut remarks = Remarks::default();
+    let mut remarks = Remarks { notes: notes(&report.notes), ..Remarks::default() };
     if report.damaged_count > 0 {
         remarks.warnings.push(format!(
             "{} files came back damaged; their names end with .damaged, or a file beside them says so",

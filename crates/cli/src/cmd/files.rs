@@ -80,6 +80,9 @@ pub(crate) fn find(args: &Find, session: &Session) -> Result<Outcome, Failure> {
                 }
                 Ok(())
             })?;
+            if !session.json {
+                files::beside_checksums(&seen).iter().for_each(|note| session.say(note));
+            }
             Ok(files::checksums(&seen, left_out))
         })
     })

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::files_inside::ext4;
 use crate::support::{MIB, Mount, Scratch, aiv, aiv_json, noise, run, start, wait};
 
 /// Everything the kernel says of a tree: types, modes, owners, sizes, times, links, attributes.
@@ -292,5 +293,41 @@ fn a_listing_that_ends_early_is_one_object_and_a_reader_that_has_enough_is_no_er
     for json in ["--json", "--quiet"] {
         let script = "\"$1\" \"$3\" ls -R \"$2\" | head -c 100 >/dev/null; echo ${PIPESTATUS[0]}";
         assert_eq!(run("bash", &["-c", script, "bash", aiv, &volume, json]), "0");
+    }
+}
+
+#[test]
+fn what_reading_a_volume_left_out_is_told_by_every_command_that_reads_it() {
+    let scratch = Scratch::new();
+    let volume =
+        ext4(&scratch, "volume", 32, |root| fs::write(root.join("file"), "bytes").unwrap());
+    let old = scratch.write("old.raw", &volume);
+    let mut damaged = volume;
+    // The checksum of the first group's descriptor, behind the superblock: blocks have a KiB.
+    damaged[2048 + 30] ^= 0xff;
+    let disk = scratch.write("disk.raw", &damaged);
+    let told = |json: &Value| json["notes"].to_string().contains("descriptor");
+    let (folder, tar, zip) = (scratch.arg("out"), scratch.arg("out.tar"), scratch.arg("out.zip"));
+    for to in [["--to", &folder], ["--tar", &tar], ["--zip", &zip]] {
+        let run = aiv_json(&[&["extract", &disk, "/p0/file"][..], &to].concat()).ended(0);
+        assert!(told(&run.json()), "{}", run.stdout);
+    }
+    assert_eq!(fs::read(scratch.path("out/file")).unwrap(), b"bytes");
+    let again = scratch.arg("again");
+    let said = aiv(&["extract", &disk, "/p0/file", "/p0/lost+found", "--to", &again]);
+    assert_eq!(said.stdout.matches("note: ").count(), 1, "{}", said.stdout);
+    for command in [&["ls", &disk, "-R"][..], &["find", &disk, "--sha256"]] {
+        assert!(told(&aiv_json(command).ended(0).json()), "{command:?}");
+    }
+    // Sums are what `sha256sum` reads; what else there is to say stands beside them.
+    let sums = aiv(&["find", &disk, "--sha256", "--name", "file"]).ended(0);
+    assert_eq!(sums.stdout.lines().count(), 1, "{}", sums.stdout);
+    assert!(sums.stderr.contains("note: ") && sums.stderr.contains("descriptor"), "{}", sums.stderr);
+    for (pair, words) in [([&old, &disk], false), ([&disk, &old], true)] {
+        let run = aiv_json(&["diff", pair[0], pair[1]]).ended(0);
+        let note = run.json()["volumes"][0]["notes"].to_string();
+        assert!(note.contains("descriptor"), "{note}");
+        assert_eq!(note.contains("in the older point"), words, "{note}");
+        assert!(aiv(&["diff", pair[0], pair[1]]).ended(0).stdout.contains("note: "));
     }
 }

@@ -111,6 +111,7 @@ impl RecoverPlan {
             for (file, to) in plan.meant(disk, path, job)? {
                 of_path.extend(to.first().cloned());
                 plan.folders_above(&file, &to, &mut between);
+                plan.note(disk, &file);
                 plan.add(&file, to.join(&b'/'), filter, job)?;
             }
             if let Some(name) = of_path.intersection(&names).next() {
@@ -168,6 +169,17 @@ impl RecoverPlan {
             }
         }
         Ok(roots)
+    }
+
+    /// What there is to know about the volume of a file, once.
+    fn note(&mut self, disk: &Disk, file: &File) {
+        let volume = disk.volumes().get(file.volume).map_or("", |volume| volume.name());
+        for note in disk.notes_on(file) {
+            let note = (volume.to_owned(), note);
+            if !self.troubles.notes.contains(&note) {
+                self.troubles.notes.push(note);
+            }
+        }
     }
 
     /// The folders above the root of a volume inside of others, each once: they are like the root

@@ -94,6 +94,8 @@ pub struct RecoverReport {
     pub not_done_count: u64,
     /// What was not taken along, with the number of files that had it.
     pub not_kept: BTreeMap<NotKept, u64>,
+    /// What there is to know about reading the volumes they came from: name of the volume, note.
+    pub notes: Vec<(String, String)>,
     /// Whether everything that was written was read back and compared.
     pub verified: bool,
 }
