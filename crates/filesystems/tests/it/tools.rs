@@ -62,6 +62,13 @@ impl Volume {
         let file = File::options().write(true).open(&self.path).unwrap();
         file.write_all_at(bytes, offset).unwrap();
     }
+
+    /// Makes a byte what it was not, whatever it was.
+    pub(crate) fn flip(&self, offset: u64) {
+        let mut byte = [0];
+        self.open().read_exact_at(&mut byte, offset).unwrap();
+        self.patch(offset, &[!byte[0]]);
+    }
 }
 
 /// A file as a source, which counts what is read from it.
