@@ -169,6 +169,23 @@ pub(crate) fn wait_for_part(folder: &Path) {
     panic!("no backup began in {}", folder.display());
 }
 
+/// Waits until somebody listens at a socket. Its file is there a moment before that.
+pub(crate) fn wait_for_listener(socket: &Path) {
+    let is_it = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        // The flag of those that listen.
+        words.get(3) == Some(&"00010000") && words.get(7).copied() == socket.to_str()
+    };
+    for _ in 0..3000 {
+        let sockets = fs::read("/proc/net/unix").unwrap();
+        if String::from_utf8_lossy(&sockets).lines().any(is_it) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("nobody listens at {}", socket.display());
+}
+
 /// A file shown as a device, until dropped.
 pub(crate) struct Loop(PathBuf);
 
