@@ -275,7 +275,7 @@ impl Drop for Mount {
     /// Until a program that another test starts is under way, the new process has every file open
     /// that any test had, closed meanwhile or not: a mount is busy that nobody uses.
     fn drop(&mut self) {
-        for _ in 0..200 {
+        for _ in 0..3000 {
             let mut umount = Command::new("umount");
             let tried = umount.arg(self.path()).env("LC_ALL", "C").output().unwrap();
             if !String::from_utf8_lossy(&tried.stderr).contains("busy") {
