@@ -528,8 +528,18 @@ fn a_backup_that_lost_its_lease_writes_nothing_into_what_another_one_went_on_wit
     let source = disk(&content(800));
     let plan = plan_of(&source, resuming(), None);
     let second = std::sync::Mutex::new(None);
+    let stored = || -> u64 {
+        let entries = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+        let parts = entries.filter(|path| path.extension().is_some_and(|end| end == "part"));
+        parts.map(|part| part.metadata().unwrap().len()).sum()
+    };
     let other = || {
-        std::thread::sleep(std::time::Duration::from_millis(300));
+        // Until what was read is stored.
+        let mut before = 0;
+        while before < 40 * BLOCK as u64 || stored() > before {
+            before = stored();
+            std::thread::sleep(std::time::Duration::from_millis(300));
+        }
         // The lock is lost, as on a network filesystem.
         for entry in std::fs::read_dir(dir.path()).unwrap() {
             let path = entry.unwrap().path();

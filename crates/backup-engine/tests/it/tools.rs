@@ -55,7 +55,7 @@ impl Mounted {
 impl Drop for Mounted {
     fn drop(&mut self) {
         // A child another test is about to start holds this test's open files for a moment.
-        for _ in 0..100 {
+        for _ in 0..1500 {
             if try_run("umount", &[self.dir.path().to_str().unwrap()]).status.success() {
                 return;
             }

@@ -119,7 +119,7 @@ fn a_source_that_nobody_seemed_to_use_and_somebody_writes_to_leaves_no_image() {
     let device = Loop::new(shown.as_ref(), &[]);
     // The last block was read, or was not: both is one point of two moments.
     for (source, at) in [(written.as_str(), 0), (device.arg(), 7 * MIB)] {
-        let child = start(&["backup", source, "--to", images.as_str(), "--rate-limit", "4M"]);
+        let child = start(&["backup", source, "--to", images.as_str(), "--rate-limit", "2M"]);
         wait_for_part(images.as_ref());
         let target = File::options().write(true).open(source).unwrap();
         target.write_all_at(&[7; 4096], at).unwrap();

@@ -1,13 +1,11 @@
 //! Dirty bitmaps of QEMU as hints: the image is the one that would have been made without them.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{MIB, Scratch, aiv, aiv_json, noise, run};
+use crate::support::{MIB, Scratch, aiv, aiv_json, noise, run, wait_for_listener};
 
 /// A qcow2 of 64 MiB, half of it noise.
 struct Machine {
@@ -193,13 +191,8 @@ impl Server {
         serve.args(bitmaps.iter().flat_map(|name| ["-B", name])).arg(&machine.disk);
         let child = serve.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("qemu-nbd");
         let server = Self(child);
-        for _ in 0..1000 {
-            if Path::new(&socket).exists() {
-                return (server, format!("nbd+unix:///vm?socket={socket}"));
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("qemu-nbd does not listen");
+        wait_for_listener(socket.as_ref());
+        (server, format!("nbd+unix:///vm?socket={socket}"))
     }
 }
 

@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::process::Child;
 
 use serde_json::Value;
 
@@ -265,6 +266,14 @@ fn damage_costs_the_bytes_it_hit_and_the_file_says_so() {
     assert!(diff["warnings"][0].as_str().unwrap().contains("deeper/file"), "{diff}");
 }
 
+/// Hundredths of a second that a program has been at work.
+fn worked(child: &Child) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+    // Behind its name, which may be anything, two of those words.
+    let words = stat.rsplit(')').next().unwrap().split_whitespace();
+    words.skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+}
+
 #[test]
 fn a_listing_that_ends_early_is_one_object_and_a_reader_that_has_enough_is_no_error() {
     let scratch = Scratch::new();
@@ -280,8 +289,11 @@ fn a_listing_that_ends_early_is_one_object_and_a_reader_that_has_enough_is_no_er
             fs::write(mounted.path().join(format!("c{n}")), "").unwrap();
         }
     }
-    let child = start(&["find", &volume, "--sha256"]);
-    std::thread::sleep(std::time::Duration::from_secs(2));
+    let mut child = start(&["find", &volume, "--sha256"]);
+    // Long after it has come to the second file.
+    while worked(&child) < 200 && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
     run("kill", &["-INT", &child.id().to_string()]);
     let stopped = wait(child);
     stopped.failed(130, "canceled");

@@ -79,7 +79,7 @@ impl Live {
     }
 
     fn assert_thawed(&self) {
-        self.write("afterwards").recv_timeout(Duration::from_secs(10)).expect("it is still frozen");
+        self.write("afterwards").recv_timeout(Duration::from_secs(20)).expect("it is still frozen");
     }
 
     fn guards(&self) -> Vec<i32> {
@@ -100,8 +100,13 @@ fn assert_no_image(live: &Live) {
     assert_eq!(live.scratch.images(), [""; 0]);
 }
 
-fn kill(signal: &str, pid: impl ToString) {
-    run("kill", &["-s", signal, &pid.to_string()]);
+fn kill(signal: &str, pids: &[i32]) {
+    let pids = pids.iter().map(ToString::to_string);
+    run("kill", &["-s".to_owned(), signal.to_owned()].into_iter().chain(pids).collect::<Vec<_>>());
+}
+
+fn pid_of(child: &Child) -> i32 {
+    i32::try_from(child.id()).unwrap()
 }
 
 /// Writes one file after the other, each durable before the next.
@@ -224,8 +229,8 @@ fn a_killed_backup_leaves_nothing_frozen() {
     let live = Live::full();
     let mut child = live.start_slowly(&[]);
     let written = live.assert_frozen("meanwhile");
-    kill("KILL", child.id());
-    written.recv_timeout(Duration::from_secs(5)).expect("thawed soon after");
+    kill("KILL", &[pid_of(&child)]);
+    written.recv_timeout(Duration::from_secs(20)).expect("thawed soon after");
     child.wait().unwrap();
     // Only the unfinished file is left.
     assert!(live.scratch.images().iter().all(|name| name.ends_with(".part")));
@@ -238,10 +243,11 @@ fn a_canceled_backup_thaws_and_leaves_no_image() {
         let live = Live::full();
         let child = live.start_slowly(&[]);
         let written = live.assert_frozen("meanwhile");
-        kill(signal, child.id());
-        // As when a terminal is closed, or a service is stopped.
-        live.guards().iter().for_each(|guard| kill(signal, guard));
-        written.recv_timeout(Duration::from_secs(5)).expect("thawed soon after");
+        // As when a terminal is closed, or a service is stopped. The guard goes when the backup does.
+        let guards = live.guards();
+        assert_eq!(guards.len(), 1);
+        kill(signal, &[guards[0], pid_of(&child)]);
+        written.recv_timeout(Duration::from_secs(20)).expect("thawed soon after");
         wait(child).failed(130, "canceled");
         assert_no_image(&live);
     }
@@ -250,11 +256,11 @@ fn a_canceled_backup_thaws_and_leaves_no_image() {
 #[test]
 fn when_the_limit_passes_everything_is_thawed_and_no_image_is_left() {
     let live = Live::full();
-    let child = live.start_slowly(&["--freeze-limit", "1"]);
+    let child = live.start_slowly(&["--freeze-limit", "3"]);
     let written = live.assert_frozen("meanwhile");
-    written.recv_timeout(Duration::from_secs(5)).expect("thawed after a second");
+    written.recv_timeout(Duration::from_secs(20)).expect("thawed after a while");
     let message = wait(child).failed(1, "freeze_expired");
-    assert!(message.contains("thawed after 1 s"), "{message}");
+    assert!(message.contains("thawed after 3 s"), "{message}");
     assert_no_image(&live);
 }
 
@@ -269,9 +275,9 @@ fn a_killed_guard_and_a_thaw_by_somebody_else_end_the_backup_without_an_image() 
         } else {
             let guards = live.guards();
             assert_eq!(guards.len(), 1);
-            kill("KILL", guards[0]);
+            kill("KILL", &guards);
         }
-        written.recv_timeout(Duration::from_secs(5)).expect("thawed");
+        written.recv_timeout(Duration::from_secs(20)).expect("thawed");
         wait(child).failed(1, "freeze_lost");
         live.assert_thawed();
         assert_no_image(&live);
@@ -444,16 +450,16 @@ fn without_the_first_hook_there_is_no_backup_and_the_second_runs_whatever_happen
     assert!(message.contains("exit status: 4") && message.contains("busy"), "{message}");
     assert_eq!(notes(&file).len(), 1);
     // It hangs, and so does what it started.
-    let hanging = ["--pre-freeze", "sleep 1000 & wait", "--hook-limit", "1", "--post-thaw", &post];
+    let hanging = ["--pre-freeze", "sleep 1000 & wait", "--hook-limit", "3", "--post-thaw", &post];
     let message = live.backup(&hanging).failed(1, "hook_failed");
-    assert!(message.contains("within 1 s"), "{message}");
+    assert!(message.contains("within 3 s"), "{message}");
     assert_eq!(notes(&file).len(), 2);
     // The freeze itself fails later.
-    let child = live.start_slowly(&["--freeze-limit", "1", "--post-thaw", &post]);
+    let child = live.start_slowly(&["--freeze-limit", "3", "--post-thaw", &post]);
     wait(child).failed(1, "freeze_expired");
     assert_eq!(notes(&file).len(), 3);
     // Both fail, and neither hides the other.
-    let child = live.start_slowly(&["--freeze-limit", "1", "--post-thaw", "exit 9"]);
+    let child = live.start_slowly(&["--freeze-limit", "3", "--post-thaw", "exit 9"]);
     let message = wait(child).failed(1, "freeze_expired");
     assert!(message.contains("exit status: 9") && message.contains("thawed after"), "{message}");
     assert_no_image(&live);

@@ -437,8 +437,8 @@ fn at_terminal(command: &str, answers: &[&str]) -> (i32, String) {
             Ok(0) | Err(_) => break,
             Ok(count) => seen.push_str(&String::from_utf8_lossy(&bytes[..count])),
         }
-        // What is hidden is hidden from before the prompt is shown.
-        if seen.trim_end_matches(' ').ends_with(':')
+        // What is hidden is hidden from before the prompt is shown. Other lines have colons as well.
+        if ["assphrase: ", "once more: "].iter().any(|prompt| seen.ends_with(prompt))
             && let Some(answer) = answers.next()
         {
             writeln!(keyboard, "{answer}").unwrap();

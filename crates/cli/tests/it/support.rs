@@ -169,6 +169,23 @@ pub(crate) fn wait_for_part(folder: &Path) {
     panic!("no backup began in {}", folder.display());
 }
 
+/// Waits until somebody listens at a socket. Its file is there a moment before that.
+pub(crate) fn wait_for_listener(socket: &Path) {
+    let is_it = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        // The flag of those that listen.
+        words.get(3) == Some(&"00010000") && words.get(7).copied() == socket.to_str()
+    };
+    for _ in 0..3000 {
+        let sockets = fs::read("/proc/net/unix").unwrap();
+        if String::from_utf8_lossy(&sockets).lines().any(is_it) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("nobody listens at {}", socket.display());
+}
+
 /// A file shown as a device, until dropped.
 pub(crate) struct Loop(PathBuf);
 
@@ -258,7 +275,7 @@ impl Drop for Mount {
     /// Until a program that another test starts is under way, the new process has every file open
     /// that any test had, closed meanwhile or not: a mount is busy that nobody uses.
     fn drop(&mut self) {
-        for _ in 0..200 {
+        for _ in 0..3000 {
             let mut umount = Command::new("umount");
             let tried = umount.arg(self.path()).env("LC_ALL", "C").output().unwrap();
             if !String::from_utf8_lossy(&tried.stderr).contains("busy") {

@@ -4,9 +4,10 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
-use crate::support::{Loop, MIB, Mount, Scratch, aiv, aiv_json, noise, run, start, wait};
+use crate::support::{
+    Loop, MIB, Mount, Scratch, aiv, aiv_json, noise, run, start, wait, wait_for_listener,
+};
 
 /// A raw disk with a filesystem, and an overlay on it with changes of its own.
 fn overlay(scratch: &Scratch) -> String {
@@ -47,13 +48,8 @@ impl Server {
         let mut serve = Command::new(args[0]);
         serve.args(&args[1..]).stdin(Stdio::null()).stderr(Stdio::null());
         let server = Self(serve.spawn().unwrap_or_else(|e| panic!("{}: {e}", args[0])));
-        for _ in 0..1000 {
-            if socket.exists() {
-                return server;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("{args:?} does not listen");
+        wait_for_listener(socket);
+        server
     }
 }
 

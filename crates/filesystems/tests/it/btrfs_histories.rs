@@ -10,7 +10,7 @@ use aiv_volume_io::Extent;
 use crate::btrfs_maps::check_map;
 use crate::btrfs_tools::{MOUNT, dump_tree, files_in, fill, mkfs, super_field};
 use crate::ext_tools::{MIB, churn, mke2fs, used_bytes, whole_reason};
-use crate::tools::{Mounted, Volume, files_below, noise, run};
+use crate::tools::{Mounted, Volume, files_below, noise, run, try_run};
 
 /// A balance moves every block group to another place, and leaves old copies everywhere.
 #[test]
@@ -136,6 +136,8 @@ fn a_filesystem_that_is_frozen_in_the_middle_of_its_work() {
             run("fsfreeze", &["-u", path]);
         }
     }
+    // Whoever balances keeps the filesystem in use until that ends, however long it takes.
+    try_run("btrfs", &["balance", "cancel", path]);
     // Two of one identity cannot be relied on to be mounted at a time.
     drop(mounted);
     for volume in frozen {

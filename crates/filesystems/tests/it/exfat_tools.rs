@@ -42,7 +42,7 @@ impl Drop for Fused {
     fn drop(&mut self) {
         // A child another test is about to start holds this test's open files for a moment.
         let unmounted = || try_run("umount", &[self.dir.path().to_str().unwrap()]);
-        for _ in 0..100 {
+        for _ in 0..1500 {
             if unmounted().status.success() {
                 break;
             }
@@ -51,7 +51,7 @@ impl Drop for Fused {
         try_run("losetup", &["--detach", &self.device]);
         // The server writes its last blocks after the mount is gone, and keeps the device. The
         // file is asked for, because somebody else may have got the device since.
-        for _ in 0..500 {
+        for _ in 0..3000 {
             let devices = try_run("losetup", &["--associated", &self.file]);
             if devices.status.success() && devices.stdout.is_empty() {
                 return;

@@ -234,7 +234,7 @@ fn a_damaged_journal_means_the_whole_volume() {
         (SUPERBLOCK, 0x1, "no superblock"),
     ] {
         let damaged = volume.duplicate();
-        damaged.patch(first_in_log(&volume, kind) + at, &[0x5a]);
+        damaged.flip(first_in_log(&volume, kind) + at);
         match whole_reason(&damaged) {
             WholeReason::Ext(ExtReason::Journal(JournalReason::Damaged {
                 what: found, ..

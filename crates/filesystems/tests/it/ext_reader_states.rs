@@ -181,15 +181,15 @@ fn copies_of_damaged_group_descriptors_are_used() {
     // Files of the other groups are read as well.
     check_copy("-t ext4 -b 1024 -g 1024", 20, &told, |volume| volume.patch(2048, &[0xaa; 1024]));
     // Without checksums and copies what is wrong is wrong, and the rest can be read.
-    let volume = mke2fs(20 * MIB, "-t ext2 -b 1024 -O sparse_super2 -E num_backup_sb=0");
+    let volume = mke2fs(20 * MIB, "-t ext2 -b 1024 -g 1024 -O sparse_super2 -E num_backup_sb=0");
     let mounted = Mounted::new(&volume, "rw");
     for n in 0..20 {
-        // Each in another group, if there is one.
+        // Each in another of as many groups: of a few groups, the kernel draws one.
         fs::create_dir(mounted.path().join(format!("folder{n}"))).unwrap();
         fs::write(mounted.path().join(format!("folder{n}/file")), noise(n, 3000)).unwrap();
     }
     drop(mounted);
-    volume.patch(2048 + 32 + 8, &[0xff; 4]);
+    (10..20).for_each(|group| volume.patch(2048 + 32 * group + 8, &[0xff; 4]));
     let filesystem = opened(Arc::new(volume.open())).unwrap();
     let folders = names_of(&*filesystem, filesystem.root());
     let read = folders.values().map(|&id| filesystem.metadata(id));

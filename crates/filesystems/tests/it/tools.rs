@@ -62,6 +62,13 @@ impl Volume {
         let file = File::options().write(true).open(&self.path).unwrap();
         file.write_all_at(bytes, offset).unwrap();
     }
+
+    /// Makes a byte what it was not, whatever it was.
+    pub(crate) fn flip(&self, offset: u64) {
+        let mut byte = [0];
+        self.open().read_exact_at(&mut byte, offset).unwrap();
+        self.patch(offset, &[!byte[0]]);
+    }
 }
 
 /// A file as a source, which counts what is read from it.
@@ -119,7 +126,7 @@ impl Mounted {
         let arguments = [arguments, &[dir.path().to_str().unwrap()]].concat();
         // The kernel may still be busy with closing another filesystem of this identity, which
         // was unmounted just now; it then says that one exists.
-        for _ in 0..200 {
+        for _ in 0..1200 {
             let output = try_run("mount", &arguments);
             if output.status.success() {
                 return Self { dir };
@@ -139,7 +146,7 @@ impl Mounted {
 impl Drop for Mounted {
     fn drop(&mut self) {
         // A child another test is about to start holds this test's open files for a moment.
-        for _ in 0..100 {
+        for _ in 0..1500 {
             if try_run("umount", &[self.dir.path().to_str().unwrap()]).status.success() {
                 return;
             }

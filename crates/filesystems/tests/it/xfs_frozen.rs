@@ -138,7 +138,7 @@ fn records_that_say_anything_else_are_not_believed() {
     // A changed record is noticed by its sum, be it the last one or not.
     for at in [first, last] {
         let changed = frozen.duplicate();
-        changed.patch(log + at + 512 + 100, &[0x55]);
+        changed.flip(log + at + 512 + 100);
         let state = log_state(&changed);
         let XfsLogState::Damaged { block, what } = state else { panic!("{state:?}") };
         assert_eq!((u64::from(block) * 512, what), (at, "checksum"));

@@ -69,9 +69,8 @@ impl Scratch {
             .unwrap_or_else(|error| panic!("{} is needed: {error}", words[0]));
         let server = Server { child, socket };
         // Looking is not connecting: some servers serve one client and end.
-        for _ in 0..1000 {
-            if server.socket.exists() {
-                thread::sleep(Duration::from_millis(20));
+        for _ in 0..3000 {
+            if server.listens() {
                 return server;
             }
             thread::sleep(Duration::from_millis(10));
@@ -86,6 +85,17 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    /// The file of the socket is there a moment before somebody listens at it.
+    fn listens(&self) -> bool {
+        let sockets = std::fs::read("/proc/net/unix").unwrap();
+        let is_it = |line: &str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            // The flag of those that listen.
+            words.get(3) == Some(&"00010000") && words.get(7).copied() == self.socket.to_str()
+        };
+        String::from_utf8_lossy(&sockets).lines().any(is_it)
+    }
+
     pub(crate) fn uri(&self, export: &str) -> Uri {
         Uri { address: Address::Unix { socket: self.socket.clone() }, export: export.into() }
     }

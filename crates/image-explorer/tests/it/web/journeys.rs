@@ -15,7 +15,7 @@ use super::served::Served;
 /// Files that are, with `lost+found`, as many as are held.
 const MANY: u32 = 99_999;
 /// How long a key or a movement may take to be seen, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 #[test]
 fn with_clicks_somebody_gets_from_the_sets_to_a_file_and_downloads_it() {
@@ -258,12 +258,14 @@ fn a_folder_of_many_files_is_scrolled_at_once_and_takes_little_memory() {
     // Of that, what the page itself takes, and how long it waited for rows.
     let drawn = browser.run(
         "const list = document.getElementById('list');
-         const began = performance.now();
+         const took = [];
          for (let at = 0; at < 20; at += 1) {
+           const began = performance.now();
            list.scrollTop = (list.scrollHeight / 20) * at;
            list.dispatchEvent(new Event('scroll'));
+           took.push(performance.now() - began);
          }
-         return (performance.now() - began) / 20",
+         return took.sort((a, b) => a - b)[10]",
     );
     assert!(drawn.as_f64() < Some(50.0), "{drawn} ms to draw");
     let asked = browser.run(
