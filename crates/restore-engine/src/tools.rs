@@ -9,6 +9,8 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
 
 use aiv_volume_io::{Extent, programs};
 
@@ -297,10 +299,23 @@ impl Session<'_> {
     }
 }
 
+/// Ten seconds.
+const UNMOUNT_TRIES: u32 = 50;
+const UNMOUNT_PAUSE: Duration = Duration::from_millis(200);
+
 impl Mounted<'_> {
+    /// Somebody may look at every filesystem that is mounted, as programs that list disks do: it
+    /// is tried again while it is busy.
     fn unmount(self) -> Done<()> {
         let session = Session { tools: self.tools };
-        session.run("umount", &[self.at.as_os_str()], &[0]).map(drop)
+        let mut tries = 1;
+        loop {
+            match session.run("umount", &[self.at.as_os_str()], &[0]) {
+                Err(why) if why.contains("busy") && tries < UNMOUNT_TRIES => tries += 1,
+                done => return done.map(drop),
+            }
+            sleep(UNMOUNT_PAUSE);
+        }
     }
 }
 

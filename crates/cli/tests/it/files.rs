@@ -332,9 +332,13 @@ fn what_reading_a_volume_left_out_is_told_by_every_command_that_reads_it() {
         assert!(told(&aiv_json(command).ended(0).json()), "{command:?}");
     }
     // Sums are what `sha256sum` reads; what else there is to say stands beside them.
-    let sums = aiv(&["find", &disk, "--sha256", "--name", "file"]).ended(0);
+    let sums = aiv(&["find", &disk, "--sha256", "--match", "file"]).ended(0);
     assert_eq!(sums.stdout.lines().count(), 1, "{}", sums.stdout);
-    assert!(sums.stderr.contains("note: ") && sums.stderr.contains("descriptor"), "{}", sums.stderr);
+    assert!(
+        sums.stderr.contains("note: ") && sums.stderr.contains("descriptor"),
+        "{}",
+        sums.stderr
+    );
     for (pair, words) in [([&old, &disk], false), ([&disk, &old], true)] {
         let run = aiv_json(&["diff", pair[0], pair[1]]).ended(0);
         let note = run.json()["volumes"][0]["notes"].to_string();

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use aiv_restore_engine::{
     Around, Error, Grow, Note, Refusal, RestoreOptions, RestorePlan, SystemTools, TableMode,
@@ -289,4 +290,39 @@ fn a_failed_mount_leaves_no_folder() {
     assert!(notes.iter().any(|n| matches!(n, Note::FilesystemNotGrown { .. })), "{notes:?}");
     assert_eq!(fs::read_dir(&root).unwrap().count(), 0, "still mounted");
     check_grown(&path, &table[1], 200 * MIB);
+}
+
+/// The tools of the system; a filesystem is busy when it is unmounted for the first time.
+struct Watched {
+    system: SystemTools,
+    unmounts: AtomicU32,
+}
+
+impl Tools for Watched {
+    fn run(&self, program: &str, args: &[&OsStr]) -> io::Result<ToolRun> {
+        // Giving up on what failed is quiet.
+        let is_unmount = program == "umount" && args.len() == 1;
+        if !is_unmount || self.unmounts.fetch_add(1, Ordering::Relaxed) > 0 {
+            return self.system.run(program, args);
+        }
+        // Whoever lists disks has it open for a moment.
+        let _open = std::fs::File::open(args[0])?;
+        let run = self.system.run(program, args)?;
+        assert!(run.status != 0 && run.errors.contains("busy"), "{run:?}");
+        Ok(run)
+    }
+
+    fn mount_root(&self) -> &Path {
+        self.system.mount_root()
+    }
+}
+
+#[test]
+fn a_filesystem_that_somebody_looks_at_when_it_is_unmounted_grows_all_the_same() {
+    let disk = disk("btrfs", 160 * MIB, &["mkfs.btrfs", "-q"]);
+    let tools = Watched { system: system(&disk), unmounts: AtomicU32::new(0) };
+    let (_, _, notes) = restore(&disk, 300 * MIB, "last", &tools);
+    let grown = Note::FilesystemGrown { number: 2, filesystem: "btrfs".to_owned() };
+    assert!(notes.contains(&grown), "{notes:?}");
+    assert!(tools.unmounts.into_inner() >= 2);
 }
