@@ -211,9 +211,9 @@ fn bombs_of_every_shape_take_no_more_memory_than_the_block_and_one_context() {
             (codec, _) => decoder.decode(codec, &payload, &mut out[..len]),
         };
         if done.is_ok() {
-            filled += 1
+            filled += 1;
         } else {
-            refused += 1
+            refused += 1;
         }
         assert_eq!(out[len], 0x5a, "a byte behind the block was written");
         let now = decoder.zstd.as_ref().map(zstd_safe::DCtx::sizeof);
