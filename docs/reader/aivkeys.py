@@ -42,8 +42,8 @@ def base32(symbols, size):  # the bytes that symbols stand for; the bits that fi
     need(re.fullmatch("[0-9a-v]+", digits) and 0 <= spare < 5, "a key as text has another length, or wrong letters")
     need(int(digits, 32) % (1 << spare) == 0, "a key as text has bits behind its end")
     return (int(digits, 32) >> spare).to_bytes(size, "big")
-def paper(text):  # the 20 bytes of a recovery code or the 32 of a paper key, each of its groups checked
-    symbols = re.sub(r"(?m)^#.*$|[- \r\n]", "", text.upper()).translate(DIGITS)
+def paper(content):  # the 20 bytes of a recovery code or the 32 of a paper key, each of its groups checked
+    symbols = re.sub(r"(?m)^[-\s]*#.*$|[-\s]", "", content.decode("utf-8-sig", "replace").upper()).translate(DIGITS)
     need(re.fullmatch("[0-9a-v]{40}([0-9a-v]{25})?", symbols), "a recovery code has 40 symbols, a paper key 65")
     for group in range(len(symbols) // 5):
         *numbers, total = (int(c, 32) for c in symbols[5 * group:5 * group + 5])
@@ -65,8 +65,8 @@ class Ring:  # what was given to open images with: chain keys, and how secrets o
         elif kind == PASSPHRASE:
             secret = unicodedata.normalize("NFC", (content.splitlines() or [b""])[0].decode()).encode()
             need(1 <= len(secret) <= 1024, "a passphrase has 1 to 1,024 bytes")
-        elif kind == CODE and len(paper(content.decode())) == 32: return self.keys.append(paper(content.decode()))
-        elif kind == CODE: secret = keyed_hash("recovery code", paper(content.decode()))
+        elif kind == CODE and len(secret := paper(content)) == 32: return self.keys.append(secret)
+        elif kind == CODE: secret = keyed_hash("recovery code", secret)
         else:
             need(32 <= len(content) <= 65536, "a key file has 32 bytes to 64 KiB")
             secret = keyed_hash("content of keyfile", content)

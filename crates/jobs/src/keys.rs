@@ -130,27 +130,27 @@ fn change_one(
     let created_unix_ms = world.now_unix_ms();
     let bytes = random(world)?;
     let key = &one.key;
-    let apply = |area: Option<&KeyArea>| {
+    let apply = |area: std::result::Result<&KeyArea, aiv_keys::Error>| {
         let mut public = None;
-        let known = || area.ok_or(aiv_keys::Error::Forged);
         match change {
             KeyChange::Add(new) => {
                 let way = new.way(&mut public)?;
                 let slot = NewSlot { way, label, created_unix_ms, random: &bytes };
                 match area {
-                    Some(area) => area.add(key, &slot).map(|(area, _)| area),
+                    Ok(area) => area.add(key, &slot).map(|(area, _)| area),
                     // A paper key opened what has no slots any more.
-                    None => KeyArea::new(key, &slot),
+                    Err(_) => KeyArea::anew(key, &slot),
                 }
             }
             KeyChange::Replace(new) => {
-                let number = replaceable(one, known()?)?;
+                let area = area?;
+                let number = replaceable(one, area)?;
                 let way = new.way(&mut public)?;
                 let slot = NewSlot { way, label, created_unix_ms, random: &bytes };
-                known()?.change(key, number, &slot)
+                area.change(key, number, &slot)
             }
-            KeyChange::Remove(slot) => known()?.remove(key, *slot),
-            KeyChange::Retire => known()?.retire(key),
+            KeyChange::Remove(slot) => area?.remove(key, *slot),
+            KeyChange::Retire => area?.retire(key),
         }
     };
     Ok(make_slots(storage, key, &apply, job)?)

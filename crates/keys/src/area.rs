@@ -58,6 +58,9 @@ impl KeyArea {
     /// The generation nobody gets to: a change every second for 136 years.
     pub const GENERATION_MAX: u64 = u32::MAX as u64;
 
+    /// Changes there is room for behind an area that was made anew, whatever the clock said.
+    const CHANGES_ANEW: u64 = 1 << 24;
+
     /// An area with one slot, of generation 1.
     ///
     /// # Errors
@@ -66,6 +69,20 @@ impl KeyArea {
         let mut slots = [const { None }; Self::SLOTS];
         slots[0] = Some(Slot::make(key, first)?);
         Self::made(key, 1, false, slots)
+    }
+
+    /// An area for images that have none any more: with one slot, and retired, since nobody knows
+    /// whether the one that is lost was. Its generation is the second it is made in, above any
+    /// that was counted: older images of the chain that turn up do not bring theirs back.
+    ///
+    /// # Errors
+    /// Those of [`KeyArea::new`].
+    pub fn anew(key: &ChainKey, first: &NewSlot<'_>) -> Result<Self> {
+        let mut slots = [const { None }; Self::SLOTS];
+        slots[0] = Some(Slot::make(key, first)?);
+        let latest = Self::GENERATION_MAX - Self::CHANGES_ANEW;
+        let generation = (first.created_unix_ms / 1000).clamp(1, latest);
+        Self::made(key, generation, true, slots)
     }
 
     /// Parses one copy of [`KeyArea::SIZE`] bytes, every byte of which is checked.

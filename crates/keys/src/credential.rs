@@ -5,7 +5,7 @@ use std::fmt;
 use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
 
-use crate::{Error, KEY_SIZE, PaperKey, RecipientSecret, RecoveryCode, Result, SlotKind};
+use crate::{Error, KEY_SIZE, PaperKey, RecipientSecret, RecoveryCode, Result, SlotKind, groups};
 
 /// A text somebody remembers.
 ///
@@ -108,6 +108,13 @@ impl Credential {
             return Ok(Self::PaperKey(PaperKey::parse(text)?));
         }
         Ok(Self::RecoveryCode(RecoveryCode::parse(text)?))
+    }
+
+    /// Whether a text looks like a recovery code or a paper key that was printed, right or not, and
+    /// like nothing else: who finds one where everybody can see it does not show it.
+    #[must_use]
+    pub fn is_printed(text: &str) -> bool {
+        [RecoveryCode::SIZE, KEY_SIZE].iter().any(|&bytes| groups::is_printed(text, bytes))
     }
 
     /// The slots it may open; a paper key needs none.

@@ -22,9 +22,13 @@ pub enum Error {
         /// Slots of that kind, all of which were tried.
         slots: usize,
     },
-    /// The paper key that was given is that of another chain.
-    #[error("the paper key is that of another chain")]
+    /// The paper key that was given is that of another chain; or it is mistyped in two places that
+    /// make up for each other.
+    #[error("the paper key is not that of these images: of another chain, or mistyped")]
     OtherChain,
+    /// No slots are left that could be changed: whoever has the chain key makes them anew.
+    #[error("no sound key slots are left in these images")]
+    NoSlots,
     /// Trying the next slot would take more work than one attempt may.
     #[error(
         "slot {slot} asks for {} MiB-passes of Argon2id, and {} of at most {} are left",

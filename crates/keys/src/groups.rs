@@ -29,16 +29,33 @@ pub(crate) fn text(bytes: &[u8]) -> Zeroizing<String> {
 
 /// The groups of a text as people type it: lines that begin with `#` are left out.
 fn groups(text: &str) -> impl Iterator<Item = &str> {
-    let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
-    let is_gap = |c: char| c == '-' || c.is_whitespace();
+    let lines = text.lines().filter(|line| !line.trim_start_matches(is_gap).starts_with('#'));
     lines.flat_map(move |line| line.split(is_gap)).filter(|group| !group.is_empty())
 }
 
-/// Whether a text has as many groups, or symbols, as one of this many bytes.
-pub(crate) fn is_of(text: &str, bytes: usize) -> bool {
-    let symbols = symbols(bytes);
-    groups(text).count() == symbols / GROUP
-        || groups(text).map(|group| group.chars().count()).sum::<usize>() == symbols
+/// What stands between groups: any dash, space or line end, and the mark some editors begin with.
+fn is_gap(c: char) -> bool {
+    matches!(c, '-' | '_' | '\u{2010}'..='\u{2015}' | '\u{2212}' | '\u{feff}') || c.is_whitespace()
+}
+
+fn symbols_in(text: &str) -> usize {
+    groups(text).map(|group| group.chars().count()).sum()
+}
+
+/// Whether a text is of this many bytes, and not of `other`: by its symbols, or else, where one is
+/// missing, by its groups.
+pub(crate) fn is_of(text: &str, bytes: usize, other: usize) -> bool {
+    let found = symbols_in(text);
+    let as_printed = groups(text).count() == symbols(bytes) / GROUP;
+    found == symbols(bytes) || found != symbols(other) && as_printed
+}
+
+/// Whether a text, as a name of a file, looks like one that was printed: nothing else is in it.
+pub(crate) fn is_printed(text: &str, bytes: usize) -> bool {
+    let is_group = |group: &str| {
+        group.chars().count() == GROUP && group.chars().all(|c| base32::value(c).is_some())
+    };
+    groups(text).count() == symbols(bytes) / GROUP && groups(text).all(is_group)
 }
 
 /// Reads the bytes of a text, of which there are as many as `out` has.
@@ -46,18 +63,16 @@ pub(crate) fn is_of(text: &str, bytes: usize) -> bool {
 /// # Errors
 /// [`crate::Error::Text`], which names the group that is wrong.
 pub(crate) fn parse(text: &str, out: &mut [u8]) -> Result<()> {
-    let symbols = symbols(out.len());
-    let found = groups(text).map(|group| group.chars().count()).sum();
-    if groups(text).count() == symbols / GROUP {
-        // As it was printed, so the group that a symbol is missing in can be named.
-        for (number, group) in groups(text).enumerate() {
-            let found = group.chars().count();
-            if found != GROUP {
-                return Err(TextError::GroupLength { group: number + 1, found }.into());
-            }
+    let (symbols, found) = (symbols(out.len()), symbols_in(text));
+    if found != symbols {
+        // As it was printed, the group that a symbol is missing in can be named.
+        let as_printed = groups(text).count() == symbols / GROUP;
+        let lens = groups(text).map(|group| group.chars().count());
+        return Err(match (1..).zip(lens).find(|(_, len)| *len != GROUP) {
+            Some((group, found)) if as_printed => TextError::GroupLength { group, found },
+            _ => TextError::Symbols { found },
         }
-    } else if found != symbols {
-        return Err(TextError::Symbols { found }.into());
+        .into());
     }
     let mut values = Zeroizing::new(Vec::with_capacity(symbols));
     for symbol in groups(text).flat_map(str::chars) {

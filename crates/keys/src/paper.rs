@@ -4,7 +4,7 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-use crate::{ChainKey, KEY_SIZE, Result, groups};
+use crate::{ChainKey, KEY_SIZE, RecoveryCode, Result, groups};
 
 /// A chain key as people write it down: thirteen groups of five symbols, made as those of a
 /// [`RecoveryCode`](crate::RecoveryCode).
@@ -48,7 +48,7 @@ impl PaperKey {
 
     /// Whether a text is as long as one, and not as a recovery code.
     pub(crate) fn is_in(text: &str) -> bool {
-        groups::is_of(text, KEY_SIZE)
+        groups::is_of(text, KEY_SIZE, RecoveryCode::SIZE)
     }
 }
 

@@ -279,7 +279,7 @@ fn judge_image(error: &ImageError) -> Option<Verdict> {
             code: "segments",
             exit: Exit::Damage,
             hint: "put all the files of the image into one folder, and name the first of them; \
-                   `aiv verify` proves one of the others alone",
+                   `aiv verify` without a key proves one of the others alone, and `aiv salvage` reads it",
         }),
         ImageError::Unsalvageable(error) => salvage::judge_salvage(error),
         ImageError::Foreign(_) => failed(

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use aiv_chain::{KeyedChain, KeyedChains, SlotReport};
 use aiv_jobs::KeyChanges;
-use aiv_keys::{KeyArea, PaperKey, RecipientKey, RecoveryCode, Slot};
+use aiv_keys::{KeyArea, PaperKey, RecipientKey, RecoveryCode, Slot, SlotKind};
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use crate::json::path;
 use crate::words::{clean, short, time};
@@ -133,12 +134,20 @@ pub fn key_change(
     found: &KeyedChains,
 ) -> Result<Outcome, Failure> {
     let KeyChanges { done: reports, failed, untouched } = changes;
+    if failed.is_none()
+        && let Some((file, why)) = nothing_changed(&reports)
+    {
+        let hint = "make the files of the images writable, or copy them to where they are";
+        let verdict = Verdict { code: "not_changed", exit: Exit::Failed, hint };
+        return Err(Failure::new(verdict, format!("no image was changed: {file}: {why}")));
+    }
     let chain = |report: &SlotReport| {
         let unchanged = report.unchanged.iter();
         json!({
             "key": aiv_chain::Digest(*report.area.commitment()).to_string(),
             "generation": report.area.generation(),
             "retired": report.area.is_retired(),
+            "anew": report.anew,
             "changed": report.changed,
             "unchanged": unchanged.map(|(file, why)| json!({"file": file, "why": why})).collect::<Vec<_>>(),
             "slots": slots_json(&report.area),
@@ -160,7 +169,9 @@ pub fn key_change(
         let key = short(aiv_chain::Digest(*report.area.commitment()));
         let count = report.changed.len();
         let images = if count == 1 { "image" } else { "images" };
-        let _ = writeln!(text, "key {key}: {done}, in {count} {images}");
+        let done = if report.anew { "key slots made anew" } else { done };
+        let end = if report.anew { "; nothing that opened them before does" } else { "" };
+        let _ = writeln!(text, "key {key}: {done}, in {count} {images}{end}");
         slots_text(&mut text, &report.area);
         for (file, why) in &report.unchanged {
             remarks.warnings.push(format!(
@@ -184,12 +195,20 @@ pub fn key_change(
     }
     remarks.notes.push(
         "copies of these images elsewhere were not changed: what opened them before opens them \
-         still"
+         still; and a paper key opens all images of its key, whatever is changed"
             .to_owned(),
     );
     Outcome::report(json, text)
         .with(remarks)
         .ended(failed.map_or(Ok(()), |error| Err(error.into())))
+}
+
+/// Why the first image was not changed, where none was.
+fn nothing_changed(reports: &[SlotReport]) -> Option<&(String, String)> {
+    if reports.iter().any(|report| !report.changed.is_empty()) {
+        return None;
+    }
+    reports.iter().find_map(|report| report.unchanged.first())
 }
 
 /// A change of keys where nothing has one.
@@ -204,7 +223,7 @@ pub fn no_chain(what: &Path, found: &KeyedChains) -> Failure {
         count => format!(", and {count} files could not be looked into"),
     };
     let what = what.display();
-    Failure::new(verdict, format!("no image with a key in {what}: nothing to change{unsure}"))
+    Failure::new(verdict, format!("no image with a key in {what}{unsure}"))
 }
 
 /// What `aiv key new-recipient` made.
@@ -220,51 +239,87 @@ pub fn new_recipient(file: &Path, public: &RecipientKey) -> Outcome {
     Outcome::answer(json, text)
 }
 
-/// A recovery code for paper, and for a file: notes begin with `#`.
+/// A file that may have a key and cannot be looked into, where no other has one.
 #[must_use]
-pub fn recovery_sheet(code: &RecoveryCode, what: &Path, now_unix_ms: u64) -> String {
-    let code = code.text();
-    let groups: Vec<&str> = code.split('-').collect();
-    let (first, second) = groups.split_at(groups.len() / 2);
-    format!(
-        "# Aivory recovery code, made {} for the images in\n\
-         # {}\n\
-         #\n\
-         # Whoever has this code can read them. Keep it on paper, apart from the images.\n\
-         # It has eight groups of five; the digits 0 and 1 never are the letters O and I.\n\
-         # To use it: type it into a file, and name that with --recovery-code-file.\n\
-         #\n\
-         {}\n\
-         {}\n",
-        time(now_unix_ms),
-        clean(&what.display().to_string()),
-        first.join("-"),
-        second.join("-"),
-    )
+pub fn not_looked_into(file: &str, why: &str) -> Failure {
+    let hint = "`aiv key list` names all such files; `aiv salvage` gets out what is left of one";
+    let verdict = Verdict { code: "no_key", exit: Exit::Damage, hint };
+    Failure::new(verdict, format!("no image with a key can be opened here: {file}: {why}"))
 }
 
-/// A paper key for paper, and for a file: notes begin with `#`.
+/// A recovery code for paper, and for a file: notes begin with `#`.
 #[must_use]
-pub fn paper_sheet(paper: &PaperKey, what: &Path, now_unix_ms: u64) -> String {
-    let text = paper.text();
-    let groups: Vec<&str> = text.split('-').collect();
-    let lines: Vec<String> = groups.chunks(5).map(|line| line.join("-")).collect();
-    format!(
-        "# Aivory paper key, made {} for the images of key {} in\n\
-         # {}\n\
-         #\n\
-         # Whoever has it can read all images of that key, also those that will be made:\n\
-         # nothing takes it back. Keep it on paper, apart from the images. It opens what is\n\
-         # left of any of them, when their key slots are lost as well.\n\
-         # It has thirteen groups of five; the digits 0 and 1 never are the letters O and I.\n\
-         # To use it: type it into a file, and name that with --recovery-code-file.\n\
-         #\n\
-         {}\n",
-        time(now_unix_ms),
-        short(aiv_chain::Digest(paper.key().commitment())),
-        clean(&what.display().to_string()),
-        lines.join("\n"),
-    )
+pub fn recovery_sheet(code: &RecoveryCode, what: &Path, now_unix_ms: u64) -> Zeroizing<String> {
+    let made = format!("Aivory recovery code, made {} for the images in", time(now_unix_ms));
+    let notes = [
+        &*made,
+        &*clean(&what.display().to_string()),
+        "",
+        "Whoever has this code can open them. Keep it on paper, apart from the images.",
+        "It has eight groups of five; the digits 0 and 1 never are the letters O and I.",
+        "To use it: type it into a file, and name that with --recovery-code-file.",
+        "",
+    ];
+    sheet(&notes, &code.text(), 4)
+}
+
+/// The paper key of a chain, for paper, and for a file: notes begin with `#`.
+#[must_use]
+pub fn paper_sheet(
+    paper: &PaperKey,
+    chain: &KeyedChain,
+    what: &Path,
+    now_unix_ms: u64,
+) -> Zeroizing<String> {
+    let newest = chain.newest(paper.key());
+    let is_for_recipients =
+        |area: &KeyArea| area.slots().all(|(_, slot)| slot.kind() == SlotKind::Recipient);
+    let key = short(chain.commitment);
+    let made = time(now_unix_ms);
+    let made = format!("Aivory paper key, made {made} for the images of key {key} in");
+    let notes = [
+        &*made,
+        &*clean(&what.display().to_string()),
+        "",
+        if chain.files.iter().any(|file| file.sealed) {
+            "Whoever has it can read all images of that key, and change them unnoticed."
+        } else {
+            "Whoever has it can change all images of that key unnoticed; all can read them."
+        },
+        match newest {
+            Some(area) if area.is_retired() => "The key is retired: no new image gets it.",
+            Some(area) if is_for_recipients(&area) => {
+                "An image for recipients alone has a key of its own: it opens no other one."
+            }
+            _ => "So it is with those that will be made, until `aiv key rotate`.",
+        },
+        "Nothing takes it back: keep it on paper, apart from the images. It opens what is",
+        "left of any of them, when their key slots are lost as well.",
+        "It has thirteen groups of five; the digits 0 and 1 never are the letters O and I.",
+        "To use it: type it into a file, and name that with --recovery-code-file.",
+        "",
+    ];
+    sheet(&notes, &paper.text(), 5)
+}
+
+/// Notes, and a code below them with so many groups in a line. The room for all of it is taken at
+/// once, so that no part of the code is left behind where a text has grown.
+fn sheet(notes: &[&str], code: &str, in_line: usize) -> Zeroizing<String> {
+    let room: usize = notes.iter().map(|note| note.len() + 3).sum();
+    let mut sheet = Zeroizing::new(String::with_capacity(room + code.len() + 1));
+    for note in notes {
+        sheet.push_str(if note.is_empty() { "#" } else { "# " });
+        sheet.push_str(note);
+        sheet.push('\n');
+    }
+    for (number, group) in code.split('-').enumerate() {
+        if number > 0 {
+            sheet.push(if number % in_line == 0 { '\n' } else { '-' });
+        }
+        sheet.push_str(group);
+    }
+    sheet.push('\n');
+    sheet
 }
 
 /// What `aiv key paper-key` has to say beside the key, which is in `file` or was shown.
@@ -288,10 +343,21 @@ pub fn paper_of_many(what: &Path) -> Failure {
     Failure::new(verdict, format!("the images in {} have several keys", what.display()))
 }
 
+/// A note on a chain that the paper key opened and nothing else would.
+#[must_use]
+pub fn without_slots(chain: &KeyedChain) -> String {
+    format!(
+        "note: nothing but the paper key opens the images of key {}: their key slots are lost; \
+         `aiv key add` makes them anew",
+        short(chain.commitment)
+    )
+}
+
 /// A backup was given a paper key.
 #[must_use]
 pub fn paper_in_backup() -> Failure {
-    let hint = "make a way in with it, `aiv key add DIR --recovery-code-file FILE`, and give that";
+    let hint = "give a passphrase or a key file; for images that exist one is added with the paper key: \
+                `aiv key add DIR --recovery-code-file FILE`";
     let verdict = Verdict { code: "unusable_key", exit: Exit::Refused, hint };
     Failure::new(verdict, "a paper key opens images that exist: a backup takes none")
 }
@@ -309,14 +375,16 @@ mod tests {
     }
 
     #[test]
-    fn a_sheet_with_a_paper_key_can_be_read_back_as_it_is_and_names_the_key() {
+    fn a_sheet_with_a_paper_key_can_be_read_back_as_it_is_and_says_what_it_is_worth() {
         let paper = PaperKey::new(aiv_keys::ChainKey::new([0x5A; 32]));
-        let sheet = paper_sheet(&paper, Path::new("/mnt/backup"), 0);
+        let commitment = aiv_chain::Digest(paper.key().commitment());
+        let chain = KeyedChain { commitment, files: Vec::new() };
+        let sheet = paper_sheet(&paper, &chain, Path::new("/mnt/backup"), 0);
         assert_eq!(PaperKey::parse(&sheet), Ok(paper.clone()));
         let long: Vec<&str> = sheet.lines().filter(|line| line.len() > 84).collect();
         assert_eq!(long, [""; 0], "it fits on paper");
-        let key = short(aiv_chain::Digest(paper.key().commitment()));
-        assert!(sheet.contains(&format!("key {key}")), "{sheet}");
+        assert!(sheet.contains(&format!("key {} in", short(commitment))), "{}", *sheet);
+        assert!(sheet.contains("unnoticed; all can read them"), "{}", *sheet);
         let shown = paper_key(&paper, Path::new("/mnt/backup"), Some(Path::new("/sheet")));
         let secret = paper.text();
         let (text, json) = (shown.text, shown.json.to_string());

@@ -105,7 +105,8 @@ fn repair_text(to: &Path, image: &Repaired) -> String {
     if report.key_slots == KeySlots::Lost {
         text += &format!(
             "{from}: NOT REPAIRED, both copies of its key slots are lost; nothing was written for it\n  \
-             no passphrase, key file, recovery code or recipient opens it any more by itself\n"
+             no passphrase, key file, recovery code or recipient opens it any more by itself: a paper \
+             key does, with which `aiv key add` makes them anew\n"
         );
         if report.pieces_lost == 0 {
             return text;
@@ -186,7 +187,8 @@ impl Remarks {
             if !is_made && report.key_slots == KeySlots::Lost {
                 remarks.warnings.push(format!(
                     "{from}: nobody can open it any more, unless another copy of the file (--from \
-                     DIR) has its key slots, or its folder another image with the same key"
+                     DIR) has its key slots, or its folder another image with the same key, or \
+                     somebody has its paper key"
                 ));
             }
             if report.key_slots == KeySlots::Differ {

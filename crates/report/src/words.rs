@@ -1,10 +1,12 @@
 //! Sizes, times, ids, steps, and foreign text made safe.
 
 use std::fmt::Display;
+use std::ops::Range;
 
 use aiv_chain::meta::{DiskInfo, RegionInfo, RegionKind};
 use aiv_chain::{Depth, Point, PointState, StrayKind};
 use aiv_image_format::Corrupt;
+use aiv_keys::Credential;
 use aiv_volume_io::Step;
 use aiv_volume_io::partition::TableKind;
 
@@ -50,16 +52,43 @@ pub fn clean(text: &str) -> String {
 /// What the secret keys of recipients begin with.
 const SECRET_KEY: &str = "aiv-secret-";
 
-/// Whether somebody put the secret key of a recipient where everybody can see it.
+/// Whether somebody put the secret key of a recipient, a recovery code or a paper key where everybody
+/// can see it.
 #[must_use]
 pub fn is_secret_key(word: &str) -> bool {
     word.to_ascii_lowercase().contains(SECRET_KEY)
+        || runs(word).any(|run| is_from_paper(&word[run.clone()]))
 }
 
-/// Text without what follows the beginning of a secret key: a word of a command line may be one,
-/// and errors name words.
+/// Stretches of a text that may be a code from paper, as people print it or without its dashes.
+fn runs(text: &str) -> impl Iterator<Item = Range<usize>> {
+    let of_code = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let start = at + text[at..].find(of_code)?;
+        at = text[start..].find(|c| !of_code(c)).map_or(text.len(), |len| start + len);
+        Some(start..at)
+    })
+}
+
+fn is_from_paper(run: &str) -> bool {
+    Credential::is_printed(run) || Credential::from_paper(run).is_ok()
+}
+
+/// Text without codes from paper, and without what follows the beginning of a secret key: a word of a
+/// command line may be one, and errors name words.
 #[must_use]
 pub fn without_secret_keys(text: &str) -> String {
+    let (mut clear, mut end) = (String::with_capacity(text.len()), 0);
+    for run in runs(text).filter(|run| is_from_paper(&text[run.clone()])) {
+        clear += &text[end..run.start];
+        clear += "...";
+        end = run.end;
+    }
+    without_recipients(&(clear + &text[end..]))
+}
+
+fn without_recipients(text: &str) -> String {
     // Of the same length: only ASCII letters change.
     let lower = text.to_ascii_lowercase();
     let (mut shown, mut at) = (String::with_capacity(text.len()), 0);
@@ -178,6 +207,24 @@ mod tests {
         let hostile = "ro\u{1b}[2Jot\u{202e}gpj.\r\n";
         assert_eq!(clean(hostile), "ro\u{fffd}[2Jot\u{fffd}gpj.\u{fffd}\u{fffd}");
         assert_eq!(clean("Größe 東京"), "Größe 東京");
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_code_from_paper_but_that_there_was_one() {
+        let paper = "000GD-40R4X-0M300-E209K-185G3-R38ED-1W811-24GKZ-2GAH1-C5RR2-34D1B-P70XX-3RFGZ";
+        let code = &paper[..47];
+        for word in [paper.to_owned(), code.to_owned(), code.to_lowercase(), paper.replace('-', "")]
+        {
+            assert!(is_secret_key(&word));
+            let shown = without_secret_keys(&format!("cannot read ./{word}: no such file"));
+            assert_eq!(shown, "cannot read ./...: no such file");
+        }
+        // Mistyped ones tell nearly as much; names of files look otherwise.
+        assert!(is_secret_key(&paper.replace("GD", "GE")));
+        for word in ["2026-11-28", "0123456789abcdef0123456789abcdef01234567", "a-b-c-d-e-f-g-h"] {
+            assert!(!is_secret_key(word), "{word}");
+            assert_eq!(without_secret_keys(word), word);
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use aiv_chain::KeyedChain;
 use aiv_jobs::NewKey;
 use aiv_keys::{PaperKey, RecoveryCode};
 use aiv_report::{Exit, Failure, Outcome, Verdict, keys};
@@ -30,7 +31,7 @@ pub(crate) fn new_code(
     file: Option<&Path>,
 ) -> Result<(RecoveryCode, Sheet), Failure> {
     let code = NewKey::recovery_code(session)?;
-    let text = Zeroizing::new(keys::recovery_sheet(&code, what, now_unix_ms()));
+    let text = keys::recovery_sheet(&code, what, now_unix_ms());
     match file {
         Some(file) => write_secret(file, &text)?,
         None if session.json => return Err(never_in_json("a recovery code")),
@@ -46,11 +47,12 @@ pub(crate) fn new_code(
 /// and no file was named.
 pub(crate) fn show_paper(
     paper: &PaperKey,
+    chain: &KeyedChain,
     what: &Path,
     file: Option<&Path>,
     session: &Session,
 ) -> Result<Outcome, Failure> {
-    let sheet = Zeroizing::new(keys::paper_sheet(paper, what, now_unix_ms()));
+    let sheet = keys::paper_sheet(paper, chain, what, now_unix_ms());
     match file {
         Some(file) => write_secret(file, &sheet)?,
         None if session.json => return Err(never_in_json("a paper key")),

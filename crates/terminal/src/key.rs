@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use aiv_chain::{KeyedChains, locate_chains};
+use aiv_chain::{KeyedChain, KeyedChains, locate_chains};
 use aiv_jobs::{KeyChange, NewKey, change_keys};
 use aiv_keys::{Credential, Opened, PaperKey, RecipientSecret};
 use aiv_report::{Failure, Outcome, keys};
@@ -83,8 +83,8 @@ Examples:
     /// Show the key of the chain itself, for paper: it needs no key slot
     ///
     /// It opens what is left of any image of the chain, be it one segment from the middle of a split
-    /// image. Nothing takes it back: whoever has it reads all images of this key, those to come too.
-    /// It is given with --recovery-code-file.
+    /// image. Nothing takes it back: whoever has it can read and change all images of this key, those
+    /// to come too, until `aiv key rotate`. It is given with --recovery-code-file.
     #[command(after_help = "\
 Examples:
   aiv key paper-key /mnt/backup | lp
@@ -175,9 +175,19 @@ impl KeyCommand {
                 if is_shown { sheet.after(done) } else { done }
             }
             Self::PaperKey { chain, out } => {
-                let (_, opened) = open(&chain, session)?;
+                let ((_, found), opened) = open(&chain, session)?;
                 let [one] = &opened[..] else { return Err(keys::paper_of_many(&chain.what)) };
-                show_paper(&PaperKey::new(one.key.clone()), &chain.what, out.as_deref(), session)
+                let paper = PaperKey::new(one.key.clone());
+                let is_its = |it: &&KeyedChain| it.commitment.0 == paper.key().commitment();
+                let Some(its) = found.chains.iter().find(is_its) else {
+                    return Err(keys::no_chain(&chain.what, &found));
+                };
+                if found.chains.len() > 1 {
+                    let others = found.chains.len() - 1;
+                    session
+                        .say(&format!("note: {others} other keys there have sheets of their own"));
+                }
+                show_paper(&paper, its, &chain.what, out.as_deref(), session)
             }
             Self::NewRecipient { to } => {
                 let secret = RecipientSecret::new(random()?);

@@ -106,16 +106,22 @@ impl SecretFiles {
     pub fn read(&self) -> Result<Option<Credential>, Failure> {
         keep_to_ourselves();
         if let Some(path) = &self.password_file {
-            let passphrase = Passphrase::new(&read_first_line(path)?).map_err(in_file(path))?;
+            let line = read_first_line(path)?;
+            not_a_sheet(&line, path)?;
+            let passphrase = Passphrase::new(&line).map_err(in_file(path))?;
             return Ok(Some(Credential::Passphrase(passphrase)));
         }
         if let Some(path) = &self.key_file {
             let content = read_small(path)?;
-            return Ok(Some(Credential::from_key_file(&content).map_err(in_file(path))?));
+            let found = Credential::from_key_file(&content).map_err(in_file(path))?;
+            if let (Credential::KeyFile(_), Ok(text)) = (&found, std::str::from_utf8(&content)) {
+                not_a_sheet(text, path)?;
+            }
+            return Ok(Some(found));
         }
         let Some(path) = &self.recovery_code_file else { return Ok(None) };
         let content = read_small(path)?;
-        let text = String::from_utf8_lossy(&content);
+        let text = Zeroizing::new(String::from_utf8_lossy(&content).into_owned());
         Ok(Some(Credential::from_paper(&text).map_err(in_file(path))?))
     }
 }
@@ -179,13 +185,26 @@ fn read_small(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let mut content = Zeroizing::new(Vec::with_capacity(limit + 1));
     let read = File::open(path).and_then(|file| file.take(limit as u64).read_to_end(&mut content));
     if read.is_err() && words::is_secret_key(&path.to_string_lossy()) {
-        let hint = "others may have seen it: make another pair with `aiv key new-recipient`, keep the \
-                    secret key in its file, and name that";
+        let hint = "others may have seen it: make another one (`aiv key new-recipient`, `aiv key \
+                    recovery-code`; in place of a paper key `aiv key rotate`), keep it in a file, and \
+                    name that";
         let verdict = Verdict { code: "secret_in_words", exit: Exit::Usage, hint };
-        return Err(Failure::new(verdict, "a secret key must not stand on the command line"));
+        return Err(Failure::new(verdict, "a secret must not stand on the command line"));
     }
     read.map_err(cannot_read(path))?;
     Ok(content)
+}
+
+/// A sheet with a recovery code or a paper key is neither a passphrase, whose first line everybody
+/// could guess, nor a key file.
+fn not_a_sheet(text: &str, path: &Path) -> Result<(), Failure> {
+    if !text.starts_with("# Aivory ") && Credential::from_paper(text).is_err() {
+        return Ok(());
+    }
+    let hint = "name it with --recovery-code-file; a new way in has to be something else";
+    let verdict = Verdict { code: "unusable_key", exit: Exit::Refused, hint };
+    let what = format!("{} holds a recovery code or a paper key", path.display());
+    Err(Failure::new(verdict, what))
 }
 
 /// What is wrong with the content of a file.
@@ -277,6 +296,24 @@ mod tests {
     fn a_secret_key_on_the_command_line_is_refused_and_not_repeated() {
         let secret = RecipientSecret::new([8; 32]).file_text();
         let key = secret.lines().find(|line| line.starts_with("aiv-secret-")).unwrap();
+        let paper = PaperKey::new(ChainKey::new([9; 32])).text();
+        let code = RecoveryCode::new([7; 20]).text();
+        for word in [paper.to_string(), format!("./{}", *code), code.replace('-', "")] {
+            let (path, shown) =
+                (PathBuf::from(&word), word.trim_start_matches("./")[..11].to_owned());
+            for files in [
+                SecretFiles { recovery_code_file: Some(path.clone()), ..SecretFiles::default() },
+                SecretFiles { key_file: Some(path), ..SecretFiles::default() },
+            ] {
+                let failure = kind_of(&files).unwrap_err();
+                assert_eq!(failure.verdict.code, "secret_in_words");
+                let said = failure.line() + &failure.to_json().to_string();
+                assert!(!said.contains(&shown), "{said}");
+            }
+            let failure = write_secret(Path::new("/proc").join(&word).as_path(), "x").unwrap_err();
+            let said = failure.line() + &failure.to_json().to_string();
+            assert!(said.contains("...") && !said.contains(&shown), "{said}");
+        }
         for word in [key.to_owned(), key.to_uppercase(), format!("./{key}")] {
             let word = PathBuf::from(word);
             let files = SecretFiles { key_file: Some(word.clone()), ..SecretFiles::default() };
@@ -287,6 +324,24 @@ mod tests {
             let failure = kind_of(&files).unwrap_err();
             for shown in [failure.line(), failure.to_json().to_string()] {
                 assert!(!shown.to_ascii_lowercase().contains(&key[11..20]), "{shown}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_sheet_is_neither_a_passphrase_nor_a_key_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sheet");
+        let code = RecoveryCode::new([7; 20]).text();
+        for content in [format!("# Aivory paper key, made today\n{}\n", *code), code.to_string()] {
+            std::fs::write(&path, content).unwrap();
+            for files in [
+                SecretFiles { password_file: Some(path.clone()), ..SecretFiles::default() },
+                SecretFiles { key_file: Some(path.clone()), ..SecretFiles::default() },
+            ] {
+                let failure = kind_of(&files).unwrap_err();
+                assert_eq!(failure.verdict.code, "unusable_key");
+                assert!(failure.verdict.hint.contains("--recovery-code-file"));
             }
         }
     }

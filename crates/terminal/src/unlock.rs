@@ -5,7 +5,7 @@ use std::path::Path;
 use aiv_chain::{KeyedChain, locate_chains};
 use aiv_image_format::Error as ImageError;
 use aiv_keys::{Credential, Error, Keys, Opened, SlotKind, Work};
-use aiv_report::{Failure, LOCKED, SEALED, words};
+use aiv_report::{Failure, LOCKED, SEALED, keys, words};
 
 use crate::secrets::{SecretFiles, keep_to_ourselves};
 use crate::session::Session;
@@ -84,6 +84,9 @@ impl Session {
         files: &SecretFiles,
     ) -> Result<Unlocked, Failure> {
         let Some(credential) = files.read()? else { return self.unlock_given(chains, None) };
+        if let Credential::PaperKey(_) = credential {
+            return Err(keys::paper_in_backup());
+        }
         match self.try_all(chains, credential.clone())? {
             Err(Error::WrongKey { .. }) => Ok(Unlocked { credential, opened: Vec::new() }),
             tried => Ok(tried?),
@@ -160,13 +163,20 @@ impl Session {
         let mut failed = None;
         for what in what {
             match locate_chains(what, self.job()) {
-                Ok((_, found)) => chains.extend(found.chains),
+                Ok((_, found)) => {
+                    // Of a folder: a file says for itself what is wrong with it.
+                    let unsure = found.unsure.first().filter(|_| what.is_dir());
+                    if let Some((file, why)) = unsure.filter(|_| found.chains.is_empty()) {
+                        failed = failed.or(Some(keys::not_looked_into(file, why)));
+                    }
+                    chains.extend(found.chains);
+                }
                 // One of several may be a disk that is no image: whoever opens it says more.
-                Err(error) => failed = failed.or(Some(error)),
+                Err(error) => failed = failed.or(Some(error.into())),
             }
         }
         if chains.is_empty() {
-            return Err(failed.map_or_else(|| ImageError::NotKeyed.into(), Failure::from));
+            return Err(failed.unwrap_or_else(|| ImageError::NotKeyed.into()));
         }
         let keys = self.unlock(&chains, files)?.keys();
         // Whoever gives a key for an image expects one that has it. A folder may hold others, too.
@@ -186,7 +196,12 @@ impl Session {
         for chain in chains {
             self.job().check()?;
             match chain.open(&credential, &mut Work::new()) {
-                Ok(one) => opened.push(one),
+                Ok(one) => {
+                    if one.through.is_none() && chain.areas().is_empty() {
+                        self.say(&keys::without_slots(chain));
+                    }
+                    opened.push(one);
+                }
                 Err(error) => failed.push((chain.commitment, error)),
             }
         }

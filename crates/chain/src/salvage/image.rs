@@ -138,8 +138,9 @@ impl Salvaged {
         let slots = there.into_iter().chain(self.slots.clone()).max_by_key(KeyArea::generation);
         seal.slots = slots.map(|area| area.to_bytes().into_boxed_slice());
         let had = self.newest().identity().superblock.as_ref().map(Superblock::slot_area_len);
-        if seal.slots.is_none() && had.is_some_and(|len| len > 0) {
-            // Nobody could open it.
+        // Where nothing tells whether it had any, it had.
+        if seal.slots.is_none() && had.is_none_or(|len| len > 0) {
+            // Nobody could open it, and no slots could be made for it later.
             let source = ImageError::Unsalvageable(Unsalvageable::NoSlots);
             return Err(Error::in_file(&self.layers[0].file, source));
         }

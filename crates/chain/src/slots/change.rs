@@ -15,9 +15,15 @@ use super::{KeyedChain, KeyedFile, SlotPlace, keyed_chains};
 use crate::error::{Error, Result};
 use crate::look::in_parallel;
 
+/// What the crate of keys says.
+type KeyResult<T> = std::result::Result<T, aiv_keys::Error>;
+
 /// What became of a change.
 #[derive(Debug, Clone)]
 pub struct SlotReport {
+    /// Whether no slots were left, and these were made anew: nothing that opened the images before
+    /// does, but the chain key itself.
+    pub anew: bool,
     /// The slots as they are now.
     pub area: KeyArea,
     /// Files that have them, by name: written, read back and compared.
@@ -41,12 +47,11 @@ pub fn change_slots(
     change: &dyn Fn(&KeyArea) -> std::result::Result<KeyArea, aiv_keys::Error>,
     job: Job<'_>,
 ) -> Result<SlotReport> {
-    let change = |newest: Option<&KeyArea>| newest.map_or(Err(aiv_keys::Error::Forged), change);
-    make_slots(storage, key, &change, job)
+    make_slots(storage, key, &|newest| change(newest?), job)
 }
 
-/// As [`change_slots`], also where no image has slots any more that somebody with the key made:
-/// whoever has the key itself, from paper, makes them anew.
+/// As [`change_slots`], also where no image has slots any more that somebody with the key made, of
+/// which `make` is told with the reason: whoever has the key itself, from paper, makes them anew.
 ///
 /// # Errors
 /// [`Error::Key`] for what `make` refuses,
@@ -55,7 +60,7 @@ pub fn change_slots(
 pub fn make_slots(
     storage: &dyn Storage,
     key: &ChainKey,
-    make: &dyn Fn(Option<&KeyArea>) -> std::result::Result<KeyArea, aiv_keys::Error>,
+    make: &dyn Fn(KeyResult<&KeyArea>) -> KeyResult<KeyArea>,
     job: Job<'_>,
 ) -> Result<SlotReport> {
     let commitment = Digest(key.commitment());
@@ -65,20 +70,30 @@ pub fn make_slots(
     sets.dedup();
     // Whoever writes an image gives it the slots of its parent as they were before.
     let _leases =
-        sets.into_iter().map(|set| keep_others_out(storage, set)).collect::<Result<Vec<_>>>()?;
+        sets.iter().map(|&set| keep_others_out(storage, set)).collect::<Result<Vec<_>>>()?;
     let chain = find(storage, commitment, job)?;
-    let area = make(chain.newest(key).as_ref())?;
+    if chain.files.iter().any(|file| !sets.contains(&file.set)) {
+        return Err(Error::Changed { what: "an image of another set came".to_owned() });
+    }
+    let newest = chain.newest(key);
+    let lost = match chain.areas().is_empty() {
+        true => aiv_keys::Error::NoSlots,
+        // There are some, and somebody without the key made them.
+        false => aiv_keys::Error::Forged,
+    };
+    let area = make(newest.as_ref().ok_or(lost))?;
     let bytes = area.to_bytes();
     let written = in_parallel(&chain.files, &|file: &KeyedFile| {
         // Whoever stops it half-way has to know which have the new slots.
-        let written = job.check().is_ok().then(|| write(storage, file, &bytes));
+        let written = job.check().is_ok().then(|| write(storage, file, key, &bytes));
         Ok((file.file.clone(), written))
     })?;
     if written.iter().all(|(_, written)| written.is_none()) {
         job.check()?;
     }
     let (changed, unchanged) = (Vec::new(), Vec::new());
-    let mut report = SlotReport { area, changed, unchanged, canceled: false };
+    let anew = newest.is_none();
+    let mut report = SlotReport { anew, area, changed, unchanged, canceled: false };
     for (file, written) in written {
         match written {
             Some(Ok(())) => report.changed.push(file),
@@ -110,7 +125,7 @@ fn keep_others_out(storage: &dyn Storage, set: SetId) -> Result<[Box<dyn Lease>;
 
 /// Writes both copies of one image, the second one first, and reads them back. Of a split image
 /// they lie in two files, each of which is durable before the other is touched.
-fn write(storage: &dyn Storage, file: &KeyedFile, bytes: &[u8]) -> io::Result<()> {
+fn write(storage: &dyn Storage, file: &KeyedFile, key: &ChainKey, bytes: &[u8]) -> io::Result<()> {
     let Some([first, second]) = &file.places else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it has no key slots"));
     };
@@ -124,9 +139,9 @@ fn write(storage: &dyn Storage, file: &KeyedFile, bytes: &[u8]) -> io::Result<()
             opened.push((&copy.file, storage.open_slots(&copy.file)?));
         }
     }
-    // Of the two copies the older one goes first, and one that is not sound before any: what is
-    // left when the power goes is never older than what was there.
-    for copy in in_order(first, second) {
+    // Of the two copies the older one goes first, and one that is not sound, or that somebody without
+    // the key made, before any: what is left when the power goes is never older than what was there.
+    for copy in in_order(first, second, key) {
         let file = opened.iter_mut().find(|(file, _)| *file == copy.file);
         let (_, slots) = file.ok_or(io::ErrorKind::NotFound)?;
         slots.write(SlotCopy::new(copy.offset, bytes)?)?;
@@ -143,8 +158,10 @@ fn write(storage: &dyn Storage, file: &KeyedFile, bytes: &[u8]) -> io::Result<()
     Ok(())
 }
 
-fn in_order<'c>(first: &'c SlotPlace, second: &'c SlotPlace) -> [&'c SlotPlace; 2] {
-    let generation =
-        |copy: &SlotPlace| KeyArea::parse(&copy.bytes).map_or(0, |area| area.generation());
+fn in_order<'c>(first: &'c SlotPlace, second: &'c SlotPlace, key: &ChainKey) -> [&'c SlotPlace; 2] {
+    let generation = |copy: &SlotPlace| {
+        let ours = KeyArea::parse(&copy.bytes).ok().filter(|area| area.prove(key).is_ok());
+        ours.map_or(0, |area| area.generation())
+    };
     if generation(first) < generation(second) { [first, second] } else { [second, first] }
 }

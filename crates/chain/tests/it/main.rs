@@ -11,6 +11,7 @@ mod described;
 mod doubles;
 mod forge;
 mod hostile_chains;
+mod lost_slots;
 mod merge_crashes;
 mod merge_deltas;
 mod merge_faults;

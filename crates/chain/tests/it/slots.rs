@@ -3,9 +3,9 @@
 use std::io;
 use std::time::Duration;
 
-use aiv_chain::{Error, KeyedChain, change_slots, keyed_chains, make_slots};
+use aiv_chain::{Error, KeyedChain, change_slots, keyed_chains};
 use aiv_image_format::{ChainKey, Mode, Seal};
-use aiv_keys::{Cost, Credential, KeyArea, NewSlot, PaperKey, Passphrase, Way, Work};
+use aiv_keys::{Cost, Credential, KeyArea, NewSlot, Passphrase, Way, Work};
 use aiv_testkit::{CrashStorage, Fault, FaultPlan, FaultStorage, MemStorage};
 use aiv_volume_io::{Cancel, DirStorage, Job, SlotCopy, SlotFile, Storage};
 
@@ -46,7 +46,7 @@ fn image(storage: &dyn Storage, point: u8, mode: Mode) {
 }
 
 /// Images with a key, and one without.
-fn folder(images: u8) -> MemStorage {
+pub(crate) fn folder(images: u8) -> MemStorage {
     let storage = MemStorage::new();
     for point in 1..=images {
         image(&storage, point, if point == 2 { Mode::Authenticated } else { Mode::Sealed });
@@ -140,61 +140,6 @@ fn a_damaged_copy_is_made_up_for_and_mended_by_the_next_change() {
     change(&storage, "new").unwrap();
     assert_eq!(opens(&storage, "old", "new"), [Some(true); 2]);
     assert!(chain(&storage).files[0].damage.is_none());
-}
-
-#[test]
-fn where_no_slots_are_left_the_key_itself_opens_and_makes_them_anew() {
-    let storage = folder(2);
-    for name in ["1.aiv", "2.aiv"] {
-        let mut bytes = storage.contents(name).unwrap().to_vec();
-        let second = bytes.len() - 69_632 - 4096;
-        bytes[4096 + 1500] ^= 1;
-        bytes[second + 1500] ^= 1;
-        storage.insert(name, bytes);
-    }
-    let found = chain(&storage);
-    assert!(found.areas().is_empty());
-    let refused = found.open(&passphrase("old"), &mut Work::new());
-    assert!(matches!(refused, Err(aiv_keys::Error::Damaged(_))), "{refused:?}");
-    let paper = |key| Credential::PaperKey(PaperKey::new(key));
-    let opened = found.open(&paper(key()), &mut Work::new()).unwrap();
-    assert!(opened.key == key() && opened.through.is_none());
-    let other = found.open(&paper(ChainKey::new([1; 32])), &mut Work::new());
-    assert_eq!(other.unwrap_err(), aiv_keys::Error::OtherChain);
-    // There is nothing to be changed, and all to be made.
-    assert!(matches!(change(&storage, "new"), Err(Error::Key(aiv_keys::Error::Forged))));
-    let make = |newest: Option<&KeyArea>| {
-        assert!(newest.is_none());
-        Ok(area("new"))
-    };
-    let report = make_slots(&storage, &key(), &make, Job::silent()).unwrap();
-    assert_eq!(report.changed, ["1.aiv", "2.aiv"]);
-    assert_eq!(opens(&storage, "old", "new"), [Some(true); 2]);
-}
-
-#[test]
-fn slots_of_somebody_without_the_key_are_no_slots() {
-    let storage = folder(1);
-    // Sound, of this chain by what they say, and made by somebody else.
-    let mut forged = area("old").to_bytes();
-    forged[64] ^= 1;
-    let mut hasher = blake3::Hasher::new_keyed(b"aivory draft: key-slot area     ");
-    hasher.update(&forged[..992]).update(&forged[1024..]);
-    forged[992..1024].copy_from_slice(hasher.finalize().as_bytes());
-    let mut bytes = storage.contents("1.aiv").unwrap().to_vec();
-    let second = bytes.len() - 69_632 - 4096;
-    for at in [4096, second] {
-        bytes[at..at + forged.len()].copy_from_slice(&forged);
-    }
-    storage.insert("1.aiv", bytes);
-    let found = chain(&storage);
-    assert!(found.files[0].damage.is_none() && found.areas().len() == 1);
-    let make = |newest: Option<&KeyArea>| {
-        assert!(newest.is_none());
-        Ok(area("new"))
-    };
-    make_slots(&storage, &key(), &make, Job::silent()).unwrap();
-    assert_eq!(opens(&storage, "old", "new"), [Some(true)]);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::support::{MIB, Run, Scratch, aiv, aiv_json, names_in, noise};
+use crate::support::{MIB, Run, Scratch, aiv, aiv_json, names_in, noise, run};
 
 /// A sealed image of a disk of noise, in a folder of its own, and its paper key.
 struct Sealed {
@@ -81,30 +81,85 @@ fn it_opens_a_segment_from_the_middle_when_nothing_else_is_left() {
     assert!((1000..1024).contains(&found), "{found}");
     let lost = listed["bytes_lost"].as_u64().unwrap();
     assert_eq!(lost, 150 * MIB - found * 65_536);
+    // In a folder of its own it is no image, and nobody calls it one that was put there.
+    let folder = away.arg(".");
+    let said = sealed.with_paper(&["list", &folder]).failed(4, "no_key");
+    assert!(said.contains("left.p002") && !said.contains("put in the place"), "{said}");
     // Nobody could open a new image of it but with this sheet: in clear it is written when asked for.
     let new = away.arg("new");
     sealed.with_paper(&["salvage", &middle, "--image", &new]).failed(6, "no_slots");
     sealed.with_paper(&["salvage", &middle, "--image", &new, "--plain"]).ended(3);
 }
 
-#[test]
-fn it_opens_images_whose_key_slots_are_gone_and_makes_them_anew() {
-    let sealed = Sealed::new(300_000, 7, &[]);
-    let image = sealed.image();
-    let mut bytes = fs::read(&image).unwrap();
+/// Writes zeros over both copies of the key slots.
+fn without_slots(image: &Path) {
+    let mut bytes = fs::read(image).unwrap();
     let second = bytes.len() - 8192 - (64 << 10);
     for at in [4096, second] {
         bytes[at..at + 32_768].fill(0);
     }
-    fs::write(&image, bytes).unwrap();
-    let latest = format!("{}@latest", sealed.images);
+    fs::write(image, bytes).unwrap();
+}
+
+#[test]
+fn it_opens_images_whose_key_slots_are_gone_and_makes_them_anew() {
+    let sealed = Sealed::new(300_000, 7, &[]);
+    let (images, image) = (&sealed.images, sealed.image());
+    let old = fs::read(&image).unwrap();
+    without_slots(Path::new(&image));
+    let latest = format!("{images}@latest");
     let restore = ["restore", &latest, "--to", &sealed.scratch.arg("back.img")];
     sealed.with_pass(&restore).failed(4, "key_slots_damaged");
-    assert!(sealed.restores(&sealed.with_paper(&restore)));
+    let restored = sealed.with_paper(&restore);
+    assert!(restored.stderr.contains("nothing but the paper key opens"), "{}", restored.stderr);
+    assert!(sealed.restores(&restored));
     fs::remove_file(sealed.scratch.path("back.img")).unwrap();
-    let add = ["key", "add", &sealed.images, "--new-password-file", &sealed.pass];
-    sealed.with_paper(&add).ended(0);
-    assert!(sealed.restores(&sealed.with_pass(&restore)));
+    for change in [&["remove", images, "--slot", "1"][..], &["rotate", images]] {
+        sealed.with_paper(&[&["key"], change].concat()).failed(4, "key_slots_lost");
+    }
+
+    let new = sealed.scratch.write("new", b"battery staple");
+    let with_new = |args: &[&str]| aiv_json(&[args, &["--password-file", &new]].concat());
+    let made = sealed.with_paper(&["key", "add", images, "--new-password-file", &new]).ended(0);
+    let chain = &made.json()["chains"][0];
+    // Nobody knows whether the key was retired: from now on it is.
+    assert_eq!((&chain["anew"], &chain["retired"]), (&true.into(), &true.into()), "{chain}");
+    assert!(chain["generation"].as_u64().unwrap() > 1_000_000_000);
+    assert!(sealed.restores(&with_new(&restore)));
+    sealed.with_pass(&["verify", images]).failed(6, "wrong_key");
+    // What an older image brings back does not take the place of the new slots.
+    fs::write(sealed.scratch.path("images/older.aiv"), old).unwrap();
+    let file = sealed.scratch.write("file", &noise(64, 1));
+    with_new(&["key", "add", images, "--new-key-file", &file]).ended(0);
+    let slots = aiv_json(&["key", "list", images]).ended(0).json()["chains"][0]["slots"].clone();
+    assert_eq!(slots.as_array().unwrap().len(), 2, "{slots}");
+    with_new(&["verify", images]).ended(0);
+    sealed.with_pass(&["verify", images]).failed(6, "wrong_key");
+    let backup = ["backup", &sealed.disk, "--to", images, "--seal"];
+    let begun = with_new(&backup).ended(0).json();
+    assert_eq!(begun["images"][0]["kind"], "full", "{begun}");
+}
+
+#[test]
+fn what_would_never_have_slots_is_not_written_and_what_has_none_is_told() {
+    let sealed = Sealed::new(300_000, 10, &[]);
+    let mut bytes = fs::read(sealed.image()).unwrap();
+    let end = bytes.len() - 8192 - (128 << 10);
+    bytes[..36_864].fill(0);
+    bytes[end..].fill(0);
+    let away = Scratch::new();
+    let (broken, new) = (away.write("broken.aiv", &bytes), away.arg("new"));
+    // Known by its frames alone: nothing tells whether it had any.
+    sealed.with_paper(&["salvage", &broken, "--image", &new]).failed(6, "no_slots");
+    sealed.with_paper(&["salvage", &broken, "--image", &new, "--plain"]).ended(3);
+
+    let code = sealed.scratch.arg("code.txt");
+    let image = sealed.image();
+    run("chattr", &["+i", &image]);
+    let refused = sealed.with_pass(&["key", "recovery-code", &sealed.images, "--out", &code]);
+    run("chattr", &["-i", &image]);
+    assert!(refused.failed(1, "not_changed").contains("no image was changed"));
+    assert!(!Path::new(&code).exists(), "a sheet that opens nothing");
 }
 
 #[test]

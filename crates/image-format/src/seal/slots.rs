@@ -11,10 +11,11 @@ use crate::layout::Superblock;
 
 impl Image {
     /// Both copies of the key-slot area, 32 KiB each, the one behind the superblock first; `None`
-    /// when there is no such area. What they hold is not checked here.
+    /// when there is no such area. What they hold is not checked here. One that cannot be read is
+    /// damaged as any other, and empty: the image is opened by the other one.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`] when neither can be read.
     pub fn slot_copies(&self) -> Result<Option<[Box<[u8]>; 2]>> {
         let Ok(len) = usize::try_from(self.superblock().slot_area_len()) else { return Ok(None) };
         if len == 0 {
@@ -25,7 +26,10 @@ impl Image {
             let read = self.file.read_exact_at(&mut bytes, offset);
             read.map(|()| bytes).map_err(Error::io("read key slots", offset))
         });
-        Ok(Some([first?, second?]))
+        Ok(Some(match (first, second) {
+            (Err(error), Err(_)) => return Err(error),
+            (first, second) => [first, second].map(std::result::Result::unwrap_or_default),
+        }))
     }
 
     /// Where the two copies of the key-slot area are: the only bytes of an image that may be
@@ -83,6 +87,9 @@ pub(crate) fn fault_of_slots(
     superblock: &Superblock,
     key: Option<&ChainKey>,
 ) -> Option<Fault> {
+    if bytes.is_empty() {
+        return Some(Fault::Slots("it cannot be read".to_owned()));
+    }
     let checked = KeyArea::parse(bytes).and_then(|area| match key {
         Some(key) => area.prove(key),
         None if *area.commitment() == superblock.key_commitment.0 => Ok(()),

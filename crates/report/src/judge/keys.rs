@@ -83,8 +83,14 @@ pub(super) fn judge_key(error: &Error) -> Option<Verdict> {
         }
         Error::OtherChain => locked(
             "wrong_key",
-            "nothing was changed; the sheet says of which key it is, `aiv key list` which images have it",
+            "nothing was changed; the sheet says of which key it is, `aiv key list` which images have it; \
+             if they have, compare what was typed with the paper, group by group",
         ),
+        Error::NoSlots => Some(Verdict {
+            code: "key_slots_lost",
+            exit: Exit::Damage,
+            hint: "make them anew first: `aiv key add DIR --recovery-code-file FILE`, with the paper key",
+        }),
         Error::Forged => Some(Verdict {
             code: "key_slots_forged",
             exit: Exit::Damage,
@@ -95,7 +101,8 @@ pub(super) fn judge_key(error: &Error) -> Option<Verdict> {
             code: "key_slots_damaged",
             exit: Exit::Damage,
             hint: "every image of the chain has the same slots; of another copy of the file they are taken \
-                   by `aiv verify FILE --repair --to DIR --from DIR`, for which no key is needed",
+                   by `aiv verify FILE --repair --to DIR --from DIR`, for which no key is needed; who has \
+                   the paper key makes them anew: `aiv key add DIR --recovery-code-file FILE`",
         }),
         Error::TooMuchWork { .. } | Error::NoMemory { .. } | Error::Cost { .. } => locked(
             "key_too_costly",

@@ -31,7 +31,8 @@ pub(super) fn judge_salvage(error: &Unsalvageable) -> Option<Verdict> {
             code: "no_slots",
             exit: Exit::Locked,
             hint: "the key slots of any other image of the chain do: lay it beside the file, or name \
-                   its folder with --parent; or give the paper key with --recovery-code-file",
+                   its folder with --parent; the paper key (--recovery-code-file) needs none, but for \
+                   a new image, which takes them from there or is written with --plain",
         }),
         Unsalvageable::Nothing => failed("nothing_left", "look for another copy of the file"),
         _ => None,
