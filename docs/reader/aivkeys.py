@@ -43,7 +43,7 @@ def base32(symbols, size):  # the bytes that symbols stand for; the bits that fi
     need(int(digits, 32) % (1 << spare) == 0, "a key as text has bits behind its end")
     return (int(digits, 32) >> spare).to_bytes(size, "big")
 def paper(content):  # the 20 bytes of a recovery code or the 32 of a paper key, each of its groups checked
-    symbols = re.sub(r"(?m)^[-\s]*#.*$|[-\s]", "", content.decode("utf-8-sig", "replace").upper()).translate(DIGITS)
+    symbols = re.sub(r"(?m)^\W*#.*$|[\W_]", "", content.decode("utf-8", "replace").upper()).translate(DIGITS)
     need(re.fullmatch("[0-9a-v]{40}([0-9a-v]{25})?", symbols), "a recovery code has 40 symbols, a paper key 65")
     for group in range(len(symbols) // 5):
         *numbers, total = (int(c, 32) for c in symbols[5 * group:5 * group + 5])

@@ -257,7 +257,7 @@ class Keyed(unittest.TestCase):
             (bytes(range(32)), "000GD-40R4X-0M300-E209K-185G3-R38ED-1W811-24GKZ-2GAH1-C5RR2-34D1B-P70XX-3RFGZ"),
             (KEY, "C4G6K-6T312-D5Q20-0TV5R-F4G6H-YSH0B-EHM6A-JWKMJ-F4PQN-8XVFF-41H75-JX35K-ECQ0C")):
             keys = Ring()
-            keys.add(CODE, b"\xef\xbb\xbf # a sh\xe9et\n" + f"{text[:47]}\n\t{text[48:]}\n".encode())
+            keys.add(CODE, b"\xef\xbb\xbf # a sh\xe9et\n" + f"{text[:47]}\n\t{text[48:]}\n".replace("-", "\u2013", 3).replace("-", "_", 3).encode())
             self.assertEqual(keys.keys, [key])
         self.assertEqual(verify(image("sealed.aiv", keys=keys)), [])
         with self.assertRaisesRegex(Damage, "paper key 65"): keys.add(CODE, text[:76].encode())

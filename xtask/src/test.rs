@@ -13,11 +13,6 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     reader::judge()
 }
 
-/// Of three thousand tests, many with loop devices, mounts and servers, a few that fail by chance
-/// once in a hundred runs would refuse every twentieth change and say nothing about it. What failed
-/// runs again, and is named at the end if it passes then: it has to be mended all the same.
-const RUN_AGAIN: &str = "--retries=1";
-
 /// The tests alone, on a machine that is set up.
 pub(crate) fn run_tests() -> Outcome {
     let has_nextest = process::cargo()
@@ -29,7 +24,7 @@ pub(crate) fn run_tests() -> Outcome {
     let mut summaries = Vec::new();
     if has_nextest {
         let mut nextest = process::cargo();
-        nextest.args(["nextest", "run", "--workspace", "--no-fail-fast", RUN_AGAIN]);
+        nextest.args(["nextest", "run", "--workspace", "--no-fail-fast"]);
         summaries.extend(echo(&mut nextest, Stream::Stderr, is_summary)?);
         let mut doc = process::cargo();
         doc.args(["test", "--workspace", "--doc"]);

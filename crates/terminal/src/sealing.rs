@@ -6,7 +6,7 @@ use aiv_backup_engine::Mode;
 use aiv_chain::{KeyedChains, locate_chains, unfinished_chains};
 use aiv_jobs::{NewKey, SealJob};
 use aiv_keys::Credential;
-use aiv_report::{Failure, keys};
+use aiv_report::Failure;
 
 use crate::code::{Sheet, new_code};
 use crate::folders::open_folder;
@@ -94,25 +94,17 @@ impl SealArgs {
         let found =
             if to.is_dir() { locate_chains(to, session.job())?.1 } else { KeyedChains::default() };
         if found.chains.is_empty() {
-            let credential = match self.unlock.read()? {
+            let credential = match self.unlock.read_new()? {
                 Some(credential) => credential,
                 None => Credential::Passphrase(session.ask_new_passphrase(
                     "name a file with --password-file or --key-file, or a key with --recipient",
                 )?),
             };
-            return Ok((for_backups(credential)?, Vec::new()));
+            return Ok((NewKey::Credential(credential), Vec::new()));
         }
         let unlocked = session.unlock_or_new(&found.chains, &self.unlock)?;
         let opened = SealJob::chains(&unlocked.opened, &found.chains);
-        Ok((for_backups(unlocked.credential)?, opened))
-    }
-}
-
-/// What may open a chain that the backup begins: no paper key, which is that of a chain that exists.
-fn for_backups(credential: Credential) -> Result<NewKey, Failure> {
-    match credential.kind() {
-        Some(_) => Ok(NewKey::Credential(credential)),
-        None => Err(keys::paper_in_backup()),
+        Ok((NewKey::Credential(unlocked.credential), opened))
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use aiv_jobs::NewKey;
 use aiv_keys::{Credential, KeyFile, Passphrase, RecipientKey};
-use aiv_report::{Exit, Failure, Verdict, words};
+use aiv_report::{Exit, Failure, Verdict, keys, words};
 use rustix::process::{DumpableBehavior, Resource, getrlimit, set_dumpable_behavior, setrlimit};
 use zeroize::Zeroizing;
 
@@ -57,7 +57,7 @@ impl NewSecretFiles {
         }
         let Self { new_password_file: password_file, new_key_file: key_file, .. } = self;
         let files = SecretFiles { password_file, key_file, recovery_code_file: None };
-        Ok(NewKey::Credential(match files.read()? {
+        Ok(NewKey::Credential(match files.read_new()? {
             Some(credential) => credential,
             None => Credential::Passphrase(session.ask_new_passphrase(
                 "name a file with --new-password-file or --new-key-file, or a key with \
@@ -104,25 +104,56 @@ impl SecretFiles {
     /// # Errors
     /// When it cannot be read, or holds nothing of that kind.
     pub fn read(&self) -> Result<Option<Credential>, Failure> {
+        Ok(self.read_noting()?.map(|given| given.credential))
+    }
+
+    /// What the file holds, to become a way in.
+    ///
+    /// # Errors
+    /// As [`SecretFiles::read`], and for what opens images that exist and must open no others.
+    pub(crate) fn read_new(&self) -> Result<Option<Credential>, Failure> {
+        self.read_noting()?.map(Given::for_new).transpose()
+    }
+
+    pub(crate) fn read_noting(&self) -> Result<Option<Given>, Failure> {
         keep_to_ourselves();
+        let given = |credential, text: &str, path| {
+            let not_new = is_sheet(text).then(|| not_a_sheet(path));
+            Ok(Some(Given { credential, not_new }))
+        };
         if let Some(path) = &self.password_file {
             let line = read_first_line(path)?;
-            not_a_sheet(&line, path)?;
             let passphrase = Passphrase::new(&line).map_err(in_file(path))?;
-            return Ok(Some(Credential::Passphrase(passphrase)));
+            return given(Credential::Passphrase(passphrase), &line, path);
         }
         if let Some(path) = &self.key_file {
             let content = read_small(path)?;
             let found = Credential::from_key_file(&content).map_err(in_file(path))?;
-            if let (Credential::KeyFile(_), Ok(text)) = (&found, std::str::from_utf8(&content)) {
-                not_a_sheet(text, path)?;
-            }
-            return Ok(Some(found));
+            let text = match found {
+                Credential::KeyFile(_) => std::str::from_utf8(&content).unwrap_or_default(),
+                _ => "",
+            };
+            return given(found, text, path);
         }
         let Some(path) = &self.recovery_code_file else { return Ok(None) };
         let content = read_small(path)?;
         let text = Zeroizing::new(String::from_utf8_lossy(&content).into_owned());
-        Ok(Some(Credential::from_paper(&text).map_err(in_file(path))?))
+        let credential = Credential::from_paper(&text).map_err(in_file(path))?;
+        let not_new = credential.kind().is_none().then(keys::paper_in_backup);
+        Ok(Some(Given { credential, not_new }))
+    }
+}
+
+/// What somebody gave.
+pub(crate) struct Given {
+    pub credential: Credential,
+    /// Why it can open nothing that is made from now on. What it opened before it opens still.
+    pub not_new: Option<Failure>,
+}
+
+impl Given {
+    pub(crate) fn for_new(self) -> Result<Credential, Failure> {
+        self.not_new.map_or(Ok(self.credential), Err)
     }
 }
 
@@ -195,16 +226,16 @@ fn read_small(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
     Ok(content)
 }
 
-/// A sheet with a recovery code or a paper key is neither a passphrase, whose first line everybody
-/// could guess, nor a key file.
-fn not_a_sheet(text: &str, path: &Path) -> Result<(), Failure> {
-    if !text.starts_with("# Aivory ") && Credential::from_paper(text).is_err() {
-        return Ok(());
-    }
+/// A sheet with a recovery code or a paper key is no passphrase to choose, whose first line everybody
+/// could guess, and no key file.
+fn is_sheet(text: &str) -> bool {
+    text.starts_with("# Aivory ") || Credential::from_paper(text).is_ok()
+}
+
+fn not_a_sheet(path: &Path) -> Failure {
     let hint = "name it with --recovery-code-file; a new way in has to be something else";
     let verdict = Verdict { code: "unusable_key", exit: Exit::Refused, hint };
-    let what = format!("{} holds a recovery code or a paper key", path.display());
-    Err(Failure::new(verdict, what))
+    Failure::new(verdict, format!("{} holds a recovery code or a paper key", path.display()))
 }
 
 /// What is wrong with the content of a file.
@@ -329,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sheet_is_neither_a_passphrase_nor_a_key_file() {
+    fn a_sheet_becomes_neither_a_passphrase_nor_a_key_file_and_opens_what_it_opened() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sheet");
         let code = RecoveryCode::new([7; 20]).text();
@@ -339,8 +370,9 @@ mod tests {
                 SecretFiles { password_file: Some(path.clone()), ..SecretFiles::default() },
                 SecretFiles { key_file: Some(path.clone()), ..SecretFiles::default() },
             ] {
-                let failure = kind_of(&files).unwrap_err();
+                let failure = files.read_new().err().unwrap();
                 assert_eq!(failure.verdict.code, "unusable_key");
+                assert!(kind_of(&files).unwrap().is_some());
                 assert!(failure.verdict.hint.contains("--recovery-code-file"));
             }
         }

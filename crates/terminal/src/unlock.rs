@@ -83,12 +83,14 @@ impl Session {
         chains: &[KeyedChain],
         files: &SecretFiles,
     ) -> Result<Unlocked, Failure> {
-        let Some(credential) = files.read()? else { return self.unlock_given(chains, None) };
-        if let Credential::PaperKey(_) = credential {
-            return Err(keys::paper_in_backup());
+        let Some(given) = files.read_noting()? else { return self.unlock_given(chains, None) };
+        if let (Credential::PaperKey(_), Some(why)) = (&given.credential, &given.not_new) {
+            return Err(why.clone());
         }
-        match self.try_all(chains, credential.clone())? {
-            Err(Error::WrongKey { .. }) => Ok(Unlocked { credential, opened: Vec::new() }),
+        match self.try_all(chains, given.credential.clone())? {
+            Err(Error::WrongKey { .. }) => {
+                Ok(Unlocked { credential: given.for_new()?, opened: Vec::new() })
+            }
             tried => Ok(tried?),
         }
     }
