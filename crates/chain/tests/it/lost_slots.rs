@@ -9,7 +9,7 @@ use aiv_keys::{Credential, KeyArea, PaperKey, Work};
 use aiv_testkit::MemStorage;
 use aiv_volume_io::{Job, ReadAt, Storage};
 
-use crate::slots::{area, chain, change, folder, key, opens, passphrase};
+use crate::slots::{area, chain, change, crashes_in, folder, key, opens, passphrase};
 use crate::wrappers::pass_on;
 
 #[test]
@@ -80,21 +80,26 @@ fn a_bad_sector_in_one_copy_leaves_the_other_one() {
     assert!(damage.len() == 1 && damage[0].to_string().contains("cannot be read"), "{damage:?}");
 }
 
-#[test]
-fn slots_of_somebody_without_the_key_are_no_slots() {
-    let storage = folder(1);
-    // Sound, of this chain by what they say, and made by somebody else.
+/// Writes slots to these copies that are sound, newer than any and of this chain by what they say, and
+/// were made by somebody without the key.
+fn forge(storage: &MemStorage, name: &str, copies: &[usize]) {
     let mut forged = area("old").to_bytes();
-    forged[64] ^= 1;
+    forged[8] = 200;
     let mut hasher = blake3::Hasher::new_keyed(b"aivory draft: key-slot area     ");
     hasher.update(&forged[..992]).update(&forged[1024..]);
     forged[992..1024].copy_from_slice(hasher.finalize().as_bytes());
-    let mut bytes = storage.contents("1.aiv").unwrap().to_vec();
-    let second = bytes.len() - 69_632 - 4096;
-    for at in [4096, second] {
-        bytes[at..at + forged.len()].copy_from_slice(&forged);
+    let mut bytes = storage.contents(name).unwrap().to_vec();
+    let places = [4096, bytes.len() - 69_632 - 4096];
+    for copy in copies {
+        bytes[places[*copy]..][..forged.len()].copy_from_slice(&forged);
     }
-    storage.insert("1.aiv", bytes);
+    storage.insert(name, bytes);
+}
+
+#[test]
+fn slots_of_somebody_without_the_key_are_no_slots() {
+    let storage = folder(1);
+    forge(&storage, "1.aiv", &[0, 1]);
     let found = chain(&storage);
     assert!(found.files[0].damage.is_none() && found.areas().len() == 1);
     let make = |newest: aiv_keys::Result<&KeyArea>| {
@@ -103,4 +108,15 @@ fn slots_of_somebody_without_the_key_are_no_slots() {
     };
     make_slots(&storage, &key(), &make, Job::silent()).unwrap();
     assert_eq!(opens(&storage, "old", "new"), [Some(true)]);
+}
+
+#[test]
+fn a_crash_while_a_forged_copy_is_replaced_leaves_the_true_one() {
+    for copy in [0, 1] {
+        let storage = folder(2);
+        ["1.aiv", "2.aiv"].map(|name| forge(&storage, name, &[copy]));
+        assert_eq!(opens(&storage, "old", "new"), [Some(false); 2]);
+        let states = crashes_in(&storage, |crash| crash).unwrap();
+        assert!(states > 100, "{states}");
+    }
 }
