@@ -114,7 +114,9 @@ fn slots_of_somebody_without_the_key_are_no_slots() {
 fn a_crash_while_a_forged_copy_is_replaced_leaves_the_true_one() {
     for copy in [0, 1] {
         let storage = folder(2);
-        ["1.aiv", "2.aiv"].map(|name| forge(&storage, name, &[copy]));
+        for name in ["1.aiv", "2.aiv"] {
+            forge(&storage, name, &[copy]);
+        }
         assert_eq!(opens(&storage, "old", "new"), [Some(false); 2]);
         let states = crashes_in(&storage, |crash| crash).unwrap();
         assert!(states > 100, "{states}");
