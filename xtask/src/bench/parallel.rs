@@ -27,6 +27,11 @@ impl Spent {
     }
 }
 
+/// All threads of the machine.
+pub(super) fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Does `work` on each item, with one value of `tools` for each thread; returns what it
 /// cost.
 pub(super) fn on_all_threads<T: Send, S>(
@@ -34,12 +39,11 @@ pub(super) fn on_all_threads<T: Send, S>(
     tools: impl Fn() -> S + Sync,
     work: impl Fn(&mut S, &mut T) + Sync,
 ) -> Spent {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (begun, cpu_before) = (Instant::now(), own_cpu_s());
     let batches = Mutex::new(items.chunks_mut(BATCH));
     let next = || batches.lock().unwrap_or_else(PoisonError::into_inner).next();
     std::thread::scope(|scope| {
-        for _ in 0..threads {
+        for _ in 0..threads() {
             scope.spawn(|| {
                 let mut tools = tools();
                 while let Some(batch) = next() {

@@ -31,7 +31,7 @@ impl Figures<'_> {
         tables.join("\n")
     }
 
-    /// The limit, Aivory, then the others from fast to slow; those without a figure last.
+    /// The limit, the passes, Aivory, then the others from fast to slow; those without a figure last.
     fn rows(&self, job: Job) -> Vec<Row> {
         let limits = Limits::median_of(self.limits);
         let limit = limits.of(job, self.copy());
@@ -61,15 +61,16 @@ impl Figures<'_> {
         rows.sort_by(|(a_other, a), (b_other, b)| {
             a_other.cmp(b_other).then(key(a).total_cmp(&key(b)))
         });
-        let limit_row = limit.map(|(spent, name)| Row {
+        let limit_row = |(spent, name): (Spent, &str)| Row {
             name: name.into(),
             wall_s: Some(spent.wall_s),
             cpu_s: Some(spent.cpu_s),
             ratio: our_wall.map(|ours| spent.wall_s / ours),
-            x_limit: Some(1.0),
+            x_limit: limit.map(|(limit, _)| spent.wall_s / limit.wall_s),
             ..Row::default()
-        });
-        limit_row.into_iter().chain(rows.into_iter().map(|(_, row)| row)).collect()
+        };
+        let limit_rows = limit.into_iter().chain(limits.of_passes(job)).map(limit_row);
+        limit_rows.chain(rows.into_iter().map(|(_, row)| row)).collect()
     }
 
     fn copy(&self) -> Option<Spent> {
@@ -109,9 +110,12 @@ impl Figures<'_> {
 
     pub(super) fn to_json(&self) -> Value {
         let jobs = Job::all().filter(|job| self.only.wants(*job)).map(|job| {
-            let limit = Limits::median_of(self.limits).of(job, self.copy()).map(|(spent, name)| {
+            let limits = Limits::median_of(self.limits);
+            let entry = |(spent, name): (Spent, &str)| {
                 json!({ "name": name, "wall_s": spent.wall_s, "cpu_s": spent.cpu_s })
-            });
+            };
+            let limit = limits.of(job, self.copy()).map(entry);
+            let passes = limits.of_passes(job).map(entry);
             let rows: Vec<Value> = self
                 .records
                 .iter()
@@ -123,6 +127,7 @@ impl Figures<'_> {
             json!({
                 "job": job.to_string(),
                 "limit": limit,
+                "passes": passes,
                 "tools": rows,
             })
         });
@@ -213,11 +218,11 @@ mod tests {
         let figures = Figures { records: &records, limits: &[], only: Only::Everything };
         let rows = figures.rows(Job { step: Step::Full, codec: Codec::Zstd });
         let names: Vec<&str> = rows.iter().map(|row| row.name.as_str()).collect();
-        assert_eq!(names[1..], ["aiv zstd:1", "zstd -1", "zstd -3", "restic"]);
-        let ratios: Vec<Option<f64>> = rows[1..].iter().map(|row| row.ratio).collect();
+        assert_eq!(names[2..], ["aiv zstd:1", "zstd -1", "zstd -3", "restic"]);
+        let ratios: Vec<Option<f64>> = rows[2..].iter().map(|row| row.ratio).collect();
         assert_eq!(ratios, [Some(1.0), Some(2.0), Some(3.0), None]);
-        assert_eq!((rows[3].cpu_s, rows[3].peak_rss), (Some(18.0), Some(1 << 20)));
-        assert_eq!(rows[4].remark, "not installed");
+        assert_eq!((rows[4].cpu_s, rows[4].peak_rss), (Some(18.0), Some(1 << 20)));
+        assert_eq!(rows[5].remark, "not installed");
     }
 
     #[test]
