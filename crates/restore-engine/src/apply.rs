@@ -22,6 +22,7 @@ use crate::report::{RestoreReport, Tally};
 use crate::run::{Failed, Left};
 use crate::shrink::Shrunk;
 use crate::touched::Touched;
+use crate::turns::Turns;
 use crate::write::Writer;
 use crate::zeros::in_memory;
 
@@ -30,6 +31,7 @@ pub(crate) struct Task<'t> {
     pub(crate) plan: &'t RestorePlan,
     pub(crate) view: &'t View,
     pub(crate) target: &'t dyn WriteAt,
+    pub(crate) turns: Turns<'t>,
     pub(crate) head: Head,
     /// The partition that was made smaller, if the plan takes one from there.
     copy: Option<&'t dyn ReadAt>,
@@ -103,7 +105,9 @@ impl RestorePlan {
             let end = ends.fold(self.region.end(), u64::max);
             Touched::nothing(Extent::between(self.region.start, end), self.block_size)
         });
-        let tally = Task { plan: &self, view, target, head, copy, touched, job }.run(&pool)?;
+        let turns = Turns::new(target, threads);
+        let task = Task { plan: &self, view, target, turns, head, copy, touched, job };
+        let tally = task.run(&pool)?;
         Ok(RestoreReport {
             region: self.region,
             bytes_written: tally.written,

@@ -70,4 +70,8 @@ impl WriteAt for Guarded<'_> {
     fn drop_cache(&self, range: Extent) {
         self.target.drop_cache(range);
     }
+
+    fn takes_writes_side_by_side(&self) -> bool {
+        self.target.takes_writes_side_by_side()
+    }
 }

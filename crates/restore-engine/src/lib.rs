@@ -69,6 +69,7 @@ mod table;
 mod target;
 mod tools;
 mod touched;
+mod turns;
 mod undo;
 mod write;
 mod zeros;

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::pieces::BlockPart;
 use crate::report::Tally;
 use crate::source::Source;
+use crate::turns::Filled;
 use crate::zeros::{in_memory, scan};
 
 /// Writes batches; keeps the working memory of one thread.
@@ -69,15 +70,17 @@ impl<'t> Writer<'t> {
                 changed.push(place);
             }
         }
+        if changed.runs().is_empty() {
+            return Ok(tally);
+        }
+        self.task.head.clear(self.task)?;
         for run in changed.runs() {
-            self.task.head.clear(self.task)?;
-            let at = in_memory(run.start - extent.start);
-            let bytes = &self.new[at..at + in_memory(run.len)];
-            let failed = Error::io("writing", run.start);
             self.task.note(*run);
-            self.task.target.write_all_at(bytes, run.start).map_err(failed)?;
             tally.written += run.len;
         }
+        let bytes = std::mem::take(&mut self.new);
+        let filled = Filled { bytes, start: extent.start, runs: changed.runs().to_vec() };
+        self.new = self.task.turns.write(filled)?;
         Ok(tally)
     }
 

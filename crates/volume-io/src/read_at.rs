@@ -74,6 +74,13 @@ pub trait WriteAt: ReadAt {
     fn drop_cache(&self, range: Extent) {
         let _ = range;
     }
+
+    /// Whether writes to different places are done sooner when several threads make them at the
+    /// same time. A filesystem lets one writer into a file at a time, and the others wait for him
+    /// with a busy processor. Advice: any number of threads may write to any target.
+    fn takes_writes_side_by_side(&self) -> bool {
+        true
+    }
 }
 
 macro_rules! forward_read_at {

@@ -40,6 +40,7 @@ const ROWS: [(&str, &str); 4] = [
     ),
 ];
 const LIMIT: &str = "limit: fetch and decompress a block";
+const PASSES: &str = "passes: fetch, decompress, hash it";
 
 struct Row {
     name: &'static str,
@@ -54,7 +55,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Findings, String> {
     disk::ensure(place, bench.options.size_gib)?;
     let source = UsedDisk::open(&place.disk(), disk::root_extent(&place.disk())?)?;
     let pages = pages(&source, READS);
-    let names = [LIMIT].into_iter().chain(ROWS.map(|(name, _)| name));
+    let names = [LIMIT, PASSES].into_iter().chain(ROWS.map(|(name, _)| name));
     let mut rows: Vec<Row> =
         names.map(|name| Row { name, read_us: Vec::new(), total_s: Vec::new() }).collect();
     for round in 1..=bench.options.runs {
@@ -69,7 +70,8 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Findings, String> {
                 measure::run(&fill(line, &places), &place.folder, &bench.variables())?;
             }
             let asked = match row.name {
-                LIMIT => ask_memory(&source, &pages, &stored),
+                LIMIT => ask_memory(&source, &pages, &stored, false),
+                PASSES => ask_memory(&source, &pages, &stored, true),
                 "qemu-img zstd" => ask_qemu(&pages, &stored.join("d.qcow2")),
                 "squashfs zstd:1" => ask_squashfs(&source, &pages, &stored, &place.run("mounted")),
                 _ => ask_image(&source, &pages, &stored),
@@ -169,8 +171,9 @@ fn ask_qemu(pages: &[u64], image: &Path) -> Asked {
     Ok((vec![total_s * 1e6 / pages.len().max(1) as f64], total_s))
 }
 
-/// Blocks as images have them, each by itself in a file, and nothing around them.
-fn ask_memory(source: &UsedDisk, pages: &[u64], stored: &Path) -> Asked {
+/// Blocks as images have them, each by itself in a file, and nothing around them; with `hashes` each
+/// block is hashed, as what an image is believed for has to be.
+fn ask_memory(source: &UsedDisk, pages: &[u64], stored: &Path, hashes: bool) -> Asked {
     let path = stored.join("blocks");
     let failed = |e: std::io::Error| format!("{}: {e}", path.display());
     let mut file = File::create_new(&path).map_err(failed)?;
@@ -195,6 +198,9 @@ fn ask_memory(source: &UsedDisk, pages: &[u64], stored: &Path) -> Asked {
         decompressor
             .decompress_to_buffer(&packed[..len], &mut plain[..])
             .map_err(|e| e.to_string())?;
+        if hashes && blake3::hash(&plain) == [0; 32] {
+            return Err("a hash that nothing has".to_owned());
+        }
         let within = in_block(at - start);
         page.copy_from_slice(&plain[within..within + PAGE]);
         Ok(())
@@ -273,7 +279,7 @@ mod tests {
         let bytes: Vec<u8> = (0..=250).cycle().take(600_000).collect();
         let source = disk(&bytes, folder.path());
         let pages = pages(&source, 50);
-        let (read_us, total_s) = ask_memory(&source, &pages, folder.path()).unwrap();
+        let (read_us, total_s) = ask_memory(&source, &pages, folder.path(), true).unwrap();
         assert!(read_us.len() == 50 && total_s > 0.0);
         let wrong = ask(&source, &pages, |page, _| {
             page.fill(1);

@@ -182,6 +182,10 @@ impl WriteAt for FileDisk {
     fn drop_cache(&self, range: Extent) {
         page_cache::drop_range(&self.file, range);
     }
+
+    fn takes_writes_side_by_side(&self) -> bool {
+        self.kind == FileKind::BlockDevice
+    }
 }
 
 const PUNCH: FallocateFlags = FallocateFlags::PUNCH_HOLE.union(FallocateFlags::KEEP_SIZE);
