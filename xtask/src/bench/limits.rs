@@ -215,12 +215,15 @@ impl Limits {
             false => (Pass::ReadBack, Pass::Write),
         };
         let hash = if is_packed { Pass::HashPacked(codec) } else { Pass::Blake3 };
-        let (passes, name): (Vec<Pass>, _) = match job.step {
-            Step::Full => (
+        let (passes, name) = match (job.step, is_packed) {
+            (Step::Full, true) => (
                 vec![Pass::Read, Pass::Blake3, Pass::Compress(codec), hash, write],
                 "passes: read, hash, compress, hash, write",
             ),
-            Step::Restore => (
+            (Step::Full, false) => {
+                (vec![Pass::Read, Pass::Blake3, hash, write], "passes: read, hash, hash, write")
+            }
+            (Step::Restore, true) => (
                 vec![
                     read,
                     Pass::Decompress(codec),
@@ -231,13 +234,17 @@ impl Limits {
                 ],
                 "passes: read, decompress, hash, write, read back, hash",
             ),
-            Step::Verify => (
+            (Step::Restore, false) => (
+                vec![read, Pass::Blake3, Pass::Write, Pass::ReadBack, Pass::Blake3],
+                "passes: read, hash, write, read back, hash",
+            ),
+            (Step::Verify, true) => (
                 vec![read, hash, Pass::Decompress(codec), Pass::Blake3],
                 "passes: read, hash, decompress, hash",
             ),
-            Step::Quick => return None,
+            (Step::Verify, false) => (vec![read, hash, Pass::Blake3], "passes: read, hash, hash"),
+            (Step::Quick, _) => return None,
         };
-        // What does not compress has no such pass: its time is zero.
         let sum = passes.into_iter().fold(Spent::default(), |sum, pass| sum.plus(self.time(pass)));
         Some((sum, name))
     }
