@@ -55,6 +55,13 @@ const PASSES: [(Pass, &str); 14] = [
     (Pass::ReadPacked(Codec::Lz4), "read its output"),
 ];
 
+impl Pass {
+    fn place(self) -> usize {
+        let found = PASSES.iter().position(|(pass, _)| *pass == self);
+        found.expect("every pass that is measured has a name")
+    }
+}
+
 /// What all threads spend on the blocks in use that are not zero: one time for each of
 /// [`PASSES`].
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -158,14 +165,12 @@ impl Limits {
     }
 
     fn add(&mut self, pass: Pass, time: Spent) {
-        if let Some(at) = PASSES.iter().position(|(other, _)| *other == pass) {
-            self.times[at] = self.times[at].plus(time);
-        }
+        let sum = &mut self.times[pass.place()];
+        *sum = sum.plus(time);
     }
 
     fn time(&self, pass: Pass) -> Spent {
-        let at = PASSES.iter().position(|(other, _)| *other == pass);
-        at.map(|at| self.times[at]).unwrap_or_default()
+        self.times[pass.place()]
     }
 
     /// Each time by its name.
@@ -382,8 +387,7 @@ mod tests {
             (Pass::Compress(Codec::Lz4), 6.0),
             (Pass::Decompress(Codec::Lz4), 2.5),
         ] {
-            let at = PASSES.iter().position(|(other, _)| *other == pass).unwrap();
-            limits.times[at] = spent(wall_s);
+            limits.times[pass.place()] = spent(wall_s);
         }
         limits
     }

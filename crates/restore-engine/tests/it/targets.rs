@@ -150,6 +150,11 @@ impl WriteAt for TestTarget {
         let last = *self.ops.lock().unwrap().last().expect("something to forget");
         self.dropped.lock().unwrap().push((last, range));
     }
+
+    /// As a file: threads leave their blocks to the one that writes.
+    fn takes_writes_side_by_side(&self) -> bool {
+        false
+    }
 }
 
 /// Facts about a device nobody uses.
